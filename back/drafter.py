@@ -1,0 +1,184 @@
+"""The drafting loop, in a thread of its own: hear, settle, expand, tell.
+
+It holds the engine and the drafts of the open sessions, and works on one session at a time, the oldest that has
+something to do. Commits come in through a queue that is emptied between forward passes; guesses go out through a
+callback.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+from duo.drafting import Draft
+from duo.engines import Engine
+from duo.errors import ContextError, DuoError, ProtocolError
+from duo.prefix import Prefix, common_length
+from duo.protocol import BackSide, Begun, CommittedTokens, Ended, Event, State
+
+log = logging.getLogger("back")
+
+SLOT = 0
+
+
+class _Stopwatch:
+    """What has been done for a session, for the log."""
+
+    def __init__(self) -> None:
+        self.read = 0
+        self.reading = 0.0
+        self.drafted = 0
+        self.drafting = 0.0
+
+
+class Drafter:
+    """Owns the engine. `send` and `failed` are called from the drafter's thread.
+
+    send(message): hand a message to the lead, or drop it if there is none. failed(error): the stream makes no sense and
+    must be given up; what is known of its sessions has been forgotten.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        n_ahead: int,
+        send: Callable[[bytes], None],
+        failed: Callable[[DuoError], None],
+    ) -> None:
+        self._engine = engine
+        self._n_ahead = n_ahead
+        self._send = send
+        self._failed = failed
+        self._drafts: dict[int, Draft] = {}
+        self._watches: dict[int, _Stopwatch] = {}
+        self._cached: list[int] = []
+        self._current: int | None = None
+        self._state: State = "waiting"
+        self._events: deque[Event] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="drafter", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def hear(self, event: Event) -> None:
+        """Called from another thread."""
+        with self._wake:
+            self._events.append(event)
+            self._wake.notify()
+
+    def known(self) -> list[tuple[int, Prefix]]:
+        """Sessions held, with what is known of each: for the Hello of the next stream. Called from another thread."""
+        return [(session, Prefix(draft.prefix.tokens)) for session, draft in list(self._drafts.items())]
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                if self._next() is None:
+                    self._tell("waiting")
+                    self._wake.wait_for(lambda: self._events or self._stopping)
+                if self._stopping:
+                    return
+                events = list(self._events)
+                self._events.clear()
+            try:
+                for event in events:
+                    self._take(event)
+                if (draft := self._next()) is not None:
+                    self._work(draft)
+            except ProtocolError as error:
+                self._forget()
+                self._failed(error)
+
+    def _next(self) -> Draft | None:
+        """The oldest session with something to do."""
+        return next((d for d in self._drafts.values() if d.prefix.tokens and (d.behind or not d.ahead)), None)
+
+    def _take(self, event: Event) -> None:
+        if isinstance(event, Begun):
+            if event.session not in self._drafts:
+                self._drafts[event.session] = Draft(event.session, event.sampling, event.prompt_length, self._n_ahead)
+                self._watches[event.session] = _Stopwatch()
+        elif isinstance(event, CommittedTokens):
+            if (draft := self._drafts.get(event.session)) is not None:
+                draft.commit(event.start, event.tokens, event.more)
+        elif isinstance(event, Ended):
+            self._end(event.session)
+
+    def _end(self, session: int) -> None:
+        draft, watch = self._drafts.pop(session, None), self._watches.pop(session, None)
+        if draft is not None and watch is not None and watch.drafted:
+            log.info(
+                "drafted %d tokens (%.0f tokens/s), %.0f%% of an answer of %d tokens guessed",
+                watch.drafted, watch.drafted / max(watch.drafting, 1e-9),
+                100 * draft.guessed / max(1, draft.answered), len(draft.prefix) - draft.prompt_length,
+            )  # fmt: skip
+
+    def _forget(self) -> None:
+        self._drafts.clear()
+        self._watches.clear()
+        self._cached.clear()
+        self._engine.truncate(SLOT, 0)
+        self._current = None
+
+    def _work(self, draft: Draft) -> None:
+        """One forward pass for the session: read what is missing, or draft."""
+        try:
+            if self._current != draft.session:
+                self._switch(draft)
+            watch, started = self._watches[draft.session], time.perf_counter()
+            kept = draft.settle(self._engine.batch)
+            self._engine.keep(SLOT, kept.path, kept.rest)
+            if kept.path:
+                self._cached = draft.prefix.tokens[: kept.committed]
+            if kept.missing:
+                # A token or two after a rejection is everyday work and not worth a word.
+                if len(kept.missing) > self._n_ahead:
+                    self._tell("catching up")
+                self._engine.extend(SLOT, kept.missing)
+                self._cached = draft.prefix.tokens[: kept.committed + len(kept.missing)]
+                watch.read += len(kept.missing)
+                watch.reading += time.perf_counter() - started
+            if draft.behind:
+                return
+            if watch.read > self._n_ahead:
+                log.info("caught up: %d tokens in %.2f s", watch.read, watch.reading)
+            watch.read, watch.reading, started = 0, 0.0, time.perf_counter()
+            rows = draft.next_batch(SLOT)
+            if rows:
+                self._tell("drafting")
+                expansions = draft.absorb(self._engine.forward(rows))
+                watch.drafted += len(rows)
+                watch.drafting += time.perf_counter() - started
+                if expansions:
+                    self._send(BackSide.guesses(draft.session, expansions))
+        except ContextError as error:
+            log.warning("not drafting for this answer any more: %s", error)
+            self._engine.truncate(SLOT, 0)
+            self._cached.clear()
+            self._current = None
+            del self._drafts[draft.session], self._watches[draft.session]
+
+    def _switch(self, draft: Draft) -> None:
+        """Give the slot to another session; what the two have in common is not read again."""
+        shared = min(common_length(self._cached, draft.prefix.tokens), len(draft.prefix) - 1)
+        self._engine.truncate(SLOT, shared)
+        self._cached = self._cached[:shared]
+        draft.cached(shared)
+        self._current = draft.session
+
+    def _tell(self, state: State) -> None:
+        if state != self._state:
+            self._state = state
+            self._send(BackSide.status(state))

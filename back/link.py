@@ -1,0 +1,149 @@
+"""The gRPC side of the back: one stream to the lead, opened again and again, around `duo.protocol.BackSide`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections import deque
+from collections.abc import Callable
+
+import grpc
+
+from back.drafter import Drafter
+from duo.engines import Engine
+from duo.errors import DuoError, ProtocolError, RefusedError
+from duo.protocol import MAX_MESSAGE_BYTES, METHOD, PING_EVERY, BackSide, Identity, Welcomed
+
+log = logging.getLogger("back")
+
+FIRST_WAIT, LONGEST_WAIT, REFUSED_WAIT = 0.2, 5.0, 15.0
+"""Seconds between tries: they grow from the first to the longest; after a refusal there is no hurry."""
+
+OUTBOX = 256
+"""Messages that wait for a lead that reads slowly; when there are more, the oldest go. Guesses may be lost."""
+
+Stream = grpc.aio.StreamStreamCall[bytes, bytes]
+
+
+class Link:
+    """The back's connection to its lead. Lives in the event loop, but for `_send` and `_failed`."""
+
+    def __init__(self, address: str, name: str, engine: Engine, n_ahead: int) -> None:
+        self._address = address
+        self._me = Identity(name, engine.name, engine.vocabulary.fingerprint, engine.vocabulary.size)
+        self._loop = asyncio.get_running_loop()
+        self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
+        self._news = asyncio.Event()
+        self._error: DuoError | None = None
+        self._last_words = ""
+        self._drafter = Drafter(engine, n_ahead, self._send, self._failed)
+
+    async def run(self) -> None:
+        """Connect and draft, for ever; until cancelled."""
+        self._drafter.start()
+        wait = FIRST_WAIT
+        try:
+            while True:
+                side = BackSide(self._me, time.monotonic())
+                try:
+                    await self._stream(side)
+                    self._say(f"lost the lead at {self._address}: it closed the stream")
+                except RefusedError as error:
+                    self._say(f"refused by the lead at {self._address}: {error}")
+                    wait = REFUSED_WAIT
+                except ProtocolError as error:
+                    self._say(f"gave up the stream to {self._address}: {error}")
+                except grpc.aio.AioRpcError as error:
+                    reason = (error.details() or error.code().name).splitlines()[0]
+                    lost = "lost the lead" if side.welcomed else "no lead"
+                    self._say(f"{lost} at {self._address}: {reason}")
+                if side.welcomed:
+                    wait = FIRST_WAIT
+                await asyncio.sleep(wait * random.uniform(0.8, 1.2))
+                wait = min(wait * 1.6, LONGEST_WAIT)
+        finally:
+            await asyncio.to_thread(self._drafter.stop)
+
+    def _say(self, words: str) -> None:
+        """Log it, but not again and again."""
+        if words != self._last_words:
+            log.warning("%s; trying again", words)
+        self._last_words = words
+
+    async def _stream(self, side: BackSide) -> None:
+        """One stream, to its end."""
+        options = [
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            # Connections are not shared between tries, or gRPC's own back-off would be added to ours.
+            ("grpc.use_local_subchannel_pool", 1),
+        ]
+        self._outbox.clear()
+        self._error = None
+        async with grpc.aio.insecure_channel(self._address, options=options) as channel:
+            call: Stream = channel.stream_stream(METHOD)()
+            await call.write(side.hello(self._drafter.known()))
+            tasks = [asyncio.ensure_future(c) for c in (self._read(call, side), self._write(call, side))]
+            try:
+                done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                # The reader knows better why a stream ended.
+                if tasks[0] not in done:
+                    await asyncio.wait(tasks[:1], timeout=1)
+                for task in tasks:
+                    if task.done():
+                        task.result()
+            finally:
+                for task in tasks:
+                    task.cancel()
+                call.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, call: Stream, side: BackSide) -> None:
+        while isinstance(data := await call.read(), bytes):
+            event = side.receive(data, time.monotonic())
+            if isinstance(event, Welcomed):
+                self._last_words = ""
+                log.info("joined the lead at %s as %s: target %s", self._address, event.name, event.model)
+            elif event is not None:
+                self._drafter.hear(event)
+            else:
+                self._news.set()
+        # The stream has ended; its status says why.
+        if await call.code() is not grpc.StatusCode.OK:
+            raise grpc.aio.AioRpcError(
+                await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+            )
+
+    async def _write(self, call: Stream, side: BackSide) -> None:
+        while not side.lost(time.monotonic()):
+            self._news.clear()
+            if self._error is not None:
+                raise self._error
+            for message in side.send(time.monotonic()):
+                await call.write(message)
+            while side.welcomed and self._outbox:
+                await call.write(self._outbox.popleft())
+            try:
+                await asyncio.wait_for(self._news.wait(), PING_EVERY)
+            except TimeoutError:
+                continue
+        raise ProtocolError("nothing was heard from it for too long")
+
+    def _send(self, message: bytes) -> None:
+        """Called from the drafter's thread."""
+        self._call(self._outbox.append, message)
+
+    def _failed(self, error: DuoError) -> None:
+        """Called from the drafter's thread."""
+        self._call(setattr, self, "_error", error)
+
+    def _call(self, change: Callable[..., object], *arguments: object) -> None:
+        def apply() -> None:
+            change(*arguments)
+            self._news.set()
+
+        try:
+            self._loop.call_soon_threadsafe(apply)
+        except RuntimeError:
+            return  # the event loop is closed: the program ends

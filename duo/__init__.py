@@ -1,0 +1,3 @@
+"""duo: asynchronous lead/back speculative decoding."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,146 @@
+"""What the command lines of lead and back share: the flags for the model, logging, and how a program ends."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from importlib.util import find_spec
+from typing import Any, Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from duo import __version__
+from duo import engines as runtimes
+from duo.engines import Engine, EngineOptions
+from duo.errors import DuoError, ModelError
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default only where there is one to show."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, "", argparse.SUPPRESS) or isinstance(action.default, bool):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
+    """-m and how to run it, in our spelling, llama_duo's and llama-server's."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "-m", "--model", metavar="MODEL", help=f"GGUF file, local directory or hub id (default: the shipped {shipped})"
+    )
+    group.add_argument(
+        "--engine", choices=("auto", "transformers", "llamacpp"), default="auto", help="runtime; auto: by the model"
+    )
+    group.add_argument("-t", "--threads", type=positive, metavar="N", default=0, help="CPU threads (default: all)")
+    group.add_argument(
+        "-c", "--ctx-size", "--n-ctx", "--n_ctx", dest="context", type=positive, metavar="N", default=0,
+        help="context size in tokens (default: the model's own, at most 4096)",
+    )  # fmt: skip
+    group.add_argument(
+        "-ngl", "--n-gpu-layers", "--n_gpu_layers", dest="gpu_layers", type=int, metavar="N", default=0,
+        help="layers on the GPU (llama.cpp)",
+    )  # fmt: skip
+    group.add_argument(
+        "-b", "--batch-size", "--batch_size", dest="batch", type=positive, metavar="N", default=512,
+        help="most tokens in one forward pass",
+    )  # fmt: skip
+    group.add_argument("--device", default="auto", metavar="D", help="torch device (transformers)")
+    group.add_argument("--dtype", default="auto", metavar="T", help="torch dtype (transformers)")
+
+
+def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-v", "--verbose", action="store_true", help="log more")
+    parser.add_argument("--version", action="version", version=f"duo {__version__}")
+
+
+def positive(text: str) -> int:
+    """For argparse: a whole number of at least 1."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def port(text: str) -> int:
+    """For argparse: a port; 0 lets the system choose one."""
+    if not text.isdecimal() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
+    return int(text)
+
+
+def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> Engine:
+    """Load what the flags name, with a progress bar on standard error. Raises ModelError."""
+    options = EngineOptions(
+        threads=args.threads,
+        context=args.context,
+        batch=args.batch,
+        gpu_layers=args.gpu_layers,
+        device=args.device,
+        dtype=args.dtype,
+    )
+    model = args.model or _shipped(shipped, args.engine)
+    name = os.path.basename(model.rstrip("/")) or model
+    terminal = Console(stderr=True)
+    if not terminal.is_terminal:
+        logging.getLogger("duo").info("loading %s", name)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
+        task = bar.add_task(f"loading {name}", total=1.0)
+        return runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
+
+
+def _shipped(which: Literal["target", "draft"], runtime: str) -> str:
+    """Path of a shipped model for the runtime: as it is, or as a GGUF made from it once."""
+    from duo import models
+
+    if runtime == "llamacpp" or (runtime == "auto" and find_spec("torch") is None and find_spec("llama_cpp")):
+        if find_spec("gguf") is None:
+            raise ModelError("making a GGUF of the shipped model needs the package gguf: pip install gguf")
+        from duo.models.export import cached_gguf
+
+        return str(cached_gguf(which))
+    return str(models.TARGET if which == "target" else models.DRAFT)
+
+
+def run(program: Callable[[], Coroutine[Any, Any, None]], verbose: bool) -> int:
+    """Run a program to its end; returns its exit code. Errors that a person can mend are one line."""
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
+    for noisy in ("httpx", "asyncio", "grpc", "urllib3", "filelock", "huggingface_hub"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        asyncio.run(_until_stopped(program))
+    except DuoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+async def _until_stopped(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run the program; Ctrl-C and SIGTERM cancel it, which is its clean end. A second one kills."""
+    task = asyncio.ensure_future(program())
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        task.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop, number)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,221 @@
+"""What a back drafts next: a tree grown best-first, so far ahead of the target as it may.
+
+Each draft forward expands the most probable unexpanded nodes at once (they ride in one batch), and an expansion reveals
+several children, not one (SpecExec 2406.02532 and SwiftSpec 2506.11309 grow trees likewise). So while the likely
+continuation is short the back extends it, and once it is deep the next best nodes are the alternatives at the places
+where it is least sure, which is what is needed after a rejection.
+
+The draft model's KV cache follows the tree: a node that has been expanded is a row of the engine. When the lead commits
+tokens, the rows that agree become committed and the subtree below them stays; only what disagrees is read again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from duo.engines.base import ROOT, Logits, Row
+from duo.errors import ProtocolError
+from duo.prefix import Prefix, extend_hash
+from duo.sampling import Sampler, SamplingParams
+from duo.tree import Expansion
+
+CHILDREN = 4
+"""Guesses per expansion. The fourth is right about once in thirty times."""
+
+BATCH = 4
+"""Most nodes expanded in one forward pass."""
+
+BATCH_SHARE = 0.2
+"""A node joins the batch only if it is at least this likely beside the batch's best."""
+
+FLOOR = 0.02
+"""Nodes of less path probability are not worth a forward pass, nor a place in a message."""
+
+MAX_ROWS = 192
+"""Most expanded nodes held at once."""
+
+
+class _Node:
+    """A token that may come. `row`: its id in the engine once it has been expanded."""
+
+    __slots__ = ("chance", "children", "hash", "length", "parent", "path", "row", "token")
+
+    def __init__(self, token: int, parent: _Node | None, length: int, prefix_hash: int, chance: float) -> None:
+        self.token = token
+        self.parent = parent
+        self.length = length
+        self.hash = prefix_hash
+        self.chance = chance
+        self.path: float = chance * parent.path if parent else 1.0
+        self.row: int | None = None
+        self.children: dict[int, _Node] = {}
+
+    def subtree(self) -> Iterator[_Node]:
+        """This node and all below it, parents before children."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the engine's slot is to do before the next batch: keep(path, rest), after which `committed` tokens are in
+    the cache; then extend it with `missing`."""
+
+    path: Sequence[int]
+    rest: Sequence[int]
+    committed: int
+    missing: Sequence[int]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A back's side of one session.
+
+    `n_ahead`: most unverified tokens in one line. `cached`: how many tokens of the session are in the engine's slot
+    (of another session with the same beginning, perhaps). Row ids count up from `next_row`.
+    """
+
+    session: int
+    params: SamplingParams
+    prompt_length: int
+    n_ahead: int
+    next_row: int = 0
+    complete: bool = False
+    """Whether all that the lead has said so far is here; drafting from a part of it would be for nothing."""
+    prefix: Prefix = field(default_factory=Prefix)
+    answered: int = 0
+    """Tokens of the answer that became final since drafting began, and how many of them had been guessed here."""
+    guessed: int = 0
+    _cached: int = 0
+    _path: list[int] = field(default_factory=list)
+    _root: _Node | None = None
+    _sampler: Sampler | None = None
+    _frontier: list[tuple[float, int, _Node]] = field(default_factory=list)
+    _rows: int = 0
+    _batch: list[_Node] = field(default_factory=list)
+
+    def commit(self, start: int, tokens: Sequence[int], more: bool = False) -> None:
+        """Tokens [start, start + len(tokens)) are final; what was known before may be said again.
+
+        Raises ProtocolError if there is a gap, or if they contradict what was final before.
+        """
+        known = len(self.prefix)
+        if start > known:
+            raise ProtocolError(f"session {self.session:x}: tokens from {start} came, but only {known} are known here")
+        again = self.prefix.tokens[start : start + len(tokens)]
+        if again != list(tokens[: len(again)]):
+            raise ProtocolError(f"session {self.session:x}: the lead took back tokens that were final")
+        for token in tokens[len(again) :]:
+            self._advance(token)
+        self.complete = not more and len(self.prefix) >= self.prompt_length
+        self._refill()
+
+    def _advance(self, token: int) -> None:
+        self.prefix.extend([token])
+        root = self._root
+        child = None
+        if root is not None and root.row is not None:
+            self._path.append(root.row)
+            child = root.children.get(token)
+            self.answered += 1
+            self.guessed += child is not None
+        self._root = child or _Node(token, None, len(self.prefix), self.prefix.hash, 1.0)
+
+    def _refill(self) -> None:
+        """Rebuild the frontier below the new root, with path probabilities measured from there."""
+        self._frontier.clear()
+        self._rows = 0
+        if self._root is None:
+            return
+        self._root.parent = None
+        for node in self._root.subtree():
+            node.path = node.chance * node.parent.path if node.parent else 1.0
+            if node.row is None:
+                self._push(node)
+            else:
+                self._rows += 1
+
+    def _push(self, node: _Node) -> None:
+        assert self._root is not None
+        if node.path >= FLOOR and node.length - self._root.length < self.n_ahead:
+            heapq.heappush(self._frontier, (-node.path, node.hash, node))
+
+    def cached(self, tokens: int) -> None:
+        """The engine's slot holds the first `tokens` tokens of this session and no rows of it."""
+        self._cached = tokens
+        self._path.clear()
+        if self._root is not None:
+            self._root = _Node(self._root.token, None, len(self.prefix), self.prefix.hash, 1.0)
+        self._refill()
+
+    def settle(self, most: int) -> Kept:
+        """Make the engine's cache agree with what is committed, at most `most` new tokens of it; to be carried out at
+        once. Batches are for when nothing is `behind`."""
+        path = list(self._path)
+        self._path.clear()
+        self._cached += len(path)
+        missing = self.prefix.tokens[self._cached : -1][:most]
+        rest = [node.row for node in self._root.subtree() if node.row is not None] if self._root else []
+        kept = Kept(path, rest, self._cached, missing)
+        self._cached += len(missing)
+        return kept
+
+    @property
+    def behind(self) -> int:
+        """Committed tokens that the engine has not read, the last one not counted."""
+        return max(0, len(self.prefix) - 1 - self._cached - len(self._path))
+
+    @property
+    def ahead(self) -> bool:
+        """Nothing left that is worth drafting before the lead commits something."""
+        return not self.complete or not self._frontier or self._rows >= MAX_ROWS
+
+    def next_batch(self, slot: int) -> list[Row]:
+        """Rows that expand the likeliest nodes, after `settle`. Empty if `ahead`."""
+        rows: list[Row] = []
+        self._batch.clear()
+        if self.ahead:
+            return rows
+        best = -self._frontier[0][0]
+        while self._frontier and len(rows) < BATCH and self._rows < MAX_ROWS:
+            if -self._frontier[0][0] < BATCH_SHARE * best:
+                break
+            node = heapq.heappop(self._frontier)[-1]
+            node.row = self.next_row
+            self.next_row += 1
+            self._rows += 1
+            parent = node.parent.row if node.parent is not None else None
+            rows.append(Row(node.row, slot, node.token, ROOT if parent is None else parent))
+            self._batch.append(node)
+        return rows
+
+    def absorb(self, logits: Logits) -> list[Expansion]:
+        """Take in the logits of the batch just run, [rows, vocabulary]; return what they reveal, parents first."""
+        if self._sampler is None:
+            self._sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length])
+        found: list[Expansion] = []
+        for node, row in zip(self._batch, logits, strict=True):
+            ranked = self._sampler.rank(row, self._completion(node), CHILDREN)
+            ranked = [(token, chance) for token, chance in ranked if chance * node.path >= FLOOR / 2]
+            for token, chance in ranked:
+                child = _Node(token, node, node.length + 1, extend_hash(node.hash, token), chance)
+                node.children[token] = child
+                self._push(child)
+            if ranked:
+                found.append(Expansion(node.length, node.hash, [t for t, _ in ranked], [p for _, p in ranked]))
+        self._batch.clear()
+        return found
+
+    def _completion(self, node: _Node) -> list[int]:
+        """The answer as it would be at `node`."""
+        guessed: list[int] = []
+        at: _Node | None = node
+        while at is not None and at.parent is not None:
+            guessed.append(at.token)
+            at = at.parent
+        return self.prefix.tokens[self.prompt_length :] + guessed[::-1]

@@ -1,0 +1,131 @@
+"""What both model runtimes look like from outside: rows in, logits out.
+
+A *slot* holds one sequence: its committed tokens, whose keys and values are in the KV cache, and a tree of uncommitted
+*rows* that hangs from the last committed token. A row is one token with a parent: another row of the slot or the
+committed sequence itself. `forward` adds rows and returns their logits; rows stay, so that later rows can hang from
+them; `keep` turns a path of rows into committed tokens and forgets the rest. The verification of a draft tree, a draft
+model that grows its tree batch by batch, and plain decoding are all the same three calls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+ROOT = -1
+"""Parent of a row that follows the slot's last committed token directly."""
+
+Logits = NDArray[np.float32]
+"""Shape [rows, vocabulary size], or [vocabulary size] for one row."""
+
+
+class Row(NamedTuple):
+    """One token for a forward pass.
+
+    `id` is the caller's name for the row, unique among the engine's live rows (of all slots), >= 0; `parent` is the id
+    of a live row of the same slot, of an earlier row of the same call, or ROOT.
+    """
+
+    id: int
+    slot: int
+    token: int
+    parent: int = ROOT
+
+
+class Vocabulary(Protocol):
+    """The tokens of a model, and its way to write a conversation as a prompt."""
+
+    @property
+    def size(self) -> int:
+        """Number of logits per row. Token ids are below it."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two models if and only if every token id means the same text, whatever their runtimes."""
+        ...
+
+    @property
+    def eos(self) -> frozenset[int]:
+        """The tokens that end an answer."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of plain text, as the model expects a prompt to begin (with BOS where the model wants one)."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text of the tokens, special tokens left out; incomplete UTF-8 becomes U+FFFD."""
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        """Token ids of a conversation (`role` and `content` each) up to where the assistant's next answer begins.
+
+        Raises RequestError if the model's template does not accept it.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """A loaded model. Not thread-safe: one thread calls it."""
+
+    @property
+    def name(self) -> str:
+        """The model's name for people and for `/v1/models`."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """'transformers' or 'llamacpp'."""
+        ...
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def context(self) -> int:
+        """Tokens that one slot holds, rows included."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """Most rows that one `forward` takes."""
+        ...
+
+    def length(self, slot: int) -> int:
+        """Number of committed tokens in the slot."""
+        ...
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> None:
+        """Prefill: append committed tokens to the slot, in batches. Forgets the slot's rows first.
+
+        Raises ContextError if they do not fit.
+        """
+        ...
+
+    def forward(self, rows: Sequence[Row]) -> Logits:
+        """Run the model over the rows, parents before children, and return logits of shape [len(rows), size].
+
+        `logits[i]` predicts the token after `rows[i]`. The array may be reused by the next call.
+        Raises ContextError if a path does not fit the context or there is no room left for rows.
+        """
+        ...
+
+    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+        """Commit the rows of `path` (a chain from the committed sequence downwards; may be empty).
+
+        Of the slot's other rows those in `rest` stay, all others are forgotten. `rest` holds descendants of the end of
+        the path and is closed under parents down to there.
+        """
+        ...
+
+    def truncate(self, slot: int, length: int) -> None:
+        """Cut the committed sequence to its first `length` tokens and forget all rows of the slot."""
+        ...
+
+    def close(self) -> None:
+        """Give the memory back. The engine is not used afterwards."""
+        ...

@@ -1,0 +1,60 @@
+"""What can go wrong, as one tree of exceptions.
+
+Every message is one line that says what is wrong and what to do about it. A program that ends because of one prints
+it on standard error and exits with its `exit_code`; the HTTP side answers with its `status`.
+"""
+
+from __future__ import annotations
+
+
+class DuoError(Exception):
+    """The root of the tree: something the person at the keyboard, or the client, can mend."""
+
+    exit_code = 1
+    status = 500
+
+
+class ModelError(DuoError):
+    """A model cannot be found, read or run by the runtime that was asked for."""
+
+    exit_code = 2
+
+
+class ContextError(DuoError):
+    """More tokens than the context holds."""
+
+    status = 400
+
+
+class RequestError(DuoError):
+    """A request that cannot be answered as it stands; `param` names the field at fault."""
+
+    status = 400
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class BusyError(DuoError):
+    """The lead has as many requests waiting as it takes."""
+
+    status = 503
+
+
+class ProtocolError(DuoError):
+    """The other side of a stream does not speak the protocol; the stream ends, nothing else does."""
+
+
+class RefusedError(ProtocolError):
+    """The lead will not work with this back. `reason` is the number of the wire's Refusal.Reason."""
+
+    def __init__(self, message: str, reason: int = 0) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class AddressError(DuoError):
+    """A port is in use, or an address is not this machine's."""
+
+    exit_code = 4

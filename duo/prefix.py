@@ -1,0 +1,71 @@
+"""Token sequences that know the hash of every prefix of theirs.
+
+A guess names the exact prefix it continues by length and hash (promise 4), so both sides must be able to say, for any
+length, which prefix they mean. The hash is a running one: the hash of a sequence and one more token is one mix of the
+two, which also lets a tree of guesses carry a hash per node. It protects against mistakes, not against malice: the
+lead checks every guess with the target model anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+EMPTY = 0x243F6A8885A308D3
+"""Hash of the empty sequence."""
+
+_MASK = (1 << 64) - 1
+
+
+def mix(x: int) -> int:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every output bit depends on every input bit."""
+    x &= _MASK
+    x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & _MASK
+    return x ^ (x >> 31)
+
+
+def extend_hash(prefix_hash: int, token: int) -> int:
+    """Hash of a prefix and one more token. Token ids are >= 0; the result fits 64 bits."""
+    return mix(prefix_hash * 3 + token + 0x9E3779B97F4A7C15)
+
+
+class Prefix:
+    """A growing token sequence with the hash of each of its prefixes. Appending is safe while others read."""
+
+    __slots__ = ("_hashes", "tokens")
+
+    def __init__(self, tokens: Iterable[int] = ()) -> None:
+        self.tokens: list[int] = []
+        self._hashes = [EMPTY]
+        self.extend(tokens)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def hash(self) -> int:
+        return self._hashes[len(self.tokens)]
+
+    def hash_at(self, length: int) -> int:
+        """Hash of the first `length` tokens, 0 <= length <= len(self)."""
+        return self._hashes[length]
+
+    def extend(self, tokens: Iterable[int]) -> None:
+        running = self._hashes[-1]
+        for token in tokens:
+            running = extend_hash(running, token)
+            # The hash first: a reader in another thread who sees the token finds its hash.
+            self._hashes.append(running)
+            self.tokens.append(token)
+
+    def truncate(self, length: int) -> None:
+        del self.tokens[length:]
+        del self._hashes[length + 1 :]
+
+
+def common_length(a: list[int], b: list[int]) -> int:
+    """Length of the longest common prefix."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))

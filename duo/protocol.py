@@ -1,0 +1,382 @@
+"""The protocol between lead and backs, without a socket in it.
+
+Bytes of whole messages go in, events and bytes come out; time is an argument. `LeadSide` is one back as the lead sees
+it, `BackSide` the lead as a back sees it. The gRPC shells around them are a reader and a writer each.
+
+What the lead tells of sessions is kept as state: a `Ledger` of the sessions that are open, shared by all backs, and per
+back how much of each it has been sent. What to send is the difference. So nothing queues up for a slow back, a late one
+gets what it lacks, and one that comes back after a broken connection and says what it holds gets only the rest.
+
+    back                                lead
+    Hello  (version, vocabulary, known) ->
+                                        <- Welcome, or Refusal and the end of the stream
+                                        <- Begin, Commit ..., End      for each session
+    Guesses, Status                     ->
+    Ping / Pong                         <-> at any time after Welcome
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from google.protobuf.message import DecodeError, Message
+
+from duo.errors import ProtocolError, RefusedError
+from duo.prefix import Prefix
+from duo.sampling import SamplingParams
+from duo.tree import Expansion
+from duo.v1 import duo_pb2 as pb
+
+VERSION = 1
+METHOD = "/duo.v1.Duo/Draft"
+
+MAX_MESSAGE_BYTES = 256 * 1024
+COMMIT_TOKENS = 4096
+"""Most tokens in one Commit: a long prompt goes in several."""
+MAX_EXPANSIONS = 256
+MAX_CHILDREN = 64
+MAX_KNOWN = 64
+MAX_NAME = 128
+
+PING_EVERY = 1.0
+SILENT_AFTER = 3.0
+LOST_AFTER = 15.0
+"""Seconds without a word from the other side after which the stream is given up."""
+
+State = Literal["waiting", "catching up", "drafting"]
+_STATES: dict[int, State] = {
+    pb.Status.STATE_WAITING: "waiting",
+    pb.Status.STATE_CATCHING_UP: "catching up",
+    pb.Status.STATE_DRAFTING: "drafting",
+}
+_STATE_NAMES = {name: pb.Status.State.Name(number) for number, name in _STATES.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who someone is: its name, its model, and the vocabulary that its token ids mean."""
+
+    name: str
+    model: str
+    fingerprint: str
+    vocabulary_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A session as the backs hear of it. The prefix grows while it is told."""
+
+    session: int
+    sampling: SamplingParams
+    prompt_length: int
+    prefix: Prefix
+
+
+class Ledger(dict[int, Entry]):
+    """The open sessions by id, in the order in which they began."""
+
+
+class LeadSide:
+    """One back, seen from the lead."""
+
+    def __init__(self, me: Identity, ledger: Ledger, now: float) -> None:
+        self._me = me
+        self._ledger = ledger
+        self._sent: dict[int, int] = {}
+        self._known: dict[int, tuple[int, int]] = {}
+        self._pongs: list[int] = []
+        self._pinged = now
+        self._ping_value: int | None = None
+        self._welcomed = False
+        self.heard = now
+        self.back: Identity | None = None
+        """Who the back is; None before its Hello."""
+        self.state: State = "waiting"
+        self.round_trip: float | None = None
+        """Seconds, the last one measured."""
+
+    def receive(self, data: bytes, now: float) -> pb.Guesses | None:
+        """Take in a message; guesses are returned.
+
+        Raises RefusedError for a back that cannot work here and ProtocolError for a message that makes no sense. The
+        stream is over then: send `refusal(error)` and close it.
+        """
+        message = pb.BackMessage()
+        _parse(message, data)
+        self.heard = now
+        kind = message.WhichOneof("kind")
+        if self.back is None:
+            if kind != "hello":
+                raise ProtocolError(f"the first message must be a Hello, not {kind or 'an empty one'}")
+            self._hello(message.hello)
+        elif kind == "guesses":
+            self._check(message.guesses)
+            return message.guesses
+        elif kind == "status":
+            self.state = _STATES.get(message.status.state, self.state)
+        elif kind == "ping":
+            if len(self._pongs) < 8:
+                self._pongs.append(message.ping.value)
+        elif kind == "pong":
+            if message.pong.value == self._ping_value:
+                self.round_trip = max(0.0, now - self._ping_value / 1e9)
+                self._ping_value = None
+        else:
+            raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
+        return None
+
+    def _hello(self, hello: pb.Hello) -> None:
+        if hello.protocol_version != VERSION:
+            raise RefusedError(
+                f"the back speaks protocol version {hello.protocol_version}, this lead {VERSION}: "
+                "install the same release of duo on both machines",
+                pb.Refusal.REASON_PROTOCOL_VERSION,
+            )
+        if (hello.vocabulary_fingerprint, hello.vocabulary_size) != (self._me.fingerprint, self._me.vocabulary_size):
+            raise RefusedError(
+                f"the draft model {hello.model[:MAX_NAME]!r} has another vocabulary ({hello.vocabulary_size} tokens) "
+                f"than the target model {self._me.model!r} ({self._me.vocabulary_size} tokens): "
+                "use a draft of the same family",
+                pb.Refusal.REASON_VOCABULARY,
+            )
+        if len(hello.known) > MAX_KNOWN:
+            raise ProtocolError(f"Hello names {len(hello.known)} sessions, at most {MAX_KNOWN} are allowed")
+        name = _printable(hello.name) or "back"
+        self.back = Identity(name, _printable(hello.model), hello.vocabulary_fingerprint, hello.vocabulary_size)
+        self._known = {known.session: (known.length, known.hash) for known in hello.known}
+
+    def rename(self, name: str) -> None:
+        """Give the back another name than it asked for, because that one is taken."""
+        assert self.back is not None
+        self.back = Identity(name, self.back.model, self.back.fingerprint, self.back.vocabulary_size)
+
+    def _check(self, guesses: pb.Guesses) -> None:
+        if len(guesses.expansions) > MAX_EXPANSIONS:
+            raise ProtocolError(f"{len(guesses.expansions)} expansions in a message, {MAX_EXPANSIONS} are allowed")
+        size = self._me.vocabulary_size
+        for expansion in guesses.expansions:
+            count = len(expansion.tokens)
+            if count > MAX_CHILDREN or count != len(expansion.probabilities):
+                raise ProtocolError(f"an expansion of {count} tokens and {len(expansion.probabilities)} probabilities")
+            if any(token >= size for token in expansion.tokens):
+                raise ProtocolError(f"a guessed token is outside the vocabulary of {size}")
+
+    def send(self, now: float) -> Iterator[bytes]:
+        """What the back should hear now, message by message. Lazy: each is made when the one before it is gone."""
+        if self.back is None:
+            return
+        if not self._welcomed:
+            self._welcomed = True
+            welcome = pb.Welcome(protocol_version=VERSION, name=self.back.name, model=self._me.model)
+            yield pb.LeadMessage(welcome=welcome).SerializeToString()
+            # What ended while the back was away, it still has to hear.
+            self._sent |= {session: 0 for session in self._known if session not in self._ledger}
+        while self._pongs:
+            yield pb.LeadMessage(pong=pb.Pong(value=self._pongs.pop(0))).SerializeToString()
+        for session in [s for s in self._sent if s not in self._ledger]:
+            del self._sent[session]
+            yield pb.LeadMessage(end=pb.End(session=session)).SerializeToString()
+        for entry in list(self._ledger.values()):
+            yield from self._catch_up(entry)
+        if now - self._pinged >= PING_EVERY:
+            self._pinged = now
+            self._ping_value = int(now * 1e9)
+            yield pb.LeadMessage(ping=pb.Ping(value=self._ping_value)).SerializeToString()
+
+    def _catch_up(self, entry: Entry) -> Iterator[bytes]:
+        if entry.session not in self._sent:
+            length, prefix_hash = self._known.pop(entry.session, (0, 0))
+            agreed = length <= len(entry.prefix) and entry.prefix.hash_at(length) == prefix_hash
+            self._sent[entry.session] = length if agreed else 0
+            begin = pb.Begin(
+                session=entry.session, sampling=_to_wire(entry.sampling), prompt_length=entry.prompt_length
+            )
+            yield pb.LeadMessage(begin=begin).SerializeToString()
+        start = self._sent[entry.session]
+        while start < (end := len(entry.prefix)):
+            stop = min(end, start + COMMIT_TOKENS)
+            tokens = entry.prefix.tokens[start:stop]
+            commit = pb.Commit(session=entry.session, start=start, tokens=tokens, more=stop < end)
+            self._sent[entry.session] = start = stop
+            yield pb.LeadMessage(commit=commit).SerializeToString()
+
+    def silent(self, now: float) -> bool:
+        return now - self.heard >= SILENT_AFTER
+
+    def lost(self, now: float) -> bool:
+        return now - self.heard >= LOST_AFTER
+
+    @staticmethod
+    def refusal(error: Exception) -> bytes:
+        """The last message of a stream."""
+        reason = error.reason if isinstance(error, RefusedError) else pb.Refusal.REASON_MALFORMED
+        refusal = pb.Refusal(reason=pb.Refusal.Reason.Name(reason), message=str(error))
+        return pb.LeadMessage(refusal=refusal).SerializeToString()
+
+
+@dataclass(frozen=True, slots=True)
+class Welcomed:
+    name: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    session: int
+    sampling: SamplingParams
+    prompt_length: int
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedTokens:
+    session: int
+    start: int
+    tokens: Sequence[int]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    session: int
+
+
+Event = Welcomed | Begun | CommittedTokens | Ended
+
+
+class BackSide:
+    """The lead, seen from a back."""
+
+    def __init__(self, me: Identity, now: float) -> None:
+        self._me = me
+        self._pongs: list[int] = []
+        self._pinged = now
+        self.heard = now
+        self.welcomed = False
+
+    def hello(self, known: Sequence[tuple[int, Prefix]]) -> bytes:
+        """The first message of a stream; `known`: sessions that the back still holds, newest last."""
+        return pb.BackMessage(
+            hello=pb.Hello(
+                protocol_version=VERSION,
+                name=self._me.name,
+                model=self._me.model,
+                vocabulary_fingerprint=self._me.fingerprint,
+                vocabulary_size=self._me.vocabulary_size,
+                known=[pb.Known(session=s, length=len(p), hash=p.hash) for s, p in known[-MAX_KNOWN:]],
+            )
+        ).SerializeToString()
+
+    def receive(self, data: bytes, now: float) -> Event | None:
+        """Take in a message. Raises RefusedError if the lead refuses, ProtocolError if it makes no sense."""
+        message = pb.LeadMessage()
+        _parse(message, data)
+        self.heard = now
+        kind = message.WhichOneof("kind")
+        if kind == "refusal":
+            raise RefusedError(_printable(message.refusal.message, 500), message.refusal.reason)
+        if not self.welcomed:
+            if kind != "welcome":
+                raise ProtocolError(f"the lead's first message must be a Welcome, not {kind or 'an empty one'}")
+            self.welcomed = True
+            return Welcomed(_printable(message.welcome.name), _printable(message.welcome.model))
+        if kind == "begin":
+            sampling = _from_wire(message.begin.sampling)
+            self._check(sampling.logit_bias)
+            return Begun(message.begin.session, sampling, message.begin.prompt_length)
+        if kind == "commit":
+            commit = message.commit
+            self._check(commit.tokens)
+            return CommittedTokens(commit.session, commit.start, list(commit.tokens), commit.more)
+        if kind == "end":
+            return Ended(message.end.session)
+        if kind == "ping":
+            if len(self._pongs) < 8:
+                self._pongs.append(message.ping.value)
+        elif kind != "pong":
+            raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
+        return None
+
+    def _check(self, tokens: Iterable[int]) -> None:
+        if any(token >= self._me.vocabulary_size for token in tokens):
+            raise ProtocolError(f"the lead names a token outside the vocabulary of {self._me.vocabulary_size}")
+
+    def send(self, now: float) -> Iterator[bytes]:
+        """Answers to pings, and a ping of our own when it is time."""
+        while self._pongs:
+            yield pb.BackMessage(pong=pb.Pong(value=self._pongs.pop(0))).SerializeToString()
+        if self.welcomed and now - self._pinged >= PING_EVERY:
+            self._pinged = now
+            yield pb.BackMessage(ping=pb.Ping(value=int(now * 1e9))).SerializeToString()
+
+    def lost(self, now: float) -> bool:
+        return now - self.heard >= LOST_AFTER
+
+    @staticmethod
+    def guesses(session: int, expansions: Sequence[Expansion]) -> bytes:
+        return pb.BackMessage(
+            guesses=pb.Guesses(
+                session=session,
+                expansions=[
+                    pb.Expansion(length=e.length, hash=e.hash, tokens=e.tokens, probabilities=e.probabilities)
+                    for e in expansions
+                ],
+            )
+        ).SerializeToString()
+
+    @staticmethod
+    def status(state: State) -> bytes:
+        return pb.BackMessage(status=pb.Status(state=_STATE_NAMES[state])).SerializeToString()
+
+
+def expansions(guesses: pb.Guesses) -> Iterator[Expansion]:
+    """The guesses of a message that `LeadSide.receive` has let through."""
+    for e in guesses.expansions:
+        yield Expansion(e.length, e.hash, e.tokens, e.probabilities)
+
+
+def _parse(message: Message, data: bytes) -> None:
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise ProtocolError(f"a message of {len(data)} bytes, at most {MAX_MESSAGE_BYTES} are allowed")
+    try:
+        message.ParseFromString(data)
+    except DecodeError:
+        raise ProtocolError("a message that is not protocol buffers of duo.v1: is the other side duo?") from None
+
+
+def _printable(text: str, longest: int = MAX_NAME) -> str:
+    """Text from the network, safe for a terminal and a log line."""
+    return "".join(c if c.isprintable() else "?" for c in text[:longest])
+
+
+def _to_wire(params: SamplingParams) -> pb.Sampling:
+    return pb.Sampling(
+        temperature=params.temperature,
+        top_k=params.top_k,
+        top_p=params.top_p,
+        min_p=params.min_p,
+        repetition_penalty=params.repetition_penalty,
+        presence_penalty=params.presence_penalty,
+        frequency_penalty=params.frequency_penalty,
+        logit_bias=dict(params.logit_bias),
+        seed=params.seed,
+    )
+
+
+def _from_wire(sampling: pb.Sampling) -> SamplingParams:
+    """Raises ProtocolError for values that no lead would send."""
+    try:
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            repetition_penalty=sampling.repetition_penalty,
+            presence_penalty=sampling.presence_penalty,
+            frequency_penalty=sampling.frequency_penalty,
+            logit_bias=dict(sampling.logit_bias),
+            seed=sampling.seed,
+        )
+    except Exception as error:
+        raise ProtocolError(f"the lead sent impossible sampling parameters: {error}") from None

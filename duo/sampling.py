@@ -1,0 +1,168 @@
+"""Coupled sampling: draws that two models with the same seed make alike without talking.
+
+The token at position i of a completion is argmax over the allowed tokens v of log p_i(v) + g(i, v), where g(i, v) is a
+standard Gumbel variate computed from (seed, i, v) by a counter-based hash. That is an exact sample from p_i (the
+Gumbel-max trick), and it is a function of the distribution and the seed alone. A draft model that applies the same
+rule to its own distribution q picks the same token with probability at least (1 - TV(p, q)) / (1 + TV(p, q)) (Daliri,
+Musco and Suresh, "Coupling without communication and drafter-invariant speculative decoding", arXiv 2408.07978). So
+the lead accepts a guess if and only if it is the token that the lead itself picks, and the text depends on the target
+and the seed alone. Temperature 0 is the same rule without noise.
+
+Order of the steps, as in OpenAI-compatible servers: penalties and logit bias on the logits, temperature, top-k, top-p,
+min-p, then the noise.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from duo.errors import RequestError
+from duo.prefix import mix
+
+Floats = NDArray[np.float32] | NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+SEED_BITS = 64
+_GOLDEN = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How to pick tokens; the defaults leave the model's distribution as it is.
+
+    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off. Repetition penalty divides positive and multiplies
+    negative logits of tokens seen in prompt or completion (Keskar et al., CTRL, 1909.05858); presence and frequency
+    penalties are OpenAI's, over the completion. Raises RequestError for values outside their range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        def check(name: str, low: float, high: float, above: bool = False) -> None:
+            value = getattr(self, name)
+            if not math.isfinite(value) or value > high or value < low or (above and value == low):
+                raise RequestError(f"{name} is {value}: it must lie {'above' if above else 'from'} {low:g} "
+                                   f"{'and at most' if above else 'to'} {high:g}", name)  # fmt: skip
+
+        check("temperature", 0, 100)
+        check("top_k", 0, 1 << 31)
+        check("top_p", 0, 1, above=True)
+        check("min_p", 0, 1)
+        check("repetition_penalty", 0, 100, above=True)
+        check("presence_penalty", -100, 100)
+        check("frequency_penalty", -100, 100)
+        check("seed", 0, (1 << SEED_BITS) - 1)
+        if any(not math.isfinite(bias) for bias in self.logit_bias.values()):
+            raise RequestError("logit_bias holds a value that is not a finite number", "logit_bias")
+
+
+def gumbel(seed: int, position: int, tokens: Ints) -> NDArray[np.float64]:
+    """Standard Gumbel variates g(position, token), shape of `tokens`: a pure function of its arguments.
+
+    The hash is SplitMix64 with the token as its counter, keyed by (seed, position); 53 bits become a uniform in the
+    open interval (0, 1).
+    """
+    key = mix(mix(seed) ^ ((position + 1) * _GOLDEN))
+    with np.errstate(over="ignore"):
+        x = tokens.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(key)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    uniform = ((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+    noise: NDArray[np.float64] = -np.log(-np.log(uniform))
+    return noise
+
+
+class Sampler:
+    """Picks tokens for one answer. The lead and the backs each hold one, made from the same parameters."""
+
+    def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
+        self.params = params
+        self._repeats = params.repetition_penalty != 1.0
+        self._penalises = self._repeats or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
+        self._prompt = np.unique(np.asarray(prompt, dtype=np.int64)) if self._repeats else None
+
+    def pick(self, logits: Floats, completion: Sequence[int]) -> int:
+        """The token that follows `completion` (the answer so far), given the model's logits [vocabulary] there."""
+        tokens, scores = self._scores(logits, completion)
+        best = int(scores.argmax())
+        return best if tokens is None else int(tokens[best])
+
+    def rank(
+        self, logits: Floats, completion: Sequence[int], count: int, scale: float = 1.0
+    ) -> list[tuple[int, float]]:
+        """The `count` likeliest picks of *another* model with the same seed, most likely first, with probabilities.
+
+        The probability of a token is softmax(perturbed score / scale): how sure this model can be that the other one
+        picks it too. scale > 1 trusts this model less. Fewer are returned where fewer are allowed.
+        """
+        tokens, scores = self._scores(logits, completion)
+        count = min(count, len(scores))
+        top = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
+        top = top[np.argsort(-scores[top], kind="stable")]
+        weights = np.exp((scores - scores[top[0]]) / scale)
+        chances = weights[top] / weights.sum()
+        chosen = top if tokens is None else tokens[top]
+        return [(int(t), float(p)) for t, p in zip(chosen, chances, strict=True)]
+
+    def _scores(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
+        """Allowed tokens (None: all of them, in order) and their perturbed scores."""
+        params = self.params
+        z = self._penalised(logits, completion)
+        if params.temperature == 0.0:
+            return None, z
+        z = z.astype(np.float64) / params.temperature
+        tokens = _survivors(z, params)
+        if tokens is not None:
+            z = z[tokens]
+        counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
+        return tokens, z + gumbel(params.seed, len(completion), counters)
+
+    def _penalised(self, logits: Floats, completion: Sequence[int]) -> Floats:
+        params = self.params
+        if not self._penalises and not params.logit_bias:
+            return logits
+        z = logits.astype(np.float64)
+        if self._penalises:
+            seen, counts = np.unique(np.asarray(completion, dtype=np.int64), return_counts=True)
+            if self._prompt is not None:
+                both = np.union1d(self._prompt, seen)
+                penalty = params.repetition_penalty
+                z[both] = np.where(z[both] > 0, z[both] / penalty, z[both] * penalty)
+            z[seen] -= params.presence_penalty + params.frequency_penalty * counts
+        for token, bias in params.logit_bias.items():
+            z[token] += bias
+        return z
+
+
+def _survivors(z: NDArray[np.float64], params: SamplingParams) -> Ints | None:
+    """Tokens that top-k, top-p and min-p leave, ascending; None where all of them are off. Never empty."""
+    top_k = params.top_k if 0 < params.top_k < len(z) else 0
+    if not top_k and params.top_p >= 1.0 and params.min_p <= 0.0:
+        return None
+    kept = np.argpartition(z, len(z) - top_k)[len(z) - top_k :] if top_k else np.arange(len(z))
+    # Descending, equal logits by token id, so that both sides cut a tie at the same place.
+    kept = kept[np.lexsort((kept, -z[kept]))]
+    chances = np.exp(z[kept] - z[kept[0]])
+    chances /= chances.sum()
+    keep = np.ones(len(kept), dtype=bool)
+    if params.top_p < 1.0:
+        keep &= np.cumsum(chances) - chances < params.top_p
+    if params.min_p > 0.0:
+        keep &= chances >= params.min_p * chances[0]
+    keep[0] = True
+    survivors: Ints = np.sort(kept[keep]).astype(np.int64)
+    return survivors

@@ -1,0 +1,138 @@
+"""The lead's tree of guesses for one session, rooted at the committed prefix.
+
+Messages of all backs merge into it; the backs' guesses are addressed by content, so it does not matter in which order
+they come, how often, or what was committed in between: an expansion either continues a prefix that is in the tree (or
+is its root), or it is dropped. A commit moves the root along the committed tokens; the agreeing subtree lives on.
+
+What a back claims is not trusted: the tree is bounded in nodes and in depth, and a claim can only cost time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from duo.prefix import extend_hash
+
+MAX_NODES = 512
+MAX_DEPTH = 64
+
+
+class Expansion(NamedTuple):
+    """Guesses for the one token after the prefix of this length and hash, with the probability of each."""
+
+    length: int
+    hash: int
+    tokens: Sequence[int]
+    probabilities: Sequence[float]
+
+
+class Node:
+    """One guessed token. `length` and `hash` are those of the whole prefix that ends with it."""
+
+    __slots__ = ("chances", "children", "hash", "length", "parent", "token")
+
+    def __init__(self, token: int, parent: Node | None, length: int, prefix_hash: int) -> None:
+        self.token = token
+        self.parent = parent
+        self.length = length
+        self.hash = prefix_hash
+        self.children: dict[int, Node] = {}
+        self.chances: dict[str, float] = {}
+        """Back -> its probability for this token, given the parent."""
+
+    @property
+    def chance(self) -> float:
+        """Probability of this token given its parent: the most confident back's."""
+        return max(self.chances.values(), default=0.0)
+
+    def subtree(self) -> Iterator[Node]:
+        """This node and all below it, parents before children."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+
+class GuessTree:
+    """Guesses for one session. One thread uses it."""
+
+    def __init__(self, length: int, prefix_hash: int, max_nodes: int = MAX_NODES, max_depth: int = MAX_DEPTH) -> None:
+        self.root = Node(-1, None, length, prefix_hash)
+        self._by_hash = {prefix_hash: self.root}
+        self._max_nodes = max_nodes
+        self._max_depth = max_depth
+
+    def __len__(self) -> int:
+        """Number of guesses held."""
+        return len(self._by_hash) - 1
+
+    def merge(self, expansion: Expansion, back: str) -> int:
+        """Take in one expansion; return how many tokens of it are now in the tree (0: its prefix is not here)."""
+        anchor = self._by_hash.get(expansion.hash)
+        if anchor is None or anchor.length != expansion.length:
+            return 0
+        if anchor.length - self.root.length >= self._max_depth:
+            return 0
+        taken = 0
+        for token, claimed in zip(expansion.tokens, expansion.probabilities, strict=False):
+            chance = min(1.0, max(0.0, claimed)) if math.isfinite(claimed) else 0.0
+            child = anchor.children.get(token)
+            if child is None:
+                child_hash = extend_hash(anchor.hash, token)
+                if child_hash in self._by_hash:
+                    continue
+                child = Node(token, anchor, anchor.length + 1, child_hash)
+                anchor.children[token] = child
+                self._by_hash[child_hash] = child
+            child.chances[back] = chance
+            taken += 1
+        if len(self) > self._max_nodes:
+            self._prune()
+        return taken
+
+    def advance(self, token: int, prefix_hash: int) -> None:
+        """Commit one token: re-root at its node if it was guessed, else start anew from there."""
+        root = self.root.children.pop(token, None)
+        if root is None:
+            root = Node(-1, None, self.root.length + 1, prefix_hash)
+            self._by_hash = {prefix_hash: root}
+        else:
+            for node in self.root.subtree():
+                del self._by_hash[node.hash]
+            root.parent = None
+        self.root = root
+
+    def best(self, count: int, floor: float = 0.0, length_below: int | None = None) -> list[tuple[Node, float]]:
+        """The `count` nodes of highest path probability with it, falling, none under `floor`.
+
+        Closed under parents, which come first, because a path's probability only falls along it. Nodes whose prefix
+        is `length_below` tokens long or longer are left out.
+        """
+        chosen: list[tuple[Node, float]] = []
+        order = 0
+        heap: list[tuple[float, int, Node]] = [(-1.0, 0, self.root)]
+        while heap and len(chosen) < count:
+            negative, _, node = heapq.heappop(heap)
+            if node is not self.root:
+                chosen.append((node, -negative))
+            if length_below is not None and node.length + 1 >= length_below:
+                continue
+            for child in node.children.values():
+                path = -negative * child.chance
+                if path > 0.0 and path >= floor:
+                    order += 1
+                    heapq.heappush(heap, (-path, order, child))
+        return chosen
+
+    def _prune(self) -> None:
+        """Keep the likelier half, so that pruning is rare."""
+        kept = {id(node) for node, _ in self.best(self._max_nodes // 2)}
+        for node in list(self.root.subtree()):
+            if node is self.root or id(node) in kept:
+                node.children = {token: child for token, child in node.children.items() if id(child) in kept}
+            else:
+                del self._by_hash[node.hash]

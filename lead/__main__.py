@@ -1,0 +1,131 @@
+"""`python -m lead`: serve the target model over HTTP, and take guesses from backs over gRPC."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+
+from duo import cli, planner
+from duo.errors import AddressError
+from lead.answers import Answer, BackView, Question
+from lead.console import Console
+from lead.http import create_app
+from lead.service import Service
+
+log = logging.getLogger("lead")
+
+
+class Lead:
+    """The `Answerer` of the HTTP side: there from the start, ready once the model is loaded."""
+
+    def __init__(self) -> None:
+        self.service: Service | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.service is not None
+
+    @property
+    def model(self) -> str:
+        return self._loaded.model
+
+    @property
+    def created(self) -> int:
+        return self._loaded.created
+
+    def ask(self, question: Question) -> Answer:
+        return self._loaded.ask(question)
+
+    def backs(self) -> Sequence[BackView]:
+        return self.service.backs.view() if self.service else []
+
+    @property
+    def _loaded(self) -> Service:
+        if self.service is None:
+            raise RuntimeError("the model is loading")
+        return self.service
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the program has them."""
+
+    @contextlib.contextmanager
+    def capture_signals(self):  # type: ignore[no-untyped-def]
+        yield
+
+
+def parser() -> argparse.ArgumentParser:
+    p = argparse.ArgumentParser(prog="lead", description=__doc__, formatter_class=cli.Help)
+    cli.add_model_flags(p, "target")
+    group = p.add_argument_group("network")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on, for clients and for backs")
+    group.add_argument("--port", type=cli.port, default=5555, metavar="N", help="HTTP port for clients")
+    group.add_argument("--back-port", type=cli.port, default=5556, metavar="N", help="gRPC port for backs")
+    group = p.add_argument_group("speculation")
+    group.add_argument(
+        "--draft-max", "--draft", type=int, default=planner.DRAFT_MAX, metavar="N",
+        help="most guesses verified in one forward pass; 0: none",
+    )  # fmt: skip
+    group = p.add_argument_group("console")
+    group.add_argument(
+        "--print-mode", "--print_mode", choices=("none", "accepted", "all"), default="accepted",
+        help="show nothing, the text with accepted guesses in green, or rejected ones too",
+    )  # fmt: skip
+    cli.add_common_flags(p)
+    return p
+
+
+async def serve(args: argparse.Namespace) -> None:
+    """Listen, load, answer, until cancelled."""
+    listening = _listen(args.host, args.port)
+    lead = Lead()
+    server = _Server(uvicorn.Config(create_app(lead), log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    http = asyncio.ensure_future(server.serve(sockets=[listening]))
+    service: Service | None = None
+    try:
+        engine = await asyncio.to_thread(cli.load_engine, args, "target")
+        service = Service(engine, Console(args.print_mode), max(0, args.draft_max))
+        back_port = await service.backs.serve(args.host, args.back_port)
+        lead.service = service
+        log.info(
+            "%s on %s, %d tokens of context: http://%s:%d for clients, port %d for backs",
+            engine.name, engine.runtime, engine.context, args.host, listening.getsockname()[1], back_port,
+        )  # fmt: skip
+        await http
+    finally:
+        server.should_exit = True
+        if service is not None:
+            await service.stop()
+        with contextlib.suppress(asyncio.CancelledError):
+            await http
+        log.info("stopped")
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises AddressError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        reason = (error.strerror or str(error)).lower()
+        raise AddressError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from None
+    return listening
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parser().parse_args(argv)
+    return cli.run(lambda: serve(args), args.verbose)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

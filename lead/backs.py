@@ -1,0 +1,198 @@
+"""The gRPC side of the lead: a stream per back, around `duo.protocol.LeadSide`.
+
+Guesses go into the decoder's inboxes; what became final goes out as the difference between the ledger and what each
+back has been sent, so a back that reads slowly makes nothing pile up here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+import grpc
+
+from duo.errors import AddressError, ProtocolError, RefusedError
+from duo.protocol import MAX_MESSAGE_BYTES, METHOD, PING_EVERY, Identity, LeadSide, Ledger
+from duo.session import Step
+from duo.v1 import duo_pb2 as pb
+from lead.answers import BackView
+from lead.decoder import Decoder
+
+log = logging.getLogger("lead")
+
+MAX_BACKS = 64
+
+Stream = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class _Back:
+    """A connected back."""
+
+    def __init__(self, side: LeadSide) -> None:
+        self.side = side
+        self.news = asyncio.Event()
+        self.drafted = 0
+        self.accepted = 0
+
+    @property
+    def name(self) -> str:
+        assert self.side.back is not None
+        return self.side.back.name
+
+
+class Backs:
+    """All connected backs. Lives in the event loop."""
+
+    def __init__(self, me: Identity, ledger: Ledger, decoder: Decoder) -> None:
+        self._me = me
+        self._ledger = ledger
+        self._decoder = decoder
+        self._backs: dict[str, _Back] = {}
+        self._server: grpc.aio.Server | None = None
+        self._refused: set[str] = set()
+
+    async def serve(self, host: str, port: int) -> int:
+        """Listen; returns the port. Raises AddressError if that is not possible."""
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+            ("grpc.max_concurrent_streams", MAX_BACKS),
+        ]
+        server = grpc.aio.server(options=options)
+        service, method = METHOD.strip("/").split("/")
+        # No (de)serialisers: bytes come in, so that garbage is met by our own words and not by a gRPC stack trace.
+        handler: Any = grpc.stream_stream_rpc_method_handler(self._draft)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        try:
+            bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+        except RuntimeError:
+            raise AddressError(
+                f"cannot listen for backs on {host}:{port}: is the port in use? choose another with --back-port"
+            ) from None
+        await server.start()
+        self._server = server
+        return bound
+
+    async def stop(self) -> None:
+        if self._server is not None:
+            await self._server.stop(0.2)
+
+    def changed(self) -> None:
+        """The ledger has something new."""
+        for back in self._backs.values():
+            back.news.set()
+
+    def count(self, step: Step) -> None:
+        """Book the guesses that were verified, by back."""
+        rejected = {id(node) for node in step.rejected}
+        for node in step.drafted:
+            for name in node.chances:
+                if (back := self._backs.get(name)) is not None:
+                    back.drafted += 1
+                    back.accepted += id(node) not in rejected
+
+    def view(self) -> Sequence[BackView]:
+        now = time.monotonic()
+        return [
+            BackView(
+                name=back.name,
+                model=back.side.back.model if back.side.back else "",
+                state="silent" if back.side.silent(now) else back.side.state,
+                round_trip_ms=None if back.side.round_trip is None else back.side.round_trip * 1000,
+                drafted=back.drafted,
+                accepted=back.accepted,
+            )
+            for back in self._backs.values()
+        ]
+
+    async def _draft(self, requests: AsyncIterator[bytes], stream: Stream) -> None:
+        """One stream, from its first message to its end."""
+        side = LeadSide(self._me, self._ledger, time.monotonic())
+        back = _Back(side)
+        joined = False
+        try:
+            side.receive(await asyncio.wait_for(anext(requests), timeout=10), time.monotonic())
+            self._join(back)
+            joined = True
+            log.info("back %s joined: %s, from %s", back.name, side.back.model if side.back else "", stream.peer())
+            await _first_of(self._read(requests, back), self._write(stream.write, back), self._watch(back))
+            log.info("back %s left", back.name)
+        except (ProtocolError, RefusedError) as error:
+            self._tell_refusal(back.name if side.back else _plain(stream.peer()), error)
+            await stream.write(LeadSide.refusal(error))
+        except (StopAsyncIteration, TimeoutError):
+            log.debug("a stream from %s ended before it began", stream.peer())
+        except asyncio.CancelledError:
+            if joined:
+                log.info("back %s is gone", back.name)
+            raise
+        finally:
+            if joined and self._backs.get(back.name) is back:
+                del self._backs[back.name]
+                self._decoder.drop_inbox(back.name)
+
+    def _tell_refusal(self, who: str, error: Exception) -> None:
+        """One line for each back and reason, however often it tries."""
+        line = f"back {who} refused: {error}"
+        if line not in self._refused:
+            if len(self._refused) > 1000:
+                self._refused.clear()
+            self._refused.add(line)
+            log.warning(line)
+
+    def _join(self, back: _Back) -> None:
+        if len(self._backs) >= MAX_BACKS:
+            raise RefusedError(f"the lead has {MAX_BACKS} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
+        wanted, number = back.name, 2
+        while (other := self._backs.get(back.name)) is not None:
+            if other.side.silent(time.monotonic()):
+                break  # the same back again, after a connection that broke without a word
+            back.side.rename(f"{wanted}-{number}")
+            number += 1
+        self._backs[back.name] = back
+
+    async def _read(self, requests: AsyncIterator[bytes], back: _Back) -> None:
+        inbox = self._decoder.inbox(back.name)
+        async for data in requests:
+            guesses = back.side.receive(data, time.monotonic())
+            if guesses is not None:
+                inbox.append(guesses)
+            else:
+                back.news.set()
+
+    async def _write(self, write: Callable[[bytes], Awaitable[None]], back: _Back) -> None:
+        while True:
+            back.news.clear()
+            for message in back.side.send(time.monotonic()):
+                await write(message)
+            try:
+                await asyncio.wait_for(back.news.wait(), PING_EVERY)
+            except TimeoutError:
+                continue
+
+    async def _watch(self, back: _Back) -> None:
+        """End when nothing has been heard for too long: a back that hangs may also make `_write` hang."""
+        while not back.side.lost(time.monotonic()):
+            await asyncio.sleep(PING_EVERY)
+        log.info("back %s has been silent for too long", back.name)
+
+
+async def _first_of(*coroutines: Awaitable[None]) -> None:
+    """Run them together until one ends; its exception is ours."""
+    tasks = [asyncio.ensure_future(c) for c in coroutines]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _plain(peer: str) -> str:
+    """The host of gRPC's 'ipv4:127.0.0.1:1234'; the port changes with every try."""
+    return peer.partition(":")[2].rpartition(":")[0].replace("%5B", "[").replace("%5D", "]") or "a stream"

@@ -1,0 +1,172 @@
+"""The decode loop, in a thread of its own: plan, forward, pick, commit, tell.
+
+It takes the newest guesses at the last moment before each forward pass and never waits for the network. What comes in
+(jobs, guesses) is put into queues by the event loop; what goes out is one call into the event loop per step.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from duo import planner, protocol
+from duo.engines import Engine
+from duo.errors import DuoError
+from duo.prefix import Prefix, common_length
+from duo.protocol import Entry, Ledger
+from duo.sampling import SamplingParams
+from duo.session import Session, Step
+from duo.v1 import duo_pb2 as pb
+
+log = logging.getLogger("lead")
+
+INBOX = 64
+"""Messages of one back that wait for the next step; when there are more, the oldest go."""
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One answer to generate. The decoder calls `on_step` and `on_end` from its own thread."""
+
+    prompt: Sequence[int]
+    sampling: SamplingParams
+    max_tokens: int
+    ignore_eos: bool
+    on_step: Callable[[Step], None]
+    on_end: Callable[[DuoError | None], None]
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    session: Session | None = None
+    cached_tokens: int = 0
+    prompt_seconds: float = 0.0
+    decode_seconds: float = 0.0
+
+
+class Decoder:
+    """Owns the engine. One job at a time, in the order in which they came."""
+
+    SLOT = 0
+
+    def __init__(self, engine: Engine, ledger: Ledger, changed: Callable[[], None], draft_max: int) -> None:
+        """`changed` is called, from the decoder's thread, when the ledger has something new for the backs."""
+        self._engine = engine
+        self._ledger = ledger
+        self._changed = changed
+        self._draft_max = min(draft_max, engine.batch - 1)
+        self._cached: list[int] = []
+        self._jobs: deque[Job] = deque()
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._inboxes: dict[str, deque[pb.Guesses]] = {}
+        self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the current forward pass; jobs not finished are dropped."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def submit(self, job: Job) -> None:
+        with self._wake:
+            self._jobs.append(job)
+            self._wake.notify()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that have not begun."""
+        return len(self._jobs)
+
+    def inbox(self, back: str) -> deque[pb.Guesses]:
+        """Where the messages of a back go. Another thread appends to it."""
+        return self._inboxes.setdefault(back, deque(maxlen=INBOX))
+
+    def drop_inbox(self, back: str) -> None:
+        self._inboxes.pop(back, None)
+
+    def _run(self) -> None:
+        while True:
+            with self._wake:
+                self._wake.wait_for(lambda: self._jobs or self._stopping)
+                if self._stopping:
+                    return
+                job = self._jobs.popleft()
+            error: DuoError | None = None
+            try:
+                self._answer(job)
+            except DuoError as e:
+                error = e
+            except Exception as e:
+                log.exception("an answer failed")
+                error = DuoError(f"the answer failed: {e}")
+            if error is not None:
+                # What the cache holds is not known any more.
+                self._cached.clear()
+                self._engine.truncate(self.SLOT, 0)
+            job.on_end(error)
+
+    def _answer(self, job: Job) -> None:
+        if job.cancelled.is_set():
+            return
+        prefix = Prefix(job.prompt)
+        session = job.session = Session(
+            id=secrets.randbits(64),
+            prompt_length=len(prefix),
+            params=job.sampling,
+            prefix=prefix,
+            eos=() if job.ignore_eos else self._engine.vocabulary.eos,
+            limit=len(prefix) + job.max_tokens,
+            slot=self.SLOT,
+        )
+        # The backs hear of the prompt first, so that they read it while the target does.
+        self._ledger[session.id] = Entry(session.id, job.sampling, session.prompt_length, prefix)
+        self._changed()
+        try:
+            started = time.perf_counter()
+            if not self._prefill(job, session):
+                return
+            prefilled = time.perf_counter()
+            job.prompt_seconds = prefilled - started
+            while session.finish_reason is None and not job.cancelled.is_set() and not self._stopping:
+                step = self._step(session)
+                job.decode_seconds = time.perf_counter() - prefilled
+                job.on_step(step)
+        finally:
+            self._cached = session.prefix.tokens[: self._engine.length(self.SLOT)]
+            del self._ledger[session.id]
+            self._changed()
+
+    def _prefill(self, job: Job, session: Session) -> bool:
+        """Read all of the prompt but its last token, in batches; what the cache already holds is not read again."""
+        tokens = session.prefix.tokens
+        job.cached_tokens = min(common_length(self._cached, tokens), len(tokens) - 1)
+        self._engine.truncate(self.SLOT, job.cached_tokens)
+        for start in range(job.cached_tokens, len(tokens) - 1, self._engine.batch):
+            if job.cancelled.is_set() or self._stopping:
+                return False
+            self._engine.extend(self.SLOT, tokens[start : min(start + self._engine.batch, len(tokens) - 1)])
+        return True
+
+    def _step(self, session: Session) -> Step:
+        self._take_guesses(session)
+        nodes = planner.choose(session.tree, self._draft_max, session.limit)
+        logits = self._engine.forward(session.rows(nodes))
+        step = session.verify(nodes, logits)
+        self._engine.keep(self.SLOT, step.path)
+        return step
+
+    def _take_guesses(self, session: Session) -> None:
+        for back, inbox in list(self._inboxes.items()):
+            while inbox:
+                guesses = inbox.popleft()
+                if guesses.session == session.id:
+                    for expansion in protocol.expansions(guesses):
+                        session.tree.merge(expansion, back)
