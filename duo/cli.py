@@ -119,7 +119,7 @@ def run(program: Callable[[], Coroutine[Any, Any, None]], verbose: bool) -> int:
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )
-    for noisy in ("httpx", "asyncio", "grpc", "urllib3", "filelock", "huggingface_hub"):
+    for noisy in ("httpx", "asyncio", "uvicorn", "grpc", "urllib3", "filelock", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         asyncio.run(_until_stopped(program))
@@ -137,7 +137,8 @@ async def _until_stopped(program: Callable[[], Coroutine[Any, Any, None]]) -> No
     loop = asyncio.get_running_loop()
 
     def stop(number: signal.Signals) -> None:
-        loop.remove_signal_handler(number)
+        if task.cancelling():
+            os._exit(128 + number)
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):

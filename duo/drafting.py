@@ -31,7 +31,8 @@ BATCH_SHARE = 0.2
 """A node joins the batch only if it is at least this likely beside the batch's best."""
 
 FLOOR = 0.02
-"""Nodes of less path probability are not worth a forward pass, nor a place in a message."""
+"""Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
+in a message."""
 
 MAX_ROWS = 192
 """Most expanded nodes held at once."""
@@ -201,13 +202,14 @@ class Draft:
         found: list[Expansion] = []
         for node, row in zip(self._batch, logits, strict=True):
             ranked = self._sampler.rank(row, self._completion(node), CHILDREN)
-            ranked = [(token, chance) for token, chance in ranked if chance * node.path >= FLOOR / 2]
+            # Judged by its chance at this place and not by its path's, which grows with every token that agrees. One
+            # guess at least, or nothing would be left to draft when the answer comes here.
+            ranked = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= FLOOR]
             for token, chance in ranked:
                 child = _Node(token, node, node.length + 1, extend_hash(node.hash, token), chance)
                 node.children[token] = child
                 self._push(child)
-            if ranked:
-                found.append(Expansion(node.length, node.hash, [t for t, _ in ranked], [p for _, p in ranked]))
+            found.append(Expansion(node.length, node.hash, [t for t, _ in ranked], [p for _, p in ranked]))
         self._batch.clear()
         return found
 

@@ -42,6 +42,12 @@ class BusyError(DuoError):
     status = 503
 
 
+class StoppedError(DuoError):
+    """The program is ending in the middle of an answer."""
+
+    status = 503
+
+
 class ProtocolError(DuoError):
     """The other side of a stream does not speak the protocol; the stream ends, nothing else does."""
 

@@ -28,6 +28,8 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SEED_BITS = 64
+COLDEST = 1e-9
+"""Lower temperatures, but for 0, are this one: float32 logits that differ are far apart at it, and none is infinite."""
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -53,7 +55,7 @@ class SamplingParams:
     def __post_init__(self) -> None:
         def check(name: str, low: float, high: float, above: bool = False) -> None:
             value = getattr(self, name)
-            if not math.isfinite(value) or value > high or value < low or (above and value == low):
+            if not low <= value <= high or (above and value == low):
                 raise RequestError(f"{name} is {value}: it must lie {'above' if above else 'from'} {low:g} "
                                    f"{'and at most' if above else 'to'} {high:g}", name)  # fmt: skip
 
@@ -65,7 +67,7 @@ class SamplingParams:
         check("presence_penalty", -100, 100)
         check("frequency_penalty", -100, 100)
         check("seed", 0, (1 << SEED_BITS) - 1)
-        if any(not math.isfinite(bias) for bias in self.logit_bias.values()):
+        if any(not -math.inf < bias < math.inf for bias in self.logit_bias.values()):
             raise RequestError("logit_bias holds a value that is not a finite number", "logit_bias")
 
 
@@ -97,7 +99,7 @@ class Sampler:
 
     def pick(self, logits: Floats, completion: Sequence[int]) -> int:
         """The token that follows `completion` (the answer so far), given the model's logits [vocabulary] there."""
-        tokens, scores = self._scores(logits, completion)
+        tokens, scores = self.scores(logits, completion)
         best = int(scores.argmax())
         return best if tokens is None else int(tokens[best])
 
@@ -109,22 +111,20 @@ class Sampler:
         The probability of a token is softmax(perturbed score / scale): how sure this model can be that the other one
         picks it too. scale > 1 trusts this model less. Fewer are returned where fewer are allowed.
         """
-        tokens, scores = self._scores(logits, completion)
-        count = min(count, len(scores))
-        top = np.argpartition(scores, len(scores) - count)[len(scores) - count :]
-        top = top[np.argsort(-scores[top], kind="stable")]
+        tokens, scores = self.scores(logits, completion)
+        top = _highest(scores, count)
         weights = np.exp((scores - scores[top[0]]) / scale)
         chances = weights[top] / weights.sum()
         chosen = top if tokens is None else tokens[top]
         return [(int(t), float(p)) for t, p in zip(chosen, chances, strict=True)]
 
-    def _scores(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
-        """Allowed tokens (None: all of them, in order) and their perturbed scores."""
+    def scores(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
+        """Allowed tokens (None: all of them, in order) and their perturbed scores. The best is the pick."""
         params = self.params
         z = self._penalised(logits, completion)
         if params.temperature == 0.0:
             return None, z
-        z = z.astype(np.float64) / params.temperature
+        z = z.astype(np.float64) / max(params.temperature, COLDEST)
         tokens = _survivors(z, params)
         if tokens is not None:
             z = z[tokens]
@@ -148,14 +148,23 @@ class Sampler:
         return z
 
 
+def _highest(z: Floats, count: int) -> Ints:
+    """Indices of the `count` highest values, falling; of equal ones the lowest indices, so that lead and back, on
+    whatever machine, cut a tie at the same place."""
+    if count < len(z):
+        indices = np.flatnonzero(~(z < np.partition(z, len(z) - count)[len(z) - count]))
+    else:
+        indices = np.arange(len(z))
+    highest: Ints = indices[np.argsort(-z[indices], kind="stable")][:count]
+    return highest
+
+
 def _survivors(z: NDArray[np.float64], params: SamplingParams) -> Ints | None:
     """Tokens that top-k, top-p and min-p leave, ascending; None where all of them are off. Never empty."""
     top_k = params.top_k if 0 < params.top_k < len(z) else 0
     if not top_k and params.top_p >= 1.0 and params.min_p <= 0.0:
         return None
-    kept = np.argpartition(z, len(z) - top_k)[len(z) - top_k :] if top_k else np.arange(len(z))
-    # Descending, equal logits by token id, so that both sides cut a tie at the same place.
-    kept = kept[np.lexsort((kept, -z[kept]))]
+    kept = _highest(z, top_k or len(z))
     chances = np.exp(z[kept] - z[kept[0]])
     chances /= chances.sum()
     keep = np.ones(len(kept), dtype=bool)

@@ -86,7 +86,9 @@ async def serve(args: argparse.Namespace) -> None:
     """Listen, load, answer, until cancelled."""
     listening = _listen(args.host, args.port)
     lead = Lead()
-    server = _Server(uvicorn.Config(create_app(lead), log_config=None, access_log=False, timeout_graceful_shutdown=1))
+    server = _Server(
+        uvicorn.Config(create_app(lead), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=1)
+    )
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
     try:

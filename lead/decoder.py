@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from duo import planner, protocol
 from duo.engines import Engine
-from duo.errors import DuoError
+from duo.errors import DuoError, StoppedError
 from duo.prefix import Prefix, common_length
 from duo.protocol import Entry, Ledger
 from duo.sampling import SamplingParams
@@ -68,7 +68,7 @@ class Decoder:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the current forward pass; jobs not finished are dropped."""
+        """End after the current forward pass; jobs not finished get a StoppedError."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -97,7 +97,7 @@ class Decoder:
             with self._wake:
                 self._wake.wait_for(lambda: self._jobs or self._stopping)
                 if self._stopping:
-                    return
+                    break
                 job = self._jobs.popleft()
             error: DuoError | None = None
             try:
@@ -112,6 +112,8 @@ class Decoder:
                 self._cached.clear()
                 self._engine.truncate(self.SLOT, 0)
             job.on_end(error)
+        for job in self._jobs:
+            job.on_end(StoppedError("the lead is stopping"))
 
     def _answer(self, job: Job) -> None:
         if job.cancelled.is_set():
@@ -131,29 +133,29 @@ class Decoder:
         self._changed()
         try:
             started = time.perf_counter()
-            if not self._prefill(job, session):
-                return
+            self._prefill(job, session)
             prefilled = time.perf_counter()
             job.prompt_seconds = prefilled - started
             while session.finish_reason is None and not job.cancelled.is_set() and not self._stopping:
                 step = self._step(session)
                 job.decode_seconds = time.perf_counter() - prefilled
                 job.on_step(step)
+            if self._stopping and session.finish_reason is None:
+                raise StoppedError("the lead is stopping")
         finally:
             self._cached = session.prefix.tokens[: self._engine.length(self.SLOT)]
             del self._ledger[session.id]
             self._changed()
 
-    def _prefill(self, job: Job, session: Session) -> bool:
+    def _prefill(self, job: Job, session: Session) -> None:
         """Read all of the prompt but its last token, in batches; what the cache already holds is not read again."""
         tokens = session.prefix.tokens
         job.cached_tokens = min(common_length(self._cached, tokens), len(tokens) - 1)
         self._engine.truncate(self.SLOT, job.cached_tokens)
         for start in range(job.cached_tokens, len(tokens) - 1, self._engine.batch):
             if job.cancelled.is_set() or self._stopping:
-                return False
+                return
             self._engine.extend(self.SLOT, tokens[start : min(start + self._engine.batch, len(tokens) - 1)])
-        return True
 
     def _step(self, session: Session) -> Step:
         self._take_guesses(session)

@@ -55,6 +55,15 @@ class _Answer:
         return self._summary
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
+        try:
+            async for pieces in self._pieces():
+                self._listener.pieces(pieces)
+                yield pieces
+            self._summary = _summarise(self._job)
+        finally:
+            self._listener.finished(self._summary)
+
+    async def _pieces(self) -> AsyncIterator[Sequence[Piece]]:
         decode = self._engine.vocabulary.decode
         stream = TextStream(decode)
         while isinstance(step := await self.steps.get(), Step):
@@ -62,17 +71,11 @@ class _Answer:
             if step.rejected:
                 last = pieces[-1]
                 pieces[-1] = Piece(last.text, last.token, last.backs, decode([n.token for n in step.rejected[:1]]))
-            self._listener.pieces(pieces)
             yield pieces
         if isinstance(step, DuoError):
-            self._listener.finished(None)
             raise step
         if rest := stream.flush():
-            pieces = [Piece(rest, self._job.prompt[-1])]
-            self._listener.pieces(pieces)
-            yield pieces
-        self._summary = _summarise(self._job)
-        self._listener.finished(self._summary)
+            yield [Piece(rest, self._job.prompt[-1])]
 
     def cancel(self) -> None:
         self._job.cancelled.set()

@@ -1,0 +1,131 @@
+"""The vocabulary and chat template inside a GGUF file, through llama.cpp's C interface."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import struct
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+import llama_cpp
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
+
+from duo.errors import ModelError, RequestError
+
+_UNUSED = llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
+
+
+class LlamaCppVocabulary:
+    """Implements `duo.engines.Vocabulary`. Valid as long as the model that `model` points to is loaded."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        self._vocab: Any = llama_cpp.llama_model_get_vocab(model)
+        self._size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
+        self._pieces: list[bytes | None] = [None] * self._size
+        self._buffer = ctypes.create_string_buffer(256)
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        # Padding is left out because a converter invents a text for it, and Hugging Face's tokenizers have none.
+        digest = hashlib.sha256()
+        for token in range(self._size):
+            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & ~_UNUSED:
+                digest.update(struct.pack("<I", token) + self._text(token) + b"\0")
+        return digest.hexdigest()
+
+    @cached_property
+    def eos(self) -> frozenset[int]:
+        # llama.cpp counts every token with a well-known name for an end (of turn, of text) in, whatever the file says.
+        return frozenset(t for t in range(self._size) if llama_cpp.llama_vocab_is_eog(self._vocab, t))
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenize(text, add_special=True)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        # Not llama_detokenize: for many byte-level vocabularies, GPT-2's among them, it drops spaces before
+        # punctuation, which is not the model's text and takes back characters that were already streamed.
+        text = b"".join([self._piece(token) for token in tokens])
+        if self._space_prefix and text.startswith(b" "):
+            text = text[1:]
+        return text.decode("utf-8", errors="replace")
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        template = self._template
+        if template is None:
+            lines = [f"{message['role']}: {message['content']}\n" for message in messages]
+            return self._tokenize("".join(lines) + "assistant:", add_special=True)
+        try:
+            rendered = template(messages=[dict(message) for message in messages]).prompt
+        except Exception as error:  # a template runs arbitrary code: what it raises is not for us to foresee
+            reason = " ".join(str(error).split())
+            raise RequestError(
+                f"the model's chat template does not accept these messages: {reason}", param="messages"
+            ) from error
+        # A template writes BOS itself where the model wants one, so nothing is added: as in Hugging Face's.
+        return self._tokenize(rendered, add_special=False)
+
+    @cached_property
+    def _template(self) -> Any:
+        """The renderer of the file's chat template, None without one. Late, for a draft model needs none that works."""
+        raw: bytes | None = llama_cpp.llama_model_chat_template(self._model, None)
+        if not raw:
+            return None
+        bos: int = llama_cpp.llama_vocab_bos(self._vocab)
+        eos: int = llama_cpp.llama_vocab_eos(self._vocab)
+        try:
+            return Jinja2ChatFormatter(
+                template=raw.decode("utf-8"),
+                bos_token=self._text(bos).decode("utf-8") if bos >= 0 else "",
+                eos_token=self._text(eos).decode("utf-8") if eos >= 0 else "",
+            )
+        except Exception as error:  # a syntax error, or whatever a broken template makes jinja2 raise
+            reason = " ".join(str(error).split())
+            raise ModelError(f"the model's chat template cannot be read ({reason}); convert the model again") from error
+
+    @cached_property
+    def _space_prefix(self) -> bool:
+        """Whether the tokenizer puts a space before a text's first word, which decoding then takes off again."""
+        buffer: Any = ctypes.create_string_buffer(8)
+        key = b"tokenizer.ggml.add_space_prefix"
+        if llama_cpp.llama_model_meta_val_str(self._model, key, buffer, len(buffer)) >= 0:
+            return bytes(buffer.value) == b"true"
+        kind: int = llama_cpp.llama_vocab_type(self._vocab)
+        return kind == llama_cpp.LLAMA_VOCAB_TYPE_SPM
+
+    def _text(self, token: int) -> bytes:
+        return llama_cpp.llama_vocab_get_text(self._vocab, token) or b""
+
+    def _piece(self, token: int) -> bytes:
+        """What the token adds to a text; nothing for a special token."""
+        if not 0 <= token < self._size:
+            raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
+        piece = self._pieces[token]
+        if piece is None:
+            length = self._to_piece(token)
+            if length < 0:
+                self._buffer = ctypes.create_string_buffer(-length)
+                length = self._to_piece(token)
+            piece = self._pieces[token] = self._buffer.raw[:length]
+        return piece
+
+    def _to_piece(self, token: int) -> int:
+        buffer: Any = self._buffer
+        length: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(self._buffer), 0, False)
+        return length
+
+    def _tokenize(self, text: str, add_special: bool) -> list[int]:
+        raw = text.encode("utf-8", errors="replace")
+        room = len(raw) + 8
+        while True:
+            buffer = (llama_cpp.llama_token * room)()
+            count = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), buffer, room, add_special, True)
+            if count >= 0:
+                return buffer[:count]
+            room = -count

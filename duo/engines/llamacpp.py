@@ -1,0 +1,608 @@
+"""GGUF models through llama.cpp.
+
+llama.cpp knows no trees. It knows *sequences*: a KV cell (one token's keys and values) belongs to a set of them, and a
+token attends to the cells of its own sequence. So every leaf of a slot's tree has a sequence that holds the path to
+it, and a cell that several leaves share belongs to several sequences. The committed end of a slot is a node of its
+tree like any other: while no row hangs from it, it is the leaf.
+
+Each node names one sequence that holds its path, its `seq`. A row whose parent is the last node of the parent's
+sequence goes on in that sequence, at no cost; any other row gets a new one. Giving a new sequence the whole path costs
+a microsecond for every twenty tokens or so, which a small model with a long context would feel at each branch. Hence
+sequences that lose their rows are not emptied: they keep their committed tokens, wait as the slot's *spares*, and are
+given only what is missing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import weakref
+from collections import deque
+from collections.abc import Callable, Collection, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, cast
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from duo.engines import EngineOptions
+from duo.engines._llamacpp_vocabulary import LlamaCppVocabulary
+from duo.engines.base import ROOT, Logits, Row
+from duo.errors import ContextError, ModelError
+
+_DEFAULT_CONTEXT = 4096
+_SPARE_CELLS = 1 << 20
+"""Committed tokens that all spares together may hold: llama.cpp spends 48 bytes on each."""
+_NO_ROOM = 1
+"""llama_decode's answer when it finds no free cells; it has changed nothing then."""
+
+_decode: Callable[[Any, Any], int] = llama_cpp.llama_decode
+_seq_cp = llama_cpp.llama_memory_seq_cp
+_seq_rm = llama_cpp.llama_memory_seq_rm
+_get_logits: Any = llama_cpp.llama_get_logits
+_addressof = ctypes.addressof
+
+
+class _Node:
+    """A row, or the committed end of a slot (then `id` is ROOT). `seq` is a live sequence that holds its path."""
+
+    __slots__ = ("id", "parent", "pos", "seq", "slot")
+
+    def __init__(self, row: int, parent: _Node | None, pos: int, seq: int, slot: _Slot) -> None:
+        self.id = row
+        self.parent = parent
+        self.pos = pos
+        self.seq = seq
+        self.slot = slot
+
+
+class _Slot:
+    """`tips` has the last node of each of the slot's live sequences."""
+
+    __slots__ = ("guard", "root", "rows", "spares", "tips")
+
+    def __init__(self, seq: int, guard: int | None) -> None:
+        self.root = _Node(ROOT, None, -1, seq, self)
+        self.rows: dict[int, _Node] = {}
+        self.tips = {seq: self.root}
+        self.spares: list[int] = []
+        self.guard = guard
+
+
+class LlamaCppEngine:
+    """Implements `duo.engines.Engine` for a GGUF file."""
+
+    runtime = "llamacpp"
+
+    def __init__(self, path: Path, options: EngineOptions, progress: Callable[[float], None]) -> None:
+        """Load the model; raises ModelError with a line that says what is wrong."""
+        _check_file(path)
+        _start()
+        model = _load(path, options, progress)
+        # Both are freed even if the engine is never closed, or fails half made.
+        self._free: weakref.finalize[..., Any] = weakref.finalize(self, llama_cpp.llama_model_free, model)
+        _check_kind(path, model)
+
+        trained = llama_cpp.llama_model_n_ctx_train(model)
+        if options.context > trained:
+            raise ModelError(
+                f"{path.name} has a context of {trained} tokens and cannot run with {options.context}; ask for at most "
+                f"{trained}"
+            )
+        slots = options.slots
+        self._context = options.context or min(trained, _DEFAULT_CONTEXT)
+        self._room = max(1, options.tree_rows)
+        cells = slots * self._context + self._room
+        self._batch = max(1, min(options.batch, cells))
+
+        # A cell that only one sequence has, and that lies outside of that sequence's attention window, is free for the
+        # taking to llama.cpp, even with a full-size cache. Going back would then find a hole. A second sequence per
+        # slot that has all of the slot's cells, and is never decoded, prevents it.
+        guarded = llama_cpp.llama_model_n_swa(model) > 0
+        most = llama_cpp.llama_max_parallel_sequences()
+        per_slot = 2 if guarded else 1
+        if slots * per_slot >= most:
+            raise ModelError(f"llama.cpp can serve {path.name} in at most {(most - 1) // per_slot} slots, not {slots}")
+        # One for every leaf there can be, and no more: llama.cpp's own work in each decode grows with the square of
+        # this number (2 microseconds at 64, 10 at 128, 32 at 256).
+        sequences = min(most, slots * per_slot + self._room)
+
+        context = _make_context(path, model, options, cells, self._batch, sequences)
+        self._free.detach()
+        self._free = weakref.finalize(self, _free, context, model)
+        self._llama = context
+        self._memory: Any = llama_cpp.llama_get_memory(context)
+        if self._memory is None:
+            raise _encoder(path)
+
+        self._name = path.name[: -len(path.suffix)] if path.suffix.lower() == ".gguf" else path.name
+        self._vocabulary = LlamaCppVocabulary(model)
+        self._size = self._vocabulary.size
+
+        self._rows: dict[int, _Node] = {}
+        self._empty = list(range(sequences - 1, slots * per_slot - 1, -1))
+        self._have = [0] * sequences  # how many committed tokens a spare holds
+        self._spare_cells = 0
+        self._slots = [_Slot(i, slots + i if guarded else None) for i in range(slots)]
+
+        self._arrays = _Batch(self._batch)
+        self._logits: Logits = np.empty((0, self._size), dtype=np.float32)
+        self._output: Logits = self._logits  # llama.cpp's own buffer, valid while it stays at _output_address
+        self._output_address = 0
+        _errors.clear()
+        progress(1.0)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def vocabulary(self) -> LlamaCppVocabulary:
+        return self._vocabulary
+
+    @property
+    def context(self) -> int:
+        return self._context
+
+    @property
+    def batch(self) -> int:
+        return self._batch
+
+    def length(self, slot: int) -> int:
+        return self._slot(slot).root.pos + 1
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> None:
+        state = self._slot(slot)
+        values = np.asarray(tokens, dtype=np.int64)
+        if values.size and not 0 <= int(values.min()) <= int(values.max()) < self._size:
+            raise ValueError(f"a token is not in the vocabulary of {self._size}")
+        self.keep(slot, ())
+        root = state.root
+        start = root.pos + 1
+        end = start + len(values)
+        if end > self._context:
+            raise ContextError(f"{end} tokens do not fit the context of {self._context}")
+        for first in range(0, len(values), self._batch):
+            part = values[first : first + self._batch]
+            code = self._arrays.prefill(self._llama, part, start + first, root.seq)
+            if code:
+                _seq_rm(self._memory, root.seq, start, -1)
+                if state.guard is not None:
+                    _seq_rm(self._memory, state.guard, start, -1)
+                raise _failed(code)
+            if state.guard is not None:
+                _seq_cp(self._memory, root.seq, state.guard, start + first, -1)
+        root.pos = end - 1
+
+    def forward(self, rows: Sequence[Row]) -> Logits:
+        count = len(rows)
+        if count > self._batch:
+            raise ValueError(f"{count} rows are more than the batch of {self._batch}")
+        if len(self._rows) + count > self._room:
+            raise ContextError(f"{len(self._rows) + count} rows do not fit: there is room for {self._room}")
+        if not count:
+            return self._logits[:0]
+
+        new: dict[int, _Node] = {}
+        seqs: list[int] = []
+        shared: dict[int, list[int]] = {}  # the other sequences of rows that have several, by row id
+        copies: list[tuple[int, int, int, int]] = []
+        # The sequences in use: slot, last node before (None for a new sequence), place of the first new row.
+        before: dict[int, tuple[_Slot, _Node | None, int]] = {}
+        slots, live, context, size = self._slots, self._rows, self._context, self._size
+        try:
+            for row, at, token, above in rows:
+                if not 0 <= at < len(slots):
+                    raise ValueError(f"there is no slot {at}")
+                if row < 0 or row in live or row in new:
+                    raise ValueError(f"row {row} is negative or in use")
+                if not 0 <= token < size:
+                    raise ValueError(f"token {token} is not in the vocabulary of {size}")
+                slot = slots[at]
+                parent = slot.root if above == ROOT else live.get(above) or new.get(above)
+                if parent is None or parent.slot is not slot:
+                    raise ValueError(f"row {row} of slot {at} has no parent {above} there")
+                pos = parent.pos + 1
+                if pos >= context:
+                    raise ContextError(f"a path does not fit the context of {context} tokens")
+                seq = parent.seq
+                tips = slot.tips
+                if tips[seq] is parent:
+                    if seq not in before:
+                        before[seq] = (slot, parent, pos)
+                else:
+                    seq = self._take(slot)
+                    before[seq] = (slot, None, pos)
+                    # Ancestors in this batch have no cell yet: their cells are told of the sequence as they are made.
+                    over: Any = parent
+                    while over.id in new:
+                        shared.setdefault(over.id, []).append(seq)
+                        over = over.parent
+                    if self._have[seq] <= over.pos:
+                        copies.append((over.seq, seq, self._have[seq], over.pos + 1))
+                node = _Node(row, parent, pos, seq, slot)
+                new[row] = node
+                tips[seq] = node
+                seqs.append(seq)
+        except Exception:
+            self._undo(before, copied=False)
+            raise
+
+        memory = self._memory
+        for source, target, first, end in copies:
+            _seq_cp(memory, source, target, first, end)
+        tokens = [row[2] for row in rows]
+        places = [node.pos for node in new.values()]
+        if shared:
+            owners = [[seq, *shared.get(row, ())] for row, seq in zip(new, seqs, strict=True)]
+            code = self._arrays.decode_shared(self._llama, tokens, places, owners)
+        else:
+            code = self._arrays.decode(self._llama, tokens, places, seqs)
+        if code:
+            self._undo(before, copied=True)
+            raise _failed(code)
+
+        live.update(new)
+        for row, node in new.items():
+            node.slot.rows[row] = node
+        for seq, (slot, _, pos) in before.items():
+            if slot.guard is not None:
+                _seq_cp(memory, seq, slot.guard, pos, -1)
+        return self._take_logits(count)
+
+    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+        state = self._slot(slot)
+        rows = self._rows
+        end = state.root
+        for row in path:
+            node = rows.get(row)
+            if node is None or node.parent is not end:
+                raise ValueError(f"row {row} does not continue the path in slot {slot}")
+            end = node
+        kept: dict[int, _Node] = {}
+        for row in rest:
+            node = rows.get(row)
+            if node is None or node.slot is not state:
+                raise ValueError(f"slot {slot} has no row {row}")
+            kept[row] = node
+        for node in kept.values():
+            above: Any = node.parent
+            if above is not end and kept.get(above.id) is not above:
+                raise ValueError(f"the rows to keep have {node.id} without its parent")
+        if not state.rows:
+            return
+
+        memory = self._memory
+        length = state.root.pos + 1
+        for row in state.rows:
+            if row not in kept:
+                del rows[row]
+        state.rows = kept
+        # The path's end becomes the root itself, so that the rows below it need no new parent.
+        end.parent, end.id = None, ROOT
+        state.root = end
+
+        guard = state.guard
+        if guard is not None:
+            _seq_rm(memory, guard, length, -1)
+            if end.pos >= length:
+                _seq_cp(memory, end.seq, guard, length, end.pos + 1)
+        # What remains is a tree again: each leaf keeps its sequence, less what was below the leaf, and lends it to
+        # those nodes above that have lost theirs.
+        parents = {node.parent for node in kept.values()}
+        tips: dict[int, _Node] = {}
+        seen: set[_Node] = set()
+        for leaf in [node for node in kept.values() if node not in parents] if kept else [end]:
+            seq = leaf.seq
+            tips[seq] = leaf
+            if state.tips[seq] is not leaf:
+                _seq_rm(memory, seq, leaf.pos + 1, -1)
+            at: Any = leaf
+            while at not in seen:
+                seen.add(at)
+                at.seq = seq
+                if at is end:
+                    break
+                at = at.parent
+            if guard is not None and leaf is not end:
+                _seq_cp(memory, seq, guard, at.pos + 1, leaf.pos + 1)
+        lost = [seq for seq in state.tips if seq not in tips]
+        state.tips = tips
+        for seq in lost:
+            _seq_rm(memory, seq, length, -1)
+            self._release(state, seq, length)
+
+    def truncate(self, slot: int, length: int) -> None:
+        state = self._slot(slot)
+        if not 0 <= length <= state.root.pos + 1:
+            raise ValueError(f"slot {slot} has {state.root.pos + 1} tokens, it cannot be cut to {length}")
+        self.keep(slot, ())
+        if length == state.root.pos + 1:
+            return
+        state.root.pos = length - 1
+        _seq_rm(self._memory, state.root.seq, length, -1)
+        if state.guard is not None:
+            _seq_rm(self._memory, state.guard, length, -1)
+        spares, state.spares = state.spares, []
+        for seq in spares:
+            have = self._have[seq]
+            self._spare_cells -= have
+            if have > length:
+                _seq_rm(self._memory, seq, length, -1)
+            self._release(state, seq, min(have, length))
+
+    def close(self) -> None:
+        self._free()
+
+    def _slot(self, slot: int) -> _Slot:
+        if not 0 <= slot < len(self._slots):
+            raise ValueError(f"there is no slot {slot}")
+        return self._slots[slot]
+
+    def _take(self, slot: _Slot) -> int:
+        """A sequence for a new leaf: one that has most of the path already, an empty one, or another slot's spare."""
+        if slot.spares:
+            seq = slot.spares.pop()
+            self._spare_cells -= self._have[seq]
+            return seq
+        if self._empty:
+            seq = self._empty.pop()
+            self._have[seq] = 0
+            return seq
+        for other in self._slots:
+            if other.spares:
+                seq = other.spares.pop()
+                self._spare_cells -= self._have[seq]
+                self._have[seq] = 0
+                _seq_rm(self._memory, seq, -1, -1)
+                return seq
+        raise ContextError("the draft tree has more leaves than llama.cpp has sequences; keep fewer rows")
+
+    def _release(self, slot: _Slot, seq: int, have: int) -> None:
+        """Take back a sequence that holds just the slot's first `have` committed tokens."""
+        if have and self._spare_cells + have <= _SPARE_CELLS:
+            self._have[seq] = have
+            self._spare_cells += have
+            slot.spares.append(seq)
+            return
+        if have:
+            _seq_rm(self._memory, seq, -1, -1)
+        self._empty.append(seq)
+
+    def _undo(self, before: dict[int, tuple[_Slot, _Node | None, int]], copied: bool) -> None:
+        """Forget the rows of a forward pass that did not happen, in the books and in llama.cpp's memory."""
+        for seq, (slot, tip, pos) in before.items():
+            if tip is not None:
+                slot.tips[seq] = tip
+                if copied:
+                    _seq_rm(self._memory, seq, pos, -1)
+                continue
+            del slot.tips[seq]
+            have = self._have[seq]
+            if copied:
+                have = slot.root.pos + 1
+                _seq_rm(self._memory, seq, have, -1)
+            self._release(slot, seq, have)
+
+    def _take_logits(self, count: int) -> Logits:
+        """Copy llama.cpp's logits into an array of ours: it may move its own at any later call."""
+        pointer = _get_logits(self._llama)
+        address = _addressof(pointer.contents)
+        if address != self._output_address or count > len(self._output):
+            self._output = np.ctypeslib.as_array(pointer, shape=(count, self._size))
+            self._output_address = address
+        if count > len(self._logits):
+            self._logits = np.empty((count, self._size), dtype=np.float32)
+        taken = self._logits[:count]
+        np.copyto(taken, self._output[:count])
+        return taken
+
+
+class _Batch:
+    """One llama_batch over arrays of ours, filled again for every call."""
+
+    def __init__(self, rows: int) -> None:
+        self._token = np.zeros(rows, dtype=np.int32)
+        self._pos = np.zeros(rows, dtype=np.int32)
+        self._seq = np.zeros(rows, dtype=np.int32)
+        # With one sequence for each row, how many each has and where they lie never changes.
+        self._ones = np.ones(rows, dtype=np.int32)
+        self._places = (self._seq.ctypes.data + self._seq.itemsize * np.arange(rows)).astype(np.uintp)
+        # With several, these are used instead.
+        self._counts = np.zeros(rows, dtype=np.int32)
+        self._starts = np.zeros(rows, dtype=np.uintp)
+        self._flat = np.zeros(2 * rows, dtype=np.int32)
+        self._wanted = np.ones(rows, dtype=np.int8)
+        self._unwanted = np.zeros(rows, dtype=np.int8)
+        self._logits_on: Any = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        self._logits_off: Any = self._unwanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        self._struct = cast("Any", llama_cpp.llama_batch())  # its fields are typed as arrays, and are pointers
+        self._struct.token = self._token.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
+        self._struct.embd = None
+        self._struct.pos = self._pos.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos))
+        self._struct.logits = self._logits_on
+        self._single = self._owners(self._ones, self._places)
+        self._several = self._owners(self._counts, self._starts)
+        self._struct.n_seq_id, self._struct.seq_id = self._single
+
+    def decode(self, llama: Any, tokens: list[int], places: list[int], seqs: list[int]) -> int:
+        """Rows of one sequence each, logits wanted; returns llama_decode's code."""
+        count = len(tokens)
+        self._token[:count] = tokens
+        self._pos[:count] = places
+        self._seq[:count] = seqs
+        self._struct.n_tokens = count
+        return _decode(llama, self._struct)
+
+    def decode_shared(self, llama: Any, tokens: list[int], places: list[int], owners: list[list[int]]) -> int:
+        """Rows of any number of sequences each, logits wanted."""
+        count = len(tokens)
+        self._token[:count] = tokens
+        self._pos[:count] = places
+        flat = [seq for of in owners for seq in of]
+        if len(flat) > len(self._flat):
+            self._flat = np.zeros(2 * len(flat), dtype=np.int32)
+        counts = [len(of) for of in owners]
+        step, start = self._flat.itemsize, self._flat.ctypes.data
+        self._flat[: len(flat)] = flat
+        self._counts[:count] = counts
+        self._starts[:count] = [start + step * before for before in accumulate(counts[:-1], initial=0)]
+        self._struct.n_seq_id, self._struct.seq_id = self._several
+        self._struct.n_tokens = count
+        code = _decode(llama, self._struct)
+        self._struct.n_seq_id, self._struct.seq_id = self._single
+        return code
+
+    def prefill(self, llama: Any, tokens: NDArray[np.int64], start: int, seq: int) -> int:
+        """Tokens of one sequence from place `start` on, no logits."""
+        count = len(tokens)
+        self._token[:count] = tokens
+        self._pos[:count] = np.arange(start, start + count)
+        self._seq[:count] = seq
+        self._struct.n_tokens = count
+        self._struct.logits = self._logits_off
+        code = _decode(llama, self._struct)
+        self._struct.logits = self._logits_on
+        return code
+
+    @staticmethod
+    def _owners(counts: NDArray[np.int32], pointers: NDArray[np.uintp]) -> tuple[Any, Any]:
+        return (
+            counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id))),
+        )
+
+
+_errors: deque[str] = deque(maxlen=8)
+
+
+def _remember(level: int, text: bytes | None, data: object) -> None:
+    """Silence llama.cpp, which logs a hundred lines per model, but remember what it says is wrong."""
+    if level == 4 and text:  # GGML_LOG_LEVEL_ERROR
+        line = text.decode("utf-8", errors="replace").strip()
+        _errors.append(line.partition(": ")[2] or line)  # llama.cpp begins with the name of a C++ function
+
+
+_log: Any = llama_cpp.llama_log_callback(_remember)
+
+
+def _start() -> None:
+    # At each load, not once: importing other parts of llama_cpp sets a callback that prints.
+    llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    _errors.clear()
+
+
+def _reason() -> str:
+    # Of one failure's lines the first is the cause, the later ones say what could not be done because of it.
+    reason = " ".join(_errors[0].split()) if _errors else "llama.cpp does not say why"
+    _errors.clear()
+    return reason
+
+
+def _check_file(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError:
+        raise ModelError(f"there is no file {path}; check the path, or download the model") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); name a GGUF file") from error
+    if magic != b"GGUF":
+        raise ModelError(f"{path} is not a GGUF file; convert the model, or download it in the GGUF format")
+
+
+def _check_kind(path: Path, model: Any) -> None:
+    """Refuse models whose state cannot be branched and cut back token by token."""
+    if llama_cpp.llama_model_has_encoder(model) or not llama_cpp.llama_model_has_decoder(model):
+        raise _encoder(path)
+    if llama_cpp.llama_model_is_diffusion(model):
+        raise ModelError(f"{path.name} is a diffusion model; take one that generates token by token")
+    if llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model):
+        raise ModelError(
+            f"{path.name} is a recurrent or hybrid model, whose state cannot go back over rejected tokens; take one "
+            "with attention in all layers"
+        )
+
+
+def _encoder(path: Path) -> ModelError:
+    return ModelError(f"{path.name} is an encoder or embedding model; take one that generates text")
+
+
+def _load(path: Path, options: EngineOptions, progress: Callable[[float], None]) -> Any:
+    raised: list[BaseException] = []
+    done = 0.0
+
+    def report(share: float, data: object) -> bool:
+        nonlocal done
+        try:
+            # The rest of the way is making the context, and then the last report is 1.
+            done = max(done, min(share, 0.99))
+            progress(done)
+        except BaseException as error:  # ctypes would print it and go on; Ctrl-C has to end the loading
+            raised.append(error)
+            return False
+        return True
+
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = options.gpu_layers
+    callback = llama_cpp.llama_progress_callback(report)
+    params.progress_callback = callback
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    if model is None:
+        if raised:
+            raise raised[0]
+        raise ModelError(f"{path} cannot be loaded: {_reason()}; if the file is damaged, download or convert it again")
+    return model
+
+
+def _make_context(path: Path, model: Any, options: EngineOptions, cells: int, batch: int, sequences: int) -> Any:
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = cells  # which llama.cpp rounds up to a multiple of 256
+    # llama.cpp aborts the process if there can be more sequences than rows in a batch, or than cells.
+    params.n_batch = params.n_ubatch = max(batch, sequences)
+    params.n_seq_max = sequences
+    params.n_threads = params.n_threads_batch = options.threads or _cores()
+    params.kv_unified = True
+    params.swa_full = True
+    params.no_perf = True
+    # On a CPU llama.cpp's flash attention makes small models up to three times as slow, sums values in 16 bits, and
+    # makes logits depend more on where in the cache the accepted rows of a tree happen to lie.
+    params.flash_attn_type = (
+        llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO if options.gpu_layers else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+    )
+    _errors.clear()
+    context = llama_cpp.llama_init_from_model(model, params)
+    if context is None:
+        raise ModelError(
+            f"{path.name} cannot run with {cells} tokens of memory: {_reason()}; try a smaller context or fewer slots"
+        )
+    return context
+
+
+def _free(context: Any, model: Any) -> None:
+    llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(model)
+
+
+def _failed(code: int) -> ContextError | ModelError:
+    if code == _NO_ROOM:
+        return ContextError("llama.cpp has no room left for these tokens; keep fewer rows or ask for a smaller context")
+    return ModelError(f"llama.cpp failed with code {code}: {_reason()}; start again, with a smaller batch if it recurs")
+
+
+def _cores() -> int:
+    """Physical cores that this process may use: a second thread on the same core only gets in llama.cpp's way."""
+    if sys.platform != "linux":
+        return max(1, (os.cpu_count() or 2) // 2)
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            cores.add(((topology / "physical_package_id").read_text(), (topology / "core_id").read_text()))
+        except OSError:
+            cores.add((str(cpu), ""))
+    return len(cores)

@@ -1,0 +1,666 @@
+"""Any decoder-only model of the transformers library behind the Engine interface.
+
+All slots and all uncommitted rows share one KV arena (see `_arena`). A forward pass is always one sequence as far as
+the model can tell: batch dimension 1, the rows of all slots side by side, an explicit position for each, and an
+additive mask [1, 1, rows, keys] that lets a row see its own slot's committed tokens, its ancestors and itself. Drafts,
+several conversations and prefill are the same call; committing and forgetting rows copies nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import logging
+import struct
+import warnings
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, Literal
+
+import huggingface_hub
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from duo.engines import EngineOptions, Progress
+from duo.engines._arena import GROUPED, ArenaCache, PlaceBook, Places, round_up
+from duo.engines.base import ROOT, Logits, Row
+from duo.errors import ContextError, ModelError, RequestError
+
+DEFAULT_CONTEXT = 4096
+"""Tokens per slot, at most, unless more is asked for."""
+
+PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of layers whose whole memory of the past is keys and values behind a mask."""
+
+CHECK_TOKENS = 12
+"""Length of the sequence that every model must get right through the arena before it is used."""
+
+TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6}
+"""Relative error of the logits in that check. Float32 gives 1e-6 and half precision some per cent, more where a mixture
+of experts has a near tie; a model that sees the wrong tokens is far off."""
+
+MaskForm = Literal["single", "by layer type"]
+
+
+class HFVocabulary:
+    """A Hugging Face tokenizer as a Vocabulary."""
+
+    def __init__(self, tokenizer: Any, size: int, eos: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        self._size = size
+        self._eos = eos
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def eos(self) -> frozenset[int]:
+        return self._eos
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over (id, raw token text) of every token the tokenizer defines, in the order of ids.
+
+        Raw text is the vocabulary's own spelling, as in 'Ġthe': GGUF files keep the same, so that the two runtimes
+        agree. Ids that only pad the logits are left out, for they have no text in one and made-up text in the other.
+        """
+        defined = sorted(id for id in set(self._tokenizer.get_vocab().values()) if 0 <= id < self._size)
+        digest = hashlib.sha256()
+        for id, text in zip(defined, self._tokenizer.convert_ids_to_tokens(defined), strict=True):
+            if text is not None:
+                digest.update(struct.pack("<I", id) + text.encode("utf-8") + b"\0")
+        return digest.hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        # Not verbose: a text beyond the model's context is the engine's to refuse, not the tokenizer's to warn about.
+        return [int(token) for token in self._tokenizer.encode(text, verbose=False)]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
+        if self._tokenizer.chat_template is None:
+            try:
+                lines = [f"{message['role']}: {message['content']}" for message in messages]
+            except KeyError as error:
+                raise RequestError(f"a message lacks {error}", param="messages") from error
+            return self.encode("\n".join([*lines, "assistant:"]))
+        try:
+            tokens = self._tokenizer.apply_chat_template(
+                [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
+            )
+        except Exception as error:  # a template is a program from outside: anything may come out of it
+            raise RequestError(f"the model's chat template refuses: {_line(error)}", param="messages") from error
+        return [int(token) for token in tokens]
+
+
+class _Slot:
+    """One sequence: where its committed tokens lie, and which rows hang from it."""
+
+    __slots__ = ("length", "places", "rows", "sight")
+
+    def __init__(self, context: int, keys: int, hidden: float) -> None:
+        self.length = 0
+        self.places: Places = np.zeros(context, dtype=np.int64)
+        """Places of the committed tokens, in order; the first `length` count."""
+        self.sight: NDArray[np.float32] = np.full(keys, hidden, dtype=np.float32)
+        """The mask row that every row of the slot starts from: 0 at the committed tokens' places, hidden elsewhere."""
+        self.rows: set[int] = set()
+
+
+class _Node:
+    """A live row."""
+
+    __slots__ = ("index", "parent", "position", "slot", "trail")
+
+    def __init__(self, slot: int, parent: int, position: int, index: int) -> None:
+        self.slot = slot
+        self.parent = parent
+        self.position = position
+        self.index = index
+        """Which row of the forward pass that made it."""
+        self.trail: list[int] = []
+        """Places of its uncommitted ancestors, from the committed sequence downwards, and of itself, the last."""
+
+
+class TransformersEngine:
+    """A causal language model of the transformers library, run through the KV arena."""
+
+    def __init__(self, model: str, options: EngineOptions, progress: Progress) -> None:
+        progress(0.0)
+        source, self._name = _locate(model)
+        if options.slots < 1 or options.batch < 1 or options.tree_rows < 0 or options.context < 0:
+            raise ModelError("slots and batch must be at least 1, tree_rows and context at least 0")
+        if options.threads > 0:
+            torch.set_num_threads(options.threads)
+        self._device = _device(options.device)
+        with _quiet():
+            config = _read_config(source, self._name)
+            text_config = config.get_text_config(decoder=True)
+            self._window, forms = _attention(config, text_config, self._name)
+            self._context = _context(text_config, options.context, self._name)
+            progress(0.05)
+            tokenizer = _read_tokenizer(source, self._name)
+            progress(0.1)
+            self._model = _read_weights(source, self._name, options.dtype, self._device)
+        progress(0.9)
+
+        self._batch = options.batch
+        self._dtype: torch.dtype = self._model.dtype
+        # The most negative number instead of -inf: fused kernels work block by block, and in a block where all is
+        # masked a maximum of -inf would give nan.
+        self._hidden = float(torch.finfo(self._dtype).min)
+        capacity = options.slots * self._context + options.tree_rows
+        # On a CPU every masked key costs, accelerators want aligned and recurring shapes more.
+        self._book = PlaceBook(capacity, 16 if self._device.type == "cpu" else 64)
+        self._span = round_up(capacity, self._book.step)
+        self._cache = ArenaCache(self._span)
+        self._slots = [_Slot(self._context, self._span, self._hidden) for _ in range(options.slots)]
+        self._nodes: dict[int, _Node] = {}
+        self._position_of = np.zeros(self._span, dtype=np.int64)
+        """Position of what lies in a place; kept only for models with a sliding window."""
+        # What a forward pass takes in, written here and shown to torch without a copy.
+        self._numbers = np.zeros(3 * self._batch, dtype=np.int64)
+        self._numbers_tensor = torch.from_numpy(self._numbers)
+        self._mask = np.zeros(0, dtype=np.float32)
+        self._windowed_mask = np.zeros(0, dtype=np.float32)
+
+        self._form: MaskForm = forms[0]
+        self._size = 0
+        heads = getattr(text_config, "num_attention_heads", None)
+        shared_keys = getattr(text_config, "num_key_value_heads", heads) != heads
+        self._prove(forms, shared_keys, str(config.model_type))
+        self._vocabulary = HFVocabulary(tokenizer, self._size, _eos(self._model, tokenizer))
+        progress(1.0)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def runtime(self) -> str:
+        return "transformers"
+
+    @property
+    def vocabulary(self) -> HFVocabulary:
+        return self._vocabulary
+
+    @property
+    def context(self) -> int:
+        return self._context
+
+    @property
+    def batch(self) -> int:
+        return self._batch
+
+    @property
+    def places_used(self) -> int:
+        """Places of the arena that hold committed tokens or live rows, over all slots."""
+        return self._book.used
+
+    def length(self, slot: int) -> int:
+        return self._slot(slot).length
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> None:
+        seat = self._slot(slot)
+        ids = np.asarray(tokens, dtype=np.int64)
+        count = len(ids)
+        if count and (int(ids.min()) < 0 or int(ids.max()) >= self._size):
+            raise ValueError(f"a token is not in 0..{self._size - 1}")
+        self._forget(seat)
+        if seat.length + count > self._context:
+            raise ContextError(
+                f"{seat.length + count} tokens do not fit the context of {self._context}: shorten the conversation"
+            )
+        if count > self._book.capacity - self._book.used:
+            raise ContextError(f"no room for {count} more tokens beside the other slots' rows: forget some of those")
+        for begin in range(0, count, self._batch):
+            self._prefill(seat, ids[begin : begin + self._batch])
+
+    def forward(self, rows: Sequence[Row]) -> Logits:
+        width = len(rows)
+        if not width:
+            return np.zeros((0, self._size), dtype=np.float32)
+        if width > self._batch:
+            raise ValueError(f"{width} rows in one forward pass, at most {self._batch} are allowed")
+        fresh = self._admit(rows)
+        places = self._book.take(width)
+        try:
+            keys = self._book.keys
+            mask = self._draw(fresh, places.tolist(), keys)
+            positions = [node.position for node in fresh.values()]
+            logits = self._run([row.token for row in rows], positions, places, mask)
+        except BaseException:
+            self._book.give(places)
+            raise
+        self._nodes.update(fresh)
+        for id, node in fresh.items():
+            self._slots[node.slot].rows.add(id)
+        return logits
+
+    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+        seat, nodes = self._slot(slot), self._nodes
+        end = ROOT
+        for id in path:
+            if id not in seat.rows or nodes[id].parent != end:
+                raise ValueError(f"row {id} does not continue the path in slot {slot}")
+            end = id
+        staying = frozenset(rest)
+        for id in staying:
+            if id not in seat.rows or not (nodes[id].parent == end or nodes[id].parent in staying):
+                raise ValueError(f"row {id} does not hang from the end of the path in slot {slot}")
+        taken = [nodes[id].trail[-1] for id in path]
+        if taken:
+            length = seat.length + len(taken)
+            seat.places[seat.length : length] = taken
+            seat.sight[taken] = 0.0
+            seat.length = length
+        gone = seat.rows.difference(staying, path)
+        self._book.give([nodes[id].trail[-1] for id in gone])
+        for id in gone:
+            del nodes[id]
+        for id in path:
+            del nodes[id]
+        for id in staying:
+            node = nodes[id]
+            del node.trail[: len(taken)]
+            if node.parent == end:
+                node.parent = ROOT
+        seat.rows = set(staying)
+
+    def truncate(self, slot: int, length: int) -> None:
+        seat = self._slot(slot)
+        if not 0 <= length <= seat.length:
+            raise ValueError(f"cannot cut {seat.length} committed tokens to {length}")
+        self._forget(seat)
+        gone = seat.places[length : seat.length]
+        seat.sight[gone] = self._hidden
+        self._book.give(gone)
+        seat.length = length
+
+    def close(self) -> None:
+        self._model = None
+        self._cache.layers.clear()
+        self._slots, self._nodes = [], {}
+        self._mask = self._windowed_mask = np.zeros(0, dtype=np.float32)
+        gc.collect()
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _slot(self, slot: int) -> _Slot:
+        if not 0 <= slot < len(self._slots):
+            raise ValueError(f"slot {slot} is not in 0..{len(self._slots) - 1}")
+        return self._slots[slot]
+
+    def _forget(self, seat: _Slot) -> None:
+        """Drop all uncommitted rows of the slot."""
+        if seat.rows:
+            self._book.give([self._nodes.pop(id).trail[-1] for id in seat.rows])
+            seat.rows = set()
+
+    def _admit(self, rows: Sequence[Row]) -> dict[int, _Node]:
+        """Check the rows and give each its position; nothing of the engine changes yet."""
+        live, size, context = self._nodes, self._size, self._context
+        fresh: dict[int, _Node] = {}
+        for index, (id, slot, token, parent) in enumerate(rows):
+            if id < 0 or id in live or id in fresh:
+                raise ValueError(f"row id {id} is negative or already in use")
+            if not 0 <= token < size:
+                raise ValueError(f"token {token} is not in 0..{size - 1}")
+            if parent == ROOT:
+                position = self._slot(slot).length
+            else:
+                above = fresh.get(parent) or live.get(parent)
+                if above is None or above.slot != slot:
+                    raise ValueError(f"row {id}: parent {parent} is not a live row of slot {slot}")
+                position = above.position + 1
+            if position >= context:
+                raise ContextError(f"position {position} is beyond the context of {context} tokens")
+            fresh[id] = _Node(slot, parent, position, index)
+        return fresh
+
+    def _draw(self, fresh: dict[int, _Node], places: list[int], keys: int) -> NDArray[np.float32]:
+        """The mask [rows, keys] of the rows, from ancestry; fills in the rows' trails on the way."""
+        mask, _ = self._buffers(len(places), keys)
+        for node, place, row in zip(fresh.values(), places, mask, strict=True):
+            parent = node.parent
+            if parent == ROOT:
+                row[:] = self._slots[node.slot].sight[:keys]
+                node.trail = [place]
+            elif (above := fresh.get(parent)) is not None:
+                row[:] = mask[above.index]
+                node.trail = [*above.trail, place]
+            else:
+                above = self._nodes[parent]
+                row[:] = self._slots[node.slot].sight[:keys]
+                row[above.trail] = 0.0
+                node.trail = [*above.trail, place]
+            row[place] = 0.0
+        return mask
+
+    def _prefill(self, seat: _Slot, ids: Places) -> None:
+        """Append one batch of committed tokens: a chain, whose mask is the slot's own plus a triangle."""
+        width = len(ids)
+        places = self._book.take(width)
+        try:
+            keys = self._book.keys
+            mask, _ = self._buffers(width, keys)
+            mask[:] = seat.sight[:keys]
+            mask[:, places] = np.triu(np.full((width, width), self._hidden, dtype=np.float32), 1)
+            positions = np.arange(seat.length, seat.length + width)
+            self._run(ids, positions, places, mask, logits=False)
+        except BaseException:
+            self._book.give(places)
+            raise
+        seat.places[seat.length : seat.length + width] = places
+        seat.sight[places] = 0.0
+        seat.length += width
+
+    def _buffers(self, width: int, keys: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Uninitialised memory for the mask and, where the model has windows, the windowed mask: [width, keys] each."""
+        size = width * keys
+        if self._mask.size < size:
+            # Twice as much for the small masks of decoding, which grow a little every few tokens; not for a prefill's.
+            room = max(size, min(2 * size, 1 << 20))
+            self._mask = np.empty(room, dtype=np.float32)
+            self._windowed_mask = np.empty(room if self._window else 0, dtype=np.float32)
+        mask = self._mask[:size].reshape(width, keys)
+        return mask, self._windowed_mask[:size].reshape(width, keys) if self._window else mask
+
+    def _run(
+        self,
+        ids: Sequence[int] | Places,
+        positions: Sequence[int] | Places,
+        places: Places,
+        mask: NDArray[np.float32],
+        logits: bool = True,
+    ) -> Logits:
+        """One forward pass over rows that lie in rising `places`; logits [rows, size], or [0, 0] if none are wanted."""
+        width, keys = mask.shape
+        numbers = self._numbers[: 3 * width].reshape(3, width)
+        numbers[0], numbers[1], numbers[2] = ids, positions, places
+        with torch.inference_mode():
+            on_device = self._numbers_tensor[: 3 * width].view(3, 1, width).to(self._device)
+            input_ids, position_ids, where = on_device.unbind(0)
+            full = self._tensor(mask)
+            attention_mask: Any = full
+            if self._window:
+                windowed = self._windowed(mask, numbers[1], places)
+                sliding = full if windowed is mask else self._tensor(windowed)
+                by_type = self._form == "by layer type"
+                attention_mask = {"full_attention": full, "sliding_attention": sliding} if by_type else sliding
+            start = int(places[0]) if int(places[-1]) - int(places[0]) == width - 1 else -1
+            self._cache.aim(where[0], start, keys)
+            # The base model stops before the projection to the vocabulary, which prefill has no use for.
+            module = self._model if logits else self._model.base_model
+            output = module(
+                input_ids=input_ids,
+                position_ids=position_ids,
+                attention_mask=attention_mask,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+            if not logits:
+                return np.zeros((0, 0), dtype=np.float32)
+            result: Logits = output.logits[0].to(device="cpu", dtype=torch.float32).numpy()
+            return result
+
+    def _windowed(self, mask: NDArray[np.float32], positions: Places, places: Places) -> NDArray[np.float32]:
+        """The mask with keys at or before position - window hidden too; the mask itself where that changes nothing."""
+        keys = mask.shape[1]
+        self._position_of[places] = positions
+        horizon = positions - self._window
+        if int(horizon.max()) < 0:
+            return mask
+        _, windowed = self._buffers(*mask.shape)
+        windowed[:] = mask
+        windowed[self._position_of[:keys] <= horizon[:, None]] = self._hidden
+        return windowed
+
+    def _tensor(self, mask: NDArray[np.float32]) -> torch.Tensor:
+        """The mask as the model wants it, [1, 1, rows, keys]."""
+        return torch.from_numpy(mask)[None, None].to(device=self._device, dtype=self._dtype)
+
+    def _prove(self, forms: Sequence[MaskForm], shared_keys: bool, kind: str) -> None:
+        """Find the attention and the form of mask that suit the model, by comparing the arena's logits with its own.
+
+        Whether a model's code takes positions and a mask from outside is nowhere declared, and one that ignores them
+        raises no error: its text would just be wrong. So a short sequence must give the same logits both ways, through
+        the arena in pieces and with a row in its midst that must not be seen. Sets the number of logits per row.
+        """
+        embeddings = int(self._model.get_input_embeddings().num_embeddings)
+        ids = [(3 + 5 * index) % embeddings for index in range(min(CHECK_TOKENS, self._context))]
+        own = self._model.config._attn_implementation
+        attentions = [GROUPED, own] if shared_keys and own == "sdpa" else [own]
+        failure = ""
+        with _quiet(), torch.inference_mode():
+            try:
+                reference = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False)
+                wanted = reference.logits[0].float().cpu().numpy()
+            except Exception as fault:  # from code that is not ours
+                raise ModelError(f"{self._name} ({kind}) does not run: {_line(fault)}") from fault
+            self._size = wanted.shape[1]
+            for attention, form in product(attentions, forms):
+                self._form = form
+                self._cache.layers.clear()
+                try:
+                    if self._model.config._attn_implementation != attention:
+                        self._model.set_attn_implementation(attention)
+                    error = self._compare(ids, wanted)
+                except Exception as fault:  # whatever a model's code makes of a mask or a cache it does not know
+                    failure = _line(fault)
+                    continue
+                if error <= TOLERANCE.get(self._dtype, 0.25):
+                    return
+                failure = f"its logits are off by {error:.1e}"
+        raise ModelError(
+            f"{self._name}: the transformers engine cannot run models of type {kind}, which do not take an attention "
+            f"mask as plain decoders do ({failure}): use another model or a GGUF of this one"
+        )
+
+    def _compare(self, ids: list[int], wanted: Logits) -> float:
+        """The relative error of the arena's logits, where a plain forward pass over `ids` gives `wanted`."""
+        half, length = len(ids) // 2, len(ids)
+        try:
+            self.extend(0, ids[:half])
+            if self._book.capacity > length:
+                self.forward([Row(length, 0, ids[-1])])  # in the arena, but not to be seen by the rows below
+            got: list[Logits] = []
+            for begin in range(half, length, self._batch):
+                piece = range(begin, min(begin + self._batch, length))
+                got.extend(self.forward([Row(at, 0, ids[at], at - 1 if at > half else ROOT) for at in piece]))
+            self.truncate(0, 0)
+        except BaseException:
+            self._book = PlaceBook(self._book.capacity, self._book.step)
+            self._nodes.clear()
+            self._slots[0] = _Slot(self._context, self._span, self._hidden)
+            raise
+        expected = wanted[half:]
+        return float(np.linalg.norm(np.stack(got) - expected) / np.linalg.norm(expected - expected.mean()))
+
+
+def _locate(model: str) -> tuple[str, str]:
+    """What to hand to from_pretrained, and the model's name. What looks like a path is never looked up on the hub."""
+    path = Path(model).expanduser()
+    if not model.strip():
+        raise ModelError("no model is named: give a local directory or a hub id")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{model} holds no config.json: give the directory of a model in the Hugging Face layout")
+        if not any(path.glob("*.safetensors")):
+            raise ModelError(
+                f"{model} holds no .safetensors weights (pickled ones can run code and are not read): convert them"
+            )
+        return str(path), path.resolve().name
+    if path.exists():
+        raise ModelError(f"{model} is a file: give the directory that it lies in, or a .gguf file")
+    if model.startswith(("/", "./", "../", "~")) or model.count("/") > 1:
+        raise ModelError(f"there is no directory {model!r}: check the path")
+    return model, model
+
+
+def _read_config(source: str, name: str) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # a file or a network of someone else's
+        if Path(source).is_dir():
+            raise ModelError(f"cannot read {name}'s config.json: {_line(error)}") from error
+        raise ModelError(
+            f"{name} is neither a local directory nor a model that the Hugging Face hub gives out: {_line(error)}"
+        ) from error
+    if config.is_encoder_decoder:
+        raise ModelError(f"{name} is an encoder-decoder model ({config.model_type}): use a decoder-only one")
+    return config
+
+
+def _attention(config: Any, text_config: Any, name: str) -> tuple[int, tuple[MaskForm, ...]]:
+    """The sliding window in tokens (0: none), and the forms of mask to try. Refuses what a mask cannot express."""
+    layer_types = getattr(text_config, "layer_types", None)
+    window = int(getattr(text_config, "sliding_window", None) or 0)
+    strange = set(layer_types or ()) - PLAIN_LAYERS
+    if getattr(text_config, "attention_chunk_size", None) and layer_types is None:
+        strange = {"chunked_attention"}
+    if "local" in (getattr(text_config, "attention_layers", None) or ()):
+        strange = {"local attention"}
+    if strange:
+        raise ModelError(
+            f"{name} ({config.model_type}) has layers of kind {', '.join(sorted(strange))}, not only attention over "
+            "all or the latest tokens: the transformers engine cannot branch them, use another model"
+        )
+    if getattr(text_config, "alibi", False):
+        raise ModelError(
+            f"{name} ({config.model_type}) uses ALiBi, which knows no explicit positions: use another model"
+        )
+    if layer_types is None:
+        return window, ("single",)
+    if "sliding_attention" not in layer_types:
+        return 0, ("single",)
+    if not window:
+        raise ModelError(f"{name}'s config.json names sliding layers but no sliding_window: mend it")
+    if "full_attention" in layer_types:
+        return window, ("by layer type",)
+    return window, ("by layer type", "single")
+
+
+def _context(text_config: Any, asked: int, name: str) -> int:
+    own = getattr(text_config, "max_position_embeddings", None)
+    # Rotary embeddings of this type switch to other factors for the whole batch once any position of it is beyond the
+    # original length, so that a row's logits would depend on its neighbours. Below that length they do not.
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        own = rope.get("original_max_position_embeddings") or own
+    if not own or own < 0:
+        return asked or DEFAULT_CONTEXT
+    if asked > own:
+        raise ModelError(f"a context of {asked} tokens is more than the {own} that {name} was made for: ask for less")
+    return asked or min(int(own), DEFAULT_CONTEXT)
+
+
+def _read_tokenizer(source: str, name: str) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # a file or a network of someone else's
+        raise ModelError(
+            f"{name} has no usable tokenizer, put its tokenizer.json beside its config.json: {_line(error)}"
+        ) from error
+    if not tokenizer.get_vocab():
+        raise ModelError(f"{name}'s tokenizer is empty: put its tokenizer.json beside its config.json")
+    return tokenizer
+
+
+def _read_weights(source: str, name: str, dtype: str, device: torch.device) -> Any:
+    """The model, ready to run on the device."""
+    wanted: Any = dtype
+    if dtype == "auto":
+        wanted = torch.float32 if device.type == "cpu" else "auto"
+    else:
+        wanted = getattr(torch, dtype, None)
+        if not isinstance(wanted, torch.dtype) or not wanted.is_floating_point:
+            raise ModelError(f"there is no dtype {dtype!r}: use auto, float32, bfloat16 or float16")
+    try:
+        loader: Any = AutoModelForCausalLM
+        model, report = loader.from_pretrained(
+            source,
+            dtype=wanted,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            # Only so that the report below names them instead of a table on the terminal.
+            ignore_mismatched_sizes=True,
+        )
+    except Exception as error:  # a file or a network of someone else's
+        if isinstance(error, ValueError) and "Unrecognized configuration class" in str(error):
+            raise ModelError(
+                f"{name} is not a language model that predicts the next token: use another model"
+            ) from error
+        raise ModelError(f"cannot load {name}'s weights (safetensors): {_line(error)}") from error
+    if mismatched := sorted(report["mismatched_keys"]):
+        tensor = mismatched[0][0] if isinstance(mismatched[0], tuple) else mismatched[0]
+        raise ModelError(f"{name}'s weights do not fit its config.json, first {tensor}: get both from one place")
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{name}'s weights lack {len(missing)} of the model's tensors, first {missing[0]}: get the whole model"
+        )
+    try:
+        return model.to(device).eval()
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ModelError(f"cannot move {name} to {device}: {_line(error)}") from error
+
+
+def _device(wanted: str) -> torch.device:
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.device(wanted)
+    except RuntimeError as error:
+        raise ModelError(f"there is no device {wanted!r}: use auto, cpu, cuda, cuda:N or mps") from error
+
+
+def _eos(model: Any, tokenizer: Any) -> frozenset[int]:
+    own = getattr(model.generation_config, "eos_token_id", None)
+    tokens = [] if own is None else own if isinstance(own, list | tuple) else [own]
+    if tokenizer.eos_token_id is not None:
+        tokens = [*tokens, tokenizer.eos_token_id]
+    return frozenset(int(token) for token in tokens)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message, short enough for a terminal."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return shorten(text, 200, placeholder="...")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the libraries' progress bars, log lines and warnings off the terminal for a while."""
+    log: Any = transformers.utils.logging
+    bars: Any = huggingface_hub.utils
+    hub = logging.getLogger("huggingface_hub")
+    verbosity, hub_level = log.get_verbosity(), hub.level
+    loading_bars, download_bars = log.is_progress_bar_enabled(), not bars.are_progress_bars_disabled()
+    log.set_verbosity(log.CRITICAL)
+    hub.setLevel(logging.CRITICAL)
+    log.disable_progress_bar()
+    bars.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(verbosity)
+        hub.setLevel(hub_level)
+        if loading_bars:
+            log.enable_progress_bar()
+        if download_bars:
+            bars.enable_progress_bars()

@@ -1,0 +1,183 @@
+"""The text is the target's own, whatever happens to the backs: real processes, both engines on both sides.
+
+Every cell asks a lead for an answer while something happens to its backs, and compares the text with the one that the
+same lead gives alone. Where they differ, the difference must be a near tie, proved from the logits.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from bench.models import RUNTIMES, Runtime, shipped
+from bench.processes import BackProcess, Gate, LeadProcess, Reply, wait_for
+from bench.ties import TOLERANCE, Walk, first_difference, prompt_of, walk
+from duo.engines import Engine, EngineOptions, load
+from duo.sampling import SamplingParams
+
+pytestmark = pytest.mark.slow
+
+QUESTION = "What does subprocess.run do?"
+TOKENS = 110
+MODES: dict[str, dict[str, Any]] = {
+    "greedy": {"temperature": 0},
+    "sampled": {"temperature": 0.8, "seed": 11},
+}
+
+
+def fields(mode: str) -> dict[str, Any]:
+    return {"max_tokens": TOKENS, "ignore_eos": True, **MODES[mode]}
+
+
+@dataclass
+class Alone:
+    """A lead of one engine, and what it says with no back."""
+
+    runtime: Runtime
+    lead: LeadProcess
+    engine: Engine
+    texts: dict[str, str] = field(default_factory=dict)
+    until_30: dict[str, int] = field(default_factory=dict)
+    """Characters of the first 30 tokens."""
+    walks: dict[str, Walk] = field(default_factory=dict)
+
+    def check(self, mode: str, text: str) -> None:
+        """The text is the reference, or parts from it at a near tie."""
+        if text == self.texts[mode]:
+            return
+        at = first_difference(self.engine, self.walks[mode], text)
+        assert at is not None, "the lead alone parts from its own engine"
+        gap = self.walks[mode].gaps[at]
+        assert gap < TOLERANCE[self.runtime], f"differs at token {at}, where the gap is {gap}:\n{text}"
+
+
+def back(port: int, runtime: Runtime, name: str = "one") -> BackProcess:
+    return BackProcess(port, "-m", shipped("draft", runtime), "--threads", "1", "--name", name)
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
+    runtime: Runtime = request.param
+    model = shipped("target", runtime)
+    with LeadProcess("-m", model, "--threads", "1") as lead:
+        engine = load(model, runtime, EngineOptions(threads=1))
+        it = Alone(runtime, lead.ready(), engine)
+        prompt = prompt_of(engine, QUESTION)
+        for mode in MODES:
+            it.walks[mode] = walk(engine, prompt, SamplingParams(**MODES[mode]), TOKENS)
+            it.texts[mode] = lead.ask(QUESTION, **fields(mode)).text
+            it.until_30[mode] = len(lead.ask(QUESTION, **{**fields(mode), "max_tokens": 30}).text)
+            it.check(mode, engine.vocabulary.decode(it.walks[mode].tokens))
+            assert len(it.texts[mode]) > it.until_30[mode] > 30
+        yield it
+        engine.close()
+
+
+def ask(lead: LeadProcess, mode: str, at: int = -1, event: Callable[[], None] | None = None) -> Reply:
+    """One answer; `event` happens when `at` characters of it have come."""
+    reply = Reply()
+    for _ in lead.stream(QUESTION, reply, **fields(mode)):
+        if event is not None and len(reply.text) >= at:
+            event()
+            event = None
+    assert event is None, "the answer was over before anything happened"
+    assert reply.usage["completion_tokens"] == TOKENS
+    return reply
+
+
+def accepted(reply: Reply) -> int:
+    count: int = reply.usage["completion_tokens_details"]["accepted_prediction_tokens"]
+    return count
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("mode", MODES)
+class TestOneBack:
+    """Cells with one back of either engine."""
+
+    def test_from_the_start(self, alone: Alone, runtime: Runtime, mode: str) -> None:
+        with back(alone.lead.back_port, runtime):
+            alone.lead.has_backs(1)
+
+            def guessed_right() -> bool:
+                reply = ask(alone.lead, mode)
+                alone.check(mode, reply.text)
+                return accepted(reply) > 0
+
+            # How many guesses come in time depends on the machine; that some do, in some answer, does not.
+            wait_for(guessed_right, "an answer with accepted guesses")
+        alone.lead.has_backs(0)
+
+    def test_joins_at_token_30(self, alone: Alone, runtime: Runtime, mode: str) -> None:
+        with Gate(alone.lead.back_port) as gate, back(gate.port, runtime) as late:
+            late.loaded()
+            alone.check(mode, ask(alone.lead, mode, alone.until_30[mode], gate.open).text)
+            late.joined()
+        alone.lead.has_backs(0)
+
+    def test_killed_at_token_30_and_started_again(self, alone: Alone, runtime: Runtime, mode: str) -> None:
+        with back(alone.lead.back_port, runtime) as first:
+            alone.lead.has_backs(1)
+            alone.check(mode, ask(alone.lead, mode, alone.until_30[mode], first.kill).text)
+        alone.lead.has_backs(0)
+        with ExitStack() as stack:
+            again: list[BackProcess] = []
+            gate = stack.enter_context(Gate(alone.lead.back_port))
+            again.append(stack.enter_context(back(gate.port, runtime)))
+            again[0].loaded()
+            alone.check(mode, ask(alone.lead, mode, alone.until_30[mode], gate.open).text)
+            again[0].joined()
+            alone.check(mode, ask(alone.lead, mode).text)
+        alone.lead.has_backs(0)
+
+    def test_stopped_at_token_30(self, alone: Alone, runtime: Runtime, mode: str) -> None:
+        with back(alone.lead.back_port, runtime) as one:
+            alone.lead.has_backs(1)
+            reply = ask(alone.lead, mode, alone.until_30[mode], lambda: one.send(signal.SIGSTOP))
+            alone.check(mode, reply.text)
+            alone.lead.has_backs(0)  # shown as silent
+            one.send(signal.SIGCONT)
+            alone.lead.has_backs(1)
+            alone.check(mode, ask(alone.lead, mode).text)
+        alone.lead.has_backs(0)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_backs_of_different_engines(alone: Alone, mode: str) -> None:
+    with (
+        back(alone.lead.back_port, "transformers", "one") as one,
+        back(alone.lead.back_port, "llamacpp", "two"),
+    ):
+        alone.lead.has_backs(2)
+        alone.check(mode, ask(alone.lead, mode).text)
+        assert {b["name"] for b in alone.lead.backs()} == {"one", "two"}
+        alone.check(mode, ask(alone.lead, mode, alone.until_30[mode], one.kill).text)
+        alone.lead.has_backs(1)
+        alone.check(mode, ask(alone.lead, mode).text)
+    alone.lead.has_backs(0)
+
+
+def test_lead_restarted_under_living_backs(alone: Alone) -> None:
+    """A lead of its own, killed in the middle of an answer; the backs find the next one by themselves."""
+    arguments = ("-m", shipped("target", alone.runtime), "--threads", "1")
+    with LeadProcess(*arguments) as first:
+        first.ready()
+        with back(first.back_port, "transformers", "one") as one, back(first.back_port, "llamacpp", "two") as two:
+            first.has_backs(2)
+            alone.check("greedy", first.ask(QUESTION, **fields("greedy")).text)
+            with pytest.raises(Exception, match=r"(?i)connection|closed|ended|incomplete|prematurely"):
+                ask(first, "sampled", alone.until_30["sampled"], first.kill)
+            for b in (one, two):
+                b.says("lost the lead")
+            with LeadProcess(*arguments, port=first.port, back_port=first.back_port) as second:
+                second.ready()
+                second.has_backs(2)
+                for mode in MODES:
+                    reply = second.ask(QUESTION, **fields(mode))
+                    alone.check(mode, reply.text)
+                wait_for(lambda: all(b["state"] == "waiting" for b in second.backs()), "both backs waiting")
