@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from back.link import Link
 from duo import cli
+from duo.drafting import MAX_ROWS
 
 log = logging.getLogger("back")
 
@@ -43,7 +44,7 @@ def address(text: str) -> str:
 
 async def draft(args: argparse.Namespace) -> None:
     """Load, then draft until cancelled."""
-    engine = await asyncio.to_thread(cli.load_engine, args, "draft")
+    engine = await asyncio.to_thread(cli.load_engine, args, "draft", MAX_ROWS)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
     await Link(args.lead, args.name, engine, args.n_ahead).run()
 

@@ -17,10 +17,11 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.models import RUNTIMES, Runtime, shipped
+from bench.models import RUNTIMES, shipped
+from duo import planner
 from duo.engines import Engine, EngineOptions, load
 from duo.models.corpus import questions
-from duo.prefix import Prefix
+from duo.prefix import Prefix, common_length
 from duo.sampling import Sampler, SamplingParams
 from duo.session import Session
 from duo.tree import Expansion
@@ -42,17 +43,23 @@ def prompt_of(engine: Engine, question: str) -> list[int]:
     return engine.vocabulary.chat([{"role": "user", "content": question}])
 
 
-def walk(engine: Engine, prompt: Sequence[int], params: SamplingParams, count: int, ignore_eos: bool = True) -> Walk:
-    """Generate with lone rows and no guesses."""
-    session = Session(
-        0, len(prompt), params, Prefix(prompt), () if ignore_eos else engine.vocabulary.eos, len(prompt) + count
-    )
+def walk(
+    engine: Engine,
+    prompt: Sequence[int],
+    params: SamplingParams,
+    count: int,
+    ignore_eos: bool = True,
+    exact: bool = False,
+) -> Walk:
+    """Generate without guesses, as a lead does (`exact`: one that was started with --exact)."""
+    eos = () if ignore_eos else engine.vocabulary.eos
+    session = Session(0, len(prompt), params, Prefix(prompt), eos, len(prompt) + count)
     sampler = Sampler(params, prompt)
     engine.truncate(0, 0)
     engine.extend(0, list(prompt[:-1]))
     gaps: list[float] = []
     while session.finish_reason is None:
-        logits = engine.forward(session.rows([])).copy()
+        logits = engine.forward(session.rows([], at_least=2 if exact else 1)).copy()
         scores = sampler.scores(logits[0], session.completion)[1]
         best = np.partition(scores, len(scores) - 2)[-2:] if len(scores) > 1 else np.array([-np.inf, scores[0]])
         gaps.append(float(best[1] - best[0]))
@@ -76,11 +83,11 @@ def first_difference(engine: Engine, reference: Walk, text: str) -> int | None:
 
 
 def verify_with_guesses(
-    engine: Engine, prompt: Sequence[int], params: SamplingParams, reference: Walk, seed: int
+    engine: Engine, prompt: Sequence[int], params: SamplingParams, reference: Walk, seed: int, exact: bool = False
 ) -> int:
     """Go along the reference in steps of random draft trees; return at how many tokens the picks differ.
 
-    Each step guesses the true next tokens, some of them wrongly, and wrong siblings: shapes that backs send. After a
+    Each step guesses the next tokens, some of them wrongly, and wrong siblings: shapes that backs send. After a
     difference the walk goes on along the reference, so that every token is judged by itself.
     """
     rng = np.random.default_rng(seed)
@@ -98,48 +105,46 @@ def verify_with_guesses(
             others = [int(t) for t in rng.integers(0, engine.vocabulary.size, int(rng.integers(0, 3))) if t != true]
             guesses = list(dict.fromkeys([true, *others]))
             rng.shuffle(guesses)
-            session.tree.merge(Expansion(len(at), at.hash, guesses, [0.5] * len(guesses)), "bench")
+            session.tree.merge(Expansion(len(at), at.hash, guesses, [0.8] * len(guesses)), "bench")
             at.extend([true])
-        nodes = [node for node, _ in session.tree.best(16)]
-        step = session.verify(nodes, engine.forward(session.rows(nodes)))
-        # Keep only what agrees with the reference, and go on from there.
-        agreed = 0
-        for committed, true in zip(step.committed, tokens[done:], strict=False):
-            if committed.token != true:
-                different += 1
-                break
-            agreed += 1
-        engine.keep(0, step.path[: max(1, agreed)])
-        if agreed == 0:
-            agreed = 1
+        nodes = planner.choose(session.tree, 8, chain=exact)
+        step = session.verify(nodes, engine.forward(session.rows(nodes, at_least=2 if exact else 1)))
+        agreed = common_length([c.token for c in step.committed], tokens[done:])
+        different += agreed < len(step.committed) and done + agreed < len(tokens)
+        # Keep what agrees with the reference, at least the token that was there before, and go on from there.
+        agreed = max(1, agreed)
+        engine.keep(0, step.path[:agreed])
         done += agreed
     return different
 
 
 def main(tokens: int) -> int:
     table = Table(title="Picks that guesses changed, the shipped target")
-    for column in ("engine", "temperature", "tokens", "changed", "smallest gap"):
-        table.add_column(column, justify="left" if column == "engine" else "right")
+    for column in ("engine", "mode", "temperature", "tokens", "changed", "smallest gap"):
+        table.add_column(column, justify="left" if column in ("engine", "mode") else "right")
     for runtime in RUNTIMES:
         engine = load(shipped("target", runtime), runtime, EngineOptions(threads=1))
-        for temperature in (0.0, 0.8):
-            row = _count(engine, runtime, temperature, tokens // 2)
-            table.add_row(*row)
+        for exact in (False, True):
+            for temperature in (0.0, 0.8):
+                done, changed, smallest = count(engine, temperature, tokens // 2, exact)
+                mode = "--exact" if exact else "default"
+                table.add_row(runtime, mode, str(temperature), str(done), str(changed), f"{smallest:.2g}")
         engine.close()
     Console().print(table)
     return 0
 
 
-def _count(engine: Engine, runtime: Runtime, temperature: float, tokens: int) -> tuple[str, ...]:
-    done = changed = 0
+def count(engine: Engine, temperature: float, tokens: int, exact: bool) -> tuple[int, int, float]:
+    """Tokens walked (at least `tokens`), how many picks guesses changed, and the smallest gap seen."""
+    done = changed = number = 0
     smallest = float("inf")
-    for number, question in enumerate(questions(tokens, seed=0)):
-        if done >= tokens:
-            break
-        prompt = prompt_of(engine, question.text)
+    asked = questions(1000, seed=0)
+    while done < tokens:
+        prompt = prompt_of(engine, asked[number % len(asked)].text)
         params = SamplingParams(temperature=temperature, seed=number)
-        reference = walk(engine, prompt, params, 128, ignore_eos=False)
-        changed += verify_with_guesses(engine, prompt, params, reference, number)
+        reference = walk(engine, prompt, params, 128, ignore_eos=temperature == 0, exact=exact)
+        changed += verify_with_guesses(engine, prompt, params, reference, number, exact)
         done += len(reference.tokens)
         smallest = min(smallest, *reference.gaps)
-    return runtime, str(temperature), str(done), str(changed), f"{smallest:.2g}"
+        number += 1
+    return done, changed, smallest

@@ -80,12 +80,16 @@ def port(text: str) -> int:
     return int(text)
 
 
-def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> Engine:
-    """Load what the flags name, with a progress bar on standard error. Raises ModelError."""
+def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], tree_rows: int) -> Engine:
+    """Load what the flags name, with a progress bar on standard error, and room for a tree of that many rows.
+
+    Raises ModelError.
+    """
     options = EngineOptions(
         threads=args.threads,
         context=args.context,
         batch=args.batch,
+        tree_rows=tree_rows,
         gpu_layers=args.gpu_layers,
         device=args.device,
         dtype=args.dtype,

@@ -34,8 +34,8 @@ FLOOR = 0.02
 """Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
 in a message."""
 
-MAX_ROWS = 192
-"""Most expanded nodes held at once."""
+MAX_ROWS = 96
+"""Most expanded nodes held at once. llama.cpp's time per forward pass grows with the room it keeps for them."""
 
 
 class _Node:

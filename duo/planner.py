@@ -13,6 +13,18 @@ FLOOR = 0.08
 """On a CPU one more row costs roughly 4 to 8 per cent of a forward pass; a guess less likely than that does not pay."""
 
 
-def choose(tree: GuessTree, draft_max: int = DRAFT_MAX, length_below: int | None = None) -> list[Node]:
-    """At most `draft_max` nodes for the next forward pass, parents first; none of `length_below` tokens or more."""
-    return [node for node, _ in tree.best(draft_max, FLOOR, length_below)]
+def choose(
+    tree: GuessTree, draft_max: int = DRAFT_MAX, length_below: int | None = None, chain: bool = False
+) -> list[Node]:
+    """At most `draft_max` nodes for the next forward pass, parents first; none of `length_below` tokens or more.
+
+    chain: one line only, the likeliest token at each place.
+    """
+    nodes = [node for node, _ in tree.best(draft_max, FLOOR, length_below)]
+    if not chain:
+        return nodes
+    line: list[Node] = []
+    for node in nodes:
+        if node.parent is (line[-1] if line else tree.root):
+            line.append(node)
+    return line

@@ -171,12 +171,12 @@ class LeadSide:
             self._welcomed = True
             welcome = pb.Welcome(protocol_version=VERSION, name=self.back.name, model=self._me.model)
             yield pb.LeadMessage(welcome=welcome).SerializeToString()
-            # What ended while the back was away, it still has to hear.
-            self._sent |= {session: 0 for session in self._known if session not in self._ledger}
         while self._pongs:
             yield pb.LeadMessage(pong=pb.Pong(value=self._pongs.pop(0))).SerializeToString()
-        for session in [s for s in self._sent if s not in self._ledger]:
-            del self._sent[session]
+        # Of what ended while the back was away, it still has to hear.
+        for session in [s for s in (*self._known, *self._sent) if s not in self._ledger]:
+            self._known.pop(session, None)
+            self._sent.pop(session, None)
             yield pb.LeadMessage(end=pb.End(session=session)).SerializeToString()
         for entry in list(self._ledger.values()):
             yield from self._catch_up(entry)
@@ -275,7 +275,8 @@ class BackSide:
         self.heard = now
         kind = message.WhichOneof("kind")
         if kind == "refusal":
-            raise RefusedError(_printable(message.refusal.message, 500), message.refusal.reason)
+            why = _printable(message.refusal.message, 500) or "it does not say why"
+            raise RefusedError(why, message.refusal.reason)
         if not self.welcomed:
             if kind != "welcome":
                 raise ProtocolError(f"the lead's first message must be a Welcome, not {kind or 'an empty one'}")

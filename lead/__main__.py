@@ -21,6 +21,9 @@ from lead.service import Service
 
 log = logging.getLogger("lead")
 
+TREE_ROWS = 32
+"""Room for the rows of one verification; llama.cpp's time per forward pass grows with it."""
+
 
 class Lead:
     """The `Answerer` of the HTTP side: there from the start, ready once the model is loaded."""
@@ -73,6 +76,10 @@ def parser() -> argparse.ArgumentParser:
         "--draft-max", "--draft", type=int, default=planner.DRAFT_MAX, metavar="N",
         help="most guesses verified in one forward pass; 0: none",
     )  # fmt: skip
+    group.add_argument(
+        "--exact", action="store_true",
+        help="chains, not trees, and no token alone: llama.cpp then computes the same bits with backs and without",
+    )  # fmt: skip
     group = p.add_argument_group("console")
     group.add_argument(
         "--print-mode", "--print_mode", choices=("none", "accepted", "all"), default="accepted",
@@ -92,8 +99,8 @@ async def serve(args: argparse.Namespace) -> None:
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
     try:
-        engine = await asyncio.to_thread(cli.load_engine, args, "target")
-        service = Service(engine, Console(args.print_mode), max(0, args.draft_max))
+        engine = await asyncio.to_thread(cli.load_engine, args, "target", max(TREE_ROWS, args.draft_max + 2))
+        service = Service(engine, Console(args.print_mode), max(0, args.draft_max), args.exact)
         back_port = await service.backs.serve(args.host, args.back_port)
         lead.service = service
         log.info(

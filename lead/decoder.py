@@ -51,12 +51,19 @@ class Decoder:
 
     SLOT = 0
 
-    def __init__(self, engine: Engine, ledger: Ledger, changed: Callable[[], None], draft_max: int) -> None:
-        """`changed` is called, from the decoder's thread, when the ledger has something new for the backs."""
+    def __init__(
+        self, engine: Engine, ledger: Ledger, changed: Callable[[], None], draft_max: int, exact: bool
+    ) -> None:
+        """`changed` is called, from the decoder's thread, when the ledger has something new for the backs.
+
+        exact: verify chains only, and no row alone, so that llama.cpp computes the same bits with guesses and without:
+        every token then has its keys and values in the same place, and every row the same arithmetic.
+        """
         self._engine = engine
         self._ledger = ledger
         self._changed = changed
         self._draft_max = min(draft_max, engine.batch - 1)
+        self._exact = exact
         self._cached: list[int] = []
         self._jobs: deque[Job] = deque()
         self._wake = threading.Condition()
@@ -150,7 +157,9 @@ class Decoder:
     def _prefill(self, job: Job, session: Session) -> None:
         """Read all of the prompt but its last token, in batches; what the cache already holds is not read again."""
         tokens = session.prefix.tokens
-        job.cached_tokens = min(common_length(self._cached, tokens), len(tokens) - 1)
+        # Exact: at least two tokens are read, because a lone one is computed in another way.
+        unread = 3 if self._exact else 1
+        job.cached_tokens = max(0, min(common_length(self._cached, tokens), len(tokens) - unread))
         self._engine.truncate(self.SLOT, job.cached_tokens)
         for start in range(job.cached_tokens, len(tokens) - 1, self._engine.batch):
             if job.cancelled.is_set() or self._stopping:
@@ -159,8 +168,8 @@ class Decoder:
 
     def _step(self, session: Session) -> Step:
         self._take_guesses(session)
-        nodes = planner.choose(session.tree, self._draft_max, session.limit)
-        logits = self._engine.forward(session.rows(nodes))
+        nodes = planner.choose(session.tree, self._draft_max, session.limit, chain=self._exact)
+        logits = self._engine.forward(session.rows(nodes, at_least=2 if self._exact else 1))
         step = session.verify(nodes, logits)
         self._engine.keep(self.SLOT, step.path)
         return step

@@ -102,13 +102,13 @@ def _summarise(job: Job) -> Summary | None:
 class Service:
     """The lead without its sockets: a loaded model, its decode loop and its backs."""
 
-    def __init__(self, engine: Engine, listener: Listener, draft_max: int) -> None:
+    def __init__(self, engine: Engine, listener: Listener, draft_max: int, exact: bool) -> None:
         self._engine = engine
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         ledger = Ledger()
         vocabulary = engine.vocabulary
-        self._decoder = Decoder(engine, ledger, lambda: self._from_decoder(self.backs.changed), draft_max)
+        self._decoder = Decoder(engine, ledger, lambda: self._from_decoder(self.backs.changed), draft_max, exact)
         me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size)
         self.backs = Backs(me, ledger, self._decoder)
         self.model = engine.name

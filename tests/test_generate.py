@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -22,7 +24,7 @@ ROUNDING = {"transformers": 1e-3, "llamacpp": 0.3}
 def test_greedy_text_is_that_of_generate(runtime: Runtime) -> None:
     """Token for token, or up to a near tie: there the two candidates are as good as equal in float32 logits."""
     engine = load(shipped("target", runtime), runtime, EngineOptions(threads=1))
-    model = AutoModelForCausalLM.from_pretrained(models.TARGET, dtype=torch.float32)
+    model: Any = AutoModelForCausalLM.from_pretrained(models.TARGET, dtype=torch.float32)
     model.eval()
     ties = 0
     asked = questions(8, seed=5)

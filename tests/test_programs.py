@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import openai
@@ -47,7 +48,8 @@ def exchange(lead: LeadProcess, *messages: bytes) -> pb.LeadMessage:
             done.wait()
 
         try:
-            for data in channel.stream_stream(METHOD)(say(), timeout=60):
+            call: Any = channel.stream_stream(METHOD)
+            for data in call(say(), timeout=60):
                 answer = pb.LeadMessage.FromString(data)
                 if answer.WhichOneof("kind") not in ("welcome", "ping"):
                     return answer
@@ -84,7 +86,8 @@ class TestRefusals:
     def test_hello(
         self, lead: LeadProcess, text: str, changes: dict[str, object], reason: pb.Refusal.Reason, words: str
     ) -> None:
-        reply, answers = Reply(), []
+        reply = Reply()
+        answers: list[pb.LeadMessage] = []
         for _ in lead.stream(QUESTION, reply, **GREEDY):
             if not answers:
                 answers.append(exchange(lead, hello(lead, **changes)))
@@ -97,7 +100,8 @@ class TestRefusals:
     @pytest.mark.parametrize("garbage", [b"\xff\xff\xff\xff", b"GET / HTTP/1.1", b"", b"\x0a\x02\x08\x01" * 10])
     def test_garbage(self, lead: LeadProcess, text: str, garbage: bytes) -> None:
         """As the first message, and after a good Hello."""
-        reply, answers = Reply(), []
+        reply = Reply()
+        answers: list[pb.LeadMessage] = []
         for _ in lead.stream(QUESTION, reply, **GREEDY):
             if not answers:
                 answers += [exchange(lead, garbage), exchange(lead, hello(lead), garbage)]
@@ -199,22 +203,8 @@ class TestBadInput:
         from back.__main__ import parser as back_parser
         from lead.__main__ import parser as lead_parser
 
-        args = lead_parser().parse_args(
-            [
-                "-m",
-                "x",
-                "--n_ctx",
-                "512",
-                "--n_gpu_layers",
-                "3",
-                "--threads",
-                "2",
-                "--batch_size",
-                "64",
-                "--print_mode",
-                "all",
-            ]
-        )
+        words = ["--n_ctx", "512", "--n_gpu_layers", "3", "--threads", "2", "--batch_size", "64", "--print_mode", "all"]
+        args = lead_parser().parse_args(words)
         assert (args.context, args.gpu_layers, args.threads, args.batch, args.print_mode) == (512, 3, 2, 64, "all")
         args = lead_parser().parse_args(["--ctx-size", "512", "--n-gpu-layers", "3", "--batch-size", "64"])
         assert (args.context, args.gpu_layers, args.batch) == (512, 3, 64)
@@ -285,20 +275,26 @@ class TestClients:
     def test_openai(self, lead: LeadProcess, text: str) -> None:
         client = openai.OpenAI(base_url=f"{lead.url}/v1", api_key="none")
         model = client.models.list().data[0].id
-        asked = {
-            "model": model,
-            "messages": [{"role": "user", "content": QUESTION}],
-            "temperature": 0,
-            "max_tokens": 60,
-        }
-        whole = client.chat.completions.create(**asked, extra_body={"ignore_eos": True})
+        whole = client.chat.completions.create(
+            model=model,
+            messages=[{"role": "user", "content": QUESTION}],
+            temperature=0,
+            max_tokens=60,
+            extra_body={"ignore_eos": True},
+        )
         assert whole.choices[0].message.content == text
         assert whole.choices[0].finish_reason == "length"
         assert whole.usage is not None
         assert whole.usage.completion_tokens == 60
         pieces, usage = [], None
         for chunk in client.chat.completions.create(
-            **asked, stream=True, stream_options={"include_usage": True}, extra_body={"ignore_eos": True}
+            model=model,
+            messages=[{"role": "user", "content": QUESTION}],
+            temperature=0,
+            max_tokens=60,
+            stream=True,
+            stream_options={"include_usage": True},
+            extra_body={"ignore_eos": True},
         ):
             pieces += [choice.delta.content or "" for choice in chunk.choices]
             usage = chunk.usage or usage
