@@ -74,24 +74,24 @@ def rows(lead: LeadProcess, say: Callable[[str], None]) -> list[Row]:
         say("asking with a back")
         lead.has_backs(1)
         lead.ask(QUESTIONS[0], temperature=0, max_tokens=32)
-        table.append(ask(lead, "a back from the start"))
+        table.append(ask(lead, "with a back"))
         assert back.stop() == 0, back.log
     lead.has_backs(0)
     with Gate(lead.back_port) as gate, BackProcess(gate.port, "--threads", "1", "--name", "late") as back:
         say("asking, and a back joins in the middle")
         back.loaded()
-        table.append(ask(lead, "a back joins in the middle", gate.open))
+        table.append(ask(lead, "back joins in the middle", gate.open))
         back.joined()
         lead.has_backs(1)
         say("asking, and the back is killed in the middle")
-        table.append(ask(lead, "the back is killed in the middle", lambda: back.send(signal.SIGKILL)))
+        table.append(ask(lead, "back killed in the middle", lambda: back.send(signal.SIGKILL)))
     return table
 
 
 def show(table: Sequence[Row], console: Console) -> bool:
     """Print the table; returns whether all texts are the same."""
     drawn = Table(title="The same questions, four times")
-    for column in ("", "tokens", "tokens/s", "speed-up", "guesses accepted", "same text as without a back"):
+    for column in ("", "tokens", "tokens/s", "speed-up", "accepted", "same text"):
         drawn.add_column(column, justify="left" if not column else "right")
     first = table[0]
     for row in table:

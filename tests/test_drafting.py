@@ -1,0 +1,378 @@
+"""A back's drafting, against an engine that checks every call against the contract of `duo.engines.base`.
+
+`FakeModel` is a model without a network: its logits are a pure function of the tokens so far. `CheckedEngine` runs one
+behind the `Engine` interface with a single slot, holds no more than a real engine would, and fails at the first call
+that a real one could not serve.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from duo.drafting import BATCH, CHILDREN, FLOOR, MAX_ROWS, Draft
+from duo.engines.base import ROOT, Logits, Row
+from duo.errors import ProtocolError
+from duo.prefix import EMPTY, extend_hash, mix
+from duo.sampling import Sampler, SamplingParams
+from duo.tree import Expansion
+
+SIZE = 12
+
+
+def hash_of(tokens: Sequence[int]) -> int:
+    running = EMPTY
+    for token in tokens:
+        running = extend_hash(running, token)
+    return running
+
+
+@dataclass(frozen=True)
+class FakeModel:
+    """Logits from the hash of the path. `doubt` mixes in another model's opinion: 0 is the target itself."""
+
+    doubt: float = 0.0
+    size: int = SIZE
+    sharpness: float = 6.0
+
+    def logits(self, path: Sequence[int]) -> NDArray[np.float32]:
+        seen = hash_of(path)
+        own = [mix(seen + 1 + v) % 1000 / 1000 for v in range(self.size)]
+        other = [mix(seen + 1001 + v) % 1000 / 1000 for v in range(self.size)]
+        mixed = np.array(own) * (1 - self.doubt) + np.array(other) * self.doubt
+        return (self.sharpness * mixed).astype(np.float32)
+
+
+class CheckedEngine:
+    """One slot; committed tokens and rows, and assertions. Not a whole `Engine`: what a `Draft` drives of it."""
+
+    def __init__(self, model: FakeModel, slot: int = 0, room: int = MAX_ROWS + BATCH) -> None:
+        self.model = model
+        self.slot = slot
+        self.committed: list[int] = []
+        self.rows: dict[int, Row] = {}
+        self.read = 0
+        """Tokens that went through the model as committed ones."""
+        self._room = room
+
+    def length(self, slot: int) -> int:
+        assert slot == self.slot
+        return len(self.committed)
+
+    def path_of(self, row: int) -> list[int]:
+        """All tokens up to and with the row's."""
+        tokens: list[int] = []
+        at = row
+        while at != ROOT:
+            tokens.append(self.rows[at].token)
+            at = self.rows[at].parent
+        return self.committed + tokens[::-1]
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> None:
+        assert slot == self.slot
+        assert tokens, "an empty prefill costs a forward pass for nothing"
+        self.rows.clear()
+        self.committed.extend(tokens)
+        self.read += len(tokens)
+
+    def forward(self, rows: Sequence[Row]) -> Logits:
+        assert rows
+        for row in rows:
+            assert row.slot == self.slot
+            assert row.id >= 0 and row.id not in self.rows, "row ids are unique among the live ones"
+            assert row.parent == ROOT or row.parent in self.rows, "parents are live, and come first"
+            assert 0 <= row.token < self.model.size
+            self.rows[row.id] = row
+        places = [(row.parent, row.token) for row in self.rows.values()]
+        assert len(set(places)) == len(places), "no place is computed twice"
+        assert len(self.rows) <= self._room
+        return np.stack([self.model.logits(self.path_of(row.id)) for row in rows])
+
+    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+        assert slot == self.slot
+        parent = ROOT
+        for row in path:
+            assert self.rows[row].parent == parent, "the path is a chain from the committed tokens down"
+            parent = row
+        assert len(set(rest)) == len(rest)
+        for row in rest:
+            assert row not in path
+            assert self.rows[row].parent == parent or self.rows[row].parent in rest, "rest is closed under parents"
+        self.committed += [self.rows[row].token for row in path]
+        kept = {row: self.rows[row] for row in rest}
+        self.rows = {
+            row: Row(row, self.slot, r.token, ROOT if r.parent == parent else r.parent) for row, r in kept.items()
+        }
+
+    def truncate(self, slot: int, length: int) -> None:
+        assert slot == self.slot
+        assert 0 <= length <= len(self.committed)
+        del self.committed[length:]
+        self.rows.clear()
+
+
+class Bench:
+    """A `Draft` with its engine, driven as the back's loop drives it, and everything checked on the way."""
+
+    def __init__(self, params: SamplingParams, prompt_length: int, n_ahead: int, doubt: float = 0.4) -> None:
+        self.params = params
+        self.n_ahead = n_ahead
+        self.draft = Draft(1, params, prompt_length, n_ahead)
+        self.engine = CheckedEngine(FakeModel(doubt))
+        self.tokens: list[int] = []
+        self.offered: dict[tuple[int, int], Expansion] = {}
+        """What was said since the engine's slot was last given to somebody else, by length and hash."""
+
+    def commit(self, tokens: Sequence[int], again: int = 0, more: bool = False) -> None:
+        start = max(0, len(self.tokens) - again)
+        said = self.tokens[start:] + list(tokens)
+        self.tokens += tokens
+        self.draft.commit(start, said, more)
+        assert self.draft.prefix.tokens == self.tokens
+
+    def switch(self, shared: int) -> None:
+        """Another session had the slot, and `shared` tokens of this one survived in it."""
+        shared = min(shared, len(self.engine.committed), max(0, len(self.tokens) - 1))
+        assert self.engine.committed[:shared] == self.tokens[:shared]
+        self.engine.truncate(0, shared)
+        self.draft.cached(shared)
+        self.offered.clear()
+
+    def settle(self, most: int = 100) -> None:
+        behind = self.draft.behind
+        kept = self.draft.settle(most)
+        self.engine.keep(0, kept.path, kept.rest)
+        assert kept.committed == len(self.engine.committed)
+        assert len(kept.missing) == min(most, behind)
+        if kept.missing:
+            self.engine.extend(0, kept.missing)
+        assert self.draft.behind == behind - len(kept.missing)
+        assert self.engine.committed == self.tokens[: len(self.engine.committed)]
+        if not self.draft.behind:
+            assert self.engine.committed == self.tokens[:-1]
+
+    def expand(self) -> list[Expansion]:
+        """One forward pass of drafting; nothing may be behind."""
+        rows = self.draft.next_batch(0)
+        if not rows:
+            assert self.draft.ahead
+            return []
+        assert len(rows) <= BATCH
+        found = self.draft.absorb(self.engine.forward(rows))
+        assert len(self.engine.rows) <= MAX_ROWS
+        assert len(found) == len(rows), "every row says something, or the back would be at a loss when it is reached"
+        by_hash = {hash_of(path): path for path in (self.engine.path_of(row.id) for row in rows)}
+        sampler = Sampler(self.params, self.tokens[: self.draft.prompt_length])
+        for e in found:
+            path = by_hash[e.hash]
+            assert e.length == len(path)
+            assert path[: len(self.tokens)] == self.tokens
+            assert len(path) - len(self.tokens) < self.n_ahead
+            # The right guesses of this model at this place, in the right order, and perhaps not all of them.
+            ranked = sampler.rank(self.engine.model.logits(path), path[self.draft.prompt_length :], CHILDREN)
+            assert 0 < len(e.tokens) == len(e.probabilities) <= CHILDREN
+            assert list(e.tokens) == [token for token, _ in ranked][: len(e.tokens)]
+            assert list(e.probabilities) == pytest.approx([chance for _, chance in ranked][: len(e.tokens)])
+            assert (e.length, e.hash) not in self.offered, "nothing is said twice"
+            # Where it hangs is the end of what is final, or something guessed before.
+            if len(path) > len(self.tokens):
+                above = self.offered[len(path) - 1, hash_of(path[:-1])]
+                assert path[-1] in above.tokens
+            self.offered[e.length, e.hash] = e
+        return found
+
+    def target_picks(self, count: int) -> list[int]:
+        model, sampler = FakeModel(), Sampler(self.params, self.tokens[: self.draft.prompt_length])
+        path = list(self.tokens)
+        for _ in range(count):
+            path.append(sampler.pick(model.logits(path), path[self.draft.prompt_length :]))
+        return path[len(self.tokens) :]
+
+
+@st.composite
+def params(draw: st.DrawFn) -> SamplingParams:
+    return SamplingParams(
+        temperature=draw(st.sampled_from([0.0, 0.8, 1.0])),
+        top_k=draw(st.sampled_from([0, 3])),
+        repetition_penalty=draw(st.sampled_from([1.0, 1.2])),
+        frequency_penalty=draw(st.sampled_from([0.0, 0.3])),
+        seed=draw(st.integers(0, 1 << 64 - 1)),
+    )
+
+
+tokens = st.integers(0, SIZE - 1)
+
+
+@settings(max_examples=120, deadline=None)
+@given(st.data())
+def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: st.DataObject) -> None:
+    prompt = data.draw(st.lists(tokens, min_size=1, max_size=12), "prompt")
+    bench = Bench(data.draw(params()), len(prompt), data.draw(st.sampled_from([1, 2, 5, 16]), "n_ahead"))
+    first = data.draw(st.integers(0, len(prompt) - 1), "prompt in two parts")
+    if first:
+        bench.commit(prompt[:first], more=True)
+        assert bench.draft.ahead, "a part of a prompt is not drafted from"
+    if data.draw(st.booleans()):
+        bench.settle(most=3)
+    bench.commit(prompt[first:])
+    for _ in range(data.draw(st.integers(1, 25), "steps")):
+        match data.draw(st.sampled_from(["draft", "draft", "draft", "agree", "agree", "any", "again", "switch"])):
+            case "draft":
+                bench.settle(data.draw(st.sampled_from([1, 4, 100])))
+                if not bench.draft.behind:
+                    bench.expand()
+            case "agree":
+                bench.commit(bench.target_picks(data.draw(st.integers(1, 4))))
+            case "any":
+                bench.commit(data.draw(st.lists(tokens, min_size=1, max_size=3)))
+            case "again":
+                bench.commit(data.draw(st.lists(tokens, max_size=1)), again=data.draw(st.integers(0, 20)))
+            case "switch":
+                bench.switch(data.draw(st.integers(0, 30)))
+    bench.settle()
+    while bench.expand():
+        pass
+    assert bench.draft.ahead
+    # Whatever happened before: where the answer stands now there is a guess.
+    assert (len(bench.tokens), bench.draft.prefix.hash) in bench.offered
+
+
+def ready(n_ahead: int = 16, doubt: float = 0.4, temperature: float = 0.8) -> Bench:
+    bench = Bench(SamplingParams(temperature=temperature, seed=5), 3, n_ahead, doubt)
+    bench.commit([1, 2, 3])
+    bench.settle()
+    return bench
+
+
+def test_a_draft_that_is_right_reads_nothing_twice() -> None:
+    bench = ready(doubt=0.0)
+    for _ in range(60):
+        bench.expand()
+        bench.commit(bench.target_picks(1))
+        bench.settle()
+    assert bench.engine.read == 2, "the prompt but its last token"
+    assert bench.draft.answered == bench.draft.guessed == 60
+
+
+def test_a_disagreement_drops_the_tail_and_nothing_else() -> None:
+    bench = ready()
+    for _ in range(12):
+        bench.expand()
+    rows_before, read_before = len(bench.engine.rows), bench.engine.read
+    first = bench.offered[3, bench.draft.prefix.hash].tokens[0]
+    under = [row for row in bench.engine.rows if bench.engine.path_of(row)[:4] == [1, 2, 3, first]]
+    bench.commit([first])
+    bench.settle()
+    assert sorted(bench.engine.rows) == sorted(under)
+    assert 0 < len(under) < rows_before
+    wrong = next(t for t in range(SIZE) if t not in bench.offered[4, bench.draft.prefix.hash].tokens)
+    bench.commit([wrong])
+    bench.settle()
+    assert not bench.engine.rows
+    assert bench.engine.committed == [1, 2, 3, first]
+    assert bench.engine.read == read_before, "the token before the wrong one was a row already"
+
+
+def test_a_sure_draft_goes_deep_and_an_unsure_one_wide() -> None:
+    def depths(sharpness: float) -> list[int]:
+        bench = ready()
+        bench.engine.model = FakeModel(0.4, sharpness=sharpness)
+        found = [e for _ in range(10) for e in bench.expand()]
+        return [e.length - 3 for e in found]
+
+    assert max(depths(200.0)) >= 9
+    assert max(depths(2.0)) < 6
+    assert len(depths(2.0)) > len(depths(200.0))
+
+
+def test_n_ahead_bounds_the_depth_and_the_back_then_waits() -> None:
+    bench = ready(n_ahead=4, doubt=0.0, temperature=0.0)
+    while bench.expand():
+        pass
+    assert bench.draft.ahead
+    assert max(length for length, _ in bench.offered) == 3 + 3, "the fourth guess is below the third place"
+    bench.commit(bench.target_picks(1))
+    bench.settle()
+    assert not bench.draft.ahead
+    bench.expand()
+    assert max(length for length, _ in bench.offered) == 3 + 4
+
+
+def test_rows_are_bounded_however_long_the_lead_is_silent() -> None:
+    bench = ready(n_ahead=1000)
+    bench.engine.model = FakeModel(0.4, sharpness=0.1)  # hopelessly unsure: as wide as can be
+    bench.draft.params = SamplingParams(temperature=0)
+    bench.params = bench.draft.params
+    for _ in itertools.takewhile(bool, (bench.expand() for _ in range(1000))):
+        assert len(bench.engine.rows) <= MAX_ROWS
+    assert bench.draft.ahead
+    sure = ready(n_ahead=1000)
+    sure.engine.model = FakeModel(0.4, sharpness=500.0)
+    while sure.expand():
+        pass
+    assert len(sure.engine.rows) == MAX_ROWS
+
+
+def test_likelier_places_are_expanded_first() -> None:
+    bench = ready()
+    paths: dict[int, float] = {bench.draft.prefix.hash: 1.0}
+    waiting: dict[int, float] = dict(paths)
+    batches = 0
+    while found := bench.expand():
+        batches += 1
+        assert max(waiting[e.hash] for e in found) == pytest.approx(max(waiting.values()))
+        for e in found:
+            reached = waiting.pop(e.hash)
+            for token, chance in zip(e.tokens, e.probabilities, strict=True):
+                waiting[extend_hash(e.hash, token)] = reached * chance
+    assert batches > 5
+    assert max(waiting.values()) < FLOOR, "what is worth it has been expanded"
+
+
+def test_every_place_that_the_answer_reaches_has_a_guess_again() -> None:
+    """An alternative that was too unlikely to be followed is likely once the answer has gone there."""
+    bench = ready(temperature=1.0)
+    bench.params = bench.draft.params = SamplingParams(temperature=1.0, seed=77)
+    for step in range(120):
+        while bench.expand():
+            pass
+        # Not the likeliest way: the last of the guesses, which the tree follows least.
+        place = bench.offered[len(bench.tokens), bench.draft.prefix.hash]
+        bench.commit([place.tokens[-1 if step % 2 else 0]])
+        bench.settle()
+
+
+def test_gaps_and_contradictions_are_protocol_errors() -> None:
+    bench = ready()
+    with pytest.raises(ProtocolError) as gap:
+        bench.draft.commit(5, [1])
+    assert "tokens from 5 came, but only 3 are known" in str(gap.value)
+    with pytest.raises(ProtocolError) as contradiction:
+        bench.draft.commit(1, [2, 4])
+    assert "took back" in str(contradiction.value)
+    assert bench.draft.prefix.tokens == [1, 2, 3]
+    bench.draft.commit(0, [1, 2, 3, 4])
+    assert bench.draft.prefix.tokens == [1, 2, 3, 4]
+
+
+def test_a_later_session_gets_row_ids_of_its_own_if_it_asks() -> None:
+    bench = ready()
+    bench.expand()
+    used = bench.draft.next_row
+    other = Draft(2, bench.params, 2, 8, next_row=used)
+    other.commit(0, [7, 8])
+    bench.engine.truncate(0, 0)
+    other.cached(0)
+    kept = other.settle(10)
+    bench.engine.extend(0, kept.missing)
+    rows = other.next_batch(0)
+    assert [row.id for row in rows] == [used]
+    assert rows[0].parent == ROOT and rows[0].token == 8
+    assert other.absorb(bench.engine.forward(rows))[0].hash == hash_of([7, 8])

@@ -1,0 +1,665 @@
+"""Both ends of the protocol, connected by a wire that delays, breaks and comes back; and garbage at either end.
+
+What crosses the wire is bytes in a deque, so every interleaving of the two sides and of broken streams is one that a
+test can write down, and nothing waits for anything.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from duo import protocol
+from duo.drafting import Draft
+from duo.errors import ProtocolError, RefusedError
+from duo.prefix import Prefix
+from duo.protocol import (
+    COMMIT_TOKENS,
+    LOST_AFTER,
+    MAX_CHILDREN,
+    MAX_EXPANSIONS,
+    MAX_KNOWN,
+    MAX_MESSAGE_BYTES,
+    PING_EVERY,
+    SILENT_AFTER,
+    VERSION,
+    BackSide,
+    Begun,
+    CommittedTokens,
+    Ended,
+    Entry,
+    Event,
+    Identity,
+    LeadSide,
+    Ledger,
+    Welcomed,
+)
+from duo.sampling import SamplingParams
+from duo.tree import Expansion
+from duo.v1 import duo_pb2 as pb
+
+SIZE = 1000
+LEAD = Identity("lead", "target-13m", "fp", SIZE)
+BACK = Identity("mini", "draft-1m", "fp", SIZE)
+SAMPLING = SamplingParams(
+    temperature=0.8,
+    top_k=40,
+    top_p=0.95,
+    min_p=0.05,
+    repetition_penalty=1.1,
+    presence_penalty=0.2,
+    frequency_penalty=-0.3,
+    logit_bias={7: -100.0, 999: 1.5},
+    seed=2**64 - 1,
+)
+
+
+def entry(session: int, tokens: int, prompt: int | None = None, sampling: SamplingParams = SAMPLING) -> Entry:
+    prefix = Prefix((session + i) % SIZE for i in range(tokens))
+    return Entry(session, sampling, tokens if prompt is None else prompt, prefix)
+
+
+class Back:
+    """What a back makes of what it hears: drafts that are never drafted from, and a count of what came."""
+
+    def __init__(self, me: Identity = BACK) -> None:
+        self.me = me
+        self.drafts: dict[int, Draft] = {}
+        self.side = BackSide(me, 0.0)
+        self.events: list[Event] = []
+        self.tokens = 0
+
+    def known(self) -> list[tuple[int, Prefix]]:
+        return [(session, draft.prefix) for session, draft in self.drafts.items()]
+
+    def connect(self, now: float = 0.0) -> bytes:
+        self.side = BackSide(self.me, now)
+        return self.side.hello(self.known())
+
+    def hear(self, data: bytes, now: float = 0.0) -> None:
+        event = self.side.receive(data, now)
+        if event is None:
+            return
+        self.events.append(event)
+        if isinstance(event, Begun) and event.session not in self.drafts:
+            self.drafts[event.session] = Draft(event.session, event.sampling, event.prompt_length, 4)
+        elif isinstance(event, CommittedTokens):
+            self.tokens += len(event.tokens)
+            self.drafts[event.session].commit(event.start, event.tokens, event.more)
+        elif isinstance(event, Ended):
+            del self.drafts[event.session]
+
+
+def joined(ledger: Ledger, back: Back, now: float = 0.0) -> LeadSide:
+    side = LeadSide(LEAD, ledger, now)
+    assert side.receive(back.connect(now), now) is None
+    return side
+
+
+def drain(side: LeadSide, back: Back, now: float = 0.0) -> list[bytes]:
+    messages = list(side.send(now))
+    for message in messages:
+        back.hear(message, now)
+    return messages
+
+
+def agree(ledger: Ledger, back: Back) -> None:
+    assert {s: d.prefix.tokens for s, d in back.drafts.items()} == {s: e.prefix.tokens for s, e in ledger.items()}
+    for session, draft in back.drafts.items():
+        assert draft.params == ledger[session].sampling
+        assert draft.prompt_length == ledger[session].prompt_length
+        assert draft.complete == (len(draft.prefix) >= draft.prompt_length)
+
+
+# -- What a back is told -------------------------------------------------------------------------------------------
+
+
+def test_a_back_hears_everything_in_order_and_only_once() -> None:
+    ledger, back = Ledger(), Back()
+    ledger[1] = entry(1, 5)
+    side = joined(ledger, back)
+    drain(side, back)
+    assert back.events == [
+        Welcomed("mini", "target-13m"),
+        Begun(1, SAMPLING, 5),
+        CommittedTokens(1, 0, ledger[1].prefix.tokens[:5], False),
+    ]
+    assert drain(side, back) == []
+    ledger[1].prefix.extend([9, 8])
+    drain(side, back)
+    assert back.events[3:] == [CommittedTokens(1, 5, [9, 8], False)]
+    ledger[2] = entry(2, 3)
+    del ledger[1]
+    drain(side, back)
+    assert back.events[4] == Ended(1)
+    agree(ledger, back)
+    assert drain(side, back) == []
+
+
+def test_a_long_prompt_goes_in_bounded_messages_and_is_complete_only_at_the_end() -> None:
+    ledger, back = Ledger(), Back()
+    length = 3 * COMMIT_TOKENS + 17
+    ledger[1] = entry(1, length)
+    side = joined(ledger, back)
+    complete = []
+    for message in side.send(0.0):
+        assert len(message) <= MAX_MESSAGE_BYTES
+        back.hear(message)
+        if 1 in back.drafts and back.drafts[1].prefix.tokens:
+            complete.append(back.drafts[1].complete)
+    assert complete == [False, False, False, True]
+    assert back.tokens == length
+    agree(ledger, back)
+
+
+def test_a_back_that_comes_back_is_sent_only_what_it_lacks() -> None:
+    ledger, back = Ledger(), Back()
+    for session in (1, 2, 3):
+        ledger[session] = entry(session, 5000 + session)
+    drain(joined(ledger, back), back)
+    had, back.tokens = back.tokens, 0
+    assert had == 15006
+    # While it is away: one ends, one goes on, one begins, and one stands still.
+    del ledger[1]
+    ledger[2].prefix.extend([5, 6, 7])
+    ledger[4] = entry(4, 10)
+    back.events.clear()
+    side = joined(ledger, back)
+    messages = drain(side, back)
+    assert back.tokens == 13
+    assert Ended(1) in back.events
+    assert sum(len(message) for message in messages) < 1000
+    agree(ledger, back)
+    assert drain(side, back) == []
+
+
+def test_a_back_that_holds_something_else_is_sent_all_of_it() -> None:
+    """A lead that lost its memory would not reuse the number of a session; should it happen, the hash tells."""
+    ledger, back = Ledger(), Back()
+    ledger[1] = entry(1, 50)
+    drain(joined(ledger, back), back)
+    for other in (Prefix([1] * 50), Prefix([1] * 20), entry(1, 49).prefix):
+        ledger[1] = replace(ledger[1], prefix=other)
+        side = LeadSide(LEAD, ledger, 0.0)
+        side.receive(back.connect(), 0.0)
+        commits = [m for m in map(pb.LeadMessage.FromString, side.send(0.0)) if m.HasField("commit")]
+        assert [m.commit.start for m in commits] == [0]
+        assert list(commits[0].commit.tokens) == other.tokens
+
+
+def test_a_session_that_ends_while_a_returning_back_is_greeted_is_ended_for_it() -> None:
+    ledger, back = Ledger(), Back()
+    ledger[1], ledger[2] = entry(1, 5), entry(2, 5)
+    drain(joined(ledger, back), back)
+    del ledger[1]
+    side = joined(ledger, back)
+    messages = side.send(0.0)
+    back.hear(next(messages))  # Welcome
+    back.hear(next(messages))  # End of 1: and now, before anything is said of 2, it ends too
+    del ledger[2]
+    for message in messages:
+        back.hear(message)
+    drain(side, back)
+    assert back.drafts == {}
+
+
+def test_nothing_piles_up_for_a_back_that_does_not_read() -> None:
+    ledger, back = Ledger(), Back()
+    ledger[1] = entry(1, 10)
+    side = joined(ledger, back)
+    messages = side.send(0.0)
+    back.hear(next(messages))
+    # The write of the second message hangs. A thousand answers come and go, and one goes on.
+    for session in range(2, 1002):
+        ledger[session] = entry(session, 10)
+        ledger[1].prefix.extend([session % SIZE])
+        if session > 2:
+            del ledger[session - 1]
+    held = sum(len(vars(side)[name]) for name in ("_sent", "_known", "_pongs"))
+    assert held == 0
+    # It reads again: it hears of what is open now, each once, and of nothing in between.
+    rest = list(messages) + list(side.send(0.0))
+    for message in rest:
+        back.hear(message)
+    agree(ledger, back)
+    assert len(rest) <= 8
+    assert back.tokens == 1020
+
+
+def test_the_name_that_the_lead_gives_is_told() -> None:
+    back = Back()
+    side = joined(Ledger(), back)
+    side.rename("mini-2")
+    drain(side, back)
+    assert back.events == [Welcomed("mini-2", "target-13m")]
+
+
+# -- Any interleaving ----------------------------------------------------------------------------------------------
+
+
+class Wire(RuleBasedStateMachine):
+    """Sessions begin, grow and end; streams stall, break and are opened again; messages are under way or lost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ledger = Ledger()
+        self.back = Back()
+        self.side: LeadSide | None = None
+        self.sending: Iterator[bytes] = iter(())
+        self.under_way: deque[bytes] = deque()
+        self.began = 0
+        self.now = 0.0
+        self.lacked = 0
+        self.shadow: dict[int, list[int]] = {}
+
+    @initialize()
+    def start(self) -> None:
+        self.begin(3)
+
+    @rule(length=st.sampled_from([1, 3, 50, COMMIT_TOKENS, 2 * COMMIT_TOKENS + 1]))
+    def begin(self, length: int) -> None:
+        if len(self.ledger) < 4:
+            self.began += 1
+            self.ledger[self.began] = entry(self.began, length)
+
+    @precondition(lambda self: self.ledger)
+    @rule(data=st.data(), tokens=st.lists(st.integers(0, SIZE - 1), min_size=1, max_size=5))
+    def commit(self, data: st.DataObject, tokens: list[int]) -> None:
+        self.ledger[data.draw(st.sampled_from(list(self.ledger)))].prefix.extend(tokens)
+
+    @precondition(lambda self: self.ledger)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        del self.ledger[data.draw(st.sampled_from(list(self.ledger)))]
+
+    @rule()
+    def break_and_reconnect(self) -> None:
+        """The stream breaks, with all that is under way, and the back opens another."""
+        self.under_way.clear()
+        known = {s: len(d.prefix) for s, d in self.back.drafts.items()}
+        self.lacked = sum(len(e.prefix) - known.get(s, 0) for s, e in self.ledger.items())
+        self.back.tokens = 0
+        self.side = joined(self.ledger, self.back, self.now)
+        self.sending = self.side.send(self.now)
+
+    @precondition(lambda self: self.side is not None)
+    @rule(most=st.integers(1, 6))
+    def write(self, most: int) -> None:
+        """The lead writes a few messages; a write may stop anywhere between two."""
+        assert self.side is not None
+        for _ in range(most):
+            message = next(self.sending, None)
+            if message is None:
+                self.sending = self.side.send(self.now)
+                return
+            assert len(message) <= MAX_MESSAGE_BYTES
+            self.under_way.append(message)
+
+    @rule(most=st.integers(1, 6))
+    def read(self, most: int) -> None:
+        for _ in range(min(most, len(self.under_way))):
+            self.back.hear(self.under_way.popleft(), self.now)
+            for answer in self.back.side.send(self.now):
+                assert self.side is not None
+                self.side.receive(answer, self.now)
+
+    @rule(seconds=st.sampled_from([0.1, PING_EVERY]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @invariant()
+    def what_the_back_holds_is_final(self) -> None:
+        for session, draft in self.back.drafts.items():
+            if (told := self.ledger.get(session)) is not None:
+                assert told.prefix.tokens[: len(draft.prefix)] == draft.prefix.tokens
+        if self.side is not None:
+            assert len(self.side._pongs) <= 8
+            assert len(self.side._sent) + len(self.side._known) <= self.began
+
+    def teardown(self) -> None:
+        """However it went: once both read and write, the back holds what the lead does."""
+        self.break_and_reconnect()
+        for _ in range(2):
+            self.write(10**6)
+            self.read(10**6)
+        agree(self.ledger, self.back)
+        assert self.back.tokens == self.lacked, "what it held already was not sent again"
+        self.commit_all()
+        for _ in range(2):
+            self.write(10**6)
+            self.read(10**6)
+        agree(self.ledger, self.back)
+
+    def commit_all(self) -> None:
+        for told in self.ledger.values():
+            told.prefix.extend([1, 2])
+
+
+TestWire = Wire.TestCase
+TestWire.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+# -- Guesses, liveness ---------------------------------------------------------------------------------------------
+
+
+def test_guesses_arrive_as_they_were_said() -> None:
+    side = joined(Ledger(), Back())
+    said = [Expansion(10, 2**64 - 1, [3, SIZE - 1], [0.5, 0.25]), Expansion(11, 0, [], [])]
+    guesses = side.receive(BackSide.guesses(2**63, said), 1.0)
+    assert guesses is not None
+    assert guesses.session == 2**63
+    heard = [Expansion(e.length, e.hash, list(e.tokens), list(e.probabilities)) for e in protocol.expansions(guesses)]
+    assert heard == said
+
+
+def test_states_are_shown_and_unknown_ones_ignored() -> None:
+    side = joined(Ledger(), Back())
+    assert side.state == "waiting"
+    for state in ("catching up", "drafting", "waiting"):
+        side.receive(BackSide.status(state), 0.0)
+        assert side.state == state
+    future = pb.BackMessage.FromString(bytes([0x2A, 2, 0x08, 99]))
+    assert future.status.state == 99
+    side.receive(future.SerializeToString(), 0.0)
+    assert side.state == "waiting"
+
+
+def test_round_trips_are_measured_and_silence_is_noticed() -> None:
+    ledger, back = Ledger(), Back()
+    side = joined(ledger, back, now=100.0)
+    drain(side, back, 100.0)
+    assert side.round_trip is None
+    (ping,) = side.send(100.0 + PING_EVERY)
+    assert list(side.send(100.0 + PING_EVERY)) == [], "not again at once"
+    back.hear(ping, 101.5)
+    (pong,) = back.side.send(100.5)
+    side.receive(pong, 101.0 + 0.25)
+    assert side.round_trip == pytest.approx(0.25)
+    side.receive(pong, 109.0)
+    assert side.round_trip == pytest.approx(0.25), "a pong counts once"
+    side.receive(pb.BackMessage(pong=pb.Pong(value=12345)).SerializeToString(), 110.0)
+    assert side.round_trip == pytest.approx(0.25), "and only for what was asked"
+    assert not side.silent(110.0 + SILENT_AFTER - 0.1)
+    assert side.silent(110.0 + SILENT_AFTER) and not side.lost(110.0 + SILENT_AFTER)
+    assert side.lost(110.0 + LOST_AFTER)
+    assert not back.side.lost(101.5 + LOST_AFTER - 0.1)
+    assert back.side.lost(101.5 + LOST_AFTER)
+
+
+def test_pings_of_the_back_are_answered_and_a_flood_of_them_is_not_stored() -> None:
+    ledger, back = Ledger(), Back()
+    side = joined(ledger, back)
+    drain(side, back)
+    (ping,) = back.side.send(PING_EVERY)
+    side.receive(ping, PING_EVERY)
+    (pong,) = (m for m in map(pb.LeadMessage.FromString, side.send(0.5)) if m.HasField("pong"))
+    assert pong.pong.value == pb.BackMessage.FromString(ping).ping.value
+    for value in range(1000):
+        side.receive(pb.BackMessage(ping=pb.Ping(value=value)).SerializeToString(), 1.0)
+        back.side.receive(pb.LeadMessage(ping=pb.Ping(value=value)).SerializeToString(), 1.0)
+    assert len(list(side.send(0.5))) <= 8
+    assert len(list(back.side.send(0.5))) <= 8
+
+
+def test_the_lead_says_nothing_before_a_hello_and_the_back_nothing_before_a_welcome() -> None:
+    side = LeadSide(LEAD, Ledger({1: entry(1, 3)}), 0.0)
+    assert list(side.send(50.0)) == []
+    assert list(BackSide(BACK, 0.0).send(50.0)) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.builds(
+        SamplingParams,
+        temperature=st.floats(0, 100),
+        top_k=st.integers(0, 1 << 31),
+        top_p=st.floats(0, 1, exclude_min=True),
+        min_p=st.floats(0, 1),
+        repetition_penalty=st.floats(0, 100, exclude_min=True),
+        presence_penalty=st.floats(-100, 100),
+        frequency_penalty=st.floats(-100, 100),
+        logit_bias=st.dictionaries(st.integers(0, SIZE - 1), st.floats(allow_nan=False, allow_infinity=False)),
+        seed=st.integers(0, 2**64 - 1),
+    )
+)
+def test_sampling_parameters_arrive_bit_for_bit(sampling: SamplingParams) -> None:
+    ledger, back = Ledger({1: entry(1, 1, sampling=sampling)}), Back()
+    drain(joined(ledger, back), back)
+    assert back.events[1] == Begun(1, sampling, 1)
+
+
+# -- Refusals and garbage ------------------------------------------------------------------------------------------
+
+
+def one_line(error: Exception) -> None:
+    text = str(error)
+    assert text and text.isprintable() and len(text) < 700
+
+
+def refused(hello: bytes) -> ProtocolError:
+    """The lead's error for a first message; the back hears the same words."""
+    side = LeadSide(LEAD, Ledger({1: entry(1, 3)}), 0.0)
+    with pytest.raises(ProtocolError) as of_lead:
+        side.receive(hello, 0.0)
+    assert list(side.send(100.0)) == [], "a back that was refused hears of nothing"
+    back = BackSide(BACK, 0.0)
+    with pytest.raises(RefusedError) as of_back:
+        back.receive(LeadSide.refusal(of_lead.value), 0.0)
+    assert str(of_back.value) == str(of_lead.value)
+    one_line(of_back.value)
+    reason = of_lead.value.reason if isinstance(of_lead.value, RefusedError) else pb.Refusal.REASON_MALFORMED
+    assert of_back.value.reason == reason
+    return of_lead.value
+
+
+def hello(**fields: Any) -> bytes:
+    message = pb.Hello(
+        protocol_version=VERSION, name="mini", model="draft", vocabulary_fingerprint="fp", vocabulary_size=SIZE
+    )
+    message.MergeFrom(pb.Hello(**fields))
+    return pb.BackMessage(hello=message).SerializeToString()
+
+
+def test_another_protocol_version_is_refused() -> None:
+    error = refused(hello(protocol_version=VERSION + 1))
+    assert f"protocol version {VERSION + 1}, this lead {VERSION}" in str(error)
+    assert isinstance(error, RefusedError) and error.reason == pb.Refusal.REASON_PROTOCOL_VERSION
+
+
+@pytest.mark.parametrize("fields", [{"vocabulary_fingerprint": "other"}, {"vocabulary_size": 32000}], ids=str)
+def test_another_vocabulary_is_refused(fields: dict[str, Any]) -> None:
+    error = refused(hello(model="dr\naft\x1b[31m" + "x" * 1000, **fields))
+    assert "vocabulary" in str(error) and "target-13m" in str(error)
+    assert isinstance(error, RefusedError) and error.reason == pb.Refusal.REASON_VOCABULARY
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"",
+        b"\xff" * 100,
+        BackSide.status("drafting"),
+        BackSide.guesses(1, []),
+        hello(known=[pb.Known(session=i) for i in range(MAX_KNOWN + 1)]),
+        b"\0" * (MAX_MESSAGE_BYTES + 1),
+    ],
+    ids=["http", "empty", "noise", "status first", "guesses first", "too many known", "too large"],
+)
+def test_garbage_instead_of_a_hello_is_refused(first: bytes) -> None:
+    refused(first)
+
+
+def test_names_from_the_network_are_safe_to_show() -> None:
+    side = LeadSide(LEAD, Ledger(), 0.0)
+    side.receive(hello(name="evil\x1b]0;owned\x07\n" + "n" * 500, model="m\u202e\r"), 0.0)
+    assert side.back is not None
+    assert side.back.name.isprintable() and side.back.model.isprintable()
+    assert len(side.back.name) <= 128
+    nameless = LeadSide(LEAD, Ledger(), 0.0)
+    nameless.receive(hello(name=""), 0.0)
+    # proto3 cannot say "no name": the merged default stays.
+    assert nameless.back is not None and nameless.back.name == "mini"
+
+
+def expansion(tokens: int, probabilities: int, token: int = 1) -> pb.Expansion:
+    return pb.Expansion(length=1, hash=1, tokens=[token] * tokens, probabilities=[0.5] * probabilities)
+
+
+@pytest.mark.parametrize(
+    "guesses",
+    [
+        pb.Guesses(expansions=[expansion(1, 1, token=SIZE)]),
+        pb.Guesses(expansions=[expansion(1, 1), expansion(2, 2, token=2**32 - 1)]),
+        pb.Guesses(expansions=[expansion(2, 1)]),
+        pb.Guesses(expansions=[expansion(1, 2)]),
+        pb.Guesses(expansions=[expansion(MAX_CHILDREN + 1, MAX_CHILDREN + 1)]),
+        pb.Guesses(expansions=[expansion(1, 1)] * (MAX_EXPANSIONS + 1)),
+    ],
+    ids=["token", "large token", "few chances", "many chances", "many children", "many expansions"],
+)
+def test_impossible_guesses_are_protocol_errors(guesses: pb.Guesses) -> None:
+    side = joined(Ledger(), Back())
+    with pytest.raises(ProtocolError) as error:
+        side.receive(pb.BackMessage(guesses=guesses).SerializeToString(), 0.0)
+    one_line(error.value)
+
+
+def test_the_largest_guesses_allowed_fit_a_message() -> None:
+    side = joined(Ledger(), Back())
+    most = pb.Expansion(
+        length=2**32 - 1,
+        hash=2**64 - 1,
+        tokens=[SIZE - 1] * MAX_CHILDREN,
+        probabilities=[0.5] * MAX_CHILDREN,
+    )
+    message = pb.BackMessage(guesses=pb.Guesses(session=2**64 - 1, expansions=[most] * MAX_EXPANSIONS))
+    assert side.receive(message.SerializeToString(), 0.0) is not None
+    # The same with the largest tokens of any vocabulary.
+    for e in message.guesses.expansions:
+        e.tokens[:] = [2**32 - 1] * MAX_CHILDREN
+    assert len(message.SerializeToString()) <= MAX_MESSAGE_BYTES
+    assert COMMIT_TOKENS * 5 + 100 <= MAX_MESSAGE_BYTES
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        pb.LeadMessage(welcome=pb.Welcome()),
+        pb.LeadMessage(commit=pb.Commit(tokens=[SIZE])),
+        pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(temperature=-1))),
+        pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(temperature=float("nan")))),
+        pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(top_p=1, repetition_penalty=1, logit_bias={SIZE: 1.0}))),
+        pb.LeadMessage(),
+    ],
+    ids=["second welcome", "token", "temperature", "nan", "bias", "empty"],
+)
+def test_a_lead_that_makes_no_sense_is_a_protocol_error(message: pb.LeadMessage) -> None:
+    back = Back()
+    drain(joined(Ledger(), back), back)
+    with pytest.raises(ProtocolError) as error:
+        back.side.receive(message.SerializeToString(), 0.0)
+    assert not isinstance(error.value, RefusedError)
+    one_line(error.value)
+
+
+def test_a_refusal_is_shown_safely_whatever_it_says() -> None:
+    message = pb.LeadMessage(refusal=pb.Refusal(message="no\n\x1b[2Jway " + "x" * 5000))
+    with pytest.raises(RefusedError) as error:
+        BackSide(BACK, 0.0).receive(message.SerializeToString(), 0.0)
+    one_line(error.value)
+    assert str(error.value).startswith("no??[2Jway")
+
+
+def ends() -> list[LeadSide | BackSide]:
+    """A lead's side and a back's side, before and after they have met."""
+    ledger, back = Ledger({1: entry(1, 3)}), Back()
+    side = joined(ledger, back)
+    drain(side, back)
+    return [LeadSide(LEAD, ledger, 0.0), side, BackSide(BACK, 0.0), back.side]
+
+
+def hear_garbage(data: bytes) -> None:
+    for end in ends():
+        try:
+            end.receive(data, 1.0)
+        except ProtocolError as error:
+            one_line(error)
+            LeadSide.refusal(error)
+        # Whatever was heard, it can go on talking, to say so at least.
+        assert len(list(end.send(2.0))) < 20
+
+
+uint32, uint64 = st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1)
+texts = st.text(max_size=20)
+numbers = st.floats()
+samplings = st.builds(
+    pb.Sampling,
+    temperature=numbers,
+    top_k=uint32,
+    top_p=numbers,
+    min_p=numbers,
+    repetition_penalty=numbers,
+    logit_bias=st.dictionaries(uint32, numbers, max_size=2),
+    seed=uint64,
+)
+few = st.lists(uint32 | st.integers(0, SIZE), max_size=3)
+expansions = st.builds(
+    pb.Expansion, length=uint32, hash=uint64, tokens=few, probabilities=st.lists(st.floats(width=32), max_size=3)
+)
+knowns = st.lists(st.builds(pb.Known, session=uint64, length=uint32, hash=uint64), max_size=3)
+versions = st.sampled_from([0, VERSION, VERSION, VERSION, 2**32 - 1])
+of_back = st.one_of(
+    st.builds(
+        pb.Hello,
+        protocol_version=versions,
+        name=texts,
+        model=texts,
+        vocabulary_fingerprint=st.sampled_from(["fp", "", "other"]),
+        vocabulary_size=st.sampled_from([SIZE, 0]),
+        known=knowns,
+    ).map(lambda m: pb.BackMessage(hello=m)),
+    st.builds(pb.Guesses, session=uint64, expansions=st.lists(expansions, max_size=3)).map(
+        lambda m: pb.BackMessage(guesses=m)
+    ),
+    st.builds(pb.Ping, value=uint64).map(lambda m: pb.BackMessage(ping=m)),
+    st.builds(pb.Pong, value=uint64).map(lambda m: pb.BackMessage(pong=m)),
+)
+of_lead = st.one_of(
+    st.builds(pb.Welcome, protocol_version=uint32, name=texts, model=texts).map(lambda m: pb.LeadMessage(welcome=m)),
+    st.builds(pb.Refusal, message=texts).map(lambda m: pb.LeadMessage(refusal=m)),
+    st.builds(pb.Begin, session=uint64, sampling=samplings, prompt_length=uint32).map(
+        lambda m: pb.LeadMessage(begin=m)
+    ),
+    st.builds(pb.Commit, session=uint64, start=uint32, tokens=few, more=st.booleans()).map(
+        lambda m: pb.LeadMessage(commit=m)
+    ),
+    st.builds(pb.End, session=uint64).map(lambda m: pb.LeadMessage(end=m)),
+    st.builds(pb.Ping, value=uint64).map(lambda m: pb.LeadMessage(ping=m)),
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=60))
+def test_arbitrary_bytes_are_protocol_errors_at_most(data: bytes) -> None:
+    hear_garbage(data)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.one_of(of_back, of_lead), st.data())
+def test_arbitrary_and_damaged_messages_are_protocol_errors_at_most(
+    message: pb.BackMessage | pb.LeadMessage, data: st.DataObject
+) -> None:
+    whole = bytearray(message.SerializeToString())
+    hear_garbage(bytes(whole))
+    for place, byte in data.draw(st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=3)):
+        if whole:
+            whole[place % len(whole)] = byte
+    hear_garbage(bytes(whole[: data.draw(st.integers(0, len(whole)))]))
