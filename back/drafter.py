@@ -17,7 +17,7 @@ from duo.drafting import Draft
 from duo.engines import Engine
 from duo.errors import ContextError, DuoError, ProtocolError
 from duo.prefix import Prefix, common_length
-from duo.protocol import BackSide, Begun, CommittedTokens, Ended, Event, State
+from duo.protocol import BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
 
 log = logging.getLogger("back")
 
@@ -100,6 +100,10 @@ class Drafter:
             except ProtocolError as error:
                 self._forget()
                 self._failed(error)
+            except Exception as error:
+                log.exception("drafting failed")
+                self._forget()
+                self._failed(ProtocolError(f"drafting failed: {error}"))
 
     def _next(self) -> Draft | None:
         """The oldest session with something to do."""
@@ -115,6 +119,12 @@ class Drafter:
                 draft.commit(event.start, event.tokens, event.more)
         elif isinstance(event, Ended):
             self._end(event.session)
+        elif isinstance(event, Welcomed):
+            # A new stream. Guesses of the last one may be lost, and what hangs from those would be of no use.
+            self._current = None
+            for draft in self._drafts.values():
+                draft.cached(0)
+            self._send(BackSide.status(self._state))
 
     def _end(self, session: int) -> None:
         draft, watch = self._drafts.pop(session, None), self._watches.pop(session, None)

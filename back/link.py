@@ -84,7 +84,8 @@ class Link:
         async with grpc.aio.insecure_channel(self._address, options=options) as channel:
             call: Stream = channel.stream_stream(METHOD)()
             await call.write(side.hello(self._drafter.known()))
-            tasks = [asyncio.ensure_future(c) for c in (self._read(call, side), self._write(call, side))]
+            jobs = (self._read(call, side), self._write(call, side), self._watch(side))
+            tasks = [asyncio.ensure_future(job) for job in jobs]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 # The reader knows better why a stream ended.
@@ -105,7 +106,7 @@ class Link:
             if isinstance(event, Welcomed):
                 self._last_words = ""
                 log.info("joined the lead at %s as %s: target %s", self._address, event.name, event.model)
-            elif event is not None:
+            if event is not None:
                 self._drafter.hear(event)
             else:
                 self._news.set()
@@ -116,7 +117,7 @@ class Link:
             )
 
     async def _write(self, call: Stream, side: BackSide) -> None:
-        while not side.lost(time.monotonic()):
+        while True:
             self._news.clear()
             if self._error is not None:
                 raise self._error
@@ -128,6 +129,11 @@ class Link:
                 await asyncio.wait_for(self._news.wait(), PING_EVERY)
             except TimeoutError:
                 continue
+
+    async def _watch(self, side: BackSide) -> None:
+        """A lead that hangs may also make `_write` hang."""
+        while not side.lost(time.monotonic()):
+            await asyncio.sleep(PING_EVERY)
         raise ProtocolError("nothing was heard from it for too long")
 
     def _send(self, message: bytes) -> None:

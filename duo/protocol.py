@@ -35,6 +35,8 @@ METHOD = "/duo.v1.Duo/Draft"
 MAX_MESSAGE_BYTES = 256 * 1024
 COMMIT_TOKENS = 4096
 """Most tokens in one Commit: a long prompt goes in several."""
+MAX_BIASES = 8192
+"""Most entries of a logit bias, which goes in one Begin."""
 MAX_EXPANSIONS = 256
 MAX_CHILDREN = 64
 MAX_KNOWN = 64

@@ -91,7 +91,10 @@ def parser() -> argparse.ArgumentParser:
 
 async def serve(args: argparse.Namespace) -> None:
     """Listen, load, answer, until cancelled."""
-    listening = _listen(args.host, args.port)
+    listening = _listen(args.host, args.port, "--port")
+    if args.back_port:
+        # Better now than when the model has been loaded.
+        _listen(args.host, args.back_port, "--back-port").close()
     lead = Lead()
     server = _Server(
         uvicorn.Config(create_app(lead), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=1)
@@ -117,8 +120,8 @@ async def serve(args: argparse.Namespace) -> None:
         log.info("stopped")
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises AddressError."""
+def _listen(host: str, port: int, flag: str) -> socket.socket:
+    """A bound socket. Raises AddressError, which names the flag that chooses another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -127,7 +130,7 @@ def _listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listening.close()
         reason = (error.strerror or str(error)).lower()
-        raise AddressError(f"cannot listen on {host}:{port}: {reason}; choose another --host or --port") from None
+        raise AddressError(f"cannot listen on {host}:{port}: {reason}; choose another --host or {flag}") from None
     return listening
 
 

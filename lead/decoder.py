@@ -25,8 +25,10 @@ from duo.v1 import duo_pb2 as pb
 
 log = logging.getLogger("lead")
 
-INBOX = 64
-"""Messages of one back that wait for the next step; when there are more, the oldest go."""
+INBOX = 128
+"""Messages of one back that wait for the next step; when there are more, the oldest go. Enough for all that a back says
+while the target reads a prompt (at most one per row that it may hold, `duo.drafting.MAX_ROWS`): later guesses hang from
+earlier ones."""
 
 
 @dataclass(slots=True, eq=False)
@@ -176,7 +178,8 @@ class Decoder:
 
     def _take_guesses(self, session: Session) -> None:
         for back, inbox in list(self._inboxes.items()):
-            while inbox:
+            # Not `while inbox`: a back that says more than can be heard would hold up the answer.
+            for _ in range(len(inbox)):
                 guesses = inbox.popleft()
                 if guesses.session == session.id:
                     for expansion in protocol.expansions(guesses):

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from duo.engines import Engine
 from duo.errors import BusyError, ContextError, DuoError, RequestError
-from duo.protocol import Identity, Ledger
+from duo.protocol import MAX_BIASES, Identity, Ledger
 from duo.session import Step
 from duo.text import TextStream
 from lead.answers import BackCount, Piece, Question, Summary
@@ -55,13 +55,17 @@ class _Answer:
         return self._summary
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
+        begun = False
         try:
             async for pieces in self._pieces():
+                begun = True
                 self._listener.pieces(pieces)
                 yield pieces
             self._summary = _summarise(self._job)
         finally:
-            self._listener.finished(self._summary)
+            # One that is given up while it waits for its turn is not heard of, or it would end another's text.
+            if begun:
+                self._listener.finished(self._summary)
 
     async def _pieces(self) -> AsyncIterator[Sequence[Piece]]:
         decode = self._engine.vocabulary.decode
@@ -126,6 +130,9 @@ class Service:
         strange = [token for token in question.sampling.logit_bias if not 0 <= token < vocabulary.size]
         if strange:
             raise RequestError(f"logit_bias: no token {strange[0]} in a vocabulary of {vocabulary.size}", "logit_bias")
+        if len(question.sampling.logit_bias) > MAX_BIASES:
+            raise RequestError(f"logit_bias names {len(question.sampling.logit_bias)} tokens, at most {MAX_BIASES} are "
+                               "taken", "logit_bias")  # fmt: skip
         if question.max_tokens is not None and question.max_tokens < 1:
             raise RequestError(f"max_tokens is {question.max_tokens}: it must be at least 1", "max_tokens")
         prompt = vocabulary.chat(question.messages)

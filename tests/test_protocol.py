@@ -23,6 +23,7 @@ from duo.prefix import Prefix
 from duo.protocol import (
     COMMIT_TOKENS,
     LOST_AFTER,
+    MAX_BIASES,
     MAX_CHILDREN,
     MAX_EXPANSIONS,
     MAX_KNOWN,
@@ -143,10 +144,11 @@ def test_a_back_hears_everything_in_order_and_only_once() -> None:
     assert drain(side, back) == []
 
 
-def test_a_long_prompt_goes_in_bounded_messages_and_is_complete_only_at_the_end() -> None:
+@pytest.mark.parametrize("prompt", [3 * COMMIT_TOKENS + 17, 10], ids=["prompt", "answer under way"])
+def test_a_long_session_goes_in_bounded_messages_and_is_complete_only_at_the_end(prompt: int) -> None:
     ledger, back = Ledger(), Back()
     length = 3 * COMMIT_TOKENS + 17
-    ledger[1] = entry(1, length)
+    ledger[1] = entry(1, length, prompt)
     side = joined(ledger, back)
     complete = []
     for message in side.send(0.0):
@@ -547,6 +549,12 @@ def test_the_largest_guesses_allowed_fit_a_message() -> None:
         e.tokens[:] = [2**32 - 1] * MAX_CHILDREN
     assert len(message.SerializeToString()) <= MAX_MESSAGE_BYTES
     assert COMMIT_TOKENS * 5 + 100 <= MAX_MESSAGE_BYTES
+
+
+def test_the_largest_logit_bias_fits_a_message() -> None:
+    biased = SamplingParams(logit_bias={2**32 - 1 - i: -1.5 for i in range(MAX_BIASES)})
+    side = joined(Ledger({1: entry(1, 1, sampling=biased)}), Back())
+    assert 100_000 < max(len(message) for message in side.send(0.0)) <= MAX_MESSAGE_BYTES
 
 
 @pytest.mark.parametrize(

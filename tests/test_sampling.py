@@ -288,6 +288,21 @@ def test_ties_go_to_the_lower_token_everywhere(size: int) -> None:
     assert {top_p.pick(flat, range(i)) for i in range(300)} == {1, size // 2, 0, 2, 3}
 
 
+def test_cuts_fall_where_they_should() -> None:
+    logits = np.log(np.array([0.3, 0.5, 0.2])).astype(np.float32)
+
+    def left(**knobs: Any) -> int:
+        return len(Sampler(SamplingParams(**knobs), []).rank(logits, [], 3))
+
+    assert [left(top_p=p) for p in (0.01, 0.499, 0.501, 0.799, 0.801, 1.0)] == [1, 1, 2, 2, 3, 3]
+    assert [left(min_p=p) for p in (0.0, 0.399, 0.401, 0.599, 0.601, 1.0)] == [3, 3, 2, 2, 1, 1]
+    assert [left(top_k=k) for k in (0, 1, 2, 3, 4)] == [3, 1, 2, 3, 3]
+    # top-p looks at what top-k left: 0.5 of 0.8 is more than 0.6.
+    assert [left(top_p=0.6), left(top_p=0.6, top_k=2), left(top_p=0.62, top_k=2)] == [2, 1, 1]
+    # Temperature comes before all of them.
+    assert [left(min_p=0.5), left(min_p=0.5, temperature=2.0), left(min_p=0.5, temperature=0.5)] == [2, 3, 1]
+
+
 def test_impossible_tokens_are_never_picked() -> None:
     logits = np.full(6, -np.inf, dtype=np.float32)
     logits[[2, 4]] = 0.0

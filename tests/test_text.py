@@ -1,0 +1,95 @@
+"""Text as it comes: never half a character, and nothing lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duo.text import TextStream
+
+# A byte-level vocabulary: the 256 bytes, then tokens of several, some of which begin or end inside a character.
+PIECES = [bytes([byte]) for byte in range(256)] + [
+    b" the",
+    "é".encode(),
+    "日本".encode(),
+    "日".encode()[:2],
+    "日".encode()[2:] + b" ",
+    "🙂".encode()[:3],
+    "🙂".encode()[3:] + "🙂".encode()[:1],
+    "👩‍🚀".encode()[:5],
+]
+
+
+def decode(tokens: Sequence[int]) -> str:
+    return b"".join(PIECES[token] for token in tokens).decode("utf-8", errors="replace")
+
+
+def pieces(tokens: Sequence[int]) -> list[str]:
+    stream = TextStream(decode)
+    return [*(stream.push(token) for token in tokens), stream.flush()]
+
+
+@st.composite
+def tokenised(draw: st.DrawFn) -> tuple[str, list[int]]:
+    """A text, and some way to cut it into tokens."""
+    text = draw(st.text(st.one_of(st.sampled_from("日🙂é a👩‍🚀"), st.characters(codec="utf-8")), max_size=20))
+    text = text.replace("\ufffd", "?")
+    rest, tokens = text.encode(), list[int]()
+    while rest:
+        fitting = [token for token, piece in enumerate(PIECES) if rest.startswith(piece)]
+        tokens.append(draw(st.sampled_from(fitting)))
+        rest = rest[len(PIECES[tokens[-1]]) :]
+    return text, tokens
+
+
+@settings(max_examples=150, deadline=None)
+@given(tokenised())
+def test_pieces_make_the_text_and_break_no_character(said: tuple[str, list[int]]) -> None:
+    text, tokens = said
+    shown = pieces(tokens)
+    assert "".join(shown) == text == decode(tokens)
+    assert "\ufffd" not in "".join(shown)
+    # Nothing is held back longer than it must: a character shows with its last byte.
+    for i in range(len(tokens) + 1):
+        whole = decode(tokens[:i])
+        if not whole.endswith("\ufffd"):
+            assert "".join(shown[:i]) == whole
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(0, len(PIECES) - 1), max_size=15))
+def test_broken_bytes_show_as_the_whole_would(tokens: list[int]) -> None:
+    assert "".join(pieces(tokens)) == decode(tokens)
+
+
+def test_an_answer_cut_inside_a_character_shows_that() -> None:
+    first, second = "é".encode()
+    assert pieces([65, first]) == ["A", "", "\ufffd"]
+    assert pieces([65, first, second]) == ["A", "", "é", ""]
+
+
+def test_a_model_that_stutters_is_still_shown() -> None:
+    shown = pieces([0xFF] * 40)
+    assert "".join(shown) == "\ufffd" * 40
+    assert max(len(piece) for piece in shown) <= 16, "and not all at the end"
+
+
+def test_a_token_that_looks_different_after_another_is_shown_as_it_is_there() -> None:
+    """SentencePiece vocabularies drop the leading space of what they decode."""
+    words = ["▁Hello", "▁world", "!", "▁Again"]
+
+    def sentencepiece(tokens: Sequence[int]) -> str:
+        return "".join(words[token] for token in tokens).replace("▁", " ").removeprefix(" ")
+
+    stream = TextStream(sentencepiece)
+    assert [stream.push(token) for token in (0, 1, 2, 3)] == ["Hello", " world", "!", " Again"]
+    assert stream.flush() == ""
+
+
+@pytest.mark.parametrize("silent", [0, 2])
+def test_tokens_without_text_show_nothing(silent: int) -> None:
+    stream = TextStream(lambda tokens: "".join("ab"[t - 1] for t in tokens if t))
+    assert [stream.push(t) for t in (1, *[0] * silent, 2, 0)] == ["a", *[""] * silent, "b", ""]
