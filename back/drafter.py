@@ -139,7 +139,6 @@ class Drafter:
         self._drafts.clear()
         self._watches.clear()
         self._cached.clear()
-        self._engine.truncate(SLOT, 0)
         self._current = None
 
     def _work(self, draft: Draft) -> None:

@@ -90,7 +90,7 @@ class Draft:
     """Whether all that the lead has said so far is here; drafting from a part of it would be for nothing."""
     prefix: Prefix = field(default_factory=Prefix)
     answered: int = 0
-    """Tokens of the answer that became final since drafting began, and how many of them had been guessed here."""
+    """Tokens that became final where this back had drafted, and how many of them it had guessed."""
     guessed: int = 0
     _cached: int = 0
     _path: list[int] = field(default_factory=list)

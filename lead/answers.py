@@ -26,14 +26,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text that became final, token by token: `backs` names who guessed it, empty for the target's own token.
+    """Text of one token that became final: `backs` names who guessed it, empty for the target's own token.
 
     `text` may be empty where a token completes no character. `rejected`: guesses that were verified in the same
     forward pass right after this token and were not picked, for the console.
     """
 
     text: str
-    token: int
     backs: tuple[str, ...] = ()
     rejected: str = ""
 

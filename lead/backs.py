@@ -7,6 +7,7 @@ back has been sent, so a back that reads slowly makes nothing pile up here.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -34,6 +35,7 @@ class _Back:
     def __init__(self, side: LeadSide) -> None:
         self.side = side
         self.news = asyncio.Event()
+        self.replaced = False
         self.drafted = 0
         self.accepted = 0
 
@@ -122,7 +124,8 @@ class Backs:
             log.info("back %s left", back.name)
         except (ProtocolError, RefusedError) as error:
             self._tell_refusal(back.name if side.back else _plain(stream.peer()), error)
-            await stream.write(LeadSide.refusal(error))
+            with contextlib.suppress(TimeoutError):  # it need not listen
+                await asyncio.wait_for(stream.write(LeadSide.refusal(error)), 5)
         except (StopAsyncIteration, TimeoutError):
             log.debug("a stream from %s ended before it began", stream.peer())
         except asyncio.CancelledError:
@@ -149,7 +152,8 @@ class Backs:
         wanted, number = back.name, 2
         while (other := self._backs.get(back.name)) is not None:
             if other.side.silent(time.monotonic()):
-                break  # the same back again, after a connection that broke without a word
+                other.replaced = True  # the same back again, after a connection that broke without a word
+                break
             back.side.rename(f"{wanted}-{number}")
             number += 1
         self._backs[back.name] = back
@@ -175,7 +179,7 @@ class Backs:
 
     async def _watch(self, back: _Back) -> None:
         """End when nothing has been heard for too long: a back that hangs may also make `_write` hang."""
-        while not back.side.lost(time.monotonic()):
+        while not back.side.lost(time.monotonic()) and not back.replaced:
             await asyncio.sleep(PING_EVERY)
         log.info("back %s has been silent for too long", back.name)
 

@@ -119,7 +119,6 @@ class Decoder:
             if error is not None:
                 # What the cache holds is not known any more.
                 self._cached.clear()
-                self._engine.truncate(self.SLOT, 0)
             job.on_end(error)
         for job in self._jobs:
             job.on_end(StoppedError("the lead is stopping"))

@@ -71,15 +71,15 @@ class _Answer:
         decode = self._engine.vocabulary.decode
         stream = TextStream(decode)
         while isinstance(step := await self.steps.get(), Step):
-            pieces = [Piece(stream.push(c.token), c.token, c.backs) for c in step.committed]
+            pieces = [Piece(stream.push(c.token), c.backs) for c in step.committed]
             if step.rejected:
                 last = pieces[-1]
-                pieces[-1] = Piece(last.text, last.token, last.backs, decode([n.token for n in step.rejected[:1]]))
+                pieces[-1] = Piece(last.text, last.backs, decode([n.token for n in step.rejected[:1]]))
             yield pieces
         if isinstance(step, DuoError):
             raise step
         if rest := stream.flush():
-            yield [Piece(rest, self._job.prompt[-1])]
+            yield [Piece(rest)]
 
     def cancel(self) -> None:
         self._job.cancelled.set()

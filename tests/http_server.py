@@ -66,7 +66,7 @@ class ScriptedAnswer:
                 if isinstance(step, Gate):
                     await step.passed()
                 else:
-                    yield [Piece(text, token) for token, text in enumerate(step)]
+                    yield [Piece(text) for text in step]
         finally:
             self.ended.set()
 

@@ -8,9 +8,9 @@ from lead.answers import BackCount, Piece, Summary
 from lead.console import Console, PrintMode
 
 PIECES = [
-    Piece("plain ", 1),
-    Piece("guessed", 2, ("one", "two"), rejected="wrong"),
-    Piece("\x1b]0;title\x07\n", 3, ("one",)),
+    Piece("plain "),
+    Piece("guessed", ("one", "two"), rejected="wrong"),
+    Piece("\x1b]0;title\x07\n", ("one",)),
 ]
 GREEN, RED = "\x1b[32m", "\x1b[31;9m"
 
