@@ -28,6 +28,8 @@ Floats = NDArray[np.float32] | NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 SEED_BITS = 64
+HEAD = 256
+"""Tokens that top-p looks at first."""
 COLDEST = 1e-9
 """Lower temperatures, but for 0, are this one: float32 logits that differ are far apart at it, and none is infinite."""
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -164,14 +166,22 @@ def _survivors(z: NDArray[np.float64], params: SamplingParams) -> Ints | None:
     top_k = params.top_k if 0 < params.top_k < len(z) else 0
     if not top_k and params.top_p >= 1.0 and params.min_p <= 0.0:
         return None
-    kept = _highest(z, top_k or len(z))
-    chances = np.exp(z[kept] - z[kept[0]])
-    chances /= chances.sum()
-    keep = np.ones(len(kept), dtype=bool)
+    weights = np.exp(z - z.max())
+    if top_k:
+        kept = _highest(z, top_k)
+    elif params.top_p < 1.0:
+        # Sorting a large vocabulary takes longer than a forward pass of a small draft, and a few tokens mostly do.
+        kept = _highest(z, HEAD)
+        if weights[kept].sum() < params.top_p * weights.sum():
+            kept = _highest(z, len(z))
+    else:
+        kept = np.flatnonzero(weights >= params.min_p)
+    share = weights[kept]
+    keep = share >= params.min_p
     if params.top_p < 1.0:
-        keep &= np.cumsum(chances) - chances < params.top_p
-    if params.min_p > 0.0:
-        keep &= chances >= params.min_p * chances[0]
-    keep[0] = True
-    survivors: Ints = np.sort(kept[keep]).astype(np.int64)
+        share = share / (share if top_k else weights).sum()
+        keep &= np.cumsum(share) - share < params.top_p
+        keep[0] = True
+    kept = kept[keep]
+    survivors: Ints = np.sort(kept).astype(np.int64)
     return survivors
