@@ -18,10 +18,14 @@ from duo.engines import Engine
 from duo.errors import ContextError, DuoError, ProtocolError
 from duo.prefix import Prefix, common_length
 from duo.protocol import BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
+from duo.tree import Expansion
 
 log = logging.getLogger("back")
 
 SLOT = 0
+PACE = 0.002
+"""Seconds between messages of guesses, but for the first after a commit. A message costs both sides more than a step of
+a very small draft model does, and the lead looks at them only between its forward passes."""
 
 
 class _Stopwatch:
@@ -57,6 +61,9 @@ class Drafter:
         self._cached: list[int] = []
         self._current: int | None = None
         self._state: State = "waiting"
+        self._found: list[Expansion] = []
+        self._said = 0.0
+        self._urgent = False
         self._events: deque[Event] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -117,6 +124,7 @@ class Drafter:
         elif isinstance(event, CommittedTokens):
             if (draft := self._drafts.get(event.session)) is not None:
                 draft.commit(event.start, event.tokens, event.more)
+                self._urgent = True
         elif isinstance(event, Ended):
             self._end(event.session)
         elif isinstance(event, Welcomed):
@@ -170,8 +178,11 @@ class Drafter:
                 expansions = draft.absorb(self._engine.forward(rows))
                 watch.drafted += len(rows)
                 watch.drafting += time.perf_counter() - started
-                if expansions:
-                    self._send(BackSide.guesses(draft.session, expansions))
+                self._found += expansions
+                now = time.perf_counter()
+                if self._urgent or now - self._said >= PACE or draft.ahead:
+                    self._send(BackSide.guesses(draft.session, self._found))
+                    self._found, self._said, self._urgent = [], now, False
         except ContextError as error:
             log.warning("not drafting for this answer any more: %s", error)
             self._engine.truncate(SLOT, 0)
@@ -185,6 +196,7 @@ class Drafter:
         self._engine.truncate(SLOT, shared)
         self._cached = self._cached[:shared]
         draft.cached(shared)
+        self._found = []
         self._current = draft.session
 
     def _tell(self, state: State) -> None:

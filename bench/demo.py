@@ -1,6 +1,7 @@
 """`make demo`: the same questions four times, with and without a back, and the same text each time.
 
-A lead and a back run as separate processes on the shipped pair, a thread each: two devices on one machine. The back is
+A lead and a back run as separate processes on the shipped pair, a thread each and on cores of their own: two devices in
+one machine. The back is
 there from the start, joins in the middle of an answer, or is killed in the middle of one.
 """
 
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from bench.processes import ROOT, BackProcess, Gate, LeadProcess, Reply
+from bench.processes import ROOT, BackProcess, Gate, LeadProcess, Reply, halves
 
 QUESTIONS = (
     "What does shutil.copytree do?",
@@ -67,17 +68,18 @@ def ask(lead: LeadProcess, name: str, in_the_middle: Callable[[], None] | None =
 
 def rows(lead: LeadProcess, say: Callable[[str], None]) -> list[Row]:
     """The four rows of the table, in order."""
+    cpus = halves()[1]
     say("asking without a back")
     lead.ask(QUESTIONS[0], temperature=0, max_tokens=32)  # a first answer pays for what is set up once
     table = [ask(lead, "no back")]
-    with BackProcess(lead.back_port, "--threads", "1", "--name", "demo") as back:
+    with BackProcess(lead.back_port, "--threads", "1", "--name", "demo", cpus=cpus) as back:
         say("asking with a back")
         lead.has_backs(1)
         lead.ask(QUESTIONS[0], temperature=0, max_tokens=32)
         table.append(ask(lead, "with a back"))
         assert back.stop() == 0, back.log
     lead.has_backs(0)
-    with Gate(lead.back_port) as gate, BackProcess(gate.port, "--threads", "1", "--name", "late") as back:
+    with Gate(lead.back_port) as gate, BackProcess(gate.port, "--threads", "1", "--name", "late", cpus=cpus) as back:
         say("asking, and a back joins in the middle")
         back.loaded()
         table.append(ask(lead, "back joins in the middle", gate.open))
@@ -106,14 +108,14 @@ def show(table: Sequence[Row], console: Console) -> bool:
 
 def main() -> int:
     console = Console()
-    with LeadProcess("--threads", "1", "--print-mode", "none") as lead:
+    with LeadProcess("--threads", "1", "--print-mode", "none", cpus=halves()[0]) as lead:
         console.print("loading the target model")
         lead.ready()
         if not show(rows(lead, console.print), console):
             console.print("the texts differ: this should never happen", style="bold red")
             return 1
         if sys.stdin.isatty() and sys.stdout.isatty():
-            with BackProcess(lead.back_port, "--threads", "1", "--name", "demo"):
+            with BackProcess(lead.back_port, "--threads", "1", "--name", "demo", cpus=halves()[1]):
                 console.print("now ask something yourself; :q ends")
                 lead.has_backs(1)
                 subprocess.run([sys.executable, str(ROOT / "chat.py"), lead.url], check=False)

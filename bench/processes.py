@@ -11,7 +11,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Self
@@ -30,6 +30,16 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+def halves() -> tuple[list[int], list[int]]:
+    """This machine's cores as two devices: the first half for the lead, the second for the backs.
+
+    Both are empty where there is one core only, or where the system does not say.
+    """
+    cpus = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+    middle = len(cpus) // 2
+    return (cpus[:middle], cpus[middle:]) if middle else ([], [])
+
+
 def wait_for(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Look again and again until it holds. Raises TimeoutError."""
     deadline = time.monotonic() + patience
@@ -40,9 +50,18 @@ def wait_for(condition: Callable[[], bool], what: str, patience: float = PATIENC
 
 
 class Program:
-    """A program of ours in a process of its own; its output is collected in `log`."""
+    """A program of ours in a process of its own; its output is collected in `log`.
 
-    def __init__(self, module: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+    `cpus`: the cores that it may use, where the system can say so; empty for all.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        cpus: Collection[int] = (),
+    ) -> None:
         self.command = [sys.executable, "-u", "-m", module, *arguments]
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -53,6 +72,8 @@ class Program:
             stderr=subprocess.STDOUT,
             env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})},
         )
+        if cpus and sys.platform == "linux":
+            os.sched_setaffinity(self.process.pid, cpus)
 
     @property
     def log(self) -> str:
@@ -114,10 +135,11 @@ class Reply:
 class LeadProcess(Program):
     """`python -m lead` on free ports of the loopback address (or on given ones)."""
 
-    def __init__(self, *arguments: str, port: int = 0, back_port: int = 0) -> None:
+    def __init__(self, *arguments: str, port: int = 0, back_port: int = 0, cpus: Collection[int] = ()) -> None:
         self.port = port or free_port()
         self.back_port = back_port or free_port()
-        super().__init__("lead", "--port", str(self.port), "--back-port", str(self.back_port), *arguments)
+        ports = ("--port", str(self.port), "--back-port", str(self.back_port))
+        super().__init__("lead", *ports, *arguments, cpus=cpus)
 
     @property
     def url(self) -> str:
@@ -170,8 +192,14 @@ class LeadProcess(Program):
 class BackProcess(Program):
     """`python -m back` for a lead on this machine, or for a gate before one."""
 
-    def __init__(self, port: int, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
-        super().__init__("back", "--lead", f"127.0.0.1:{port}", *arguments, environment=environment)
+    def __init__(
+        self,
+        port: int,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        cpus: Collection[int] = (),
+    ) -> None:
+        super().__init__("back", "--lead", f"127.0.0.1:{port}", *arguments, environment=environment, cpus=cpus)
 
     def loaded(self) -> Self:
         """Wait until the model is loaded and it looks for its lead."""

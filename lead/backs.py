@@ -82,6 +82,11 @@ class Backs:
         if self._server is not None:
             await self._server.stop(0.2)
 
+    @property
+    def any(self) -> bool:
+        """Whether a back is connected. Called from another thread."""
+        return bool(self._backs)
+
     def changed(self) -> None:
         """The ledger has something new."""
         for back in self._backs.values():

@@ -23,6 +23,10 @@ from lead.decoder import Decoder, Job
 QUEUE = 64
 """Most questions that wait for their turn."""
 
+PACE = 0.04
+"""Seconds between two handovers of text while no back is there. Whoever reads it sees no difference, and each handover
+interrupts the decode loop, with which the event loop shares the interpreter. Backs hear of every step at once."""
+
 
 class Listener(Protocol):
     """Hears of every answer as it comes: the console."""
@@ -42,7 +46,8 @@ class _Answer:
         self._engine = engine
         self._listener = listener
         self._summary: Summary | None = None
-        self.steps: asyncio.Queue[Step | DuoError | None] = asyncio.Queue()
+        self.steps: asyncio.Queue[Sequence[Step] | DuoError | None] = asyncio.Queue()
+        """Steps as they are handed over, then how it ended."""
 
     @property
     def prompt_tokens(self) -> int:
@@ -68,18 +73,20 @@ class _Answer:
                 self._listener.finished(self._summary)
 
     async def _pieces(self) -> AsyncIterator[Sequence[Piece]]:
-        decode = self._engine.vocabulary.decode
-        stream = TextStream(decode)
-        while isinstance(step := await self.steps.get(), Step):
-            pieces = [Piece(stream.push(c.token), c.backs) for c in step.committed]
-            if step.rejected:
-                last = pieces[-1]
-                pieces[-1] = Piece(last.text, last.backs, decode([n.token for n in step.rejected[:1]]))
-            yield pieces
-        if isinstance(step, DuoError):
-            raise step
+        stream = TextStream(self._engine.vocabulary.decode)
+        while isinstance(steps := await self.steps.get(), Sequence):
+            yield [piece for step in steps for piece in self._step(step, stream)]
+        if isinstance(steps, DuoError):
+            raise steps
         if rest := stream.flush():
             yield [Piece(rest)]
+
+    def _step(self, step: Step, stream: TextStream) -> list[Piece]:
+        pieces = [Piece(stream.push(c.token), c.backs) for c in step.committed]
+        if step.rejected:
+            last, wrong = pieces[-1], step.rejected[0].token
+            pieces[-1] = Piece(last.text, last.backs, self._engine.vocabulary.decode([wrong]))
+        return pieces
 
     def cancel(self) -> None:
         self._job.cancelled.set()
@@ -112,7 +119,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         ledger = Ledger()
         vocabulary = engine.vocabulary
-        self._decoder = Decoder(engine, ledger, lambda: self._from_decoder(self.backs.changed), draft_max, exact)
+        self._decoder = Decoder(engine, ledger, lambda: self.from_decoder(self.backs.changed), draft_max, exact)
         me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size)
         self.backs = Backs(me, ledger, self._decoder)
         self.model = engine.name
@@ -149,21 +156,53 @@ class Service:
             sampling=question.sampling,
             max_tokens=room if question.max_tokens is None else min(question.max_tokens, room),
             ignore_eos=question.ignore_eos,
-            on_step=lambda step: self._from_decoder(lambda: self._told(answer, step)),
-            on_end=lambda error: self._from_decoder(lambda: answer.steps.put_nowait(error)),
+            on_step=lambda step: handover.step(step),
+            on_end=lambda error: handover.end(error),
         )
         answer = _Answer(job, self._engine, self._listener)
+        handover = _Handover(self, answer)
         self._decoder.submit(job)
         return answer
 
-    def _from_decoder(self, call: Callable[[], None]) -> None:
+    def from_decoder(self, call: Callable[[], None]) -> None:
         """Run in the event loop, called from the decoder's thread."""
         try:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:
             return  # the event loop is closed: the program ends
 
-    def _told(self, answer: _Answer, step: Step) -> None:
+    def told(self, steps: Sequence[Step]) -> None:
+        """Something became final; the backs hear of it."""
         self.backs.changed()
-        self.backs.count(step)
-        answer.steps.put_nowait(step)
+        for step in steps:
+            self.backs.count(step)
+
+
+class _Handover:
+    """Brings the steps of one answer from the decoder's thread into the event loop, not oftener than need be."""
+
+    def __init__(self, service: Service, answer: _Answer) -> None:
+        self._service = service
+        self._answer = answer
+        self._steps: list[Step] = []
+        self._last = float("-inf")
+
+    def step(self, step: Step) -> None:
+        self._steps.append(step)
+        now = time.monotonic()
+        if self._service.backs.any or now - self._last >= PACE:
+            self._last = now
+            self._hand_over()
+
+    def end(self, error: DuoError | None) -> None:
+        self._hand_over()
+        self._service.from_decoder(lambda: self._answer.steps.put_nowait(error))
+
+    def _hand_over(self) -> None:
+        steps, self._steps = self._steps, []
+        if steps:
+            self._service.from_decoder(lambda: self._take(steps))
+
+    def _take(self, steps: Sequence[Step]) -> None:
+        self._service.told(steps)
+        self._answer.steps.put_nowait(steps)

@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -37,7 +36,7 @@ def test_two_backs() -> None:
 
 
 @pytest.fixture
-def commands() -> Iterator[list[str]]:
+def commands() -> list[str]:
     """The walk-through's commands, on loopback addresses in place of the LAN's."""
     page = (ROOT / "examples" / "lan.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
