@@ -1,0 +1,11 @@
+"""The small pair that ships with the project: a target and a draft that share one vocabulary.
+
+This file imports nothing heavy, so that a machine which has only llama.cpp can ask where the weights lie.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+TARGET: Path = Path(__file__).resolve().parent / "target"
+DRAFT: Path = Path(__file__).resolve().parent / "draft"
