@@ -307,7 +307,7 @@ class TestClients:
         assert usage.completion_tokens == 60
 
     def test_a_seed_reproduces_an_answer(self, lead: LeadProcess) -> None:
-        texts = [lead.ask(QUESTION, temperature=1.0, seed=seed, max_tokens=60).text for seed in (1, 1, 2)]
+        texts = [lead.ask(QUESTION, temperature=3.0, seed=seed, max_tokens=60).text for seed in (1, 1, 2)]
         assert texts[0] == texts[1] != texts[2]
 
     def test_llama_duo(self, lead: LeadProcess) -> None:
