@@ -18,6 +18,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     step.add_argument("--rounds", type=positive, default=9, help="rounds, in turns")
     ties = commands.add_parser("ties", help="how often guesses change a pick", formatter_class=Help)
     ties.add_argument("--tokens", type=positive, default=20_000, help="tokens per engine")
+    ties.add_argument(
+        "--past-end", action="store_true", help="go on after the end of the answers, where the model is at a loss"
+    )
     args = p.parse_args(argv)
     # Each command imports what it needs: the demonstration runs without llama.cpp.
     if args.command == "demo":
@@ -30,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return decode_step.main(args.tokens, args.rounds)
     from bench import ties as near_ties
 
-    return near_ties.main(args.tokens)
+    return near_ties.main(args.tokens, args.past_end)
 
 
 if __name__ == "__main__":

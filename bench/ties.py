@@ -118,15 +118,16 @@ def verify_with_guesses(
     return different
 
 
-def main(tokens: int) -> int:
-    table = Table(title="Picks that guesses changed, the shipped target")
+def main(tokens: int, past_end: bool) -> int:
+    what = "128 tokens each, past the end of the answer" if past_end else "whole answers"
+    table = Table(title=f"Picks that guesses changed, the shipped target, {what}")
     for column in ("engine", "mode", "temperature", "tokens", "changed", "smallest gap"):
         table.add_column(column, justify="left" if column in ("engine", "mode") else "right")
     for runtime in RUNTIMES:
         engine = load(shipped("target", runtime), runtime, EngineOptions(threads=1))
         for exact in (False, True):
             for temperature in (0.0, 0.8):
-                done, changed, smallest = count(engine, temperature, tokens // 2, exact)
+                done, changed, smallest = count(engine, temperature, tokens // 2, exact, past_end)
                 mode = "--exact" if exact else "default"
                 table.add_row(runtime, mode, str(temperature), str(done), str(changed), f"{smallest:.2g}")
         engine.close()
@@ -134,7 +135,7 @@ def main(tokens: int) -> int:
     return 0
 
 
-def count(engine: Engine, temperature: float, tokens: int, exact: bool) -> tuple[int, int, float]:
+def count(engine: Engine, temperature: float, tokens: int, exact: bool, past_end: bool) -> tuple[int, int, float]:
     """Tokens walked (at least `tokens`), how many picks guesses changed, and the smallest gap seen."""
     done = changed = number = 0
     smallest = float("inf")
@@ -142,7 +143,7 @@ def count(engine: Engine, temperature: float, tokens: int, exact: bool) -> tuple
     while done < tokens:
         prompt = prompt_of(engine, asked[number % len(asked)].text)
         params = SamplingParams(temperature=temperature, seed=number)
-        reference = walk(engine, prompt, params, 128, ignore_eos=temperature == 0, exact=exact)
+        reference = walk(engine, prompt, params, 128, ignore_eos=past_end, exact=exact)
         changed += verify_with_guesses(engine, prompt, params, reference, number, exact)
         done += len(reference.tokens)
         smallest = min(smallest, *reference.gaps)
