@@ -14,8 +14,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("demo", help="the same questions four times, with and without a back")
     step = commands.add_parser("step", help="what the lead adds to a decode step", formatter_class=Help)
-    step.add_argument("--tokens", type=positive, default=200, help="tokens per round")
-    step.add_argument("--rounds", type=positive, default=9, help="rounds, in turns")
+    step.add_argument("--tokens", type=positive, default=100, help="tokens per round")
+    step.add_argument("--rounds", type=positive, default=24, help="rounds, in turns")
     ties = commands.add_parser("ties", help="how often guesses change a pick", formatter_class=Help)
     ties.add_argument("--tokens", type=positive, default=20_000, help="tokens per engine")
     ties.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -102,7 +103,11 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(f"loading {name}", total=1.0)
-        return runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
+        engine = runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
+    # A million objects of the runtime are here to stay: the collector need not look at them in the middle of a step.
+    gc.collect()
+    gc.freeze()
+    return engine
 
 
 def _shipped(which: Literal["target", "draft"], runtime: str) -> str:
