@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 from back.link import Link
 from duo import cli
-from duo.drafting import MAX_ROWS
+from duo.cost import CostCurve
+from duo.drafting import BATCH, MAX_ROWS
+from duo.engines import curve
 
 log = logging.getLogger("back")
 
@@ -46,7 +48,8 @@ async def draft(args: argparse.Namespace) -> None:
     """Load, then draft until cancelled."""
     engine = await asyncio.to_thread(cli.load_engine, args, "draft", MAX_ROWS)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
-    await Link(args.lead, args.name, engine, args.n_ahead).run()
+    cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, BATCH, cli.speed(args, engine)))
+    await Link(args.lead, args.name, engine, cost, args.n_ahead).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

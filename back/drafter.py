@@ -13,7 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from duo.drafting import Draft
+from duo.cost import CostCurve
+from duo.drafting import Draft, Scale
 from duo.engines import Engine
 from duo.errors import ContextError, DuoError, ProtocolError
 from duo.prefix import Prefix, common_length
@@ -48,11 +49,14 @@ class Drafter:
     def __init__(
         self,
         engine: Engine,
+        cost: CostCurve,
         n_ahead: int,
         send: Callable[[bytes], None],
         failed: Callable[[DuoError], None],
     ) -> None:
         self._engine = engine
+        self._cost = cost
+        self._scale = Scale()
         self._n_ahead = n_ahead
         self._send = send
         self._failed = failed
@@ -119,7 +123,9 @@ class Drafter:
     def _take(self, event: Event) -> None:
         if isinstance(event, Begun):
             if event.session not in self._drafts:
-                self._drafts[event.session] = Draft(event.session, event.sampling, event.prompt_length, self._n_ahead)
+                self._drafts[event.session] = Draft(
+                    event.session, event.sampling, event.prompt_length, self._n_ahead, self._cost, self._scale
+                )
                 self._watches[event.session] = _Stopwatch()
         elif isinstance(event, CommittedTokens):
             if (draft := self._drafts.get(event.session)) is not None:
@@ -176,8 +182,10 @@ class Drafter:
             if rows:
                 self._tell("drafting")
                 expansions = draft.absorb(self._engine.forward(rows))
+                seconds = time.perf_counter() - started
+                self._cost.observe(len(rows), seconds)
                 watch.drafted += len(rows)
-                watch.drafting += time.perf_counter() - started
+                watch.drafting += seconds
                 self._found += expansions
                 now = time.perf_counter()
                 if self._urgent or now - self._said >= PACE or draft.ahead:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 import grpc
 
 from back.drafter import Drafter
+from duo.cost import CostCurve
 from duo.engines import Engine
 from duo.errors import DuoError, ProtocolError, RefusedError
 from duo.protocol import MAX_MESSAGE_BYTES, METHOD, PING_EVERY, BackSide, Identity, Welcomed
@@ -30,7 +31,7 @@ Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 class Link:
     """The back's connection to its lead. Lives in the event loop, but for `_send` and `_failed`."""
 
-    def __init__(self, address: str, name: str, engine: Engine, n_ahead: int) -> None:
+    def __init__(self, address: str, name: str, engine: Engine, cost: CostCurve, n_ahead: int) -> None:
         self._address = address
         self._me = Identity(name, engine.name, engine.vocabulary.fingerprint, engine.vocabulary.size)
         self._loop = asyncio.get_running_loop()
@@ -38,7 +39,7 @@ class Link:
         self._news = asyncio.Event()
         self._error: DuoError | None = None
         self._last_words = ""
-        self._drafter = Drafter(engine, n_ahead, self._send, self._failed)
+        self._drafter = Drafter(engine, cost, n_ahead, self._send, self._failed)
 
     async def run(self) -> None:
         """Connect and draft, for ever; until cancelled."""

@@ -21,6 +21,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     ties.add_argument(
         "--past-end", action="store_true", help="go on after the end of the answers, where the model is at a loss"
     )
+    simulate = commands.add_parser(
+        "simulate", help="the planner and the policy in simulated time", formatter_class=Help
+    )
+    simulate.add_argument("--tokens", type=positive, default=2000, help="tokens per cell")
+    simulate.add_argument("--iid", action="store_true", help="the same confidence at every position")
     args = p.parse_args(argv)
     # Each command imports what it needs: the demonstration runs without llama.cpp.
     if args.command == "demo":
@@ -31,6 +36,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from bench import step as decode_step
 
         return decode_step.main(args.tokens, args.rounds)
+    if args.command == "simulate":
+        from bench import simulate as simulator
+
+        return simulator.main(args.tokens, args.iid)
     from bench import ties as near_ties
 
     return near_ties.main(args.tokens, args.past_end)

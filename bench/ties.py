@@ -107,7 +107,9 @@ def verify_with_guesses(
             rng.shuffle(guesses)
             session.tree.merge(Expansion(len(at), at.hash, guesses, [0.8] * len(guesses)), "bench")
             at.extend([true])
-        nodes = planner.choose(session.tree, 8, chain=exact)
+        nodes = [node for node, _ in session.tree.best(8)]
+        if exact:
+            nodes = planner.chain(session.tree, nodes)
         step = session.verify(nodes, engine.forward(session.rows(nodes, at_least=2 if exact else 1)))
         agreed = common_length([c.token for c in step.committed], tokens[done:])
         different += agreed < len(step.committed) and done + agreed < len(tokens)

@@ -74,6 +74,24 @@ def positive(text: str) -> int:
     return value
 
 
+def count(text: str) -> int:
+    """For argparse: a whole number of at least 0."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
+
+
+def probability(text: str) -> float:
+    """For argparse: from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0.0 <= value <= 1.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a probability (0 to 1)")
+    return value
+
+
 def port(text: str) -> int:
     """For argparse: a port; 0 lets the system choose one."""
     if not text.isdecimal() or int(text) > 65535:
@@ -108,6 +126,11 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     gc.collect()
     gc.freeze()
     return engine
+
+
+def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
+    """All that the flags say which changes how fast the engine is."""
+    return [args.model, engine.name, engine.runtime, args.threads, args.gpu_layers, args.device, args.dtype]
 
 
 def _shipped(which: Literal["target", "draft"], runtime: str) -> str:

@@ -12,7 +12,8 @@ tokens, the rows that agree become committed and the subtree below them stays; o
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from duo.engines.base import ROOT, Logits, Row
@@ -21,14 +22,13 @@ from duo.prefix import Prefix, extend_hash
 from duo.sampling import Sampler, SamplingParams
 from duo.tree import Expansion
 
+Cost = Callable[[int], float]
+
 CHILDREN = 4
 """Guesses per expansion. The fourth is right about once in thirty times."""
 
-BATCH = 4
-"""Most nodes expanded in one forward pass."""
-
-BATCH_SHARE = 0.2
-"""A node joins the batch only if it is at least this likely beside the batch's best."""
+BATCH = 8
+"""Most nodes expanded in one forward pass. How many are is decided by what they cost (`Draft.next_batch`)."""
 
 FLOOR = 0.02
 """Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
@@ -36,6 +36,47 @@ in a message."""
 
 MAX_ROWS = 96
 """Most expanded nodes held at once. llama.cpp's time per forward pass grows with the room it keeps for them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How to grow: `children` per expansion, at most `batch` expansions at once, none less probable than `floor`."""
+
+    children: int = CHILDREN
+    batch: int = BATCH
+    floor: float = FLOOR
+
+
+TREE = Policy()
+CHAIN = Policy(children=1, batch=1, floor=0.0)
+"""One line, the likeliest token at each place: the plain asynchronous chain, as llama_duo drafts it."""
+
+
+class Scale:
+    """How much a back's draft model is to be believed: the s in softmax(perturbed score / s), learned online.
+
+    One step of gradient descent on the log-likelihood of what the target picked, for each token that becomes final
+    where this model had guessed. One scale for all sessions of a back; 1 believes the model as it is.
+    """
+
+    RATES = (0.1, 0.01)
+    """Step sizes, the first and the last; in between they fall as 1 / outcomes."""
+    BOUNDS = (0.25, 4.0)
+
+    def __init__(self) -> None:
+        self.value = 1.0
+        self._outcomes = 0
+
+    def outcome(self, chances: Sequence[float], picked: int | None) -> None:
+        """The guesses of an expansion had these chances, and the one at `picked` was right; None: none of them."""
+        rest = max(1e-6, 1.0 - sum(chances))
+        truth = rest if picked is None else max(1e-6, chances[picked])
+        expected = sum(p * math.log(max(p, 1e-6)) for p in (*chances, rest))
+        self._outcomes += 1
+        rate = max(self.RATES[1], self.RATES[0] / (1 + self._outcomes / 20))
+        # Less likely than expected: the model is too sure of itself.
+        self.value *= math.exp(rate * (expected - math.log(truth)))
+        self.value = min(self.BOUNDS[1], max(self.BOUNDS[0], self.value))
 
 
 class _Node:
@@ -78,13 +119,17 @@ class Draft:
     """A back's side of one session.
 
     `n_ahead`: most unverified tokens in one line. `cached`: how many tokens of the session are in the engine's slot
-    (of another session with the same beginning, perhaps). Row ids count up from `next_row`.
+    (of another session with the same beginning, perhaps). Row ids count up from `next_row`. `cost`: seconds for a
+    forward pass of the draft model, by rows. `scale`: shared by all sessions.
     """
 
     session: int
     params: SamplingParams
     prompt_length: int
     n_ahead: int
+    cost: Cost = lambda rows: 1.0 + 0.1 * rows
+    scale: Scale = field(default_factory=Scale)
+    policy: Policy = TREE
     next_row: int = 0
     complete: bool = False
     """Whether all that the lead has said so far is here; drafting from a part of it would be for nothing."""
@@ -123,6 +168,8 @@ class Draft:
         if root is not None and root.row is not None:
             self._path.append(root.row)
             child = root.children.get(token)
+            guesses = list(root.children.values())
+            self.scale.outcome([g.chance for g in guesses], guesses.index(child) if child is not None else None)
             self.answered += 1
             self.guessed += child is not None
         self._root = child or _Node(token, None, len(self.prefix), self.prefix.hash, 1.0)
@@ -143,7 +190,7 @@ class Draft:
 
     def _push(self, node: _Node) -> None:
         assert self._root is not None
-        if node.path >= FLOOR and node.length - self._root.length < self.n_ahead:
+        if node.path >= self.policy.floor and node.length - self._root.length < self.n_ahead:
             heapq.heappush(self._frontier, (-node.path, node.hash, node))
 
     def cached(self, tokens: int) -> None:
@@ -177,15 +224,22 @@ class Draft:
         return not self.complete or not self._frontier or self._rows >= MAX_ROWS
 
     def next_batch(self, slot: int) -> list[Row]:
-        """Rows that expand the likeliest nodes, after `settle`. Empty if `ahead`."""
+        """Rows that expand the likeliest nodes, after `settle`. Empty if `ahead`.
+
+        A sure draft goes deep, one row at a time; an unsure one goes wide.
+        """
         rows: list[Row] = []
         self._batch.clear()
         if self.ahead:
             return rows
-        best = -self._frontier[0][0]
-        while self._frontier and len(rows) < BATCH and self._rows < MAX_ROWS:
-            if -self._frontier[0][0] < BATCH_SHARE * best:
+        worth = 0.0
+        while self._frontier and len(rows) < self.policy.batch and self._rows < MAX_ROWS:
+            # One more as long as it brings more for its cost than the batch does on average.
+            next_path = -self._frontier[0][0]
+            more = self.cost(len(rows) + 1) - self.cost(len(rows)) if rows else 0.0
+            if rows and next_path * self.cost(len(rows)) < worth * more:
                 break
+            worth += next_path
             node = heapq.heappop(self._frontier)[-1]
             node.row = self.next_row
             self.next_row += 1
@@ -201,10 +255,10 @@ class Draft:
             self._sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length])
         found: list[Expansion] = []
         for node, row in zip(self._batch, logits, strict=True):
-            ranked = self._sampler.rank(row, self._completion(node), CHILDREN)
+            ranked = self._sampler.rank(row, self._completion(node), self.policy.children, self.scale.value)
             # Judged by its chance at this place and not by its path's, which grows with every token that agrees. One
             # guess at least, or nothing would be left to draft when the answer comes here.
-            ranked = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= FLOOR]
+            ranked = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= self.policy.floor]
             for token, chance in ranked:
                 child = _Node(token, node, node.length + 1, extend_hash(node.hash, token), chance)
                 node.children[token] = child

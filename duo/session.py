@@ -15,6 +15,7 @@ the next forward pass.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -23,6 +24,7 @@ from duo.engines.base import ROOT, Logits, Row
 from duo.prefix import Prefix
 from duo.sampling import Sampler, SamplingParams
 from duo.tree import GuessTree, Node
+from duo.trust import Trust
 
 FinishReason = Literal["stop", "length"]
 
@@ -66,6 +68,7 @@ class Session:
     prefix: Prefix
     eos: Collection[int]
     limit: int
+    trust: defaultdict[str, Trust] = field(default_factory=lambda: defaultdict(Trust))
     slot: int = 0
     finish_reason: FinishReason | None = None
     steps: int = 0
@@ -78,7 +81,7 @@ class Session:
     def __post_init__(self) -> None:
         if not 0 < self.prompt_length == len(self.prefix) < self.limit:
             raise ValueError(f"a session of limit {self.limit} cannot begin with {len(self.prefix)} tokens")
-        self.tree = GuessTree(len(self.prefix), self.prefix.hash)
+        self.tree = GuessTree(len(self.prefix), self.prefix.hash, self.trust)
         self._sampler = Sampler(self.params, self.prefix.tokens)
 
     def rows(self, nodes: Sequence[Node], first_id: int = 0, at_least: int = 1) -> list[Row]:

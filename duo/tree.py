@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from duo.prefix import extend_hash
+from duo.trust import Trust
 
 MAX_NODES = 512
 MAX_DEPTH = 64
@@ -32,7 +34,7 @@ class Expansion(NamedTuple):
 class Node:
     """One guessed token. `length` and `hash` are those of the whole prefix that ends with it."""
 
-    __slots__ = ("chances", "children", "hash", "length", "parent", "token")
+    __slots__ = ("chance", "chances", "children", "hash", "length", "parent", "token")
 
     def __init__(self, token: int, parent: Node | None, length: int, prefix_hash: int) -> None:
         self.token = token
@@ -41,12 +43,9 @@ class Node:
         self.hash = prefix_hash
         self.children: dict[int, Node] = {}
         self.chances: dict[str, float] = {}
-        """Back -> its probability for this token, given the parent."""
-
-    @property
-    def chance(self) -> float:
-        """Probability of this token given its parent: the most confident back's."""
-        return max(self.chances.values(), default=0.0)
+        """Back -> the probability that it claims for this token, given the parent."""
+        self.chance = 0.0
+        """Probability of this token given its parent: the best claim, for what it is worth."""
 
     def subtree(self) -> Iterator[Node]:
         """This node and all below it, parents before children."""
@@ -60,7 +59,16 @@ class Node:
 class GuessTree:
     """Guesses for one session. One thread uses it."""
 
-    def __init__(self, length: int, prefix_hash: int, max_nodes: int = MAX_NODES, max_depth: int = MAX_DEPTH) -> None:
+    def __init__(
+        self,
+        length: int,
+        prefix_hash: int,
+        trust: defaultdict[str, Trust] | None = None,
+        max_nodes: int = MAX_NODES,
+        max_depth: int = MAX_DEPTH,
+    ) -> None:
+        """`trust`: what the claims of each back are worth, shared by all sessions; learned from here as well."""
+        self._trust = defaultdict(Trust) if trust is None else trust
         self.root = Node(-1, None, length, prefix_hash)
         self._by_hash = {prefix_hash: self.root}
         self._max_nodes = max_nodes
@@ -89,6 +97,7 @@ class GuessTree:
                 anchor.children[token] = child
                 self._by_hash[child_hash] = child
             child.chances[back] = chance
+            child.chance = max(self._trust[who].chance(claim) for who, claim in child.chances.items())
             taken += 1
         if len(self) > self._max_nodes:
             self._prune()
@@ -96,6 +105,9 @@ class GuessTree:
 
     def advance(self, token: int, prefix_hash: int) -> None:
         """Commit one token: re-root at its node if it was guessed, else start anew from there."""
+        for child in self.root.children.values():
+            for back, claim in child.chances.items():
+                self._trust[back].outcome(claim, child.token == token)
         root = self.root.children.pop(token, None)
         if root is None:
             root = Node(-1, None, self.root.length + 1, prefix_hash)

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from duo import cli, planner
+from duo import cli
+from duo.cost import CostCurve
+from duo.engines import curve
 from duo.errors import AddressError
+from duo.planner import Limits
 from lead.answers import Answer, BackView, Question
 from lead.console import Console
 from lead.http import create_app
@@ -73,8 +76,16 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--back-port", type=cli.port, default=5556, metavar="N", help="gRPC port for backs")
     group = p.add_argument_group("speculation")
     group.add_argument(
-        "--draft-max", "--draft", type=int, default=planner.DRAFT_MAX, metavar="N",
+        "--draft-max", "--draft", type=cli.count, default=Limits().draft_max, metavar="N",
         help="most guesses verified in one forward pass; 0: none",
+    )  # fmt: skip
+    group.add_argument(
+        "--draft-min", type=cli.count, default=Limits().draft_min, metavar="N",
+        help="fewest guesses worth a forward pass with guesses",
+    )  # fmt: skip
+    group.add_argument(
+        "--draft-p-min", type=cli.probability, default=Limits().p_min, metavar="P",
+        help="least probability of a guess that is verified",
     )  # fmt: skip
     group.add_argument(
         "--exact", action="store_true",
@@ -103,7 +114,10 @@ async def serve(args: argparse.Namespace) -> None:
     service: Service | None = None
     try:
         engine = await asyncio.to_thread(cli.load_engine, args, "target", max(TREE_ROWS, args.draft_max + 2))
-        service = Service(engine, Console(args.print_mode), max(0, args.draft_max), args.exact)
+        limits = Limits(min(args.draft_max, engine.batch - 1), args.draft_min, args.draft_p_min)
+        speed = cli.speed(args, engine)
+        cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, 1 + limits.draft_max, speed))
+        service = Service(engine, Console(args.print_mode), cost, limits, args.exact)
         back_port = await service.backs.serve(args.host, args.back_port)
         lead.service = service
         log.info(

@@ -1,6 +1,6 @@
 """The gRPC side of the lead: a stream per back, around `duo.protocol.LeadSide`.
 
-Guesses go into the decoder's inboxes; what became final goes out as the difference between the ledger and what each
+Guesses go into the decoder's mailbox; what became final goes out as the difference between the ledger and what each
 back has been sent, so a back that reads slowly makes nothing pile up here.
 """
 
@@ -21,6 +21,7 @@ from duo.session import Step
 from duo.v1 import duo_pb2 as pb
 from lead.answers import BackView
 from lead.decoder import Decoder
+from lead.mailbox import Letter
 
 log = logging.getLogger("lead")
 
@@ -140,7 +141,7 @@ class Backs:
         finally:
             if joined and self._backs.get(back.name) is back:
                 del self._backs[back.name]
-                self._decoder.drop_inbox(back.name)
+                self._decoder.mailbox.drop(back.name)
 
     def _tell_refusal(self, who: str, error: Exception) -> None:
         """One line for each back and reason, however often it tries."""
@@ -164,11 +165,11 @@ class Backs:
         self._backs[back.name] = back
 
     async def _read(self, requests: AsyncIterator[bytes], back: _Back) -> None:
-        inbox = self._decoder.inbox(back.name)
         async for data in requests:
             guesses = back.side.receive(data, time.monotonic())
             if guesses is not None:
-                inbox.append(guesses)
+                # By the decoder's clock.
+                self._decoder.mailbox.put(Letter(back.name, time.perf_counter(), guesses))
             else:
                 back.news.set()
 

@@ -1,7 +1,8 @@
 """The decode loop, in a thread of its own: plan, forward, pick, commit, tell.
 
-It takes the newest guesses at the last moment before each forward pass and never waits for the network. What comes in
-(jobs, guesses) is put into queues by the event loop; what goes out is one call into the event loop per step.
+It takes the newest guesses at the last moment before each forward pass, and waits for some only where the planner
+expects to gain by it. What comes in (jobs, guesses) is put into queues by the event loop; what goes out is one call
+into the event loop per step.
 """
 
 from __future__ import annotations
@@ -10,25 +11,24 @@ import logging
 import secrets
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from duo import planner, protocol
+from duo.cost import CostCurve
 from duo.engines import Engine
 from duo.errors import DuoError, StoppedError
+from duo.planner import Limits, Planner
 from duo.prefix import Prefix, common_length
 from duo.protocol import Entry, Ledger
 from duo.sampling import SamplingParams
 from duo.session import Session, Step
-from duo.v1 import duo_pb2 as pb
+from duo.tree import Node
+from duo.trust import Trust
+from lead.mailbox import Mailbox
 
 log = logging.getLogger("lead")
-
-INBOX = 128
-"""Messages of one back that wait for the next step; when there are more, the oldest go. Enough for all that a back says
-while the target reads a prompt (at most one per row that it may hold, `duo.drafting.MAX_ROWS`): later guesses hang from
-earlier ones."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +54,13 @@ class Decoder:
     SLOT = 0
 
     def __init__(
-        self, engine: Engine, ledger: Ledger, changed: Callable[[], None], draft_max: int, exact: bool
+        self,
+        engine: Engine,
+        ledger: Ledger,
+        changed: Callable[[], None],
+        cost: CostCurve,
+        limits: Limits,
+        exact: bool,
     ) -> None:
         """`changed` is called, from the decoder's thread, when the ledger has something new for the backs.
 
@@ -64,13 +70,14 @@ class Decoder:
         self._engine = engine
         self._ledger = ledger
         self._changed = changed
-        self._draft_max = min(draft_max, engine.batch - 1)
         self._exact = exact
         self._cached: list[int] = []
         self._jobs: deque[Job] = deque()
         self._wake = threading.Condition()
         self._stopping = False
-        self._inboxes: dict[str, deque[pb.Guesses]] = {}
+        self._planner = Planner(cost, limits)
+        self._trust: defaultdict[str, Trust] = defaultdict(Trust)
+        self.mailbox = Mailbox()
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
 
     def start(self) -> None:
@@ -93,13 +100,6 @@ class Decoder:
     def waiting(self) -> int:
         """Jobs that have not begun."""
         return len(self._jobs)
-
-    def inbox(self, back: str) -> deque[pb.Guesses]:
-        """Where the messages of a back go. Another thread appends to it."""
-        return self._inboxes.setdefault(back, deque(maxlen=INBOX))
-
-    def drop_inbox(self, back: str) -> None:
-        self._inboxes.pop(back, None)
 
     def _run(self) -> None:
         while True:
@@ -134,6 +134,7 @@ class Decoder:
             prefix=prefix,
             eos=() if job.ignore_eos else self._engine.vocabulary.eos,
             limit=len(prefix) + job.max_tokens,
+            trust=self._trust,
             slot=self.SLOT,
         )
         # The backs hear of the prompt first, so that they read it while the target does.
@@ -144,6 +145,7 @@ class Decoder:
             self._prefill(job, session)
             prefilled = time.perf_counter()
             job.prompt_seconds = prefilled - started
+            self._planner.begun(prefilled)
             while session.finish_reason is None and not job.cancelled.is_set() and not self._stopping:
                 step = self._step(session)
                 job.decode_seconds = time.perf_counter() - prefilled
@@ -168,18 +170,29 @@ class Decoder:
             self._engine.extend(self.SLOT, tokens[start : min(start + self._engine.batch, len(tokens) - 1)])
 
     def _step(self, session: Session) -> Step:
-        self._take_guesses(session)
-        nodes = planner.choose(session.tree, self._draft_max, session.limit, chain=self._exact)
-        logits = self._engine.forward(session.rows(nodes, at_least=2 if self._exact else 1))
+        nodes = self._plan(session)
+        rows = session.rows(nodes, at_least=2 if self._exact else 1)
+        started = time.perf_counter()
+        logits = self._engine.forward(rows)
+        ended = time.perf_counter()
         step = session.verify(nodes, logits)
         self._engine.keep(self.SLOT, step.path)
+        self._planner.finished(time.perf_counter(), len(rows), ended - started, len(step.committed))
         return step
 
+    def _plan(self, session: Session) -> Sequence[Node]:
+        """The guesses to verify now, after such waits as are worth it."""
+        while True:
+            self._take_guesses(session)
+            plan = self._planner.plan(session.tree, time.perf_counter(), session.limit)
+            if not plan.wait or self._stopping:
+                return planner.chain(session.tree, plan.nodes) if self._exact else plan.nodes
+            self.mailbox.wait(plan.wait)
+
     def _take_guesses(self, session: Session) -> None:
-        for back, inbox in list(self._inboxes.items()):
-            # Not `while inbox`: a back that says more than can be heard would hold up the answer.
-            for _ in range(len(inbox)):
-                guesses = inbox.popleft()
-                if guesses.session == session.id:
-                    for expansion in protocol.expansions(guesses):
-                        session.tree.merge(expansion, back)
+        for back, came, guesses in self.mailbox.take():
+            if guesses.session != session.id:
+                continue
+            useful = [e for e in protocol.expansions(guesses) if session.tree.merge(e, back)]
+            if useful:
+                self._planner.heard(came, back, max(useful[0].probabilities))

@@ -165,6 +165,7 @@ class Bench:
             assert self.draft.ahead
             return []
         assert len(rows) <= BATCH
+        scale = self.draft.scale.value
         found = self.draft.absorb(self.engine.forward(rows))
         assert len(self.engine.rows) <= MAX_ROWS
         assert len(found) == len(rows), "every row says something, or the back would be at a loss when it is reached"
@@ -176,7 +177,7 @@ class Bench:
             assert path[: len(self.tokens)] == self.tokens
             assert len(path) - len(self.tokens) < self.n_ahead
             # The right guesses of this model at this place, in the right order, and perhaps not all of them.
-            ranked = sampler.rank(self.engine.model.logits(path), path[self.draft.prompt_length :], CHILDREN)
+            ranked = sampler.rank(self.engine.model.logits(path), path[self.draft.prompt_length :], CHILDREN, scale)
             assert 0 < len(e.tokens) == len(e.probabilities) <= CHILDREN
             assert list(e.tokens) == [token for token, _ in ranked][: len(e.tokens)]
             assert list(e.probabilities) == pytest.approx([chance for _, chance in ranked][: len(e.tokens)])

@@ -52,16 +52,15 @@ class Lead:
     def done(self) -> bool:
         return self.session.finish_reason is not None
 
-    def step(self, draft_max: int = 8, floor: float = planner.FLOOR, first_id: int = 0, exact: bool = False) -> Step:
+    def step(self, draft_max: int = 8, floor: float = 0.08, first_id: int = 0, exact: bool = False) -> Step:
         session, before = self.session, list(self.session.prefix.tokens)
         drafted_before, accepted_before = session.total.drafted, session.total.accepted
-        if floor == planner.FLOOR:
-            nodes = planner.choose(session.tree, draft_max, session.limit, chain=exact)
-        else:
-            nodes = [node for node, _ in session.tree.best(draft_max, floor, session.limit)]
+        nodes = [node for node, _ in session.tree.best(draft_max, floor, session.limit)]
+        if exact:
+            nodes = planner.chain(session.tree, nodes)
         rows = session.rows(nodes, first_id, at_least=2 if exact else 1)
         assert [row.id for row in rows] == list(range(first_id, first_id + max(len(nodes) + 1, 2 if exact else 1)))
-        if exact and floor == planner.FLOOR:
+        if exact:
             assert [row.parent for row in rows] == [ROOT, *(row.id for row in rows[:-1])], "one line"
         step = session.verify(nodes, self.engine.forward(rows), first_id)
         self.engine.keep(0, step.path)
@@ -136,7 +135,7 @@ def test_no_message_changes_the_text(data: st.DataObject) -> None:
             lead.session.tree.merge(expansion, back)
         lead.step(
             draft_max=data.draw(st.sampled_from([0, 1, 3, 8, 50]), "draft_max"),
-            floor=data.draw(st.sampled_from([0.0, planner.FLOOR]), "floor"),
+            floor=data.draw(st.sampled_from([0.0, 0.08]), "floor"),
             first_id=data.draw(st.sampled_from([0, 7])),
             exact=data.draw(st.booleans(), "exact"),
         )

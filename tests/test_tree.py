@@ -132,7 +132,7 @@ def test_any_interleaving_leaves_exactly_what_agrees(ops: list[Message | int]) -
 @settings(max_examples=150, deadline=None)
 @given(operations, st.integers(1, 12), st.integers(1, 4))
 def test_any_interleaving_stays_within_its_bounds(ops: list[Message | int], max_nodes: int, max_depth: int) -> None:
-    tree, prefix = GuessTree(len(PROMPT), Prefix(PROMPT).hash, max_nodes, max_depth), Prefix(PROMPT)
+    tree, prefix = GuessTree(len(PROMPT), Prefix(PROMPT).hash, max_nodes=max_nodes, max_depth=max_depth), Prefix(PROMPT)
     for op in ops:
         if isinstance(op, int):
             prefix.extend([op])

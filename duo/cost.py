@@ -1,0 +1,53 @@
+"""How long a forward pass over k rows takes on this machine, as far as is known.
+
+The curve is a table and nothing smooth: on a CPU two rows may cost nearly three times one (llama.cpp's Q8_0: 37, 102,
+130 ms for 1, 2, 4 rows), and the next step may be cheap again. Between measured widths it is linear until the width
+itself has been seen. Real steps correct it as they come: a common factor follows what changes for all widths alike (a
+longer context, a busy machine), and the entry of the width seen follows the rest.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Mapping
+
+COMMON, OWN = 0.1, 0.1
+"""How far one observation moves the common factor and the entry of its width, on a logarithmic scale."""
+OUTLIER = 2.0
+"""An observation further off than this factor counts as if it were so far off: something else took the time."""
+
+
+class CostCurve:
+    """Seconds for a forward pass by number of rows. `measured`: a few widths, 1 among them, all above 0."""
+
+    def __init__(self, measured: Mapping[int, float]) -> None:
+        if 1 not in measured or min(measured) < 1 or min(measured.values()) <= 0.0:
+            raise ValueError(f"a cost curve needs widths from 1 and times above 0, not {dict(measured)}")
+        self._widths = sorted(measured)
+        self._seconds = dict(measured)
+        self._factor = 1.0
+
+    def __call__(self, rows: int) -> float:
+        """Seconds for a forward pass over `rows` rows, at least 1."""
+        return self._factor * self._base(rows)
+
+    def _base(self, rows: int) -> float:
+        known = self._seconds.get(rows)
+        if known is not None:
+            return known
+        at = bisect_left(self._widths, rows)
+        if len(self._widths) == 1:
+            return self._seconds[1]
+        # Past the last width as between the last two.
+        low, high = self._widths[at - 1 : at + 1] if at < len(self._widths) else self._widths[-2:]
+        slope = (self._seconds[high] - self._seconds[low]) / (high - low)
+        return max(self._seconds[low], self._seconds[low] + slope * (rows - low))
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """A forward pass over `rows` rows took so long."""
+        ratio = min(OUTLIER, max(1 / OUTLIER, seconds / self(rows)))
+        self._factor *= ratio**COMMON
+        if rows not in self._seconds:
+            self._seconds[rows] = self._base(rows)
+            self._widths.insert(bisect_left(self._widths, rows), rows)
+        self._seconds[rows] *= ratio**OWN

@@ -1,0 +1,244 @@
+"""The planner, the cost curve and the trust in backs: pure functions of what they have been told."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duo import planner
+from duo.cost import CostCurve
+from duo.drafting import Scale
+from duo.planner import Limits, Planner
+from duo.prefix import EMPTY, extend_hash
+from duo.tree import Expansion, GuessTree
+from duo.trust import Trust
+
+FLAT = {1: 0.1, 16: 0.1}
+STEEP = {1: 0.0368, 2: 0.102, 4: 0.130, 8: 0.179, 16: 0.291}
+"""llama.cpp's Q8_0 on a CPU: two rows cost nearly three times one."""
+
+
+def line(*chances: float) -> GuessTree:
+    """A tree with one line of guesses."""
+    tree, prefix_hash = GuessTree(0, EMPTY), EMPTY
+    for length, chance in enumerate(chances):
+        assert tree.merge(Expansion(length, prefix_hash, [7], [chance]), "one") == 1
+        prefix_hash = extend_hash(prefix_hash, 7)
+    return tree
+
+
+def settled(curve: dict[int, float], rate: float, limits: Limits | None = None) -> Planner:
+    """A planner that has seen `rate` tokens per second for a while, one row a step."""
+    it = Planner(CostCurve(curve), limits or Limits())
+    it.begun(0.0)
+    for step in range(1, 100):
+        it.finished(step * 1.0, 1, curve[1], 0)
+        it._tokens, it._seconds = rate * it._seconds, it._seconds
+    return it
+
+
+class TestCostCurve:
+    def test_measured_widths_are_as_measured_and_others_between(self) -> None:
+        cost = CostCurve(STEEP)
+        for width, seconds in STEEP.items():
+            assert cost(width) == pytest.approx(seconds)
+        assert cost(3) == pytest.approx((0.102 + 0.130) / 2)
+        assert cost(12) == pytest.approx((0.179 + 0.291) / 2)
+        assert cost(32) == pytest.approx(0.291 + 16 * (0.291 - 0.179) / 8)
+
+    def test_one_width_is_enough(self) -> None:
+        assert CostCurve({1: 0.5})(9) == 0.5
+
+    @pytest.mark.parametrize("bad", [{}, {2: 1.0}, {1: 0.0}, {0: 1.0, 1: 1.0}])
+    def test_bad_input(self, bad: dict[int, float]) -> None:
+        with pytest.raises(ValueError, match="cost curve"):
+            CostCurve(bad)
+
+    def test_it_follows_a_machine_that_gets_busy(self) -> None:
+        """All widths become twice as slow; the ones not seen again follow."""
+        cost = CostCurve(STEEP)
+        for _ in range(200):
+            cost.observe(1, 2 * STEEP[1])
+            cost.observe(2, 2 * STEEP[2])
+        assert cost(1) == pytest.approx(2 * STEEP[1], rel=0.05)
+        assert cost(2) == pytest.approx(2 * STEEP[2], rel=0.05)
+        assert cost(8) > 1.3 * STEEP[8]
+
+    def test_one_width_may_differ_from_what_was_measured(self) -> None:
+        cost = CostCurve(FLAT)
+        for _ in range(300):
+            cost.observe(1, 0.1)
+            cost.observe(5, 0.3)
+        assert cost(1) == pytest.approx(0.1, rel=0.1)
+        assert cost(5) == pytest.approx(0.3, rel=0.1)
+
+    @given(st.lists(st.tuples(st.integers(1, 64), st.floats(1e-9, 1e9)), max_size=50))
+    def test_always_a_time(self, seen: list[tuple[int, float]]) -> None:
+        cost = CostCurve(STEEP)
+        for width, seconds in seen:
+            cost.observe(width, seconds)
+        assert all(0 < cost(width) < float("inf") for width in range(1, 65))
+
+
+class TestPlan:
+    def test_nothing_to_verify(self) -> None:
+        assert list(settled(FLAT, 10).plan(GuessTree(0, EMPTY), 100.0).nodes) == []
+
+    def test_what_costs_nothing_is_verified(self) -> None:
+        assert len(settled(FLAT, 10).plan(line(0.9, 0.5, 0.1, 0.1), 100.0).nodes) == 4
+
+    def test_where_two_rows_cost_three_one_is_verified(self) -> None:
+        """A sure guess does not pay for the step; six sure ones do."""
+        it = settled(STEEP, 27)
+        assert len(it.plan(line(0.95), 100.0).nodes) == 0
+        assert len(it.plan(line(*[0.99] * 6), 100.0).nodes) == 6
+
+    def test_the_best_count_may_lie_beyond_a_bad_one(self) -> None:
+        """The curve is not smooth: one guess is a loss, three are a gain."""
+        it = settled({1: 0.1, 2: 0.25, 3: 0.25, 4: 0.25}, 10)
+        assert len(it.plan(line(0.9), 100.0).nodes) == 0
+        assert len(it.plan(line(0.9, 0.9, 0.9), 100.0).nodes) == 3
+
+    def test_time_costs_more_at_a_higher_rate(self) -> None:
+        curve = {1: 0.1, 2: 0.11, 4: 0.13}
+        tree = line(0.4)
+        assert len(settled(curve, 10).plan(tree, 100.0).nodes) == 1
+        assert len(settled(curve, 60).plan(tree, 100.0).nodes) == 0
+
+    def test_limits(self) -> None:
+        tree = line(0.9, 0.9, 0.9, 0.9)
+        assert len(settled(FLAT, 10, Limits(draft_max=2)).plan(tree, 100.0).nodes) == 2
+        assert len(settled(FLAT, 10, Limits(p_min=0.75)).plan(tree, 100.0).nodes) == 2
+        assert len(settled(FLAT, 10, Limits(draft_min=5)).plan(tree, 100.0).nodes) == 0
+        assert len(settled(FLAT, 10).plan(tree, 100.0, length_below=3).nodes) == 2
+
+    def test_chain(self) -> None:
+        tree = line(0.5, 0.5)
+        assert tree.merge(Expansion(0, EMPTY, [8], [0.3]), "one") == 1
+        nodes = [node for node, _ in tree.best(9)]
+        assert [node.token for node in nodes] == [7, 8, 7]
+        assert [node.token for node in planner.chain(tree, nodes)] == [7, 7]
+
+    @given(st.data())
+    def test_closed_under_parents(self, data: st.DataObject) -> None:
+        rng = random.Random(data.draw(st.integers(0, 2**32)))
+        tree, places = GuessTree(0, EMPTY), [(0, EMPTY)]
+        for _ in range(40):
+            length, prefix_hash = rng.choice(places)
+            tokens = rng.sample(range(9), 3)
+            if tree.merge(Expansion(length, prefix_hash, tokens, [rng.random() for _ in tokens]), "one"):
+                places += [(length + 1, extend_hash(prefix_hash, token)) for token in tokens]
+        seen = {id(tree.root)}
+        for node in settled(FLAT, 10).plan(tree, 100.0).nodes:
+            assert id(node.parent) in seen
+            seen.add(id(node))
+
+
+class TestWaiting:
+    def regular(self, gap: float, curve: dict[int, float] | None = None) -> Planner:
+        """A target alone, and a back whose first guess comes `gap` seconds after each commit, and the next as often.
+
+        The last commit is at 140 times the target's step.
+        """
+        step = (curve or FLAT)[1]
+        it = settled(curve or FLAT, 1 / step)
+        for number in range(100, 140):
+            it.finished(number * step, 1, step, 1)
+            for message in (1, 2, 3):
+                it.heard(number * step + message * gap, "one", 0.8)
+        it.finished(140 * step, 1, step, 1)
+        return it
+
+    def test_a_guess_that_is_about_to_come_is_waited_for(self) -> None:
+        plan = self.regular(0.005).plan(GuessTree(0, EMPTY), 14.001)
+        assert 0.003 < plan.wait < 0.02
+
+    def test_one_that_takes_too_long_is_not(self) -> None:
+        assert self.regular(0.09).plan(GuessTree(0, EMPTY), 14.001).wait == 0.0
+
+    def test_nobody_is_waited_for_who_was_never_heard(self) -> None:
+        assert settled(FLAT, 10).plan(GuessTree(0, EMPTY), 100.0).wait == 0.0
+
+    def test_an_overdue_one_is_not_waited_for(self) -> None:
+        assert self.regular(0.005).plan(GuessTree(0, EMPTY), 14.5).wait == 0.0
+
+    def test_where_guesses_cannot_pay_nobody_waits(self) -> None:
+        assert self.regular(0.005, STEEP).plan(GuessTree(0, EMPTY), 140 * STEEP[1] + 0.001).wait == 0.0
+
+    def test_a_back_that_always_says_a_little_more_cannot_hold_up_an_answer(self) -> None:
+        it, now = self.regular(0.005), 14.0
+        while (plan := it.plan(GuessTree(0, EMPTY), now)).wait:
+            now += plan.wait
+            it.heard(now, "one", 0.9)
+        assert now <= 14.0 + FLAT[1]
+
+    def test_forecasts_that_fail_are_no_longer_trusted(self) -> None:
+        """A back that has fallen silent costs a few short waits and no more."""
+        it, now, waited = self.regular(0.005), 14.0, 0.0
+        for _ in range(200):
+            now += 0.1
+            it.finished(now, 1, 0.1, 1)
+            while (plan := it.plan(GuessTree(0, EMPTY), now)).wait:
+                now += plan.wait
+                waited += plan.wait
+        assert waited < 0.3
+        assert it.plan(GuessTree(0, EMPTY), now).wait == 0.0
+
+
+class TestTrust:
+    def test_a_new_back_is_believed(self) -> None:
+        assert Trust().chance(0.7) == 0.7
+
+    @pytest.mark.parametrize(("claim", "real"), [(0.9, 0.3), (0.3, 0.6), (1.0, 0.0)])
+    def test_outcomes_count_more_than_claims(self, claim: float, real: float) -> None:
+        trust, rng = Trust(), random.Random(0)
+        for _ in range(400):
+            trust.outcome(claim, rng.random() < real)
+        assert trust.chance(claim) == pytest.approx(real, abs=0.1)
+
+    def test_bands_are_separate(self) -> None:
+        trust = Trust()
+        for _ in range(100):
+            trust.outcome(0.99, False)
+        assert trust.chance(0.99) < 0.2
+        assert trust.chance(0.4) == 0.4
+
+    def test_who_lies_is_soon_left_out(self) -> None:
+        """In a tree: a liar claims all and is never right, an honest back is right as often as it says."""
+        rng = random.Random(1)
+        tree, prefix_hash = GuessTree(0, EMPTY), EMPTY
+        for length in range(300):
+            tree.merge(Expansion(length, prefix_hash, [1], [0.6]), "honest")
+            tree.merge(Expansion(length, prefix_hash, [2], [1.0]), "liar")
+            if length == 299:
+                assert [node.token for node, _ in tree.best(1)] == [1]
+            token = 1 if rng.random() < 0.6 else 3
+            prefix_hash = extend_hash(prefix_hash, token)
+            tree.advance(token, prefix_hash)
+
+
+class TestScale:
+    @pytest.mark.parametrize(("said", "real", "higher"), [(0.9, 0.6, True), (0.5, 0.8, False)])
+    def test_it_learns_whether_the_model_is_too_sure(self, said: float, real: float, higher: bool) -> None:
+        scale, rng = Scale(), random.Random(0)
+        for _ in range(60):
+            scale.outcome([said, (1 - said) / 2], 0 if rng.random() < real else None)
+        assert (scale.value > 1.05) is higher
+        assert (scale.value < 0.95) is not higher
+
+    def test_a_calibrated_model_is_believed(self) -> None:
+        scale, rng = Scale(), random.Random(0)
+        for _ in range(2000):
+            chance = rng.uniform(0.2, 0.95)
+            scale.outcome([chance], 0 if rng.random() < chance else None)
+        assert scale.value == pytest.approx(1.0, abs=0.15)
+
+    @given(st.lists(st.tuples(st.floats(0, 1), st.booleans()), max_size=300))
+    def test_bounded(self, outcomes: list[tuple[float, bool]]) -> None:
+        scale = Scale()
+        for chance, hit in outcomes:
+            scale.outcome([chance], 0 if hit else None)
+        assert Scale.BOUNDS[0] <= scale.value <= Scale.BOUNDS[1]
