@@ -23,6 +23,10 @@ from duo.engines import Engine, EngineOptions
 from duo.errors import DuoError, ModelError
 
 
+LEAST_BATCH = 32
+"""A tree of guesses must fit into one forward pass, whatever -b says of prompts."""
+
+
 class Help(argparse.ArgumentDefaultsHelpFormatter):
     """Shows a default only where there is one to show."""
 
@@ -52,7 +56,7 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     )  # fmt: skip
     group.add_argument(
         "-b", "--batch-size", "--batch_size", dest="batch", type=positive, metavar="N", default=512,
-        help="most tokens in one forward pass",
+        help="most tokens of a prompt in one forward pass",
     )  # fmt: skip
     group.add_argument("--device", default="auto", metavar="D", help="torch device (transformers)")
     group.add_argument("--dtype", default="auto", metavar="T", help="torch dtype (transformers)")
@@ -107,7 +111,7 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     options = EngineOptions(
         threads=args.threads,
         context=args.context,
-        batch=args.batch,
+        batch=max(args.batch, LEAST_BATCH),
         tree_rows=tree_rows,
         gpu_layers=args.gpu_layers,
         device=args.device,
