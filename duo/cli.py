@@ -22,7 +22,6 @@ from duo import engines as runtimes
 from duo.engines import Engine, EngineOptions
 from duo.errors import DuoError, ModelError
 
-
 LEAST_BATCH = 32
 """A tree of guesses must fit into one forward pass, whatever -b says of prompts."""
 
