@@ -33,24 +33,6 @@ CHAT = Path(chat.__file__)
 SUMMARY_LINE = "6 tokens · 3.0 tokens/s · 3 of 5 guesses accepted (60%)"
 
 
-@pytest.fixture(scope="module")
-def served() -> Iterator[tuple[str, ScriptedAnswerer]]:
-    answerer = ScriptedAnswerer()
-    with serving(answerer) as url:
-        yield url, answerer
-
-
-@pytest.fixture
-def url(served: tuple[str, ScriptedAnswerer]) -> str:
-    return served[0]
-
-
-@pytest.fixture
-def answerer(served: tuple[str, ScriptedAnswerer]) -> ScriptedAnswerer:
-    vars(served[1]).update(vars(ScriptedAnswerer()))
-    return served[1]
-
-
 def test_it_can_be_copied_elsewhere() -> None:
     """Only the standard library, requests and rich."""
     imported = set()

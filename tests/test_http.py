@@ -25,7 +25,7 @@ from duo.errors import BusyError, ContextError, DuoError, RequestError
 from duo.sampling import SamplingParams
 from lead.answers import BackView, Question
 from lead.http import BODY_LIMIT, ChatRequest
-from tests.http_server import PATIENCE, SUMMARY, Gate, ScriptedAnswerer, serving
+from tests.http_server import PATIENCE, SUMMARY, Gate, ScriptedAnswerer
 
 CHAT = "/v1/chat/completions"
 HI: list[Any] = [{"role": "user", "content": "Hi"}]
@@ -47,25 +47,6 @@ USAGE = {
     "prompt_tokens_details": {"cached_tokens": 4},
     "completion_tokens_details": {"accepted_prediction_tokens": 3, "rejected_prediction_tokens": 2},
 }
-
-
-@pytest.fixture(scope="module")
-def served() -> Iterator[tuple[str, ScriptedAnswerer]]:
-    answerer = ScriptedAnswerer()
-    with serving(answerer) as url:
-        yield url, answerer
-
-
-@pytest.fixture
-def url(served: tuple[str, ScriptedAnswerer]) -> str:
-    return served[0]
-
-
-@pytest.fixture
-def answerer(served: tuple[str, ScriptedAnswerer]) -> ScriptedAnswerer:
-    """As new for each test; the server is the same for all of them."""
-    vars(served[1]).update(vars(ScriptedAnswerer()))
-    return served[1]
 
 
 @pytest.fixture
