@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 
 from back.link import Link
-from duo import cli
+from duo import cli, trace
 from duo.cost import CostCurve
-from duo.drafting import BATCH, MAX_ROWS
+from duo.drafting import BATCH, CHAIN, MAX_ROWS, TREE
 from duo.engines import curve
+from duo.trace import Trace
 
 log = logging.getLogger("back")
 
@@ -28,6 +29,10 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "-na", "--n-ahead", "--n_ahead", dest="n_ahead", type=cli.positive, default=16, metavar="N",
         help="most unverified tokens in one line",
+    )  # fmt: skip
+    group.add_argument(
+        "--policy", choices=("tree", "chain"), default="tree",
+        help="grow a tree, likeliest first; or, for comparison, one line of the likeliest tokens",
     )  # fmt: skip
     cli.add_common_flags(p)
     return p
@@ -46,10 +51,16 @@ def address(text: str) -> str:
 
 async def draft(args: argparse.Namespace) -> None:
     """Load, then draft until cancelled."""
+    with trace.of_back(args.trace, args.name) as timeline:
+        await _draft(args, timeline)
+
+
+async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     engine = await asyncio.to_thread(cli.load_engine, args, "draft", MAX_ROWS)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
     cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, BATCH, cli.speed(args, engine)))
-    await Link(args.lead, args.name, engine, cost, args.n_ahead).run()
+    policy = TREE if args.policy == "tree" else CHAIN
+    await Link(args.lead, args.name, engine, cost, args.n_ahead, policy, timeline).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

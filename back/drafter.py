@@ -14,11 +14,12 @@ from collections import deque
 from collections.abc import Callable
 
 from duo.cost import CostCurve
-from duo.drafting import Draft, Scale
+from duo.drafting import Draft, Policy, Scale
 from duo.engines import Engine
 from duo.errors import ContextError, DuoError, ProtocolError
 from duo.prefix import Prefix, common_length
 from duo.protocol import BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
+from duo.trace import Trace
 from duo.tree import Expansion
 
 log = logging.getLogger("back")
@@ -51,15 +52,19 @@ class Drafter:
         engine: Engine,
         cost: CostCurve,
         n_ahead: int,
+        policy: Policy,
         send: Callable[[bytes], None],
         failed: Callable[[DuoError], None],
+        trace: Trace,
     ) -> None:
         self._engine = engine
         self._cost = cost
         self._scale = Scale()
         self._n_ahead = n_ahead
+        self._policy = policy
         self._send = send
         self._failed = failed
+        self._trace = trace
         self._drafts: dict[int, Draft] = {}
         self._watches: dict[int, _Stopwatch] = {}
         self._cached: list[int] = []
@@ -124,13 +129,22 @@ class Drafter:
         if isinstance(event, Begun):
             if event.session not in self._drafts:
                 self._drafts[event.session] = Draft(
-                    event.session, event.sampling, event.prompt_length, self._n_ahead, self._cost, self._scale
-                )
+                    event.session, event.sampling, event.prompt_length, self._n_ahead, self._cost, self._scale,
+                    self._policy,
+                )  # fmt: skip
                 self._watches[event.session] = _Stopwatch()
         elif isinstance(event, CommittedTokens):
             if (draft := self._drafts.get(event.session)) is not None:
+                known, expanded, guessed = len(draft.prefix), draft.answered, draft.guessed
                 draft.commit(event.start, event.tokens, event.more)
                 self._urgent = True
+                tokens, agreed = len(draft.prefix) - known, draft.guessed - guessed
+                # Of the rows drafted those that the answer passed through, `expanded`, were of use. Where a token was
+                # not among the guesses the tree is lost.
+                self._trace.instant(
+                    "drafter", "commit", time.perf_counter(), tokens=tokens, length=len(draft.prefix),
+                    expanded=draft.answered - expanded, agreed=agreed, tree_lost=agreed < tokens,
+                )  # fmt: skip
         elif isinstance(event, Ended):
             self._end(event.session)
         elif isinstance(event, Welcomed):
@@ -172,7 +186,9 @@ class Drafter:
                 self._engine.extend(SLOT, kept.missing)
                 self._cached = draft.prefix.tokens[: kept.committed + len(kept.missing)]
                 watch.read += len(kept.missing)
-                watch.reading += time.perf_counter() - started
+                done = time.perf_counter()
+                watch.reading += done - started
+                self._trace.span("drafter", "read", started, done, tokens=len(kept.missing), behind=draft.behind)
             if draft.behind:
                 return
             if watch.read > self._n_ahead:
@@ -181,16 +197,24 @@ class Drafter:
             rows = draft.next_batch(SLOT)
             if rows:
                 self._tell("drafting")
-                expansions = draft.absorb(self._engine.forward(rows))
-                seconds = time.perf_counter() - started
+                logits = self._engine.forward(rows)
+                forwarded = time.perf_counter()
+                expansions = draft.absorb(logits)
+                done = time.perf_counter()
+                seconds = done - started
                 self._cost.observe(len(rows), seconds)
                 watch.drafted += len(rows)
                 watch.drafting += seconds
                 self._found += expansions
-                now = time.perf_counter()
-                if self._urgent or now - self._said >= PACE or draft.ahead:
-                    self._send(BackSide.guesses(draft.session, self._found))
-                    self._found, self._said, self._urgent = [], now, False
+                if self._trace.on:
+                    depth = max(e.length for e in expansions) - len(draft.prefix)
+                    self._trace.span("drafter", "draft", started, forwarded, rows=len(rows), depth=depth)
+                    self._trace.span("drafter", "rank", forwarded, done)
+                if self._urgent or done - self._said >= PACE or draft.ahead:
+                    message = BackSide.guesses(draft.session, self._found)
+                    self._send(message)
+                    self._trace.instant("drafter", "send", done, expansions=len(self._found), bytes=len(message))
+                    self._found, self._said, self._urgent = [], done, False
         except ContextError as error:
             log.warning("not drafting for this answer any more: %s", error)
             self._engine.truncate(SLOT, 0)

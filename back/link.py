@@ -13,9 +13,22 @@ import grpc
 
 from back.drafter import Drafter
 from duo.cost import CostCurve
+from duo.drafting import Policy
 from duo.engines import Engine
 from duo.errors import DuoError, ProtocolError, RefusedError
-from duo.protocol import MAX_MESSAGE_BYTES, METHOD, PING_EVERY, BackSide, Identity, Welcomed
+from duo.protocol import (
+    MAX_MESSAGE_BYTES,
+    METHOD,
+    PING_EVERY,
+    BackSide,
+    Begun,
+    CommittedTokens,
+    Ended,
+    Event,
+    Identity,
+    Welcomed,
+)
+from duo.trace import Trace
 
 log = logging.getLogger("back")
 
@@ -25,21 +38,31 @@ FIRST_WAIT, LONGEST_WAIT, REFUSED_WAIT = 0.2, 5.0, 15.0
 OUTBOX = 256
 """Messages that wait for a lead that reads slowly; when there are more, the oldest go. Guesses may be lost."""
 
+PROBES = 8
+"""Pings in quick succession when a stream begins, if there is a trace: the clocks are compared by the quickest."""
+
+HEARD: dict[type[Event], str] = {Welcomed: "welcome", Begun: "begin", CommittedTokens: "commit", Ended: "end"}
+"""What the lead's messages are called in a trace: as there."""
+
 Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
 class Link:
     """The back's connection to its lead. Lives in the event loop, but for `_send` and `_failed`."""
 
-    def __init__(self, address: str, name: str, engine: Engine, cost: CostCurve, n_ahead: int) -> None:
+    def __init__(
+        self, address: str, name: str, engine: Engine, cost: CostCurve, n_ahead: int, policy: Policy, trace: Trace
+    ) -> None:
         self._address = address
+        self._trace = trace
+        self._ahead: float | None = None
         self._me = Identity(name, engine.name, engine.vocabulary.fingerprint, engine.vocabulary.size)
         self._loop = asyncio.get_running_loop()
         self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
         self._news = asyncio.Event()
         self._error: DuoError | None = None
         self._last_words = ""
-        self._drafter = Drafter(engine, cost, n_ahead, self._send, self._failed)
+        self._drafter = Drafter(engine, cost, n_ahead, policy, self._send, self._failed, trace)
 
     async def run(self) -> None:
         """Connect and draft, for ever; until cancelled."""
@@ -47,7 +70,7 @@ class Link:
         wait = FIRST_WAIT
         try:
             while True:
-                side = BackSide(self._me, time.monotonic())
+                side = BackSide(self._me, time.perf_counter(), PROBES if self._trace.on else 0)
                 try:
                     await self._stream(side)
                     self._say(f"lost the lead at {self._address}: it closed the stream")
@@ -103,7 +126,10 @@ class Link:
 
     async def _read(self, call: Stream, side: BackSide) -> None:
         while isinstance(data := await call.read(), bytes):
-            event = side.receive(data, time.monotonic())
+            now = time.perf_counter()
+            event = side.receive(data, now)
+            if self._trace.on:
+                self._record(side, event, now, len(data))
             if isinstance(event, Welcomed):
                 self._last_words = ""
                 log.info("joined the lead at %s as %s: target %s", self._address, event.name, event.model)
@@ -117,12 +143,25 @@ class Link:
                 await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
             )
 
+    def _record(self, side: BackSide, event: Event | None, now: float, size: int) -> None:
+        """A message has come; after a pong the clocks may be known better."""
+        if isinstance(event, Welcomed):
+            self._trace.title(f"back {event.name}: {self._me.model}")
+        if event is not None:
+            self._trace.instant("lead", HEARD[type(event)], now, bytes=size)
+        ahead = side.offset.ahead
+        if ahead is not None and ahead != self._ahead:
+            self._ahead = ahead
+            self._trace.clock(ahead)
+            round_trip = round(side.offset.round_trip * 1000, 4)
+            self._trace.instant("lead", "clock", now, ahead_ms=round(ahead * 1000, 4), round_trip_ms=round_trip)
+
     async def _write(self, call: Stream, side: BackSide) -> None:
         while True:
             self._news.clear()
             if self._error is not None:
                 raise self._error
-            for message in side.send(time.monotonic()):
+            for message in side.send(time.perf_counter()):
                 await call.write(message)
             while side.welcomed and self._outbox:
                 await call.write(self._outbox.popleft())
@@ -133,7 +172,7 @@ class Link:
 
     async def _watch(self, side: BackSide) -> None:
         """A lead that hangs may also make `_write` hang."""
-        while not side.lost(time.monotonic()):
+        while not side.lost(time.perf_counter()):
             await asyncio.sleep(PING_EVERY)
         raise ProtocolError("nothing was heard from it for too long")
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from bench import world
 from bench.world import TARGETS, Acceptance, Cost, Link
 from duo.drafting import CHAIN, TREE, Draft, Policy
-from duo.planner import Plan, Planner
+from duo.planner import Everything, Limits, Planner
 from duo.prefix import Prefix, extend_hash
 from duo.sampling import SamplingParams
 from duo.tree import Expansion, GuessTree, Node
@@ -51,19 +51,6 @@ class _Ranks:
 
     def rank(self, logits: Any, completion: Any, count: int, scale: float) -> list[tuple[int, float]]:
         return self._acceptance.ranked(int(logits))[:count]
-
-
-class Everything:
-    """A planner that verifies all that is there and never waits, as a plain asynchronous chain does."""
-
-    def plan(self, tree: GuessTree, now: float) -> Plan:
-        return Plan([node for node, _ in tree.best(world.DRAFT_MAX)])
-
-    def heard(self, now: float, back: str, best: float) -> None:
-        """Not asked."""
-
-    def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None:
-        """Not asked."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +171,7 @@ def run(
 
 def chain(acceptance: Acceptance, target: Cost, machine: Machine, tokens: int) -> float:
     """Tokens per second of the plain asynchronous chain: one line, all of it verified, nothing waited for."""
-    return run(acceptance, target, [machine], tokens, CHAIN, Everything())
+    return run(acceptance, target, [machine], tokens, CHAIN, Everything(Limits(world.DRAFT_MAX)))
 
 
 @dataclass(frozen=True)

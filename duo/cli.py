@@ -62,6 +62,11 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--trace",
+        metavar="FILE",
+        help="write a timeline of what it does to FILE (for ui.perfetto.dev, chrome://tracing)",
+    )
     parser.add_argument("-v", "--verbose", action="store_true", help="log more")
     parser.add_argument("--version", action="version", version=f"duo {__version__}")
 

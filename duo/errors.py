@@ -60,6 +60,12 @@ class RefusedError(ProtocolError):
         self.reason = reason
 
 
+class FileError(DuoError):
+    """A file that was asked for cannot be read or written."""
+
+    exit_code = 3
+
+
 class AddressError(DuoError):
     """A port is in use, or an address is not this machine's."""
 

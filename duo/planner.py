@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from duo.cost import CostCurve
 from duo.tree import GuessTree, Node
@@ -170,3 +171,36 @@ def chain(tree: GuessTree, nodes: Sequence[Node]) -> list[Node]:
 
 def _smooth(old: float | None, new: float) -> float:
     return new if old is None else old + SMOOTHING * (new - old)
+
+
+class Schedule(Protocol):
+    """What a decode loop asks before each step, and tells after it: `Planner`, or `Everything` for comparison."""
+
+    def begun(self, now: float) -> None: ...
+
+    def heard(self, now: float, back: str, best: float) -> None: ...
+
+    def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None: ...
+
+    def plan(self, tree: GuessTree, now: float, length_below: int | None = None) -> Plan: ...
+
+
+class Everything:
+    """Verifies all that is there and never waits, as the plain asynchronous chain (llama_duo's schedule) does."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def plan(self, tree: GuessTree, now: float, length_below: int | None = None) -> Plan:
+        """As `Planner.plan`, but for what it costs."""
+        ranked = tree.best(self._limits.draft_max, self._limits.p_min, length_below)
+        return Plan([node for node, _ in ranked] if len(ranked) >= self._limits.draft_min else [])
+
+    def begun(self, now: float) -> None:
+        """Nothing is learned from it."""
+
+    def heard(self, now: float, back: str, best: float) -> None:
+        """Nothing is learned from it."""
+
+    def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None:
+        """Nothing is learned from it."""

@@ -80,6 +80,31 @@ class Ledger(dict[int, Entry]):
     """The open sessions by id, in the order in which they began."""
 
 
+class ClockOffset:
+    """How far the other side's clock is ahead of ours, from pings (Cristian's algorithm).
+
+    The answer that took least time says it best: the other clock was read somewhere in between. What it said ages,
+    because two clocks do not run at quite the same speed.
+    """
+
+    DRIFT = 20e-6
+    """Seconds per second by which two clocks may part."""
+
+    def __init__(self) -> None:
+        self.ahead: float | None = None
+        """Seconds to add to our clock for the other side's."""
+        self.round_trip = float("inf")
+        self._measured = 0.0
+
+    def answered(self, sent: float, now: float, clock: float) -> bool:
+        """To what was asked at `sent` the answer is here `now`: `clock`. Returns whether it is the best so far."""
+        round_trip = max(0.0, now - sent)
+        if round_trip / 2 > self.round_trip / 2 + self.DRIFT * (now - self._measured):
+            return False
+        self.ahead, self.round_trip, self._measured = clock - (sent + now) / 2, round_trip, now
+        return True
+
+
 class LeadSide:
     """One back, seen from the lead."""
 
@@ -174,7 +199,8 @@ class LeadSide:
             welcome = pb.Welcome(protocol_version=VERSION, name=self.back.name, model=self._me.model)
             yield pb.LeadMessage(welcome=welcome).SerializeToString()
         while self._pongs:
-            yield pb.LeadMessage(pong=pb.Pong(value=self._pongs.pop(0))).SerializeToString()
+            pong = pb.Pong(value=self._pongs.pop(0), clock=int(now * 1e9))
+            yield pb.LeadMessage(pong=pong).SerializeToString()
         # Of what ended while the back was away, it still has to hear.
         for session in [s for s in (*self._known, *self._sent) if s not in self._ledger]:
             self._known.pop(session, None)
@@ -250,10 +276,14 @@ Event = Welcomed | Begun | CommittedTokens | Ended
 class BackSide:
     """The lead, seen from a back."""
 
-    def __init__(self, me: Identity, now: float) -> None:
+    def __init__(self, me: Identity, now: float, probes: int = 0) -> None:
+        """`probes`: so many pings follow one another right after the Welcome, to learn how far the clocks are apart."""
         self._me = me
         self._pongs: list[int] = []
         self._pinged = now
+        self._ping_value: int | None = None
+        self._probes = probes
+        self.offset = ClockOffset()
         self.heard = now
         self.welcomed = False
 
@@ -297,7 +327,12 @@ class BackSide:
         if kind == "ping":
             if len(self._pongs) < 8:
                 self._pongs.append(message.ping.value)
-        elif kind != "pong":
+        elif kind == "pong":
+            if message.pong.value == self._ping_value:
+                if message.pong.clock:
+                    self.offset.answered(self._ping_value / 1e9, now, message.pong.clock / 1e9)
+                self._ping_value = None
+        else:
             raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
         return None
 
@@ -308,10 +343,15 @@ class BackSide:
     def send(self, now: float) -> Iterator[bytes]:
         """Answers to pings, and a ping of our own when it is time."""
         while self._pongs:
-            yield pb.BackMessage(pong=pb.Pong(value=self._pongs.pop(0))).SerializeToString()
-        if self.welcomed and now - self._pinged >= PING_EVERY:
+            pong = pb.Pong(value=self._pongs.pop(0), clock=int(now * 1e9))
+            yield pb.BackMessage(pong=pong).SerializeToString()
+        due = now - self._pinged >= PING_EVERY
+        probing = self._probes > 0 and self._ping_value is None
+        if self.welcomed and (due or probing):
             self._pinged = now
-            yield pb.BackMessage(ping=pb.Ping(value=int(now * 1e9))).SerializeToString()
+            self._probes -= probing
+            self._ping_value = int(now * 1e9)
+            yield pb.BackMessage(ping=pb.Ping(value=self._ping_value)).SerializeToString()
 
     def lost(self, now: float) -> bool:
         return now - self.heard >= LOST_AFTER

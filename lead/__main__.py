@@ -12,11 +12,12 @@ from collections.abc import Sequence
 
 import uvicorn
 
-from duo import cli
+from duo import cli, trace
 from duo.cost import CostCurve
 from duo.engines import curve
 from duo.errors import AddressError
-from duo.planner import Limits
+from duo.planner import Everything, Limits, Planner
+from duo.trace import Trace
 from lead.answers import Answer, BackView, Question
 from lead.console import Console
 from lead.http import create_app
@@ -76,6 +77,10 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--back-port", type=cli.port, default=5556, metavar="N", help="gRPC port for backs")
     group = p.add_argument_group("speculation")
     group.add_argument(
+        "--policy", choices=("tree", "chain"), default="tree",
+        help="verify what pays and wait where that pays; or, for comparison, verify all that is there and never wait",
+    )  # fmt: skip
+    group.add_argument(
         "--draft-max", "--draft", type=cli.count, default=Limits().draft_max, metavar="N",
         help="most guesses verified in one forward pass; 0: none",
     )  # fmt: skip
@@ -102,6 +107,11 @@ def parser() -> argparse.ArgumentParser:
 
 async def serve(args: argparse.Namespace) -> None:
     """Listen, load, answer, until cancelled."""
+    with trace.of_lead(args.trace) as timeline:
+        await _serve(args, timeline)
+
+
+async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     listening = _listen(args.host, args.port, "--port")
     if args.back_port:
         # Better now than when the model has been loaded.
@@ -117,7 +127,9 @@ async def serve(args: argparse.Namespace) -> None:
         limits = Limits(min(args.draft_max, engine.batch - 1), args.draft_min, args.draft_p_min)
         speed = cli.speed(args, engine)
         cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, 1 + limits.draft_max, speed))
-        service = Service(engine, Console(args.print_mode), cost, limits, args.exact)
+        schedule = Planner(cost, limits) if args.policy == "tree" else Everything(limits)
+        service = Service(engine, Console(args.print_mode), schedule, args.exact, timeline)
+        timeline.title(f"lead: {engine.name} on {engine.runtime}")
         back_port = await service.backs.serve(args.host, args.back_port)
         lead.service = service
         log.info(

@@ -18,6 +18,7 @@ import grpc
 from duo.errors import AddressError, ProtocolError, RefusedError
 from duo.protocol import MAX_MESSAGE_BYTES, METHOD, PING_EVERY, Identity, LeadSide, Ledger
 from duo.session import Step
+from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
 from lead.answers import BackView
 from lead.decoder import Decoder
@@ -49,8 +50,9 @@ class _Back:
 class Backs:
     """All connected backs. Lives in the event loop."""
 
-    def __init__(self, me: Identity, ledger: Ledger, decoder: Decoder) -> None:
+    def __init__(self, me: Identity, ledger: Ledger, decoder: Decoder, trace: Trace) -> None:
         self._me = me
+        self._trace = trace
         self._ledger = ledger
         self._decoder = decoder
         self._backs: dict[str, _Back] = {}
@@ -103,7 +105,7 @@ class Backs:
                     back.accepted += id(node) not in rejected
 
     def view(self) -> Sequence[BackView]:
-        now = time.monotonic()
+        now = time.perf_counter()
         return [
             BackView(
                 name=back.name,
@@ -118,11 +120,11 @@ class Backs:
 
     async def _draft(self, requests: AsyncIterator[bytes], stream: Stream) -> None:
         """One stream, from its first message to its end."""
-        side = LeadSide(self._me, self._ledger, time.monotonic())
+        side = LeadSide(self._me, self._ledger, time.perf_counter())
         back = _Back(side)
         joined = False
         try:
-            side.receive(await asyncio.wait_for(anext(requests), timeout=10), time.monotonic())
+            side.receive(await asyncio.wait_for(anext(requests), timeout=10), time.perf_counter())
             self._join(back)
             joined = True
             log.info("back %s joined: %s, from %s", back.name, side.back.model if side.back else "", stream.peer())
@@ -157,7 +159,7 @@ class Backs:
             raise RefusedError(f"the lead has {MAX_BACKS} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
         wanted, number = back.name, 2
         while (other := self._backs.get(back.name)) is not None:
-            if other.side.silent(time.monotonic()):
+            if other.side.silent(time.perf_counter()):
                 other.replaced = True  # the same back again, after a connection that broke without a word
                 break
             back.side.rename(f"{wanted}-{number}")
@@ -166,17 +168,25 @@ class Backs:
 
     async def _read(self, requests: AsyncIterator[bytes], back: _Back) -> None:
         async for data in requests:
-            guesses = back.side.receive(data, time.monotonic())
+            now = time.perf_counter()
+            guesses = back.side.receive(data, now)
             if guesses is not None:
-                # By the decoder's clock.
-                self._decoder.mailbox.put(Letter(back.name, time.perf_counter(), guesses))
+                self._decoder.mailbox.put(Letter(back.name, now, guesses))
+                self._trace.instant(
+                    "backs", "guesses", now, back=back.name, expansions=len(guesses.expansions), bytes=len(data)
+                )
             else:
                 back.news.set()
 
     async def _write(self, write: Callable[[bytes], Awaitable[None]], back: _Back) -> None:
         while True:
             back.news.clear()
-            for message in back.side.send(time.monotonic()):
+            for message in back.side.send(time.perf_counter()):
+                if self._trace.on:
+                    kind = pb.LeadMessage.FromString(message).WhichOneof("kind")
+                    self._trace.instant(
+                        "backs", f"send {kind}", time.perf_counter(), back=back.name, bytes=len(message)
+                    )
                 await write(message)
             try:
                 await asyncio.wait_for(back.news.wait(), PING_EVERY)
@@ -185,7 +195,7 @@ class Backs:
 
     async def _watch(self, back: _Back) -> None:
         """End when nothing has been heard for too long: a back that hangs may also make `_write` hang."""
-        while not back.side.lost(time.monotonic()) and not back.replaced:
+        while not back.side.lost(time.perf_counter()) and not back.replaced:
             await asyncio.sleep(PING_EVERY)
         log.info("back %s has been silent for too long", back.name)
 

@@ -16,14 +16,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from duo import planner, protocol
-from duo.cost import CostCurve
 from duo.engines import Engine
 from duo.errors import DuoError, StoppedError
-from duo.planner import Limits, Planner
+from duo.planner import Schedule
 from duo.prefix import Prefix, common_length
 from duo.protocol import Entry, Ledger
 from duo.sampling import SamplingParams
 from duo.session import Session, Step
+from duo.trace import Trace
 from duo.tree import Node
 from duo.trust import Trust
 from lead.mailbox import Mailbox
@@ -58,9 +58,9 @@ class Decoder:
         engine: Engine,
         ledger: Ledger,
         changed: Callable[[], None],
-        cost: CostCurve,
-        limits: Limits,
+        schedule: Schedule,
         exact: bool,
+        trace: Trace,
     ) -> None:
         """`changed` is called, from the decoder's thread, when the ledger has something new for the backs.
 
@@ -75,7 +75,8 @@ class Decoder:
         self._jobs: deque[Job] = deque()
         self._wake = threading.Condition()
         self._stopping = False
-        self._planner = Planner(cost, limits)
+        self._planner = schedule
+        self._trace = trace
         self._trust: defaultdict[str, Trust] = defaultdict(Trust)
         self.mailbox = Mailbox()
         self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
@@ -140,10 +141,12 @@ class Decoder:
         # The backs hear of the prompt first, so that they read it while the target does.
         self._ledger[session.id] = Entry(session.id, job.sampling, session.prompt_length, prefix)
         self._changed()
+        started = time.perf_counter()
         try:
-            started = time.perf_counter()
             self._prefill(job, session)
             prefilled = time.perf_counter()
+            read = len(prefix) - 1 - job.cached_tokens
+            self._trace.span("decoder", "prefill", started, prefilled, tokens=read, cached=job.cached_tokens)
             job.prompt_seconds = prefilled - started
             self._planner.begun(prefilled)
             while session.finish_reason is None and not job.cancelled.is_set() and not self._stopping:
@@ -156,6 +159,11 @@ class Decoder:
             self._cached = session.prefix.tokens[: self._engine.length(self.SLOT)]
             del self._ledger[session.id]
             self._changed()
+            self._trace.span(
+                "answers", "answer", started, time.perf_counter(), session=f"{session.id:016x}",
+                prompt=session.prompt_length, tokens=len(session.completion), steps=session.steps,
+                guesses=session.total.drafted, accepted=session.total.accepted, ended=session.finish_reason,
+            )  # fmt: skip
 
     def _prefill(self, job: Job, session: Session) -> None:
         """Read all of the prompt but its last token, in batches; what the cache already holds is not read again."""
@@ -177,17 +185,33 @@ class Decoder:
         ended = time.perf_counter()
         step = session.verify(nodes, logits)
         self._engine.keep(self.SLOT, step.path)
-        self._planner.finished(time.perf_counter(), len(rows), ended - started, len(step.committed))
+        done = time.perf_counter()
+        self._planner.finished(done, len(rows), ended - started, len(step.committed))
+        if self._trace.on:
+            self._record(session, step, len(rows), started, ended, done)
         return step
+
+    def _record(self, session: Session, step: Step, rows: int, started: float, ended: float, done: float) -> None:
+        drafted, rejected, tokens = len(step.drafted), len(step.rejected), len(step.committed)
+        self._trace.span(
+            "decoder", "forward", started, ended,
+            rows=rows, guesses=drafted, accepted=drafted - rejected, rejected=rejected, tokens=tokens,
+        )  # fmt: skip
+        self._trace.span("decoder", "verify", ended, done)
+        self._trace.instant("decoder", "commit", done, tokens=tokens, length=len(session.prefix))
 
     def _plan(self, session: Session) -> Sequence[Node]:
         """The guesses to verify now, after such waits as are worth it."""
         while True:
+            began = time.perf_counter()
             self._take_guesses(session)
             plan = self._planner.plan(session.tree, time.perf_counter(), session.limit)
+            planned = time.perf_counter()
+            self._trace.span("decoder", "plan", began, planned, held=len(session.tree), chosen=len(plan.nodes))
             if not plan.wait or self._stopping:
                 return planner.chain(session.tree, plan.nodes) if self._exact else plan.nodes
             self.mailbox.wait(plan.wait)
+            self._trace.span("decoder", "wait", planned, time.perf_counter(), at_most_ms=round(plan.wait * 1000, 3))
 
     def _take_guesses(self, session: Session) -> None:
         for back, came, guesses in self.mailbox.take():

@@ -11,13 +11,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol
 
-from duo.cost import CostCurve
 from duo.engines import Engine
 from duo.errors import BusyError, ContextError, DuoError, RequestError
-from duo.planner import Limits
+from duo.planner import Schedule
 from duo.protocol import MAX_BIASES, Identity, Ledger
 from duo.session import Step
 from duo.text import TextStream
+from duo.trace import Trace
 from lead.answers import BackCount, Piece, Question, Summary
 from lead.backs import Backs
 from lead.decoder import Decoder, Job
@@ -115,15 +115,17 @@ def _summarise(job: Job) -> Summary | None:
 class Service:
     """The lead without its sockets: a loaded model, its decode loop and its backs."""
 
-    def __init__(self, engine: Engine, listener: Listener, cost: CostCurve, limits: Limits, exact: bool) -> None:
+    def __init__(self, engine: Engine, listener: Listener, schedule: Schedule, exact: bool, trace: Trace) -> None:
         self._engine = engine
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         ledger = Ledger()
         vocabulary = engine.vocabulary
-        self._decoder = Decoder(engine, ledger, lambda: self.from_decoder(self.backs.changed), cost, limits, exact)
+        self._decoder = Decoder(
+            engine, ledger, lambda: self.from_decoder(self.backs.changed), schedule, exact, trace
+        )  # fmt: skip
         me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size)
-        self.backs = Backs(me, ledger, self._decoder)
+        self.backs = Backs(me, ledger, self._decoder, trace)
         self.model = engine.name
         self.created = int(time.time())
         self._decoder.start()

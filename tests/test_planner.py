@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from duo import planner
 from duo.cost import CostCurve
 from duo.drafting import Scale
-from duo.planner import Limits, Planner
+from duo.planner import Everything, Limits, Planner, Schedule
 from duo.prefix import EMPTY, extend_hash
 from duo.tree import Expansion, GuessTree
 from duo.trust import Trust
@@ -135,6 +135,32 @@ class TestPlan:
         for node in settled(FLAT, 10).plan(tree, 100.0).nodes:
             assert id(node.parent) in seen
             seen.add(id(node))
+
+
+class TestEverything:
+    """The plain asynchronous chain's planner."""
+
+    def test_it_verifies_all_that_is_there_whatever_it_costs(self) -> None:
+        assert len(Everything(Limits()).plan(line(0.9, 0.1, 0.01), 0.0).nodes) == 3
+        assert len(Everything(Limits()).plan(line(*[0.9] * 40), 0.0).nodes) == Limits().draft_max
+
+    def test_limits(self) -> None:
+        tree = line(0.9, 0.9, 0.9, 0.9)
+        assert len(Everything(Limits(draft_max=2)).plan(tree, 0.0).nodes) == 2
+        assert len(Everything(Limits(draft_max=0)).plan(tree, 0.0).nodes) == 0
+        assert len(Everything(Limits(p_min=0.75)).plan(tree, 0.0).nodes) == 2
+        assert len(Everything(Limits(draft_min=5)).plan(tree, 0.0).nodes) == 0
+        assert len(Everything(Limits(draft_min=4)).plan(tree, 0.0).nodes) == 4
+        assert len(Everything(Limits()).plan(tree, 0.0, length_below=3).nodes) == 2
+
+    def test_it_never_waits(self) -> None:
+        """Told what makes a `Planner` wait."""
+        it: Schedule = Everything(Limits())
+        it.begun(0.0)
+        for step in range(1, 50):
+            it.finished(step * 0.1, 1, 0.1, 1)
+            it.heard(step * 0.1 + 0.005, "one", 0.9)
+        assert it.plan(GuessTree(0, EMPTY), 5.001).wait == 0.0
 
 
 class TestWaiting:

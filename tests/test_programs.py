@@ -19,6 +19,7 @@ import requests
 
 from bench.models import shipped
 from bench.processes import ROOT, BackProcess, LeadProcess, Program, Reply, wait_for
+from bench.trace import load
 from duo.protocol import METHOD
 from duo.v1 import duo_pb2 as pb
 
@@ -192,9 +193,24 @@ class TestBadInput:
         assert flag in error
         assert "Traceback" not in ended.stderr
 
+    @pytest.mark.parametrize("module", ["lead", "back"])
+    def test_trace_that_cannot_be_written(self, tmp_path: Path, module: str) -> None:
+        """Said at once, and not when the model has been loaded."""
+        ended = run(module, "--trace", str(tmp_path / "missing" / "x.json"))
+        assert ended.returncode == 3
+        assert ended.stderr.startswith("error: ")
+        assert ended.stderr.count("\n") == 1
+        assert "--trace" in ended.stderr
+
     @pytest.mark.parametrize(
         "arguments",
-        [("lead", "--port", "x"), ("lead", "-t", "0"), ("back", "--lead", "host:port"), ("back", "-na", "no")],
+        [
+            ("lead", "--port", "x"),
+            ("lead", "-t", "0"),
+            ("back", "--lead", "host:port"),
+            ("back", "-na", "no"),
+            ("lead", "--policy", "x"),
+        ],
     )
     def test_flags(self, arguments: tuple[str, ...]) -> None:
         ended = run(*arguments)
@@ -222,6 +238,31 @@ class TestBadInput:
         assert response.status_code == 400
         assert "context" in response.json()["error"]["message"]
         assert lead.ask(QUESTION, **GREEDY).text == text
+
+
+@pytest.mark.slow
+def test_the_plain_asynchronous_chain(text: str, tmp_path: Path) -> None:
+    """`--policy chain` on both sides: the same text, with guesses in one line, all verified, and never a wait."""
+    files = [tmp_path / "lead.json", tmp_path / "back.json"]
+    chain = ("--threads", "1", "--policy", "chain", "--trace")
+    with LeadProcess(*chain, str(files[0])) as lead:
+        lead.ready()
+        assert lead.ask(QUESTION, **GREEDY).text == text
+        with BackProcess(lead.back_port, *chain, str(files[1])) as back:
+            lead.has_backs(1)
+
+            def guessed_right() -> bool:
+                reply = lead.ask(QUESTION, **GREEDY)
+                assert reply.text == text
+                return int(reply.timings["draft_n_accepted"]) > 0
+
+            wait_for(guessed_right, "an answer with accepted guesses")
+            assert back.stop() == 0
+        assert lead.stop() == 0
+    of_lead, of_back = map(load, files)
+    assert not [event for event in of_lead if event["name"] == "wait"]
+    drafts = [event["args"]["rows"] for event in of_back if event["name"] == "draft"]
+    assert set(drafts) == {1}
 
 
 @pytest.mark.slow

@@ -33,6 +33,7 @@ from duo.protocol import (
     VERSION,
     BackSide,
     Begun,
+    ClockOffset,
     CommittedTokens,
     Ended,
     Entry,
@@ -408,6 +409,52 @@ def test_pings_of_the_back_are_answered_and_a_flood_of_them_is_not_stored() -> N
         back.side.receive(pb.LeadMessage(ping=pb.Ping(value=value)).SerializeToString(), 1.0)
     assert len(list(side.send(0.5))) <= 8
     assert len(list(back.side.send(0.5))) <= 8
+
+
+def test_a_back_learns_how_far_the_lead_s_clock_is_ahead() -> None:
+    """Clocks that have nothing in common; the answer that took least time counts."""
+    side, me = LeadSide(LEAD, Ledger(), 5000.0), BackSide(BACK, 10.0, probes=3)
+    side.receive(me.hello([]), 5000.0)
+    assert list(me.send(10.0)) == [], "not before the Welcome"
+    now, late = 10.0, [(0.3, 0.1), (0.002, 0.001), (0.5, 0.0)]
+    for there, back_again in late:
+        for message in side.send(now + 4990.0):
+            me.receive(message, now)
+        (ping,) = me.send(now)
+        assert list(me.send(now)) == [], "one at a time"
+        now += there
+        side.receive(ping, now + 4990.0)
+        (pong,) = side.send(now + 4990.0)
+        now += back_again
+        me.receive(pong, now)
+    assert me.offset.ahead == pytest.approx(4990.0, abs=0.0015)
+    assert me.offset.round_trip == pytest.approx(0.003)
+    assert list(me.send(now)) == [], "after that once a second"
+    (ping,) = me.send(now + PING_EVERY)
+    known = me.offset.ahead
+    value = pb.BackMessage.FromString(ping).ping.value
+    for answer in (pb.Pong(value=value + 1, clock=1), pb.Pong(value=value)):
+        me.receive(pb.LeadMessage(pong=answer).SerializeToString(), now + PING_EVERY)
+    assert me.offset.ahead == known, "not from what was not asked, nor from a lead that does not say"
+
+
+delays = st.floats(0, 10)
+
+
+@given(st.floats(-1e6, 1e6), st.lists(st.tuples(delays, delays, delays), min_size=1, max_size=20))
+def test_the_clock_offset_is_right_to_half_a_round_trip(ahead: float, pings: list[tuple[float, float, float]]) -> None:
+    offset, now = ClockOffset(), 0.0
+    for pause, there, back_again in pings:
+        now += pause
+        sent, now = now, now + there + back_again
+        offset.answered(sent, now, sent + there + ahead)
+        assert offset.ahead is not None
+        assert abs(offset.ahead - ahead) <= offset.round_trip / 2 + 1e-6
+    # What is known ages.
+    for _ in range(100):
+        now += 1000.0
+        offset.answered(now - 0.02, now, now + ahead + 1.0)
+    assert offset.ahead == pytest.approx(ahead + 1.0, abs=0.02)
 
 
 def test_the_lead_says_nothing_before_a_hello_and_the_back_nothing_before_a_welcome() -> None:

@@ -195,7 +195,9 @@ class Ping(_message.Message):
     def __init__(self, value: _Optional[int] = ...) -> None: ...
 
 class Pong(_message.Message):
-    __slots__ = ("value",)
+    __slots__ = ("value", "clock")
     VALUE_FIELD_NUMBER: _ClassVar[int]
+    CLOCK_FIELD_NUMBER: _ClassVar[int]
     value: int
-    def __init__(self, value: _Optional[int] = ...) -> None: ...
+    clock: int
+    def __init__(self, value: _Optional[int] = ..., clock: _Optional[int] = ...) -> None: ...

@@ -1,0 +1,204 @@
+"""`python -m bench trace`: the timelines that `--trace` wrote, as one file for Perfetto, and what they come to.
+
+All of them are by the lead's clock already (`duo/trace.py`), so to merge is to put them side by side. The table is
+about the time in which the lead was answering.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from duo.errors import DuoError, FileError
+
+Span = tuple[float, float]
+"""From when to when, in microseconds."""
+
+
+def load(path: str | Path) -> list[dict[str, Any]]:
+    """The events of a file, which may be without its end. Raises FileError."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise FileError(f"cannot read {path}: {(reason or str(error)).lower()}") from None
+    # The program may have been killed, perhaps in the middle of a line: what has a comma behind it is whole.
+    begun = text.startswith("[\n")
+    for whole in (text, text + "]", text.rpartition(",\n")[0] + "]", "[]") if begun else (text,):
+        with contextlib.suppress(ValueError):
+            events = json.loads(whole)
+            break
+    else:
+        events = None
+    if not isinstance(events, list) or not all(isinstance(event, dict) and "ph" in event for event in events):
+        raise FileError(f"{path} is not a trace that --trace wrote")
+    return events
+
+
+def union(spans: Iterable[Span]) -> list[Span]:
+    """The same time as spans that are apart, in order."""
+    apart: list[Span] = []
+    for start, end in sorted(spans):
+        if apart and start <= apart[-1][1]:
+            apart[-1] = (apart[-1][0], max(apart[-1][1], end))
+        else:
+            apart.append((start, end))
+    return apart
+
+
+def common(one: Iterable[Span], other: Iterable[Span]) -> list[Span]:
+    """The time that is in both."""
+    a, b = union(one), union(other)
+    both: list[Span] = []
+    i = j = 0
+    while i < len(a) and j < len(b):
+        start, end = max(a[i][0], b[j][0]), min(a[i][1], b[j][1])
+        if start < end:
+            both.append((start, end))
+        if a[i][1] < b[j][1]:
+            i += 1
+        else:
+            j += 1
+    return both
+
+
+def total(spans: Iterable[Span]) -> float:
+    return sum(end - start for start, end in union(spans))
+
+
+class Timeline:
+    """What one program did."""
+
+    def __init__(self, events: Sequence[dict[str, Any]]) -> None:
+        self.events = events
+        about = [event for event in events if event["ph"] == "M"]
+        titles = [event["args"]["name"] for event in about if event["name"] == "process_name"]
+        self.title = str(titles[-1]) if titles else "?"
+        self.lanes = {event["args"]["name"] for event in about if event["name"] == "thread_name"}
+        self.aligned = not any(event["name"] == "process_labels" for event in about)
+
+    def spans(self, *names: str) -> list[Span]:
+        """Of these names; of all if there are none."""
+        return [
+            (event["ts"], event["ts"] + event["dur"])
+            for event in self.events
+            if event["ph"] == "X" and (not names or event["name"] in names)
+        ]
+
+    def sum(self, name: str, detail: str) -> int:
+        return sum(int(event["args"].get(detail) or 0) for event in self.events if event["name"] == name)
+
+    @property
+    def leads(self) -> bool:
+        return self.title.startswith("lead")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One program in the table: shares of the time in which the lead was answering.
+
+    `overlap`: both this one and the lead were in a forward pass. `rows`: guesses verified, or places drafted; `lost`:
+    share of them that the answer did not pass through.
+    """
+
+    title: str
+    forward: float
+    reading: float
+    waiting: float
+    overlap: float | None
+    rows: int
+    lost: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    seconds: float
+    tokens: int
+    steps: int
+    lines: Sequence[Line]
+
+
+def summarise(timelines: Sequence[Timeline]) -> Summary:
+    """Raises FileError if they are not those of one lead and its backs."""
+    leads = [timeline for timeline in timelines if timeline.leads]
+    if len(leads) != 1:
+        raise FileError(f"{len(leads)} of the files are traces of a lead: one is needed")
+    (lead,) = leads
+    # All of its spans: the answer in which a lead was killed has none of its own.
+    answering = union(lead.spans())
+    whole = max(total(answering), 1e-9)
+    forward = lead.spans("forward")
+
+    def line(timeline: Timeline, works: str, reads: str, rows: int, used: int) -> Line:
+        spans = timeline.spans(works)
+        return Line(
+            timeline.title.partition(":")[0],
+            total(common(spans, answering)) / whole,
+            total(common(timeline.spans(reads), answering)) / whole,
+            total(common(timeline.spans("wait"), answering)) / whole,
+            None if timeline.leads else total(common(spans, forward)) / whole,
+            rows,
+            1 - used / rows if rows else None,
+        )
+
+    lines = [line(lead, "forward", "prefill", lead.sum("forward", "guesses"), lead.sum("forward", "accepted"))]
+    for back in timelines:
+        if not back.leads:
+            lines.append(line(back, "draft", "read", back.sum("draft", "rows"), back.sum("commit", "expanded")))
+    return Summary(whole / 1e6, lead.sum("forward", "tokens"), len(forward), lines)
+
+
+def table(summary: Summary) -> Table:
+    title = f"{summary.tokens} tokens in {summary.steps} steps; shares of the {summary.seconds:.2f} s of answering"
+    drawn = Table(title=title)
+    for column in ("", "forward", "reading", "waiting", "else", "with the lead", "rows", "in vain"):
+        drawn.add_column(column, justify="right" if column else "left")
+    for it in summary.lines:
+        other = max(0.0, 1 - it.forward - it.reading - it.waiting)
+        shares = (it.forward, it.reading, it.waiting, other, it.overlap)
+        in_vain = "-" if it.lost is None else f"{it.lost:.0%}"
+        drawn.add_row(it.title, *("-" if s is None else f"{s:.1%}" for s in shares), str(it.rows), in_vain)
+    return drawn
+
+
+def merge(timelines: Sequence[Timeline], path: str) -> None:
+    """One file, the lead's rows first. Raises FileError."""
+    ordered = sorted(timelines, key=lambda timeline: not timeline.leads)
+    lines = []
+    for number, timeline in enumerate(ordered, 1):
+        for event in timeline.events:
+            event = {**event, "pid": number}
+            if event["name"] == "process_sort_index":
+                event["args"] = {"sort_index": number}
+            lines.append(json.dumps(event))
+    try:
+        Path(path).write_text('{"displayTimeUnit":"ms","traceEvents":[\n' + ",\n".join(lines) + "\n]}\n", "utf-8")
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def main(files: Sequence[str], merged: str | None) -> int:
+    console = Console()
+    try:
+        timelines = [Timeline(load(path)) for path in files]
+        summary = summarise(timelines)
+        if merged:
+            merge(timelines, merged)
+    except DuoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    console.print(table(summary))
+    for timeline in timelines:
+        if not timeline.aligned:
+            console.print(f"{timeline.title} met no lead: its times are by its own clock")
+    if merged:
+        console.print(f"{merged}: open it at ui.perfetto.dev or chrome://tracing")
+    return 0
