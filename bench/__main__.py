@@ -5,7 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
+from bench.compare.options import add_flags as compare_flags
+from bench.plan import add_flags as plan_flags
+from bench.record import add_flags as record_flags
+from bench.sweep import add_flags as sweep_flags
 from duo.cli import Help, positive
 
 
@@ -24,8 +29,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     simulate = commands.add_parser(
         "simulate", help="the planner and the policy in simulated time", formatter_class=Help
     )
-    simulate.add_argument("--tokens", type=positive, default=2000, help="tokens per cell")
-    simulate.add_argument("--iid", action="store_true", help="the same confidence at every position")
+    sweep_flags(simulate)
+    plan = commands.add_parser(
+        "plan", help="what speed-up to expect of two machines, and where the limit is", formatter_class=Help
+    )
+    plan_flags(plan)
+    trace = commands.add_parser("trace", help="merge what --trace wrote, and sum it up", formatter_class=Help)
+    trace.add_argument("files", nargs="+", metavar="FILE", help="the lead's, and those of its backs")
+    trace.add_argument("-o", "--output", metavar="FILE", help="where to write all of them as one")
+    versus = commands.add_parser(
+        "compare", help="ours against every other schedule of the same two models", formatter_class=Help
+    )
+    compare_flags(versus)
+    commands.add_parser("build-llama-server", help="llama.cpp's own server, which compare measures us against")
+    record = commands.add_parser(
+        "record", help="what a draft guesses along real answers, for simulate and plan", formatter_class=Help
+    )
+    record_flags(record)
+    valid = commands.add_parser("validate", help="how far the simulator is from runs of compare", formatter_class=Help)
+    valid.add_argument("files", type=Path, nargs="+", metavar="FILE", help="results.json of compare")
     args = p.parse_args(argv)
     # Each command imports what it needs: the demonstration runs without llama.cpp.
     if args.command == "demo":
@@ -36,10 +58,34 @@ def main(argv: Sequence[str] | None = None) -> int:
         from bench import step as decode_step
 
         return decode_step.main(args.tokens, args.rounds)
-    if args.command == "simulate":
-        from bench import simulate as simulator
+    if args.command == "trace":
+        from bench import trace as timelines
 
-        return simulator.main(args.tokens, args.iid)
+        return timelines.main(args.files, args.output)
+    if args.command == "compare":
+        from bench.compare import run as comparison
+
+        return comparison.main(args)
+    if args.command == "build-llama-server":
+        from bench import peers
+
+        return peers.main()
+    if args.command == "simulate":
+        from bench import sweep
+
+        return sweep.main(args)
+    if args.command == "record":
+        from bench import record as recording
+
+        return recording.main(args)
+    if args.command == "validate":
+        from bench import validate
+
+        return validate.main(args.files)
+    if args.command == "plan":
+        from bench import plan as expected
+
+        return expected.main(args)
     from bench import ties as near_ties
 
     return near_ties.main(args.tokens, args.past_end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import IO, Any, Self
 
 import requests
@@ -214,11 +216,13 @@ class BackProcess(Program):
 class Gate:
     """A TCP forwarder between a back and its lead: closed, it lets connections come and holds what they say.
 
-    So a back can be loaded and waiting, and join at an exact moment.
+    So a back can be loaded and waiting, and join at an exact moment. `delay`: seconds by which everything is late, in
+    each direction, so half a round trip; it limits no throughput.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, delay: float = 0.0) -> None:
         self._target = port
+        self._delay = delay
         self._open = threading.Event()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listening.getsockname()[1])
@@ -246,8 +250,9 @@ class Gate:
         for s in (near, far):
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sockets += [near, far]
-        threading.Thread(target=self._pump, args=(near, far), daemon=True).start()
-        self._pump(far, near)
+        pump = self._late if self._delay else self._pump
+        threading.Thread(target=pump, args=(near, far), daemon=True).start()
+        pump(far, near)
 
     @staticmethod
     def _pump(source: socket.socket, sink: socket.socket) -> None:
@@ -259,6 +264,35 @@ class Gate:
         finally:
             for s in (source, sink):
                 s.close()
+
+    def _late(self, source: socket.socket, sink: socket.socket) -> None:
+        """What is under way is in a queue, with the time at which it arrives."""
+        on_the_way: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
+        threading.Thread(target=self._deliver, args=(on_the_way, sink), daemon=True).start()
+        data = b"..."
+        while data:
+            try:
+                data = source.recv(65536)
+            except OSError:
+                data = b""
+            on_the_way.put((time.monotonic() + self._delay, data))
+
+    @staticmethod
+    def _deliver(on_the_way: SimpleQueue[tuple[float, bytes]], sink: socket.socket) -> None:
+        try:
+            while True:
+                due, data = on_the_way.get()
+                time.sleep(max(0.0, due - time.monotonic()))
+                if not data:
+                    break
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            # Closed alone it would not wake who reads from it here.
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_RDWR)
+            sink.close()
 
     def close(self) -> None:
         for s in self._sockets:

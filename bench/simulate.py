@@ -1,142 +1,132 @@
-"""`python -m bench simulate`: the production planner and drafting policy in simulated time, against other schedules.
+"""The production planner and drafting policy in simulated time. `bench.sweep` has the command.
 
-`Lead` and `Back` are the shells that `lead/decoder.py` and `back/drafter.py` are in reality, with forward passes that
-take as long as a cost says and messages that take as long as a link says. Hours of decoding take seconds.
+`Lead` and `bench.backs.Back` are the shells that `lead/decoder.py` and `back/drafter.py` are in reality, with forward
+passes that take as long as a cost says and messages that take as long as a link says. Hours of decoding take seconds.
 """
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import math
 import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-from rich.console import Console
-from rich.table import Table
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bench import world
-from bench.world import TARGETS, Acceptance, Cost, Link
-from duo.drafting import CHAIN, TREE, Draft, Policy
+from bench.backs import READ, Back, Clock, Machine, News
+from bench.world import Acceptance, Asked, Cost
+from duo.drafting import CHAIN, TREE, Policy
 from duo.planner import Everything, Limits, Planner
-from duo.prefix import Prefix, extend_hash
-from duo.sampling import SamplingParams
+from duo.prefix import Prefix, common_length, extend_hash
 from duo.tree import Expansion, GuessTree, Node
+from duo.trust import Trust
 
-
-@dataclass
-class Clock:
-    """What is to happen, in order."""
-
-    now: float = 0.0
-    _heap: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
-    _order: Iterable[int] = field(default_factory=itertools.count)
-
-    def after(self, seconds: float, event: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (self.now + seconds, next(iter(self._order)), event))
-
-    def run(self, until: Callable[[], bool]) -> None:
-        while self._heap and not until():
-            self.now, _, event = heapq.heappop(self._heap)
-            event()
-
-
-class _Ranks:
-    """Stands for the sampler of a back: the 'logits' of a row are the hash of its prefix."""
-
-    def __init__(self, acceptance: Acceptance) -> None:
-        self._acceptance = acceptance
-
-    def rank(self, logits: Any, completion: Any, count: int, scale: float) -> list[tuple[int, float]]:
-        return self._acceptance.ranked(int(logits))[:count]
+__all__ = ["Answered", "Back", "Clock", "Lead", "Machine", "answers", "chain", "run", "speed"]
 
 
 @dataclass(frozen=True)
-class Machine:
-    """A back: what its draft costs, and how far it is from the lead."""
+class Answered:
+    """Seconds until the prompt was read, then until the last of the tokens."""
 
-    cost: Cost
-    link: Link
-
-
-class Back:
-    """One back's loop: hear, settle, expand, tell."""
-
-    def __init__(self, machine: Machine, name: str, lead: Lead, policy: Policy) -> None:
-        self.machine = machine
-        self._name = name
-        self._lead = lead
-        self._draft = Draft(1, SamplingParams(), 1, world.DRAFT_MAX, machine.cost, policy=policy)
-        self._draft._sampler = _Ranks(lead.acceptance)  # type: ignore[assignment]
-        self._inbox: list[tuple[int, Sequence[int]]] = []
-        self._busy = False
-
-    def hear(self, start: int, tokens: Sequence[int]) -> None:
-        self._inbox.append((start, tokens))
-        if not self._busy:
-            self._work()
-
-    def _work(self) -> None:
-        for start, tokens in self._inbox:
-            self._draft.commit(start, tokens)
-        self._inbox.clear()
-        missing = self._draft.settle(512).missing
-        rows = self._draft.next_batch(0)
-        self._busy = bool(missing or rows)
-        if self._busy:
-            cost = self.machine.cost
-            seconds = (cost(len(missing)) if missing else 0.0) + (cost(len(rows)) if rows else 0.0)
-            self._lead.clock.after(seconds, self._done)
-
-    def _done(self) -> None:
-        lead = self._lead
-        found = self._draft.absorb([node.hash for node in self._draft._batch])  # type: ignore[arg-type]
-        if found:
-            lead.clock.after(self.machine.link.delay(lead.rng), lambda: lead.receive(self._name, found))
-        self._work()
+    tokens: int
+    reading: float
+    decoding: float
 
 
 class Lead:
-    """The lead's loop: plan, forward, pick, commit, tell."""
+    """The lead's loop: plan, forward, pick, commit, tell. One answer after the other.
 
-    def __init__(self, acceptance: Acceptance, cost: Cost, planner: Planner | Everything, seed: int = 1) -> None:
+    `overhead`: seconds that a step takes beside its forward pass.
+    """
+
+    def __init__(
+        self,
+        acceptance: Acceptance,
+        cost: Cost,
+        planner: Planner | Everything,
+        seed: int = 1,
+        asked: Sequence[Asked] = (),
+        overhead: float = 0.0,
+    ) -> None:
         self.acceptance = acceptance
         self.clock = Clock()
         self.rng = random.Random(seed)
-        self.prefix = Prefix([0])
         self.backs: list[Back] = []
+        self.answers: list[Answered] = []
+        self.prefix = Prefix()
+        self._asked = asked
         self._cost = cost
+        self._overhead = overhead
         self._planner = planner
-        self._tree = GuessTree(1, self.prefix.hash)
+        self._trust: defaultdict[str, Trust] = defaultdict(Trust)
+        self._reading = True
         self._waiting = 0
         self._plans = 0
 
-    def receive(self, back: str, found: Sequence[Expansion]) -> None:
+    @property
+    def _session(self) -> int:
+        return len(self.answers)
+
+    @property
+    def _now_asked(self) -> Asked | None:
+        return self._asked[self._session] if self._session < len(self._asked) else None
+
+    @property
+    def done(self) -> bool:
+        return self._now_asked is None
+
+    def welcome(self, back: Back) -> None:
+        """A back has come: it hears all of the answer so far."""
+        back.there = True
+        if self._now_asked is not None:
+            back.tell(News(self._session, len(self._now_asked.prompt), 0, list(self.prefix.tokens)))
+
+    def receive(self, back: str, session: int, found: Sequence[Expansion]) -> None:
+        if session != self._session:
+            return
         useful = [expansion for expansion in found if self._tree.merge(expansion, back)]
-        if useful:
+        if useful and not self._reading:
             self._planner.heard(self.clock.now, back, max(useful[0].probabilities))
         if self._waiting:
             self.step()
 
+    def begin(self) -> None:
+        """Read the prompt of the next answer; the backs do so at the same time."""
+        it = self._now_asked
+        if it is None:
+            return
+        cached = self.prefix.tokens[:-1]
+        self.prefix = Prefix(it.prompt)
+        self._limit = len(it.prompt) + it.tokens
+        self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._trust)
+        self.tell(0, it.prompt)
+        self._begun, self._reading = self.clock.now, True
+        unread = len(it.prompt) - 1 - min(common_length(cached, self.prefix.tokens), len(it.prompt) - 1)
+        seconds = sum(self._cost(min(READ, unread - start)) for start in range(0, unread, READ))
+        self.clock.after(seconds, self._read)
+
+    def _read(self) -> None:
+        self._decoding, self._reading = self.clock.now, False
+        self._planner.begun(self.clock.now)
+        self.step()
+
     def step(self) -> None:
         self._plans += 1
         self._waiting = 0
-        plan = self._planner.plan(self._tree, self.clock.now)
+        plan = self._planner.plan(self._tree, self.clock.now, self._limit)
         if plan.wait:
             self._waiting = number = self._plans
             self.clock.after(plan.wait, lambda: self.step() if self._waiting == number else None)
         else:
-            self.clock.after(self._cost(1 + len(plan.nodes)), lambda: self._verified(plan.nodes))
+            seconds = self._cost(1 + len(plan.nodes)) + self._overhead
+            self.clock.after(seconds, lambda: self._verified(plan.nodes))
 
     def _verified(self, nodes: Sequence[Node]) -> None:
         start, chosen = len(self.prefix), {id(node) for node in nodes}
         node: Node | None = self._tree.root
         tokens: list[int] = []
         state = self.prefix.hash
-        while node is not None:
-            tokens.append(self.acceptance.truth(state))
+        while node is not None and start + len(tokens) < self._limit:
+            tokens.append(self.acceptance.truth(state, start + len(tokens)))
             state = extend_hash(state, tokens[-1])
             guess = node.children.get(tokens[-1])
             node = guess if id(guess) in chosen else None
@@ -145,99 +135,72 @@ class Lead:
             self._tree.advance(token, self.prefix.hash)
         self._planner.finished(self.clock.now, 1 + len(nodes), self._cost(1 + len(nodes)), len(tokens))
         self.tell(start, tokens)
-        self.step()
+        if len(self.prefix) < self._limit:
+            self.step()
+        else:
+            self._end()
 
-    def tell(self, start: int, tokens: Sequence[int]) -> None:
+    def _end(self) -> None:
+        it = self._asked[self._session]
+        self.tell(len(self.prefix), None)
+        self.answers.append(Answered(it.tokens, self._decoding - self._begun, self.clock.now - self._decoding))
+        self.begin()
+
+    def tell(self, start: int, tokens: Sequence[int] | None) -> None:
+        news = News(self._session, len(self._asked[self._session].prompt), start, tokens)
         for back in self.backs:
-            self.clock.after(back.machine.link.delay(self.rng), lambda back=back: back.hear(start, tokens))  # type: ignore[misc]
+            if back.there:
+                back.tell(news)
+
+
+def answers(
+    acceptance: Acceptance,
+    target: Cost,
+    machines: Sequence[Machine],
+    asked: Sequence[Asked],
+    policy: Policy = TREE,
+    planner: Planner | Everything | None = None,
+    n_ahead: int = world.DRAFT_MAX,
+    overhead: float = 0.0,
+) -> list[Answered]:
+    """How long each answer of a lead with these backs takes."""
+    lead = Lead(acceptance, target, planner or world.planner(target), asked=asked, overhead=overhead)
+    lead.backs = [Back(machine, f"back {i}", lead, policy, n_ahead) for i, machine in enumerate(machines)]
+    lead.begin()
+    lead.clock.run(lambda: lead.done)
+    return lead.answers
+
+
+def speed(answered: Sequence[Answered]) -> float:
+    """Tokens per second once the prompts are read, as the lead's own timings count them."""
+    return sum(answer.tokens for answer in answered) / sum(answer.decoding for answer in answered)
 
 
 def run(
     acceptance: Acceptance,
     target: Cost,
     machines: Sequence[Machine],
-    tokens: int,
+    tokens: int | Sequence[Asked],
     policy: Policy = TREE,
     planner: Planner | Everything | None = None,
+    n_ahead: int = world.DRAFT_MAX,
 ) -> float:
-    """Tokens per second of a lead with these backs."""
-    lead = Lead(acceptance, target, planner or world.planner(target))
-    lead.backs = [Back(machine, f"back {i}", lead, policy) for i, machine in enumerate(machines)]
-    lead.tell(0, [0])
-    lead.step()
-    lead.clock.run(lambda: len(lead.prefix) > tokens)
-    return (len(lead.prefix) - 1) / lead.clock.now
+    """Tokens per second of a lead with these backs: so many tokens in one answer, or the answers asked for."""
+    asked = world.asked(tokens) if isinstance(tokens, int) else tokens
+    return speed(answers(acceptance, target, machines, asked, policy, planner, n_ahead))
 
 
-def chain(acceptance: Acceptance, target: Cost, machine: Machine, tokens: int) -> float:
-    """Tokens per second of the plain asynchronous chain: one line, all of it verified, nothing waited for."""
-    return run(acceptance, target, [machine], tokens, CHAIN, Everything(Limits(world.DRAFT_MAX)))
+CHAINS = (3, 7, 15)
+"""How far ahead the plain chain is tried."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One cell of the sweep: tokens per second of every schedule."""
-
-    none: float
-    local: float
-    remote: float
-    chain: float
-    ours: float
-    bound: float
-
-    @property
-    def best(self) -> float:
-        return max(self.none, self.local, self.remote, self.chain)
-
-
-DRAFT_MS = (2, 8, 15, 30)
-ROUND_TRIPS_MS = (0.5, 1, 5, 10, 40)
-MEANS = (0.55, 0.7, 0.8, 0.9)
-
-
-def cell(target: Cost, draft_ms: float, round_trip_ms: float, acceptance: Acceptance, tokens: int) -> Cell:
-    draft, round_trip = world.drafting(draft_ms / 1000), round_trip_ms / 1000
-    machine = Machine(draft, Link(round_trip))
-    return Cell(
-        none=world.no_back(target),
-        local=world.synchronous(target, draft, 0.0, acceptance, tokens),
-        remote=world.synchronous(target, draft, round_trip, acceptance, tokens),
-        chain=chain(acceptance, target, machine, tokens),
-        ours=run(acceptance, target, [machine], tokens),
-        bound=world.free(target, acceptance, tokens),
-    )
-
-
-def main(tokens: int, independent: bool, means: Sequence[float] = MEANS) -> int:
-    """Print a table of the sweep and, per target, how we do against the best of the other schedules."""
-    table = Table(title="Tokens per second, simulated" + (", i.i.d. acceptance" if independent else ""))
-    names = (
-        "target",
-        "draft, ms",
-        "round trip, ms",
-        "acceptance",
-        "none",
-        "sync local",
-        "sync remote",
-        "chain",
-        "ours",
-    )
-    for name in (*names, "bound", "ours/best"):
-        table.add_column(name, justify="right")
-    ratios: dict[str, list[float]] = {name: [] for name in TARGETS}
-    for name, draft_ms, round_trip_ms, mean in itertools.product(TARGETS, DRAFT_MS, ROUND_TRIPS_MS, means):
-        acceptance = (world.Constant if independent else world.Varying)(mean, seed=1)
-        it = cell(TARGETS[name], draft_ms, round_trip_ms, acceptance, tokens)
-        ratios[name].append(it.ours / it.best)
-        speeds = (it.none, it.local, it.remote, it.chain, it.ours, it.bound)
-        table.add_row(
-            name, str(draft_ms), str(round_trip_ms), str(mean), *(f"{s:.1f}" for s in speeds), f"{ratios[name][-1]:.3f}"
-        )
-    console = Console()
-    console.print(table)
-    for name, values in ratios.items():
-        mean_ratio = math.exp(sum(map(math.log, values)) / len(values))
-        console.print(
-            f"{name}: geometric mean {mean_ratio:.3f} of the best other schedule, worst cell {min(values):.3f}"
-        )
-    return 0
+def chain(
+    acceptance: Acceptance,
+    target: Cost,
+    machine: Machine,
+    tokens: int | Sequence[Asked],
+    ahead: Sequence[int] = CHAINS,
+) -> float:
+    """Tokens per second of the plain asynchronous chain: one line, all of it verified, nothing waited for. The best of
+    several limits counts, of how far the back is ahead and of how much is verified."""
+    return max(run(acceptance, target, [machine], tokens, CHAIN, Everything(Limits(n)), n) for n in ahead)

@@ -2,29 +2,51 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+
 import numpy as np
 import pytest
 
-from bench import world
-from bench.simulate import Machine, cell, chain, run
-from bench.world import TARGETS, Constant, Link, Varying
-from duo.prefix import EMPTY, extend_hash
+from bench import cells, world
+from bench.replay import Recorded, Replayed
+from bench.simulate import Machine, answers, chain, run
+from bench.world import TARGETS, Absences, Acceptance, Bursty, Constant, Link, Varying
+from duo.prefix import EMPTY, Prefix, extend_hash
 
-TOKENS = 600
+TOKENS = 400
 
 
 @pytest.mark.parametrize("mean", [0.55, 0.8])
-@pytest.mark.parametrize("kind", [Varying, Constant])
+@pytest.mark.parametrize("kind", [Varying, Constant, Bursty])
 def test_guesses_are_right_as_often_as_they_say(kind: type[Varying], mean: float) -> None:
-    acceptance, state = kind(mean, seed=3), EMPTY
-    claimed, right = np.zeros(4), np.zeros(4)
-    for _ in range(20_000):
-        ranked, truth = acceptance.ranked(state), acceptance.truth(state)
+    acceptance, state, count = kind(mean, seed=3), EMPTY, 12_000
+    claimed, right, likeliest = np.zeros(4), np.zeros(4), 0
+    for length in range(count):
+        ranked, truth = acceptance.ranked(state, length), acceptance.truth(state, length)
         claimed += [chance for _, chance in ranked]
         right += [token == truth for token, _ in ranked]
+        likeliest += truth == 1
         state = extend_hash(state, truth)
-    assert claimed / 20_000 == pytest.approx(right / 20_000, abs=0.015)
-    assert sum(claimed) / 20_000 <= 1
+    assert claimed / count == pytest.approx(right / count, abs=0.02)
+    assert likeliest / count == pytest.approx(mean, abs=0.03)
+    assert sum(claimed) / count <= 1
+
+
+def test_bursts() -> None:
+    """Easy and hard stretches are as long as asked for, and neighbours are more alike than strangers."""
+    acceptance = Bursty(0.7, 1, stretch=20)
+    changes = sum(a != b for a, b in zip(acceptance._hard, acceptance._hard[1:], strict=False))
+    assert changes / len(acceptance._hard) == pytest.approx(1 / 20, rel=0.1)
+    truths: list[bool] = []
+    state = EMPTY
+    for length in range(12_000):
+        truth = acceptance.truth(state, length)
+        truths.append(truth == acceptance.ranked(state, length)[0][0])
+        state = extend_hash(state, truth)
+    right = np.array(truths, dtype=float)
+    assert np.corrcoef(right[:-3], right[3:])[0, 1] > 0.1
 
 
 def test_the_target_alone() -> None:
@@ -33,26 +55,32 @@ def test_the_target_alone() -> None:
         assert run(Varying(0.7, 1), target, [], TOKENS) == pytest.approx(world.no_back(target), rel=0.01)
 
 
+def machine(draft_ms: float = 8, round_trip_ms: float = 5) -> Machine:
+    return Machine(world.drafting(draft_ms / 1000), Link(round_trip_ms / 1000))
+
+
 def test_a_simulation_repeats_itself() -> None:
-    machine = Machine(world.drafting(0.008), Link(0.001, jitter=0.002))
-    once, again = (run(Varying(0.7, 1), TARGETS["bf16"], [machine], TOKENS) for _ in range(2))
+    shaky = Machine(world.drafting(0.008), Link(0.001, jitter=0.05), Absences(3, 1))
+    once, again = (
+        answers(Bursty(0.7, 1), TARGETS["bf16"], [shaky, machine()], world.asked(TOKENS, 80, 50)) for _ in range(2)
+    )
     assert once == again
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@pytest.mark.parametrize("draft_ms", [8, 30])
-def test_never_slower_than_the_other_schedules(name: str, draft_ms: float) -> None:
-    for mean in (0.55, 0.9):
-        it = cell(TARGETS[name], draft_ms, 5, Varying(mean, 1), TOKENS)
+def test_never_slower_than_the_other_schedules(name: str) -> None:
+    for draft_ms, mean in ((8, 0.55), (30, 0.9)):
+        acceptance = Varying(mean, 1)
+        it = cells.speeds(TARGETS[name], [machine(draft_ms)], acceptance, world.asked(300))
         assert it.ours >= 0.97 * it.best
         assert it.ours >= 0.99 * it.none
 
 
 def test_where_two_rows_cost_three_a_chain_loses_and_we_do_not() -> None:
-    machine, target = Machine(world.drafting(0.008), Link(0.001)), TARGETS["Q8_0"]
+    near, target = machine(8, 1), TARGETS["Q8_0"]
     alone = world.no_back(target)
-    assert chain(Varying(0.7, 1), target, machine, TOKENS) < 0.8 * alone
-    assert run(Varying(0.7, 1), target, [machine], TOKENS) > 0.99 * alone
+    assert chain(Varying(0.55, 1), target, near, TOKENS, ahead=(7,)) < 0.8 * alone
+    assert run(Varying(0.55, 1), target, [near], TOKENS) > 0.99 * alone
 
 
 def test_a_slow_link_costs_less_than_it_costs_a_synchronous_schedule() -> None:
@@ -62,8 +90,103 @@ def test_a_slow_link_costs_less_than_it_costs_a_synchronous_schedule() -> None:
     assert far / near > far_sync / near_sync
 
 
-def test_free_guesses_are_a_bound_for_chains() -> None:
+@pytest.mark.parametrize("mean", [0.5, 0.8])
+def test_free_chains_are_what_can_be_worked_out(mean: float) -> None:
+    """Where 16 tokens cost what one does, 15 guesses are verified: 1 + p + ... + p^15 tokens for each forward pass."""
+    tokens = 4000
+    expected = (1 - mean**16) / (1 - mean) / TARGETS["flat"](1)
+    assert world.free(TARGETS["flat"], Constant(mean, 1), tokens) == pytest.approx(expected, rel=0.05)
+
+
+def test_free_guesses_are_a_bound() -> None:
     for target in TARGETS.values():
         acceptance = Varying(0.8, 1)
-        machine = Machine(world.drafting(0.002), Link(0.0005))
-        assert world.free(target, acceptance, TOKENS) > chain(acceptance, target, machine, TOKENS)
+        bound = world.free(target, acceptance, TOKENS)
+        assert bound > chain(acceptance, target, machine(2, 0.5), TOKENS, ahead=(7,))
+        assert world.free(target, acceptance, TOKENS, children=4) >= 0.97 * bound
+
+
+class TestBacksThatComeAndGo:
+    def test_one_that_is_away_is_as_good_as_none(self) -> None:
+        gone = replace(machine(2), away=[(0.0, 1e9)])
+        for name, target in TARGETS.items():
+            speed = run(Varying(0.8, 1), target, [gone], TOKENS)
+            assert speed == pytest.approx(world.no_back(target), rel=0.01), name
+
+    def test_one_that_is_there_half_of_the_time_helps_half_of_the_time(self) -> None:
+        acceptance, target = Varying(0.8, 1), TARGETS["bf16"]
+        always = run(acceptance, target, [machine()], 800)
+        half = run(acceptance, target, [replace(machine(), away=Absences(4, 4))], 800)
+        assert world.no_back(target) * 1.1 < half < always * 0.95
+
+    def test_one_that_comes_in_the_middle_reads_all_that_was_said(self) -> None:
+        late = replace(machine(), away=[(0.0, 10.0)])
+        acceptance, target = Varying(0.8, 1), TARGETS["bf16"]
+        speed = 600 / (10 + (600 - 10 * world.no_back(target)) / run(acceptance, target, [machine()], 600))
+        assert run(acceptance, target, [late], 600) == pytest.approx(speed, rel=0.05)
+
+    def test_absences_begin_anew_each_time(self) -> None:
+        away = Absences(5, 2)
+        once, again = (list(islice(away, 50)) for _ in range(2))
+        assert once == again
+        assert all(left < came for left, came in once)
+        assert sum(came - left for left, came in once) == pytest.approx(50 * 2, rel=0.4)
+
+
+class TestAnswers:
+    def test_several_are_given_one_after_the_other(self) -> None:
+        found = answers(Varying(0.8, 1), TARGETS["bf16"], [machine()], world.asked(250, 100, 40))
+        assert [it.tokens for it in found] == [100, 100, 50]
+        assert all(it.reading > 0 and it.decoding > 0 for it in found)
+
+    def test_a_back_that_has_to_read_for_long_is_late(self) -> None:
+        """A prompt is read by both at the same time; where the back is the slower one the answer begins without it."""
+
+        def slow(rows: int) -> float:
+            return 0.005 if rows <= 8 else 0.02 * rows
+
+        acceptance, asked = Varying(0.8, 1), world.asked(200, 50, 300)
+        target = TARGETS["bf16"]
+        quick, late = (run(acceptance, target, [Machine(cost, Link(0.001))], asked) for cost in (lambda n: 0.005, slow))
+        assert late < 0.95 * quick
+
+
+class TestReplay:
+    RECORDED = (
+        Recorded([5, 6], [11, 12, 13], [[(11, 0.9), (7, 0.05)], [(8, 0.5), (12, 0.3)], [(9, 0.4)]]),
+        Recorded([5, 6], [14, 15], [[(14, 0.8)], [(15, 0.7)]]),
+    )
+
+    def test_what_was_recorded_comes_again(self) -> None:
+        replayed = Replayed(self.RECORDED)
+        for asked, recorded in zip(replayed.asked(5), self.RECORDED, strict=True):
+            assert asked.tokens == len(recorded.tokens)
+            state = Prefix(asked.prompt).hash
+            for token, guesses in zip(recorded.tokens, recorded.guesses, strict=True):
+                assert replayed.ranked(state) == guesses
+                assert replayed.truth(state) == token
+                state = extend_hash(state, token)
+
+    def test_as_one_text(self) -> None:
+        replayed, state = Replayed(self.RECORDED), EMPTY
+        said = []
+        for _ in range(10):
+            said.append(replayed.truth(state))
+            state = extend_hash(state, said[-1])
+        assert said == [11, 12, 13, 14, 15] * 2
+
+    def test_wrong_branches_look_like_the_rest(self) -> None:
+        replayed = Replayed(self.RECORDED)
+        known = [guesses for answer in self.RECORDED for guesses in answer.guesses]
+        wrong = [replayed.ranked(extend_hash(EMPTY, 100 + i)) for i in range(200)]
+        assert all(guesses in known for guesses in wrong)
+        assert all(guesses in wrong for guesses in known)
+
+    def test_the_rank_of_each_pick(self) -> None:
+        assert [place for _, place in self.RECORDED[0].picked()] == [0, 1, None]
+        assert Replayed(self.RECORDED).mean == pytest.approx(3 / 5)
+
+    @pytest.mark.parametrize("make", [lambda r: Replayed(r), lambda r: Varying(0.6, 1)])
+    def test_a_simulation_of_it(self, make: Callable[[object], Acceptance]) -> None:
+        acceptance = make(self.RECORDED)
+        assert run(acceptance, TARGETS["flat"], [machine(2)], 200) > 1.3 * world.no_back(TARGETS["flat"])

@@ -1,0 +1,189 @@
+"""Simulated backs, the clock they live by, and the wires to their lead.
+
+A `Back` is the shell that `back/drafter.py` is in reality, around the production drafting policy.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from back.drafter import PACE
+from bench import world
+from bench.world import Acceptance, Cost, Link
+from duo.drafting import Draft, Policy
+from duo.prefix import common_length
+from duo.sampling import SamplingParams
+from duo.tree import Expansion
+
+if TYPE_CHECKING:
+    from bench.simulate import Lead
+
+READ = 512
+"""Most tokens of a prompt in one forward pass."""
+
+
+@dataclass
+class Clock:
+    """What is to happen, in order."""
+
+    now: float = 0.0
+    _heap: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _order: Iterator[int] = field(default_factory=itertools.count)
+
+    def after(self, seconds: float, event: Callable[[], None]) -> None:
+        self.at(self.now + seconds, event)
+
+    def at(self, time: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._heap, (time, next(self._order), event))
+
+    def run(self, until: Callable[[], bool]) -> None:
+        while self._heap and not until():
+            self.now, _, event = heapq.heappop(self._heap)
+            event()
+
+
+class _Wire:
+    """One direction of a link. What is sent first arrives first."""
+
+    def __init__(self, clock: Clock, link: Link, rng: random.Random) -> None:
+        self._clock, self._link, self._rng = clock, link, rng
+        self._last = 0.0
+
+    def send(self, event: Callable[[], None]) -> None:
+        self._last = max(self._last, self._clock.now + self._link.delay(self._rng))
+        self._clock.at(self._last, event)
+
+
+class _Ranks:
+    """Stands for the sampler of a back: the 'logits' of a row are the hash and the length of its prefix."""
+
+    def __init__(self, acceptance: Acceptance) -> None:
+        self._acceptance = acceptance
+
+    def rank(self, logits: Any, completion: Any, count: int, scale: float) -> list[tuple[int, float]]:
+        return self._acceptance.ranked(*logits)[:count]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A back: what its draft costs, how far it is from the lead, and when it is away, from and to (`world.Absences`).
+
+    One that comes has nothing in its cache; of one that goes, all that is on its way is lost.
+    """
+
+    cost: Cost
+    link: Link
+    away: Iterable[tuple[float, float]] = ()
+
+
+class News(NamedTuple):
+    """What a lead tells a back: tokens from `start` on are final. `tokens` None: the session has ended."""
+
+    session: int
+    prompt_length: int
+    start: int
+    tokens: Sequence[int] | None
+
+
+class Back:
+    """One back's loop: hear, settle, expand, tell."""
+
+    def __init__(self, machine: Machine, name: str, lead: Lead, policy: Policy, n_ahead: int = world.DRAFT_MAX) -> None:
+        self.machine = machine
+        self.there = True
+        self._name = name
+        self._lead = lead
+        self._policy = policy
+        self._n_ahead = n_ahead
+        self._life = 0
+        self._down = _Wire(lead.clock, machine.link, lead.rng)
+        self._up = _Wire(lead.clock, machine.link, lead.rng)
+        self._forget()
+        self._absences = iter(machine.away)
+        self._next_absence()
+
+    def _forget(self) -> None:
+        self._drafts: dict[int, Draft] = {}
+        self._current: int | None = None
+        self._cached: list[int] = []
+        self._inbox: list[News] = []
+        self._found: list[Expansion] = []
+        self._said = 0.0
+        self._urgent = False
+        self._busy = False
+
+    def _next_absence(self) -> None:
+        absence = next(self._absences, None)
+        if absence is not None:
+            self._lead.clock.at(absence[0], self._leave)
+            self._lead.clock.at(absence[1], self._come)
+
+    def _leave(self) -> None:
+        self.there = False
+        self._life += 1
+        self._forget()
+
+    def _come(self) -> None:
+        self._up.send(lambda: self._lead.welcome(self))
+        self._next_absence()
+
+    def _alive(self, event: Callable[[], None]) -> Callable[[], None]:
+        """The event, if the back has not gone by then."""
+        life = self._life
+        return lambda: event() if self._life == life else None
+
+    def tell(self, news: News) -> None:
+        """Called by the lead."""
+        self._down.send(self._alive(lambda: self._hear(news)))
+
+    def _hear(self, news: News) -> None:
+        self._inbox.append(news)
+        if not self._busy:
+            self._work()
+
+    def _take(self, news: News) -> None:
+        if news.tokens is None:
+            self._drafts.pop(news.session, None)
+            return
+        draft = self._drafts.get(news.session)
+        if draft is None:
+            length, cost = news.prompt_length, self.machine.cost
+            draft = Draft(news.session, SamplingParams(), length, self._n_ahead, cost, policy=self._policy)
+            draft._sampler = _Ranks(self._lead.acceptance)  # type: ignore[assignment]
+            self._drafts[news.session] = draft
+        draft.commit(news.start, news.tokens)
+        self._urgent = True
+
+    def _work(self) -> None:
+        for news in self._inbox:
+            self._take(news)
+        self._inbox.clear()
+        # The oldest session that has something to do.
+        draft = next((d for d in self._drafts.values() if d.behind or not d.ahead), None)
+        self._busy = draft is not None
+        if draft is None:
+            return
+        if self._current != draft.session:
+            shared = min(common_length(self._cached, draft.prefix.tokens), len(draft.prefix) - 1)
+            draft.cached(shared)
+            self._found, self._current = [], draft.session
+        missing = draft.settle(READ).missing
+        self._cached = draft.prefix.tokens[: len(draft.prefix) - 1 - draft.behind]
+        rows = [] if draft.behind else draft.next_batch(0)
+        cost = self.machine.cost
+        seconds = (cost(len(missing)) if missing else 0.0) + (cost(len(rows)) if rows else 0.0)
+        self._lead.clock.after(seconds, self._alive(lambda: self._done(draft)))
+
+    def _done(self, draft: Draft) -> None:
+        self._found += draft.absorb([(node.hash, node.length) for node in draft._batch])  # type: ignore[arg-type]
+        now = self._lead.clock.now
+        if self._found and (self._urgent or now - self._said >= PACE or draft.ahead):
+            found, session = self._found, draft.session
+            self._up.send(self._alive(lambda: self._lead.receive(self._name, session, found)))
+            self._found, self._said, self._urgent = [], now, False
+        self._work()

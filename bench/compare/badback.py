@@ -1,0 +1,84 @@
+"""A back that guesses at random and claims to be sure, for the measurements: `python -m bench.compare.badback`.
+
+It speaks the protocol and reads the draft model for its vocabulary alone. After every commit it
+sends a chain of guesses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import random
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grpc
+
+from duo.engines import EngineOptions, load
+from duo.prefix import Prefix, extend_hash
+from duo.protocol import METHOD, BackSide, Begun, CommittedTokens, Ended, Identity, Welcomed
+from duo.tree import Expansion
+
+LENGTH = 8
+CLAIM = 0.95
+
+
+def chain(prefix: Prefix, vocabulary: int, rng: random.Random) -> list[Expansion]:
+    """Random tokens after the prefix."""
+    found: list[Expansion] = []
+    at = prefix.hash
+    for length in range(len(prefix), len(prefix) + LENGTH):
+        token = rng.randrange(vocabulary)
+        found.append(Expansion(length, at, [token], [CLAIM]))
+        at = extend_hash(at, token)
+    return found
+
+
+def guess(address: str, me: Identity) -> None:
+    """Until the lead ends the stream."""
+    rng = random.Random(1)
+    side = BackSide(me, time.perf_counter())
+    outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    outbox.put(side.hello([]))
+    prefixes: dict[int, Prefix] = {}
+
+    def outgoing() -> Iterator[bytes]:
+        while True:
+            yield outbox.get()
+
+    with grpc.insecure_channel(address) as channel:
+        call: Any = channel.stream_stream(METHOD)
+        for data in call(outgoing(), wait_for_ready=True):
+            event = side.receive(data, time.perf_counter())
+            if isinstance(event, Welcomed):
+                print(f"joined the lead as {event.name}", flush=True)
+            elif isinstance(event, Begun):
+                prefixes[event.session] = Prefix()
+            elif isinstance(event, Ended):
+                prefixes.pop(event.session, None)
+            elif isinstance(event, CommittedTokens) and (prefix := prefixes.get(event.session)) is not None:
+                prefix.extend(event.tokens)
+                if not event.more:
+                    outbox.put(BackSide.guesses(event.session, chain(prefix, me.vocabulary_size, rng)))
+            for message in side.send(time.perf_counter()):
+                outbox.put(message)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--lead", required=True)
+    p.add_argument("-m", "--model", required=True)
+    p.add_argument("--engine", choices=("auto", "transformers", "llamacpp"), default="auto")
+    args = p.parse_args(argv)
+    engine = load(args.model, args.engine, EngineOptions(threads=1))
+    vocabulary = engine.vocabulary
+    me = Identity("random", engine.name, vocabulary.fingerprint, vocabulary.size)
+    engine.close()
+    guess(args.lead, me)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""Who competes: how each schedule is made, by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import peers
+from bench.compare.names import BAD_BACKS, BASE, BOUNDS, LABELS, ONLY_ON, OURS
+from bench.compare.others import LateBack, LlamaCpp, RandomBack, StoppedBack, Transformers
+from bench.compare.schedules import Local, OwnLead, Schedule, Setup, Synchronous, SynchronousRemote
+from bench.compare.worker import WorkerProcess
+from bench.models import Runtime
+from duo.errors import DuoError
+
+PROCESS = 0.6e9
+"""Bytes that a process takes beside the weights: a runtime, and room for the context."""
+
+
+class UnknownScheduleError(DuoError):
+    """A name that no schedule has."""
+
+    exit_code = 2
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What schedules are made of: the setup, the worker with both models, and the draft server."""
+
+    setup: Setup
+    worker: WorkerProcess
+    draft: WorkerProcess
+
+
+MAKERS: dict[str, Callable[[Parts], Schedule]] = {
+    "none": lambda p: OwnLead("none", p.setup, back=False),
+    "ours": lambda p: OwnLead("ours", p.setup),
+    "chain": lambda p: OwnLead("chain", p.setup, "--policy", "chain"),
+    "sync": lambda p: Synchronous("sync", p.worker),
+    "sync-remote": lambda p: SynchronousRemote("sync-remote", p.worker, p.draft),
+    "llama-server": lambda p: LlamaCpp("llama-server", p.setup, p.worker),
+    "assisted": lambda p: Transformers("assisted", p.setup, p.worker),
+    "both-cores": lambda p: OwnLead("both-cores", p.setup, back=False, both_cores=True),
+    "assisted-both": lambda p: Transformers("assisted-both", p.setup, p.worker, both_cores=True),
+    "free-best": lambda p: Synchronous("free-best", p.worker, for_free=True),
+    "free-chain": lambda p: Local("free-chain", p.worker, "free", policy="chain"),
+    "free-tree": lambda p: Local("free-tree", p.worker, "free", policy="tree"),
+    "random-back": lambda p: RandomBack("random-back", p.setup),
+    "late-back": lambda p: LateBack("late-back", p.setup),
+    "stopped-back": lambda p: StoppedBack("stopped-back", p.setup),
+}
+
+
+def chosen(only: str | None, bad_backs: bool, runtime: Runtime) -> tuple[list[str], list[str]]:
+    """Names of those that compete, and a line about each that might be expected and does not.
+
+    The target alone always does: it is what the others are measured by. Raises UnknownScheduleError.
+    """
+    wanted = [name for name in LABELS if bad_backs or name not in BAD_BACKS]
+    if only is not None:
+        wanted = [name for name in (part.strip() for part in only.split(",")) if name]
+        if strange := [name for name in wanted if name not in LABELS]:
+            raise UnknownScheduleError(f"no schedule is called {strange[0]!r}: there are {', '.join(LABELS)}")
+    there: list[str] = []
+    left_out: list[str] = []
+    for name in LABELS:
+        if name not in wanted and name != BASE:
+            continue
+        if ONLY_ON.get(name, runtime) != runtime:
+            if only is not None:
+                left_out.append(f"{LABELS[name]} is left out: it does not run on {runtime}")
+        elif name == "llama-server" and peers.llama_server() is None:
+            left_out.append(
+                f"{LABELS[name]} is left out: there is no llama-server (python -m bench build-llama-server)"
+            )
+        else:
+            there.append(name)
+    return there, left_out
+
+
+def make(names: Sequence[str], parts: Parts) -> list[Schedule]:
+    """Not started yet."""
+    return [MAKERS[name](parts) for name in names]
+
+
+def groups(names: Sequence[str], sizes: Mapping[str, float], room: float) -> list[list[str]]:
+    """Names in groups that fit into memory at the same time: one group wherever there is room.
+
+    Ours and the target alone are in every group, because all others are compared with them. `sizes`: bytes of each.
+    """
+    always = [name for name in names if name in (BASE, OURS)]
+    made: list[list[str]] = []
+    left = room
+    for name in names:
+        if name in always:
+            continue
+        if not made or sizes[name] > left:
+            made.append(list(always))
+            left = room - sum(sizes[n] for n in always)
+        made[-1].append(name)
+        left -= sizes[name]
+    return made or [always]
+
+
+def sizes(names: Sequence[str], target: Path, runtime: Runtime) -> dict[str, float]:
+    """Bytes that each schedule takes when it is loaded, about.
+
+    The worker's schedules share what it has loaded. llama.cpp maps its files, which all processes share; transformers
+    has the weights as float32 in each.
+    """
+    own = [name for name in names if name not in BOUNDS and not name.startswith("sync")]
+    if runtime == "llamacpp":
+        return {name: PROCESS if name in own else 0.0 for name in names}
+    weights = sum(file.stat().st_size for file in target.glob("*.safetensors"))
+    return {name: PROCESS + 2 * weights if name in own else 0.0 for name in names}
+
+
+def room() -> float:
+    """Bytes that may be filled: most of what is free now."""
+    try:
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return 0.8 * 1024 * float(lines["MemAvailable"].split()[0])
+    except (OSError, KeyError, ValueError):
+        return float("inf")

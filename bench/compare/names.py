@@ -1,0 +1,29 @@
+"""The competitors by their names on the command line, and for people."""
+
+from __future__ import annotations
+
+BASE, OURS = "none", "ours"
+
+LABELS = {
+    "none": "no back",
+    "ours": "ours",
+    "chain": "plain asynchronous chain",
+    "sync": "synchronous, both on the target's core",
+    "sync-remote": "synchronous, draft on the other core",
+    "llama-server": "llama.cpp's server with the draft",
+    "assisted": "transformers' assisted generation",
+    "both-cores": "no back, both cores for the target",
+    "assisted-both": "assisted generation on both cores",
+    "free-best": "bound: free chains at their best length",
+    "free-chain": "bound: free chains, our planner",
+    "free-tree": "bound: free trees, our planner",
+    "random-back": "ours, back guesses at random",
+    "late-back": "ours, back 300 ms late",
+    "stopped-back": "ours, back stopped half the time",
+}
+"""In the order in which they are loaded."""
+
+BOUNDS = ("free-best", "free-chain", "free-tree")
+BAD_BACKS = ("random-back", "late-back", "stopped-back")
+ONLY_ON = {"llama-server": "llamacpp", "assisted": "transformers", "assisted-both": "transformers"}
+"""The runtime of those that have but one."""

@@ -1,0 +1,126 @@
+"""Others' speculative decoding as schedules, and ours with backs that do harm."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import ExitStack
+from typing import Self
+
+from bench.compare.prompts import Question
+from bench.compare.schedules import Answer, OwnLead, Schedule, Setting, Setup
+from bench.compare.worker import WorkerProcess
+from bench.peers import Assisted, Completion, LlamaServer
+from bench.processes import Program
+
+
+def _answer(worker: WorkerProcess, completion: Completion) -> Answer:
+    """The first token is not in a peer's seconds, because it comes with the end of the prompt: so one more was asked
+    for than is counted, and the last one is not in the text."""
+    tokens = completion.tokens[:-1]
+    text: str = worker.ask("decode", tokens=tokens)
+    return Answer(text, len(tokens), completion.seconds, completion.drafted, completion.accepted)
+
+
+class LlamaCpp(Schedule):
+    """llama.cpp's server on the target's core. Its draft length is fixed when it starts: a new one for a new length."""
+
+    own = False
+    lengths = (1, 2, 3, 4, 6, 8, 16)
+    floors = (0.4, 0.75)
+
+    def __init__(self, name: str, setup: Setup, worker: WorkerProcess) -> None:
+        super().__init__(name)
+        self._setup = setup
+        self._worker = worker
+        self._server: tuple[Setting, LlamaServer] | None = None
+
+    def __exit__(self, *_: object) -> None:
+        if self._server is not None:
+            self._server[1].close()
+            self._server = None
+
+    def _serving(self) -> LlamaServer:
+        if self._server is None or self._server[0] != self.setting:
+            self.__exit__()
+            setup, (length, floor) = self._setup, self.setting
+            # Without flash attention, as our engine runs it: that is the faster way on a CPU.
+            server = LlamaServer(
+                setup.target, setup.draft, cpus=setup.lead_cpus, threads=1, draft_max=length, p_min=floor,
+                flash_attention="off",
+            )  # fmt: skip
+            self._server = (self.setting, server)
+            server.ready()
+        return self._server[1]
+
+    def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
+        return _answer(self._worker, self._serving().complete(question.prompt, n + 1, temperature, seed))
+
+
+class Transformers(Schedule):
+    """transformers' assisted generation, on the target's core or on both."""
+
+    own = False
+    lengths = (1, 2, 3, 4, 6, 8, 12)
+    floors = (0.4,)
+
+    def __init__(self, name: str, setup: Setup, worker: WorkerProcess, both_cores: bool = False) -> None:
+        super().__init__(name)
+        self._setup = setup
+        self._worker = worker
+        self._cpus = setup.both if both_cores else setup.lead_cpus
+        self._threads = max(1, len(setup.both)) if both_cores else 1
+
+    def __enter__(self) -> Self:
+        it = Assisted(self._setup.target, self._setup.draft, cpus=self._cpus, threads=self._threads)
+        with ExitStack() as stack:
+            self._peer = stack.enter_context(it).ready()
+            self._stack = stack.pop_all()
+        return self
+
+    def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
+        length, floor = self.setting
+        completion = self._peer.complete(
+            question.prompt, n + 1, temperature, seed, num_assistant_tokens=length, threshold=floor
+        )
+        return _answer(self._worker, completion)
+
+
+class RandomBack(OwnLead):
+    """Ours with a back that guesses at random and says that it is sure."""
+
+    def _new_back(self, port: int) -> Program:
+        model = ("-m", self._setup.draft, "--engine", self._setup.runtime)
+        return Program("bench.compare.badback", "--lead", f"127.0.0.1:{port}", *model, cpus=self._setup.back_cpus)
+
+
+class LateBack(OwnLead):
+    """Ours with a back of which everything comes late, and to which everything does."""
+
+    LATE = 0.3
+
+    def _delay(self, round_trip: float) -> float:
+        return round_trip / 2 + self.LATE
+
+
+class StoppedBack(OwnLead):
+    """Ours with a back that stands still half of the time while an answer is made."""
+
+    EVERY = 0.5
+
+    def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
+        over = threading.Event()
+        stopper = threading.Thread(target=self._stop_and_go, args=(over,))
+        stopper.start()
+        try:
+            return super().answer(question, n, temperature, seed)
+        finally:
+            over.set()
+            stopper.join()
+
+    def _stop_and_go(self, over: threading.Event) -> None:
+        while not over.is_set():
+            self.back.send(signal.SIGSTOP)
+            over.wait(self.EVERY)
+            self.back.send(signal.SIGCONT)
+            over.wait(self.EVERY)

@@ -1,0 +1,141 @@
+"""`python -m bench compare`: ours against every other schedule of the same two models.
+
+Real processes, and the machine's cores as two devices: the lead with one thread on one core, the back on another, and a
+gate between them that makes everything late by half a round trip. All schedules answer the same questions in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from bench.compare import entrants, prompts, report, timeline
+from bench.compare.entrants import Parts
+from bench.compare.figures import Record, different_texts
+from bench.compare.names import LABELS, OURS
+from bench.compare.prompts import Conversation, Message, Question
+from bench.compare.schedules import Setup
+from bench.compare.trial import Plan, Say, Trial
+from bench.compare.worker import WorkerProcess
+from bench.models import Runtime, shipped
+from bench.padding import padded
+from bench.peers import PeerError
+from bench.processes import halves
+from duo.errors import DuoError, FileError, ModelError
+
+ROOM = 40
+"""Tokens of context that are left over for a tree of guesses."""
+
+
+def main(args: argparse.Namespace) -> int:
+    console = Console(stderr=True)
+    try:
+        return compare(args, lambda words: console.print(words, highlight=False, markup=False, soft_wrap=True))
+    except (DuoError, PeerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code if isinstance(error, DuoError) else 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def compare(args: argparse.Namespace, say: Say) -> int:
+    """Returns 1 if a text of ours is another than without a back where it must not be."""
+    conversations = prompts.read(args.prompts) if args.prompts else prompts.shipped()
+    names, left_out = entrants.chosen(args.only, args.backs, args.runtime)
+    for line in left_out:
+        say(line)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise FileError(f"cannot write to {args.out}: {(error.strerror or '').lower()}; choose another --out") from None
+    setup = models(args)
+    plan = Plan(args.tokens, args.rounds, args.temperature, args.round_trip)
+    title = f"{Path(args.target).name if args.target else args.pair} on {args.runtime}"
+    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    records: list[Record] = []
+    with ExitStack() as stack:
+        say(f"loading {Path(setup.target).name}")
+        engine = setup.runtime
+        worker = stack.enter_context(WorkerProcess(setup.target, setup.draft, engine=engine, cpus=setup.lead_cpus))
+        draft = stack.enter_context(WorkerProcess(None, setup.draft, engine=engine, cpus=setup.back_cpus))
+        parts = Parts(setup, worker.ready(), draft.ready())
+        questions = ask_for(conversations, args, parts, say)
+        notes = [*report.notes(args, setup, len(questions)), *left_out]
+        together = entrants.groups(names, entrants.sizes(names, Path(setup.target), engine), entrants.room())
+        for number, group in enumerate(together):
+            if len(together) > 1:
+                say(f"group {number + 1} of {len(together)}, for want of memory: {', '.join(group)}")
+            for block in run_group(group, parts, questions, plan, say, number):
+                records += block
+                # At once: what comes after may take hours, and be interrupted.
+                text = report.write(args.out, title, command, notes, records)
+    print(text)
+    if OURS in names:
+        say("one more answer, for the timeline")
+        timeline.draw(setup, questions[0], plan, title, args.out)
+    wrong = different_texts(records)
+    for name in wrong:
+        say(f"{LABELS[name]}: not always the text that there is without a back")
+    # With llama.cpp a near tie may go the other way in a batch of another width: docs/exactness.md.
+    return 1 if wrong and args.runtime == "transformers" else 0
+
+
+def models(args: argparse.Namespace) -> Setup:
+    """The pair that the flags name."""
+    size, _, draft_size = args.pair.partition("+")
+    target = args.target or _model("target", size, args.runtime)
+    draft = args.draft or _model("draft", draft_size or "shipped", args.runtime)
+    lead_cpus, back_cpus = halves()
+    return Setup(target, draft, args.runtime, lead_cpus, back_cpus)
+
+
+def _model(which: Literal["target", "draft"], size: str, runtime: Runtime) -> str:
+    if size == "shipped":
+        return shipped(which, runtime)
+    number, _, dtype = size.partition("-")
+    if dtype not in ("", "bf16", "q8_0"):
+        raise ModelError(f"--pair: {dtype!r} is not a type to pad to: bf16 or q8_0")
+    try:
+        return padded(which, number, "q8_0" if dtype == "q8_0" else "bf16", runtime)
+    except ValueError as error:
+        raise ModelError(f"--pair {size}: {error}") from None
+
+
+def ask_for(conversations: Sequence[Conversation], args: argparse.Namespace, parts: Parts, say: Say) -> list[Question]:
+    """The questions, with what the target has said before the later turns of a conversation."""
+
+    def tokens(messages: Sequence[Message]) -> Sequence[int]:
+        prompt: Sequence[int] = parts.worker.ask("chat", messages=messages)
+        return prompt
+
+    def answer(messages: Sequence[Message]) -> str:
+        asked = {"prompt": tokens(messages), "n": args.tokens, "temperature": 0.0, "seed": 0}
+        decoded = parts.worker.decode("synchronous", **asked, length=4, floor=0.3)
+        text: str = parts.worker.ask("decode", tokens=decoded.tokens)
+        return text
+
+    longest = parts.worker.ask("context") - args.tokens - ROOM
+    found, too_long = prompts.questions(conversations, args.questions, longest, tokens, answer)
+    if too_long:
+        say(f"{too_long} questions are left out: they are longer than the context of the target, {longest} tokens here")
+    if not found:
+        raise FileError(f"{args.prompts}: no prompt in it fits the context of the target")
+    return found
+
+
+def run_group(
+    names: Sequence[str], parts: Parts, questions: Sequence[Question], plan: Plan, say: Say, number: int
+) -> Iterator[list[Record]]:
+    """Load the schedules of a group, one after the other, and ask them."""
+    with ExitStack() as stack:
+        schedules = entrants.make(names, parts)
+        for schedule in schedules:
+            stack.enter_context(schedule)
+        yield from Trial(schedules, questions, plan, say, number).run()

@@ -1,0 +1,112 @@
+"""One answer of ours, traced, as a picture: lead and back at work at the same time, and what of it was for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench import charts, trace
+from bench.charts import BAD, OURS, PALE, Lane, Span
+from bench.compare.prompts import Question
+from bench.compare.schedules import OwnLead, Setup
+from bench.compare.trial import Plan
+
+STEPS = 16
+"""Forward passes of the lead that the picture shows, from the middle of the answer."""
+DRAFTS = "#2a9d6f"
+LEGEND = (
+    (OURS, "target's forward pass"),
+    (DRAFTS, "draft's forward pass"),
+    (BAD, "the share of it that was for nothing"),
+    (PALE, "waiting, reading the prompt"),
+)
+
+Event = Mapping[str, Any]
+
+
+class Traced(OwnLead):
+    """Ours, and both sides write down what they do."""
+
+    def __init__(self, setup: Setup, lead: Path, back: Path) -> None:
+        super().__init__("ours", setup)
+        self._lead_flags = ("--trace", str(lead))
+        self._back_flags = ("--trace", str(back))
+
+
+def draw(setup: Setup, question: Question, plan: Plan, title: str, out: Path) -> None:
+    """Trace one answer: timeline.svg, and trace.json for Perfetto, in the folder."""
+    files = (out / "trace-lead.json", out / "trace-back.json")
+    temperature, round_trip = plan.temperatures[0], plan.round_trips[-1]
+    with ExitStack() as stack:
+        ours = stack.enter_context(Traced(setup, *files))
+        ours.at(round_trip / 1000)
+        for _ in range(2):  # the first pays for what is set up once
+            ours.answer(question, plan.tokens, temperature, 1)
+    timelines = [trace.Timeline(trace.load(file)) for file in files]
+    trace.merge(timelines, str(out / "trace.json"))
+    for file in files:
+        file.unlink()
+    lead, back = (timeline.events for timeline in timelines)
+    heading = f"Lead and back at work: {title}, temperature {temperature:g}, round trip {round_trip:g} ms"
+    charts.timeline(out / "timeline.svg", heading, "ms", lanes(lead, back), LEGEND)
+
+
+def lanes(lead: Sequence[Event], back: Sequence[Event]) -> list[Lane]:
+    """The middle of the last answer, in ms from where the picture begins."""
+    answer = max((e for e in lead if e["name"] == "answer"), key=lambda e: float(e["ts"]))
+    forwards = [e for e in _spans(lead, "forward") if e["ts"] >= answer["ts"]]
+    middle = max(0, (len(forwards) - STEPS) // 2)
+    shown = forwards[middle : middle + STEPS]
+    start, end = float(shown[0]["ts"]), float(shown[-1]["ts"] + shown[-1]["dur"])
+    target = [_span(e, OURS, e["args"]["rejected"] / e["args"]["rows"]) for e in shown]
+    idle = [_span(e, PALE) for e in (*_spans(lead, "wait"), *_spans(lead, "prefill"))]
+    commits = [
+        (float(e["ts"]), f"+{e['args']['tokens']}") for e in lead if e["name"] == "commit" and start <= e["ts"] <= end
+    ]
+    drafts = [*drafted(back), *(_span(e, PALE) for e in _spans(back, "read"))]
+    picture = [
+        Lane("lead", [*target, *(s for s in idle if start <= s.start < end)]),
+        Lane("tokens", marks=commits),
+        Lane("back", [s for s in drafts if start <= s.start < end]),
+    ]
+    return [_moved(lane, -start) for lane in picture]
+
+
+def drafted(back: Sequence[Event]) -> list[Span]:
+    """The back's forward passes. Of what it drafts until its tree is lost, as much was of use as the answer passed
+    through; what is drafted ahead may be of use much later, so the share is that of the whole time."""
+    spans: list[Span] = []
+    rows = used = since = 0
+    for event in sorted(back, key=lambda e: float(e.get("ts", 0))):
+        if event["name"] == "draft":
+            rows += event["args"]["rows"]
+            spans.append(_span(event, DRAFTS))
+        elif event["name"] == "commit" and "expanded" in event["args"]:
+            used += event["args"]["expanded"]
+            if event["args"]["tree_lost"]:
+                _mark(spans, since, rows, used)
+                rows, used, since = 0, 0, len(spans)
+    _mark(spans, since, rows, used)
+    return spans
+
+
+def _mark(spans: list[Span], since: int, rows: int, used: int) -> None:
+    wasted = 1 - min(1.0, used / rows) if rows else 0.0
+    spans[since:] = [replace(span, wasted=wasted) for span in spans[since:]]
+
+
+def _spans(events: Sequence[Event], name: str) -> list[Event]:
+    return [e for e in events if e["ph"] == "X" and e["name"] == name]
+
+
+def _span(event: Event, colour: str, wasted: float = 0.0) -> Span:
+    return Span(float(event["ts"]), float(event["ts"] + event["dur"]), colour, wasted)
+
+
+def _moved(lane: Lane, by: float) -> Lane:
+    """Microseconds become milliseconds."""
+    spans = [replace(s, start=(s.start + by) / 1000, end=(s.end + by) / 1000) for s in lane.spans]
+    return Lane(lane.label, spans, [((moment + by) / 1000, word) for moment, word in lane.marks])
