@@ -85,7 +85,7 @@ class Lead:
             return
         useful = [expansion for expansion in found if self._tree.merge(expansion, back)]
         if useful and not self._reading:
-            self._planner.heard(self.clock.now, back, max(useful[0].probabilities))
+            self._planner.heard(self.clock.now, back, [self._tree.chances(e.hash) for e in useful])
         if self._waiting:
             self.step()
 

@@ -28,9 +28,9 @@ from bench.world import TARGETS, Absences, Acceptance, Asked, Link
 from duo import cli
 from duo.errors import DuoError, FileError
 
-DRAFT_MS = (2.0, 8.0, 15.0, 30.0)
-ROUND_TRIPS_MS = (0.5, 1.0, 5.0, 10.0, 40.0)
-MEANS = (0.55, 0.7, 0.8, 0.9)
+DRAFT_MS = "2,8,15,30"
+ROUND_TRIPS_MS = "0.5,1,5,10,40"
+MEANS = "0.55,0.7,0.8,0.9"
 RECORDED = "recorded"
 WIDTH = 160
 """Of the table in a file."""
@@ -42,11 +42,11 @@ NAMES = {"varying": "acceptance that varies", "iid": "i.i.d. acceptance", "burst
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     grid = p.add_argument_group("grid", "numbers with commas; every combination is a cell")
-    grid.add_argument("--targets", type=_targets, default=list(TARGETS), metavar="NAMES", help=", ".join(TARGETS))
+    grid.add_argument("--targets", type=_targets, default=",".join(TARGETS), metavar="NAMES", help=", ".join(TARGETS))
     number, share = typed.listed(typed.number), typed.listed(typed.share)
-    grid.add_argument("--draft-ms", type=number, default=list(DRAFT_MS), metavar="MS", help="time of a draft token")
-    grid.add_argument("--round-trips", type=number, default=list(ROUND_TRIPS_MS), metavar="MS", help="lead to back")
-    grid.add_argument("--acceptance", type=share, default=list(MEANS), metavar="P", help="of the first guess")
+    grid.add_argument("--draft-ms", type=number, default=DRAFT_MS, metavar="MS", help="time of a draft token")
+    grid.add_argument("--round-trips", type=number, default=ROUND_TRIPS_MS, metavar="MS", help="lead to back")
+    grid.add_argument("--acceptance", type=share, default=MEANS, metavar="P", help="of the first guess")
     text = p.add_argument_group("text").add_mutually_exclusive_group()
     text.add_argument("--iid", action="store_true", help="the same confidence at every position")
     text.add_argument("--bursty", action="store_true", help="easy stretches and hard ones in turns")

@@ -13,6 +13,9 @@ from collections.abc import Mapping
 
 COMMON, OWN = 0.1, 0.1
 """How far one observation moves the common factor and the entry of its width, on a logarithmic scale."""
+FADE = 0.995
+"""What is left, after an observation of another width, of how far an entry is from what was measured: a width that was
+slow while the machine was busy would never be run again otherwise, and never be found to be fast."""
 OUTLIER = 2.0
 """An observation further off than this factor counts as if it were so far off: something else took the time."""
 
@@ -24,30 +27,34 @@ class CostCurve:
         if 1 not in measured or min(measured) < 1 or min(measured.values()) <= 0.0:
             raise ValueError(f"a cost curve needs widths from 1 and times above 0, not {dict(measured)}")
         self._widths = sorted(measured)
-        self._seconds = dict(measured)
+        self._measured = dict(measured)
+        self._off = dict.fromkeys(measured, 1.0)
+        """By what factor a width is slower than was measured."""
         self._factor = 1.0
 
     def __call__(self, rows: int) -> float:
         """Seconds for a forward pass over `rows` rows, at least 1."""
-        return self._factor * self._base(rows)
+        return self._factor * self._own(rows)
 
-    def _base(self, rows: int) -> float:
-        known = self._seconds.get(rows)
-        if known is not None:
-            return known
-        at = bisect_left(self._widths, rows)
+    def _own(self, rows: int) -> float:
+        if rows in self._measured:
+            return self._measured[rows] * self._off[rows]
         if len(self._widths) == 1:
-            return self._seconds[1]
+            return self._own(1)
+        at = bisect_left(self._widths, rows)
         # Past the last width as between the last two.
         low, high = self._widths[at - 1 : at + 1] if at < len(self._widths) else self._widths[-2:]
-        slope = (self._seconds[high] - self._seconds[low]) / (high - low)
-        return max(self._seconds[low], self._seconds[low] + slope * (rows - low))
+        first, last = self._own(low), self._own(high)
+        return max(first, first + (last - first) / (high - low) * (rows - low))
 
     def observe(self, rows: int, seconds: float) -> None:
         """A forward pass over `rows` rows took so long."""
         ratio = min(OUTLIER, max(1 / OUTLIER, seconds / self(rows)))
-        self._factor *= ratio**COMMON
-        if rows not in self._seconds:
-            self._seconds[rows] = self._base(rows)
+        if rows not in self._measured:
+            self._measured[rows] = self._own(rows)
+            self._off[rows] = 1.0
             self._widths.insert(bisect_left(self._widths, rows), rows)
-        self._seconds[rows] *= ratio**OWN
+        self._factor *= ratio**COMMON
+        for width in self._widths:
+            self._off[width] **= FADE
+        self._off[rows] *= ratio**OWN

@@ -30,11 +30,11 @@ CHILDREN = 4
 BATCH = 8
 """Most nodes expanded in one forward pass. How many are is decided by what they cost (`Draft.next_batch`)."""
 
-FLOOR = 0.02
+FLOOR = 0.01
 """Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
 in a message."""
 
-MAX_ROWS = 96
+MAX_ROWS = 128
 """Most expanded nodes held at once. llama.cpp's time per forward pass grows with the room it keeps for them."""
 
 
@@ -56,7 +56,9 @@ class Scale:
     """How much a back's draft model is to be believed: the s in softmax(perturbed score / s), learned online.
 
     One step of gradient descent on the log-likelihood of what the target picked, for each token that becomes final
-    where this model had guessed. One scale for all sessions of a back; 1 believes the model as it is.
+    where this model had guessed it. The likelihood is that among the guesses: of the tokens that were not guessed only
+    the sum is known, and to take it for one token of that chance would make every hit look like luck. One scale for all
+    sessions of a back; 1 believes the model as it is.
     """
 
     RATES = (0.1, 0.01)
@@ -69,13 +71,15 @@ class Scale:
 
     def outcome(self, chances: Sequence[float], picked: int | None) -> None:
         """The guesses of an expansion had these chances, and the one at `picked` was right; None: none of them."""
-        rest = max(1e-6, 1.0 - sum(chances))
-        truth = rest if picked is None else max(1e-6, chances[picked])
-        expected = sum(p * math.log(max(p, 1e-6)) for p in (*chances, rest))
+        total = sum(chances)
+        if picked is None or len(chances) < 2 or total <= 0.0:
+            return
+        logs = [math.log(max(chance / total, 1e-6)) for chance in chances]
+        expected = sum(math.exp(log) * log for log in logs)
         self._outcomes += 1
         rate = max(self.RATES[1], self.RATES[0] / (1 + self._outcomes / 20))
         # Less likely than expected: the model is too sure of itself.
-        self.value *= math.exp(rate * (expected - math.log(truth)))
+        self.value *= math.exp(rate * (expected - logs[picked]))
         self.value = min(self.BOUNDS[1], max(self.BOUNDS[0], self.value))
 
 
@@ -217,6 +221,11 @@ class Draft:
     def behind(self) -> int:
         """Committed tokens that the engine has not read, the last one not counted."""
         return max(0, len(self.prefix) - 1 - self._cached - len(self._path))
+
+    @property
+    def anew(self) -> bool:
+        """Whether what was committed last leads where nothing has been drafted."""
+        return self._root is None or self._root.row is None
 
     @property
     def ahead(self) -> bool:

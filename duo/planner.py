@@ -7,30 +7,29 @@ Nodes are taken in order of falling path probability, a set that is always close
 is greatest, where cost(k) is the measured cost curve and rate the tokens per second that are being achieved: time lost
 now is paid at the long-run rate. (Maximising the tokens per second of this step alone is not the same, and worse.)
 
-Waiting for guesses that are about to arrive is the same comparison with the wait in place of the cost. When the next
-ones are due is forecast from when they used to come: how long after a commit the first does, and how long after one
-the next. A forecast that often fails is trusted less, so a back that hangs costs nothing but a few short waits.
+Waiting for guesses that are about to arrive is the same comparison with the wait added to the cost, for as many of the
+messages to come as it pays to wait for (`duo.forecast`). A guess that is not waited for is not lost: it comes while the
+target is at work and is verified one step later. Where drafting is slow that is worth nearly as much, where it is fast
+nearly nothing, so the gain is counted less by the share that a guess's drafting takes of the time that it saves.
 """
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from duo.cost import CostCurve
+from duo.forecast import Forecast
 from duo.tree import GuessTree, Node
 
 MEMORY = 40
 """Steps over which the rate is averaged."""
-LEAVES = 2
-"""Nodes whose children the next message is taken to bring."""
-PATIENCE = 1.5
+PATIENCE = 1.15
 """A wait must promise so many times what it costs: the forecast knows less than it says."""
-GIVE_UP = 1.6
-"""A message that has taken so many times its usual time is not waited for."""
-SMOOTHING = 0.1
-MOST_BACKS = 64
+NOT_BETTER = 3
+"""Messages in a row that make it worse to wait, after which no further ones are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,43 +50,6 @@ class Plan:
     wait: float = 0.0
 
 
-class _Forecast:
-    """When one back's next message is due. Times in seconds."""
-
-    def __init__(self) -> None:
-        self.first: float | None = None
-        self.gap: float | None = None
-        self.kept = 1.0
-        """Share of forecasts that came true."""
-        self._heard = float("-inf")
-        self._waited_for = False
-
-    def heard(self, now: float, committed: float) -> None:
-        if self._heard > committed:
-            self.gap = _smooth(self.gap, now - self._heard)
-        else:
-            self.first = _smooth(self.first, now - committed)
-        self._heard = now
-        if self._waited_for:
-            self.kept += SMOOTHING * (1 - self.kept)
-            self._waited_for = False
-
-    def due(self, now: float, committed: float) -> float | None:
-        """Seconds until the next message may be there; None if nobody knows, or it is overdue."""
-        since, usual = (now - self._heard, self.gap) if self._heard > committed else (now - committed, self.first)
-        if usual is None:
-            return None
-        if since >= GIVE_UP * usual:
-            if self._waited_for:
-                self.kept -= SMOOTHING * self.kept
-                self._waited_for = False
-            return None
-        return usual - since if since < usual else GIVE_UP * usual - since
-
-    def wait(self) -> None:
-        self._waited_for = True
-
-
 class Planner:
     """Plans the steps of a lead. Clock-free: every method is told the time, in seconds."""
 
@@ -97,9 +59,9 @@ class Planner:
         self._tokens = 0.0
         self._seconds = 0.0
         self._committed: float | None = None
-        self._forecasts: dict[str, _Forecast] = {}
-        self._first_guess = 0.6
-        """How likely the best guess of an expansion is, on average."""
+        self._forecast = Forecast()
+        self._anew: bool | None = None
+        """Whether the last commit was to a place of which nothing had been guessed; None before that was looked at."""
 
     @property
     def rate(self) -> float:
@@ -110,12 +72,10 @@ class Planner:
         """A session's first step is about to be planned."""
         self._committed = now
 
-    def heard(self, now: float, back: str, best: float) -> None:
-        """Guesses of a back arrived at `now`, the likeliest of them this likely given its prefix."""
-        self._first_guess += 0.05 * (best - self._first_guess)
-        if back not in self._forecasts and len(self._forecasts) >= MOST_BACKS:
-            del self._forecasts[next(iter(self._forecasts))]
-        self._forecasts.setdefault(back, _Forecast()).heard(now, self._committed or now)
+    def heard(self, now: float, back: str, found: Sequence[Sequence[float]]) -> None:
+        """New guesses of a back arrived at `now`: per expansion the chances of its tokens."""
+        committed = self._committed if self._committed is not None else now
+        self._forecast.heard(now, back, committed, bool(self._anew), found)
 
     def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None:
         """A forward pass over `rows` rows took `seconds` and led to so many new tokens, committed at `now`."""
@@ -125,39 +85,58 @@ class Planner:
             self._tokens = self._tokens * fade + tokens
             self._seconds = self._seconds * fade + max(now - self._committed, 1e-9)
         self._committed = now
+        self._anew = None
 
     def plan(self, tree: GuessTree, now: float, length_below: int | None = None) -> Plan:
         """What to do next. Nodes of `length_below` tokens or more are of no use."""
-        limits, rate, cost = self._limits, self.rate, self.cost
+        limits = self._limits
+        if self._anew is None:
+            self._anew = not tree.root.children
         ranked = tree.best(limits.draft_max, limits.p_min, length_below)
-        chosen, best, expected = 0, 1 - rate * cost(1), 1.0
-        for count, (_, path) in enumerate(ranked, 1):
-            expected += path
-            value = expected - rate * cost(1 + count)
-            if value > best and count >= limits.draft_min:
-                chosen, best = count, value
-        wait = self._wait(ranked, chosen, now, rate) if chosen < limits.draft_max else 0.0
+        prices = [self.rate * self.cost(1 + count) for count in range(limits.draft_max + 1)]
+        chosen, value = self._choose([path for _, path in ranked], prices)
+        wait = self._wait(ranked, value, prices, now) if chosen < limits.draft_max else 0.0
         return Plan([node for node, _ in ranked[:chosen]], wait)
 
-    def _wait(self, ranked: Sequence[tuple[Node, float]], chosen: int, now: float, rate: float) -> float:
-        """How long to wait for the next guesses, 0 if they are not worth it.
+    def _choose(self, paths: Sequence[float], prices: Sequence[float]) -> tuple[int, float]:
+        """Of guesses with these path probabilities, falling: how many to verify, and what that is worth in tokens."""
+        chosen, best, expected = 0, 1.0 - prices[0], 1.0
+        for count, path in enumerate(paths[: len(prices) - 1], 1):
+            expected += path
+            if expected - prices[count] > best and count >= self._limits.draft_min:
+                chosen, best = count, expected - prices[count]
+        return chosen, best
+
+    def _wait(self, ranked: Sequence[tuple[Node, float]], value: float, prices: Sequence[float], now: float) -> float:
+        """How long to wait for the next guesses, 0 if it is better to go now, which is worth `value`.
 
         Never longer after a commit than a forward pass takes, whatever is forecast: what a back says must not be able
         to hold up an answer.
         """
-        leaves = [path for node, path in ranked if not node.children] if ranked else [1.0]
-        gain = sum(leaves[:LEAVES]) * self._first_guess - rate * (self.cost(2 + chosen) - self.cost(1 + chosen))
-        soonest: tuple[float, _Forecast] | None = None
         committed = self._committed if self._committed is not None else now
         left = committed + self.cost(1) - now
-        for forecast in self._forecasts.values():
-            due = forecast.due(now, committed)
-            if due is not None and due < left and gain * forecast.kept > PATIENCE * rate * due:
-                soonest = min(soonest or (due, forecast), (due, forecast), key=lambda pair: pair[0])
-        if soonest is None:
+        due = self._forecast.due(now, committed, bool(self._anew), left)
+        if not due:
             return 0.0
-        soonest[1].wait()
-        return min(soonest[0] * 1.05 + 1e-6, left)
+        leaves = [path for node, path in ranked if not node.children] if ranked else [1.0]
+        messages = list(self._forecast.coming(due, leaves, left))
+        every = (messages[-1].seconds - messages[0].seconds) / (len(messages) - 1) if len(messages) > 1 else due[0][0]
+        not_lost = min(1.0, self.rate * every / max(1e-9, sum(messages[0].paths)))
+        paths = [-path for _, path in ranked]
+        before, worse = float("-inf"), 0
+        for message in messages:
+            for path in message.paths:
+                insort(paths, -path)
+            _, then = self._choose([-path for path in paths], prices)
+            gain = (then - value) * message.sure * (1.0 - not_lost) - PATIENCE * self.rate * message.seconds
+            if gain > 0.0:
+                self._forecast.wait(due[0][1])
+                return min(due[0][0] * 1.05 + 1e-6, left)
+            worse = worse + 1 if gain < before else 0
+            if worse == NOT_BETTER:
+                break
+            before = gain
+        return 0.0
 
 
 def chain(tree: GuessTree, nodes: Sequence[Node]) -> list[Node]:
@@ -169,16 +148,12 @@ def chain(tree: GuessTree, nodes: Sequence[Node]) -> list[Node]:
     return line
 
 
-def _smooth(old: float | None, new: float) -> float:
-    return new if old is None else old + SMOOTHING * (new - old)
-
-
 class Schedule(Protocol):
     """What a decode loop asks before each step, and tells after it: `Planner`, or `Everything` for comparison."""
 
     def begun(self, now: float) -> None: ...
 
-    def heard(self, now: float, back: str, best: float) -> None: ...
+    def heard(self, now: float, back: str, found: Sequence[Sequence[float]]) -> None: ...
 
     def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None: ...
 
@@ -199,7 +174,7 @@ class Everything:
     def begun(self, now: float) -> None:
         """Nothing is learned from it."""
 
-    def heard(self, now: float, back: str, best: float) -> None:
+    def heard(self, now: float, back: str, found: Sequence[Sequence[float]]) -> None:
         """Nothing is learned from it."""
 
     def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from duo.prefix import extend_hash
 from duo.trust import Trust
 
-MAX_NODES = 512
+MAX_NODES = 1024
 MAX_DEPTH = 64
 
 
@@ -102,6 +102,11 @@ class GuessTree:
         if len(self) > self._max_nodes:
             self._prune()
         return taken
+
+    def chances(self, prefix_hash: int) -> list[float]:
+        """What the guesses after a prefix are worth, each given that prefix; empty where nothing is known."""
+        node = self._by_hash.get(prefix_hash)
+        return [child.chance for child in node.children.values()] if node is not None else []
 
     def advance(self, token: int, prefix_hash: int) -> None:
         """Commit one token: re-root at its node if it was guessed, else start anew from there."""

@@ -183,6 +183,8 @@ class Decoder:
         started = time.perf_counter()
         logits = self._engine.forward(rows)
         ended = time.perf_counter()
+        # Before the root moves on: what came meanwhile belongs to it, and the planner learns when messages come.
+        self._take_guesses(session)
         step = session.verify(nodes, logits)
         self._engine.keep(self.SLOT, step.path)
         done = time.perf_counter()
@@ -219,4 +221,4 @@ class Decoder:
                 continue
             useful = [e for e in protocol.expansions(guesses) if session.tree.merge(e, back)]
             if useful:
-                self._planner.heard(came, back, max(useful[0].probabilities))
+                self._planner.heard(came, back, [session.tree.chances(e.hash) for e in useful])

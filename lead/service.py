@@ -26,8 +26,12 @@ QUEUE = 64
 """Most questions that wait for their turn."""
 
 PACE = 0.04
-"""Seconds between two handovers of text while no back is there. Whoever reads it sees no difference, and each handover
-interrupts the decode loop, with which the event loop shares the interpreter. Backs hear of every step at once."""
+"""Seconds between two handovers of text. Whoever reads it sees no difference, and each handover interrupts the decode
+loop, with which the event loop shares the interpreter. Backs hear of every step at once, as long as they are of use."""
+
+OF_NO_USE = 16
+"""Steps without an accepted guess, after which the backs hear of new tokens with the text only: to tell them is not
+free, and a model that runs in a few milliseconds would pay for backs that do not help."""
 
 
 class Listener(Protocol):
@@ -176,7 +180,7 @@ class Service:
             return  # the event loop is closed: the program ends
 
     def told(self, steps: Sequence[Step]) -> None:
-        """Something became final; the backs hear of it."""
+        """Something became final; the backs hear of it, and what they did is booked."""
         self.backs.changed()
         for step in steps:
             self.backs.count(step)
@@ -190,13 +194,18 @@ class _Handover:
         self._answer = answer
         self._steps: list[Step] = []
         self._last = float("-inf")
+        self._useless = 0
+        """Steps since a guess was accepted."""
 
     def step(self, step: Step) -> None:
         self._steps.append(step)
+        self._useless = 0 if len(step.rejected) < len(step.drafted) else self._useless + 1
         now = time.monotonic()
-        if self._service.backs.any or now - self._last >= PACE:
+        if now - self._last >= PACE:
             self._last = now
             self._hand_over()
+        elif self._useless < OF_NO_USE and self._service.backs.any:
+            self._service.from_decoder(self._service.backs.changed)
 
     def end(self, error: DuoError | None) -> None:
         self._hand_over()

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duo.prefix import Prefix, extend_hash
-from duo.tree import Expansion, GuessTree, Node
+from duo.tree import MAX_NODES, Expansion, GuessTree, Node
 
 PROMPT = [5, 6, 7]
 BACKS = ["a", "b", "c"]
@@ -203,7 +203,7 @@ def test_a_flood_of_garbage_does_not_crowd_out_what_is_likely() -> None:
     tree.merge(at([1], [(1, 0.9)]), "honest")
     for i in range(200):
         tree.merge(at([], [(t, 1e-4) for t in range(i * 50 + 10, i * 50 + 60)]), "flood")
-        check(tree, prefix, 512, 64)
+        check(tree, prefix, MAX_NODES, 64)
     assert [path_of(n) for n, _ in tree.best(2)] == [(1,), (1, 1)]
 
 
@@ -214,7 +214,7 @@ def test_depth_is_bounded_from_the_root_as_it_moves() -> None:
     prefix.extend([0])
     tree.advance(0, prefix.hash)
     assert tree.merge(at([0] * 3, [(0, 1.0)]), "a") == 1
-    check(tree, prefix, 512, 3)
+    check(tree, prefix, MAX_NODES, 3)
 
 
 @pytest.mark.parametrize(("length", "wrong_hash"), [(4, False), (2, False), (3, True), (0, False)])
