@@ -16,6 +16,7 @@ model up to rounding. Quantised weights are the shipped ones too, since the bloc
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -103,10 +104,18 @@ def shape(which: Literal["target", "draft"], size: str) -> Shape:
     With the proportions of Llama 3.2 (feed-forward 4 times the width, 4 heads to a key and value head) a model of L
     layers has 14.5 L H^2 parameters. L is the shipped model's, or more where H would be more than 128 L. H is the
     nearest multiple of 256, and the feed-forward width fills up what is missing, in quarters of H.
+
+    "120L" adds layers alone, up to so many: such a model takes the time of a larger one, but its weights stay in the
+    cache of the core. Two processes on one machine share its memory's bandwidth, which two devices would not.
     """
+    if found := re.fullmatch(r"(\d+)L", size):
+        old = _shipped_shape(which)
+        if int(found[1]) < old.layers:
+            raise ValueError(f"the {which} has {old.layers} layers already")
+        return dataclasses.replace(old, layers=int(found[1]))
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([MB])", size)
     if not found:
-        raise ValueError(f"size {size!r} is not understood; write it like 1B, 0.3B or 60M")
+        raise ValueError(f"size {size!r} is not understood; write it like 1B, 0.3B, 60M or 120L")
     wanted = float(found[1]) * {"M": 1e6, "B": 1e9}[found[2]]
     old = _shipped_shape(which)
     quarter = 4 * old.head
