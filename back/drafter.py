@@ -17,6 +17,7 @@ from duo.cost import CostCurve
 from duo.drafting import Draft, Policy, Scale
 from duo.engines import Engine
 from duo.errors import ContextError, DuoError, ProtocolError
+from duo.pacing import Pacing
 from duo.prefix import Prefix, common_length
 from duo.protocol import BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
 from duo.trace import Trace
@@ -25,13 +26,6 @@ from duo.tree import Expansion
 log = logging.getLogger("back")
 
 SLOT = 0
-PACE = 0.002
-PACES = 10
-"""Between messages of guesses go so many seconds at least, and that share of the time between two commits. A message
-costs both sides more than a step of a very small draft model does, and the lead looks at them only between its forward
-passes."""
-URGENT, ANEW = 1, 3
-"""Messages after a commit that go out at once: the lead may be waiting, surely so where it has no guess at all."""
 
 
 class _Stopwatch:
@@ -75,10 +69,7 @@ class Drafter:
         self._current: int | None = None
         self._state: State = "waiting"
         self._found: list[Expansion] = []
-        self._said = 0.0
-        self._urgent = 0
-        self._heard = 0.0
-        self._pace = PACE
+        self._pacing = Pacing()
         self._events: deque[Event] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -143,10 +134,7 @@ class Drafter:
             if (draft := self._drafts.get(event.session)) is not None:
                 known, expanded, guessed = len(draft.prefix), draft.answered, draft.guessed
                 draft.commit(event.start, event.tokens, event.more)
-                self._urgent = ANEW if draft.anew else URGENT
-                now = time.perf_counter()
-                self._pace += 0.1 * (min(max(PACE, (now - self._heard) / PACES), 0.02) - self._pace)
-                self._heard = now
+                self._pacing.heard(time.perf_counter(), draft.anew)
                 tokens, agreed = len(draft.prefix) - known, draft.guessed - guessed
                 # Of the rows drafted those that the answer passed through, `expanded`, were of use. Where a token was
                 # not among the guesses the tree is lost.
@@ -219,11 +207,12 @@ class Drafter:
                     depth = max(e.length for e in expansions) - len(draft.prefix)
                     self._trace.span("drafter", "draft", started, forwarded, rows=len(rows), depth=depth)
                     self._trace.span("drafter", "rank", forwarded, done)
-                if self._urgent or done - self._said >= self._pace or draft.ahead:
+                if draft.ahead or self._pacing.due(done):
                     message = BackSide.guesses(draft.session, self._found)
                     self._send(message)
                     self._trace.instant("drafter", "send", done, expansions=len(self._found), bytes=len(message))
-                    self._found, self._said, self._urgent = [], done, max(0, self._urgent - 1)
+                    self._pacing.said(done)
+                    self._found = []
         except ContextError as error:
             log.warning("not drafting for this answer any more: %s", error)
             self._engine.truncate(SLOT, 0)

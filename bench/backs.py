@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from back.drafter import ANEW, PACE, PACES, URGENT
 from bench import world
 from bench.world import Acceptance, Cost, Link
 from duo.drafting import Draft, Policy
+from duo.pacing import Pacing
 from duo.prefix import common_length
 from duo.sampling import SamplingParams
 from duo.tree import Expansion
@@ -113,9 +113,7 @@ class Back:
         self._cached: list[int] = []
         self._inbox: list[News] = []
         self._found: list[Expansion] = []
-        self._said = self._heard = 0.0
-        self._pace = PACE
-        self._urgent = 0
+        self._pacing = Pacing()
         self._busy = False
 
     def _next_absence(self) -> None:
@@ -158,10 +156,7 @@ class Back:
             draft._sampler = _Ranks(self._lead.acceptance)  # type: ignore[assignment]
             self._drafts[news.session] = draft
         draft.commit(news.start, news.tokens)
-        self._urgent = ANEW if draft.anew else URGENT
-        now = self._lead.clock.now
-        self._pace += 0.1 * (min(max(PACE, (now - self._heard) / PACES), 0.02) - self._pace)
-        self._heard = now
+        self._pacing.heard(self._lead.clock.now, draft.anew)
 
     def _work(self) -> None:
         for news in self._inbox:
@@ -186,8 +181,9 @@ class Back:
     def _done(self, draft: Draft) -> None:
         self._found += draft.absorb([(node.hash, node.length) for node in draft._batch])  # type: ignore[arg-type]
         now = self._lead.clock.now
-        if self._found and (self._urgent or now - self._said >= self._pace or draft.ahead):
+        if self._found and (draft.ahead or self._pacing.due(now)):
             found, session = self._found, draft.session
             self._up.send(self._alive(lambda: self._lead.receive(self._name, session, found)))
-            self._found, self._said, self._urgent = [], now, max(0, self._urgent - 1)
+            self._pacing.said(now)
+            self._found = []
         self._work()

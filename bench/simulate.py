@@ -61,6 +61,8 @@ class Lead:
         self._reading = True
         self._waiting = 0
         self._plans = 0
+        self._untold: list[int] = []
+        """Committed while the backs were at rest."""
 
     @property
     def _session(self) -> int:
@@ -147,6 +149,14 @@ class Lead:
         self.begin()
 
     def tell(self, start: int, tokens: Sequence[int] | None) -> None:
+        if tokens is None:
+            self._untold.clear()
+        elif self._planner.resting:
+            self._untold += tokens
+            return
+        else:
+            start, tokens = start - len(self._untold), [*self._untold, *tokens]
+            self._untold.clear()
         news = News(self._session, len(self._asked[self._session].prompt), start, tokens)
         for back in self.backs:
             if back.there:

@@ -30,11 +30,11 @@ CHILDREN = 4
 BATCH = 8
 """Most nodes expanded in one forward pass. How many are is decided by what they cost (`Draft.next_batch`)."""
 
-FLOOR = 0.01
+FLOOR = 0.02
 """Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
 in a message."""
 
-MAX_ROWS = 128
+MAX_ROWS = 96
 """Most expanded nodes held at once. llama.cpp's time per forward pass grows with the room it keeps for them."""
 
 

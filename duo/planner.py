@@ -23,6 +23,7 @@ from typing import Protocol
 from duo.cost import CostCurve
 from duo.forecast import Forecast
 from duo.tree import GuessTree, Node
+from duo.worth import Worth
 
 MEMORY = 40
 """Steps over which the rate is averaged."""
@@ -60,6 +61,7 @@ class Planner:
         self._seconds = 0.0
         self._committed: float | None = None
         self._forecast = Forecast()
+        self._worth = Worth()
         self._anew: bool | None = None
         """Whether the last commit was to a place of which nothing had been guessed; None before that was looked at."""
 
@@ -68,6 +70,11 @@ class Planner:
         """Tokens per second lately; those of the target alone while nothing is known."""
         return self._tokens / self._seconds if self._seconds else 1 / self.cost(1)
 
+    @property
+    def resting(self) -> bool:
+        """Whether the target is faster alone: the backs need not hear of what is committed."""
+        return self._worth.resting
+
     def begun(self, now: float) -> None:
         """A session's first step is about to be planned."""
         self._committed = now
@@ -75,13 +82,16 @@ class Planner:
     def heard(self, now: float, back: str, found: Sequence[Sequence[float]]) -> None:
         """New guesses of a back arrived at `now`: per expansion the chances of its tokens."""
         committed = self._committed if self._committed is not None else now
-        self._forecast.heard(now, back, committed, bool(self._anew), found)
+        if self._forecast.heard(now, back, committed, bool(self._anew), found):
+            self._worth.newcomer()
 
     def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None:
         """A forward pass over `rows` rows took `seconds` and led to so many new tokens, committed at `now`."""
         self.cost.observe(rows, seconds)
         fade = 1 - 1 / MEMORY
         if self._committed is not None:
+            if self._forecast.any:
+                self._worth.step(max(now - self._committed, 1e-9), tokens, 1 / self.cost(1))
             self._tokens = self._tokens * fade + tokens
             self._seconds = self._seconds * fade + max(now - self._committed, 1e-9)
         self._committed = now
@@ -151,6 +161,9 @@ def chain(tree: GuessTree, nodes: Sequence[Node]) -> list[Node]:
 class Schedule(Protocol):
     """What a decode loop asks before each step, and tells after it: `Planner`, or `Everything` for comparison."""
 
+    @property
+    def resting(self) -> bool: ...
+
     def begun(self, now: float) -> None: ...
 
     def heard(self, now: float, back: str, found: Sequence[Sequence[float]]) -> None: ...
@@ -170,6 +183,11 @@ class Everything:
         """As `Planner.plan`, but for what it costs."""
         ranked = tree.best(self._limits.draft_max, self._limits.p_min, length_below)
         return Plan([node for node, _ in ranked] if len(ranked) >= self._limits.draft_min else [])
+
+    @property
+    def resting(self) -> bool:
+        """Never."""
+        return False
 
     def begun(self, now: float) -> None:
         """Nothing is learned from it."""

@@ -27,11 +27,7 @@ QUEUE = 64
 
 PACE = 0.04
 """Seconds between two handovers of text. Whoever reads it sees no difference, and each handover interrupts the decode
-loop, with which the event loop shares the interpreter. Backs hear of every step at once, as long as they are of use."""
-
-OF_NO_USE = 16
-"""Steps without an accepted guess, after which the backs hear of new tokens with the text only: to tell them is not
-free, and a model that runs in a few milliseconds would pay for backs that do not help."""
+loop, with which the event loop shares the interpreter. Backs hear of every step at once, unless they rest."""
 
 
 class Listener(Protocol):
@@ -128,11 +124,17 @@ class Service:
         self._decoder = Decoder(
             engine, ledger, lambda: self.from_decoder(self.backs.changed), schedule, exact, trace
         )  # fmt: skip
+        self._schedule = schedule
         me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size)
         self.backs = Backs(me, ledger, self._decoder, trace)
         self.model = engine.name
         self.created = int(time.time())
         self._decoder.start()
+
+    @property
+    def resting(self) -> bool:
+        """Whether the backs need not hear of every step. Called from both threads."""
+        return self._schedule.resting
 
     async def stop(self) -> None:
         """Stop after the current forward pass; answers under way end unfinished."""
@@ -181,7 +183,8 @@ class Service:
 
     def told(self, steps: Sequence[Step]) -> None:
         """Something became final; the backs hear of it, and what they did is booked."""
-        self.backs.changed()
+        if not self.resting:
+            self.backs.changed()
         for step in steps:
             self.backs.count(step)
 
@@ -194,17 +197,14 @@ class _Handover:
         self._answer = answer
         self._steps: list[Step] = []
         self._last = float("-inf")
-        self._useless = 0
-        """Steps since a guess was accepted."""
 
     def step(self, step: Step) -> None:
         self._steps.append(step)
-        self._useless = 0 if len(step.rejected) < len(step.drafted) else self._useless + 1
         now = time.monotonic()
         if now - self._last >= PACE:
             self._last = now
             self._hand_over()
-        elif self._useless < OF_NO_USE and self._service.backs.any:
+        elif self._service.backs.any and not self._service.resting:
             self._service.from_decoder(self._service.backs.changed)
 
     def end(self, error: DuoError | None) -> None:

@@ -1,0 +1,107 @@
+"""Whether the backs are worth having, judged by the tokens per second that are really achieved with and without them.
+
+The planner decides by forecasts what to verify. What it cannot foresee is what backs cost by being there: the time that
+their messages take from the lead, and where they share a machine with it, the memory's bandwidth. So now and then the
+lead falls silent for a few steps, which lets the backs come to rest, and measures the target alone. If that is faster,
+the backs stay at rest, and are given another trial later and later.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+SETTLE = 3
+"""Steps after a change that are not counted: the backs draft to the end of what they know first."""
+SOLO = 8
+"""Steps of the target alone, of which those after `SETTLE` are counted."""
+FIRST, CLOSE, USUAL = 24, 150, 600
+"""Steps with backs before the target alone is measured: the first time, after a close result, after a clear one."""
+CLEAR = 1.15
+SURE = 1.5
+"""So much faster than the target's forward pass over one row that it need not be measured: backs do not slow it down
+by that much."""
+TRIAL = 20
+"""Steps with backs after a rest, before they are judged."""
+REST, LONGEST_REST = 200, 6400
+"""Steps of the first rest, and of the longest; each is twice as long as the one before."""
+MEMORY = 64
+"""Steps over which the rates are averaged."""
+
+State = Literal["with", "measuring", "resting"]
+
+
+class _Rate:
+    """Tokens per second, averaged over steps."""
+
+    def __init__(self) -> None:
+        self._tokens = self._seconds = 0.0
+
+    def step(self, seconds: float, tokens: int) -> None:
+        fade = 1 - 1 / MEMORY
+        self._tokens = self._tokens * fade + tokens
+        self._seconds = self._seconds * fade + seconds
+
+    @property
+    def value(self) -> float:
+        return self._tokens / self._seconds if self._seconds else 0.0
+
+
+class Worth:
+    """Clock-free. Told of every step, and says whether the backs should rest."""
+
+    def __init__(self) -> None:
+        self._state: State = "with"
+        self._steps = 0
+        """In this state."""
+        self._until = FIRST
+        self._rest = REST
+        self._with, self._alone = _Rate(), _Rate()
+
+    @property
+    def resting(self) -> bool:
+        """Whether to tell the backs nothing."""
+        return self._state != "with"
+
+    def newcomer(self) -> None:
+        """A back was heard of for the first time: it gets a trial at once."""
+        self._rest = REST
+        if self.resting:
+            self._enter("with", TRIAL)
+
+    def step(self, seconds: float, tokens: int, alone: float) -> None:
+        """A step took so long, from one commit to the next, and led to so many tokens. `alone`: tokens per second of
+        the target alone as far as is known, measured while backs were there."""
+        self._steps += 1
+        if self._steps > SETTLE:
+            (self._alone if self.resting else self._with).step(seconds, tokens)
+        if self._steps < self._until:
+            return
+        if self._state == "with":
+            # After a rest the target alone is known; else it is time to measure it again.
+            if self._with.value > SURE * alone:
+                self._enter("with", USUAL)
+            elif self._until == TRIAL:
+                self._judge()
+            else:
+                self._enter("measuring", SOLO)
+        elif self._state == "measuring":
+            self._judge()
+        else:
+            self._enter("with", TRIAL)
+
+    def _judge(self) -> None:
+        if self._with.value >= self._alone.value:
+            self._rest = REST
+            self._enter("with", USUAL if self._with.value > CLEAR * self._alone.value else CLOSE)
+        else:
+            self._enter("resting", self._rest)
+            self._rest = min(LONGEST_REST, 2 * self._rest)
+
+    def _enter(self, state: State, steps: int) -> None:
+        if (state == "with") is self.resting:
+            # What was measured long ago, and with other backs perhaps, counts no more.
+            if state == "with":
+                self._with = _Rate()
+            else:
+                self._alone = _Rate()
+        self._state, self._steps, self._until = state, 0, steps

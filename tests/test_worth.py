@@ -1,0 +1,102 @@
+"""Backs that are not worth having are left at rest; those that are, are not. And when a back tells what it found."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import pytest
+
+from duo.pacing import BUNDLE, LEAST, Pacing
+from duo.worth import FIRST, SOLO, Worth
+
+
+def live(worth: Worth, steps: int, with_backs: float, seed: int = 0) -> tuple[float, int]:
+    """Tokens per second of a target that takes 1 s a token alone, and is so much faster with backs, whose steps yield
+    1 to 5 tokens; and how many of the steps were at rest."""
+    rng, tokens, seconds, rested = random.Random(seed), 0, 0.0, 0
+    for _ in range(steps):
+        if worth.resting:
+            rested += 1
+            got, took = 1, 1.0
+        else:
+            got, took = rng.randint(1, 5), 3 / with_backs
+        worth.step(took, got, 0.9)
+        tokens += got
+        seconds += took
+    return tokens / seconds, rested
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("with_backs", [0.5, 0.8, 0.9])
+def test_backs_that_slow_the_target_down_are_left_at_rest(with_backs: float, seed: int) -> None:
+    assert live(Worth(), 10_000, with_backs, seed)[0] > 0.95
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("with_backs", [1.2, 1.5, 3.0])
+def test_backs_that_help_keep_helping(with_backs: float, seed: int) -> None:
+    speed, rested = live(Worth(), 4000, with_backs, seed)
+    assert speed > 0.97 * with_backs
+    assert rested < 0.05 * 4000
+
+
+def test_one_that_becomes_useful_is_found_out() -> None:
+    worth = Worth()
+    live(worth, 2000, 0.5)
+    live(worth, 3000, 2.0)
+    assert not worth.resting
+    assert live(worth, 2000, 2.0)[0] > 1.9
+
+
+def test_a_newcomer_gets_its_trial_at_once() -> None:
+    worth = Worth()
+    live(worth, 2000, 0.5)
+    assert worth.resting
+    worth.newcomer()
+    assert not worth.resting
+
+
+def test_the_first_measurement_is_short() -> None:
+    assert live(Worth(), FIRST + SOLO + 10, 1.2)[1] == SOLO
+
+
+def test_what_is_plain_is_not_measured() -> None:
+    assert live(Worth(), 2000, 3.0)[1] == 0
+
+
+class TestPacing:
+    def regular(self, period: float, anew: bool = False) -> Pacing:
+        it = Pacing()
+        for number in range(21):
+            it.heard(number * period, anew)
+        return it
+
+    def spoken(self, it: Pacing, start: float, end: float, step: float = 0.0005) -> list[float]:
+        """When it speaks between the two, with something to say every `step`."""
+        said: list[float] = []
+        for i in range(1, int((end - start) / step) + 1):
+            now = start + i * step
+            if it.due(now):
+                it.said(now)
+                said.append(now - start)
+        return said
+
+    def test_while_the_target_is_at_work_messages_are_few(self) -> None:
+        said = self.spoken(self.regular(0.1), 2.0, 2.08)
+        assert 2 <= len(said) <= 0.08 / BUNDLE + 1
+
+    def test_the_last_word_is_shortly_before_the_next_commit(self) -> None:
+        for period in (0.01, 0.03, 0.1):
+            said = self.spoken(self.regular(period), 20 * period, 21 * period, period / 200)
+            assert 0.8 * period <= max(said) <= period
+
+    def test_a_lead_that_waits_hears_at_once(self) -> None:
+        said = self.spoken(self.regular(0.1, anew=True), 2.0, 2.02)
+        assert said[0] == pytest.approx(0.0005)
+        assert max(b - a for a, b in itertools.pairwise(said)) <= 2 * LEAST
+
+    def test_a_commit_that_is_late_is_waited_for_with_all_that_there_is(self) -> None:
+        said = self.spoken(self.regular(0.02), 0.4, 0.5)
+        late = [moment for moment in said if moment > 0.02]
+        assert max(b - a for a, b in itertools.pairwise(late)) <= 0.005
