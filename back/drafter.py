@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 
 from duo.cost import CostCurve
-from duo.drafting import Draft, Policy, Scale
+from duo.drafting import Draft, Policy, Scale, Sharpness
 from duo.engines import Engine
 from duo.errors import ContextError, DuoError, ProtocolError
 from duo.pacing import Pacing
@@ -57,7 +57,7 @@ class Drafter:
     ) -> None:
         self._engine = engine
         self._cost = cost
-        self._scale = Scale()
+        self._scale, self._sharpness = Scale(), Sharpness()
         self._n_ahead = n_ahead
         self._policy = policy
         self._send = send
@@ -127,7 +127,7 @@ class Drafter:
             if event.session not in self._drafts:
                 self._drafts[event.session] = Draft(
                     event.session, event.sampling, event.prompt_length, self._n_ahead, self._cost, self._scale,
-                    self._policy,
+                    self._sharpness, self._policy,
                 )  # fmt: skip
                 self._watches[event.session] = _Stopwatch()
         elif isinstance(event, CommittedTokens):

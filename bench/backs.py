@@ -65,7 +65,7 @@ class _Ranks:
     def __init__(self, acceptance: Acceptance) -> None:
         self._acceptance = acceptance
 
-    def rank(self, logits: Any, completion: Any, count: int, scale: float) -> list[tuple[int, float]]:
+    def rank(self, logits: Any, completion: Any, count: int, scale: float, sharpness: float) -> list[tuple[int, float]]:
         return self._acceptance.ranked(*logits)[:count]
 
 
@@ -152,7 +152,9 @@ class Back:
         draft = self._drafts.get(news.session)
         if draft is None:
             length, cost = news.prompt_length, self.machine.cost
-            draft = Draft(news.session, SamplingParams(), length, self._n_ahead, cost, policy=self._policy)
+            draft = Draft(
+                news.session, SamplingParams(temperature=0.0), length, self._n_ahead, cost, policy=self._policy
+            )
             draft._sampler = _Ranks(self._lead.acceptance)  # type: ignore[assignment]
             self._drafts[news.session] = draft
         draft.commit(news.start, news.tokens)

@@ -21,7 +21,7 @@ from bench.compare.trial import seed
 from bench.models import Runtime
 from bench.replay import Recorded
 from duo import cli
-from duo.drafting import CHILDREN, FLOOR, MAX_ROWS, Scale
+from duo.drafting import CHILDREN, FLOOR, MAX_ROWS, Scale, Sharpness
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
 from duo.errors import DuoError, FileError
 from duo.sampling import Sampler, SamplingParams
@@ -87,9 +87,9 @@ def record(wanted: Wanted, warm: bool = False) -> list[Recorded]:
             for number, question in enumerate(found):
                 params = SamplingParams(temperature=wanted.temperature, seed=seed(round_, number))
                 texts.append((question.prompt, answer(question.prompt, params), params))
-        scale = Scale()
+        scale, sharpness = Scale(), Sharpness()
         for _ in range(1 + warm):
-            made = [along(draft, scale, *text) for text in texts]
+            made = [along(draft, scale, sharpness, *text) for text in texts]
         return made
 
 
@@ -103,8 +103,9 @@ def _loaded(model: str, wanted: Wanted, rows: int) -> Iterator[Engine]:
 
 
 def along(
-    draft: Engine, scale: Scale, prompt: Sequence[int], tokens: Sequence[int], params: SamplingParams
-) -> Recorded:
+    draft: Engine, scale: Scale, sharpness: Sharpness, prompt: Sequence[int], tokens: Sequence[int],
+    params: SamplingParams,
+) -> Recorded:  # fmt: skip
     """What the draft guesses at each place of an answer."""
     sampler, guesses = Sampler(params, prompt), []
     draft.truncate(SLOT, 0)
@@ -113,7 +114,10 @@ def along(
     for start in range(0, len(read), ROWS):
         rows = [Row(i, SLOT, token, i - 1 if i else ROOT) for i, token in enumerate(read[start : start + ROWS])]
         for place, logits in enumerate(draft.forward(rows), start):
-            ranked = sampler.rank(logits, tokens[:place], CHILDREN, scale.value)
+            ranked = sampler.rank(logits, tokens[:place], CHILDREN, scale.value, sharpness.value)
+            if params.temperature:
+                picks = sampler.picks(logits, tokens[:place], Sharpness.CANDIDATES)
+                sharpness.outcome(picks, tokens[place])
             guesses.append(ranked)
             # Learned from what a back would have sent.
             sent = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= FLOOR]

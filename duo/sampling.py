@@ -106,32 +106,44 @@ class Sampler:
         return best if tokens is None else int(tokens[best])
 
     def rank(
-        self, logits: Floats, completion: Sequence[int], count: int, scale: float = 1.0
+        self, logits: Floats, completion: Sequence[int], count: int, scale: float = 1.0, sharpness: float = 1.0
     ) -> list[tuple[int, float]]:
         """The `count` likeliest picks of *another* model with the same seed, most likely first, with probabilities.
 
         The probability of a token is softmax(perturbed score / scale): how sure this model can be that the other one
-        picks it too. scale > 1 trusts this model less. Fewer are returned where fewer are allowed.
+        picks it too. scale > 1 trusts this model less. Fewer are returned where fewer are allowed. sharpness > 1 takes
+        the other model to be so much surer of itself than this one is.
         """
-        tokens, scores = self.scores(logits, completion)
+        tokens, scores = self.scores(logits, completion, sharpness)
         top = _highest(scores, count)
         weights = np.exp((scores - scores[top[0]]) / scale)
         chances = weights[top] / weights.sum()
         chosen = top if tokens is None else tokens[top]
         return [(int(t), float(p)) for t, p in zip(chosen, chances, strict=True)]
 
-    def scores(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
+    def picks(self, logits: Floats, completion: Sequence[int], sharpnesses: Sequence[float]) -> list[int]:
+        """The pick for each sharpness."""
+        tokens, z, noise = self._parts(logits, completion)
+        best = [int((z * sharpness + noise).argmax()) for sharpness in sharpnesses]
+        return best if tokens is None else [int(tokens[b]) for b in best]
+
+    def scores(self, logits: Floats, completion: Sequence[int], sharpness: float = 1.0) -> tuple[Ints | None, Floats]:
         """Allowed tokens (None: all of them, in order) and their perturbed scores. The best is the pick."""
+        if self.params.temperature == 0.0:
+            return None, self._penalised(logits, completion)
+        tokens, z, noise = self._parts(logits, completion)
+        return tokens, (z if sharpness == 1.0 else z * sharpness) + noise
+
+    def _parts(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats, Floats]:
+        """Allowed tokens (None: all of them), their scores and the noise."""
         params = self.params
         z = self._penalised(logits, completion)
-        if params.temperature == 0.0:
-            return None, z
         z = z.astype(np.float64) / max(params.temperature, COLDEST)
         tokens = _survivors(z, params)
         if tokens is not None:
             z = z[tokens]
         counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
-        return tokens, z + gumbel(params.seed, len(completion), counters)
+        return tokens, z, gumbel(params.seed, len(completion), counters)
 
     def _penalised(self, logits: Floats, completion: Sequence[int]) -> Floats:
         params = self.params

@@ -17,6 +17,8 @@ SOLO = 8
 FIRST, CLOSE, USUAL = 24, 150, 600
 """Steps with backs before the target alone is measured: the first time, after a close result, after a clear one."""
 CLEAR = 1.15
+KEEP = 1.03
+"""What they must gain to be kept at work: five steps alone say no more exactly than that."""
 SURE = 1.5
 """So much faster than the target's forward pass over one row that it need not be measured: backs do not slow it down
 by that much."""
@@ -90,7 +92,7 @@ class Worth:
             self._enter("with", TRIAL)
 
     def _judge(self) -> None:
-        if self._with.value >= self._alone.value:
+        if self._with.value >= KEEP * self._alone.value:
             self._rest = REST
             self._enter("with", USUAL if self._with.value > CLEAR * self._alone.value else CLOSE)
         else:

@@ -25,7 +25,7 @@ from bench.compare.speculate import ChainDraft, Decoded, Target, free, synchrono
 from bench.compare.trial import Plan, Trial
 from bench.processes import Gate
 from duo.cost import CostCurve
-from duo.drafting import CHAIN, TREE, Scale
+from duo.drafting import CHAIN, TREE, Scale, Sharpness
 from duo.errors import FileError
 from duo.planner import Limits, Planner
 from duo.prefix import Prefix
@@ -255,8 +255,8 @@ def test_free_drafts_change_no_token_and_take_no_time(policy: object) -> None:
     planner = Planner(CostCurve({1: 1.0, 16: 1.1}), Limits())
     draft = OneSlot(FakeModel(0.3))
     decoded: Decoded = free(
-        target(), draft, Scale(), planner, [1, 2, 3], 40, SamplingParams(seed=3), policy,  # type: ignore[arg-type]
-        lambda: float(next(clock)),
+        target(), draft, Scale(), Sharpness(), planner, [1, 2, 3], 40, SamplingParams(seed=3),  # type: ignore[arg-type]
+        policy, lambda: float(next(clock)),  # type: ignore[arg-type]
     )  # fmt: skip
     assert decoded.tokens == alone([1, 2, 3], 40, SamplingParams(seed=3))
     assert decoded.accepted > 10

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from duo import planner
 from duo.cost import CostCurve
-from duo.drafting import Scale
+from duo.drafting import Scale, Sharpness
 from duo.planner import Everything, Limits, Planner, Schedule
 from duo.prefix import EMPTY, extend_hash
+from duo.sampling import Sampler, SamplingParams
 from duo.tree import Expansion, GuessTree
 from duo.trust import Trust
 
@@ -291,3 +293,27 @@ class TestScale:
         for chance, hit in outcomes:
             scale.outcome([chance], 0 if hit else None)
         assert Scale.BOUNDS[0] <= scale.value <= Scale.BOUNDS[1]
+
+
+class TestSharpness:
+    @pytest.mark.parametrize("best", range(4))
+    def test_it_takes_the_candidate_that_is_right_most_often(self, best: int) -> None:
+        sharpness, rng = Sharpness(), random.Random(best)
+        for _ in range(400):
+            picks = [1 if rng.random() < (0.8 if i == best else 0.6) else 2 for i in range(4)]
+            sharpness.outcome(picks, 1)
+        assert sharpness.value == Sharpness.CANDIDATES[best]
+
+    def test_a_draft_that_is_too_flat_agrees_more_often_when_sharpened(self) -> None:
+        """The target is the draft with all logits trebled; the same noise on both sides."""
+        rng, params = np.random.default_rng(0), SamplingParams(temperature=1.0, seed=5)
+        sampler, sharpness = Sampler(params, []), Sharpness()
+        agreed = {1.0: 0, 2.6: 0}
+        for place in range(300):
+            logits = rng.normal(0, 1, 200)
+            truth = sampler.pick(3 * logits, [0] * place)
+            for candidate in agreed:
+                agreed[candidate] += sampler.rank(logits, [0] * place, 1, 1.0, candidate)[0][0] == truth
+            sharpness.outcome(sampler.picks(logits, [0] * place, Sharpness.CANDIDATES), truth)
+        assert agreed[2.6] > 1.3 * agreed[1.0]
+        assert sharpness.value == 2.6

@@ -20,7 +20,7 @@ from bench.cells import Place, Speeds
 from bench.replay import Recorded
 from bench.simulate import Machine
 from bench.world import TARGETS, Link
-from duo.drafting import Scale
+from duo.drafting import Scale, Sharpness
 from duo.engines import ROOT, Engine, Logits, Row
 from duo.errors import FileError
 from duo.sampling import SamplingParams
@@ -206,7 +206,7 @@ class Counting:
 def test_what_is_recorded_is_what_a_back_would_have_guessed() -> None:
     engine, tokens = Counting(), [*range(12, 60), 61, 62]
     scale = Scale()
-    made = record.along(cast(Engine, engine), scale, [10, 11], tokens, SamplingParams(temperature=0.0))
+    made = record.along(cast(Engine, engine), scale, Sharpness(), [10, 11], tokens, SamplingParams(temperature=0.0))
     assert engine.committed == [10, 11, *tokens[:-1]]
     assert made.tokens == tokens
     assert [token for token, _ in made.guesses[0][:2]] == [12, 13]

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from duo.drafting import CHAIN, TREE, Draft, Policy, Scale
+from duo.drafting import CHAIN, TREE, Draft, Policy, Scale, Sharpness
 from duo.engines import ROOT, Engine, Row
 from duo.planner import Planner
 from duo.prefix import Prefix, common_length
@@ -60,7 +60,9 @@ class ChainDraft:
         self._guessed: Chain = []
         self._prompt_length = 0
         self._sampler = Sampler(SamplingParams(), [])
-        self._scale = Scale()
+        self._scale, self._sharpness = Scale(), Sharpness()
+        self._picks: list[list[int]] = []
+        """For each guess, what it would have been by each candidate of the sharpness."""
 
     def forget(self) -> None:
         """Somebody else has used the model: what is in its cache is not known any more."""
@@ -82,13 +84,17 @@ class ChainDraft:
             self._engine.truncate(SLOT, shared)
         feed, ids = self._tokens[shared:], 0
         path, chain, kept = 1.0, Chain(), list[int]()
+        self._picks = []
         completion = self._tokens[self._prompt_length :]
         while len(chain) < length and path >= floor:
             rows = [Row(ids + i, SLOT, token, ids + i - 1 if ids + i else ROOT) for i, token in enumerate(feed)]
             logits = self._engine.forward(rows)
             kept += [row.id for row in rows]
             ids += len(rows)
-            token, chance = self._sampler.rank(logits[-1], completion, 1, self._scale.value)[0]
+            scale, sharpness = self._scale.value, self._sharpness.value
+            token, chance = self._sampler.rank(logits[-1], completion, 1, scale, sharpness)[0]
+            if self._sampler.params.temperature:
+                self._picks.append(self._sampler.picks(logits[-1], completion, Sharpness.CANDIDATES))
             chain.append((token, chance))
             completion.append(token)
             path *= chance
@@ -100,7 +106,11 @@ class ChainDraft:
         return chain
 
     def _learn(self, picked: Sequence[int]) -> None:
-        """What became of the last guesses: how far this model is to be believed."""
+        """What became of the last guesses: how far this model is to be believed, and how sharp it should be."""
+        for picks, (token, _), truth in zip(self._picks, self._guessed, picked, strict=False):
+            self._sharpness.outcome(picks, truth)
+            if token != truth:
+                break
         for (token, chance), truth in zip(self._guessed, picked, strict=False):
             self._scale.outcome([chance], 0 if token == truth else None)
             if token != truth:
@@ -187,7 +197,7 @@ def hang(session: Session, chain: Chain) -> list[Node]:
 
 
 def free(
-    target: Target, draft: Engine, scale: Scale, planner: Planner, prompt: Sequence[int], n: int,
+    target: Target, draft: Engine, scale: Scale, sharpness: Sharpness, planner: Planner, prompt: Sequence[int], n: int,
     params: SamplingParams, policy: Policy, now: Callable[[], float] = time.perf_counter,
 ) -> Decoded:  # fmt: skip
     """The lead's loop with guesses that cost nothing and are there at once: the clock stops while they are made.
@@ -195,7 +205,7 @@ def free(
     With the policy `CHAIN` they are one line of the likeliest tokens, with `TREE` what a back would have grown.
     """
     session = target.begin(prompt, n, params)
-    source = Draft(1, params, len(prompt), AHEAD, lambda rows: 1.0 + 0.1 * rows, scale, policy)
+    source = Draft(1, params, len(prompt), AHEAD, lambda rows: 1.0 + 0.1 * rows, scale, sharpness, policy)
     draft.truncate(SLOT, 0)
     source.cached(0)
     told = 0

@@ -20,7 +20,7 @@ from typing import Any, Self
 from bench.compare.speculate import POLICIES, Chain, ChainDraft, Decoded, Target, free, synchronous
 from bench.processes import PATIENCE, Program, free_port
 from duo.cost import CostCurve
-from duo.drafting import MAX_ROWS, Scale
+from duo.drafting import MAX_ROWS, Scale, Sharpness
 from duo.engines import Engine, EngineOptions, curve, load
 from duo.errors import DuoError, ModelError
 from duo.planner import Limits, Planner
@@ -88,7 +88,7 @@ class Worker:
         self._draft = draft
         self._chains = ChainDraft(draft) if draft is not None else None
         self._remote: tuple[int, RemoteDrafts] | None = None
-        self._scales = {name: Scale() for name in POLICIES}
+        self._scales = {name: (Scale(), Sharpness()) for name in POLICIES}
         self._planners: dict[str, Planner] = {}
         self._one_at_a_time = threading.Lock()
         if target is not None:
@@ -131,8 +131,8 @@ class Worker:
         assert self._target is not None and self._draft is not None and self._chains is not None
         params = SamplingParams(temperature=temperature, seed=seed)
         self._chains.forget()
-        planner, scale = self._planners[policy], self._scales[policy]
-        return asdict(free(self._target, self._draft, scale, planner, prompt, n, params, POLICIES[policy]))
+        planner, (scale, sharpness) = self._planners[policy], self._scales[policy]
+        return asdict(free(self._target, self._draft, scale, sharpness, planner, prompt, n, params, POLICIES[policy]))
 
     @property
     def _engine(self) -> Engine:
