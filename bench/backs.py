@@ -123,6 +123,8 @@ class Back:
             self._lead.clock.at(absence[1], self._come)
 
     def _leave(self) -> None:
+        if self.there:
+            self._lead.left()
         self.there = False
         self._life += 1
         self._forget()

@@ -79,8 +79,17 @@ class Lead:
     def welcome(self, back: Back) -> None:
         """A back has come: it hears all of the answer so far."""
         back.there = True
+        self.joined()
         if self._now_asked is not None:
             back.tell(News(self._session, len(self._now_asked.prompt), 0, list(self.prefix.tokens)))
+
+    def joined(self) -> None:
+        """A back is there."""
+        self._planner.joined()
+
+    def left(self) -> None:
+        """A back has gone."""
+        self._planner.left()
 
     def receive(self, back: str, session: int, found: Sequence[Expansion]) -> None:
         if session != self._session:
@@ -176,6 +185,8 @@ def answers(
     """How long each answer of a lead with these backs takes."""
     lead = Lead(acceptance, target, planner or world.planner(target), asked=asked, overhead=overhead)
     lead.backs = [Back(machine, f"back {i}", lead, policy, n_ahead) for i, machine in enumerate(machines)]
+    for _ in lead.backs:
+        lead.joined()
     lead.begin()
     lead.clock.run(lambda: lead.done)
     return lead.answers

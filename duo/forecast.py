@@ -85,24 +85,17 @@ class Forecast:
         self._backs: dict[str, _Times] = {}
         self._chances = [0.6, 0.12, 0.06]
 
-    def heard(self, now: float, back: str, committed: float, anew: bool, found: Sequence[Sequence[float]]) -> bool:
+    def heard(self, now: float, back: str, committed: float, anew: bool, found: Sequence[Sequence[float]]) -> None:
         """Guesses of a back arrived at `now`, per expansion the chances of its tokens; the last commit was at
-        `committed`, `anew`: to a place of which nothing had been guessed. Returns whether it is a new back."""
+        `committed`, `anew`: to a place of which nothing had been guessed."""
         for chances in found:
             ranked = sorted(chances, reverse=True)
             for rank in range(RANKS):
                 chance = ranked[rank] if rank < len(ranked) else 0.0
                 self._chances[rank] += CHANCE_SMOOTHING * (chance - self._chances[rank])
-        new = back not in self._backs
-        if new and len(self._backs) >= MOST_BACKS:
+        if back not in self._backs and len(self._backs) >= MOST_BACKS:
             del self._backs[next(iter(self._backs))]
         self._backs.setdefault(back, _Times()).heard(now, committed, anew, len(found))
-        return new
-
-    @property
-    def any(self) -> bool:
-        """Whether a back has ever been heard."""
-        return bool(self._backs)
 
     def due(self, now: float, committed: float, anew: bool, within: float) -> list[tuple[float, str]]:
         """Whose next message may be there in how many seconds, soonest first."""

@@ -62,6 +62,9 @@ class Planner:
         self._committed: float | None = None
         self._forecast = Forecast()
         self._worth = Worth()
+        self._present = 0
+        """Backs that are connected."""
+        self._newcomer = False
         self._anew: bool | None = None
         """Whether the last commit was to a place of which nothing had been guessed; None before that was looked at."""
 
@@ -75,6 +78,15 @@ class Planner:
         """Whether the target is faster alone: the backs need not hear of what is committed."""
         return self._worth.resting
 
+    def joined(self) -> None:
+        """A back is there; this and `left` may be called from another thread."""
+        self._present += 1
+        self._newcomer = True
+
+    def left(self) -> None:
+        """One is gone."""
+        self._present -= 1
+
     def begun(self, now: float) -> None:
         """A session's first step is about to be planned."""
         self._committed = now
@@ -82,15 +94,17 @@ class Planner:
     def heard(self, now: float, back: str, found: Sequence[Sequence[float]]) -> None:
         """New guesses of a back arrived at `now`: per expansion the chances of its tokens."""
         committed = self._committed if self._committed is not None else now
-        if self._forecast.heard(now, back, committed, bool(self._anew), found):
-            self._worth.newcomer()
+        self._forecast.heard(now, back, committed, bool(self._anew), found)
 
     def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None:
         """A forward pass over `rows` rows took `seconds` and led to so many new tokens, committed at `now`."""
         self.cost.observe(rows, seconds)
+        if self._newcomer:
+            self._newcomer = False
+            self._worth.newcomer()
         fade = 1 - 1 / MEMORY
         if self._committed is not None:
-            if self._forecast.any:
+            if self._present:
                 self._worth.step(max(now - self._committed, 1e-9), tokens, 1 / self.cost(1))
             self._tokens = self._tokens * fade + tokens
             self._seconds = self._seconds * fade + max(now - self._committed, 1e-9)
@@ -164,6 +178,10 @@ class Schedule(Protocol):
     @property
     def resting(self) -> bool: ...
 
+    def joined(self) -> None: ...
+
+    def left(self) -> None: ...
+
     def begun(self, now: float) -> None: ...
 
     def heard(self, now: float, back: str, found: Sequence[Sequence[float]]) -> None: ...
@@ -188,6 +206,12 @@ class Everything:
     def resting(self) -> bool:
         """Never."""
         return False
+
+    def joined(self) -> None:
+        """Nothing is learned from it."""
+
+    def left(self) -> None:
+        """Nothing is learned from it."""
 
     def begun(self, now: float) -> None:
         """Nothing is learned from it."""

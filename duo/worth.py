@@ -65,7 +65,7 @@ class Worth:
         return self._state != "with"
 
     def newcomer(self) -> None:
-        """A back was heard of for the first time: it gets a trial at once."""
+        """A back has joined: it gets a trial at once."""
         self._rest = REST
         if self.resting:
             self._enter("with", TRIAL)

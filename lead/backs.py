@@ -127,6 +127,7 @@ class Backs:
             side.receive(await asyncio.wait_for(anext(requests), timeout=10), time.perf_counter())
             self._join(back)
             joined = True
+            self._decoder.joined()
             log.info("back %s joined: %s, from %s", back.name, side.back.model if side.back else "", stream.peer())
             await _first_of(self._read(requests, back), self._write(stream.write, back), self._watch(back))
             log.info("back %s left", back.name)
@@ -141,9 +142,11 @@ class Backs:
                 log.info("back %s is gone", back.name)
             raise
         finally:
-            if joined and self._backs.get(back.name) is back:
-                del self._backs[back.name]
-                self._decoder.mailbox.drop(back.name)
+            if joined:
+                self._decoder.left()
+                if self._backs.get(back.name) is back:
+                    del self._backs[back.name]
+                    self._decoder.mailbox.drop(back.name)
 
     def _tell_refusal(self, who: str, error: Exception) -> None:
         """One line for each back and reason, however often it tries."""

@@ -97,6 +97,14 @@ class Decoder:
             self._jobs.append(job)
             self._wake.notify()
 
+    def joined(self) -> None:
+        """A back is there. Called from another thread."""
+        self._planner.joined()
+
+    def left(self) -> None:
+        """One is gone. Called from another thread."""
+        self._planner.left()
+
     @property
     def waiting(self) -> int:
         """Jobs that have not begun."""

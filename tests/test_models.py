@@ -273,6 +273,7 @@ def test_export_errors_are_one_clear_line(tmp_path: Path, capsys: pytest.Capture
 # --- what the pair knows
 
 
+@pytest.mark.slow
 def test_target_knows_its_domain_and_draft_guesses_some_of_it(tokenizer: Any) -> None:
     answers = answer(load(models.TARGET), tokenizer, corpus.questions(24, seed=3))
     assert sum(a.right for a in answers) / len(answers) >= 0.75
