@@ -22,14 +22,18 @@ KEEP = 1.03
 SURE = 1.5
 """So much faster than the target's forward pass over one row that it need not be measured: backs do not slow it down
 by that much."""
-TRIAL = 20
+TRIAL = 24
 """Steps with backs after a rest, before they are judged."""
-REST, LONGEST_REST = 200, 6400
-"""Steps of the first rest, and of the longest; each is twice as long as the one before."""
+REST, LONGEST_REST = 48, 6144
+"""Steps of the first rest, and of the longest."""
+LONGER = 4
+"""Times as long as the one before is the next rest."""
+EARLY, PLAIN = 8, 0.9
+"""Steps of a trial after which it is over if it plainly fails: if it has less than that share of the target alone."""
 MEMORY = 64
 """Steps over which the rates are averaged."""
 
-State = Literal["with", "measuring", "resting"]
+State = Literal["with", "trial", "measuring", "resting"]
 
 
 class _Rate:
@@ -57,18 +61,19 @@ class Worth:
         """In this state."""
         self._until = FIRST
         self._rest = REST
-        self._with, self._alone = _Rate(), _Rate()
+        self._with, self._alone, self._trial = _Rate(), _Rate(), _Rate()
 
     @property
     def resting(self) -> bool:
         """Whether to tell the backs nothing."""
-        return self._state != "with"
+        return self._state in ("measuring", "resting")
 
     def newcomer(self) -> None:
-        """A back has joined: it gets a trial at once."""
+        """A back has joined: it gets a trial at once, and what others did counts no more."""
         self._rest = REST
+        self._with = _Rate()
         if self.resting:
-            self._enter("with", TRIAL)
+            self._enter("trial", TRIAL)
 
     def step(self, seconds: float, tokens: int, alone: float) -> None:
         """A step took so long, from one commit to the next, and led to so many tokens. `alone`: tokens per second of
@@ -76,34 +81,35 @@ class Worth:
         self._steps += 1
         if self._steps > SETTLE:
             (self._alone if self.resting else self._with).step(seconds, tokens)
-        if self._steps < self._until:
-            return
-        if self._state == "with":
-            # After a rest the target alone is known; else it is time to measure it again.
-            if self._with.value > SURE * alone:
-                self._enter("with", USUAL)
-            elif self._until == TRIAL:
-                self._judge()
-            else:
-                self._enter("measuring", SOLO)
-        elif self._state == "measuring":
-            self._judge()
+            self._trial.step(seconds, tokens)
+        if self._state == "trial" and self._steps >= EARLY and self._trial.value < PLAIN * self._alone.value:
+            self._put_to_rest()
+        elif self._steps >= self._until:
+            self._over(alone)
+
+    def _over(self, alone: float) -> None:
+        """The state has lasted as long as it should."""
+        if self._state == "resting":
+            self._enter("trial", TRIAL)
+        elif self._state != "measuring" and self._with.value > SURE * alone:
+            self._enter("with", USUAL)
+        elif self._state == "with":
+            self._enter("measuring", SOLO)
         else:
-            self._enter("with", TRIAL)
+            self._judge()
 
     def _judge(self) -> None:
+        if self._state == "trial" and self._trial.value > CLEAR * self._alone.value:
+            self._with = self._trial  # they have become useful
         if self._with.value >= KEEP * self._alone.value:
             self._rest = REST
             self._enter("with", USUAL if self._with.value > CLEAR * self._alone.value else CLOSE)
         else:
-            self._enter("resting", self._rest)
-            self._rest = min(LONGEST_REST, 2 * self._rest)
+            self._put_to_rest()
+
+    def _put_to_rest(self) -> None:
+        self._enter("resting", self._rest)
+        self._rest = min(LONGEST_REST, LONGER * self._rest)
 
     def _enter(self, state: State, steps: int) -> None:
-        if (state == "with") is self.resting:
-            # What was measured long ago, and with other backs perhaps, counts no more.
-            if state == "with":
-                self._with = _Rate()
-            else:
-                self._alone = _Rate()
-        self._state, self._steps, self._until = state, 0, steps
+        self._state, self._steps, self._until, self._trial = state, 0, steps, _Rate()

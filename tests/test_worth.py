@@ -21,16 +21,16 @@ def live(worth: Worth, steps: int, with_backs: float, seed: int = 0) -> tuple[fl
             got, took = 1, 1.0
         else:
             got, took = rng.randint(1, 5), 3 / with_backs
-        worth.step(took, got, 0.9)
+        worth.step(took, got, 1.0)
         tokens += got
         seconds += took
     return tokens / seconds, rested
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("with_backs", [0.5, 0.8, 0.9])
+@pytest.mark.parametrize("with_backs", [0.8, 0.9, 0.95])
 def test_backs_that_slow_the_target_down_are_left_at_rest(with_backs: float, seed: int) -> None:
-    assert live(Worth(), 10_000, with_backs, seed)[0] > 0.95
+    assert live(Worth(), 10_000, with_backs, seed)[0] > 0.96
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -43,8 +43,8 @@ def test_backs_that_help_keep_helping(with_backs: float, seed: int) -> None:
 
 def test_one_that_becomes_useful_is_found_out() -> None:
     worth = Worth()
-    live(worth, 2000, 0.5)
-    live(worth, 3000, 2.0)
+    live(worth, 500, 0.5)
+    live(worth, 1500, 2.0)
     assert not worth.resting
     assert live(worth, 2000, 2.0)[0] > 1.9
 
@@ -58,7 +58,7 @@ def test_a_newcomer_gets_its_trial_at_once() -> None:
 
 
 def test_the_first_measurement_is_short() -> None:
-    assert live(Worth(), FIRST + SOLO + 10, 1.2)[1] == SOLO
+    assert live(Worth(), FIRST + SOLO + 10, 1.1)[1] == SOLO
 
 
 def test_what_is_plain_is_not_measured() -> None:
