@@ -20,7 +20,9 @@ WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 32)
 CONTEXT = 128
 """Committed tokens that the rows see while they are timed."""
 PATIENCE = 0.4
-"""Seconds after which no further runs are made, once each width has had one."""
+"""Seconds after which no further runs are made, once each width has had enough."""
+ENOUGH = 2
+"""Runs of each width at least: one may have been disturbed."""
 
 
 def measure(engine: Engine, most: int, patience: float = PATIENCE) -> dict[int, float]:
@@ -31,11 +33,11 @@ def measure(engine: Engine, most: int, patience: float = PATIENCE) -> dict[int, 
     best: dict[int, float] = {}
     _run(engine, widths[-1])  # what is set up once
     started = time.perf_counter()
-    while len(best) < len(widths) or time.perf_counter() - started < patience:
+    rounds = 0
+    while rounds < ENOUGH or time.perf_counter() - started < patience:
         for width in widths:
             best[width] = min(best.get(width, float("inf")), _run(engine, width))
-        if time.perf_counter() - started >= patience:
-            break
+        rounds += 1
     engine.truncate(0, 0)
     return best
 
