@@ -11,11 +11,11 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Mapping
 
-COMMON, OWN = 0.1, 0.1
+COMMON, OWN = 0.15, 0.06
 """How far one observation moves the common factor and the entry of its width, on a logarithmic scale."""
-FADE = 0.995
-"""What is left, after an observation of another width, of how far an entry is from what was measured: a width that was
-slow while the machine was busy would never be run again otherwise, and never be found to be fast."""
+SLOWER, FASTER = 0.995, 0.999
+"""What is left, after an observation, of how much slower or faster an entry is than was measured: a width that was slow
+while the machine was busy would never be run again otherwise, and never be found to be fast."""
 OUTLIER = 2.0
 """An observation further off than this factor counts as if it were so far off: something else took the time."""
 
@@ -31,21 +31,31 @@ class CostCurve:
         self._off = dict.fromkeys(measured, 1.0)
         """By what factor a width is slower than was measured."""
         self._factor = 1.0
+        self._level()
+
+    def _level(self) -> None:
+        """What each known width costs by now: no more than a wider one, or the measurement was disturbed."""
+        self._seconds: dict[int, float] = {}
+        least = float("inf")
+        for width in reversed(self._widths):
+            least = min(least, self._measured[width] * self._off[width])
+            self._seconds[width] = least
 
     def __call__(self, rows: int) -> float:
         """Seconds for a forward pass over `rows` rows, at least 1."""
         return self._factor * self._own(rows)
 
     def _own(self, rows: int) -> float:
-        if rows in self._measured:
-            return self._measured[rows] * self._off[rows]
+        known = self._seconds.get(rows)
+        if known is not None:
+            return known
         if len(self._widths) == 1:
-            return self._own(1)
+            return self._seconds[1]
         at = bisect_left(self._widths, rows)
         # Past the last width as between the last two.
         low, high = self._widths[at - 1 : at + 1] if at < len(self._widths) else self._widths[-2:]
-        first, last = self._own(low), self._own(high)
-        return max(first, first + (last - first) / (high - low) * (rows - low))
+        first, last = self._seconds[low], self._seconds[high]
+        return first + (last - first) / (high - low) * (rows - low)
 
     def observe(self, rows: int, seconds: float) -> None:
         """A forward pass over `rows` rows took so long."""
@@ -55,6 +65,7 @@ class CostCurve:
             self._off[rows] = 1.0
             self._widths.insert(bisect_left(self._widths, rows), rows)
         self._factor *= ratio**COMMON
-        for width in self._widths:
-            self._off[width] **= FADE
+        for width, off in self._off.items():
+            self._off[width] = off ** (SLOWER if off > 1.0 else FASTER)
         self._off[rows] *= ratio**OWN
+        self._level()

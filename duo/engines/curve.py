@@ -21,7 +21,7 @@ CONTEXT = 128
 """Committed tokens that the rows see while they are timed."""
 PATIENCE = 0.4
 """Seconds after which no further runs are made, once each width has had enough."""
-ENOUGH = 2
+ENOUGH = 3
 """Runs of each width at least: one may have been disturbed."""
 
 
