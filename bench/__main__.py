@@ -4,91 +4,121 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from bench.compare.options import add_flags as compare_flags
-from bench.plan import add_flags as plan_flags
-from bench.record import add_flags as record_flags
-from bench.sweep import add_flags as sweep_flags
 from duo.cli import Help, positive
+
+Run = Callable[[argparse.Namespace], int]
+
+
+class Command(NamedTuple):
+    """`prepare` gives a parser the command's flags and returns what runs it. It imports what the command needs, and is
+    called for the command that is asked for only: the demonstration runs without llama.cpp."""
+
+    help: str
+    prepare: Callable[[argparse.ArgumentParser], Run]
+
+
+def _demo(p: argparse.ArgumentParser) -> Run:
+    from bench import demo
+
+    return lambda args: demo.main()
+
+
+def _step(p: argparse.ArgumentParser) -> Run:
+    from bench import step
+
+    p.add_argument("--tokens", type=positive, default=100, help="tokens per round")
+    p.add_argument("--rounds", type=positive, default=24, help="rounds, in turns")
+    return lambda args: step.main(args.tokens, args.rounds)
+
+
+def _ties(p: argparse.ArgumentParser) -> Run:
+    from bench import ties
+
+    p.add_argument("--tokens", type=positive, default=20_000, help="tokens per engine")
+    p.add_argument(
+        "--past-end", action="store_true", help="go on after the end of the answers, where the model is at a loss"
+    )
+    return lambda args: ties.main(args.tokens, args.past_end)
+
+
+def _simulate(p: argparse.ArgumentParser) -> Run:
+    from bench import sweep
+
+    sweep.add_flags(p)
+    return sweep.main
+
+
+def _plan(p: argparse.ArgumentParser) -> Run:
+    from bench import plan
+
+    plan.add_flags(p)
+    return plan.main
+
+
+def _trace(p: argparse.ArgumentParser) -> Run:
+    from bench import trace
+
+    p.add_argument("files", nargs="+", metavar="FILE", help="the lead's, and those of its backs")
+    p.add_argument("-o", "--output", metavar="FILE", help="where to write all of them as one")
+    return lambda args: trace.main(args.files, args.output)
+
+
+def _compare(p: argparse.ArgumentParser) -> Run:
+    from bench.compare import options, run
+
+    options.add_flags(p)
+    return run.main
+
+
+def _build_llama_server(p: argparse.ArgumentParser) -> Run:
+    from bench import peers
+
+    return lambda args: peers.main()
+
+
+def _record(p: argparse.ArgumentParser) -> Run:
+    from bench import record
+
+    record.add_flags(p)
+    return record.main
+
+
+def _validate(p: argparse.ArgumentParser) -> Run:
+    from bench import validate
+
+    p.add_argument("files", type=Path, nargs="+", metavar="FILE", help="results.json of compare")
+    return lambda args: validate.main(args.files)
+
+
+COMMANDS = {
+    "demo": Command("the same questions four times, with and without a back", _demo),
+    "step": Command("what the lead adds to a decode step", _step),
+    "ties": Command("how often guesses change a pick", _ties),
+    "simulate": Command("the planner and the policy in simulated time", _simulate),
+    "plan": Command("what speed-up to expect of two machines, and where the limit is", _plan),
+    "trace": Command("merge what --trace wrote, and sum it up", _trace),
+    "compare": Command("ours against every other schedule of the same two models", _compare),
+    "build-llama-server": Command("llama.cpp's own server, which compare measures us against", _build_llama_server),
+    "record": Command("what a draft guesses along real answers, for simulate and plan", _record),
+    "validate": Command("how far the simulator is from runs of compare", _validate),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
     p = argparse.ArgumentParser(prog="bench", description=__doc__, formatter_class=Help)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("demo", help="the same questions four times, with and without a back")
-    step = commands.add_parser("step", help="what the lead adds to a decode step", formatter_class=Help)
-    step.add_argument("--tokens", type=positive, default=100, help="tokens per round")
-    step.add_argument("--rounds", type=positive, default=24, help="rounds, in turns")
-    ties = commands.add_parser("ties", help="how often guesses change a pick", formatter_class=Help)
-    ties.add_argument("--tokens", type=positive, default=20_000, help="tokens per engine")
-    ties.add_argument(
-        "--past-end", action="store_true", help="go on after the end of the answers, where the model is at a loss"
-    )
-    simulate = commands.add_parser(
-        "simulate", help="the planner and the policy in simulated time", formatter_class=Help
-    )
-    sweep_flags(simulate)
-    plan = commands.add_parser(
-        "plan", help="what speed-up to expect of two machines, and where the limit is", formatter_class=Help
-    )
-    plan_flags(plan)
-    trace = commands.add_parser("trace", help="merge what --trace wrote, and sum it up", formatter_class=Help)
-    trace.add_argument("files", nargs="+", metavar="FILE", help="the lead's, and those of its backs")
-    trace.add_argument("-o", "--output", metavar="FILE", help="where to write all of them as one")
-    versus = commands.add_parser(
-        "compare", help="ours against every other schedule of the same two models", formatter_class=Help
-    )
-    compare_flags(versus)
-    commands.add_parser("build-llama-server", help="llama.cpp's own server, which compare measures us against")
-    record = commands.add_parser(
-        "record", help="what a draft guesses along real answers, for simulate and plan", formatter_class=Help
-    )
-    record_flags(record)
-    valid = commands.add_parser("validate", help="how far the simulator is from runs of compare", formatter_class=Help)
-    valid.add_argument("files", type=Path, nargs="+", metavar="FILE", help="results.json of compare")
+    for name, command in COMMANDS.items():
+        parser = commands.add_parser(name, help=command.help, formatter_class=Help)
+        if name in argv[:1]:
+            parser.set_defaults(run=command.prepare(parser))
     args = p.parse_args(argv)
-    # Each command imports what it needs: the demonstration runs without llama.cpp.
-    if args.command == "demo":
-        from bench import demo
-
-        return demo.main()
-    if args.command == "step":
-        from bench import step as decode_step
-
-        return decode_step.main(args.tokens, args.rounds)
-    if args.command == "trace":
-        from bench import trace as timelines
-
-        return timelines.main(args.files, args.output)
-    if args.command == "compare":
-        from bench.compare import run as comparison
-
-        return comparison.main(args)
-    if args.command == "build-llama-server":
-        from bench import peers
-
-        return peers.main()
-    if args.command == "simulate":
-        from bench import sweep
-
-        return sweep.main(args)
-    if args.command == "record":
-        from bench import record as recording
-
-        return recording.main(args)
-    if args.command == "validate":
-        from bench import validate
-
-        return validate.main(args.files)
-    if args.command == "plan":
-        from bench import plan as expected
-
-        return expected.main(args)
-    from bench import ties as near_ties
-
-    return near_ties.main(args.tokens, args.past_end)
+    run: Run = args.run
+    return run(args)
 
 
 if __name__ == "__main__":
