@@ -14,11 +14,14 @@ SETTLE = 3
 """Steps after a change that are not counted: the backs draft to the end of what they know first."""
 SOLO = 8
 """Steps of the target alone, of which those after `SETTLE` are counted."""
-FIRST, CLOSE, USUAL = 24, 150, 600
+FIRST, CLOSE, USUAL = 24, 80, 600
 """Steps with backs before the target alone is measured: the first time, after a close result, after a clear one."""
 CLEAR = 1.15
 KEEP = 1.03
 """What they must gain to be kept at work: five steps alone say no more exactly than that."""
+DOUBT = 0.92
+"""What is enough while fewer than `MEMORY` steps with backs have been seen: they may have met a hard stretch of
+text, and a rest is long."""
 SURE = 1.5
 """So much faster than the target's forward pass over one row that it need not be measured: backs do not slow it down
 by that much."""
@@ -41,9 +44,11 @@ class _Rate:
 
     def __init__(self) -> None:
         self._tokens = self._seconds = 0.0
+        self.steps = 0
 
     def step(self, seconds: float, tokens: int) -> None:
         fade = 1 - 1 / MEMORY
+        self.steps += 1
         self._tokens = self._tokens * fade + tokens
         self._seconds = self._seconds * fade + seconds
 
@@ -101,7 +106,7 @@ class Worth:
     def _judge(self) -> None:
         if self._state == "trial" and self._trial.value > CLEAR * self._alone.value:
             self._with = self._trial  # they have become useful
-        if self._with.value >= KEEP * self._alone.value:
+        if self._with.value >= (KEEP if self._with.steps >= MEMORY else DOUBT) * self._alone.value:
             self._rest = REST
             self._enter("with", USUAL if self._with.value > CLEAR * self._alone.value else CLOSE)
         else:
