@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import jsonl
 from bench.world import Asked, Guesses
 from duo.errors import FileError
 from duo.prefix import EMPTY, Prefix, extend_hash, mix
@@ -46,20 +47,11 @@ def write(path: Path, answers: Sequence[Recorded]) -> None:
 
 def read(path: Path) -> list[Recorded]:
     """Raises FileError, which names the line."""
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise FileError(f"cannot read {path}: {(reason or str(error)).lower()}") from None
-    found = [_line(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise FileError(f"{path}: no answers in it; `python -m bench record --out {path}` records some")
-    return found
+    return jsonl.read(path, _line, f"no answers in it; `python -m bench record --out {path}` records some")
 
 
-def _line(line: str, where: str) -> Recorded:
+def _line(fields: Any, where: str) -> Recorded:
     try:
-        fields: Any = json.loads(line)
         prompt, tokens = ([int(token) for token in fields[name]] for name in ("prompt", "tokens"))
         guesses = [[(int(token), float(chance)) for token, chance in ranked] for ranked in fields["guesses"]]
     except (ValueError, TypeError, KeyError):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench import jsonl
 from duo.errors import FileError
 
 Message = dict[str, str]
@@ -44,22 +44,10 @@ def read(path: Path) -> list[Conversation]:
 
     Raises FileError, which names the line.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise FileError(f"cannot read {path}: {(reason or str(error)).lower()}") from None
-    found = [_line(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
-    if not found:
-        raise FileError(f"{path}: no prompts in it")
-    return found
+    return jsonl.read(path, _line, "no prompts in it")
 
 
-def _line(line: str, where: str) -> Conversation:
-    try:
-        fields: Any = json.loads(line)
-    except ValueError:
-        raise FileError(f"{where}: not JSON") from None
+def _line(fields: Any, where: str) -> Conversation:
     if isinstance(fields, dict) and "turns" in fields:
         turns = fields["turns"]
         if isinstance(turns, list) and turns and all(isinstance(turn, str) and turn for turn in turns):

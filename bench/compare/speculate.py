@@ -60,7 +60,7 @@ class ChainDraft:
         self._guessed: Chain = []
         self._prompt_length = 0
         self._sampler = Sampler(SamplingParams(), [])
-        self._scale, self._sharpness = Scale(), Sharpness()
+        self._sharpness = Sharpness()
         self._picks: list[list[int]] = []
         """For each guess, what it would have been by each candidate of the sharpness."""
 
@@ -91,8 +91,7 @@ class ChainDraft:
             logits = self._engine.forward(rows)
             kept += [row.id for row in rows]
             ids += len(rows)
-            scale, sharpness = self._scale.value, self._sharpness.value
-            token, chance = self._sampler.rank(logits[-1], completion, 1, scale, sharpness)[0]
+            token, chance = self._sampler.rank(logits[-1], completion, 1, sharpness=self._sharpness.value)[0]
             if self._sampler.params.temperature:
                 self._picks.append(self._sampler.picks(logits[-1], completion, Sharpness.CANDIDATES))
             chain.append((token, chance))
@@ -106,13 +105,9 @@ class ChainDraft:
         return chain
 
     def _learn(self, picked: Sequence[int]) -> None:
-        """What became of the last guesses: how far this model is to be believed, and how sharp it should be."""
+        """What became of the last guesses: how sharp this model should be."""
         for picks, (token, _), truth in zip(self._picks, self._guessed, picked, strict=False):
             self._sharpness.outcome(picks, truth)
-            if token != truth:
-                break
-        for (token, chance), truth in zip(self._guessed, picked, strict=False):
-            self._scale.outcome([chance], 0 if token == truth else None)
             if token != truth:
                 return
 
