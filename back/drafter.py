@@ -1,6 +1,6 @@
 """The drafting loop, in a thread of its own: hear, settle, expand, tell.
 
-It holds the engine and the drafts of the open sessions, and works on one session at a time, the oldest that has
+It holds the draft model and the drafts of the open sessions, and works on one session at a time, the oldest that has
 something to do. Commits come in through a queue that is emptied between forward passes; guesses go out through a
 callback.
 """
@@ -13,19 +13,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from duo.cost import CostCurve
-from duo.drafting import Draft, Policy, Scale, Sharpness
-from duo.engines import Engine
+from duo.draft_model import DraftModel
+from duo.drafting import Draft
 from duo.errors import ContextError, DuoError, ProtocolError
 from duo.pacing import Pacing
-from duo.prefix import Prefix, common_length
+from duo.prefix import Prefix
 from duo.protocol import BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
 from duo.trace import Trace
 from duo.tree import Expansion
 
 log = logging.getLogger("back")
-
-SLOT = 0
 
 
 class _Stopwatch:
@@ -39,7 +36,7 @@ class _Stopwatch:
 
 
 class Drafter:
-    """Owns the engine. `send` and `failed` are called from the drafter's thread.
+    """Owns the model. `send` and `failed` are called from the drafter's thread.
 
     send(message): hand a message to the lead, or drop it if there is none. failed(error): the stream makes no sense and
     must be given up; what is known of its sessions has been forgotten.
@@ -47,26 +44,17 @@ class Drafter:
 
     def __init__(
         self,
-        engine: Engine,
-        cost: CostCurve,
-        n_ahead: int,
-        policy: Policy,
+        model: DraftModel,
         send: Callable[[bytes], None],
         failed: Callable[[DuoError], None],
         trace: Trace,
     ) -> None:
-        self._engine = engine
-        self._cost = cost
-        self._scale, self._sharpness = Scale(), Sharpness()
-        self._n_ahead = n_ahead
-        self._policy = policy
+        self._model = model
         self._send = send
         self._failed = failed
         self._trace = trace
         self._drafts: dict[int, Draft] = {}
         self._watches: dict[int, _Stopwatch] = {}
-        self._cached: list[int] = []
-        self._current: int | None = None
         self._state: State = "waiting"
         self._found: list[Expansion] = []
         self._pacing = Pacing()
@@ -125,10 +113,7 @@ class Drafter:
     def _take(self, event: Event) -> None:
         if isinstance(event, Begun):
             if event.session not in self._drafts:
-                self._drafts[event.session] = Draft(
-                    event.session, event.sampling, event.prompt_length, self._n_ahead, self._cost, self._scale,
-                    self._sharpness, self._policy,
-                )  # fmt: skip
+                self._drafts[event.session] = self._model.open(event.session, event.sampling, event.prompt_length)
                 self._watches[event.session] = _Stopwatch()
         elif isinstance(event, CommittedTokens):
             if (draft := self._drafts.get(event.session)) is not None:
@@ -146,7 +131,7 @@ class Drafter:
             self._end(event.session)
         elif isinstance(event, Welcomed):
             # A new stream. Guesses of the last one may be lost, and what hangs from those would be of no use.
-            self._current = None
+            self._model.leave()
             for draft in self._drafts.values():
                 draft.cached(0)
             self._send(BackSide.status(self._state))
@@ -163,71 +148,44 @@ class Drafter:
     def _forget(self) -> None:
         self._drafts.clear()
         self._watches.clear()
-        self._cached.clear()
-        self._current = None
+        self._model.reset()
 
     def _work(self, draft: Draft) -> None:
         """One forward pass for the session: read what is missing, or draft."""
         try:
-            if self._current != draft.session:
-                self._switch(draft)
+            if not self._model.holds(draft):
+                self._model.take(draft)
+                self._found = []
             watch, started = self._watches[draft.session], time.perf_counter()
-            kept = draft.settle(self._engine.batch)
-            self._engine.keep(SLOT, kept.path, kept.rest)
-            if kept.path:
-                self._cached = draft.prefix.tokens[: kept.committed]
-            if kept.missing:
-                # A token or two after a rejection is everyday work and not worth a word.
-                if len(kept.missing) > self._n_ahead:
-                    self._tell("catching up")
-                self._engine.extend(SLOT, kept.missing)
-                self._cached = draft.prefix.tokens[: kept.committed + len(kept.missing)]
-                watch.read += len(kept.missing)
-                done = time.perf_counter()
-                watch.reading += done - started
-                self._trace.span("drafter", "read", started, done, tokens=len(kept.missing), behind=draft.behind)
+            # A token or two after a rejection is everyday work and not worth a word.
+            if draft.behind > self._model.n_ahead:
+                self._tell("catching up")
+            if read := self._model.read(draft):
+                watch.read += read
+                watch.reading += time.perf_counter() - started
             if draft.behind:
                 return
-            if watch.read > self._n_ahead:
+            if watch.read > self._model.n_ahead:
                 log.info("caught up: %d tokens in %.2f s", watch.read, watch.reading)
             watch.read, watch.reading, started = 0, 0.0, time.perf_counter()
-            rows = draft.next_batch(SLOT)
-            if rows:
-                self._tell("drafting")
-                logits = self._engine.forward(rows)
-                forwarded = time.perf_counter()
-                expansions = draft.absorb(logits)
-                done = time.perf_counter()
-                seconds = done - started
-                self._cost.observe(len(rows), seconds)
-                watch.drafted += len(rows)
-                watch.drafting += seconds
-                self._found += expansions
-                if self._trace.on:
-                    depth = max(e.length for e in expansions) - len(draft.prefix)
-                    self._trace.span("drafter", "draft", started, forwarded, rows=len(rows), depth=depth)
-                    self._trace.span("drafter", "rank", forwarded, done)
-                if draft.ahead or self._pacing.due(done):
-                    message = BackSide.guesses(draft.session, self._found)
-                    self._send(message)
-                    self._trace.instant("drafter", "send", done, expansions=len(self._found), bytes=len(message))
-                    self._pacing.said(done)
-                    self._found = []
+            if draft.ahead:
+                return
+            self._tell("drafting")
+            found, rows = self._model.expand(draft)
+            done = time.perf_counter()
+            watch.drafted += rows
+            watch.drafting += done - started
+            self._found += found
+            if draft.ahead or self._pacing.due(done):
+                message = BackSide.guesses(draft.session, self._found)
+                self._send(message)
+                self._trace.instant("drafter", "send", done, expansions=len(self._found), bytes=len(message))
+                self._pacing.said(done)
+                self._found = []
         except ContextError as error:
             log.warning("not drafting for this answer any more: %s", error)
-            self._engine.truncate(SLOT, 0)
-            self._cached.clear()
-            self._current = None
+            self._model.reset()
             del self._drafts[draft.session], self._watches[draft.session]
-
-    def _switch(self, draft: Draft) -> None:
-        """Give the slot to another session; what the two have in common is not read again."""
-        shared = min(common_length(self._cached, draft.prefix.tokens), len(draft.prefix) - 1)
-        self._engine.truncate(SLOT, shared)
-        self._cached = self._cached[:shared]
-        draft.cached(shared)
-        self._found = []
-        self._current = draft.session
 
     def _tell(self, state: State) -> None:
         if state != self._state:

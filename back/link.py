@@ -13,6 +13,7 @@ import grpc
 
 from back.drafter import Drafter
 from duo.cost import CostCurve
+from duo.draft_model import DraftModel
 from duo.drafting import Policy
 from duo.engines import Engine
 from duo.errors import DuoError, ProtocolError, RefusedError
@@ -62,7 +63,8 @@ class Link:
         self._news = asyncio.Event()
         self._error: DuoError | None = None
         self._last_words = ""
-        self._drafter = Drafter(engine, cost, n_ahead, policy, self._send, self._failed, trace)
+        model = DraftModel(engine, cost, n_ahead, policy, trace, "drafter")
+        self._drafter = Drafter(model, self._send, self._failed, trace)
 
     async def run(self) -> None:
         """Connect and draft, for ever; until cancelled."""

@@ -69,6 +69,20 @@ class _Ranks:
         return self._acceptance.ranked(*logits)[:count]
 
 
+def drafting(
+    session: int, prompt_length: int, n_ahead: int, cost: Cost, policy: Policy, acceptance: Acceptance
+) -> Draft:
+    """A draft model's side of a session, the model being an acceptance."""
+    draft = Draft(session, SamplingParams(temperature=0.0), prompt_length, n_ahead, cost, policy=policy)
+    draft._sampler = _Ranks(acceptance)  # type: ignore[assignment]
+    return draft
+
+
+def revealed(draft: Draft) -> list[Expansion]:
+    """What the batch that has been run reveals."""
+    return draft.absorb([(n.hash, n.length) if n else None for n in draft._batch])  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
 class Machine:
     """A back: what its draft costs, how far it is from the lead, and when it is away, from and to (`world.Absences`).
@@ -124,7 +138,7 @@ class Back:
 
     def _leave(self) -> None:
         if self.there:
-            self._lead.left()
+            self._lead.left(self._name)
         self.there = False
         self._life += 1
         self._forget()
@@ -153,12 +167,9 @@ class Back:
             return
         draft = self._drafts.get(news.session)
         if draft is None:
-            length, cost = news.prompt_length, self.machine.cost
-            draft = Draft(
-                news.session, SamplingParams(temperature=0.0), length, self._n_ahead, cost, policy=self._policy
+            draft = self._drafts[news.session] = drafting(
+                news.session, news.prompt_length, self._n_ahead, self.machine.cost, self._policy, self._lead.acceptance
             )
-            draft._sampler = _Ranks(self._lead.acceptance)  # type: ignore[assignment]
-            self._drafts[news.session] = draft
         draft.commit(news.start, news.tokens)
         self._pacing.heard(self._lead.clock.now, draft.anew)
 
@@ -183,7 +194,7 @@ class Back:
         self._lead.clock.after(seconds, self._alive(lambda: self._done(draft)))
 
     def _done(self, draft: Draft) -> None:
-        self._found += draft.absorb([(node.hash, node.length) for node in draft._batch])  # type: ignore[arg-type]
+        self._found += revealed(draft)
         now = self._lead.clock.now
         if self._found and (draft.ahead or self._pacing.due(now)):
             found, session = self._found, draft.session

@@ -12,15 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench import world
-from bench.backs import READ, Back, Clock, Machine, News
+from bench.backs import READ, Back, Clock, Machine, News, drafting, revealed
 from bench.world import Acceptance, Asked, Cost
-from duo.drafting import CHAIN, TREE, Policy
+from duo.drafting import CHAIN, RIDERS, TREE, Policy
+from duo.forecast import Own, own
 from duo.planner import Everything, Limits, Planner
 from duo.prefix import Prefix, common_length, extend_hash
 from duo.tree import Expansion, GuessTree, Node
 from duo.trust import Trust
 
 __all__ = ["Answered", "Back", "Clock", "Lead", "Machine", "answers", "chain", "run", "speed"]
+
+
+OWN = "lead"
+"""Who guessed what the lead's own draft model guesses."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +37,45 @@ class Answered:
     decoding: float
 
 
+class _Own:
+    """A draft model beside the target."""
+
+    def __init__(self, cost: Cost, acceptance: Acceptance) -> None:
+        self._cost = cost
+        self._acceptance = acceptance
+
+    def begin(self, session: int, prompt: Sequence[int]) -> None:
+        self._draft = drafting(session, len(prompt), world.DRAFT_MAX, self._cost, TREE, self._acceptance)
+        self._draft.commit(0, prompt)
+        self._draft.settle(len(prompt))  # while the target reads it
+
+    def commit(self, start: int, tokens: Sequence[int]) -> None:
+        self._draft.commit(start, tokens)
+
+    def merge(self, found: Sequence[Expansion]) -> None:
+        for expansion in found:
+            self._draft.merge(expansion)
+
+    @property
+    def offer(self) -> Own | None:
+        if self._draft.ahead:
+            return None
+        return own(self._draft.unread, RIDERS, self._cost)
+
+    def run(self) -> float:
+        """One forward pass, after what is to be read; returns the seconds that it takes."""
+        missing = self._draft.settle(READ).missing
+        return (self._cost(len(missing)) if missing else 0.0) + self._cost(len(self._draft.next_batch(0)))
+
+    def found(self) -> Sequence[Expansion]:
+        return revealed(self._draft)
+
+
 class Lead:
     """The lead's loop: plan, forward, pick, commit, tell. One answer after the other.
 
-    `overhead`: seconds that a step takes beside its forward pass.
+    `overhead`: seconds that a step takes beside its forward pass. `own`: what a draft model beside the target costs, if
+    there is one.
     """
 
     def __init__(
@@ -46,6 +86,7 @@ class Lead:
         seed: int = 1,
         asked: Sequence[Asked] = (),
         overhead: float = 0.0,
+        own: Cost | None = None,
     ) -> None:
         self.acceptance = acceptance
         self.clock = Clock()
@@ -57,6 +98,7 @@ class Lead:
         self._cost = cost
         self._overhead = overhead
         self._planner = planner
+        self._own = _Own(own, acceptance) if own is not None else None
         self._trust: defaultdict[str, Trust] = defaultdict(Trust)
         self._reading = True
         self._waiting = 0
@@ -87,16 +129,18 @@ class Lead:
         """A back is there."""
         self._planner.joined()
 
-    def left(self) -> None:
+    def left(self, back: str) -> None:
         """A back has gone."""
-        self._planner.left()
+        self._planner.left(back)
 
     def receive(self, back: str, session: int, found: Sequence[Expansion]) -> None:
         if session != self._session:
             return
-        useful = [expansion for expansion in found if self._tree.merge(expansion, back)]
+        useful = [place for e in found if self._tree.merge(e, back) and (place := self._tree.place(e.hash))]
         if useful and not self._reading:
-            self._planner.heard(self.clock.now, back, [self._tree.chances(e.hash) for e in useful])
+            self._planner.heard(self.clock.now, back, useful)
+        if self._own is not None:
+            self._own.merge([place.guesses for place in useful])
         if self._waiting:
             self.step()
 
@@ -113,6 +157,8 @@ class Lead:
         self._begun, self._reading = self.clock.now, True
         unread = len(it.prompt) - 1 - min(common_length(cached, self.prefix.tokens), len(it.prompt) - 1)
         seconds = sum(self._cost(min(READ, unread - start)) for start in range(0, unread, READ))
+        if self._own is not None:
+            self._own.begin(self._session, it.prompt)
         self.clock.after(seconds, self._read)
 
     def _read(self) -> None:
@@ -123,13 +169,22 @@ class Lead:
     def step(self) -> None:
         self._plans += 1
         self._waiting = 0
-        plan = self._planner.plan(self._tree, self.clock.now, self._limit)
-        if plan.wait:
+        own = self._own.offer if self._own is not None else None
+        plan = self._planner.plan(self._tree, self.clock.now, self._limit, own)
+        if plan.draft and self._own is not None:
+            self.clock.after(self._own.run(), self._drafted)
+        elif plan.wait:
             self._waiting = number = self._plans
             self.clock.after(plan.wait, lambda: self.step() if self._waiting == number else None)
         else:
             seconds = self._cost(1 + len(plan.nodes)) + self._overhead
             self.clock.after(seconds, lambda: self._verified(plan.nodes))
+
+    def _drafted(self) -> None:
+        assert self._own is not None
+        tree, found = self._tree, self._own.found()
+        self._planner.drafted([place for e in found if tree.merge(e, OWN) and (place := tree.place(e.hash))])
+        self.step()
 
     def _verified(self, nodes: Sequence[Node]) -> None:
         start, chosen = len(self.prefix), {id(node) for node in nodes}
@@ -146,6 +201,8 @@ class Lead:
             self._tree.advance(token, self.prefix.hash)
         self._planner.finished(self.clock.now, 1 + len(nodes), self._cost(1 + len(nodes)), len(tokens))
         self.tell(start, tokens)
+        if self._own is not None:
+            self._own.commit(start, tokens)
         if len(self.prefix) < self._limit:
             self.step()
         else:
@@ -181,9 +238,10 @@ def answers(
     planner: Planner | Everything | None = None,
     n_ahead: int = world.DRAFT_MAX,
     overhead: float = 0.0,
+    own: Cost | None = None,
 ) -> list[Answered]:
-    """How long each answer of a lead with these backs takes."""
-    lead = Lead(acceptance, target, planner or world.planner(target), asked=asked, overhead=overhead)
+    """How long each answer of a lead with these backs takes. `own`: cost of a draft model of the lead's own."""
+    lead = Lead(acceptance, target, planner or world.planner(target), asked=asked, overhead=overhead, own=own)
     lead.backs = [Back(machine, f"back {i}", lead, policy, n_ahead) for i, machine in enumerate(machines)]
     for _ in lead.backs:
         lead.joined()
@@ -205,10 +263,11 @@ def run(
     policy: Policy = TREE,
     planner: Planner | Everything | None = None,
     n_ahead: int = world.DRAFT_MAX,
+    own: Cost | None = None,
 ) -> float:
     """Tokens per second of a lead with these backs: so many tokens in one answer, or the answers asked for."""
     asked = world.asked(tokens) if isinstance(tokens, int) else tokens
-    return speed(answers(acceptance, target, machines, asked, policy, planner, n_ahead))
+    return speed(answers(acceptance, target, machines, asked, policy, planner, n_ahead, own=own))
 
 
 CHAINS = (3, 7, 15)

@@ -22,6 +22,8 @@ from duo import engines as runtimes
 from duo.engines import Engine, EngineOptions
 from duo.errors import DuoError, ModelError
 
+SHIPPED = "shipped"
+"""Names the shipped model where no model has to be given."""
 LEAST_BATCH = 32
 """A tree of guesses must fit into one forward pass, whatever -b says of prompts."""
 
@@ -59,6 +61,34 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     )  # fmt: skip
     group.add_argument("--device", default="auto", metavar="D", help="torch device (transformers)")
     group.add_argument("--dtype", default="auto", metavar="T", help="torch dtype (transformers)")
+
+
+def add_draft_model_flags(group: argparse._ArgumentGroup) -> None:
+    """A draft model beside the target, in llama-server's spelling."""
+    group.add_argument(
+        "-md", "--model-draft", metavar="MODEL", default="",
+        help="also run a draft model here, for where no back's guesses have come; shipped: the shipped draft",
+    )  # fmt: skip
+    group.add_argument(
+        "-td", "--threads-draft", type=positive, metavar="N", default=0, help="its CPU threads (default: as the target)"
+    )
+    group.add_argument(
+        "-ngld", "--n-gpu-layers-draft", type=int, metavar="N", default=0, help="its layers on the GPU (llama.cpp)"
+    )
+    group.add_argument("--device-draft", default="auto", metavar="D", help="its torch device (transformers)")
+
+
+def of_draft_model(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags of the draft model beside the target, as `load_engine` and `speed` take them."""
+    changed = {
+        "model": None if args.model_draft == SHIPPED else args.model_draft,
+        # A shipped model runs on either: on the target's, so that one runtime is enough.
+        "engine": args.engine if args.model_draft == SHIPPED else "auto",
+        "threads": args.threads_draft or args.threads,
+        "gpu_layers": args.n_gpu_layers_draft,
+        "device": args.device_draft,
+    }
+    return argparse.Namespace(**{**vars(args), **changed})
 
 
 def add_common_flags(parser: argparse.ArgumentParser) -> None:

@@ -34,6 +34,9 @@ FLOOR = 0.02
 """Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
 in a message."""
 
+RIDERS = 8
+"""Committed tokens that are read in the same forward pass as the batch. More are read before."""
+
 MAX_ROWS = 96
 """Most expanded nodes held at once. llama.cpp's time per forward pass grows with the room it keeps for them."""
 
@@ -119,9 +122,10 @@ class Sharpness:
 
 
 class _Node:
-    """A token that may come. `row`: its id in the engine once it has been expanded."""
+    """A token that may come. `row`: its id in the engine once it has been read there. It is expanded once it has
+    children."""
 
-    __slots__ = ("chance", "children", "hash", "length", "parent", "path", "picks", "row", "token")
+    __slots__ = ("chance", "children", "hash", "length", "mine", "parent", "path", "picks", "row", "token")
 
     def __init__(self, token: int, parent: _Node | None, length: int, prefix_hash: int, chance: float) -> None:
         self.token = token
@@ -131,6 +135,8 @@ class _Node:
         self.chance = chance
         self.path: float = chance * parent.path if parent else 1.0
         self.row: int | None = None
+        self.mine = False
+        """Whether it was this model that said what may follow."""
         self.picks: Sequence[int] = ()
         """What each candidate of `Sharpness` guesses to follow."""
         self.children: dict[int, _Node] = {}
@@ -181,11 +187,16 @@ class Draft:
     guessed: int = 0
     _cached: int = 0
     _path: list[int] = field(default_factory=list)
+    _above: int = ROOT
+    """The row that the root hangs from, until it is kept."""
     _root: _Node | None = None
     _sampler: Sampler | None = None
+    _nodes: dict[int, _Node] = field(default_factory=dict)
+    """All that hangs from the root, and itself, by their hashes."""
     _frontier: list[tuple[float, int, _Node]] = field(default_factory=list)
     _rows: int = 0
-    _batch: list[_Node] = field(default_factory=list)
+    _batch: list[_Node | None] = field(default_factory=list)
+    """What the rows of the batch under way stand for; None: a committed token that rides along."""
 
     def commit(self, start: int, tokens: Sequence[int], more: bool = False) -> None:
         """Tokens [start, start + len(tokens)) are final; what was known before may be said again.
@@ -207,9 +218,11 @@ class Draft:
         self.prefix.extend([token])
         root = self._root
         child = None
-        if root is not None and root.row is not None:
-            self._path.append(root.row)
+        if root is not None:
+            if root.row is not None:
+                self._path.append(root.row)
             child = root.children.get(token)
+        if root is not None and root.mine:
             guesses = list(root.children.values())
             self.scale.outcome([g.chance for g in guesses], guesses.index(child) if child is not None else None)
             if root.picks and self.sharpness.outcome(root.picks, token):
@@ -221,16 +234,17 @@ class Draft:
     def _refill(self) -> None:
         """Rebuild the frontier below the new root, with path probabilities measured from there."""
         self._frontier.clear()
+        self._nodes.clear()
         self._rows = 0
         if self._root is None:
             return
         self._root.parent = None
         for node in self._root.subtree():
             node.path = node.chance * node.parent.path if node.parent else 1.0
-            if node.row is None:
+            self._nodes[node.hash] = node
+            self._rows += node.row is not None
+            if not node.children:
                 self._push(node)
-            else:
-                self._rows += 1
 
     def _push(self, node: _Node) -> None:
         assert self._root is not None
@@ -251,16 +265,22 @@ class Draft:
         path = list(self._path)
         self._path.clear()
         self._cached += len(path)
-        missing = self.prefix.tokens[self._cached : -1][:most]
+        self._above = ROOT
+        missing = self.prefix.tokens[self._cached : -1][:most] if self.behind else []
         rest = [node.row for node in self._root.subtree() if node.row is not None] if self._root else []
         kept = Kept(path, rest, self._cached, missing)
         self._cached += len(missing)
         return kept
 
     @property
-    def behind(self) -> int:
+    def unread(self) -> int:
         """Committed tokens that the engine has not read, the last one not counted."""
         return max(0, len(self.prefix) - 1 - self._cached - len(self._path))
+
+    @property
+    def behind(self) -> int:
+        """How many are to be read before the next batch; a few ride along with it."""
+        return self.unread if self.unread > RIDERS else 0
 
     @property
     def anew(self) -> bool:
@@ -270,7 +290,11 @@ class Draft:
     @property
     def ahead(self) -> bool:
         """Nothing left that is worth drafting before the lead commits something."""
-        return not self.complete or not self._frontier or self._rows >= MAX_ROWS
+        return not self.complete or not self._frontier or not self._room(_unread(self._frontier[0][-1]))
+
+    def _room(self, line: Sequence[_Node]) -> bool:
+        """Whether the engine has room for these nodes, and the committed tokens that ride along."""
+        return self._rows + min(self.unread, RIDERS) + len(line) <= MAX_ROWS
 
     def next_batch(self, slot: int) -> list[Row]:
         """Rows that expand the likeliest nodes, after `settle`. Empty if `ahead`.
@@ -281,22 +305,37 @@ class Draft:
         self._batch.clear()
         if self.ahead:
             return rows
-        worth = 0.0
-        while self._frontier and len(rows) < self.policy.batch and self._rows < MAX_ROWS:
-            # One more as long as it brings more for its cost than the batch does on average.
-            next_path = -self._frontier[0][0]
-            more = self.cost(len(rows) + 1) - self.cost(len(rows)) if rows else 0.0
-            if rows and next_path * self.cost(len(rows)) < worth * more:
-                break
-            worth += next_path
-            node = heapq.heappop(self._frontier)[-1]
-            node.row = self.next_row
+        for token in self.prefix.tokens[self._cached : -1] if self.unread else []:
+            rows.append(Row(self.next_row, slot, token, self._above))
+            self._above = self.next_row
+            self._path.append(self.next_row)
+            self._batch.append(None)
             self.next_row += 1
-            self._rows += 1
-            parent = node.parent.row if node.parent is not None else None
-            rows.append(Row(node.row, slot, node.token, ROOT if parent is None else parent))
-            self._batch.append(node)
+        worth, expanded = 0.0, 0
+        while self._frontier and expanded < self.policy.batch:
+            node = self._frontier[0][-1]
+            line = _unread(node)
+            if not self._room(line):
+                break
+            # One more as long as it brings more for its cost than the batch does on average.
+            so_far = self.cost(len(rows)) if rows else 0.0
+            if expanded and node.path * so_far < worth * (self.cost(len(rows) + len(line)) - so_far):
+                break
+            heapq.heappop(self._frontier)
+            self._trim()
+            worth += node.path
+            expanded += 1
+            rows += [self._read(each, slot) for each in line]
         return rows
+
+    def _read(self, node: _Node, slot: int) -> Row:
+        """Put a node, whose parent has been read, into the batch."""
+        node.row = self.next_row
+        self.next_row += 1
+        self._rows += 1
+        self._batch.append(node)
+        parent = node.parent.row if node.parent is not None else None
+        return Row(node.row, slot, node.token, self._above if parent is None else parent)
 
     def absorb(self, logits: Logits) -> list[Expansion]:
         """Take in the logits of the batch just run, [rows, vocabulary]; return what they reveal, parents first."""
@@ -304,6 +343,8 @@ class Draft:
             self._sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length])
         found: list[Expansion] = []
         for node, row in zip(self._batch, logits, strict=True):
+            if node is None or node.children:
+                continue  # read because of what follows
             so_far = self._completion(node)
             ranked = self._sampler.rank(row, so_far, self.policy.children, self.scale.value, self.sharpness.value)
             if self.params.temperature and node.path >= Sharpness.LIKELY:
@@ -311,13 +352,31 @@ class Draft:
             # Judged by its chance at this place and not by its path's, which grows with every token that agrees. One
             # guess at least, or nothing would be left to draft when the answer comes here.
             ranked = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= self.policy.floor]
-            for token, chance in ranked:
-                child = _Node(token, node, node.length + 1, extend_hash(node.hash, token), chance)
-                node.children[token] = child
-                self._push(child)
+            node.mine = True
             found.append(Expansion(node.length, node.hash, [t for t, _ in ranked], [p for _, p in ranked]))
+            self._expand(node, found[-1])
         self._batch.clear()
         return found
+
+    def merge(self, expansion: Expansion) -> None:
+        """Take in what another draft model has found, so that this one goes on from there. Where it has guessed itself,
+        or knows nothing of the place, nothing happens."""
+        node = self._nodes.get(expansion.hash)
+        if node is not None and not node.children and node.length == expansion.length:
+            self._expand(node, expansion)
+            self._trim()
+
+    def _trim(self) -> None:
+        """Take from the top of the frontier what others have expanded."""
+        while self._frontier and self._frontier[0][-1].children:
+            heapq.heappop(self._frontier)
+
+    def _expand(self, node: _Node, expansion: Expansion) -> None:
+        for token, chance in zip(expansion.tokens, expansion.probabilities, strict=True):
+            child = _Node(token, node, node.length + 1, extend_hash(node.hash, token), chance)
+            node.children[token] = child
+            self._nodes[child.hash] = child
+            self._push(child)
 
     def _completion(self, node: _Node) -> list[int]:
         """The answer as it would be at `node`."""
@@ -327,3 +386,13 @@ class Draft:
             guessed.append(at.token)
             at = at.parent
         return self.prefix.tokens[self.prompt_length :] + guessed[::-1]
+
+
+def _unread(node: _Node) -> list[_Node]:
+    """The node and those above it that the engine has not read, from above."""
+    line: list[_Node] = []
+    at: _Node | None = node
+    while at is not None and at.row is None:
+        line.append(at)
+        at = at.parent
+    return line[::-1]

@@ -9,13 +9,17 @@ that hangs costs nothing but a few short waits.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
+
+from duo.tree import Place
 
 RANKS = 3
 """Guesses of an expansion whose chances are remembered."""
 GIVE_UP = 1.6
 """A message that has taken so many times its usual time is not waited for."""
+SURE = 0.65
+"""Chance of a first guess from which on it is called sure."""
 SMOOTHING = 0.1
 CHANCE_SMOOTHING = 0.03
 MOST_BACKS = 64
@@ -32,12 +36,30 @@ class Coming(NamedTuple):
     paths: Sequence[float]
 
 
+class Own(NamedTuple):
+    """When a draft model that the lead itself runs would have expanded something: seconds until the first time, with
+    the few tokens that it reads by the way, and from then on between two. `arrears`: seconds more, once, to read what
+    it has left unread for longer."""
+
+    first: float
+    then: float
+    arrears: float = 0.0
+
+
+def own(unread: int, riders: int, cost: Callable[[int], float]) -> Own:
+    """Of a draft model that has so many tokens to read, of which `riders` could ride along with what it expands.
+    `cost`: seconds for its forward pass, by rows."""
+    if unread > riders:
+        return Own(cost(1), cost(1), cost(unread))
+    return Own(cost(1 + unread), cost(1))
+
+
 class _Times:
     """When one back's messages come. Times in seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, gap: float | None = None) -> None:
         self.first: float | None = None
-        self.gap: float | None = None
+        self.gap = gap
         self.size = 1.0
         """Expansions per message."""
         self.kept = 1.0
@@ -52,9 +74,8 @@ class _Times:
             self.first = _smooth(self.first, now - committed)
         self.size = _smooth(self.size, size)
         self._heard = now
-        if self.waited_for:
-            self.kept += SMOOTHING * (1 - self.kept)
-            self.waited_for = False
+        self.kept += SMOOTHING * (1 - self.kept)
+        self.waited_for = False
 
     def due(self, now: float, committed: float, anew: bool) -> float | None:
         """Seconds until the next message may be there; None if nobody knows, or it is overdue."""
@@ -72,6 +93,11 @@ class _Times:
             return None
         return usual - since if since < usual else GIVE_UP * usual - since
 
+    def passed(self, committed: float, now: float) -> None:
+        """From one commit, to a place of which nothing had been guessed, to the next."""
+        if self.first is not None and self._heard <= committed and now - committed > GIVE_UP * self.first:
+            self.kept -= SMOOTHING * self.kept
+
     @property
     def every(self) -> float:
         """Seconds from one message to the next, above 0."""
@@ -83,19 +109,47 @@ class Forecast:
 
     def __init__(self) -> None:
         self._backs: dict[str, _Times] = {}
-        self._chances = [0.6, 0.12, 0.06]
+        self._usual = [0.6, 0.12, 0.06]
+        self._kinds = [[0.35, 0.18, 0.1], [0.85, 0.06, 0.03]]
+        """The same where the first guess is unsure, and where it is sure."""
+        self._sure = 0.5
+        """Share of the latter."""
 
-    def heard(self, now: float, back: str, committed: float, anew: bool, found: Sequence[Sequence[float]]) -> None:
-        """Guesses of a back arrived at `now`, per expansion the chances of its tokens; the last commit was at
-        `committed`, `anew`: to a place of which nothing had been guessed."""
-        for chances in found:
-            ranked = sorted(chances, reverse=True)
-            for rank in range(RANKS):
-                chance = ranked[rank] if rank < len(ranked) else 0.0
-                self._chances[rank] += CHANCE_SMOOTHING * (chance - self._chances[rank])
+    def heard(self, now: float, back: str, committed: float, anew: bool, found: Sequence[Place]) -> None:
+        """Guesses of a back arrived at `now`; the last commit was at `committed`, `anew`: to a place of which nothing
+        had been guessed."""
+        self.revealed(found)
         if back not in self._backs and len(self._backs) >= MOST_BACKS:
             del self._backs[next(iter(self._backs))]
         self._backs.setdefault(back, _Times()).heard(now, committed, anew, len(found))
+
+    def forget(self, back: str) -> None:
+        """This back is gone."""
+        self._backs.pop(back, None)
+
+    def passed(self, committed: float, now: float) -> None:
+        """From one commit, to a place of which nothing had been guessed, to the next: whoever was silent says less than
+        was forecast, whether it was waited for or not."""
+        for times in self._backs.values():
+            times.passed(committed, now)
+
+    def revealed(self, found: Sequence[Place]) -> None:
+        """What somebody has guessed. It counts as much as the place is likely: where the answer will not come a draft
+        model is less sure."""
+        for place in found:
+            ranked = sorted(place.guesses.probabilities, reverse=True)[:RANKS]
+            ranked += [0.0] * (RANKS - len(ranked))
+            sure = ranked[0] >= SURE
+            for chances in (self._usual, self._kinds[sure]):
+                for rank, chance in enumerate(ranked):
+                    chances[rank] += CHANCE_SMOOTHING * place.path * (chance - chances[rank])
+            self._sure += CHANCE_SMOOTHING * place.path * (sure - self._sure)
+
+    @property
+    def kinds(self) -> list[tuple[float, Sequence[float]]]:
+        """What an expansion may turn out to be: how often, and with which chances of its guesses. After the first draft
+        model's own opinion it pays to go on or to stop, which an average would not tell."""
+        return [(1 - self._sure, self._kinds[False]), (self._sure, self._kinds[True])]
 
     def due(self, now: float, committed: float, anew: bool, within: float) -> list[tuple[float, str]]:
         """Whose next message may be there in how many seconds, soonest first."""
@@ -106,14 +160,24 @@ class Forecast:
         """This back's message is being waited for."""
         self._backs[back].waited_for = True
 
-    def coming(self, due: Sequence[tuple[float, str]], leaves: Sequence[float], within: float) -> Iterator[Coming]:
+    def coming(
+        self,
+        due: Sequence[tuple[float, str]],
+        leaves: Sequence[float],
+        within: float,
+        own: Own | None = None,
+        first: Sequence[float] = (),
+    ) -> Iterator[Coming]:
         """What will be there in `within` seconds, as the likeliest leaves are expanded, one after the other.
 
-        `due`: as `due` returned it; `leaves`: path probabilities of the nodes below which nothing is known.
+        `due`: as `due` returned it; `leaves`: path probabilities of the nodes below which nothing is known; `own`: the
+        lead's own draft model, if it is to draft meanwhile. `first`: what the first of them reveals, if not the usual.
         """
         frontier = [-path for path in leaves]
         heapq.heapify(frontier)
         queue = [(seconds, name, self._backs[name]) for seconds, name in due]
+        if own is not None:
+            heapq.heappush(queue, (own.first, "", _Times(own.then)))
         sure = 1.0
         for _ in range(HORIZON):
             if not queue or queue[0][0] > within:
@@ -124,9 +188,10 @@ class Forecast:
             paths: list[float] = []
             for _ in range(min(round(times.size), len(frontier))):
                 path = -heapq.heappop(frontier)
-                for chance in self._chances:
+                for chance in first or self._usual:
                     paths.append(path * chance)
                     heapq.heappush(frontier, -path * chance)
+                first = ()
             yield Coming(seconds, sure, paths)
 
 

@@ -1,8 +1,8 @@
 """When a back tells what it has found.
 
 The lead looks at guesses between its forward passes only, and a message that comes meanwhile takes time from them. So a
-back bundles what it finds while the target is at work, and sends the bundle just before the next commit is due,
-which it knows from those before. It speaks at once where the lead may be waiting: after a commit to a place where nothing had
+back bundles what it finds while the target is at work, and sends the bundle just before the next commit is due, which
+it knows from those before. It speaks at once where the lead may be waiting: after a commit to a place where nothing had
 been guessed.
 """
 

@@ -16,19 +16,23 @@ nearly nothing, so the gain is counted less by the share that a guess's drafting
 from __future__ import annotations
 
 from bisect import insort
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from duo.cost import CostCurve
-from duo.forecast import Forecast
-from duo.tree import GuessTree, Node
+from duo.forecast import Coming, Forecast, Own
+from duo.tree import GuessTree, Node, Place
 from duo.worth import Worth
 
 MEMORY = 40
 """Steps over which the rate is averaged."""
 PATIENCE = 1.15
 """A wait must promise so many times what it costs: the forecast knows less than it says."""
+EXPLORE = 0.004
+"""Share of the time that an own draft model gets even if it does not seem worth its time: nothing would ever be learned
+of it otherwise."""
 NOT_BETTER = 3
 """Messages in a row that make it worse to wait, after which no further ones are looked at."""
 
@@ -45,10 +49,12 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`wait` > 0: plan again when guesses have come, at the latest after so many seconds. Else: verify `nodes` now."""
+    """`wait` > 0: plan again when guesses have come, at the latest after so many seconds. `draft`: plan again when the
+    lead's own draft model has expanded the likeliest leaves. Else: verify `nodes` now."""
 
     nodes: Sequence[Node]
     wait: float = 0.0
+    draft: bool = False
 
 
 class Planner:
@@ -64,7 +70,13 @@ class Planner:
         self._worth = Worth()
         self._present = 0
         """Backs that are connected."""
+        self._gone: deque[str] = deque()
+        """Those that have left since the last step."""
         self._newcomer = False
+        self._idle = 0.0
+        """Seconds of decoding since an own draft model was asked last."""
+        self._missed = 0.0
+        """Tokens that an own draft model would have brought, had it not been in arrears."""
         self._anew: bool | None = None
         """Whether the last commit was to a place of which nothing had been guessed; None before that was looked at."""
 
@@ -83,18 +95,23 @@ class Planner:
         self._present += 1
         self._newcomer = True
 
-    def left(self) -> None:
+    def left(self, back: str) -> None:
         """One is gone."""
         self._present -= 1
+        self._gone.append(back)
 
     def begun(self, now: float) -> None:
         """A session's first step is about to be planned."""
         self._committed = now
 
-    def heard(self, now: float, back: str, found: Sequence[Sequence[float]]) -> None:
-        """New guesses of a back arrived at `now`: per expansion the chances of its tokens."""
+    def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
+        """New guesses of a back arrived at `now`."""
         committed = self._committed if self._committed is not None else now
         self._forecast.heard(now, back, committed, bool(self._anew), found)
+
+    def drafted(self, found: Sequence[Place]) -> None:
+        """The lead's own draft model has found something, as a plan said it should."""
+        self._forecast.revealed(found)
 
     def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None:
         """A forward pass over `rows` rows took `seconds` and led to so many new tokens, committed at `now`."""
@@ -104,23 +121,54 @@ class Planner:
             self._worth.newcomer()
         fade = 1 - 1 / MEMORY
         if self._committed is not None:
+            self._idle += now - self._committed
             if self._present:
                 self._worth.step(max(now - self._committed, 1e-9), tokens, 1 / self.cost(1))
             self._tokens = self._tokens * fade + tokens
             self._seconds = self._seconds * fade + max(now - self._committed, 1e-9)
+        if self._anew and self._committed is not None:
+            self._forecast.passed(self._committed, now)
+        while self._gone:
+            self._forecast.forget(self._gone.popleft())
         self._committed = now
         self._anew = None
 
-    def plan(self, tree: GuessTree, now: float, length_below: int | None = None) -> Plan:
-        """What to do next. Nodes of `length_below` tokens or more are of no use."""
+    def plan(self, tree: GuessTree, now: float, length_below: int | None = None, own: Own | None = None) -> Plan:
+        """What to do next. Nodes of `length_below` tokens or more are of no use. `own`: what a draft model beside the
+        target would take, if there is one that has something to expand."""
         limits = self._limits
         if self._anew is None:
             self._anew = not tree.root.children
         ranked = tree.best(limits.draft_max, limits.p_min, length_below)
         prices = [self.rate * self.cost(1 + count) for count in range(limits.draft_max + 1)]
         chosen, value = self._choose([path for _, path in ranked], prices)
-        wait = self._wait(ranked, value, prices, now) if chosen < limits.draft_max else 0.0
-        return Plan([node for node, _ in ranked[:chosen]], wait)
+        nodes = [node for node, _ in ranked[:chosen]]
+        if chosen == limits.draft_max:
+            return Plan(nodes)
+        leaves = [path for node, path in ranked if not node.children] if ranked else [1.0]
+        due, left = self._due(now)
+        coming = list(self._forecast.coming(due, leaves, left))
+        gap = _gap(coming)
+        waiting = max(0.0, self._gain(ranked, value, prices, coming, gap, PATIENCE)) if coming else 0.0
+        if own is not None:
+            every = max(own.then, gap) * coming[0].sure if coming else 0.0
+            more = -waiting
+            for share, kind in self._forecast.kinds:
+                drafted = self._forecast.coming(due, leaves, float("inf"), own, kind)
+                more += share * self._gain(ranked, value, prices, list(drafted), every, 1.0)
+            if self._idle * EXPLORE > own.first + own.arrears:
+                self._idle = 0.0
+                return Plan([], draft=True)
+            if more > 0.0:
+                # What is in arrears is read once this would have been made good by what was missed for want of it.
+                self._missed += more
+                if self._missed > self.rate * own.arrears:
+                    self._missed = self._idle = 0.0
+                    return Plan([], draft=True)
+        if waiting > 0.0:
+            self._forecast.wait(due[0][1])
+            return Plan(nodes, min(due[0][0] * 1.05 + 1e-6, left))
+        return Plan(nodes)
 
     def _choose(self, paths: Sequence[float], prices: Sequence[float]) -> tuple[int, float]:
         """Of guesses with these path probabilities, falling: how many to verify, and what that is worth in tokens."""
@@ -131,36 +179,49 @@ class Planner:
                 chosen, best = count, expected - prices[count]
         return chosen, best
 
-    def _wait(self, ranked: Sequence[tuple[Node, float]], value: float, prices: Sequence[float], now: float) -> float:
-        """How long to wait for the next guesses, 0 if it is better to go now, which is worth `value`.
+    def _due(self, now: float) -> tuple[list[tuple[float, str]], float]:
+        """Whose messages are due when, and how long one may wait.
 
         Never longer after a commit than a forward pass takes, whatever is forecast: what a back says must not be able
         to hold up an answer.
         """
         committed = self._committed if self._committed is not None else now
         left = committed + self.cost(1) - now
-        due = self._forecast.due(now, committed, bool(self._anew), left)
-        if not due:
-            return 0.0
-        leaves = [path for node, path in ranked if not node.children] if ranked else [1.0]
-        messages = list(self._forecast.coming(due, leaves, left))
-        every = (messages[-1].seconds - messages[0].seconds) / (len(messages) - 1) if len(messages) > 1 else due[0][0]
-        not_lost = min(1.0, self.rate * every / max(1e-9, sum(messages[0].paths)))
+        return self._forecast.due(now, committed, bool(self._anew), left), left
+
+    def _gain(
+        self,
+        ranked: Sequence[tuple[Node, float]],
+        value: float,
+        prices: Sequence[float],
+        coming: Sequence[Coming],
+        every: float,
+        patience: float,
+    ) -> float:
+        """The most that it brings, in tokens, to go only when some of these messages are there, one at least; to go now
+        is worth `value`. `every`: seconds from one message to the next, if they come while the target is at work."""
+        not_lost = min(1.0, self.rate * every / max(1e-9, sum(coming[0].paths)))
         paths = [-path for _, path in ranked]
-        before, worse = float("-inf"), 0
-        for message in messages:
+        most = before = float("-inf")
+        worse = 0
+        for message in coming:
             for path in message.paths:
                 insort(paths, -path)
             _, then = self._choose([-path for path in paths], prices)
-            gain = (then - value) * message.sure * (1.0 - not_lost) - PATIENCE * self.rate * message.seconds
-            if gain > 0.0:
-                self._forecast.wait(due[0][1])
-                return min(due[0][0] * 1.05 + 1e-6, left)
+            gain = (then - value) * message.sure * (1.0 - not_lost) - patience * self.rate * message.seconds
+            most = max(most, gain)
             worse = worse + 1 if gain < before else 0
             if worse == NOT_BETTER:
                 break
             before = gain
-        return 0.0
+        return most
+
+
+def _gap(coming: Sequence[Coming]) -> float:
+    """Seconds between messages."""
+    if len(coming) > 1:
+        return (coming[-1].seconds - coming[0].seconds) / (len(coming) - 1)
+    return coming[0].seconds if coming else 0.0
 
 
 def chain(tree: GuessTree, nodes: Sequence[Node]) -> list[Node]:
@@ -180,15 +241,17 @@ class Schedule(Protocol):
 
     def joined(self) -> None: ...
 
-    def left(self) -> None: ...
+    def left(self, back: str) -> None: ...
 
     def begun(self, now: float) -> None: ...
 
-    def heard(self, now: float, back: str, found: Sequence[Sequence[float]]) -> None: ...
+    def heard(self, now: float, back: str, found: Sequence[Place]) -> None: ...
+
+    def drafted(self, found: Sequence[Place]) -> None: ...
 
     def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None: ...
 
-    def plan(self, tree: GuessTree, now: float, length_below: int | None = None) -> Plan: ...
+    def plan(self, tree: GuessTree, now: float, length_below: int | None = None, own: Own | None = None) -> Plan: ...
 
 
 class Everything:
@@ -197,8 +260,8 @@ class Everything:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def plan(self, tree: GuessTree, now: float, length_below: int | None = None) -> Plan:
-        """As `Planner.plan`, but for what it costs."""
+    def plan(self, tree: GuessTree, now: float, length_below: int | None = None, own: Own | None = None) -> Plan:
+        """As `Planner.plan`, but for what it costs. A draft model beside the target is left alone."""
         ranked = tree.best(self._limits.draft_max, self._limits.p_min, length_below)
         return Plan([node for node, _ in ranked] if len(ranked) >= self._limits.draft_min else [])
 
@@ -210,14 +273,17 @@ class Everything:
     def joined(self) -> None:
         """Nothing is learned from it."""
 
-    def left(self) -> None:
+    def left(self, back: str) -> None:
         """Nothing is learned from it."""
 
     def begun(self, now: float) -> None:
         """Nothing is learned from it."""
 
-    def heard(self, now: float, back: str, found: Sequence[Sequence[float]]) -> None:
+    def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
         """Nothing is learned from it."""
+
+    def drafted(self, found: Sequence[Place]) -> None:
+        """It never is asked to."""
 
     def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None:
         """Nothing is learned from it."""

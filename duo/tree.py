@@ -31,6 +31,13 @@ class Expansion(NamedTuple):
     probabilities: Sequence[float]
 
 
+class Place(NamedTuple):
+    """A prefix where tokens have been guessed: how likely the answer comes there, and what they are worth there."""
+
+    path: float
+    guesses: Expansion
+
+
 class Node:
     """One guessed token. `length` and `hash` are those of the whole prefix that ends with it."""
 
@@ -103,10 +110,16 @@ class GuessTree:
             self._prune()
         return taken
 
-    def chances(self, prefix_hash: int) -> list[float]:
-        """What the guesses after a prefix are worth, each given that prefix; empty where nothing is known."""
+    def place(self, prefix_hash: int) -> Place | None:
+        """What is known of a prefix; None where nothing is."""
         node = self._by_hash.get(prefix_hash)
-        return [child.chance for child in node.children.values()] if node is not None else []
+        if node is None or not node.children:
+            return None
+        path, at = 1.0, node
+        while at.parent is not None:
+            path, at = path * at.chance, at.parent
+        chances = [child.chance for child in node.children.values()]
+        return Place(path, Expansion(node.length, node.hash, list(node.children), chances))
 
     def advance(self, token: int, prefix_hash: int) -> None:
         """Commit one token: re-root at its node if it was guessed, else start anew from there."""

@@ -14,13 +14,16 @@ import uvicorn
 
 from duo import cli, trace
 from duo.cost import CostCurve
-from duo.engines import curve
-from duo.errors import AddressError
+from duo.draft_model import DraftModel
+from duo.drafting import BATCH, MAX_ROWS, TREE
+from duo.engines import Engine, curve
+from duo.errors import AddressError, ModelError
 from duo.planner import Everything, Limits, Planner
 from duo.trace import Trace
 from lead.answers import Answer, BackView, Question
 from lead.console import Console
 from lead.http import create_app
+from lead.own import OwnDraft
 from lead.service import Service
 
 log = logging.getLogger("lead")
@@ -92,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
         "--draft-p-min", type=cli.probability, default=Limits().p_min, metavar="P",
         help="least probability of a guess that is verified",
     )  # fmt: skip
+    cli.add_draft_model_flags(group)
     group.add_argument(
         "--exact", action="store_true",
         help="chains, not trees, and no token alone: llama.cpp then computes the same bits with backs and without",
@@ -128,7 +132,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         speed = cli.speed(args, engine)
         cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, 1 + limits.draft_max, speed))
         schedule = Planner(cost, limits) if args.policy == "tree" else Everything(limits)
-        service = Service(engine, Console(args.print_mode), schedule, args.exact, timeline)
+        own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if args.model_draft else None
+        service = Service(engine, Console(args.print_mode), schedule, args.exact, timeline, own)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         back_port = await service.backs.serve(args.host, args.back_port)
         lead.service = service
@@ -144,6 +149,19 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await http
         log.info("stopped")
+
+
+def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timeline: Trace) -> OwnDraft:
+    """The draft model beside the target. Raises ModelError."""
+    flags = cli.of_draft_model(args)
+    engine = cli.load_engine(flags, "draft", MAX_ROWS)
+    if engine.vocabulary.fingerprint != target.vocabulary.fingerprint:
+        raise ModelError(
+            f"{engine.name} cannot draft for {target.name}: its vocabulary is another one; choose another --model-draft"
+        )
+    cost = CostCurve(curve.remembered(engine, BATCH, cli.speed(flags, engine)))
+    log.info("%s on %s drafts here", engine.name, engine.runtime)
+    return OwnDraft(DraftModel(engine, cost, max(1, limits.draft_max), TREE, timeline, "decoder"))
 
 
 def _listen(host: str, port: int, flag: str) -> socket.socket:

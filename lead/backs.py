@@ -23,6 +23,7 @@ from duo.v1 import duo_pb2 as pb
 from lead.answers import BackView
 from lead.decoder import Decoder
 from lead.mailbox import Letter
+from lead.own import NAME
 
 log = logging.getLogger("lead")
 
@@ -143,7 +144,7 @@ class Backs:
             raise
         finally:
             if joined:
-                self._decoder.left()
+                self._decoder.left(back.name)
                 if self._backs.get(back.name) is back:
                     del self._backs[back.name]
                     self._decoder.mailbox.drop(back.name)
@@ -161,8 +162,8 @@ class Backs:
         if len(self._backs) >= MAX_BACKS:
             raise RefusedError(f"the lead has {MAX_BACKS} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
         wanted, number = back.name, 2
-        while (other := self._backs.get(back.name)) is not None:
-            if other.side.silent(time.perf_counter()):
+        while (other := self._backs.get(back.name)) is not None or back.name == NAME:
+            if other is not None and other.side.silent(time.perf_counter()):
                 other.replaced = True  # the same back again, after a connection that broke without a word
                 break
             back.side.rename(f"{wanted}-{number}")

@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from duo import planner, protocol
@@ -24,9 +24,10 @@ from duo.protocol import Entry, Ledger
 from duo.sampling import SamplingParams
 from duo.session import Session, Step
 from duo.trace import Trace
-from duo.tree import Node
+from duo.tree import Expansion, Node, Place
 from duo.trust import Trust
 from lead.mailbox import Mailbox
+from lead.own import NAME, OwnDraft
 
 log = logging.getLogger("lead")
 
@@ -61,8 +62,11 @@ class Decoder:
         schedule: Schedule,
         exact: bool,
         trace: Trace,
+        own: OwnDraft | None = None,
     ) -> None:
         """`changed` is called, from the decoder's thread, when the ledger has something new for the backs.
+
+        own: a draft model beside the target.
 
         exact: verify chains only, and no row alone, so that llama.cpp computes the same bits with guesses and without:
         every token then has its keys and values in the same place, and every row the same arithmetic.
@@ -71,6 +75,7 @@ class Decoder:
         self._ledger = ledger
         self._changed = changed
         self._exact = exact
+        self._own = own
         self._cached: list[int] = []
         self._jobs: deque[Job] = deque()
         self._wake = threading.Condition()
@@ -101,9 +106,9 @@ class Decoder:
         """A back is there. Called from another thread."""
         self._planner.joined()
 
-    def left(self) -> None:
+    def left(self, back: str) -> None:
         """One is gone. Called from another thread."""
-        self._planner.left()
+        self._planner.left(back)
 
     @property
     def waiting(self) -> int:
@@ -165,6 +170,8 @@ class Decoder:
                 raise StoppedError("the lead is stopping")
         finally:
             self._cached = session.prefix.tokens[: self._engine.length(self.SLOT)]
+            if self._own is not None:
+                self._own.end()
             del self._ledger[session.id]
             self._changed()
             self._trace.span(
@@ -184,6 +191,8 @@ class Decoder:
             if job.cancelled.is_set() or self._stopping:
                 return
             self._engine.extend(self.SLOT, tokens[start : min(start + self._engine.batch, len(tokens) - 1)])
+        if self._own is not None:
+            self._own.begin(session)
 
     def _step(self, session: Session) -> Step:
         nodes = self._plan(session)
@@ -193,8 +202,11 @@ class Decoder:
         ended = time.perf_counter()
         # Before the root moves on: what came meanwhile belongs to it, and the planner learns when messages come.
         self._take_guesses(session)
+        start = len(session.prefix)
         step = session.verify(nodes, logits)
         self._engine.keep(self.SLOT, step.path)
+        if self._own is not None:
+            self._own.committed(start, [done.token for done in step.committed])
         done = time.perf_counter()
         self._planner.finished(done, len(rows), ended - started, len(step.committed))
         if self._trace.on:
@@ -215,9 +227,13 @@ class Decoder:
         while True:
             began = time.perf_counter()
             self._take_guesses(session)
-            plan = self._planner.plan(session.tree, time.perf_counter(), session.limit)
+            offer = self._own.offer if self._own is not None else None
+            plan = self._planner.plan(session.tree, time.perf_counter(), session.limit, offer)
             planned = time.perf_counter()
             self._trace.span("decoder", "plan", began, planned, held=len(session.tree), chosen=len(plan.nodes))
+            if plan.draft and self._own is not None and not self._stopping:
+                self._draft(session, self._own)
+                continue
             if not plan.wait or self._stopping:
                 return planner.chain(session.tree, plan.nodes) if self._exact else plan.nodes
             self.mailbox.wait(plan.wait)
@@ -227,6 +243,18 @@ class Decoder:
         for back, came, guesses in self.mailbox.take():
             if guesses.session != session.id:
                 continue
-            useful = [e for e in protocol.expansions(guesses) if session.tree.merge(e, back)]
+            useful = self._merge(session, protocol.expansions(guesses), back)
             if useful:
-                self._planner.heard(came, back, [session.tree.chances(e.hash) for e in useful])
+                self._planner.heard(came, back, useful)
+            if self._own is not None:
+                self._own.merge([place.guesses for place in useful])
+
+    def _draft(self, session: Session, own: OwnDraft) -> None:
+        """Let the lead's own draft model expand the likeliest leaves."""
+        useful = self._merge(session, own.expand(), NAME)
+        self._planner.drafted(useful)
+
+    def _merge(self, session: Session, found: Iterable[Expansion], who: str) -> list[Place]:
+        """Put guesses into the tree; returns those that it took, with what they are worth there."""
+        tree = session.tree
+        return [place for e in found if tree.merge(e, who) and (place := tree.place(e.hash)) is not None]

@@ -21,6 +21,7 @@ from duo.trace import Trace
 from lead.answers import BackCount, Piece, Question, Summary
 from lead.backs import Backs
 from lead.decoder import Decoder, Job
+from lead.own import OwnDraft
 
 QUEUE = 64
 """Most questions that wait for their turn."""
@@ -115,15 +116,24 @@ def _summarise(job: Job) -> Summary | None:
 class Service:
     """The lead without its sockets: a loaded model, its decode loop and its backs."""
 
-    def __init__(self, engine: Engine, listener: Listener, schedule: Schedule, exact: bool, trace: Trace) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        listener: Listener,
+        schedule: Schedule,
+        exact: bool,
+        trace: Trace,
+        own: OwnDraft | None = None,
+    ) -> None:
+        """`own`: a draft model beside the target."""
         self._engine = engine
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         ledger = Ledger()
         vocabulary = engine.vocabulary
         self._decoder = Decoder(
-            engine, ledger, lambda: self.from_decoder(self.backs.changed), schedule, exact, trace
-        )  # fmt: skip
+            engine, ledger, lambda: self.from_decoder(self.backs.changed), schedule, exact, trace, own
+        )
         self._schedule = schedule
         me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size)
         self.backs = Backs(me, ledger, self._decoder, trace)

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from duo.drafting import BATCH, CHILDREN, FLOOR, MAX_ROWS, Draft
+from duo.drafting import BATCH, CHILDREN, FLOOR, MAX_ROWS, RIDERS, Draft
 from duo.engines.base import ROOT, Logits, Row
 from duo.errors import ProtocolError
 from duo.prefix import EMPTY, extend_hash, mix
@@ -129,6 +129,9 @@ class Bench:
         self.tokens: list[int] = []
         self.offered: dict[tuple[int, int], Expansion] = {}
         """What was said since the engine's slot was last given to somebody else, by length and hash."""
+        self.places: dict[tuple[int, int], list[int]] = {}
+        """Where those guesses lead."""
+        self.merged = False
 
     def commit(self, tokens: Sequence[int], again: int = 0, more: bool = False) -> None:
         start = max(0, len(self.tokens) - again)
@@ -144,31 +147,37 @@ class Bench:
         self.engine.truncate(0, shared)
         self.draft.cached(shared)
         self.offered.clear()
+        self.places.clear()
 
     def settle(self, most: int = 100) -> None:
-        behind = self.draft.behind
+        behind, unread = self.draft.behind, self.draft.unread
         kept = self.draft.settle(most)
         self.engine.keep(0, kept.path, kept.rest)
         assert kept.committed == len(self.engine.committed)
         assert len(kept.missing) == min(most, behind)
         if kept.missing:
             self.engine.extend(0, kept.missing)
-        assert self.draft.behind == behind - len(kept.missing)
+        assert self.draft.unread == unread - len(kept.missing)
         assert self.engine.committed == self.tokens[: len(self.engine.committed)]
         if not self.draft.behind:
-            assert self.engine.committed == self.tokens[:-1]
+            assert len(self.engine.committed) + self.draft.unread == max(0, len(self.tokens) - 1)
+            assert self.draft.unread <= RIDERS
 
     def expand(self) -> list[Expansion]:
         """One forward pass of drafting; nothing may be behind."""
+        riders = self.draft.unread
         rows = self.draft.next_batch(0)
         if not rows:
             assert self.draft.ahead
             return []
-        assert len(rows) <= BATCH
-        scale = self.draft.scale.value
+        assert self.draft.unread == 0
+        scale, sharpness = self.draft.scale.value, self.draft.sharpness.value
         found = self.draft.absorb(self.engine.forward(rows))
         assert len(self.engine.rows) <= MAX_ROWS
-        assert len(found) == len(rows), "every row says something, or the back would be at a loss when it is reached"
+        if not self.merged:
+            assert len(rows) <= RIDERS + BATCH
+            assert len(found) == len(rows) - riders, "every row says something, or the back would be at a loss there"
+        assert found
         by_hash = {hash_of(path): path for path in (self.engine.path_of(row.id) for row in rows)}
         sampler = Sampler(self.params, self.tokens[: self.draft.prompt_length])
         for e in found:
@@ -177,7 +186,9 @@ class Bench:
             assert path[: len(self.tokens)] == self.tokens
             assert len(path) - len(self.tokens) < self.n_ahead
             # The right guesses of this model at this place, in the right order, and perhaps not all of them.
-            ranked = sampler.rank(self.engine.model.logits(path), path[self.draft.prompt_length :], CHILDREN, scale)
+            ranked = sampler.rank(
+                self.engine.model.logits(path), path[self.draft.prompt_length :], CHILDREN, scale, sharpness
+            )
             assert 0 < len(e.tokens) == len(e.probabilities) <= CHILDREN
             assert list(e.tokens) == [token for token, _ in ranked][: len(e.tokens)]
             assert list(e.probabilities) == pytest.approx([chance for _, chance in ranked][: len(e.tokens)])
@@ -186,8 +197,23 @@ class Bench:
             if len(path) > len(self.tokens):
                 above = self.offered[len(path) - 1, hash_of(path[:-1])]
                 assert path[-1] in above.tokens
-            self.offered[e.length, e.hash] = e
+            self.offer(e, path)
         return found
+
+    def offer(self, e: Expansion, path: Sequence[int]) -> None:
+        self.offered[e.length, e.hash] = e
+        for token in e.tokens:
+            self.places[len(path) + 1, hash_of([*path, token])] = [*path, token]
+
+    def merge(self, place: int, tokens: Sequence[int]) -> None:
+        """Another draft model guesses, where somebody has guessed that the answer may come, or where it is."""
+        self.merged = True
+        here = [path for path in self.places.values() if path[: len(self.tokens)] == self.tokens]
+        path = [*here, self.tokens][place % (len(here) + 1)]
+        e = Expansion(len(path), hash_of(path), tokens, [0.5 / n for n in range(1, len(tokens) + 1)])
+        self.draft.merge(e)
+        if (e.length, e.hash) not in self.offered:
+            self.offer(e, path)
 
     def target_picks(self, count: int) -> list[int]:
         model, sampler = FakeModel(), Sampler(self.params, self.tokens[: self.draft.prompt_length])
@@ -216,6 +242,9 @@ tokens = st.integers(0, SIZE - 1)
 def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: st.DataObject) -> None:
     prompt = data.draw(st.lists(tokens, min_size=1, max_size=12), "prompt")
     bench = Bench(data.draw(params()), len(prompt), data.draw(st.sampled_from([1, 2, 5, 16]), "n_ahead"))
+    acts = ["draft", "draft", "draft", "agree", "agree", "any", "again", "switch"]
+    if data.draw(st.booleans(), "others draft too"):
+        acts += ["merge", "merge"]
     first = data.draw(st.integers(0, len(prompt) - 1), "prompt in two parts")
     if first:
         bench.commit(prompt[:first], more=True)
@@ -224,7 +253,7 @@ def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: s
         bench.settle(most=3)
     bench.commit(prompt[first:])
     for _ in range(data.draw(st.integers(1, 25), "steps")):
-        match data.draw(st.sampled_from(["draft", "draft", "draft", "agree", "agree", "any", "again", "switch"])):
+        match data.draw(st.sampled_from(acts)):
             case "draft":
                 bench.settle(data.draw(st.sampled_from([1, 4, 100])))
                 if not bench.draft.behind:
@@ -237,6 +266,10 @@ def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: s
                 bench.commit(data.draw(st.lists(tokens, max_size=1)), again=data.draw(st.integers(0, 20)))
             case "switch":
                 bench.switch(data.draw(st.integers(0, 30)))
+            case "merge":
+                bench.merge(
+                    data.draw(st.integers(0, 50)), data.draw(st.lists(tokens, min_size=1, max_size=3, unique=True))
+                )
     bench.settle()
     while bench.expand():
         pass
@@ -258,7 +291,8 @@ def test_a_draft_that_is_right_reads_nothing_twice() -> None:
         bench.expand()
         bench.commit(bench.target_picks(1))
         bench.settle()
-    assert bench.engine.read == 2, "the prompt but its last token"
+    assert bench.engine.read == 0, "the prompt rode along with the first batch"
+    assert bench.draft.next_row == 2 + 60
     assert bench.draft.answered == bench.draft.guessed == 60
 
 
@@ -312,12 +346,12 @@ def test_rows_are_bounded_however_long_the_lead_is_silent() -> None:
     bench.draft.params = SamplingParams(temperature=0)
     bench.params = bench.draft.params
     for _ in itertools.takewhile(bool, (bench.expand() for _ in range(1000))):
-        assert len(bench.engine.rows) <= MAX_ROWS
+        bench.settle()
     assert bench.draft.ahead
     sure = ready(n_ahead=1000)
     sure.engine.model = FakeModel(0.4, sharpness=500.0)
     while sure.expand():
-        pass
+        sure.settle()
     assert len(sure.engine.rows) == MAX_ROWS
 
 
@@ -368,12 +402,13 @@ def test_a_later_session_gets_row_ids_of_its_own_if_it_asks() -> None:
     bench.expand()
     used = bench.draft.next_row
     other = Draft(2, bench.params, 2, 8, next_row=used)
-    other.commit(0, [7, 8])
+    prompt = list(range(2 + RIDERS))
+    other.commit(0, prompt)
     bench.engine.truncate(0, 0)
     other.cached(0)
     kept = other.settle(10)
     bench.engine.extend(0, kept.missing)
     rows = other.next_batch(0)
     assert [row.id for row in rows] == [used]
-    assert rows[0].parent == ROOT and rows[0].token == 8
-    assert other.absorb(bench.engine.forward(rows))[0].hash == hash_of([7, 8])
+    assert rows[0].parent == ROOT and rows[0].token == prompt[-1]
+    assert other.absorb(bench.engine.forward(rows))[0].hash == hash_of(prompt)

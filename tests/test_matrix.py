@@ -181,3 +181,26 @@ def test_lead_restarted_under_living_backs(alone: Alone) -> None:
                     reply = second.ask(QUESTION, **fields(mode))
                     alone.check(mode, reply.text)
                 wait_for(lambda: all(b["state"] == "waiting" for b in second.backs()), "both backs waiting")
+
+
+@pytest.mark.parametrize("drafts", RUNTIMES)
+def test_a_draft_model_beside_the_target(alone: Alone, drafts: Runtime) -> None:
+    """With no back, with one that joins, and with one that is killed."""
+    arguments = ("-m", shipped("target", alone.runtime), "--threads", "1")
+    with LeadProcess(*arguments, "--model-draft", shipped("draft", drafts)) as lead:
+        lead.ready()
+        for mode in MODES:
+
+            def guessed_right(mode: str = mode) -> bool:
+                reply = ask(lead, mode)
+                alone.check(mode, reply.text)
+                return accepted(reply) > 0
+
+            wait_for(guessed_right, "an answer with accepted guesses")
+            with back(lead.back_port, "llamacpp", "lead") as one:
+                lead.has_backs(1)
+                assert [b["name"] for b in lead.backs()] == ["lead-2"], "its own draft model has that name"
+                alone.check(mode, ask(lead, mode).text)
+                alone.check(mode, ask(lead, mode, alone.until_30[mode], one.kill).text)
+            lead.has_backs(0)
+            alone.check(mode, ask(lead, mode).text)

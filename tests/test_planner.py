@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from duo import planner
 from duo.cost import CostCurve
 from duo.drafting import Scale, Sharpness
+from duo.forecast import Own, own
 from duo.planner import Everything, Limits, Planner, Schedule
 from duo.prefix import EMPTY, extend_hash
 from duo.sampling import Sampler, SamplingParams
-from duo.tree import Expansion, GuessTree
+from duo.tree import Expansion, GuessTree, Place
 from duo.trust import Trust
 
 FLAT = {1: 0.1, 16: 0.1}
@@ -31,6 +32,10 @@ def line(*chances: float) -> GuessTree:
         assert tree.merge(Expansion(length, prefix_hash, [7], [chance]), "one") == 1
         prefix_hash = extend_hash(prefix_hash, 7)
     return tree
+
+
+def guessed(*chances: float, path: float = 1.0) -> Place:
+    return Place(path, Expansion(0, EMPTY, list(range(len(chances))), list(chances)))
 
 
 def settled(curve: dict[int, float], rate: float, limits: Limits | None = None) -> Planner:
@@ -180,7 +185,7 @@ class TestEverything:
         it.begun(0.0)
         for step in range(1, 50):
             it.finished(step * 0.1, 1, 0.1, 1)
-            it.heard(step * 0.1 + 0.005, "one", [[0.9]])
+            it.heard(step * 0.1 + 0.005, "one", [guessed(0.9)])
         assert it.plan(GuessTree(0, EMPTY), 5.001).wait == 0.0
 
 
@@ -196,7 +201,7 @@ class TestWaiting:
             it.finished(number * step, 1, step, 1)
             it.plan(GuessTree(0, EMPTY), number * step)
             for message in (1, 2, 3):
-                it.heard(number * step + message * gap, "one", [[0.8, 0.1]])
+                it.heard(number * step + message * gap, "one", [guessed(0.8, 0.1)])
         it.finished(140 * step, 1, step, 1)
         return it
 
@@ -220,7 +225,7 @@ class TestWaiting:
         it, now = self.regular(0.005), 14.0
         while (plan := it.plan(GuessTree(0, EMPTY), now)).wait:
             now += plan.wait
-            it.heard(now, "one", [[0.9]])
+            it.heard(now, "one", [guessed(0.9)])
         assert now <= 14.0 + FLAT[1]
 
     def test_forecasts_that_fail_are_no_longer_trusted(self) -> None:
@@ -326,3 +331,55 @@ class TestSharpness:
             sharpness.outcome(sampler.picks(logits, [0] * place, Sharpness.CANDIDATES), truth)
         assert agreed[2.6] > 1.3 * agreed[1.0]
         assert sharpness.value == 2.6
+
+
+class TestOwnDraft:
+    """A draft model beside the target."""
+
+    def test_it_drafts_until_what_it_may_find_is_not_worth_the_time(self) -> None:
+        it = settled(FLAT, 20)
+        it.drafted([guessed(0.8, 0.1, 0.05)] * 200)
+        assert it.plan(GuessTree(0, EMPTY), 99.0, own=Own(0.005, 0.005)).draft
+        assert it.plan(line(0.9, 0.9), 99.0, own=Own(0.005, 0.005)).draft
+        unlikely = it.plan(line(0.9, 0.1, 0.1), 99.0, own=Own(0.005, 0.005))
+        assert not unlikely.draft and unlikely.nodes and not unlikely.wait
+        assert not it.plan(GuessTree(0, EMPTY), 99.0, own=Own(0.06, 0.06)).draft
+
+    def test_where_guesses_cannot_pay_it_is_left_alone(self) -> None:
+        it = settled(STEEP, 1 / STEEP[1])
+        it._idle = 0.0
+        assert not it.plan(GuessTree(0, EMPTY), 99.0, own=Own(0.005, 0.005)).draft
+
+    def test_a_guess_of_a_back_that_comes_sooner_is_preferred(self) -> None:
+        it = TestWaiting().regular(0.002)
+        it._idle = 0.0
+        plan = it.plan(GuessTree(0, EMPTY), 14.0, own=Own(0.03, 0.03))
+        assert plan.wait and not plan.draft
+
+    def test_what_is_in_arrears_is_read_once_enough_was_missed_for_want_of_it(self) -> None:
+        it = settled(FLAT, 20)
+        it._idle = 0.0
+        steps = 0
+        while not it.plan(GuessTree(0, EMPTY), 99.0, own=own(1000, 8, lambda rows: 0.005 + 0.0005 * rows)).draft:
+            steps += 1
+        assert 5 < steps < 100  # 0.5 seconds are 10 tokens; less than one is missed in a step
+        assert own(3, 8, lambda rows: 2.0 + rows) == Own(6.0, 3.0)
+
+    def test_it_gets_a_little_time_in_any_case_or_nothing_would_be_learned_of_it(self) -> None:
+        it, asked = settled(FLAT, 10), 0
+        it.drafted([guessed(0.0)] * 500)
+        for step in range(1000):
+            now = 100.0 + step * 0.1
+            it.finished(now, 1, 0.1, 1)
+            asked += it.plan(GuessTree(0, EMPTY), now, own=Own(0.01, 0.01)).draft
+        assert 0.001 < asked * 0.01 / 100.0 < 0.01
+
+    def test_places_where_the_answer_will_not_come_say_little(self) -> None:
+        it = settled(FLAT, 20)
+        it.drafted([guessed(0.8)] * 300 + [guessed(0.1, path=0.01)] * 300)
+        assert it.plan(GuessTree(0, EMPTY), 99.0, own=Own(0.02, 0.02)).draft
+
+    def test_without_the_planner_it_is_never_asked(self) -> None:
+        it: Schedule = Everything(Limits())
+        it.drafted([guessed(0.9)])
+        assert not it.plan(GuessTree(0, EMPTY), 1.0, own=Own(0.001, 0.001)).draft

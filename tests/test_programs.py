@@ -182,6 +182,12 @@ class TestBadInput:
         assert "error: " in ended.stderr
         assert "Traceback" not in ended.stderr
 
+    def test_a_draft_model_of_another_vocabulary(self, tmp_path: Path) -> None:
+        ended = run("lead", "--model-draft", str(other_vocabulary(tmp_path)), "--port", "0", "--back-port", "0")
+        assert ended.returncode == 2
+        (error,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+        assert "vocabulary" in error and "--model-draft" in error
+
     @pytest.mark.parametrize("flag", ["--port", "--back-port"])
     def test_port_in_use(self, lead: LeadProcess, flag: str) -> None:
         ports = {"--port": "0", "--back-port": "0"}

@@ -35,7 +35,9 @@ class Parts:
 
 MAKERS: dict[str, Callable[[Parts], Schedule]] = {
     "none": lambda p: OwnLead("none", p.setup, back=False),
-    "ours": lambda p: OwnLead("ours", p.setup),
+    "ours": lambda p: OwnLead("ours", p.setup, beside=True),
+    "back-only": lambda p: OwnLead("back-only", p.setup),
+    "own-only": lambda p: OwnLead("own-only", p.setup, back=False, beside=True),
     "chain": lambda p: OwnLead("chain", p.setup, "--policy", "chain"),
     "sync": lambda p: Synchronous("sync", p.worker),
     "sync-remote": lambda p: SynchronousRemote("sync-remote", p.worker, p.draft),

@@ -7,6 +7,8 @@ BASE, OURS = "none", "ours"
 LABELS = {
     "none": "no back",
     "ours": "ours",
+    "back-only": "ours, no draft model beside the target",
+    "own-only": "ours, no back",
     "chain": "plain asynchronous chain",
     "sync": "synchronous, both on the target's core",
     "sync-remote": "synchronous, draft on the other core",

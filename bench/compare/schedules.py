@@ -84,13 +84,22 @@ class Schedule(ABC):
 
 
 class OwnLead(Schedule):
-    """`python -m lead`, with a back or without. `flags` go to both."""
+    """`python -m lead`, with a back or without. `flags` go to both. `beside`: the lead has the draft model as well."""
 
-    def __init__(self, name: str, setup: Setup, *flags: str, back: bool = True, both_cores: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        setup: Setup,
+        *flags: str,
+        back: bool = True,
+        both_cores: bool = False,
+        beside: bool = False,
+    ) -> None:
         super().__init__(name)
         self.networked = back
         self._setup = setup
-        self._lead_flags = self._back_flags = flags
+        self._lead_flags = (*flags, "--model-draft", setup.draft) if beside else flags
+        self._back_flags = flags
         self._cpus = setup.both if both_cores else setup.lead_cpus
         self._threads = max(1, len(setup.both)) if both_cores else 1
         self._connection = ExitStack()

@@ -1,0 +1,96 @@
+"""A draft model at work: an engine with one slot, and what the drafts of its sessions ask of it."""
+
+from __future__ import annotations
+
+import time
+
+from duo.cost import CostCurve
+from duo.drafting import Draft, Policy, Scale, Sharpness
+from duo.engines import Engine
+from duo.prefix import common_length
+from duo.sampling import SamplingParams
+from duo.trace import Trace
+from duo.tree import Expansion
+
+SLOT = 0
+
+
+class DraftModel:
+    """Not thread-safe: one thread calls it. `lane`: where the trace shows what it does."""
+
+    def __init__(self, engine: Engine, cost: CostCurve, n_ahead: int, policy: Policy, trace: Trace, lane: str) -> None:
+        self.n_ahead = n_ahead
+        self.cost = cost
+        self._engine = engine
+        self._policy = policy
+        self._trace = trace
+        self._lane = lane
+        self._scale, self._sharpness = Scale(), Sharpness()
+        self._cached: list[int] = []
+        self._current: Draft | None = None
+
+    def open(self, session: int, params: SamplingParams, prompt_length: int) -> Draft:
+        """The draft of a session that begins."""
+        return Draft(
+            session, params, prompt_length, self.n_ahead, self.cost, self._scale, self._sharpness, self._policy
+        )
+
+    def holds(self, draft: Draft) -> bool:
+        """Whether the slot is this draft's."""
+        return self._current is draft
+
+    def read(self, draft: Draft) -> int:
+        """Make the slot, which is this draft's, agree with what is committed; returns how many tokens were read for it,
+        in one forward pass.
+
+        Raises ContextError if they do not fit, after which the draft is of no use.
+        """
+        started = time.perf_counter()
+        kept = draft.settle(self._engine.batch)
+        self._engine.keep(SLOT, kept.path, kept.rest)
+        if kept.path:
+            self._cached = draft.prefix.tokens[: kept.committed]
+        if kept.missing:
+            self._engine.extend(SLOT, kept.missing)
+            self._cached = draft.prefix.tokens[: kept.committed + len(kept.missing)]
+            self._trace.span(
+                self._lane, "read", started, time.perf_counter(), tokens=len(kept.missing), behind=draft.behind
+            )
+        return len(kept.missing)
+
+    def expand(self, draft: Draft) -> tuple[list[Expansion], int]:
+        """One forward pass over the likeliest nodes, when nothing is `behind`: what it reveals, and of how many rows.
+
+        Raises ContextError as `read` does.
+        """
+        started = time.perf_counter()
+        rows = draft.next_batch(SLOT)
+        if not rows:
+            return [], 0
+        logits = self._engine.forward(rows)
+        forwarded = time.perf_counter()
+        found = draft.absorb(logits)
+        done = time.perf_counter()
+        self.cost.observe(len(rows), done - started)
+        if self._trace.on:
+            depth = max(e.length for e in found) - len(draft.prefix)
+            self._trace.span(self._lane, "draft", started, forwarded, rows=len(rows), depth=depth)
+            self._trace.span(self._lane, "rank", forwarded, done)
+        return found, len(rows)
+
+    def take(self, draft: Draft) -> None:
+        """Give the slot to this draft; what it has in common with the one before is not read again."""
+        shared = min(common_length(self._cached, draft.prefix.tokens), len(draft.prefix) - 1)
+        self._engine.truncate(SLOT, shared)
+        self._cached = self._cached[:shared]
+        draft.cached(shared)
+        self._current = draft
+
+    def leave(self) -> None:
+        """The slot is nobody's."""
+        self._current = None
+
+    def reset(self) -> None:
+        """Nor is it known what it holds."""
+        self._cached.clear()
+        self._current = None

@@ -1,0 +1,83 @@
+"""A draft model of the lead's own, for where no back's guesses have come: the other half of synchronous speculation.
+
+What backs guess it takes over and goes on from, and it drafts only when the planner says that this is worth the time,
+which is the target's. Without backs that is classical speculative decoding with a tree (and what llama-server does with
+`--model-draft`); with backs it bridges what they cannot know yet, a round trip and a draft step after every surprise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from duo.draft_model import DraftModel
+from duo.drafting import RIDERS, Draft
+from duo.errors import ContextError
+from duo.forecast import Own, own
+from duo.session import Session
+from duo.tree import Expansion
+
+NAME = "lead"
+"""Who guessed what it guesses."""
+
+
+class OwnDraft:
+    """One session at a time. The decoder's thread uses it."""
+
+    def __init__(self, model: DraftModel) -> None:
+        self._model = model
+        self._draft: Draft | None = None
+
+    def begin(self, session: Session) -> None:
+        """Read the session's prompt."""
+        prompt = session.prefix.tokens
+        self._draft = draft = self._model.open(session.id, session.params, len(prompt))
+        draft.commit(0, prompt)
+        self._model.take(draft)
+        self._try(self._catch_up)
+
+    def end(self) -> None:
+        """The session has ended."""
+        self._draft = None
+
+    def committed(self, start: int, tokens: Sequence[int]) -> None:
+        """Tokens from `start` on are final."""
+        if self._draft is not None:
+            self._draft.commit(start, tokens)
+
+    def merge(self, found: Sequence[Expansion]) -> None:
+        """Backs have guessed this."""
+        if self._draft is not None:
+            for expansion in found:
+                self._draft.merge(expansion)
+
+    @property
+    def offer(self) -> Own | None:
+        """What it would take to expand something now; None if there is nothing to expand."""
+        if self._draft is None or self._draft.ahead:
+            return None
+        return own(self._draft.unread, RIDERS, self._model.cost)
+
+    def expand(self) -> Sequence[Expansion]:
+        """One forward pass, after what is to be read."""
+        return self._try(self._expand)
+
+    def _expand(self, draft: Draft) -> Sequence[Expansion]:
+        self._catch_up(draft)
+        found, _ = self._model.expand(draft)
+        return found
+
+    def _catch_up(self, draft: Draft) -> Sequence[Expansion]:
+        while self._model.read(draft):
+            continue
+        return ()
+
+    def _try(self, do: Callable[[Draft], Sequence[Expansion]]) -> Sequence[Expansion]:
+        """An answer that has grown too long for the draft model goes on without it."""
+        if self._draft is None:
+            return ()
+        try:
+            return do(self._draft)
+        except ContextError:
+            self._model.reset()
+            self._draft = None
+            return ()
