@@ -45,6 +45,11 @@ class CostCurve:
         """Seconds for a forward pass over `rows` rows, at least 1."""
         return self._factor * self._own(rows)
 
+    @property
+    def slower(self) -> float:
+        """By what factor all widths are slower lately than was measured."""
+        return self._factor
+
     def _own(self, rows: int) -> float:
         known = self._seconds.get(rows)
         if known is not None:

@@ -156,6 +156,14 @@ class Forecast:
         times = [(times.due(now, committed, anew), name) for name, times in self._backs.items()]
         return sorted((due, name) for due, name in times if due is not None and due < within)
 
+    def every(self, due: Sequence[tuple[float, str]]) -> float:
+        """Seconds from one message to the next, of all these backs together; 0 where there is none."""
+        return 1 / sum(1 / self._backs[name].every for _, name in due) if due else 0.0
+
+    def sure(self, due: Sequence[tuple[float, str]]) -> float:
+        """The share of such forecasts, of the one that is due first, that comes true."""
+        return self._backs[due[0][1]].kept
+
     def wait(self, back: str) -> None:
         """This back's message is being waited for."""
         self._backs[back].waited_for = True

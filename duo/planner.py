@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -73,6 +73,8 @@ class Planner:
         self._gone: deque[str] = deque()
         """Those that have left since the last step."""
         self._newcomer = False
+        self._beside = False
+        """Whether there is a draft model beside the target."""
         self._idle = 0.0
         """Seconds of decoding since an own draft model was asked last."""
         self._missed = 0.0
@@ -123,7 +125,8 @@ class Planner:
         if self._committed is not None:
             self._idle += now - self._committed
             if self._present:
-                self._worth.step(max(now - self._committed, 1e-9), tokens, 1 / self.cost(1))
+                alone = 1 / self.cost(1) if not self._beside else None
+                self._worth.step(max(now - self._committed, 1e-9), tokens, alone, self.cost.slower)
             self._tokens = self._tokens * fade + tokens
             self._seconds = self._seconds * fade + max(now - self._committed, 1e-9)
         if self._anew and self._committed is not None:
@@ -137,46 +140,61 @@ class Planner:
         """What to do next. Nodes of `length_below` tokens or more are of no use. `own`: what a draft model beside the
         target would take, if there is one that has something to expand."""
         limits = self._limits
+        self._beside |= own is not None
         if self._anew is None:
             self._anew = not tree.root.children
         ranked = tree.best(limits.draft_max, limits.p_min, length_below)
-        prices = [self.rate * self.cost(1 + count) for count in range(limits.draft_max + 1)]
+        rate = self.rate
+        prices = [rate * self.cost(1 + count) for count in range(limits.draft_max + 1)]
         chosen, value = self._choose([path for _, path in ranked], prices)
         nodes = [node for node, _ in ranked[:chosen]]
         if chosen == limits.draft_max:
             return Plan(nodes)
         leaves = [path for node, path in ranked if not node.children] if ranked else [1.0]
         due, left = self._due(now)
-        coming = list(self._forecast.coming(due, leaves, left))
-        gap = _gap(coming)
-        waiting = max(0.0, self._gain(ranked, value, prices, coming, gap, PATIENCE)) if coming else 0.0
-        if own is not None:
-            every = max(own.then, gap) * coming[0].sure if coming else 0.0
-            more = -waiting
-            for share, kind in self._forecast.kinds:
-                drafted = self._forecast.coming(due, leaves, float("inf"), own, kind)
-                more += share * self._gain(ranked, value, prices, list(drafted), every, 1.0)
-            if self._idle * EXPLORE > own.first + own.arrears:
-                self._idle = 0.0
-                return Plan([], draft=True)
-            if more > 0.0:
-                # What is in arrears is read once this would have been made good by what was missed for want of it.
-                self._missed += more
-                if self._missed > self.rate * own.arrears:
-                    self._missed = self._idle = 0.0
-                    return Plan([], draft=True)
+        every = self._forecast.every(due)
+        waiting = max(0.0, self._gain(ranked, value, prices, self._forecast.coming(due, leaves, left), every, PATIENCE))
+        if own is not None and self._drafts(ranked, value, prices, due, leaves, own, waiting):
+            self._missed = self._idle = 0.0
+            return Plan([], draft=True)
         if waiting > 0.0:
             self._forecast.wait(due[0][1])
             return Plan(nodes, min(due[0][0] * 1.05 + 1e-6, left))
         return Plan(nodes)
 
+    def _drafts(
+        self,
+        ranked: Sequence[tuple[Node, float]],
+        value: float,
+        prices: Sequence[float],
+        due: Sequence[tuple[float, str]],
+        leaves: Sequence[float],
+        own: Own,
+        waiting: float,
+    ) -> bool:
+        """Whether the own draft model should expand something; to wait for backs instead would bring `waiting`."""
+        if self._idle * EXPLORE > own.first + own.arrears:
+            return True
+        forecast, forever = self._forecast, float("inf")
+        every = max(own.then, forecast.every(due)) * forecast.sure(due) if due else 0.0
+        usual = self._gain(ranked, value, prices, forecast.coming(due, leaves, forever, own), every, 1.0, waiting)
+        if usual > waiting and not own.arrears:
+            return True
+        more = -waiting
+        for share, kind in forecast.kinds:
+            drafted = forecast.coming(due, leaves, forever, own, kind)
+            more += share * self._gain(ranked, value, prices, drafted, every, 1.0)
+        # What is in arrears is read once this would have been made good by what was missed for want of it.
+        self._missed += max(0.0, more)
+        return more > 0.0 and self._missed > self.rate * own.arrears
+
     def _choose(self, paths: Sequence[float], prices: Sequence[float]) -> tuple[int, float]:
         """Of guesses with these path probabilities, falling: how many to verify, and what that is worth in tokens."""
         chosen, best, expected = 0, 1.0 - prices[0], 1.0
-        for count, path in enumerate(paths[: len(prices) - 1], 1):
+        for count, (path, price) in enumerate(zip(paths, prices[1:], strict=False), 1):
             expected += path
-            if expected - prices[count] > best and count >= self._limits.draft_min:
-                chosen, best = count, expected - prices[count]
+            if expected - price > best and count >= self._limits.draft_min:
+                chosen, best = count, expected - price
         return chosen, best
 
     def _due(self, now: float) -> tuple[list[tuple[float, str]], float]:
@@ -194,34 +212,32 @@ class Planner:
         ranked: Sequence[tuple[Node, float]],
         value: float,
         prices: Sequence[float],
-        coming: Sequence[Coming],
+        coming: Iterable[Coming],
         every: float,
         patience: float,
+        enough: float = float("inf"),
     ) -> float:
         """The most that it brings, in tokens, to go only when some of these messages are there, one at least; to go now
-        is worth `value`. `every`: seconds from one message to the next, if they come while the target is at work."""
-        not_lost = min(1.0, self.rate * every / max(1e-9, sum(coming[0].paths)))
+        is worth `value`. `every`: seconds from one message to the next, if they come while the target is at work;
+        `enough`: more than that need not be known."""
         paths = [-path for _, path in ranked]
         most = before = float("-inf")
-        worse = 0
+        worse, rate, lost = 0, self.rate, -1.0
         for message in coming:
+            if lost < 0.0:
+                lost = 1.0 - min(1.0, rate * every / max(1e-9, sum(message.paths)))
             for path in message.paths:
                 insort(paths, -path)
             _, then = self._choose([-path for path in paths], prices)
-            gain = (then - value) * message.sure * (1.0 - not_lost) - patience * self.rate * message.seconds
+            gain = (then - value) * message.sure * lost - patience * rate * message.seconds
             most = max(most, gain)
+            if most > enough:
+                break
             worse = worse + 1 if gain < before else 0
             if worse == NOT_BETTER:
                 break
             before = gain
         return most
-
-
-def _gap(coming: Sequence[Coming]) -> float:
-    """Seconds between messages."""
-    if len(coming) > 1:
-        return (coming[-1].seconds - coming[0].seconds) / (len(coming) - 1)
-    return coming[0].seconds if coming else 0.0
 
 
 def chain(tree: GuessTree, nodes: Sequence[Node]) -> list[Node]:

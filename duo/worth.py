@@ -4,16 +4,25 @@ The planner decides by forecasts what to verify. What it cannot foresee is what 
 their messages take from the lead, and where they share a machine with it, the memory's bandwidth. So now and then the
 lead falls silent for a few steps, which lets the backs come to rest, and measures the target alone. If that is faster,
 the backs stay at rest, and are given another trial later and later.
+
+Alone the target makes a token a step, and a few steps tell how fast it is. With a draft model beside it that is not so:
+then it is first asked whether its forward passes are any faster while the backs rest, and only if they are it is
+measured how many tokens they make, for as long as it takes to tell the difference.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 SETTLE = 3
 """Steps after a change that are not counted: the backs draft to the end of what they know first."""
-SOLO = 8
-"""Steps of the target alone, of which those after `SETTLE` are counted."""
+SOLO, LONG_SOLO = 8, 48
+"""Steps of the target alone, of which those after `SETTLE` are counted: so few if they tell enough, at most so many."""
+CALM = 1.03
+"""So much slower may the target's forward passes be with backs that they are said not to disturb it."""
+CERTAIN = 1.0
+"""Standard errors that a difference must have."""
 FIRST, CLOSE, USUAL = 24, 80, 600
 """Steps with backs before the target alone is measured: the first time, after a close result, after a clear one."""
 CLEAR = 1.15
@@ -43,18 +52,30 @@ class _Rate:
     """Tokens per second, averaged over steps."""
 
     def __init__(self) -> None:
-        self._tokens = self._seconds = 0.0
+        self._tokens = self._squares = self._seconds = self._weight = self._weights = 0.0
         self.steps = 0
 
     def step(self, seconds: float, tokens: int) -> None:
         fade = 1 - 1 / MEMORY
         self.steps += 1
         self._tokens = self._tokens * fade + tokens
+        self._squares = self._squares * fade + tokens * tokens
         self._seconds = self._seconds * fade + seconds
+        self._weight = self._weight * fade + 1
+        self._weights = self._weights * fade * fade + 1
 
     @property
     def value(self) -> float:
         return self._tokens / self._seconds if self._seconds else 0.0
+
+    @property
+    def error(self) -> float:
+        """Standard error, as a share of the value, from how many tokens a step makes."""
+        if not self._tokens:
+            return math.inf
+        mean = self._tokens / self._weight
+        variance = max(0.0, self._squares / self._weight - mean * mean)
+        return math.sqrt(variance * self._weights) / (mean * self._weight)
 
 
 class Worth:
@@ -67,6 +88,7 @@ class Worth:
         self._until = FIRST
         self._rest = REST
         self._with, self._alone, self._trial = _Rate(), _Rate(), _Rate()
+        self._slower = 1.0
 
     @property
     def resting(self) -> bool:
@@ -80,28 +102,44 @@ class Worth:
         if self.resting:
             self._enter("trial", TRIAL)
 
-    def step(self, seconds: float, tokens: int, alone: float) -> None:
-        """A step took so long, from one commit to the next, and led to so many tokens. `alone`: tokens per second of
-        the target alone as far as is known, measured while backs were there."""
+    def step(self, seconds: float, tokens: int, alone: float | None, slower: float = 1.0) -> None:
+        """A step took so long, from one commit to the next, and led to so many tokens.
+
+        `alone`: tokens per second of the target alone as far as is known, measured while backs were there; None if a
+        draft model is beside it. `slower`: than when it was loaded is the target lately, by its forward passes.
+        """
         self._steps += 1
+        if not self.resting:
+            self._slower = slower
         if self._steps > SETTLE:
             (self._alone if self.resting else self._with).step(seconds, tokens)
             self._trial.step(seconds, tokens)
         if self._state == "trial" and self._steps >= EARLY and self._trial.value < PLAIN * self._alone.value:
             self._put_to_rest()
         elif self._steps >= self._until:
-            self._over(alone)
+            self._over(alone, slower)
 
-    def _over(self, alone: float) -> None:
+    def _over(self, alone: float | None, slower: float) -> None:
         """The state has lasted as long as it should."""
         if self._state == "resting":
             self._enter("trial", TRIAL)
-        elif self._state != "measuring" and self._with.value > SURE * alone:
+        elif self._state == "measuring":
+            if alone is None and self._slower < CALM * slower:
+                self._enter("with", USUAL)
+            elif self._steps >= LONG_SOLO or self._certain:
+                self._judge()
+        elif alone is not None and self._with.value > SURE * alone:
             self._enter("with", USUAL)
         elif self._state == "with":
             self._enter("measuring", SOLO)
         else:
             self._judge()
+
+    @property
+    def _certain(self) -> bool:
+        """Whether it can be told which is faster."""
+        known = math.hypot(self._with.error, self._alone.error)
+        return abs(self._with.value - self._alone.value) > CERTAIN * known * self._with.value
 
     def _judge(self) -> None:
         if self._state == "trial" and self._trial.value > CLEAR * self._alone.value:

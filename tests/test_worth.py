@@ -8,7 +8,7 @@ import random
 import pytest
 
 from duo.pacing import BUNDLE, LEAST, Pacing
-from duo.worth import FIRST, SOLO, Worth
+from duo.worth import FIRST, SOLO, USUAL, Worth
 
 
 def live(worth: Worth, steps: int, with_backs: float, seed: int = 0) -> tuple[float, int]:
@@ -39,6 +39,35 @@ def test_backs_that_help_keep_helping(with_backs: float, seed: int) -> None:
     speed, rested = live(Worth(), 4000, with_backs, seed)
     assert speed > 0.97 * with_backs
     assert rested < 0.05 * 4000
+
+
+def beside(worth: Worth, steps: int, gain: float, slower: float, seed: int = 0) -> tuple[float, int]:
+    """As `live`, with a draft model beside the target: alone it makes 1 to 5 tokens a step as well. The share of its
+    speed that is reached, and the steps at rest. With backs a forward pass takes so much longer."""
+    rng, tokens, seconds, rested = random.Random(seed), 0, 0.0, 0
+    for _ in range(steps):
+        got, took = rng.randint(1, 5), 3.0 if worth.resting else 3 / gain
+        rested += worth.resting
+        worth.step(took, got, None, 1.0 if worth.resting else slower)
+        tokens += got
+        seconds += took
+    return tokens / seconds, rested
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("gain", [0.7, 0.85])
+def test_where_they_disturb_a_target_that_drafts_itself_they_rest(gain: float, seed: int) -> None:
+    assert beside(Worth(), 10_000, gain, 1.15, seed)[0] > 0.95
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_they_do_not_it_is_not_measured_for_long(seed: int) -> None:
+    assert beside(Worth(), 5000, 1.1, 1.0, seed)[1] <= SOLO * (2 + 5000 // USUAL)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_where_they_disturb_it_and_are_worth_it_they_stay(seed: int) -> None:
+    assert beside(Worth(), 10_000, 1.3, 1.15, seed)[0] > 1.22
 
 
 def test_one_that_becomes_useful_is_found_out() -> None:
