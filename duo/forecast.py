@@ -28,11 +28,12 @@ HORIZON = 24
 
 
 class Coming(NamedTuple):
-    """A message to come: seconds from now, the share of forecasts that come true, and what it may bring: path
-    probabilities of new nodes."""
+    """A message to come: seconds from now, the share of forecasts that come true, and what it may bring: so many
+    expansions, and the path probabilities of new nodes."""
 
     seconds: float
     sure: float
+    expansions: int
     paths: Sequence[float]
 
 
@@ -157,8 +158,12 @@ class Forecast:
         return sorted((due, name) for due, name in times if due is not None and due < within)
 
     def every(self, due: Sequence[tuple[float, str]]) -> float:
-        """Seconds from one message to the next, of all these backs together; 0 where there is none."""
-        return 1 / sum(1 / self._backs[name].every for _, name in due) if due else 0.0
+        """Seconds from one expansion to the next, of all these backs together; 0 where there is none."""
+        return (
+            1 / sum(max(1.0, times.size) / times.every for times in (self._backs[name] for _, name in due))
+            if due
+            else 0.0
+        )
 
     def sure(self, due: Sequence[tuple[float, str]]) -> float:
         """The share of such forecasts, of the one that is due first, that comes true."""
@@ -194,13 +199,14 @@ class Forecast:
             heapq.heapreplace(queue, (seconds + times.every, name, times))
             sure = min(sure, times.kept)
             paths: list[float] = []
-            for _ in range(min(round(times.size), len(frontier))):
+            expansions = min(max(1, round(times.size)), len(frontier))
+            for _ in range(expansions):
                 path = -heapq.heappop(frontier)
                 for chance in first or self._usual:
                     paths.append(path * chance)
                     heapq.heappush(frontier, -path * chance)
                 first = ()
-            yield Coming(seconds, sure, paths)
+            yield Coming(seconds, sure, expansions, paths)
 
 
 def _smooth(old: float | None, new: float) -> float:

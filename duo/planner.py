@@ -218,14 +218,14 @@ class Planner:
         enough: float = float("inf"),
     ) -> float:
         """The most that it brings, in tokens, to go only when some of these messages are there, one at least; to go now
-        is worth `value`. `every`: seconds from one message to the next, if they come while the target is at work;
+        is worth `value`. `every`: seconds from one expansion to the next, if they come while the target is at work;
         `enough`: more than that need not be known."""
         paths = [-path for _, path in ranked]
         most = before = float("-inf")
         worse, rate, lost = 0, self.rate, -1.0
         for message in coming:
             if lost < 0.0:
-                lost = 1.0 - min(1.0, rate * every / max(1e-9, sum(message.paths)))
+                lost = 1.0 - min(1.0, rate * every * message.expansions / max(1e-9, sum(message.paths)))
             for path in message.paths:
                 insort(paths, -path)
             _, then = self._choose([-path for path in paths], prices)

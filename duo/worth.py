@@ -19,7 +19,7 @@ SETTLE = 3
 """Steps after a change that are not counted: the backs draft to the end of what they know first."""
 SOLO, LONG_SOLO = 8, 48
 """Steps of the target alone, of which those after `SETTLE` are counted: so few if they tell enough, at most so many."""
-CALM = 1.03
+CALM = 1.01
 """So much slower may the target's forward passes be with backs that they are said not to disturb it."""
 CERTAIN = 1.0
 """Standard errors that a difference must have."""
