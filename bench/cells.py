@@ -16,12 +16,14 @@ CHILDREN = 4
 
 @dataclass(frozen=True)
 class Speeds:
-    """Tokens per second of every schedule. `more`: ours with more than the one back."""
+    """Tokens per second of every schedule. `apart`: ours without a draft model beside the target; `more`: ours with
+    more than the one back."""
 
     none: float
     local: float
     remote: float
     chain: float
+    apart: float
     ours: float
     bound: float
     tree_bound: float
@@ -43,7 +45,11 @@ def speeds(
     asked: Sequence[Asked],
     more: Sequence[Machine] = (),
 ) -> Speeds:
-    """Where a schedule has room for one back only, the best of `machines` counts; ours has all of them, or `more`."""
+    """Where a schedule has room for one back only, the best of `machines` counts; ours has all of them, or `more`.
+
+    A draft model beside the target, ours as that of the synchronous schedule, costs what it costs on a back: the first.
+    """
+    own = machines[0].cost
     tokens = sum(it.tokens for it in asked)
     turns = [(it, m.link) for m in machines for it in world.all_turns(target, m.cost, acceptance, tokens)]
     return Speeds(
@@ -51,10 +57,11 @@ def speeds(
         local=max(it.speed(0.0) for it, _ in turns),
         remote=max(it.speed(link.round_trip + link.jitter) for it, link in turns),
         chain=max(chain(acceptance, target, machine, asked) for machine in machines),
-        ours=run(acceptance, target, machines, asked),
+        apart=run(acceptance, target, machines, asked),
+        ours=run(acceptance, target, machines, asked, own=own),
         bound=world.free(target, acceptance, tokens),
         tree_bound=world.free(target, acceptance, tokens, CHILDREN),
-        more=run(acceptance, target, more, asked) if more else None,
+        more=run(acceptance, target, more, asked, own=own) if more else None,
     )
 
 
@@ -122,8 +129,8 @@ def _kept(kept: bool) -> str:
 
 
 HEAD = (
-    "target", "draft, ms", "round trip, ms", "acceptance", "no back", "sync local", "sync remote", "chain", "ours",
-    "free chain", "free tree", "ours/best",
+    "target", "draft, ms", "round trip, ms", "acceptance", "no back", "sync local", "sync remote", "chain", "back only",
+    "ours", "free chain", "free tree", "ours/best",
 )  # fmt: skip
 
 
@@ -131,7 +138,7 @@ def rows(cells: Cells, backs: int = 1) -> list[tuple[str, ...]]:
     """The table, its heading first."""
     made = [(*HEAD, *((f"{backs} backs", f"{backs} backs/one") if backs > 1 else ()))]
     for place, it in cells.items():
-        figures = (it.none, it.local, it.remote, it.chain, it.ours, it.bound, it.tree_bound)
+        figures = (it.none, it.local, it.remote, it.chain, it.apart, it.ours, it.bound, it.tree_bound)
         row: tuple[str, ...] = (place.target, f"{place.draft_ms:g}", f"{place.round_trip_ms:g}", place.acceptance)
         row += (*(f"{figure:.1f}" for figure in figures), f"{it.ratio:.3f}")
         made.append((*row, *((f"{it.more:.1f}", f"{it.more / it.ours:.3f}") if it.more is not None else ())))

@@ -78,7 +78,7 @@ class Figures:
     acceptance: float
 
     def speed(self) -> float:
-        return run(self.text, self.target, self.machines, self.asked)
+        return run(self.text, self.target, self.machines, self.asked, own=self.machines[0].cost)
 
     def all_speeds(self) -> Speeds:
         return cells.speeds(self.target, self.machines, self.text, self.asked)
@@ -177,6 +177,7 @@ def named(speeds: Speeds) -> list[tuple[str, float]]:
         ("synchronous, draft on the target's machine", speeds.local),
         ("synchronous, draft on the other machine", speeds.remote),
         ("plain asynchronous chain", speeds.chain),
+        ("ours, no draft model beside the target", speeds.apart),
         ("ours", speeds.ours),
         ("bound: free chains", speeds.bound),
         ("bound: free trees", speeds.tree_bound),

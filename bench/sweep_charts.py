@@ -11,6 +11,7 @@ from bench.charts import Line, Panel
 
 SCHEDULES: dict[str, Callable[[Speeds], float]] = {
     "ours": lambda it: it.ours,
+    "ours, no draft model beside the target": lambda it: it.apart,
     "plain asynchronous chain": lambda it: it.chain,
     "synchronous, remote": lambda it: it.remote,
     "synchronous, local": lambda it: it.local,

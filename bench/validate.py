@@ -1,12 +1,11 @@
 """`python -m bench validate`: whether the simulator is right, by real runs of `python -m bench compare`.
 
-For each configuration of a run the same schedules are simulated: on the texts of the run, recorded once more, with the
-costs of both models on this machine (the fastest of what is measured now and what was remembered, because what disturbs
-a measurement only makes it slower) and the latency of messages between real processes. A step takes in the simulation
-what the target alone took for a token in that run. If that is a little more than its forward pass, the rest is the
-lead's own work; if not, the machine was faster or slower in the run than now, and the costs of both models are
-multiplied. What is compared is throughput as a multiple of the target's alone on the same question in the same round,
-as everywhere in `bench compare`.
+For each configuration of a run the same schedules are simulated, on the texts of the run, recorded once more. What
+forward passes cost is measured for each model alone; how much slower they are in each of our schedules, where two
+programs share a machine, what a step takes beside its forward pass and how long messages are under way is seen in
+traced runs of these schedules (`bench.costs`). The machine may have been faster or slower in the run than it is now:
+all costs are multiplied by what the target alone took then, over what it takes now. What is compared is throughput as a
+multiple of the target's alone on the same question in the same round, as everywhere in `bench compare`.
 """
 
 from __future__ import annotations
@@ -16,39 +15,42 @@ import json
 import os
 import shlex
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench import record, replay, world
+from bench import record, replay, trace, world
+from bench.compare import prompts
+from bench.compare.entrants import KINDS
 from bench.compare.figures import Record, configurations, rows
 from bench.compare.names import BASE, LABELS
 from bench.compare.options import add_flags as compare_flags
+from bench.compare.prompts import Question
 from bench.compare.run import models
-from bench.compare.schedules import Setup
-from bench.processes import BackProcess, LeadProcess
+from bench.compare.schedules import BACK_TRACE, LEAD_TRACE, OwnLead, Setup
+from bench.compare.trial import seed
+from bench.costs import Observed, Seen, observed
 from bench.record import Wanted
 from bench.replay import Recorded, Replayed
 from bench.simulate import Machine, answers
 from bench.world import Cost, Link
 from duo.cost import CostCurve
-from duo.drafting import BATCH, CHAIN, CHILDREN, MAX_ROWS, TREE
-from duo.engines import Engine, EngineOptions, Row, curve, load
+from duo.drafting import BATCH, CHAIN, MAX_ROWS, TREE
+from duo.engines import Engine, EngineOptions, curve, load
 from duo.errors import DuoError, FileError
 from duo.planner import Everything, Limits, Planner
-from duo.sampling import Sampler, SamplingParams
 from lead.__main__ import TREE_ROWS
 
 AHEAD = 16
 """How far ahead a back is, if nobody says otherwise."""
-OWN_WORK = 0.001
-"""Seconds beside the forward pass that are taken for the lead's own work; more is another speed of the machine."""
 WITHIN = 0.10
 """How far a simulation may be off."""
+FEW = 3
+"""Questions by which the costs at work are found."""
 PATIENCE = 8.0
 """Seconds for which a cost curve is measured."""
 
@@ -79,13 +81,13 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Costs:
-    """Seconds: of forward passes by rows, of the ranking of a row's guesses, and of a message there and back."""
+class Rest:
+    """Seconds of forward passes by rows, each model measured alone."""
 
-    target: Mapping[int, float]
-    draft: Mapping[int, float]
-    ranking: float
-    round_trip: float
+    target: Cost
+    draft: Cost
+    curve: Mapping[int, float]
+    """Of the target, as a lead would have measured it."""
 
 
 @contextmanager
@@ -101,8 +103,8 @@ def pinned(cpus: Sequence[int]) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
-def measured(setup: Setup, some: Recorded, temperature: float) -> Costs:
-    """What it costs on this machine. `some`: an answer of the target."""
+def at_rest(setup: Setup) -> Rest:
+    """The costs of both models on this machine."""
     with pinned(setup.lead_cpus):
         target = load(setup.target, setup.runtime, EngineOptions(threads=1, tree_rows=TREE_ROWS))
         target_curve = fastest(target, 1 + Limits().draft_max, setup.target)
@@ -110,16 +112,8 @@ def measured(setup: Setup, some: Recorded, temperature: float) -> Costs:
     with pinned(setup.back_cpus):
         draft = load(setup.draft, setup.runtime, EngineOptions(threads=1, tree_rows=MAX_ROWS))
         draft_curve = fastest(draft, BATCH, setup.draft)
-        sampler = Sampler(SamplingParams(temperature=temperature, seed=1), some.prompt)
-        draft.extend(0, some.prompt[:-1])
-        logits = draft.forward([Row(0, 0, some.prompt[-1])])[0].copy()
-        times: list[float] = []
-        for place in range(len(some.tokens)):
-            started = time.perf_counter()
-            sampler.rank(logits, some.tokens[:place], CHILDREN)
-            times.append(time.perf_counter() - started)
         draft.close()
-    return Costs(target_curve, draft_curve, median(times), round_trip(setup))
+    return Rest(world.curve(*sorted(target_curve.items())), world.curve(*sorted(draft_curve.items())), target_curve)
 
 
 def fastest(engine: Engine, most: int, model: str) -> dict[int, float]:
@@ -129,18 +123,19 @@ def fastest(engine: Engine, most: int, model: str) -> dict[int, float]:
     return {rows: min(seconds, before.get(rows, seconds)) for rows, seconds in now.items()}
 
 
-def round_trip(setup: Setup) -> float:
-    """Seconds from a busy lead to its back and back again: what the programs and this machine add to any network."""
-    engine = ("--engine", setup.runtime, "--threads", "1")
-    with LeadProcess("-m", setup.target, *engine, "--print-mode", "none", cpus=setup.lead_cpus) as lead:
-        lead.ready()
-        with BackProcess(lead.back_port, "-m", setup.draft, *engine, cpus=setup.back_cpus).joined():
-            lead.has_backs(1)
-            seen: list[float] = []
-            while len(seen) < 3:
-                lead.ask("What does shutil.copytree do?", temperature=0, max_tokens=96, ignore_eos=True)
-                seen += [b["round_trip_ms"] / 1000 for b in lead.backs() if b["round_trip_ms"] is not None]
-    return median(seen)
+def at_work(schedule: str, setup: Setup, rest: Rest, args: argparse.Namespace, temperature: float) -> Observed:
+    """The costs in a run of the schedule on a few questions."""
+    conversations = prompts.read(args.prompts) if args.prompts else prompts.shipped()
+    asked = [Question([*it.before, {"role": "user", "content": it.turns[0]}], []) for it in conversations[:FEW]]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with OwnLead(schedule, setup, KINDS[schedule], traces=folder) as traced:
+            traced.at(0.0)
+            for number, question in enumerate(asked):
+                traced.answer(question, args.tokens, temperature, seed(0, number))
+        files = [folder / LEAD_TRACE, folder / BACK_TRACE]
+        lead, back = (trace.load(file) if file.exists() else [] for file in files)
+    return observed(lead, back, rest.target, rest.draft)
 
 
 @dataclass(frozen=True)
@@ -159,50 +154,61 @@ class Compared:
 
 
 class Simulation:
-    """The schedules of a run on the texts of one temperature. `alone`: the target's tokens per second in the run."""
+    """The schedules of a run on the texts of one temperature.
 
-    def __init__(self, costs: Costs, text: Sequence[Recorded], alone: float) -> None:
-        extra = 1 / alone - costs.target[1]
-        self._overhead = extra if 0 <= extra <= OWN_WORK else 0.0
-        factor = 1.0 if self._overhead else 1 / alone / costs.target[1]
-        self._curve = {rows: seconds * factor for rows, seconds in costs.target.items()}
-        self._target = world.curve(*sorted(self._curve.items()))
-        ranking = costs.ranking * factor
-        draft = [(rows, seconds * factor) for rows, seconds in sorted(costs.draft.items())]
-        forward = world.curve(*draft)
+    `work`: the costs of our schedules as they were observed, that of no back among them; `alone`: the target's tokens
+    per second in the run, by which the machine may have been faster or slower than now.
+    """
 
-        def draft_cost(rows: int) -> float:
-            return forward(rows) + (rows * ranking if rows <= BATCH else 0.0)  # nothing is ranked in a prompt
-
-        self._draft: Cost = draft_cost
-        self._latency = costs.round_trip
+    def __init__(self, rest: Rest, work: Mapping[str, Observed], text: Sequence[Recorded], alone: float) -> None:
+        self._rest = rest
+        self._work = work
         self._text = text
+        base = work[BASE]
+        self._ranking = max(seen.ranking for it in work.values() for seen in (it.own, it.draft))
+        self._now = 1 / alone / (rest.target(1) * base.target + base.overhead)
+
+    def _draft(self, seen: Seen) -> Cost:
+        factor, ranking = (seen.slower or 1.0) * self._now, seen.ranking * self._now
+        # Nothing is ranked in a prompt.
+        return lambda rows: self._rest.draft(rows) * factor + (rows * ranking if rows <= BATCH else 0.0)
 
     def speed(self, schedule: str, round_trip: float, setting: str) -> float | None:
         """None where it is not simulated."""
-        if schedule in ("ours", "chain", BASE):
-            back = Machine(self._draft, Link(round_trip + self._latency))
-            ours = schedule != "chain"
-            limits = Limits()
-            plan = Planner(CostCurve(self._curve), limits) if ours else Everything(limits)
-            text = Replayed(self._text)
-            asked = text.asked(sum(len(answer.tokens) for answer in self._text))
-            machines = [] if schedule == BASE else [back]
-            policy = TREE if ours else CHAIN
-            found = answers(text, self._target, machines, asked, policy, plan, AHEAD, self._overhead)
-            return median(it.tokens / it.decoding for it in found)
+        if schedule in self._work:
+            return self._own(schedule, round_trip)
         if schedule in ("sync", "sync-remote") and setting:
+            base, draft = self._work[BASE], self._draft(Seen(1.0, self._ranking))
             length, floor = chosen(setting)
 
             def target(rows: int) -> float:
-                return self._target(rows) + self._overhead
+                return (self._rest.target(rows) * base.target + base.overhead) * self._now
 
             away = round_trip if schedule == "sync-remote" else 0.0
             return median(
-                world.turns(target, self._draft, Replayed([answer]), len(answer.tokens), length, floor).speed(away)
+                world.turns(target, draft, Replayed([answer]), len(answer.tokens), length, floor).speed(away)
                 for answer in self._text
             )
         return None
+
+    def _own(self, schedule: str, round_trip: float) -> float:
+        seen = self._work[schedule]
+        target_factor = seen.target * self._now
+
+        def target(rows: int) -> float:
+            return self._rest.target(rows) * target_factor
+
+        chain, limits = schedule == "chain", Limits()
+        curve = {rows: seconds * target_factor for rows, seconds in self._rest.curve.items()}
+        plan = Everything(limits) if chain else Planner(CostCurve(curve), limits)
+        link = Link(round_trip + seen.round_trip)
+        backs = [Machine(self._draft(seen.draft), link)] if KINDS[schedule].back else []
+        own = self._draft(seen.own) if KINDS[schedule].beside else None
+        text = Replayed(self._text)
+        asked = text.asked(sum(len(answer.tokens) for answer in self._text))
+        policy = CHAIN if chain else TREE
+        found = answers(text, target, backs, asked, policy, plan, AHEAD, seen.overhead * self._now, own)
+        return median(it.tokens / it.decoding for it in found)
 
 
 def chosen(setting: str) -> tuple[int, float]:
@@ -213,15 +219,18 @@ def chosen(setting: str) -> tuple[int, float]:
 
 def compared(run: Run) -> list[Compared]:
     """All that can be simulated of a run. Raises DuoError."""
-    setup, found, costs = models(run.args), [], dict[float, Costs]()
-    texts: dict[float, list[Recorded]] = {}
+    setup, found = models(run.args), list[Compared]()
+    rest = at_rest(setup)
+    simulated: dict[float, tuple[list[Recorded], dict[str, Observed]]] = {}
     for temperature, trip in configurations(run.records):
-        if temperature not in texts:
-            texts[temperature] = recorded(run, setup, temperature)
-            costs[temperature] = measured(setup, texts[temperature][0], temperature)
         here = {row.schedule: row for row in rows(run.records, temperature, trip)}
+        if temperature not in simulated:
+            text = recorded(run, setup, temperature)
+            names = [name for name in KINDS if name in here and not KINDS[name].both_cores]
+            simulated[temperature] = text, {name: at_work(name, setup, rest, run.args, temperature) for name in names}
+        text, work = simulated[temperature]
         alone = here[BASE].speed.median
-        simulation = Simulation(costs[temperature], texts[temperature], alone)
+        simulation = Simulation(rest, work, text, alone)
         name = f"{run.title}, temperature {temperature:g}, round trip {trip:g} ms"
         for schedule in LABELS:
             row = here.get(schedule)

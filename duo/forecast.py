@@ -148,8 +148,7 @@ class Forecast:
 
     @property
     def kinds(self) -> list[tuple[float, Sequence[float]]]:
-        """What an expansion may turn out to be: how often, and with which chances of its guesses. After the first draft
-        model's own opinion it pays to go on or to stop, which an average would not tell."""
+        """What an expansion may turn out to be: how often, and with which chances of its guesses."""
         return [(1 - self._sure, self._kinds[False]), (self._sure, self._kinds[True])]
 
     def due(self, now: float, committed: float, anew: bool, within: float) -> list[tuple[float, str]]:

@@ -7,34 +7,28 @@ Nodes are taken in order of falling path probability, a set that is always close
 is greatest, where cost(k) is the measured cost curve and rate the tokens per second that are being achieved: time lost
 now is paid at the long-run rate. (Maximising the tokens per second of this step alone is not the same, and worse.)
 
-Waiting for guesses that are about to arrive is the same comparison with the wait added to the cost, for as many of the
-messages to come as it pays to wait for (`duo.forecast`). A guess that is not waited for is not lost: it comes while the
-target is at work and is verified one step later. Where drafting is slow that is worth nearly as much, where it is fast
-nearly nothing, so the gain is counted less by the share that a guess's drafting takes of the time that it saves.
+Waiting for guesses that are about to arrive (`duo.forecast`), or drafting some beside the target, is the same
+comparison with the time added to the cost (`duo.outlook`).
 """
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from duo.cost import CostCurve
-from duo.forecast import Coming, Forecast, Own
+from duo.forecast import Forecast, Own
+from duo.outlook import DRAFTING, WAITING, Outlook
 from duo.tree import GuessTree, Node, Place
 from duo.worth import Worth
 
 MEMORY = 40
 """Steps over which the rate is averaged."""
-PATIENCE = 1.15
-"""A wait must promise so many times what it costs: the forecast knows less than it says."""
 EXPLORE = 0.004
 """Share of the time that an own draft model gets even if it does not seem worth its time: nothing would ever be learned
 of it otherwise."""
-NOT_BETTER = 3
-"""Messages in a row that make it worse to wait, after which no further ones are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,56 +140,22 @@ class Planner:
         ranked = tree.best(limits.draft_max, limits.p_min, length_below)
         rate = self.rate
         prices = [rate * self.cost(1 + count) for count in range(limits.draft_max + 1)]
-        chosen, value = self._choose([path for _, path in ranked], prices)
+        outlook = Outlook([path for _, path in ranked], prices, rate, limits.draft_min)
+        chosen, value = outlook.choose(outlook.paths)
         nodes = [node for node, _ in ranked[:chosen]]
         if chosen == limits.draft_max:
             return Plan(nodes)
         leaves = [path for node, path in ranked if not node.children] if ranked else [1.0]
         due, left = self._due(now)
-        every = self._forecast.every(due)
-        waiting = max(0.0, self._gain(ranked, value, prices, self._forecast.coming(due, leaves, left), every, PATIENCE))
-        if own is not None and self._drafts(ranked, value, prices, due, leaves, own, waiting):
+        coming = self._forecast.coming(due, leaves, left)
+        waiting = max(0.0, outlook.gain(value, coming, self._forecast.every(due), WAITING))
+        if own is not None and self._drafts(outlook, value, leaves, due, own, waiting):
             self._missed = self._idle = 0.0
             return Plan([], draft=True)
         if waiting > 0.0:
             self._forecast.wait(due[0][1])
             return Plan(nodes, min(due[0][0] * 1.05 + 1e-6, left))
         return Plan(nodes)
-
-    def _drafts(
-        self,
-        ranked: Sequence[tuple[Node, float]],
-        value: float,
-        prices: Sequence[float],
-        due: Sequence[tuple[float, str]],
-        leaves: Sequence[float],
-        own: Own,
-        waiting: float,
-    ) -> bool:
-        """Whether the own draft model should expand something; to wait for backs instead would bring `waiting`."""
-        if self._idle * EXPLORE > own.first + own.arrears:
-            return True
-        forecast, forever = self._forecast, float("inf")
-        every = max(own.then, forecast.every(due)) * forecast.sure(due) if due else 0.0
-        usual = self._gain(ranked, value, prices, forecast.coming(due, leaves, forever, own), every, 1.0, waiting)
-        if usual > waiting and not own.arrears:
-            return True
-        more = -waiting
-        for share, kind in forecast.kinds:
-            drafted = forecast.coming(due, leaves, forever, own, kind)
-            more += share * self._gain(ranked, value, prices, drafted, every, 1.0)
-        # What is in arrears is read once this would have been made good by what was missed for want of it.
-        self._missed += max(0.0, more)
-        return more > 0.0 and self._missed > self.rate * own.arrears
-
-    def _choose(self, paths: Sequence[float], prices: Sequence[float]) -> tuple[int, float]:
-        """Of guesses with these path probabilities, falling: how many to verify, and what that is worth in tokens."""
-        chosen, best, expected = 0, 1.0 - prices[0], 1.0
-        for count, (path, price) in enumerate(zip(paths, prices[1:], strict=False), 1):
-            expected += path
-            if expected - price > best and count >= self._limits.draft_min:
-                chosen, best = count, expected - price
-        return chosen, best
 
     def _due(self, now: float) -> tuple[list[tuple[float, str]], float]:
         """Whose messages are due when, and how long one may wait.
@@ -207,37 +167,30 @@ class Planner:
         left = committed + self.cost(1) - now
         return self._forecast.due(now, committed, bool(self._anew), left), left
 
-    def _gain(
+    def _drafts(
         self,
-        ranked: Sequence[tuple[Node, float]],
+        outlook: Outlook,
         value: float,
-        prices: Sequence[float],
-        coming: Iterable[Coming],
-        every: float,
-        patience: float,
-        enough: float = float("inf"),
-    ) -> float:
-        """The most that it brings, in tokens, to go only when some of these messages are there, one at least; to go now
-        is worth `value`. `every`: seconds from one expansion to the next, if they come while the target is at work;
-        `enough`: more than that need not be known."""
-        paths = [-path for _, path in ranked]
-        most = before = float("-inf")
-        worse, rate, lost = 0, self.rate, -1.0
-        for message in coming:
-            if lost < 0.0:
-                lost = 1.0 - min(1.0, rate * every * message.expansions / max(1e-9, sum(message.paths)))
-            for path in message.paths:
-                insort(paths, -path)
-            _, then = self._choose([-path for path in paths], prices)
-            gain = (then - value) * message.sure * lost - patience * rate * message.seconds
-            most = max(most, gain)
-            if most > enough:
-                break
-            worse = worse + 1 if gain < before else 0
-            if worse == NOT_BETTER:
-                break
-            before = gain
-        return most
+        leaves: Sequence[float],
+        due: Sequence[tuple[float, str]],
+        own: Own,
+        waiting: float,
+    ) -> bool:
+        """Whether the own draft model should expand something; to wait for backs instead would bring `waiting`."""
+        if self._idle * EXPLORE > own.first + own.arrears:
+            return True
+        forecast, forever = self._forecast, float("inf")
+        every = max(own.then, forecast.every(due)) * forecast.sure(due) if due else 0.0
+        usual = outlook.gain(value, forecast.coming(due, leaves, forever, own), every, DRAFTING, waiting)
+        if usual > waiting and not own.arrears:
+            return True
+        # What it finds may be worth going on from, or not: an average would not tell.
+        more = -waiting
+        for share, kind in forecast.kinds:
+            more += share * outlook.gain(value, forecast.coming(due, leaves, forever, own, kind), every, DRAFTING)
+        # What is in arrears is read once this would have been made good by what was missed for want of it.
+        self._missed += max(0.0, more)
+        return more > 0.0 and self._missed > self.rate * own.arrears
 
 
 def chain(tree: GuessTree, nodes: Sequence[Node]) -> list[Node]:

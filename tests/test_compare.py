@@ -158,7 +158,7 @@ def test_who_competes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "late-back" in entrants.chosen(None, True, "transformers")[0]
     with pytest.raises(entrants.UnknownScheduleError, match="'ous'"):
         entrants.chosen("none,ous", False, "llamacpp")
-    assert set(entrants.MAKERS) == set(LABELS)
+    assert {*entrants.KINDS, *entrants.MAKERS} == set(LABELS)
 
 
 def test_groups_fit_into_memory() -> None:

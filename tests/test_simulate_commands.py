@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from rich.console import Console
 from bench import calibration, cells, plan, record, replay, sweep, typed, validate, world
 from bench.__main__ import main
 from bench.cells import Place, Speeds
+from bench.costs import Observed, Seen, observed
 from bench.replay import Recorded
 from bench.simulate import Machine
 from bench.world import TARGETS, Link
@@ -89,12 +90,12 @@ class TestPlan:
 
     def test_where_the_target_is_the_limit(self) -> None:
         steep = typed.target_cost([(1, 10.0), (2, 90.0), (3, 200.0)])
-        speeds = Speeds(100, 50, 40, 60, 100, 100, 100)
+        speeds = Speeds(100, 50, 40, 60, 100, 100, 100, 100)
         said = " ".join(plan.limits(speeds, steep, {"a": 100.0, "b": 101.0}))
         assert "The target is the limit: a forward pass over 2 tokens costs 9.0 times one over 1" in said
 
     def test_where_a_back_is_not_worth_it(self) -> None:
-        speeds = Speeds(100, 50, 40, 60, 101, 140, 150)
+        speeds = Speeds(100, 50, 40, 60, 101, 101, 140, 150)
         said = plan.limits(speeds, TARGETS["bf16"], {"draft models twice as fast": 130.0, "no round trip": 101.0})
         assert said[0] == "The limit is here: draft models twice as fast would give 1.29 times as much."
         assert said[1] == "The other changes: no round trip 1.00 times."
@@ -121,7 +122,7 @@ class TestSweep:
         assert sweep.sweep(conditions, grid, 1, console) == sweep.sweep(conditions, grid, 2, console)
 
     def test_the_verdict(self) -> None:
-        good = Speeds(10, 8, 8, 9, 12, 13, 14, 13.2)
+        good = Speeds(10, 8, 8, 9, 11.5, 12, 13, 14, 13.2)
         found = {
             Place("flat", draft, trip, "0.7"): replace(good, ours=ours)
             for draft, trip, ours in ((2, 1, 12.0), (2, 5, 9.0), (15, 1, 12.0))
@@ -228,14 +229,52 @@ class TestValidate:
 
     @pytest.mark.parametrize("alone", [10.0, 9.95, 20.0])
     def test_the_target_alone_is_as_fast_as_in_the_run(self, alone: float) -> None:
-        simulation = validate.Simulation(COSTS, recording(60), alone)
+        simulation = validate.Simulation(REST, {"none": ALONE, "ours": BOTH}, recording(60), alone)
         assert simulation.speed("none", 0.0, "") == pytest.approx(alone, rel=1e-6)
         assert (simulation.speed("ours", 0.001, "") or 0.0) > alone
+        assert (simulation.speed("sync", 0.001, "4 tokens") or 0.0) > alone
         assert simulation.speed("llama-server", 0.001, "8 tokens") is None
+        assert simulation.speed("chain", 0.001, "") is None, "its costs were not observed"
+
+    def test_costs_at_work_are_read_from_traces(self) -> None:
+        """Two steps of 100 ms, of which the first forward pass takes 90 and a draft beside it 6 ms; messages."""
+        ms = 1000.0
+        lead = [
+            span("forward", 0, 90, rows=1), instant("commit", 95, length=10),
+            span("draft", 95, 6, rows=2), span("rank", 101, 1), span("forward", 103, 88, rows=1),
+            instant("guesses", 121.5), instant("commit", 195, length=12), span("forward", 196, 95, rows=1),
+            instant("commit", 295, length=13), instant("guesses", 241.5),
+        ]  # fmt: skip
+        back = [instant("commit", 96, length=10), instant("send", 121), instant("commit", 195.8, length=12),
+                instant("send", 241), span("draft", 100, 20, rows=2), span("rank", 120, 1)]  # fmt: skip
+        seen = observed(scaled(lead, ms), scaled(back, ms), lambda rows: 0.1 * rows, lambda rows: 0.002 * rows)
+        assert seen.target == pytest.approx(0.9)
+        assert seen.own.slower == pytest.approx(1.5) and seen.own.ranking == pytest.approx(0.0005)
+        assert seen.draft.slower == pytest.approx(5.0) and seen.draft.ranking == pytest.approx(0.0005)
+        assert seen.overhead == pytest.approx(0.005)
+        assert seen.round_trip == pytest.approx(0.0008 + 0.0005)
+        assert observed(scaled(lead, ms), [], lambda rows: 0.1, lambda rows: 0.1).draft.slower is None
+        with pytest.raises(ValueError, match="not answered"):
+            observed([], [], lambda rows: 0.1, lambda rows: 0.1)
 
 
 def points(*seconds: float) -> Sequence[tuple[int, float]]:
     return list(zip((1, 2, 4, 8, 17), seconds, strict=False))
 
 
-COSTS = validate.Costs(dict(points(0.1, 0.1, 0.11, 0.12, 0.2)), dict(points(0.002, 0.002, 0.003, 0.004)), 1e-4, 1e-3)
+CURVE = dict(points(0.1, 0.1, 0.11, 0.12, 0.2))
+REST = validate.Rest(world.curve(*CURVE.items()), world.curve(*points(0.002, 0.002, 0.003, 0.004)), CURVE)
+ALONE = Observed(1.0, Seen(None, 0.0), Seen(None, 0.0), 0.001, 0.0)
+BOTH = Observed(1.1, Seen(1.0, 1e-4), Seen(1.5, 1e-4), 0.002, 0.001)
+
+
+def span(name: str, start: float, lasts: float, **args: int) -> dict[str, Any]:
+    return {"ph": "X", "name": name, "ts": start, "dur": lasts, "args": args}
+
+
+def instant(name: str, at: float, **args: int) -> dict[str, Any]:
+    return {"ph": "i", "name": name, "ts": at, "args": args}
+
+
+def scaled(events: Sequence[dict[str, Any]], by: float) -> list[dict[str, Any]]:
+    return [{**e, **{key: e[key] * by for key in ("ts", "dur") if key in e}} for e in events]

@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import peers
 from bench.compare.names import BAD_BACKS, BASE, BOUNDS, LABELS, ONLY_ON, OURS
 from bench.compare.others import LateBack, LlamaCpp, RandomBack, StoppedBack, Transformers
-from bench.compare.schedules import Local, OwnLead, Schedule, Setup, Synchronous, SynchronousRemote
+from bench.compare.schedules import Kind, Local, OwnLead, Schedule, Setup, Synchronous, SynchronousRemote
 from bench.compare.worker import WorkerProcess
 from bench.models import Runtime
 from duo.errors import DuoError
@@ -33,17 +33,21 @@ class Parts:
     draft: WorkerProcess
 
 
+KINDS: dict[str, Kind] = {
+    "none": Kind(back=False),
+    "ours": Kind(beside=True),
+    "back-only": Kind(),
+    "own-only": Kind(back=False, beside=True),
+    "chain": Kind(flags=("--policy", "chain")),
+    "both-cores": Kind(back=False, both_cores=True),
+}
+"""Those that are our own programs."""
+
 MAKERS: dict[str, Callable[[Parts], Schedule]] = {
-    "none": lambda p: OwnLead("none", p.setup, back=False),
-    "ours": lambda p: OwnLead("ours", p.setup, beside=True),
-    "back-only": lambda p: OwnLead("back-only", p.setup),
-    "own-only": lambda p: OwnLead("own-only", p.setup, back=False, beside=True),
-    "chain": lambda p: OwnLead("chain", p.setup, "--policy", "chain"),
     "sync": lambda p: Synchronous("sync", p.worker),
     "sync-remote": lambda p: SynchronousRemote("sync-remote", p.worker, p.draft),
     "llama-server": lambda p: LlamaCpp("llama-server", p.setup, p.worker),
     "assisted": lambda p: Transformers("assisted", p.setup, p.worker),
-    "both-cores": lambda p: OwnLead("both-cores", p.setup, back=False, both_cores=True),
     "assisted-both": lambda p: Transformers("assisted-both", p.setup, p.worker, both_cores=True),
     "free-best": lambda p: Synchronous("free-best", p.worker, for_free=True),
     "free-chain": lambda p: Local("free-chain", p.worker, "free", policy="chain"),
@@ -83,7 +87,7 @@ def chosen(only: str | None, bad_backs: bool, runtime: Runtime) -> tuple[list[st
 
 def make(names: Sequence[str], parts: Parts) -> list[Schedule]:
     """Not started yet."""
-    return [MAKERS[name](parts) for name in names]
+    return [OwnLead(name, parts.setup, KINDS[name]) if name in KINDS else MAKERS[name](parts) for name in names]
 
 
 def groups(names: Sequence[str], sizes: Mapping[str, float], room: float) -> list[list[str]]:

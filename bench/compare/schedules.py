@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import requests
@@ -83,25 +84,33 @@ class Schedule(ABC):
         """Exactly n tokens."""
 
 
-class OwnLead(Schedule):
-    """`python -m lead`, with a back or without. `flags` go to both. `beside`: the lead has the draft model as well."""
+LEAD_TRACE, BACK_TRACE = "trace-lead.json", "trace-back.json"
 
-    def __init__(
-        self,
-        name: str,
-        setup: Setup,
-        *flags: str,
-        back: bool = True,
-        both_cores: bool = False,
-        beside: bool = False,
-    ) -> None:
+
+class Kind(NamedTuple):
+    """How our own programs are run. `flags` go to both; `beside`: the lead has the draft model as well."""
+
+    back: bool = True
+    beside: bool = False
+    both_cores: bool = False
+    flags: tuple[str, ...] = ()
+
+
+class OwnLead(Schedule):
+    """`python -m lead`, with a back or without. `traces`: folder for what both write down of what they do."""
+
+    def __init__(self, name: str, setup: Setup, kind: Kind = Kind(), traces: Path | None = None) -> None:  # noqa: B008
         super().__init__(name)
-        self.networked = back
+        self.networked = kind.back
         self._setup = setup
-        self._lead_flags = (*flags, "--model-draft", setup.draft) if beside else flags
-        self._back_flags = flags
-        self._cpus = setup.both if both_cores else setup.lead_cpus
-        self._threads = max(1, len(setup.both)) if both_cores else 1
+        self._lead_flags = self._back_flags = kind.flags
+        if kind.beside:
+            self._lead_flags += ("--model-draft", setup.draft)
+        if traces is not None:
+            self._lead_flags += ("--trace", str(traces / LEAD_TRACE))
+            self._back_flags += ("--trace", str(traces / BACK_TRACE))
+        self._cpus = setup.both if kind.both_cores else setup.lead_cpus
+        self._threads = max(1, len(setup.both)) if kind.both_cores else 1
         self._connection = ExitStack()
         self._round_trip: float | None = None
 

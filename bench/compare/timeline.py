@@ -11,7 +11,7 @@ from typing import Any
 from bench import charts, trace
 from bench.charts import BAD, OURS, PALE, Lane, Span
 from bench.compare.prompts import Question
-from bench.compare.schedules import OwnLead, Setup
+from bench.compare.schedules import BACK_TRACE, LEAD_TRACE, OwnLead, Setup
 from bench.compare.trial import Plan
 
 STEPS = 16
@@ -27,21 +27,12 @@ LEGEND = (
 Event = Mapping[str, Any]
 
 
-class Traced(OwnLead):
-    """Ours, and both sides write down what they do."""
-
-    def __init__(self, setup: Setup, lead: Path, back: Path) -> None:
-        super().__init__("ours", setup)
-        self._lead_flags = ("--trace", str(lead))
-        self._back_flags = ("--trace", str(back))
-
-
 def draw(setup: Setup, question: Question, plan: Plan, title: str, out: Path) -> None:
     """Trace one answer: timeline.svg, and trace.json for Perfetto, in the folder."""
-    files = (out / "trace-lead.json", out / "trace-back.json")
+    files = (out / LEAD_TRACE, out / BACK_TRACE)
     temperature, round_trip = plan.temperatures[0], plan.round_trips[-1]
     with ExitStack() as stack:
-        ours = stack.enter_context(Traced(setup, *files))
+        ours = stack.enter_context(OwnLead("back-only", setup, traces=out))
         ours.at(round_trip / 1000)
         for _ in range(2):  # the first pays for what is set up once
             ours.answer(question, plan.tokens, temperature, 1)

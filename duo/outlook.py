@@ -1,0 +1,83 @@
+"""Whether it pays to go later: what a step is worth with the guesses that are there, and with more that may come.
+
+To wait, or to let a draft model beside the target work, is the same comparison as that between more guesses and fewer,
+with the time added to the cost, for as many of the messages to come as it pays to look ahead to.
+
+A guess that is not waited for is not lost: it comes while the target is at work and is verified one step later. Where
+drafting is slow that is worth nearly as much, where it is fast nearly nothing, so the gain is counted less by the share
+that a guess's drafting takes of the time that it saves.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from duo.forecast import Coming
+
+NOT_BETTER = 3
+"""Messages in a row that make it worse to wait, after which no further ones are looked at."""
+
+
+class Terms(NamedTuple):
+    """By what a gain is judged: it must be `patience` times what it costs in time, and is counted less by this power of
+    the share that drafting takes."""
+
+    patience: float
+    power: int
+
+
+WAITING = Terms(1.15, 1)
+"""The forecast knows less than it says."""
+DRAFTING = Terms(1.0, 2)
+"""What a draft model beside the target takes is known, and when it is done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """Before a step. `paths`: path probabilities of the guesses that are there, falling. `prices`: what forward passes
+    with 0, 1, 2 ... guesses cost, in tokens at the long-run `rate` per second; as many as may be verified. Fewer than
+    `least` guesses are not verified."""
+
+    paths: Sequence[float]
+    prices: Sequence[float]
+    rate: float
+    least: int
+
+    def choose(self, paths: Sequence[float]) -> tuple[int, float]:
+        """Of guesses with these path probabilities, falling: how many to verify, and what that is worth in tokens."""
+        chosen, best, expected = 0, 1.0 - self.prices[0], 1.0
+        for count, (path, price) in enumerate(zip(paths, self.prices[1:], strict=False), 1):
+            expected += path
+            if expected - price > best and count >= self.least:
+                chosen, best = count, expected - price
+        return chosen, best
+
+    def gain(
+        self, value: float, coming: Iterable[Coming], every: float, terms: Terms, enough: float = float("inf")
+    ) -> float:
+        """The most that it brings, in tokens, to go only when some of these messages are there, one at least; to go now
+        is worth `value`.
+
+        `every`: seconds from one expansion to the next, if they come while the target is at work. `enough`: more than
+        that need not be known. Minus infinity where nothing comes.
+        """
+        paths = [-path for path in self.paths]
+        most = before = float("-inf")
+        worse, kept = 0, -1.0
+        for message in coming:
+            if kept < 0.0:
+                share = self.rate * every * message.expansions / max(1e-9, sum(message.paths))
+                kept = 1.0 - min(1.0, share) ** terms.power
+            for path in message.paths:
+                insort(paths, -path)
+            _, then = self.choose([-path for path in paths])
+            gain = (then - value) * message.sure * kept - terms.patience * self.rate * message.seconds
+            most = max(most, gain)
+            worse = worse + 1 if gain < before else 0
+            if most > enough or worse == NOT_BETTER:
+                break
+            before = gain
+        return most
