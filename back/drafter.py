@@ -75,6 +75,8 @@ class Drafter:
 
     def hear(self, event: Event) -> None:
         """Called from another thread."""
+        if isinstance(event, CommittedTokens):
+            self._model.committed(event.session, event.start, event.tokens)
         with self._wake:
             self._events.append(event)
             self._wake.notify()
@@ -172,6 +174,8 @@ class Drafter:
                 return
             self._tell("drafting")
             found, rows = self._model.expand(draft)
+            if not rows:
+                return
             done = time.perf_counter()
             watch.drafted += rows
             watch.drafting += done - started

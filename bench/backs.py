@@ -129,6 +129,8 @@ class Back:
         self._found: list[Expansion] = []
         self._pacing = Pacing()
         self._busy = False
+        self._batch = 0
+        """How many batches have been given up."""
 
     def _next_absence(self) -> None:
         absence = next(self._absences, None)
@@ -158,8 +160,16 @@ class Back:
 
     def _hear(self, news: News) -> None:
         self._inbox.append(news)
+        if self._busy and self._obsolete(news):
+            self._batch += 1
+            self._drafts[news.session].abandon()
+            self._busy = False
         if not self._busy:
             self._work()
+
+    def _obsolete(self, news: News) -> bool:
+        draft = self._drafts.get(news.session)
+        return draft is not None and news.tokens is not None and draft.obsolete(news.start, news.tokens)
 
     def _take(self, news: News) -> None:
         if news.tokens is None:
@@ -188,10 +198,12 @@ class Back:
             self._found, self._current = [], draft.session
         missing = draft.settle(READ).missing
         self._cached = draft.prefix.tokens[: len(draft.prefix) - 1 - draft.behind]
-        rows = [] if draft.behind else draft.next_batch(0)
-        cost = self.machine.cost
-        seconds = (cost(len(missing)) if missing else 0.0) + (cost(len(rows)) if rows else 0.0)
-        self._lead.clock.after(seconds, self._alive(lambda: self._done(draft)))
+        # What is read is not given up, so it is done before the batch begins.
+        rows = [] if missing or draft.behind else draft.next_batch(0)
+        read = len(missing) or len(rows)
+        seconds = self.machine.cost(read) if read else 0.0
+        batch = self._batch
+        self._lead.clock.after(seconds, self._alive(lambda: self._done(draft) if self._batch == batch else None))
 
     def _done(self, draft: Draft) -> None:
         self._found += revealed(draft)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Sequence
 
 from duo.cost import CostCurve
 from duo.drafting import Draft, Policy, Scale, Sharpness
 from duo.engines import Engine
+from duo.engines.base import InterruptedForwardError
 from duo.prefix import common_length
 from duo.sampling import SamplingParams
 from duo.trace import Trace
@@ -28,6 +31,9 @@ class DraftModel:
         self._scale, self._sharpness = Scale(), Sharpness()
         self._cached: list[int] = []
         self._current: Draft | None = None
+        self._under_way: Draft | None = None
+        """Whose batch is being computed; the draft does not change meanwhile."""
+        self._lock = threading.Lock()
 
     def open(self, session: int, params: SamplingParams, prompt_length: int) -> Draft:
         """The draft of a session that begins."""
@@ -60,6 +66,7 @@ class DraftModel:
 
     def expand(self, draft: Draft) -> tuple[list[Expansion], int]:
         """One forward pass over the likeliest nodes, when nothing is `behind`: what it reveals, and of how many rows.
+        Nothing, if it was given up.
 
         Raises ContextError as `read` does.
         """
@@ -67,8 +74,18 @@ class DraftModel:
         rows = draft.next_batch(SLOT)
         if not rows:
             return [], 0
-        logits = self._engine.forward(rows)
+        self._under_way = draft
+        try:
+            logits = self._engine.forward(rows)
+        except InterruptedForwardError:
+            logits = None
+        with self._lock:
+            self._under_way = None
         forwarded = time.perf_counter()
+        if logits is None:
+            draft.abandon()
+            self._trace.span(self._lane, "given up", started, forwarded, rows=len(rows))
+            return [], 0
         found = draft.absorb(logits)
         done = time.perf_counter()
         self.cost.observe(len(rows), done - started)
@@ -77,6 +94,14 @@ class DraftModel:
             self._trace.span(self._lane, "draft", started, forwarded, rows=len(rows), depth=depth)
             self._trace.span(self._lane, "rank", forwarded, done)
         return found, len(rows)
+
+    def committed(self, session: int, start: int, tokens: Sequence[int]) -> None:
+        """Called from another thread: tokens of a session are final. What is being computed is given up if the answer
+        goes elsewhere; the draft itself is told later."""
+        with self._lock:
+            draft = self._under_way
+            if draft is not None and draft.session == session and draft.obsolete(start, tokens):
+                self._engine.interrupt()
 
     def take(self, draft: Draft) -> None:
         """Give the slot to this draft; what it has in common with the one before is not read again."""

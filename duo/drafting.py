@@ -337,6 +337,30 @@ class Draft:
         parent = node.parent.row if node.parent is not None else None
         return Row(node.row, slot, node.token, self._above if parent is None else parent)
 
+    def obsolete(self, start: int, tokens: Sequence[int]) -> bool:
+        """Whether the batch under way is for nothing if tokens from `start` on are final: the answer goes elsewhere.
+
+        Changes nothing.
+        """
+        top = self._root
+        for token in tokens[max(0, len(self.prefix) - start) :]:
+            top = top.children.get(token) if top is not None else None
+        expanded = {id(node) for node in self._batch}
+        return bool(expanded) and (top is None or not any(id(node) in expanded for node in top.subtree()))
+
+    def abandon(self) -> None:
+        """The batch under way has been given up, and nothing of it is in the engine."""
+        for node in self._batch:
+            if node is None:
+                self._path.pop()
+            else:
+                node.row = None
+                self._rows -= 1
+        if self._batch and self._batch[0] is None:
+            self._above = ROOT
+        self._batch.clear()
+        self._refill()
+
     def absorb(self, logits: Logits) -> list[Expansion]:
         """Take in the logits of the batch just run, [rows, vocabulary]; return what they reveal, parents first."""
         if self._sampler is None:

@@ -200,6 +200,18 @@ class Bench:
             self.offer(e, path)
         return found
 
+    def give_up(self, picked: Sequence[int]) -> None:
+        """A batch that is begun and not finished; whether `picked` makes it obsolete is known before it is given up."""
+        rows = self.draft.next_batch(0)
+        paths = {ROOT: self.engine.committed}
+        for row in rows:
+            above = paths[row.parent] if row.parent in paths else self.engine.path_of(row.parent)
+            paths[row.id] = [*above, row.token]
+        final = self.tokens + list(picked)
+        still = [path for row, path in paths.items() if row != ROOT and path[: len(final)] == final]
+        assert self.draft.obsolete(len(self.tokens), picked) == (bool(rows) and not still)
+        self.draft.abandon()
+
     def offer(self, e: Expansion, path: Sequence[int]) -> None:
         self.offered[e.length, e.hash] = e
         for token in e.tokens:
@@ -242,7 +254,7 @@ tokens = st.integers(0, SIZE - 1)
 def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: st.DataObject) -> None:
     prompt = data.draw(st.lists(tokens, min_size=1, max_size=12), "prompt")
     bench = Bench(data.draw(params()), len(prompt), data.draw(st.sampled_from([1, 2, 5, 16]), "n_ahead"))
-    acts = ["draft", "draft", "draft", "agree", "agree", "any", "again", "switch"]
+    acts = ["draft", "draft", "draft", "give up", "agree", "agree", "any", "again", "switch"]
     if data.draw(st.booleans(), "others draft too"):
         acts += ["merge", "merge"]
     first = data.draw(st.integers(0, len(prompt) - 1), "prompt in two parts")
@@ -258,6 +270,9 @@ def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: s
                 bench.settle(data.draw(st.sampled_from([1, 4, 100])))
                 if not bench.draft.behind:
                     bench.expand()
+            case "give up":
+                bench.settle()
+                bench.give_up(data.draw(st.one_of(st.just(bench.target_picks(2)), st.lists(tokens, max_size=2))))
             case "agree":
                 bench.commit(bench.target_picks(data.draw(st.integers(1, 4))))
             case "any":

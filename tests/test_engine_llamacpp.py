@@ -17,9 +17,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from bench.processes import wait_for
 from duo.engines import ROOT, EngineOptions, Logits, Row, load
+from duo.engines.base import InterruptedForwardError
 from duo.engines.llamacpp import LlamaCppEngine
 from duo.errors import ContextError, ModelError, RequestError
+from tests.interrupting import interrupting
 
 CHATML = (
     "{% for message in messages %}"
@@ -514,7 +517,7 @@ def test_failures_inside_llama_cpp_leave_no_trace(plain: Path, truth: Truth) -> 
     assert engine.length(1) == 0
     stop = llama_cpp.ggml_abort_callback(lambda data: True)  # llama.cpp gives up when the cells are already taken
     llama_cpp.llama_set_abort_callback(engine._llama, stop, None)
-    with pytest.raises(ModelError, match="code 2"):
+    with pytest.raises(InterruptedForwardError):
         engine.forward(tree)
     assert_books_agree(engine)
     with pytest.raises(ModelError, match="code 2"):
@@ -532,6 +535,34 @@ def test_failures_inside_llama_cpp_leave_no_trace(plain: Path, truth: Truth) -> 
     for i, path in enumerate(([4, 5, 6], [4, 7], [4, 5, 6, 8], [4, 5, 6, 9])):
         same(logits[i], truth([1, 2, 3, *path]))
     same(logits[4], truth([3]))
+    assert_all_free(engine, 2)
+    engine.close()
+
+
+def test_a_forward_pass_can_be_interrupted_and_leaves_no_trace(plain: Path, truth: Truth) -> None:
+    engine = open_engine(plain, context=128, slots=2, tree_rows=100, batch=64)
+    engine.extend(0, [1, 2, 3])
+    engine.forward([Row(0, 0, 4), Row(1, 0, 5, 0)])
+    tree = [Row(2, 0, 6, 1), Row(3, 0, 7, 0), Row(4, 0, 8, 2), Row(5, 0, 9, 2), Row(6, 1, 3), Row(7, 1, 3)]
+    engine.interrupt()  # while nothing is under way: nothing happens
+    with interrupting(engine):
+
+        def given_up() -> bool:
+            try:
+                engine.forward(tree)
+            except InterruptedForwardError:
+                assert_books_agree(engine)
+                return True
+            engine.keep(0, (), [0, 1])
+            engine.keep(1, ())
+            return False
+
+        wait_for(given_up, "a forward pass that is given up")
+    logits = engine.forward(tree)
+    for i, path in enumerate(([4, 5, 6], [4, 7], [4, 5, 6, 8], [4, 5, 6, 9])):
+        same(logits[i], truth([1, 2, 3, *path]))
+    engine.interrupt()
+    engine.extend(1, [1] * 10)
     assert_all_free(engine, 2)
     engine.close()
 

@@ -17,11 +17,13 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from bench.processes import wait_for
 from duo.engines import EngineOptions, load, runtime_of
 from duo.engines._arena import GROUPED, PlaceBook, grouped_attention
-from duo.engines.base import ROOT, Engine, Row
+from duo.engines.base import ROOT, Engine, InterruptedForwardError, Row
 from duo.engines.transformers import TransformersEngine, _attention, _context
 from duo.errors import ContextError, ModelError, RequestError
+from tests.interrupting import interrupting
 
 LOGITS = 272  # more than the tokenizer defines, as in models that pad their vocabulary
 SHAPE: dict[str, Any] = {
@@ -346,6 +348,27 @@ def test_a_fault_of_the_model_leaves_everything_as_it_was(folder: str, monkeypat
             engine.extend(0, [6])
     assert engine.places_used == engine.length(0) == 3
     engine.forward([Row(0, 0, 6)])
+
+
+def test_a_forward_pass_can_be_interrupted_and_leaves_no_trace(folder: str, reference: Reference) -> None:
+    engine = engine_of(folder)
+    engine.extend(0, [3, 4, 5])
+    engine.interrupt()  # while nothing is under way: nothing happens
+    with interrupting(engine):
+
+        def given_up() -> bool:
+            try:
+                engine.forward([Row(0, 0, 6), Row(1, 0, 7, 0)])
+            except InterruptedForwardError:
+                assert engine.places_used == engine.length(0) == 3
+                return True
+            engine.keep(0, ())
+            return False
+
+        wait_for(given_up, "a forward pass that is given up")
+    np.testing.assert_allclose(engine.forward([Row(0, 0, 6)])[0], reference.logits([3, 4, 5, 6]), atol=1e-4)
+    engine.interrupt()
+    engine.extend(0, [8, 9])
 
 
 @pytest.mark.parametrize(

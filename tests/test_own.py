@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
+from typing import cast
 
+import numpy as np
 import pytest
 
 from bench.models import shipped
 from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import RIDERS, TREE
-from duo.engines import Engine, EngineOptions, load
+from duo.engines import Engine, EngineOptions, Logits, Row, load
+from duo.engines.base import InterruptedForwardError
 from duo.prefix import Prefix, extend_hash
 from duo.sampling import SamplingParams
 from duo.session import Session
@@ -83,6 +86,55 @@ def test_an_answer_that_grows_too_long_for_it_goes_on_without_it(engine: Engine,
     assert own.offer is None and not own.expand()
     again, _ = begun(engine, 10)
     assert again.expand(), "the next answer has it again"
+
+
+def test_a_batch_is_given_up_when_the_answer_goes_elsewhere() -> None:
+    """The answer goes elsewhere while the engine is at work; a commit that agrees, or of another session, disturbs it
+    not."""
+    told: list[tuple[int, int, list[int]]] = []
+
+    class Busy:
+        batch = 512
+        interrupted = False
+
+        def forward(self, rows: Sequence[Row]) -> Logits:
+            for news in told:
+                model.committed(*news)
+            if self.interrupted:
+                self.interrupted = False
+                raise InterruptedForwardError
+            logits = np.full((len(rows), 200), -20.0, np.float32)
+            for row, of_row in zip(rows, logits, strict=True):
+                of_row[row.token + 1] = 0.0
+            return logits
+
+        def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+            pass
+
+        def truncate(self, slot: int, length: int) -> None:
+            pass
+
+        def interrupt(self) -> None:
+            self.interrupted = True
+
+    with of_lead(None) as trace:
+        model = DraftModel(cast(Engine, Busy()), CostCurve({1: 1.0, 8: 1.7}), 16, TREE, trace, "drafter")
+    draft = model.open(7, SamplingParams(temperature=0.0), 3)
+    draft.commit(0, [10, 11, 12])
+    model.take(draft)
+
+    def expand(*news: tuple[int, int, list[int]]) -> int:
+        told[:] = news
+        model.read(draft)
+        return len(model.expand(draft)[0])
+
+    assert expand() > 0
+    assert expand((7, 3, [13])) > 0, "what it guessed"
+    assert expand((8, 3, [99])) > 0, "another session"
+    assert expand((7, 3, [99])) == 0
+    draft.commit(3, [99])
+    assert expand() > 0
+    assert draft.answered == 1 and draft.guessed == 0
 
 
 def test_between_answers_it_is_idle(engine: Engine) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from duo.engines.base import InterruptedForwardError
 from duo.errors import ContextError
 
 FIRST = 512
@@ -150,6 +151,8 @@ class ArenaCache(Cache):
         self.start = -1
         self.keys = 0
         self.rows = 0
+        self.interrupted = False
+        """Whether the forward pass is to end at the next layer."""
 
     def aim(self, places: torch.Tensor, start: int, keys: int) -> None:
         """The next forward pass writes its rows to `places` [rows] and reads the first `keys` places.
@@ -160,11 +163,14 @@ class ArenaCache(Cache):
         self.start = start
         self.keys = keys
         self.rows = places.shape[0]
+        self.interrupted = False
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         # Layers appear as the model reaches them, since not every model counts them as its config does.
+        if self.interrupted:
+            raise InterruptedForwardError
         layers: list[Any] = self.layers
         while len(layers) <= layer_idx:
             layers.append(ArenaLayer(self))

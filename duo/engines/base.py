@@ -22,6 +22,10 @@ Logits = NDArray[np.float32]
 """Shape [rows, vocabulary size], or [vocabulary size] for one row."""
 
 
+class InterruptedForwardError(Exception):
+    """A forward pass was given up because `Engine.interrupt` was called."""
+
+
 class Row(NamedTuple):
     """One token for a forward pass.
 
@@ -110,7 +114,15 @@ class Engine(Protocol):
         """Run the model over the rows, parents before children, and return logits of shape [len(rows), size].
 
         `logits[i]` predicts the token after `rows[i]`. The array may be reused by the next call.
-        Raises ContextError if a path does not fit the context or there is no room left for rows.
+        Raises ContextError if a path does not fit the context or there is no room left for rows, and
+        InterruptedForwardError if it was interrupted; in both cases none of the rows is there.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Called from another thread: what the `forward` under way computes is not wanted any more.
+
+        It may end early, or run to its end as if nothing had been said; where none is under way nothing happens.
         """
         ...
 

@@ -30,13 +30,14 @@ from numpy.typing import NDArray
 
 from duo.engines import EngineOptions
 from duo.engines._llamacpp_vocabulary import LlamaCppVocabulary
-from duo.engines.base import ROOT, Logits, Row
+from duo.engines.base import ROOT, InterruptedForwardError, Logits, Row
 from duo.errors import ContextError, ModelError
 
 _DEFAULT_CONTEXT = 4096
 _SPARE_CELLS = 1 << 20
 """Committed tokens that all spares together may hold: llama.cpp spends 48 bytes on each."""
 _NO_ROOM = 1
+_ABORTED = 2
 """llama_decode's answer when it finds no free cells; it has changed nothing then."""
 
 _decode: Callable[[Any, Any], int] = llama_cpp.llama_decode
@@ -114,6 +115,7 @@ class LlamaCppEngine:
         self._free.detach()
         self._free = weakref.finalize(self, _free, context, model)
         self._llama = context
+        self._stop = _Stop(context)
         self._memory: Any = llama_cpp.llama_get_memory(context)
         if self._memory is None:
             raise _encoder(path)
@@ -165,6 +167,7 @@ class LlamaCppEngine:
         end = start + len(values)
         if end > self._context:
             raise ContextError(f"{end} tokens do not fit the context of {self._context}")
+        self._stop.clear()
         for first in range(0, len(values), self._batch):
             part = values[first : first + self._batch]
             code = self._arrays.prefill(self._llama, part, start + first, root.seq)
@@ -236,6 +239,7 @@ class LlamaCppEngine:
             _seq_cp(memory, source, target, first, end)
         tokens = [row[2] for row in rows]
         places = [node.pos for node in new.values()]
+        self._stop.clear()
         if shared:
             owners = [[seq, *shared.get(row, ())] for row, seq in zip(new, seqs, strict=True)]
             code = self._arrays.decode_shared(self._llama, tokens, places, owners)
@@ -243,7 +247,7 @@ class LlamaCppEngine:
             code = self._arrays.decode(self._llama, tokens, places, seqs)
         if code:
             self._undo(before, copied=True)
-            raise _failed(code)
+            raise InterruptedForwardError if code == _ABORTED else _failed(code)
 
         live.update(new)
         for row, node in new.items():
@@ -252,6 +256,9 @@ class LlamaCppEngine:
             if slot.guard is not None:
                 _seq_cp(memory, seq, slot.guard, pos, -1)
         return self._take_logits(count)
+
+    def interrupt(self) -> None:
+        self._stop.set()
 
     def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         state = self._slot(slot)
@@ -586,6 +593,26 @@ def _make_context(path: Path, model: Any, options: EngineOptions, cells: int, ba
 def _free(context: Any, model: Any) -> None:
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
+
+
+class _Stop:
+    """Makes llama.cpp give up a decode. Between any two operations of a graph it asks a function whether to go on.
+
+    One in Python would have to be given the interpreter each time, some thousand times in a forward pass. So it is the
+    C library's strlen, asked for the length of a string that is empty until the decode is to end.
+    """
+
+    def __init__(self, context: Any) -> None:
+        libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.CDLL("msvcrt")
+        self._string = ctypes.create_string_buffer(2)
+        self._asked = llama_cpp.ggml_abort_callback(ctypes.cast(libc.strlen, ctypes.c_void_p).value or 0)
+        llama_cpp.llama_set_abort_callback(context, self._asked, ctypes.cast(self._string, ctypes.c_void_p))
+
+    def set(self) -> None:
+        self._string[0] = b"x"
+
+    def clear(self) -> None:
+        self._string[0] = b"\0"
 
 
 def _failed(code: int) -> ContextError | ModelError:

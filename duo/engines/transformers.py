@@ -247,6 +247,9 @@ class TransformersEngine:
             self._slots[node.slot].rows.add(id)
         return logits
 
+    def interrupt(self) -> None:
+        self._cache.interrupted = True
+
     def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         seat, nodes = self._slot(slot), self._nodes
         end = ROOT
