@@ -115,7 +115,9 @@ class Drafter:
     def _take(self, event: Event) -> None:
         if isinstance(event, Begun):
             if event.session not in self._drafts:
-                self._drafts[event.session] = self._model.open(event.session, event.sampling, event.prompt_length)
+                self._drafts[event.session] = self._model.open(
+                    event.session, event.sampling, event.prompt_length, event.turn
+                )
                 self._watches[event.session] = _Stopwatch()
         elif isinstance(event, CommittedTokens):
             if (draft := self._drafts.get(event.session)) is not None:

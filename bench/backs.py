@@ -18,7 +18,7 @@ from duo.drafting import Draft, Policy
 from duo.pacing import Pacing
 from duo.prefix import common_length
 from duo.sampling import SamplingParams
-from duo.tree import Expansion
+from duo.tree import Expansion, Turn
 
 if TYPE_CHECKING:
     from bench.simulate import Lead
@@ -110,7 +110,7 @@ class Back:
     def __init__(self, machine: Machine, name: str, lead: Lead, policy: Policy, n_ahead: int = world.DRAFT_MAX) -> None:
         self.machine = machine
         self.there = True
-        self._name = name
+        self.name = name
         self._lead = lead
         self._policy = policy
         self._n_ahead = n_ahead
@@ -140,7 +140,7 @@ class Back:
 
     def _leave(self) -> None:
         if self.there:
-            self._lead.left(self._name)
+            self._lead.left(self.name)
         self.there = False
         self._life += 1
         self._forget()
@@ -180,6 +180,8 @@ class Back:
             draft = self._drafts[news.session] = drafting(
                 news.session, news.prompt_length, self._n_ahead, self.machine.cost, self._policy, self._lead.acceptance
             )
+            if self.name in self._lead.order:
+                draft.turn = Turn(self._lead.order.index(self.name), len(self._lead.order))
         draft.commit(news.start, news.tokens)
         self._pacing.heard(self._lead.clock.now, draft.anew)
 
@@ -210,7 +212,7 @@ class Back:
         now = self._lead.clock.now
         if self._found and (draft.ahead or self._pacing.due(now)):
             found, session = self._found, draft.session
-            self._up.send(self._alive(lambda: self._lead.receive(self._name, session, found)))
+            self._up.send(self._alive(lambda: self._lead.receive(self.name, session, found)))
             self._pacing.said(now)
             self._found = []
         self._work()

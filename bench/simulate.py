@@ -92,6 +92,8 @@ class Lead:
         self.clock = Clock()
         self.rng = random.Random(seed)
         self.backs: list[Back] = []
+        self.order: Sequence[str] = ()
+        """Of those who divide what is to be drafted."""
         self.answers: list[Answered] = []
         self.prefix = Prefix()
         self._asked = asked
@@ -121,13 +123,13 @@ class Lead:
     def welcome(self, back: Back) -> None:
         """A back has come: it hears all of the answer so far."""
         back.there = True
-        self.joined()
+        self.joined(back.name)
         if self._now_asked is not None:
             back.tell(News(self._session, len(self._now_asked.prompt), 0, list(self.prefix.tokens)))
 
-    def joined(self) -> None:
+    def joined(self, back: str) -> None:
         """A back is there."""
-        self._planner.joined()
+        self._planner.joined(back)
 
     def left(self, back: str) -> None:
         """A back has gone."""
@@ -136,7 +138,10 @@ class Lead:
     def receive(self, back: str, session: int, found: Sequence[Expansion]) -> None:
         if session != self._session:
             return
-        useful = [place for e in found if self._tree.merge(e, back) and (place := self._tree.place(e.hash))]
+        tree, new = self._tree, [e for e in found if self._tree.place(e.hash) is None]
+        for expansion in found:
+            tree.merge(expansion, back)
+        useful = [place for e in new if (place := tree.place(e.hash))]
         if useful and not self._reading:
             self._planner.heard(self.clock.now, back, useful)
         if self._own is not None:
@@ -153,6 +158,7 @@ class Lead:
         self.prefix = Prefix(it.prompt)
         self._limit = len(it.prompt) + it.tokens
         self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._trust)
+        self.order = self._planner.backs
         self.tell(0, it.prompt)
         self._begun, self._reading = self.clock.now, True
         unread = len(it.prompt) - 1 - min(common_length(cached, self.prefix.tokens), len(it.prompt) - 1)
@@ -243,8 +249,8 @@ def answers(
     """How long each answer of a lead with these backs takes. `own`: cost of a draft model of the lead's own."""
     lead = Lead(acceptance, target, planner or world.planner(target), asked=asked, overhead=overhead, own=own)
     lead.backs = [Back(machine, f"back {i}", lead, policy, n_ahead) for i, machine in enumerate(machines)]
-    for _ in lead.backs:
-        lead.joined()
+    for back in lead.backs:
+        lead.joined(back.name)
     lead.begin()
     lead.clock.run(lambda: lead.done)
     return lead.answers

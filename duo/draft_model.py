@@ -13,7 +13,7 @@ from duo.engines.base import InterruptedForwardError
 from duo.prefix import common_length
 from duo.sampling import SamplingParams
 from duo.trace import Trace
-from duo.tree import Expansion
+from duo.tree import ALONE, Expansion, Turn
 
 SLOT = 0
 
@@ -35,10 +35,10 @@ class DraftModel:
         """Whose batch is being computed; the draft does not change meanwhile."""
         self._lock = threading.Lock()
 
-    def open(self, session: int, params: SamplingParams, prompt_length: int) -> Draft:
+    def open(self, session: int, params: SamplingParams, prompt_length: int, turn: Turn = ALONE) -> Draft:
         """The draft of a session that begins."""
         return Draft(
-            session, params, prompt_length, self.n_ahead, self.cost, self._scale, self._sharpness, self._policy
+            session, params, prompt_length, self.n_ahead, self.cost, self._scale, self._sharpness, self._policy, turn
         )
 
     def holds(self, draft: Draft) -> bool:

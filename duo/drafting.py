@@ -5,6 +5,9 @@ several children, not one (SpecExec 2406.02532 and SwiftSpec 2506.11309 grow tre
 continuation is short the back extends it, and once it is deep the next best nodes are the alternatives at the places
 where it is least sure, which is what is needed after a rejection.
 
+Several backs with the same draft model would all expand the same places. So each goes by its turn: the likeliest line
+is the first back's, what begins with one second guess the next one's, and so on in a circle.
+
 The draft model's KV cache follows the tree: a node that has been expanded is a row of the engine. When the lead commits
 tokens, the rows that agree become committed and the subtree below them stays; only what disagrees is read again.
 """
@@ -20,7 +23,7 @@ from duo.engines.base import ROOT, Logits, Row
 from duo.errors import ProtocolError
 from duo.prefix import Prefix, extend_hash
 from duo.sampling import Sampler, SamplingParams
-from duo.tree import Expansion
+from duo.tree import ALONE, Expansion, Turn
 
 Cost = Callable[[int], float]
 
@@ -33,6 +36,9 @@ BATCH = 8
 FLOOR = 0.02
 """Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
 in a message."""
+
+OTHERS = 0.1
+"""What a place counts for that is another back's to expand: where there is nothing better, both do."""
 
 RIDERS = 8
 """Committed tokens that are read in the same forward pass as the batch. More are read before."""
@@ -125,7 +131,7 @@ class _Node:
     """A token that may come. `row`: its id in the engine once it has been read there. It is expanded once it has
     children."""
 
-    __slots__ = ("chance", "children", "hash", "length", "mine", "parent", "path", "picks", "row", "token")
+    __slots__ = ("chance", "children", "hash", "length", "mine", "parent", "path", "picks", "ranks", "row", "token")
 
     def __init__(self, token: int, parent: _Node | None, length: int, prefix_hash: int, chance: float) -> None:
         self.token = token
@@ -134,6 +140,8 @@ class _Node:
         self.hash = prefix_hash
         self.chance = chance
         self.path: float = chance * parent.path if parent else 1.0
+        self.ranks = 0
+        """Sum of the ranks of the guesses that lead here: 0 for the likeliest line."""
         self.row: int | None = None
         self.mine = False
         """Whether it was this model that said what may follow."""
@@ -178,6 +186,7 @@ class Draft:
     scale: Scale = field(default_factory=Scale)
     sharpness: Sharpness = field(default_factory=Sharpness)
     policy: Policy = TREE
+    turn: Turn = ALONE
     next_row: int = 0
     complete: bool = False
     """Whether all that the lead has said so far is here; drafting from a part of it would be for nothing."""
@@ -249,7 +258,8 @@ class Draft:
     def _push(self, node: _Node) -> None:
         assert self._root is not None
         if node.path >= self.policy.floor and node.length - self._root.length < self.n_ahead:
-            heapq.heappush(self._frontier, (-node.path, node.hash, node))
+            mine = node.ranks % self.turn.backs == self.turn.number
+            heapq.heappush(self._frontier, (-node.path * (1.0 if mine else OTHERS), node.hash, node))
 
     def cached(self, tokens: int) -> None:
         """The engine's slot holds the first `tokens` tokens of this session and no rows of it."""
@@ -313,17 +323,17 @@ class Draft:
             self.next_row += 1
         worth, expanded = 0.0, 0
         while self._frontier and expanded < self.policy.batch:
-            node = self._frontier[0][-1]
+            weight, node = -self._frontier[0][0], self._frontier[0][-1]
             line = _unread(node)
             if not self._room(line):
                 break
             # One more as long as it brings more for its cost than the batch does on average.
             so_far = self.cost(len(rows)) if rows else 0.0
-            if expanded and node.path * so_far < worth * (self.cost(len(rows) + len(line)) - so_far):
+            if expanded and weight * so_far < worth * (self.cost(len(rows) + len(line)) - so_far):
                 break
             heapq.heappop(self._frontier)
             self._trim()
-            worth += node.path
+            worth += weight
             expanded += 1
             rows += [self._read(each, slot) for each in line]
         return rows
@@ -396,8 +406,9 @@ class Draft:
             heapq.heappop(self._frontier)
 
     def _expand(self, node: _Node, expansion: Expansion) -> None:
-        for token, chance in zip(expansion.tokens, expansion.probabilities, strict=True):
+        for rank, (token, chance) in enumerate(zip(expansion.tokens, expansion.probabilities, strict=True)):
             child = _Node(token, node, node.length + 1, extend_hash(node.hash, token), chance)
+            child.ranks = node.ranks + rank
             node.children[token] = child
             self._nodes[child.hash] = child
             self._push(child)

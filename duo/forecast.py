@@ -124,6 +124,11 @@ class Forecast:
             del self._backs[next(iter(self._backs))]
         self._backs.setdefault(back, _Times()).heard(now, committed, anew, len(found))
 
+    def pace(self, back: str) -> float:
+        """Seconds from one expansion of a back to the next; infinite where that is not known."""
+        times = self._backs.get(back)
+        return times.every / max(1.0, times.size) if times is not None else float("inf")
+
     def forget(self, back: str) -> None:
         """This back is gone."""
         self._backs.pop(back, None)
@@ -158,11 +163,7 @@ class Forecast:
 
     def every(self, due: Sequence[tuple[float, str]]) -> float:
         """Seconds from one expansion to the next, of all these backs together; 0 where there is none."""
-        return (
-            1 / sum(max(1.0, times.size) / times.every for times in (self._backs[name] for _, name in due))
-            if due
-            else 0.0
-        )
+        return 1 / sum(1 / self.pace(name) for _, name in due) if due else 0.0
 
     def sure(self, due: Sequence[tuple[float, str]]) -> float:
         """The share of such forecasts, of the one that is due first, that comes true."""

@@ -62,8 +62,8 @@ class Planner:
         self._committed: float | None = None
         self._forecast = Forecast()
         self._worth = Worth()
-        self._present = 0
-        """Backs that are connected."""
+        self._present: tuple[str, ...] = ()
+        """Backs that are connected. Replaced and never changed: another thread sets it."""
         self._gone: deque[str] = deque()
         """Those that have left since the last step."""
         self._newcomer = False
@@ -86,14 +86,19 @@ class Planner:
         """Whether the target is faster alone: the backs need not hear of what is committed."""
         return self._worth.resting
 
-    def joined(self) -> None:
+    @property
+    def backs(self) -> Sequence[str]:
+        """Those that are connected, the quickest first."""
+        return sorted(self._present, key=self._forecast.pace)
+
+    def joined(self, back: str) -> None:
         """A back is there; this and `left` may be called from another thread."""
-        self._present += 1
+        self._present = (*self._present, back)
         self._newcomer = True
 
     def left(self, back: str) -> None:
         """One is gone."""
-        self._present -= 1
+        self._present = tuple(name for name in self._present if name != back)
         self._gone.append(back)
 
     def begun(self, now: float) -> None:
@@ -206,9 +211,12 @@ class Schedule(Protocol):
     """What a decode loop asks before each step, and tells after it: `Planner`, or `Everything` for comparison."""
 
     @property
+    def backs(self) -> Sequence[str]: ...
+
+    @property
     def resting(self) -> bool: ...
 
-    def joined(self) -> None: ...
+    def joined(self, back: str) -> None: ...
 
     def left(self, back: str) -> None: ...
 
@@ -235,11 +243,16 @@ class Everything:
         return Plan([node for node, _ in ranked] if len(ranked) >= self._limits.draft_min else [])
 
     @property
+    def backs(self) -> Sequence[str]:
+        """They do not divide the work."""
+        return ()
+
+    @property
     def resting(self) -> bool:
         """Never."""
         return False
 
-    def joined(self) -> None:
+    def joined(self, back: str) -> None:
         """Nothing is learned from it."""
 
     def left(self, back: str) -> None:

@@ -26,7 +26,7 @@ from google.protobuf.message import DecodeError, Message
 from duo.errors import ProtocolError, RefusedError
 from duo.prefix import Prefix
 from duo.sampling import SamplingParams
-from duo.tree import Expansion
+from duo.tree import ALONE, Expansion, Turn
 from duo.v1 import duo_pb2 as pb
 
 VERSION = 1
@@ -74,6 +74,8 @@ class Entry:
     sampling: SamplingParams
     prompt_length: int
     prefix: Prefix
+    backs: Sequence[str] = ()
+    """Those who divide what is to be drafted between them."""
 
 
 class Ledger(dict[int, Entry]):
@@ -221,6 +223,8 @@ class LeadSide:
             begin = pb.Begin(
                 session=entry.session, sampling=_to_wire(entry.sampling), prompt_length=entry.prompt_length
             )
+            if self.back is not None and self.back.name in entry.backs:
+                begin.turn, begin.backs = entry.backs.index(self.back.name), len(entry.backs)
             yield pb.LeadMessage(begin=begin).SerializeToString()
         start = self._sent[entry.session]
         while start < (end := len(entry.prefix)):
@@ -255,6 +259,7 @@ class Begun:
     session: int
     sampling: SamplingParams
     prompt_length: int
+    turn: Turn = ALONE
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,7 +322,10 @@ class BackSide:
         if kind == "begin":
             sampling = _from_wire(message.begin.sampling)
             self._check(sampling.logit_bias)
-            return Begun(message.begin.session, sampling, message.begin.prompt_length)
+            begin = message.begin
+            if begin.turn >= max(1, begin.backs):
+                raise ProtocolError(f"the lead says that this is back {begin.turn} of {begin.backs}")
+            return Begun(begin.session, sampling, begin.prompt_length, Turn(begin.turn, max(1, begin.backs)))
         if kind == "commit":
             commit = message.commit
             self._check(commit.tokens)

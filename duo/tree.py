@@ -38,6 +38,16 @@ class Place(NamedTuple):
     guesses: Expansion
 
 
+class Turn(NamedTuple):
+    """Which back this is, from 0, of how many that divide what is to be drafted between them."""
+
+    number: int
+    backs: int
+
+
+ALONE = Turn(0, 1)
+
+
 class Node:
     """One guessed token. `length` and `hash` are those of the whole prefix that ends with it."""
 

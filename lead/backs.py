@@ -128,7 +128,7 @@ class Backs:
             side.receive(await asyncio.wait_for(anext(requests), timeout=10), time.perf_counter())
             self._join(back)
             joined = True
-            self._decoder.joined()
+            self._decoder.joined(back.name)
             log.info("back %s joined: %s, from %s", back.name, side.back.model if side.back else "", stream.peer())
             await _first_of(self._read(requests, back), self._write(stream.write, back), self._watch(back))
             log.info("back %s left", back.name)

@@ -102,9 +102,9 @@ class Decoder:
             self._jobs.append(job)
             self._wake.notify()
 
-    def joined(self) -> None:
+    def joined(self, back: str) -> None:
         """A back is there. Called from another thread."""
-        self._planner.joined()
+        self._planner.joined(back)
 
     def left(self, back: str) -> None:
         """One is gone. Called from another thread."""
@@ -152,7 +152,7 @@ class Decoder:
             slot=self.SLOT,
         )
         # The backs hear of the prompt first, so that they read it while the target does.
-        self._ledger[session.id] = Entry(session.id, job.sampling, session.prompt_length, prefix)
+        self._ledger[session.id] = Entry(session.id, job.sampling, session.prompt_length, prefix, self._planner.backs)
         self._changed()
         started = time.perf_counter()
         try:
@@ -255,6 +255,10 @@ class Decoder:
         self._planner.drafted(useful)
 
     def _merge(self, session: Session, found: Iterable[Expansion], who: str) -> list[Place]:
-        """Put guesses into the tree; returns those that it took, with what they are worth there."""
-        tree = session.tree
-        return [place for e in found if tree.merge(e, who) and (place := tree.place(e.hash)) is not None]
+        """Put guesses into the tree; returns those that are new there, with what they are worth."""
+        tree, new = session.tree, list[Place]()
+        for expansion in found:
+            known = tree.place(expansion.hash) is not None
+            if tree.merge(expansion, who) and not known and (place := tree.place(expansion.hash)) is not None:
+                new.append(place)
+        return new

@@ -22,7 +22,7 @@ from duo.engines.base import ROOT, Logits, Row
 from duo.errors import ProtocolError
 from duo.prefix import EMPTY, extend_hash, mix
 from duo.sampling import Sampler, SamplingParams
-from duo.tree import Expansion
+from duo.tree import ALONE, Expansion, Turn
 
 SIZE = 12
 
@@ -384,6 +384,22 @@ def test_likelier_places_are_expanded_first() -> None:
                 waiting[extend_hash(e.hash, token)] = reached * chance
     assert batches > 5
     assert max(waiting.values()) < FLOOR, "what is worth it has been expanded"
+
+
+def test_several_backs_divide_what_is_to_be_drafted() -> None:
+    """Each begins elsewhere, and in the end each has all: another back may be slow, or gone."""
+
+    def order(turn: Turn) -> list[int]:
+        bench = ready(doubt=0.2)
+        bench.draft.turn = turn
+        return [e.hash for found in iter(bench.expand, []) for e in found]
+
+    alone, first, second = order(ALONE), order(Turn(0, 2)), order(Turn(1, 2))
+    assert set(alone) == set(first) == set(second)
+    assert alone[0] == first[0] == second[0], "where the answer stands"
+    early = len(alone) // 3
+    assert len(set(first[:early]) & set(second[:early])) < 0.6 * early
+    assert len(set(alone[:early]) & set(first[:early])) > len(set(alone[:early]) & set(second[:early]))
 
 
 def test_every_place_that_the_answer_reaches_has_a_guess_again() -> None:

@@ -228,6 +228,22 @@ class TestWaiting:
             it.heard(now, "one", [guessed(0.9)])
         assert now <= 14.0 + FLAT[1]
 
+    def test_the_quickest_back_is_named_first_and_those_not_heard_of_last(self) -> None:
+        it = Planner(CostCurve(FLAT), Limits())
+        for name in ("slow", "unknown", "quick"):
+            it.joined(name)
+        assert list(it.backs) == ["slow", "unknown", "quick"]
+        it.begun(0.0)
+        for step in range(1, 20):
+            it.finished(step * 0.1, 1, 0.1, 1)
+            it.plan(GuessTree(0, EMPTY), step * 0.1)
+            for name, gap in (("slow", 0.02), ("quick", 0.005)):
+                for message in (1, 2, 3):
+                    it.heard(step * 0.1 + message * gap, name, [guessed(0.8)])
+        assert list(it.backs) == ["quick", "slow", "unknown"]
+        it.left("quick")
+        assert list(it.backs) == ["slow", "unknown"]
+
     def test_forecasts_that_fail_are_no_longer_trusted(self) -> None:
         """A back that has fallen silent costs a few short waits and no more."""
         it, now, waited = self.regular(0.005), 14.0, 0.0

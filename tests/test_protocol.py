@@ -44,7 +44,7 @@ from duo.protocol import (
     Welcomed,
 )
 from duo.sampling import SamplingParams
-from duo.tree import Expansion
+from duo.tree import ALONE, Expansion, Turn
 from duo.v1 import duo_pb2 as pb
 
 SIZE = 1000
@@ -234,6 +234,21 @@ def test_nothing_piles_up_for_a_back_that_does_not_read() -> None:
     agree(ledger, back)
     assert len(rest) <= 8
     assert back.tokens == 1020
+
+
+def test_each_back_is_told_its_turn_where_several_divide_the_work() -> None:
+    """One that comes later, and is not counted in, drafts as if it were alone."""
+    ledger = Ledger()
+    ledger[1] = replace(entry(1, 5), backs=["quick", BACK.name])
+    back = Back()
+    side = joined(ledger, back)
+    told = [back.side.receive(message, 0.0) for message in side.send(0.0)]
+    assert [event.turn for event in told if isinstance(event, Begun)] == [Turn(1, 2)]
+    ledger[1] = replace(entry(1, 5), backs=["quick", "slow"])
+    back = Back()
+    side = joined(ledger, back)
+    told = [back.side.receive(message, 0.0) for message in side.send(0.0)]
+    assert [event.turn for event in told if isinstance(event, Begun)] == [ALONE]
 
 
 def test_the_name_that_the_lead_gives_is_told() -> None:
@@ -610,11 +625,12 @@ def test_the_largest_logit_bias_fits_a_message() -> None:
         pb.LeadMessage(welcome=pb.Welcome()),
         pb.LeadMessage(commit=pb.Commit(tokens=[SIZE])),
         pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(temperature=-1))),
+        pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(top_p=1, repetition_penalty=1), turn=2, backs=2)),
         pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(temperature=float("nan")))),
         pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(top_p=1, repetition_penalty=1, logit_bias={SIZE: 1.0}))),
         pb.LeadMessage(),
     ],
-    ids=["second welcome", "token", "temperature", "nan", "bias", "empty"],
+    ids=["second welcome", "token", "temperature", "turn", "nan", "bias", "empty"],
 )
 def test_a_lead_that_makes_no_sense_is_a_protocol_error(message: pb.LeadMessage) -> None:
     back = Back()

@@ -125,14 +125,18 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Begin(_message.Message):
-    __slots__ = ("session", "sampling", "prompt_length")
+    __slots__ = ("session", "sampling", "prompt_length", "turn", "backs")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LENGTH_FIELD_NUMBER: _ClassVar[int]
+    TURN_FIELD_NUMBER: _ClassVar[int]
+    BACKS_FIELD_NUMBER: _ClassVar[int]
     session: int
     sampling: Sampling
     prompt_length: int
-    def __init__(self, session: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_length: _Optional[int] = ...) -> None: ...
+    turn: int
+    backs: int
+    def __init__(self, session: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_length: _Optional[int] = ..., turn: _Optional[int] = ..., backs: _Optional[int] = ...) -> None: ...
 
 class Commit(_message.Message):
     __slots__ = ("session", "start", "tokens", "more")
