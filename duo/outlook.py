@@ -22,17 +22,19 @@ NOT_BETTER = 3
 
 
 class Terms(NamedTuple):
-    """By what a gain is judged: it must be `patience` times what it costs in time, and is counted less by this power of
-    the share that drafting takes."""
+    """By what a gain is judged: it must be `patience` times what it costs in time. It is counted less by a power of the
+    share that drafting takes, and not at all where that is `most`."""
 
     patience: float
+    most: float
     power: int
 
 
-WAITING = Terms(1.15, 1)
+WAITING = Terms(1.15, 1.0, 1)
 """The forecast knows less than it says."""
-DRAFTING = Terms(1.0, 2)
-"""What a draft model beside the target takes is known, and when it is done."""
+DRAFTING = Terms(1.0, 0.7, 3)
+"""What a draft model beside the target takes is known, and when it is done. By the simulator: what backs find meanwhile
+is worth less than it is to those who wait for it, where drafting is fast, and more where it is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Outlook:
         for message in coming:
             if kept < 0.0:
                 share = self.rate * every * message.expansions / max(1e-9, sum(message.paths))
-                kept = 1.0 - min(1.0, share) ** terms.power
+                kept = 1.0 - min(1.0, share / terms.most) ** terms.power
             for path in message.paths:
                 insort(paths, -path)
             _, then = self.choose([-path for path in paths])

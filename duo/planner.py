@@ -26,6 +26,8 @@ from duo.worth import Worth
 
 MEMORY = 40
 """Steps over which the rate is averaged."""
+SOONER = 1.25
+"""Backs whose guesses come so soon, as a multiple of the time that an own draft model takes, are left to do it."""
 EXPLORE = 0.004
 """Share of the time that an own draft model gets even if it does not seem worth its time: nothing would ever be learned
 of it otherwise."""
@@ -184,6 +186,8 @@ class Planner:
         """Whether the own draft model should expand something; to wait for backs instead would bring `waiting`."""
         if self._idle * EXPLORE > own.first + own.arrears:
             return True
+        if due and due[0][0] < SOONER * own.first:
+            return False
         forecast, forever = self._forecast, float("inf")
         every = max(own.then, forecast.every(due)) * forecast.sure(due) if due else 0.0
         usual = outlook.gain(value, forecast.coming(due, leaves, forever, own), every, DRAFTING, waiting)
