@@ -30,6 +30,14 @@ Ints = NDArray[np.int64]
 SEED_BITS = 64
 HEAD = 256
 """Tokens that top-p looks at first."""
+FEW = 8192
+"""A vocabulary of no more tokens is small."""
+LIKELY = 8.0
+"""How far below the best a score, before the noise, is still that of a likely token."""
+STRIDE, SHARE = 61, 32
+"""Where that would be many, it is about one in `SHARE`, judged by every `STRIDE`th."""
+BEST = 8
+"""So many of the best stay contenders in any case."""
 COLDEST = 1e-9
 """Lower temperatures, but for 0, are this one: float32 logits that differ are far apart at it, and none is infinite."""
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -79,15 +87,35 @@ def gumbel(seed: int, position: int, tokens: Ints) -> NDArray[np.float64]:
     The hash is SplitMix64 with the token as its counter, keyed by (seed, position); 53 bits become a uniform in the
     open interval (0, 1).
     """
+    return _noise(_bits(seed, position, tokens))
+
+
+def _bits(seed: int, position: int, tokens: Ints) -> NDArray[np.uint64]:
+    """53 of them for each token."""
     key = mix(mix(seed) ^ ((position + 1) * _GOLDEN))
     with np.errstate(over="ignore"):
-        x = tokens.astype(np.uint64) * np.uint64(_GOLDEN) + np.uint64(key)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x = tokens.astype(np.uint64)
+        x *= np.uint64(_GOLDEN)
+        x += np.uint64(key)
+        x ^= x >> np.uint64(30)
+        x *= np.uint64(0xBF58476D1CE4E5B9)
+        x ^= x >> np.uint64(27)
+        x *= np.uint64(0x94D049BB133111EB)
         x ^= x >> np.uint64(31)
-    uniform = ((x >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53
+        x >>= np.uint64(11)
+    return x
+
+
+def _noise(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
+    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53
     noise: NDArray[np.float64] = -np.log(-np.log(uniform))
     return noise
+
+
+def _least_bits(noise: float) -> int:
+    """Fewer than so many, as a number, make less than this noise."""
+    uniform = math.exp(-math.exp(-min(max(noise, -3.0), 36.0)))
+    return max(0, int(uniform * 2.0**53 * (1 - 1e-12)) - 2)
 
 
 class Sampler:
@@ -101,8 +129,10 @@ class Sampler:
 
     def pick(self, logits: Floats, completion: Sequence[int]) -> int:
         """The token that follows `completion` (the answer so far), given the model's logits [vocabulary] there."""
-        tokens, scores = self.scores(logits, completion)
-        best = int(scores.argmax())
+        if self.params.temperature == 0.0:
+            return int(self._penalised(logits, completion).argmax())
+        tokens, z, noise = self._contenders(logits, completion)
+        best = int((z + noise).argmax())
         return best if tokens is None else int(tokens[best])
 
     def rank(
@@ -114,36 +144,64 @@ class Sampler:
         picks it too. scale > 1 trusts this model less. Fewer are returned where fewer are allowed. sharpness > 1 takes
         the other model to be so much surer of itself than this one is.
         """
-        tokens, scores = self.scores(logits, completion, sharpness)
-        top = _highest(scores, count)
-        weights = np.exp((scores - scores[top[0]]) / scale)
-        chances = weights[top] / weights.sum()
-        chosen = top if tokens is None else tokens[top]
-        return [(int(t), float(p)) for t, p in zip(chosen, chances, strict=True)]
+        if self.params.temperature == 0.0:
+            tokens, scores = None, self._penalised(logits, completion)
+        else:
+            tokens, z, noise = self._contenders(logits, completion)
+            scores = z * sharpness + noise
+        weights = np.exp((scores - scores.max()) / scale)
+        total = float(weights.sum())
+        ranked: list[tuple[int, float]] = []
+        for _ in range(min(count, len(weights))):
+            # A few times the highest is found much sooner than an order of them all.
+            at = int(weights.argmax())
+            ranked.append((at if tokens is None else int(tokens[at]), float(weights[at]) / total))
+            weights[at] = -1.0
+        return ranked
 
     def picks(self, logits: Floats, completion: Sequence[int], sharpnesses: Sequence[float]) -> list[int]:
-        """The pick for each sharpness."""
-        tokens, z, noise = self._parts(logits, completion)
+        """The pick for each sharpness, which is at least 1."""
+        tokens, z, noise = self._contenders(logits, completion)
         best = [int((z * sharpness + noise).argmax()) for sharpness in sharpnesses]
         return best if tokens is None else [int(tokens[b]) for b in best]
 
-    def scores(self, logits: Floats, completion: Sequence[int], sharpness: float = 1.0) -> tuple[Ints | None, Floats]:
+    def scores(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
         """Allowed tokens (None: all of them, in order) and their perturbed scores. The best is the pick."""
         if self.params.temperature == 0.0:
             return None, self._penalised(logits, completion)
-        tokens, z, noise = self._parts(logits, completion)
-        return tokens, (z if sharpness == 1.0 else z * sharpness) + noise
+        tokens, z = self._allowed(logits, completion)
+        counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
+        return tokens, z + gumbel(self.params.seed, len(completion), counters)
 
-    def _parts(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats, Floats]:
-        """Allowed tokens (None: all of them), their scores and the noise."""
+    def _contenders(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats, Floats]:
+        """Tokens, ascending (None: all of them), with scores and noise, of which one is the pick: of a large vocabulary
+        those that are likely enough, and of the others those whose noise could bring them among the best few.
+
+        Two logarithms for every token would take longer than all else that is done for it.
+        """
+        tokens, z = self._allowed(logits, completion)
+        seed, position = self.params.seed, len(completion)
+        counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
+        bits = _bits(seed, position, counters)
+        if len(z) <= FEW:
+            return tokens, z, _noise(bits)
+        some = z[::STRIDE]
+        floor = max(float(z.max()) - LIKELY, float(np.partition(some, -len(some) // SHARE)[-len(some) // SHARE]))
+        likely = z >= floor
+        noise = _noise(bits[likely])
+        scores = z[likely] + noise
+        best = float(np.partition(scores, max(0, len(scores) - BEST))[max(0, len(scores) - BEST)])
+        likely |= bits >= _least_bits(best - floor)
+        kept = np.flatnonzero(likely)
+        return counters[kept], z[kept], _noise(bits[kept])
+
+    def _allowed(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
+        """Tokens that may be picked (None: all of them), and their scores before the noise."""
         params = self.params
         z = self._penalised(logits, completion)
         z = z.astype(np.float64) / max(params.temperature, COLDEST)
         tokens = _survivors(z, params)
-        if tokens is not None:
-            z = z[tokens]
-        counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
-        return tokens, z, gumbel(params.seed, len(completion), counters)
+        return tokens, z if tokens is None else z[tokens]
 
     def _penalised(self, logits: Floats, completion: Sequence[int]) -> Floats:
         params = self.params

@@ -389,3 +389,35 @@ def test_the_edges_of_the_ranges_are_taken() -> None:
     high = SamplingParams(temperature=100, top_k=1 << 31, top_p=1, min_p=1, repetition_penalty=100, seed=2**64 - 1)
     assert Sampler(low, [1]).pick(LOGITS, [2]) in range(len(LOGITS))
     assert Sampler(high, [1]).pick(LOGITS, [2]) in range(len(LOGITS))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**64 - 1),
+    spread=st.sampled_from([0.0, 0.3, 1.0, 3.0, 8.0]),
+    size=st.sampled_from([8193, 20_000, 128_256]),
+    top=st.sampled_from([0, 1, 5, 3000]),
+    temperature=st.sampled_from([0.1, 0.8, 1.5]),
+)
+def test_of_a_large_vocabulary_only_contenders_are_looked_at_and_nothing_changes(
+    seed: int, spread: float, size: int, top: int, temperature: float
+) -> None:
+    """The same pick as from all tokens, and the same guesses; their chances are nearly the same."""
+    rng = np.random.default_rng(seed % 1000)
+    logits = (rng.normal(size=size) * spread).astype(np.float32)
+    logits[rng.integers(0, size, top)] += 6.0
+    sampler, completion = Sampler(SamplingParams(temperature=temperature, seed=seed), []), [1, 2, 3]
+    _, scores = sampler.scores(logits, completion)
+    assert sampler.pick(logits, completion) == int(scores.argmax())
+    order = np.argsort(-scores, kind="stable")[:4]
+    ranked = sampler.rank(logits, completion, 4)
+    assert [token for token, _ in ranked] == order.tolist()
+    exact = np.exp(scores - scores.max())
+    for token, chance in ranked:
+        share = exact[token] / exact.sum()
+        assert share <= chance * (1 + 1e-9) and chance < 2 * share + 0.02
+    _, z = sampler._allowed(logits, completion)
+    noise = gumbel(seed, len(completion), np.arange(size))
+    assert sampler.picks(logits, completion, [1.0, 1.6, 4.2]) == [
+        int((z * sharpness + noise).argmax()) for sharpness in (1.0, 1.6, 4.2)
+    ]
