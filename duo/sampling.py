@@ -36,8 +36,8 @@ LIKELY = 8.0
 """How far below the best a score, before the noise, is still that of a likely token."""
 STRIDE, SHARE = 61, 32
 """Where that would be many, it is about one in `SHARE`, judged by every `STRIDE`th."""
-BEST = 8
-"""So many of the best stay contenders in any case."""
+CLOSE = 5.0
+"""How far below the best a score with the noise may be to stay in: a guess of less chance is not worth a word."""
 COLDEST = 1e-9
 """Lower temperatures, but for 0, are this one: float32 logits that differ are far apart at it, and none is infinite."""
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -175,7 +175,7 @@ class Sampler:
 
     def _contenders(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats, Floats]:
         """Tokens, ascending (None: all of them), with scores and noise, of which one is the pick: of a large vocabulary
-        those that are likely enough, and of the others those whose noise could bring them among the best few.
+        those that are likely enough, and of the others those whose noise could bring them close to the best.
 
         Two logarithms for every token would take longer than all else that is done for it.
         """
@@ -190,8 +190,7 @@ class Sampler:
         likely = z >= floor
         noise = _noise(bits[likely])
         scores = z[likely] + noise
-        best = float(np.partition(scores, max(0, len(scores) - BEST))[max(0, len(scores) - BEST)])
-        likely |= bits >= _least_bits(best - floor)
+        likely |= bits >= _least_bits(float(scores.max()) - CLOSE - floor)
         kept = np.flatnonzero(likely)
         return counters[kept], z[kept], _noise(bits[kept])
 
