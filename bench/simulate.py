@@ -105,8 +105,7 @@ class Lead:
         self._reading = True
         self._waiting = 0
         self._plans = 0
-        self._untold: list[int] = []
-        """Committed while the backs were at rest."""
+        self._resting = False
 
     @property
     def _session(self) -> int:
@@ -221,14 +220,14 @@ class Lead:
         self.begin()
 
     def tell(self, start: int, tokens: Sequence[int] | None) -> None:
-        if tokens is None:
-            self._untold.clear()
-        elif self._planner.resting:
-            self._untold += tokens
+        resting, rested = self._planner.resting, self._resting
+        self._resting = resting
+        if resting and rested:
             return
-        else:
-            start, tokens = start - len(self._untold), [*self._untold, *tokens]
-            self._untold.clear()
+        if resting:
+            tokens = None  # as if the session had ended
+        elif rested and tokens is not None:
+            start, tokens = 0, self.prefix.tokens
         news = News(self._session, len(self._asked[self._session].prompt), start, tokens)
         for back in self.backs:
             if back.there:

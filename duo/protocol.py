@@ -79,7 +79,12 @@ class Entry:
 
 
 class Ledger(dict[int, Entry]):
-    """The open sessions by id, in the order in which they began."""
+    """The open sessions by id, in the order in which they began.
+
+    While `resting`, the backs are told that there are none, so that they do nothing.
+    """
+
+    resting = False
 
 
 class ClockOffset:
@@ -208,8 +213,13 @@ class LeadSide:
             self._known.pop(session, None)
             self._sent.pop(session, None)
             yield pb.LeadMessage(end=pb.End(session=session)).SerializeToString()
-        for entry in list(self._ledger.values()):
-            yield from self._catch_up(entry)
+        if self._ledger.resting:
+            for session in list(self._sent):
+                del self._sent[session]
+                yield pb.LeadMessage(end=pb.End(session=session)).SerializeToString()
+        else:
+            for entry in list(self._ledger.values()):
+                yield from self._catch_up(entry)
         if now - self._pinged >= PING_EVERY:
             self._pinged = now
             self._ping_value = int(now * 1e9)

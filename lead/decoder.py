@@ -209,6 +209,9 @@ class Decoder:
             self._own.committed(start, [done.token for done in step.committed])
         done = time.perf_counter()
         self._planner.finished(done, len(rows), ended - started, len(step.committed))
+        if self._planner.resting != self._ledger.resting:
+            self._ledger.resting = self._planner.resting
+            self._changed()
         if self._trace.on:
             self._record(session, step, len(rows), started, ended, done)
         return step

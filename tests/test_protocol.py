@@ -251,6 +251,24 @@ def test_each_back_is_told_its_turn_where_several_divide_the_work() -> None:
     assert [event.turn for event in told if isinstance(event, Begun)] == [ALONE]
 
 
+def test_at_rest_a_back_hears_of_no_session_and_of_all_of_it_afterwards() -> None:
+    ledger, back = Ledger(), Back()
+    ledger[1] = entry(1, 5)
+    side = joined(ledger, back)
+    drain(side, back)
+    agree(ledger, back)
+    ledger.resting = True
+    ledger[1].prefix.extend([7])
+    ledger[2] = entry(2, 4)
+    drain(side, back)
+    assert not back.drafts
+    assert not drain(side, back), "nothing is said twice"
+    ledger.resting = False
+    ledger[1].prefix.extend([8])
+    drain(side, back)
+    agree(ledger, back)
+
+
 def test_the_name_that_the_lead_gives_is_told() -> None:
     back = Back()
     side = joined(Ledger(), back)
