@@ -64,9 +64,9 @@ class DraftModel:
             )
         return len(kept.missing)
 
-    def expand(self, draft: Draft) -> tuple[list[Expansion], int]:
+    def expand(self, draft: Draft, since: float | None = None) -> tuple[list[Expansion], int]:
         """One forward pass over the likeliest nodes, when nothing is `behind`: what it reveals, and of how many rows.
-        Nothing, if it was given up.
+        Nothing, if it was given up. `since`: when the work on it began, if what was done before is a part of its cost.
 
         Raises ContextError as `read` does.
         """
@@ -88,7 +88,7 @@ class DraftModel:
             return [], 0
         found = draft.absorb(logits)
         done = time.perf_counter()
-        self.cost.observe(len(rows), done - started)
+        self.cost.observe(len(rows), done - (started if since is None else since))
         if self._trace.on:
             depth = max(e.length for e in found) - len(draft.prefix)
             self._trace.span(self._lane, "draft", started, forwarded, rows=len(rows), depth=depth)

@@ -208,7 +208,8 @@ class Decoder:
         if self._own is not None:
             self._own.committed(start, [done.token for done in step.committed])
         done = time.perf_counter()
-        self._planner.finished(done, len(rows), ended - started, len(step.committed))
+        # What follows the forward pass grows with its rows as well.
+        self._planner.finished(done, len(rows), done - started, len(step.committed))
         if self._planner.resting != self._ledger.resting:
             self._ledger.resting = self._planner.resting
             self._changed()
@@ -235,7 +236,7 @@ class Decoder:
             planned = time.perf_counter()
             self._trace.span("decoder", "plan", began, planned, held=len(session.tree), chosen=len(plan.nodes))
             if plan.draft and self._own is not None and not self._stopping:
-                self._draft(session, self._own)
+                self._draft(session, self._own, began)
                 continue
             if not plan.wait or self._stopping:
                 return planner.chain(session.tree, plan.nodes) if self._exact else plan.nodes
@@ -252,9 +253,9 @@ class Decoder:
             if self._own is not None:
                 self._own.merge([place.guesses for place in useful])
 
-    def _draft(self, session: Session, own: OwnDraft) -> None:
+    def _draft(self, session: Session, own: OwnDraft, began: float) -> None:
         """Let the lead's own draft model expand the likeliest leaves."""
-        useful = self._merge(session, own.expand(), NAME)
+        useful = self._merge(session, own.expand(began), NAME)
         self._planner.drafted(useful)
 
     def _merge(self, session: Session, found: Iterable[Expansion], who: str) -> list[Place]:

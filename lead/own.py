@@ -8,6 +8,7 @@ which is the target's. Without backs that is classical speculative decoding with
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from duo.draft_model import DraftModel
 from duo.drafting import RIDERS, Draft
@@ -15,6 +16,8 @@ from duo.errors import ContextError
 from duo.forecast import Own, own
 from duo.session import Session
 from duo.tree import Expansion
+
+T = TypeVar("T")
 
 NAME = "lead"
 """Who guessed what it guesses."""
@@ -57,27 +60,29 @@ class OwnDraft:
             return None
         return own(self._draft.unread, RIDERS, self._model.cost)
 
-    def expand(self) -> Sequence[Expansion]:
-        """One forward pass, after what is to be read."""
-        return self._try(self._expand)
+    def expand(self, since: float | None = None) -> Sequence[Expansion]:
+        """One forward pass, after what is to be read. `since`: when its planning began, which is a part of its cost."""
 
-    def _expand(self, draft: Draft) -> Sequence[Expansion]:
-        self._catch_up(draft)
-        found, _ = self._model.expand(draft)
-        return found
+        def expanded(draft: Draft) -> Sequence[Expansion]:
+            found, _ = self._model.expand(draft, None if self._catch_up(draft) else since)
+            return found
 
-    def _catch_up(self, draft: Draft) -> Sequence[Expansion]:
-        while self._model.read(draft):
-            continue
-        return ()
+        return self._try(expanded) or ()
 
-    def _try(self, do: Callable[[Draft], Sequence[Expansion]]) -> Sequence[Expansion]:
+    def _catch_up(self, draft: Draft) -> int:
+        """Read what is missing; returns how many tokens that was."""
+        count = 0
+        while read := self._model.read(draft):
+            count += read
+        return count
+
+    def _try(self, do: Callable[[Draft], T]) -> T | None:
         """An answer that has grown too long for the draft model goes on without it."""
         if self._draft is None:
-            return ()
+            return None
         try:
             return do(self._draft)
         except ContextError:
             self._model.reset()
             self._draft = None
-            return ()
+            return None
