@@ -75,11 +75,11 @@ class Drafter:
 
     def hear(self, event: Event) -> None:
         """Called from another thread."""
-        if isinstance(event, CommittedTokens):
-            self._model.committed(event.session, event.start, event.tokens)
         with self._wake:
             self._events.append(event)
             self._wake.notify()
+        if isinstance(event, CommittedTokens):
+            self._model.committed(event.session, event.start, event.tokens)
 
     def known(self) -> list[tuple[int, Prefix]]:
         """Sessions held, with what is known of each: for the Hello of the next stream. Called from another thread."""

@@ -87,6 +87,8 @@ def of_draft_model(args: argparse.Namespace) -> argparse.Namespace:
         "threads": args.threads_draft or args.threads,
         "gpu_layers": args.n_gpu_layers_draft,
         "device": args.device_draft,
+        # Its own context: that of the target may be more than it was trained for.
+        "context": 0,
     }
     return argparse.Namespace(**{**vars(args), **changed})
 

@@ -79,8 +79,9 @@ class DraftModel:
             logits = self._engine.forward(rows)
         except InterruptedForwardError:
             logits = None
-        with self._lock:
-            self._under_way = None
+        finally:
+            with self._lock:
+                self._under_way = None
         forwarded = time.perf_counter()
         if logits is None:
             draft.abandon()

@@ -30,6 +30,9 @@ Cost = Callable[[int], float]
 CHILDREN = 4
 """Guesses per expansion. The fourth is right about once in thirty times."""
 
+MOST = 32
+"""Most rows of a batch, with those that ride along and those above the nodes that are expanded."""
+
 BATCH = 8
 """Most nodes expanded in one forward pass. How many are is decided by what they cost (`Draft.next_batch`)."""
 
@@ -248,7 +251,9 @@ class Draft:
         if self._root is None:
             return
         self._root.parent = None
+        ranks = self._root.ranks
         for node in self._root.subtree():
+            node.ranks -= ranks
             node.path = node.chance * node.parent.path if node.parent else 1.0
             self._nodes[node.hash] = node
             self._rows += node.row is not None
@@ -302,9 +307,15 @@ class Draft:
         """Nothing left that is worth drafting before the lead commits something."""
         return not self.complete or not self._frontier or not self._room(_unread(self._frontier[0][-1]))
 
+    @property
+    def next_line(self) -> int:
+        """Rows that the first expansion of the next batch takes."""
+        return len(_unread(self._frontier[0][-1])) if self._frontier else 0
+
     def _room(self, line: Sequence[_Node]) -> bool:
         """Whether the engine has room for these nodes, and the committed tokens that ride along."""
-        return self._rows + min(self.unread, RIDERS) + len(line) <= MAX_ROWS
+        riders = self._batch.count(None) if self._batch else min(self.unread, RIDERS)
+        return self._rows + riders + len(line) <= MAX_ROWS
 
     def next_batch(self, slot: int) -> list[Row]:
         """Rows that expand the likeliest nodes, after `settle`. Empty if `ahead`.
@@ -325,7 +336,7 @@ class Draft:
         while self._frontier and expanded < self.policy.batch:
             weight, node = -self._frontier[0][0], self._frontier[0][-1]
             line = _unread(node)
-            if not self._room(line):
+            if not self._room(line) or (expanded and len(rows) + len(line) > MOST):
                 break
             # One more as long as it brings more for its cost than the batch does on average.
             so_far = self.cost(len(rows)) if rows else 0.0
@@ -352,8 +363,10 @@ class Draft:
 
         Changes nothing.
         """
+        if start > len(self.prefix):
+            return False  # what comes before has been heard, but not been taken in yet
         top = self._root
-        for token in tokens[max(0, len(self.prefix) - start) :]:
+        for token in tokens[len(self.prefix) - start :]:
             top = top.children.get(token) if top is not None else None
         expanded = {id(node) for node in self._batch}
         return bool(expanded) and (top is None or not any(id(node) in expanded for node in top.subtree()))

@@ -18,6 +18,8 @@ RANKS = 3
 """Guesses of an expansion whose chances are remembered."""
 GIVE_UP = 1.6
 """A message that has taken so many times its usual time is not waited for."""
+RELIABLE = 0.5
+"""A back of whose forecasts fewer come true is not reckoned with until it speaks again."""
 SURE = 0.65
 """Chance of a first guess from which on it is called sure."""
 SMOOTHING = 0.1
@@ -47,12 +49,12 @@ class Own(NamedTuple):
     arrears: float = 0.0
 
 
-def own(unread: int, riders: int, cost: Callable[[int], float]) -> Own:
-    """Of a draft model that has so many tokens to read, of which `riders` could ride along with what it expands.
-    `cost`: seconds for its forward pass, by rows."""
+def own(unread: int, rows: int, riders: int, cost: Callable[[int], float]) -> Own:
+    """Of a draft model that has so many tokens to read, of which `riders` could ride along with what it expands, in so
+    many rows. `cost`: seconds for its forward pass, by rows."""
     if unread > riders:
-        return Own(cost(1), cost(1), cost(unread))
-    return Own(cost(1 + unread), cost(1))
+        return Own(cost(rows), cost(1), cost(unread))
+    return Own(cost(rows + unread), cost(1))
 
 
 class _Times:
@@ -80,6 +82,8 @@ class _Times:
 
     def due(self, now: float, committed: float, anew: bool) -> float | None:
         """Seconds until the next message may be there; None if nobody knows, or it is overdue."""
+        if self.kept < RELIABLE:
+            return None
         since, usual = now - self._heard, self.gap
         silent = usual is None or since >= GIVE_UP * usual
         if self._heard <= committed and (anew or silent):

@@ -95,7 +95,7 @@ class Planner:
 
     def joined(self, back: str) -> None:
         """A back is there; this and `left` may be called from another thread."""
-        self._present = (*self._present, back)
+        self._present = (*(name for name in self._present if name != back), back)
         self._newcomer = True
 
     def left(self, back: str) -> None:
@@ -130,7 +130,7 @@ class Planner:
                 self._worth.step(max(now - self._committed, 1e-9), tokens, alone, self.cost.slower)
             self._tokens = self._tokens * fade + tokens
             self._seconds = self._seconds * fade + max(now - self._committed, 1e-9)
-        if self._anew and self._committed is not None:
+        if self._anew and self._committed is not None and not self.resting:
             self._forecast.passed(self._committed, now)
         while self._gone:
             self._forecast.forget(self._gone.popleft())
@@ -152,7 +152,9 @@ class Planner:
         nodes = [node for node, _ in ranked[:chosen]]
         if chosen == limits.draft_max:
             return Plan(nodes)
-        leaves = [path for node, path in ranked if not node.children] if ranked else [1.0]
+        leaves = _leaves(tree, ranked, length_below)
+        if not leaves:
+            return Plan(nodes)  # there is no place left to guess at
         due, left = self._due(now)
         coming = self._forecast.coming(due, leaves, left)
         waiting = max(0.0, outlook.gain(value, coming, self._forecast.every(due), WAITING))
@@ -172,6 +174,8 @@ class Planner:
         """
         committed = self._committed if self._committed is not None else now
         left = committed + self.cost(1) - now
+        if self.resting:
+            return [], left
         return self._forecast.due(now, committed, bool(self._anew), left), left
 
     def _drafts(
@@ -186,7 +190,7 @@ class Planner:
         """Whether the own draft model should expand something; to wait for backs instead would bring `waiting`."""
         if self._idle * EXPLORE > own.first + own.arrears:
             return True
-        if due and due[0][0] < SOONER * own.first:
+        if waiting > 0.0 and due[0][0] < SOONER * own.first:
             return False
         forecast, forever = self._forecast, float("inf")
         every = max(own.then, forecast.every(due)) * forecast.sure(due) if due else 0.0
@@ -200,6 +204,17 @@ class Planner:
         # What is in arrears is read once this would have been made good by what was missed for want of it.
         self._missed += max(0.0, more)
         return more > 0.0 and self._missed > self.rate * own.arrears
+
+
+def _leaves(tree: GuessTree, ranked: Sequence[tuple[Node, float]], length_below: int | None) -> list[float]:
+    """Path probabilities of the nodes that nothing is known below, where something could be of use."""
+
+    def useful(node: Node) -> bool:
+        return not node.children and (length_below is None or node.length + 1 < length_below)
+
+    if not tree.root.children:
+        return [1.0] if useful(tree.root) else []
+    return [path for node, path in ranked if useful(node)]
 
 
 def chain(tree: GuessTree, nodes: Sequence[Node]) -> list[Node]:

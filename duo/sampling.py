@@ -114,7 +114,7 @@ def _noise(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
 
 def _least_bits(noise: float) -> int:
     """Fewer than so many, as a number, make less than this noise."""
-    uniform = math.exp(-math.exp(-min(max(noise, -3.0), 36.0)))
+    uniform = math.exp(-math.exp(-min(max(noise, -4.0), 36.0)))
     return max(0, int(uniform * 2.0**53 * (1 - 1e-12)) - 2)
 
 
@@ -183,7 +183,7 @@ class Sampler:
         seed, position = self.params.seed, len(completion)
         counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
         bits = _bits(seed, position, counters)
-        if len(z) <= FEW:
+        if len(z) <= FEW or not np.isfinite(z.max()):
             return tokens, z, _noise(bits)
         some = z[::STRIDE]
         floor = max(float(z.max()) - LIKELY, float(np.partition(some, -len(some) // SHARE)[-len(some) // SHARE]))

@@ -15,7 +15,7 @@ import uvicorn
 from duo import cli, trace
 from duo.cost import CostCurve
 from duo.draft_model import DraftModel
-from duo.drafting import BATCH, MAX_ROWS, TREE
+from duo.drafting import BATCH, MAX_ROWS, MOST, RIDERS, TREE
 from duo.engines import Engine, curve
 from duo.errors import AddressError, ModelError
 from duo.planner import Everything, Limits, Planner
@@ -132,7 +132,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         speed = cli.speed(args, engine)
         cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, 1 + limits.draft_max, speed))
         schedule = Planner(cost, limits) if args.policy == "tree" else Everything(limits)
-        own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if args.model_draft else None
+        drafts = args.model_draft and args.policy == "tree"
+        own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
         service = Service(engine, Console(args.print_mode), schedule, args.exact, timeline, own)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         back_port = await service.backs.serve(args.host, args.back_port)
@@ -159,9 +160,11 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
         raise ModelError(
             f"{engine.name} cannot draft for {target.name}: its vocabulary is another one; choose another --model-draft"
         )
+    if engine.runtime == target.runtime == "transformers" and flags.threads != args.threads:
+        raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
     cost = CostCurve(curve.remembered(engine, BATCH, cli.speed(flags, engine)))
     log.info("%s on %s drafts here", engine.name, engine.runtime)
-    return OwnDraft(DraftModel(engine, cost, max(1, limits.draft_max), TREE, timeline, "decoder"))
+    return OwnDraft(DraftModel(engine, cost, max(1, min(limits.draft_max, MOST - RIDERS)), TREE, timeline, "decoder"))
 
 
 def _listen(host: str, port: int, flag: str) -> socket.socket:

@@ -143,11 +143,11 @@ class Backs:
                 log.info("back %s is gone", back.name)
             raise
         finally:
-            if joined:
+            if joined and self._backs.get(back.name) is back:
+                # Not if another stream of the same back has taken its place.
                 self._decoder.left(back.name)
-                if self._backs.get(back.name) is back:
-                    del self._backs[back.name]
-                    self._decoder.mailbox.drop(back.name)
+                del self._backs[back.name]
+                self._decoder.mailbox.drop(back.name)
 
     def _tell_refusal(self, who: str, error: Exception) -> None:
         """One line for each back and reason, however often it tries."""

@@ -7,6 +7,7 @@ which is the target's. Without backs that is classical speculative decoding with
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -18,6 +19,7 @@ from duo.session import Session
 from duo.tree import Expansion
 
 T = TypeVar("T")
+log = logging.getLogger("lead")
 
 NAME = "lead"
 """Who guessed what it guesses."""
@@ -58,7 +60,7 @@ class OwnDraft:
         """What it would take to expand something now; None if there is nothing to expand."""
         if self._draft is None or self._draft.ahead:
             return None
-        return own(self._draft.unread, RIDERS, self._model.cost)
+        return own(self._draft.unread, self._draft.next_line, RIDERS, self._model.cost)
 
     def expand(self, since: float | None = None) -> Sequence[Expansion]:
         """One forward pass, after what is to be read. `since`: when its planning began, which is a part of its cost."""
@@ -77,12 +79,15 @@ class OwnDraft:
         return count
 
     def _try(self, do: Callable[[Draft], T]) -> T | None:
-        """An answer that has grown too long for the draft model goes on without it."""
+        """Whatever happens to the draft model, the answer goes on, without it."""
         if self._draft is None:
             return None
         try:
             return do(self._draft)
-        except ContextError:
-            self._model.reset()
-            self._draft = None
-            return None
+        except ContextError as error:
+            log.info("this answer goes on without the draft model beside the target: %s", error)
+        except Exception:
+            log.exception("drafting beside the target failed; this answer goes on without")
+        self._model.reset()
+        self._draft = None
+        return None

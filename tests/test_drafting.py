@@ -402,6 +402,25 @@ def test_several_backs_divide_what_is_to_be_drafted() -> None:
     assert len({*first[:early], *second[:early]}) > 1.4 * early, "together they are sooner done"
 
 
+def test_turns_are_counted_from_where_the_answer_stands() -> None:
+    """Two backs, of which one had expanded the place that the answer has come to by a second guess: the likeliest line
+    is again the first one's, for both."""
+    for expanded in (False, True):
+        bench = ready(doubt=0.0)
+        bench.draft.turn = Turn(0, 2)
+        second = bench.expand()[0].tokens[1]
+        if expanded:
+            while bench.draft.prefix.hash is not None and not any(e.length == 4 for e in bench.expand()):
+                bench.settle()
+        bench.commit([second])
+        assert bench.draft._root is not None
+        assert bench.draft._root.ranks == 0
+        bench.settle()
+        bench.expand()
+        first = next(iter(bench.draft._root.children.values()))
+        assert first.ranks == 0
+
+
 def test_every_place_that_the_answer_reaches_has_a_guess_again() -> None:
     """An alternative that was too unlikely to be followed is likely once the answer has gone there."""
     bench = ready(temperature=1.0)

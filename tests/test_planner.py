@@ -376,10 +376,10 @@ class TestOwnDraft:
         it = settled(FLAT, 20)
         it._idle = 0.0
         steps = 0
-        while not it.plan(GuessTree(0, EMPTY), 99.0, own=own(1000, 8, lambda rows: 0.005 + 0.0005 * rows)).draft:
+        while not it.plan(GuessTree(0, EMPTY), 99.0, own=own(1000, 1, 8, lambda rows: 0.005 + 0.0005 * rows)).draft:
             steps += 1
         assert 5 < steps < 100  # 0.5 seconds are 10 tokens; less than one is missed in a step
-        assert own(3, 8, lambda rows: 2.0 + rows) == Own(6.0, 3.0)
+        assert own(3, 1, 8, lambda rows: 2.0 + rows) == Own(6.0, 3.0)
 
     def test_it_gets_a_little_time_in_any_case_or_nothing_would_be_learned_of_it(self) -> None:
         it, asked = settled(FLAT, 10), 0
@@ -399,3 +399,30 @@ class TestOwnDraft:
         it: Schedule = Everything(Limits())
         it.drafted([guessed(0.9)])
         assert not it.plan(GuessTree(0, EMPTY), 1.0, own=Own(0.001, 0.001)).draft
+
+    def test_a_back_that_has_fallen_silent_does_not_keep_it_from_drafting(self) -> None:
+        it, now, drafted = TestWaiting().regular(0.004), 14.0, 0
+        it.drafted([guessed(0.8)] * 200)
+        for _ in range(80):
+            now += 0.1
+            it.finished(now, 1, 0.1, 1)
+            drafted += it.plan(GuessTree(0, EMPTY), now, own=Own(0.008, 0.008)).draft
+        assert drafted > 60
+
+    def test_nothing_is_drafted_where_no_guess_could_be_used(self) -> None:
+        it = settled(FLAT, 20)
+        it.drafted([guessed(0.9)] * 200)
+        assert it.plan(GuessTree(5, EMPTY), 99.0, 7, Own(0.001, 0.001)).draft
+        plan = it.plan(GuessTree(5, EMPTY), 99.0, 6, Own(0.001, 0.001))
+        assert not plan.draft and not plan.nodes and not plan.wait
+        tree = line(0.9)
+        assert it.plan(tree, 99.0, 3, Own(0.001, 0.001)).draft
+        assert not it.plan(tree, 99.0, 2, Own(0.001, 0.001)).draft
+
+    def test_a_back_that_comes_again_is_there_once(self) -> None:
+        it = Planner(CostCurve(FLAT), Limits())
+        it.joined("one")
+        it.joined("one")
+        assert list(it.backs) == ["one"]
+        it.left("one")
+        assert not it.backs
