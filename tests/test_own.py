@@ -137,6 +137,22 @@ def test_a_batch_is_given_up_when_the_answer_goes_elsewhere() -> None:
     assert draft.answered == 1 and draft.guessed == 0
 
 
+def test_whatever_happens_to_it_the_answer_goes_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    own, _ = begun(engine, 10)
+
+    def fail(rows: Sequence[Row]) -> Logits:
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "forward", fail)
+        assert not own.expand()
+    assert own.offer is None and "goes on without" in caplog.text
+    again, _ = begun(engine, 10)
+    assert again.expand(), "the next answer has it again"
+
+
 def test_between_answers_it_is_idle(engine: Engine) -> None:
     own, _ = begun(engine, 10)
     own.end()
