@@ -174,6 +174,8 @@ class Back:
     def _take(self, news: News) -> None:
         if news.tokens is None:
             self._drafts.pop(news.session, None)
+            if self._current == news.session:
+                self._current = None  # what is in the cache is still known: the session may be told of again
             return
         draft = self._drafts.get(news.session)
         if draft is None:
