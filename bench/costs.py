@@ -7,13 +7,12 @@ in which two programs share a memory, and what a step takes beside its forward p
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Any
 
-Event = Mapping[str, Any]
+from bench.trace import Event, named
 
 BUSY = ("forward", "wait", "draft", "rank", "read")
 """What of a lead's step is accounted for by itself."""
@@ -53,22 +52,18 @@ def observed(
     return Observed(seen, drafting(lead, draft), drafting(back, draft), overhead(lead), round_trip(lead, back))
 
 
-def spans(events: Iterable[Event], *names: str) -> list[Event]:
-    return [e for e in events if e["ph"] == "X" and e["name"] in names]
-
-
 def seconds(event: Event) -> float:
     return float(event["dur"]) / 1e6
 
 
 def slower(events: Sequence[Event], name: str, cost: Callable[[int], float]) -> float | None:
-    ratios = [seconds(e) / cost(e["args"]["rows"]) for e in spans(events, name)]
+    ratios = [seconds(e) / cost(e["args"]["rows"]) for e in named(events, name)]
     return median(ratios) if ratios else None
 
 
 def drafting(events: Sequence[Event], cost: Callable[[int], float]) -> Seen:
-    rows = [int(e["args"]["rows"]) for e in spans(events, "draft")]
-    ranks = [seconds(e) / n for e, n in zip(spans(events, "rank"), rows, strict=False)]
+    rows = [int(e["args"]["rows"]) for e in named(events, "draft")]
+    ranks = [seconds(e) / n for e, n in zip(named(events, "rank"), rows, strict=False)]
     return Seen(slower(events, "draft", cost), median(ranks) if ranks else 0.0)
 
 
@@ -76,7 +71,7 @@ def overhead(lead: Sequence[Event]) -> float:
     """The time from one commit to the next that is neither forward pass nor wait; the middle step counts."""
     commits = moments(lead, "commit")
     took = [0.0] * (len(commits) + 1)
-    for event in spans(lead, *BUSY):
+    for event in named(lead, *BUSY):
         took[bisect_right(commits, float(event["ts"]))] += seconds(event)
     steps = [(b - a) / 1e6 - took[i] for i, (a, b) in enumerate(pairwise(commits), 1)]
     return max(0.0, median(steps)) if steps else 0.0

@@ -1,4 +1,5 @@
-"""`python -m bench step`: what the lead adds to a decode step, with no back, over the same engine in a bare loop.
+"""`python -m bench step`: what the lead adds to a decode step, with no back, over the same engine in a bare loop;
+and what it takes to pick a token from a large vocabulary.
 
 A real lead answers a real client over HTTP, streaming; the bare loop is `forward`, argmax, `keep` and nothing else.
 Both decode the same tokens with the same number of threads, in turns, so that a busy machine disturbs both alike.
@@ -10,14 +11,17 @@ import time
 from dataclasses import dataclass
 from statistics import quantiles
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from bench.models import RUNTIMES, Runtime, shipped
 from bench.processes import LeadProcess
 from duo.engines import Engine, EngineOptions, Row, load
+from duo.sampling import Sampler, SamplingParams
 from lead.__main__ import TREE_ROWS
 
+LARGE = 128_000
 QUESTION = "What does shutil.copytree do?"
 
 
@@ -65,6 +69,17 @@ def measure(runtime: Runtime, tokens: int, rounds: int) -> Result:
     return Result(runtime, _quartile(theirs), _quartile(ours))
 
 
+def pick(temperature: float, size: int = LARGE, times: int = 200) -> float:
+    """Milliseconds to pick a token from so many, with nothing filtered out."""
+    logits = (np.random.default_rng(1).normal(size=size) * 3).astype(np.float32)
+    sampler, took = Sampler(SamplingParams(temperature=temperature, seed=1), []), list[float]()
+    for _ in range(times):
+        started = time.perf_counter()
+        sampler.pick(logits, [])
+        took.append((time.perf_counter() - started) * 1000)
+    return _quartile(took)
+
+
 def _quartile(times: list[float]) -> float:
     """The lower quartile: what else the machine does only makes a round slower."""
     return quantiles(times, n=4)[0]
@@ -78,4 +93,6 @@ def main(tokens: int, rounds: int) -> int:
         r = measure(runtime, tokens, rounds)
         table.add_row(r.runtime, f"{r.bare:.3f}", f"{r.lead:.3f}", f"{r.added:.3f}", f"{100 * r.added / r.bare:.1f}")
     Console().print(table)
+    picks = ", ".join(f"{pick(temperature):.3f} ms at temperature {temperature:g}" for temperature in (0.0, 0.8))
+    Console().print(f"A pick from {LARGE} tokens: {picks}")
     return 0

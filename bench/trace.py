@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,14 @@ from rich.table import Table
 
 from duo.errors import DuoError, FileError
 
+Event = Mapping[str, Any]
 Span = tuple[float, float]
 """From when to when, in microseconds."""
+
+
+def named(events: Iterable[Event], *names: str) -> list[Event]:
+    """The spans of these names."""
+    return [e for e in events if e["ph"] == "X" and e["name"] in names]
 
 
 def load(path: str | Path) -> list[dict[str, Any]]:

@@ -34,6 +34,8 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, "", argparse.SUPPRESS) or isinstance(action.default, bool):
             return action.help
+        if action.help and "(default: " in action.help:
+            return action.help  # 0 stands for what is said there
         return super()._get_help_string(action)
 
 
@@ -73,8 +75,9 @@ def add_draft_model_flags(group: argparse._ArgumentGroup) -> None:
         "-td", "--threads-draft", type=positive, metavar="N", default=0, help="its CPU threads (default: as the target)"
     )
     group.add_argument(
-        "-ngld", "--n-gpu-layers-draft", type=int, metavar="N", default=0, help="its layers on the GPU (llama.cpp)"
-    )
+        "-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", dest="gpu_layers_draft", type=int, metavar="N",
+        default=0, help="its layers on the GPU (llama.cpp)",
+    )  # fmt: skip
     group.add_argument("--device-draft", default="auto", metavar="D", help="its torch device (transformers)")
 
 
@@ -85,7 +88,7 @@ def of_draft_model(args: argparse.Namespace) -> argparse.Namespace:
         # A shipped model runs on either: on the target's, so that one runtime is enough.
         "engine": args.engine if args.model_draft == SHIPPED else "auto",
         "threads": args.threads_draft or args.threads,
-        "gpu_layers": args.n_gpu_layers_draft,
+        "gpu_layers": args.gpu_layers_draft,
         "device": args.device_draft,
         # Its own context: that of the target may be more than it was trained for.
         "context": 0,

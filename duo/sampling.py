@@ -141,7 +141,8 @@ class Sampler:
         """The `count` likeliest picks of *another* model with the same seed, most likely first, with probabilities.
 
         The probability of a token is softmax(perturbed score / scale): how sure this model can be that the other one
-        picks it too. scale > 1 trusts this model less. Fewer are returned where fewer are allowed. sharpness > 1 takes
+        picks it too. scale > 1 trusts this model less. Fewer are returned where fewer are allowed, or
+        where of a large vocabulary few come close to the likeliest. sharpness > 1 takes
         the other model to be so much surer of itself than this one is.
         """
         if self.params.temperature == 0.0:

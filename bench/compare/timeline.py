@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from bench import charts, trace
 from bench.charts import BAD, OURS, PALE, Lane, Span
 from bench.compare.prompts import Question
 from bench.compare.schedules import BACK_TRACE, LEAD_TRACE, OwnLead, Setup
 from bench.compare.trial import Plan
+from bench.trace import Event, named
 
 STEPS = 16
 """Forward passes of the lead that the picture shows, from the middle of the answer."""
@@ -23,8 +23,6 @@ LEGEND = (
     (BAD, "the share of it that was for nothing"),
     (PALE, "waiting, reading the prompt"),
 )
-
-Event = Mapping[str, Any]
 
 
 def draw(setup: Setup, question: Question, plan: Plan, title: str, out: Path) -> None:
@@ -48,16 +46,16 @@ def draw(setup: Setup, question: Question, plan: Plan, title: str, out: Path) ->
 def lanes(lead: Sequence[Event], back: Sequence[Event]) -> list[Lane]:
     """The middle of the last answer, in ms from where the picture begins."""
     answer = max((e for e in lead if e["name"] == "answer"), key=lambda e: float(e["ts"]))
-    forwards = [e for e in _spans(lead, "forward") if e["ts"] >= answer["ts"]]
+    forwards = [e for e in named(lead, "forward") if e["ts"] >= answer["ts"]]
     middle = max(0, (len(forwards) - STEPS) // 2)
     shown = forwards[middle : middle + STEPS]
     start, end = float(shown[0]["ts"]), float(shown[-1]["ts"] + shown[-1]["dur"])
     target = [_span(e, OURS, e["args"]["rejected"] / e["args"]["rows"]) for e in shown]
-    idle = [_span(e, PALE) for e in (*_spans(lead, "wait"), *_spans(lead, "prefill"))]
+    idle = [_span(e, PALE) for e in (*named(lead, "wait"), *named(lead, "prefill"))]
     commits = [
         (float(e["ts"]), f"+{e['args']['tokens']}") for e in lead if e["name"] == "commit" and start <= e["ts"] <= end
     ]
-    drafts = [*drafted(back), *(_span(e, PALE) for e in _spans(back, "read"))]
+    drafts = [*drafted(back), *(_span(e, PALE) for e in named(back, "read"))]
     picture = [
         Lane("lead", [*target, *(s for s in idle if start <= s.start < end)]),
         Lane("tokens", marks=commits),
@@ -87,10 +85,6 @@ def drafted(back: Sequence[Event]) -> list[Span]:
 def _mark(spans: list[Span], since: int, rows: int, used: int) -> None:
     wasted = 1 - min(1.0, used / rows) if rows else 0.0
     spans[since:] = [replace(span, wasted=wasted) for span in spans[since:]]
-
-
-def _spans(events: Sequence[Event], name: str) -> list[Event]:
-    return [e for e in events if e["ph"] == "X" and e["name"] == name]
 
 
 def _span(event: Event, colour: str, wasted: float = 0.0) -> Span:
