@@ -55,7 +55,8 @@ class Drafter:
         self._trace = trace
         self._drafts: dict[int, Draft] = {}
         self._watches: dict[int, _Stopwatch] = {}
-        self._state: State = "waiting"
+        self.state: State = "waiting"
+        """For people to see; read from another thread."""
         self._found: list[Expansion] = []
         self._pacing = Pacing()
         self._events: deque[Event] = deque()
@@ -89,7 +90,7 @@ class Drafter:
         while True:
             with self._wake:
                 if self._next() is None:
-                    self._tell("waiting")
+                    self.state = "waiting"
                     self._wake.wait_for(lambda: self._events or self._stopping)
                 if self._stopping:
                     return
@@ -138,7 +139,6 @@ class Drafter:
             self._model.leave()
             for draft in self._drafts.values():
                 draft.cached(0)
-            self._send(BackSide.status(self._state))
 
     def _end(self, session: int) -> None:
         draft, watch = self._drafts.pop(session, None), self._watches.pop(session, None)
@@ -163,7 +163,7 @@ class Drafter:
             watch, started = self._watches[draft.session], time.perf_counter()
             # A token or two after a rejection is everyday work and not worth a word.
             if draft.behind > self._model.n_ahead:
-                self._tell("catching up")
+                self.state = "catching up"
             if read := self._model.read(draft):
                 watch.read += read
                 watch.reading += time.perf_counter() - started
@@ -174,7 +174,7 @@ class Drafter:
             watch.read, watch.reading, started = 0, 0.0, time.perf_counter()
             if draft.ahead:
                 return
-            self._tell("drafting")
+            self.state = "drafting"
             found, rows = self._model.expand(draft)
             if not rows:
                 return
@@ -192,8 +192,3 @@ class Drafter:
             log.warning("not drafting for this answer any more: %s", error)
             self._model.reset()
             del self._drafts[draft.session], self._watches[draft.session]
-
-    def _tell(self, state: State) -> None:
-        if state != self._state:
-            self._state = state
-            self._send(BackSide.status(state))

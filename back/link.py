@@ -18,9 +18,9 @@ from duo.drafting import Policy
 from duo.engines import Engine
 from duo.errors import DuoError, ProtocolError, RefusedError
 from duo.protocol import (
+    LOOK_EVERY,
     MAX_MESSAGE_BYTES,
     METHOD,
-    PING_EVERY,
     BackSide,
     Begun,
     CommittedTokens,
@@ -163,19 +163,18 @@ class Link:
             self._news.clear()
             if self._error is not None:
                 raise self._error
+            side.state = self._drafter.state
             for message in side.send(time.perf_counter()):
                 await call.write(message)
             while side.welcomed and self._outbox:
                 await call.write(self._outbox.popleft())
-            try:
-                await asyncio.wait_for(self._news.wait(), PING_EVERY)
-            except TimeoutError:
-                continue
+            await self._news.wait()
 
     async def _watch(self, side: BackSide) -> None:
         """A lead that hangs may also make `_write` hang."""
         while not side.lost(time.perf_counter()):
-            await asyncio.sleep(PING_EVERY)
+            await asyncio.sleep(LOOK_EVERY)
+            self._news.set()  # a ping may be due
         raise ProtocolError("nothing was heard from it for too long")
 
     def _send(self, message: bytes) -> None:

@@ -137,7 +137,7 @@ class Lead:
     def receive(self, back: str, session: int, found: Sequence[Expansion]) -> None:
         if session != self._session:
             return
-        tree, new = self._tree, [e for e in found if self._tree.place(e.hash) is None]
+        tree, new = self._tree, [e for e in found if not self._tree.guessed(e.hash)]
         for expansion in found:
             tree.merge(expansion, back)
         useful = [place for e in new if (place := tree.place(e.hash))]

@@ -8,7 +8,7 @@ been guessed.
 
 from __future__ import annotations
 
-LEAST = 0.002
+LEAST = 0.004
 """Seconds between two messages, always."""
 BUNDLE = 0.01
 """Seconds between two while the target is at work."""

@@ -43,6 +43,10 @@ MAX_KNOWN = 64
 MAX_NAME = 128
 
 PING_EVERY = 1.0
+LOOK_EVERY = 0.25
+"""How often it is looked whether a ping is due, and whether the other side has been silent for too long."""
+STATUS_EVERY = 0.25
+"""A back that drafts on and off with every commit does not say so each time."""
 SILENT_AFTER = 3.0
 LOST_AFTER = 15.0
 """Seconds without a word from the other side after which the stream is given up."""
@@ -197,6 +201,11 @@ class LeadSide:
             if any(token >= size for token in expansion.tokens):
                 raise ProtocolError(f"a guessed token is outside the vocabulary of {size}")
 
+    @property
+    def asked(self) -> bool:
+        """Whether a ping is to be answered."""
+        return bool(self._pongs)
+
     def send(self, now: float) -> Iterator[bytes]:
         """What the back should hear now, message by message. Lazy: each is made when the one before it is gone."""
         if self.back is None:
@@ -298,6 +307,10 @@ class BackSide:
         self._pinged = now
         self._ping_value: int | None = None
         self._probes = probes
+        self.state: State = "waiting"
+        """What the back is doing: the lead is told."""
+        self._told: State = "waiting"
+        self._told_at = float("-inf")
         self.offset = ClockOffset()
         self.heard = now
         self.welcomed = False
@@ -359,10 +372,13 @@ class BackSide:
             raise ProtocolError(f"the lead names a token outside the vocabulary of {self._me.vocabulary_size}")
 
     def send(self, now: float) -> Iterator[bytes]:
-        """Answers to pings, and a ping of our own when it is time."""
+        """Answers to pings, and when it is time what the back is doing, and a ping of our own."""
         while self._pongs:
             pong = pb.Pong(value=self._pongs.pop(0), clock=int(now * 1e9))
             yield pb.BackMessage(pong=pong).SerializeToString()
+        if self.welcomed and self.state != self._told and now - self._told_at >= STATUS_EVERY:
+            self._told, self._told_at = self.state, now
+            yield self.status(self.state)
         due = now - self._pinged >= PING_EVERY
         probing = self._probes > 0 and self._ping_value is None
         if self.welcomed and (due or probing):

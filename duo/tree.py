@@ -120,6 +120,11 @@ class GuessTree:
             self._prune()
         return taken
 
+    def guessed(self, prefix_hash: int) -> bool:
+        """Whether anything is known of a prefix."""
+        node = self._by_hash.get(prefix_hash)
+        return node is not None and bool(node.children)
+
     def place(self, prefix_hash: int) -> Place | None:
         """What is known of a prefix; None where nothing is."""
         node = self._by_hash.get(prefix_hash)

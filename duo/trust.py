@@ -8,6 +8,8 @@ figures are its own. Old outcomes fade, because a conversation changes its subje
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 BANDS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
 """Upper ends of the bands of claimed probability; the last band ends at 1."""
 PRIOR = 12.0
@@ -24,16 +26,9 @@ class Trust:
         self._hits = [0.0] * (len(BANDS) + 1)
         self._tries = [0.0] * (len(BANDS) + 1)
 
-    @staticmethod
-    def _band(claim: float) -> int:
-        for i, end in enumerate(BANDS):
-            if claim <= end:
-                return i
-        return len(BANDS)
-
     def chance(self, claim: float) -> float:
         """Probability that a guess is right which the back claims to be right with probability `claim`."""
-        i = self._band(claim)
+        i = bisect_left(BANDS, claim)
         tries = self._tries[i]
         if not tries:
             return claim
@@ -42,7 +37,7 @@ class Trust:
 
     def outcome(self, claim: float, hit: bool) -> None:
         """A guess that was claimed so likely was, or was not, the target's pick, its prefix having been right."""
-        i = self._band(claim)
+        i = bisect_left(BANDS, claim)
         self._claimed[i] = self._claimed[i] * FADE + claim
         self._hits[i] = self._hits[i] * FADE + hit
         self._tries[i] = self._tries[i] * FADE + 1

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from duo.errors import AddressError, ProtocolError, RefusedError
-from duo.protocol import MAX_MESSAGE_BYTES, METHOD, PING_EVERY, Identity, LeadSide, Ledger
+from duo.protocol import LOOK_EVERY, MAX_MESSAGE_BYTES, METHOD, Identity, LeadSide, Ledger
 from duo.session import Step
 from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
@@ -179,7 +179,7 @@ class Backs:
                 self._trace.instant(
                     "backs", "guesses", now, back=back.name, expansions=len(guesses.expansions), bytes=len(data)
                 )
-            else:
+            elif back.side.asked:
                 back.news.set()
 
     async def _write(self, write: Callable[[bytes], Awaitable[None]], back: _Back) -> None:
@@ -192,15 +192,13 @@ class Backs:
                         "backs", f"send {kind}", time.perf_counter(), back=back.name, bytes=len(message)
                     )
                 await write(message)
-            try:
-                await asyncio.wait_for(back.news.wait(), PING_EVERY)
-            except TimeoutError:
-                continue
+            await back.news.wait()
 
     async def _watch(self, back: _Back) -> None:
         """End when nothing has been heard for too long: a back that hangs may also make `_write` hang."""
         while not back.side.lost(time.perf_counter()) and not back.replaced:
-            await asyncio.sleep(PING_EVERY)
+            await asyncio.sleep(LOOK_EVERY)
+            back.news.set()  # a ping may be due
         log.info("back %s has been silent for too long", back.name)
 
 

@@ -262,7 +262,7 @@ class Decoder:
         """Put guesses into the tree; returns those that are new there, with what they are worth."""
         tree, new = session.tree, list[Place]()
         for expansion in found:
-            known = tree.place(expansion.hash) is not None
+            known = tree.guessed(expansion.hash)
             if tree.merge(expansion, who) and not known and (place := tree.place(expansion.hash)) is not None:
                 new.append(place)
         return new

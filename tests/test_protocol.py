@@ -30,6 +30,7 @@ from duo.protocol import (
     MAX_MESSAGE_BYTES,
     PING_EVERY,
     SILENT_AFTER,
+    STATUS_EVERY,
     VERSION,
     BackSide,
     Begun,
@@ -404,6 +405,25 @@ def test_states_are_shown_and_unknown_ones_ignored() -> None:
     future = pb.BackMessage.FromString(bytes([0x2A, 2, 0x08, 99]))
     assert future.status.state == 99
     side.receive(future.SerializeToString(), 0.0)
+    assert side.state == "waiting"
+
+
+def test_a_back_that_drafts_on_and_off_does_not_say_so_each_time() -> None:
+    ledger, back = Ledger(), Back()
+    side = joined(ledger, back)
+    drain(side, back)
+    me, told = back.side, list[str]()
+    for i in range(200):
+        now = i * STATUS_EVERY / 50  # four times as long as that in all
+        me.state = "waiting" if i % 2 else "drafting"
+        for message in me.send(now):
+            side.receive(message, now)
+            told.append(side.state)
+    assert told[0] == "drafting"
+    assert len(told) <= 4
+    me.state = "waiting"
+    for message in me.send(2.0):
+        side.receive(message, 2.0)
     assert side.state == "waiting"
 
 

@@ -54,6 +54,8 @@ class HFVocabulary:
 
     def __init__(self, tokenizer: Any, size: int, eos: frozenset[int]) -> None:
         self._tokenizer = tokenizer
+        # Without the checks of the wrapper around it: a lead decodes while the target is at work on the same core.
+        self._fast: Any = getattr(tokenizer, "backend_tokenizer", None)
         self._size = size
         self._eos = eos
 
@@ -84,6 +86,8 @@ class HFVocabulary:
         return [int(token) for token in self._tokenizer.encode(text, verbose=False)]
 
     def decode(self, tokens: Sequence[int]) -> str:
+        if self._fast is not None:
+            return str(self._fast.decode(list(tokens), skip_special_tokens=True))
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return text
 
