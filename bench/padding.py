@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from bench.models import Runtime
 from duo.models.export import cached_gguf, directory, read_safetensors
 
-FORMAT = 1
+FORMAT = 2
 """Part of the cache key: raise it when what is written for the same model changes."""
 
 ASPECT = 128
@@ -105,8 +105,8 @@ def shape(which: Literal["target", "draft"], size: str) -> Shape:
     layers has 14.5 L H^2 parameters. L is the shipped model's, or more where H would be more than 128 L. H is the
     nearest multiple of 256, and the feed-forward width fills up what is missing, in quarters of H.
 
-    "120L" adds layers alone, up to so many: such a model takes the time of a larger one, but its weights stay in the
-    cache of the core. Two processes on one machine share its memory's bandwidth, which two devices would not.
+    "120L" adds layers alone, up to so many, and in a GGUF file those are of Q4_0: such a model takes the time of a larger
+    one, but of few bytes. Two processes on one machine share its memory's bandwidth, which two devices would not.
     """
     if found := re.fullmatch(r"(\d+)L", size):
         old = _shipped_shape(which)
@@ -240,20 +240,22 @@ def _gguf(which: Literal["target", "draft"], source: Path, out: Path, new: Shape
         writer.add_key_value(name, value, field.types[0], field.types[-1] if array else None)
     tensors = {tensor.name: tensor for tensor in reader.tensors}
     kind = tensors["token_embd.weight"].tensor_type
-    block, size = gguf.GGML_QUANT_SIZES[kind]
+    added = gguf.GGMLQuantizationType.Q4_0 if new.hidden == old.hidden else kind
     for _, name, axes in new.tensors():
         shape = [new.length(axis) for axis in axes]
         if len(axes) == 1:
             writer.add_tensor_info(name, shape, np.dtype(np.float32), 4 * shape[0])
         else:
+            its = kind if name in tensors else added
+            block, size = gguf.GGML_QUANT_SIZES[its]
             bytes_shape = (shape[0], shape[1] // block * size)
-            writer.add_tensor_info(name, bytes_shape, np.dtype(np.uint8), math.prod(bytes_shape), kind)
+            writer.add_tensor_info(name, bytes_shape, np.dtype(np.uint8), math.prod(bytes_shape), its)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for _, name, axes in new.tensors():
-        data = tensors[name].data if name in tensors else None
-        writer.write_tensor_data(_norm(data, old, new) if len(axes) == 1 else _matrix(data, old, new, axes, kind))
+        data, its = (tensors[name].data, kind) if name in tensors else (None, added)
+        writer.write_tensor_data(_norm(data, old, new) if len(axes) == 1 else _matrix(data, old, new, axes, its))
     writer.close()
 
 

@@ -65,6 +65,14 @@ def test_a_padded_model_predicts_what_the_shipped_one_does(
     assert np.mean(picks == expected.argmax(-1)) > 0.98
 
 
+def test_a_deeper_model_predicts_what_the_shipped_one_does() -> None:
+    """Its new layers are of another type than the rest."""
+    fingerprint, expected = predictions(str(cached_gguf("draft", "q8_0")), "llamacpp")
+    same, logits = predictions(padded("draft", "12L", "q8_0"), "llamacpp")
+    assert same == fingerprint
+    assert np.array_equal(logits, expected)
+
+
 def test_it_is_made_once(cache: Path) -> None:
     first = Path(padded("draft", "10M", "q8_0", "llamacpp"))
     made = first.stat()
