@@ -105,8 +105,8 @@ def shape(which: Literal["target", "draft"], size: str) -> Shape:
     layers has 14.5 L H^2 parameters. L is the shipped model's, or more where H would be more than 128 L. H is the
     nearest multiple of 256, and the feed-forward width fills up what is missing, in quarters of H.
 
-    "120L" adds layers alone, up to so many, and in a GGUF file those are of Q4_0: such a model takes the time of a larger
-    one, but of few bytes. Two processes on one machine share its memory's bandwidth, which two devices would not.
+    "120L" adds layers alone, up to so many, and in a GGUF file they are of Q4_0: such a model takes the time of a
+    larger one, but of few bytes. Two processes on one machine share its memory's bandwidth, which two devices do not.
     """
     if found := re.fullmatch(r"(\d+)L", size):
         old = _shipped_shape(which)
