@@ -48,6 +48,7 @@ MAKERS: dict[str, Callable[[Parts], Schedule]] = {
     "sync-remote": lambda p: SynchronousRemote("sync-remote", p.worker, p.draft),
     "llama-server": lambda p: LlamaCpp("llama-server", p.setup, p.worker),
     "assisted": lambda p: Transformers("assisted", p.setup, p.worker),
+    "assisted-plain": lambda p: Transformers("assisted-plain", p.setup, p.worker, as_it_comes=True),
     "assisted-both": lambda p: Transformers("assisted-both", p.setup, p.worker, both_cores=True),
     "free-best": lambda p: Synchronous("free-best", p.worker, for_free=True),
     "free-chain": lambda p: Local("free-chain", p.worker, "free", policy="chain"),

@@ -13,7 +13,8 @@ LABELS = {
     "sync": "synchronous, both on the target's core",
     "sync-remote": "synchronous, draft on the other core",
     "llama-server": "llama.cpp's server with the draft",
-    "assisted": "transformers' assisted generation",
+    "assisted": "transformers' assisted generation, at its best",
+    "assisted-plain": "transformers' assisted generation, as it comes",
     "both-cores": "no back, both cores for the target",
     "assisted-both": "assisted generation on both cores",
     "free-best": "bound: free chains at their best length",
@@ -27,5 +28,10 @@ LABELS = {
 
 BOUNDS = ("free-best", "free-chain", "free-tree")
 BAD_BACKS = ("random-back", "late-back", "stopped-back")
-ONLY_ON = {"llama-server": "llamacpp", "assisted": "transformers", "assisted-both": "transformers"}
+ONLY_ON = {
+    "llama-server": "llamacpp",
+    "assisted": "transformers",
+    "assisted-plain": "transformers",
+    "assisted-both": "transformers",
+}
 """The runtime of those that have but one."""

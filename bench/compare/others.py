@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
 
@@ -58,14 +59,21 @@ class LlamaCpp(Schedule):
 
 
 class Transformers(Schedule):
-    """transformers' assisted generation, on the target's core or on both."""
+    """transformers' assisted generation, on the target's core or on both, at its best setting or `as_it_comes`."""
 
     own = False
-    lengths = (1, 2, 3, 4, 6, 8, 12)
+    lengths: Sequence[int] = (1, 2, 3, 4, 6, 8, 12)
     floors = (0.4,)
 
-    def __init__(self, name: str, setup: Setup, worker: WorkerProcess, both_cores: bool = False) -> None:
+    LIBRARYS = Setting(20, 0.4)
+    """transformers' own defaults."""
+
+    def __init__(
+        self, name: str, setup: Setup, worker: WorkerProcess, both_cores: bool = False, as_it_comes: bool = False
+    ) -> None:
         super().__init__(name)
+        if as_it_comes:
+            self.setting, self.lengths = self.LIBRARYS, ()
         self._setup = setup
         self._worker = worker
         self._cpus = setup.both if both_cores else setup.lead_cpus
