@@ -30,6 +30,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from duo.engines import EngineOptions, Progress
 from duo.engines._arena import GROUPED, ArenaCache, PlaceBook, Places, round_up
+from duo.engines._packed import pack
 from duo.engines.base import ROOT, Logits, Row
 from duo.errors import ContextError, ModelError, RequestError
 
@@ -156,6 +157,7 @@ class TransformersEngine:
             tokenizer = _read_tokenizer(source, self._name)
             progress(0.1)
             self._model = _read_weights(source, self._name, options.dtype, self._device)
+        pack(self._model)
         progress(0.9)
 
         self._batch = options.batch
