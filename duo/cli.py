@@ -26,6 +26,8 @@ SHIPPED = "shipped"
 """Names the shipped model where no model has to be given."""
 LEAST_BATCH = 32
 """A tree of guesses must fit into one forward pass, whatever -b says of prompts."""
+GARBAGE = 20_000
+"""New objects after which the collector looks for circles among them. Usual are 700, which is every few steps."""
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
@@ -168,6 +170,7 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     # A million objects of the runtime are here to stay: the collector need not look at them in the middle of a step.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
     return engine
 
 

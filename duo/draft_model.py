@@ -51,6 +51,8 @@ class DraftModel:
 
         Raises ContextError if they do not fit, after which the draft is of no use.
         """
+        if draft.settled:
+            return 0
         started = time.perf_counter()
         kept = draft.settle(self._engine.batch)
         self._engine.keep(SLOT, kept.path, kept.rest)

@@ -201,6 +201,8 @@ class Draft:
     _path: list[int] = field(default_factory=list)
     _above: int = ROOT
     """The row that the root hangs from, until it is kept."""
+    _settled: bool = False
+    """Whether the engine's cache agrees with what is committed, as far as it is to before the next batch."""
     _root: _Node | None = None
     _sampler: Sampler | None = None
     _nodes: dict[int, _Node] = field(default_factory=dict)
@@ -223,6 +225,7 @@ class Draft:
             raise ProtocolError(f"session {self.session:x}: the lead took back tokens that were final")
         for token in tokens[len(again) :]:
             self._advance(token)
+        self._settled = False
         self.complete = not more and len(self.prefix) >= self.prompt_length
         self._refill()
 
@@ -269,6 +272,7 @@ class Draft:
     def cached(self, tokens: int) -> None:
         """The engine's slot holds the first `tokens` tokens of this session and no rows of it."""
         self._cached = tokens
+        self._settled = False
         self._path.clear()
         if self._root is not None:
             self._root = _Node(self._root.token, None, len(self.prefix), self.prefix.hash, 1.0)
@@ -285,7 +289,13 @@ class Draft:
         rest = [node.row for node in self._root.subtree() if node.row is not None] if self._root else []
         kept = Kept(path, rest, self._cached, missing)
         self._cached += len(missing)
+        self._settled = not self.behind
         return kept
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing has been committed since the last `settle`, and that was enough."""
+        return self._settled
 
     @property
     def unread(self) -> int:
@@ -331,6 +341,7 @@ class Draft:
             self._above = self.next_row
             self._path.append(self.next_row)
             self._batch.append(None)
+            self._settled = False
             self.next_row += 1
         worth, expanded = 0.0, 0
         while self._frontier and expanded < self.policy.batch:

@@ -102,7 +102,7 @@ class GuessTree:
             return 0
         if anchor.length - self.root.length >= self._max_depth:
             return 0
-        taken = 0
+        taken, trust = 0, self._trust[back]
         for token, claimed in zip(expansion.tokens, expansion.probabilities, strict=False):
             chance = min(1.0, max(0.0, claimed)) if math.isfinite(claimed) else 0.0
             child = anchor.children.get(token)
@@ -114,7 +114,10 @@ class GuessTree:
                 anchor.children[token] = child
                 self._by_hash[child_hash] = child
             child.chances[back] = chance
-            child.chance = max(self._trust[who].chance(claim) for who, claim in child.chances.items())
+            if len(child.chances) == 1:
+                child.chance = trust.chance(chance)
+            else:
+                child.chance = max(self._trust[who].chance(claim) for who, claim in child.chances.items())
             taken += 1
         if len(self) > self._max_nodes:
             self._prune()

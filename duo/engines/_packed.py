@@ -16,6 +16,9 @@ from torch import Tensor, nn
 ROWS = 4
 """How many rows the layout is made for. It works for any number."""
 
+LEAST = 1 << 16
+"""Weights of a smaller layer stay as they are: there the call itself takes longer than the multiplication."""
+
 _TYPES = (torch.float32, torch.bfloat16)
 
 
@@ -53,5 +56,9 @@ def pack(model: nn.Module) -> None:
         return
     for module in model.modules():
         for name, child in module.named_children():
-            if type(child) is nn.Linear and child.weight.dtype in _TYPES and child.weight.device.type == "cpu":
+            if type(child) is nn.Linear and _pays(child.weight):
                 setattr(module, name, PackedLinear(child))
+
+
+def _pays(weight: Tensor) -> bool:
+    return weight.dtype in _TYPES and weight.device.type == "cpu" and weight.numel() >= LEAST
