@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench import world
 from bench.simulate import Machine, chain, run
 from bench.world import Acceptance, Asked, Cost
+from duo.drafting import MOST, TREE
 
 CHILDREN = 4
 """Guesses at a place that the bound of trees knows: those that a back sends."""
+
+WIDE = replace(TREE, batch=MOST)
+"""Expands as much at once as fits into a batch."""
 
 
 @dataclass(frozen=True)
 class Speeds:
     """Tokens per second of every schedule. `apart`: ours without a draft model beside the target; `more`: ours with
-    more than the one back."""
+    more than the one back, and `wide` with one whose batches take no longer for being wide. Equal backs can know more
+    only by drafting more side by side, so that is a bound for any number of them."""
 
     none: float
     local: float
@@ -28,6 +33,7 @@ class Speeds:
     bound: float
     tree_bound: float
     more: float | None = None
+    wide: float | None = None
 
     @property
     def best(self) -> float:
@@ -62,7 +68,12 @@ def speeds(
         bound=world.free(target, acceptance, tokens),
         tree_bound=world.free(target, acceptance, tokens, CHILDREN),
         more=run(acceptance, target, more, asked, own=own) if more else None,
+        wide=run(acceptance, target, [_wide(machines[0])], asked, WIDE, own=own) if more else None,
     )
+
+
+def _wide(machine: Machine) -> Machine:
+    return replace(machine, cost=lambda rows: machine.cost(1))
 
 
 @dataclass(frozen=True)
@@ -113,14 +124,15 @@ def verdict(cells: Cells, independent: bool, backs: int = 1) -> list[str]:
     lines.append("worst cells:")
     for place, it in sorted(cells.items(), key=lambda cell: cell[1].ratio)[:WORST]:
         lines.append(f"  {it.ratio:.3f}  {place}: ours {it.ours:.1f}, best other {it.best:.1f} tokens/s")
-    gains = [
-        it.more / it.ours for place, it in cells.items() if it.more is not None and place.draft_ms in SLOW_DRAFTS_MS
-    ]
+    slow = [it for place, it in cells.items() if place.draft_ms in SLOW_DRAFTS_MS]
+    gains = [it.more / it.ours for it in slow if it.more is not None]
     if gains:
         line = f"{backs} equal backs over one, draft {' and '.join(map(str, SLOW_DRAFTS_MS))} ms: "
         line += f"geometric mean {mean(gains):.3f}"
         line += f" (wanted {SECOND:.2f}: {_kept(mean(gains) >= SECOND)})" if backs == 2 and not independent else ""
         lines.append(f"{line}, worst cell {min(gains):.3f}")
+    if wide := [it.wide / it.ours for it in slow if it.wide is not None]:
+        lines.append(f"one back whose batches take no longer for being wide, a bound for that: {mean(wide):.3f}")
     return lines
 
 

@@ -27,7 +27,7 @@ from bench import record, replay, trace, world
 from bench.compare import prompts
 from bench.compare.entrants import KINDS
 from bench.compare.figures import Record, configurations, rows
-from bench.compare.names import BASE, LABELS
+from bench.compare.names import BASE, LABELS, OURS
 from bench.compare.options import add_flags as compare_flags
 from bench.compare.prompts import Question
 from bench.compare.run import models
@@ -140,13 +140,15 @@ def at_work(schedule: str, setup: Setup, rest: Rest, args: argparse.Namespace, t
 
 @dataclass(frozen=True)
 class Compared:
-    """One schedule in one configuration. `real`, `simulated`: speed-ups; `alone`: tokens per second of no back."""
+    """One schedule in one configuration. `real`, `simulated`: speed-ups; `alone`: tokens per second of no back;
+    `ours_over`: how much faster ours was, None for ours."""
 
     name: str
     schedule: str
     alone: float
     real: float
     simulated: float
+    ours_over: float | None = None
 
     @property
     def error(self) -> float:
@@ -177,19 +179,22 @@ class Simulation:
         """None where it is not simulated."""
         if schedule in self._work:
             return self._own(schedule, round_trip)
+        if schedule == "free-chain":
+            return median(world.free(self._alone, Replayed([it]), len(it.tokens)) for it in self._text)
         if schedule in ("sync", "sync-remote") and setting:
-            base, draft = self._work[BASE], self._draft(Seen(1.0, self._ranking))
+            target, draft = self._alone, self._draft(Seen(1.0, self._ranking))
             length, floor = chosen(setting)
-
-            def target(rows: int) -> float:
-                return (self._rest.target(rows) * base.target + base.overhead) * self._now
-
             away = round_trip if schedule == "sync-remote" else 0.0
             return median(
                 world.turns(target, draft, Replayed([answer]), len(answer.tokens), length, floor).speed(away)
                 for answer in self._text
             )
         return None
+
+    def _alone(self, rows: int) -> float:
+        """Seconds of a step of the target with nobody beside it."""
+        base = self._work[BASE]
+        return (self._rest.target(rows) * base.target + base.overhead) * self._now
 
     def _own(self, schedule: str, round_trip: float) -> float:
         seen = self._work[schedule]
@@ -237,7 +242,8 @@ def compared(run: Run) -> list[Compared]:
             if row is not None and schedule != BASE:
                 speed = simulation.speed(schedule, trip / 1000, row.setting)
                 if speed is not None:
-                    found.append(Compared(name, schedule, alone, row.speed_up.median, speed / alone))
+                    over = row.ours_over.median if row.ours_over else None
+                    found.append(Compared(name, schedule, alone, row.speed_up.median, speed / alone, over))
     return found
 
 
@@ -264,6 +270,18 @@ def markdown(found: Sequence[Compared]) -> str:
         f"| {c.simulated * c.alone:.1f} | {c.simulated:.2f} | {c.error:+.1%} |"
         for c in found
     ]
+    ours = {c.name: c.simulated for c in found if c.schedule == OURS}
+    over = [c for c in found if c.ours_over and c.name in ours]
+    if over:
+        lines += [
+            "",
+            "| configuration | ours over | real | simulated | real of simulated |",
+            "|---|---|---:|---:|---:|",
+        ]
+    for c in over:
+        simulated = ours[c.name] / c.simulated
+        share = (c.ours_over or 0.0) / simulated
+        lines.append(f"| {c.name} | {LABELS[c.schedule]} | {c.ours_over:.2f} | {simulated:.2f} | {share:.2f} |")
     for schedule in dict.fromkeys(c.schedule for c in found):
         errors = [abs(c.error) for c in found if c.schedule == schedule]
         lines += ["", f"{LABELS[schedule]}: {sum(e <= WITHIN for e in errors)} of {len(errors)} within {WITHIN:.0%}"]

@@ -205,7 +205,7 @@ class Turns:
 
 def turns(target: Cost, draft: Cost, world: Acceptance, tokens: int, length: int, floor: float = 0.0) -> Turns:
     """Draft a chain, verify it, in turns: so long a chain, ended earlier where its path is less likely than a floor."""
-    state, done, count, busy = EMPTY, 0, 0, 0.0
+    state, done, count, busy, unread = EMPTY, 0, 0, 0.0, 1
     while done < tokens:
         chain: list[int] = []
         path, at = 1.0, state
@@ -214,7 +214,7 @@ def turns(target: Cost, draft: Cost, world: Acceptance, tokens: int, length: int
             chain.append(token)
             path *= chance
             at = extend_hash(at, token)
-        busy += len(chain) * draft(1) + target(1 + len(chain))
+        busy += draft(unread) + (len(chain) - 1) * draft(1) + target(1 + len(chain))
         count += 1
         for guess in (*chain, None):
             true = world.truth(state, done)
@@ -222,6 +222,8 @@ def turns(target: Cost, draft: Cost, world: Acceptance, tokens: int, length: int
             done += 1
             if true != guess:
                 break
+        # The last of a chain is read only if it was right, with what the target picked after it.
+        unread = 2 if guess is None else 1
     return Turns(done, count, busy)
 
 

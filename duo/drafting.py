@@ -52,15 +52,17 @@ MAX_ROWS = 96
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How to grow: `children` per expansion, at most `batch` expansions at once, none less probable than `floor`."""
+    """How to grow: `children` per expansion, at most `batch` expansions at once, none less probable than `floor`.
+    `gives_up`: whether a batch ends early that a commit has made obsolete."""
 
     children: int = CHILDREN
     batch: int = BATCH
     floor: float = FLOOR
+    gives_up: bool = True
 
 
 TREE = Policy()
-CHAIN = Policy(children=1, batch=1, floor=0.0)
+CHAIN = Policy(children=1, batch=1, floor=0.0, gives_up=False)
 """One line, the likeliest token at each place: the plain asynchronous chain, as llama_duo drafts it."""
 
 
@@ -370,10 +372,12 @@ class Draft:
         return Row(node.row, slot, node.token, self._above if parent is None else parent)
 
     def obsolete(self, start: int, tokens: Sequence[int]) -> bool:
-        """Whether the batch under way is for nothing if tokens from `start` on are final: the answer goes elsewhere.
+        """Whether to give up the batch under way if tokens from `start` on are final: the answer goes elsewhere.
 
         Changes nothing.
         """
+        if not self.policy.gives_up:
+            return False
         if start > len(self.prefix):
             return False  # what comes before has been heard, but not been taken in yet
         top = self._root

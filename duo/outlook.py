@@ -70,12 +70,12 @@ class Outlook:
         most = before = float("-inf")
         worse, kept = 0, -1.0
         for message in coming:
-            if kept < 0.0:
-                share = self.rate * every * message.expansions / max(1e-9, sum(message.paths))
-                kept = 1.0 - min(1.0, share / terms.most) ** terms.power
             for path in message.paths:
                 insort(paths, -path)
             _, then = self.choose([-path for path in paths])
+            if kept < 0.0:
+                share = self.rate * every * message.expansions / max(1e-9, then - value)
+                kept = 1.0 - min(1.0, share / terms.most) ** terms.power
             gain = (then - value) * message.sure * kept - terms.patience * self.rate * message.seconds
             most = max(most, gain)
             worse = worse + 1 if gain < before else 0

@@ -136,6 +136,9 @@ class TestSweep:
             "  0.900  flat, draft 2 ms, round trip 5 ms, acceptance 0.7: ours 9.0, best other 10.0 tokens/s"
         )
         assert lines[-1].startswith("2 equal backs over one, draft 15 and 30 ms: geometric mean 1.100 (wanted 1.08: r")
+        wide = {place: replace(it, wide=it.ours * 1.2) for place, it in found.items()}
+        bound = "one back whose batches take no longer for being wide, a bound for that: 1.200"
+        assert cells.verdict(wide, independent=False, backs=2)[-1] == bound
         assert "wanted 0.97: MISSED" in cells.verdict(found, independent=True)[0]
 
 
@@ -233,8 +236,19 @@ class TestValidate:
         assert simulation.speed("none", 0.0, "") == pytest.approx(alone, rel=1e-6)
         assert (simulation.speed("ours", 0.001, "") or 0.0) > alone
         assert (simulation.speed("sync", 0.001, "4 tokens") or 0.0) > alone
+        assert (simulation.speed("free-chain", 0.001, "") or 0.0) > (simulation.speed("sync", 0.0, "4 tokens") or 0.0)
         assert simulation.speed("llama-server", 0.001, "8 tokens") is None
         assert simulation.speed("chain", 0.001, "") is None, "its costs were not observed"
+
+    def test_ours_is_held_against_the_others_as_well(self) -> None:
+        found = [
+            validate.Compared("here", "ours", 10.0, 1.9, 2.0),
+            validate.Compared("here", "chain", 10.0, 1.5, 1.6, 1.2),
+            validate.Compared("elsewhere", "chain", 10.0, 1.5, 1.6, 1.2),
+        ]
+        text = validate.markdown(found)
+        assert "| here | plain asynchronous chain | 1.20 | 1.25 | 0.96 |" in text
+        assert text.count("| 1.20 |") == 1, "only where ours was simulated too"
 
     def test_costs_at_work_are_read_from_traces(self) -> None:
         """Two steps of 100 ms, of which the first forward pass takes 90 and a draft beside it 6 ms; messages."""
