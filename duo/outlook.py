@@ -5,7 +5,7 @@ with the time added to the cost, for as many of the messages to come as it pays 
 
 A guess that is not waited for is not lost: it comes while the target is at work and is verified one step later. Where
 drafting is slow that is worth nearly as much, where it is fast nearly nothing, so the gain is counted less by the share
-that a guess's drafting takes of the time that it saves.
+that a guess's drafting takes of the time that it saves, less what verifying it costs.
 """
 
 from __future__ import annotations
