@@ -61,6 +61,8 @@ class SamplingParams:
     frequency_penalty: float = 0.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int = 0
+    grammar: str = ""
+    """What the text must be like, as `duo.constraint` writes it; empty: anything."""
 
     def __post_init__(self) -> None:
         def check(name: str, low: float, high: float, above: bool = False) -> None:

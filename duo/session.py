@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from duo.engines.base import ROOT, Logits, Row
 from duo.prefix import Prefix
@@ -29,12 +29,21 @@ from duo.trust import Trust
 FinishReason = Literal["stop", "length"]
 
 
+class Logprobs(NamedTuple):
+    """Natural logarithms of the model's own probabilities, before temperature and all else: of the token that was picked,
+    and of the likeliest tokens, falling."""
+
+    picked: float
+    top: Sequence[tuple[int, float]]
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """A token that became final. `backs`: who had guessed it; empty for the target's own."""
 
     token: int
     backs: tuple[str, ...] = ()
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,11 @@ from duo import cli, trace
 from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import BATCH, MAX_ROWS, MOST, RIDERS, TREE
-from duo.engines import Engine, curve
+from duo.engines import Engine, Vocabulary, curve
 from duo.errors import AddressError, ModelError
 from duo.planner import Everything, Limits, Planner
 from duo.trace import Trace
-from lead.answers import Answer, BackView, Question
+from lead.answers import Answer, BackView, Question, SlotView
 from lead.console import Console
 from lead.http import create_app
 from lead.own import OwnDraft
@@ -50,6 +50,25 @@ class Lead:
     def created(self) -> int:
         return self._loaded.created
 
+    @property
+    def runtime(self) -> str:
+        return self._loaded.runtime
+
+    @property
+    def context(self) -> int:
+        return self._loaded.context
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self._loaded.vocabulary
+
+    @property
+    def waiting(self) -> int:
+        return self._loaded.waiting
+
+    def slots(self) -> Sequence[SlotView]:
+        return self._loaded.slots()
+
     def ask(self, question: Question) -> Answer:
         return self._loaded.ask(question)
 
@@ -78,6 +97,13 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--host", default="127.0.0.1", help="address to listen on, for clients and for backs")
     group.add_argument("--port", type=cli.port, default=5555, metavar="N", help="HTTP port for clients")
     group.add_argument("--back-port", type=cli.port, default=5556, metavar="N", help="gRPC port for backs")
+    group = p.add_argument_group("serving")
+    group.add_argument(
+        "-np", "--parallel", type=cli.positive, default=4, metavar="N", help="slots: answers that are generated at once"
+    )
+    group.add_argument(
+        "--queue", type=cli.count, default=64, metavar="N", help="most questions that wait for a slot; more get a 503"
+    )
     group = p.add_argument_group("speculation")
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",

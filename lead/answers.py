@@ -9,32 +9,45 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from duo.engines.base import Vocabulary
 from duo.sampling import SamplingParams
+from duo.session import Logprobs
 
 FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request for an answer. `max_tokens` None: until the model ends it or the context is full."""
+    """One request for an answer to the tokens of a prompt.
 
-    messages: Sequence[Mapping[str, str]]
+    max_tokens None: until the model ends it or the context is full. stop: strings that end the answer and are not a part
+    of it. top_logprobs: how many of the likeliest tokens to report with each one; 0 only the token's own log
+    probability, None nothing.
+    """
+
+    prompt: Sequence[int]
     sampling: SamplingParams
     max_tokens: int | None = None
     ignore_eos: bool = False
+    stop: Sequence[str] = ()
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Text of one token that became final: `backs` names who guessed it, empty for the target's own token.
+    """One token that became final: `backs` names who guessed it, empty for the target's own token.
 
-    `text` may be empty where a token completes no character. `rejected`: guesses that were verified in the same
-    forward pass right after this token and were not picked, for the console.
+    `text` is what can be shown now that the token is there: it may be empty where a token completes no character, or may
+    be the beginning of a stop string, and then comes with a later piece. `token` None: no token, only text that had been
+    held back. `rejected`: guesses that were verified in the same forward pass right after this token and were not
+    picked, for the console.
     """
 
     text: str
     backs: tuple[str, ...] = ()
     rejected: str = ""
+    token: int | None = None
+    logprobs: Logprobs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +71,7 @@ class Summary:
     steps: int
     drafted: int
     accepted: int
+    queued_seconds: float = 0.0
     backs: Mapping[str, BackCount] = field(default_factory=dict)
 
 
@@ -93,6 +107,20 @@ class BackView:
     accepted: int
 
 
+@dataclass(frozen=True, slots=True)
+class SlotView:
+    """What one slot of the target model is doing, for people. An idle one still holds what its last answer left."""
+
+    id: int
+    state: Literal["idle", "reading", "answering"]
+    prompt_tokens: int = 0
+    """Of the prompt, and how many of them are in the cache by now."""
+    prompt_read: int = 0
+    completion_tokens: int = 0
+    tokens_per_second: float = 0.0
+    """Of this answer so far."""
+
+
 class Answerer(Protocol):
     """What the HTTP side talks to."""
 
@@ -109,6 +137,30 @@ class Answerer(Protocol):
     @property
     def created(self) -> int:
         """Unix time at which the model was loaded, seconds."""
+        ...
+
+    @property
+    def runtime(self) -> str:
+        """'transformers' or 'llamacpp'."""
+        ...
+
+    @property
+    def context(self) -> int:
+        """Tokens that one slot holds."""
+        ...
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The target model's; safe to use from the event loop."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Questions that wait for a slot."""
+        ...
+
+    def slots(self) -> Sequence[SlotView]:
+        """All of them, in order."""
         ...
 
     def ask(self, question: Question) -> Answer:

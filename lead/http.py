@@ -28,6 +28,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from duo.engines import Vocabulary
 from duo.errors import BusyError, ContextError, DuoError, RequestError
 from duo.sampling import SEED_BITS, SamplingParams
 from lead.answers import Answer, Answerer, Question, Summary
@@ -85,7 +86,7 @@ def create_app(answerer: Answerer) -> FastAPI:
     @answering.post("/v1/chat/completions")
     async def chat_completions(request: Request) -> Response:
         asked = _parse(ChatRequest, await _body(request))
-        answer = answerer.ask(asked.question())
+        answer = answerer.ask(asked.question(answerer.vocabulary))
         head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": answerer.model}
         if asked.stream:
             wants_usage = asked.stream_options is not None and asked.stream_options.include_usage
@@ -95,7 +96,7 @@ def create_app(answerer: Answerer) -> FastAPI:
 
     @answering.post("/messages")
     async def messages(request: Request) -> Response:
-        answer = answerer.ask(_parse(MessagesRequest, await _body(request)).question())
+        answer = answerer.ask(_parse(MessagesRequest, await _body(request)).question(answerer.vocabulary))
         text = await _unless_gone(request.receive, answer, _text(answer))
         return Response(status_code=_CLIENT_GONE) if text is None else _json({"content": {"text": text}})
 
@@ -189,11 +190,11 @@ class ChatRequest(_Asked):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    def question(self) -> Question:
+    def question(self, vocabulary: Vocabulary) -> Question:
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
         name = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
         return Question(
-            messages=[message.plain() for message in self.messages],
+            prompt=vocabulary.chat([message.plain() for message in self.messages]),
             sampling=self.sampling(DEFAULT_TEMPERATURE),
             max_tokens=_limit(name, limit),
             ignore_eos=bool(self.ignore_eos),
@@ -205,10 +206,10 @@ class MessagesRequest(_Asked):
 
     system: Text | None = None
 
-    def question(self) -> Question:
+    def question(self, vocabulary: Vocabulary) -> Question:
         system = [{"role": "system", "content": self.system}] if self.system else []
         return Question(
-            messages=system + [message.plain() for message in self.messages],
+            prompt=vocabulary.chat(system + [message.plain() for message in self.messages]),
             sampling=self.sampling(0.0 if self.seed is None else DEFAULT_TEMPERATURE),
             max_tokens=_limit("max_tokens", self.max_tokens),
             ignore_eos=bool(self.ignore_eos),

@@ -162,7 +162,7 @@ class Service:
                                "taken", "logit_bias")  # fmt: skip
         if question.max_tokens is not None and question.max_tokens < 1:
             raise RequestError(f"max_tokens is {question.max_tokens}: it must be at least 1", "max_tokens")
-        prompt = vocabulary.chat(question.messages)
+        prompt = question.prompt
         if len(prompt) >= context:
             raise ContextError(
                 f"the prompt has {len(prompt)} tokens and the context holds {context}: "

@@ -10,7 +10,7 @@ model that grows its tree batch by batch, and plain decoding are all the same th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,11 +65,25 @@ class Vocabulary(Protocol):
         """Text of the tokens, special tokens left out; incomplete UTF-8 becomes U+FFFD."""
         ...
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """Token ids of a conversation (`role` and `content` each) up to where the assistant's next answer begins.
+    def encode_rendered(self, text: str) -> list[int]:
+        """Token ids of text that `render` gave: special tokens are written out in it, and none is added."""
+        ...
 
-        Raises RequestError if the model's template does not accept it.
+    def token_bytes(self, token: int) -> bytes:
+        """What the token adds to a text, as bytes; nothing for a special token."""
+        ...
+
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        """The prompt of a conversation by the model's chat template, up to where the assistant's next answer begins.
+
+        `messages` and `tools` as in OpenAI's API: `role` and `content` each, perhaps `tool_calls` and `tool_call_id`.
+        Raises RequestError if the template does not accept them.
         """
+        ...
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        """Token ids of a conversation: `encode_rendered(render(messages, tools))`, or what the model's own way to do both
+        at once gives. Raises RequestError as `render` does."""
         ...
 
 
@@ -92,6 +106,11 @@ class Engine(Protocol):
     @property
     def context(self) -> int:
         """Tokens that one slot holds, rows included."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """How many sequences it holds."""
         ...
 
     @property
@@ -136,6 +155,11 @@ class Engine(Protocol):
 
     def truncate(self, slot: int, length: int) -> None:
         """Cut the committed sequence to its first `length` tokens and forget all rows of the slot."""
+        ...
+
+    def share(self, source: int, target: int, length: int) -> None:
+        """Let `target`'s committed sequence be the first `length` tokens of `source`'s, without computing them again;
+        what it held before, and its rows, are forgotten. What becomes of either slot later does not touch the other."""
         ...
 
     def close(self) -> None:
