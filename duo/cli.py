@@ -144,8 +144,9 @@ def port(text: str) -> int:
     return int(text)
 
 
-def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], tree_rows: int) -> Engine:
-    """Load what the flags name, with a progress bar on standard error, and room for a tree of that many rows.
+def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], tree_rows: int, slots: int) -> Engine:
+    """Load what the flags name, with a progress bar on standard error, for so many sessions at once, and room for trees
+    of that many rows in all.
 
     Raises ModelError.
     """
@@ -153,6 +154,7 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
         threads=args.threads,
         context=args.context,
         batch=max(args.batch, LEAST_BATCH),
+        slots=slots,
         tree_rows=tree_rows,
         gpu_layers=args.gpu_layers,
         device=args.device,

@@ -44,7 +44,7 @@ def settled(curve: dict[int, float], rate: float, limits: Limits | None = None) 
     it.begun(0.0)
     for step in range(1, 100):
         it.finished(step * 1.0, 1, curve[1], 0)
-        it._tokens, it._seconds = rate * it._seconds, it._seconds
+        it._rates[1].tokens = rate * it._rates[1].seconds
     return it
 
 
