@@ -144,14 +144,16 @@ def port(text: str) -> int:
     return int(text)
 
 
-def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], tree_rows: int) -> Engine:
-    """Load what the flags name, with a progress bar on standard error, and room for a tree of that many rows.
+def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], tree_rows: int, slots: int) -> Engine:
+    """Load what the flags name, with a progress bar on standard error: so many slots, and room for trees of that many
+    rows in all of them together.
 
     Raises ModelError.
     """
     options = EngineOptions(
         threads=args.threads,
         context=args.context,
+        slots=slots,
         batch=max(args.batch, LEAST_BATCH),
         tree_rows=tree_rows,
         gpu_layers=args.gpu_layers,

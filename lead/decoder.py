@@ -171,7 +171,7 @@ class Decoder:
         finally:
             self._cached = session.prefix.tokens[: self._engine.length(self.SLOT)]
             if self._own is not None:
-                self._own.end()
+                self._own.end(session)
             del self._ledger[session.id]
             self._changed()
             self._trace.span(
@@ -192,7 +192,7 @@ class Decoder:
                 return
             self._engine.extend(self.SLOT, tokens[start : min(start + self._engine.batch, len(tokens) - 1)])
         if self._own is not None:
-            self._own.begin(session)
+            self._own.begin(session, alone=True)
 
     def _step(self, session: Session) -> Step:
         nodes = self._plan(session)
@@ -206,7 +206,7 @@ class Decoder:
         step = session.verify(nodes, logits)
         self._engine.keep(self.SLOT, step.path)
         if self._own is not None:
-            self._own.committed(start, [done.token for done in step.committed])
+            self._own.committed(session, start, [done.token for done in step.committed])
         done = time.perf_counter()
         # What follows the forward pass grows with its rows as well.
         self._planner.finished(done, len(rows), done - started, len(step.committed))
@@ -231,7 +231,7 @@ class Decoder:
         while True:
             began = time.perf_counter()
             self._take_guesses(session)
-            offer = self._own.offer if self._own is not None else None
+            offer = self._own.offer(session) if self._own is not None else None
             plan = self._planner.plan(session.tree, time.perf_counter(), session.limit, offer)
             planned = time.perf_counter()
             self._trace.span("decoder", "plan", began, planned, held=len(session.tree), chosen=len(plan.nodes))
@@ -251,11 +251,11 @@ class Decoder:
             if useful:
                 self._planner.heard(came, back, useful)
             if self._own is not None:
-                self._own.merge([place.guesses for place in useful])
+                self._own.merge(session, [place.guesses for place in useful])
 
     def _draft(self, session: Session, own: OwnDraft, began: float) -> None:
         """Let the lead's own draft model expand the likeliest leaves."""
-        useful = self._merge(session, own.expand(began), NAME)
+        useful = self._merge(session, own.expand(session, began), NAME)
         self._planner.drafted(useful)
 
     def _merge(self, session: Session, found: Iterable[Expansion], who: str) -> list[Place]:
