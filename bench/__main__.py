@@ -94,6 +94,27 @@ def _validate(p: argparse.ArgumentParser) -> Run:
     return lambda args: validate.main(args.files)
 
 
+def _load(p: argparse.ArgumentParser) -> Run:
+    from bench import load
+
+    load.add_flags(p)
+    return load.main
+
+
+def _chaos(p: argparse.ArgumentParser) -> Run:
+    from bench import chaos
+
+    chaos.add_flags(p)
+    return chaos.main
+
+
+def _soak(p: argparse.ArgumentParser) -> Run:
+    from bench import soak
+
+    soak.add_flags(p)
+    return soak.main
+
+
 COMMANDS = {
     "demo": Command("the same questions four times, with and without a back", _demo),
     "step": Command("what the lead adds to a decode step", _step),
@@ -102,6 +123,9 @@ COMMANDS = {
     "plan": Command("what speed-up to expect of two machines, and where the limit is", _plan),
     "trace": Command("merge what --trace wrote, and sum it up", _trace),
     "compare": Command("ours against every other schedule of the same two models", _compare),
+    "load": Command("several clients at once, with backs and without", _load),
+    "chaos": Command("backs and leads that die under clients that ask, and no wrong answer", _chaos),
+    "soak": Command("ten thousand requests, a thousand backs, and a lead that does not grow", _soak),
     "build-llama-server": Command("llama.cpp's own server, which compare measures us against", _build_llama_server),
     "record": Command("what a draft guesses along real answers, for simulate and plan", _record),
     "validate": Command("how far the simulator is from runs of compare", _validate),

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
@@ -172,7 +172,14 @@ class LeadProcess(Program):
         """The text of one answer as it comes, also collected in `reply`."""
         messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
         body = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}, **options}
-        with requests.post(f"{self.url}/v1/chat/completions", json=body, stream=True, timeout=PATIENCE) as response:
+        yield from self.streamed(self.url, body, reply)
+
+    @staticmethod
+    def streamed(url: str, body: Mapping[str, Any], reply: Reply) -> Generator[str, None, None]:
+        """The text of an answer to this request, as it comes from a lead at `url`."""
+        with requests.post(f"{url}/v1/chat/completions", json=body, stream=True, timeout=PATIENCE) as response:
+            if response.status_code == 503:
+                raise requests.ConnectionError(response.text)  # as if it were not there: it may be soon
             if response.status_code != 200:
                 raise RuntimeError(f"{response.status_code}: {response.text}")
             # Line by line as they arrive, or a chunk size would hold text back.

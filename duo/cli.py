@@ -145,16 +145,16 @@ def port(text: str) -> int:
 
 
 def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], tree_rows: int, slots: int) -> Engine:
-    """Load what the flags name, with a progress bar on standard error: so many slots, and room for trees of that many
-    rows in all of them together.
+    """Load what the flags name, with a progress bar on standard error, for so many sessions at once, and room for trees
+    of that many rows in all.
 
     Raises ModelError.
     """
     options = EngineOptions(
         threads=args.threads,
         context=args.context,
-        slots=slots,
         batch=max(args.batch, LEAST_BATCH),
+        slots=slots,
         tree_rows=tree_rows,
         gpu_layers=args.gpu_layers,
         device=args.device,

@@ -13,7 +13,7 @@ comparison with the time added to the cost (`duo.outlook`).
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -41,6 +41,8 @@ class Limits:
     draft_max: int = 16
     draft_min: int = 0
     p_min: float = 0.0
+    rows: int = 32
+    """Most rows of one forward pass, over all answers: what the runtime has room for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,33 @@ class Plan:
     draft: bool = False
 
 
+class _Rate:
+    """Tokens and seconds, both fading over `MEMORY` steps."""
+
+    __slots__ = ("seconds", "tokens")
+
+    def __init__(self) -> None:
+        self.tokens = self.seconds = 0.0
+
+    def step(self, seconds: float, tokens: int) -> None:
+        fade = 1 - 1 / MEMORY
+        self.tokens = self.tokens * fade + tokens
+        self.seconds = self.seconds * fade + seconds
+
+
 class Planner:
     """Plans the steps of a lead. Clock-free: every method is told the time, in seconds."""
 
     def __init__(self, cost: CostCurve, limits: Limits) -> None:
         self.cost = cost
         self._limits = limits
-        self._tokens = 0.0
-        self._seconds = 0.0
+        self._rates: defaultdict[int, _Rate] = defaultdict(_Rate)
+        """By number of answers that share the steps."""
+        self._answers = 1
+        """How many did so last."""
         self._committed: float | None = None
         self._forecast = Forecast()
-        self._worth = Worth()
+        self._worth, self._worth_of_many = Worth(), Worth()
         self._present: tuple[str, ...] = ()
         """Backs that are connected. Replaced and never changed: another thread sets it."""
         self._gone: deque[str] = deque()
@@ -81,12 +99,17 @@ class Planner:
     @property
     def rate(self) -> float:
         """Tokens per second lately; those of the target alone while nothing is known."""
-        return self._tokens / self._seconds if self._seconds else 1 / self.cost(1)
+        return self._rate(1)
+
+    def _rate(self, answers: int) -> float:
+        """The same where so many answers share the steps."""
+        rate = self._rates[answers]
+        return rate.tokens / rate.seconds if rate.seconds else answers / self.cost(answers)
 
     @property
     def resting(self) -> bool:
         """Whether the target is faster alone: the backs need not hear of what is committed."""
-        return self._worth.resting
+        return (self._worth if self._answers == 1 else self._worth_of_many).resting
 
     @property
     def backs(self) -> Sequence[str]:
@@ -116,26 +139,59 @@ class Planner:
         """The lead's own draft model has found something, as a plan said it should."""
         self._forecast.revealed(found)
 
-    def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None:
-        """A forward pass over `rows` rows took `seconds` and led to so many new tokens, committed at `now`."""
+    def finished(self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1) -> None:
+        """A forward pass over `rows` rows of so many answers took `seconds` and led to so many new tokens, committed at
+        `now`."""
         self.cost.observe(rows, seconds)
+        self._answers = answers
         if self._newcomer:
             self._newcomer = False
             self._worth.newcomer()
-        fade = 1 - 1 / MEMORY
+            self._worth_of_many.newcomer()
         if self._committed is not None:
-            self._idle += now - self._committed
+            took = max(now - self._committed, 1e-9)
+            self._idle += took
             if self._present:
-                alone = 1 / self.cost(1) if not self._beside else None
-                self._worth.step(max(now - self._committed, 1e-9), tokens, alone, self.cost.slower)
-            self._tokens = self._tokens * fade + tokens
-            self._seconds = self._seconds * fade + max(now - self._committed, 1e-9)
-        if self._anew and self._committed is not None and not self.resting:
+                self._weigh(took, tokens, answers)
+            self._rates[answers].step(took, tokens)
+        if self._anew and self._committed is not None and answers == 1 and not self.resting:
             self._forecast.passed(self._committed, now)
         while self._gone:
             self._forecast.forget(self._gone.popleft())
         self._committed = now
         self._anew = None
+
+    def _weigh(self, took: float, tokens: int, answers: int) -> None:
+        """Whether backs pay is another question for one answer than for several, whose rows share the passes anyway."""
+        alone = 1 / self.cost(1)
+        if answers == 1:
+            self._worth.step(took, tokens, alone if not self._beside else None, self.cost.slower)
+        else:
+            # As if for one answer, so that it may be compared where their number changes.
+            share = self.cost(1) / self.cost(answers)
+            self._worth_of_many.step(took * share, tokens / answers, alone, self.cost.slower)
+
+    def share(self, trees: Sequence[tuple[GuessTree, int]]) -> list[list[Node]]:
+        """The guesses to verify now for several answers in one forward pass: for each tree its nodes, none of so many
+        tokens or more as stand beside it.
+
+        Taken in order of path probability over all trees together, a set that is closed under parents in each of them.
+        Nobody waits: the time would be everybody's.
+        """
+        limits, answers = self._limits, len(trees)
+        ranked = [
+            (path, number, node)
+            for number, (tree, length_below) in enumerate(trees)
+            for node, path in tree.best(limits.draft_max, limits.p_min, length_below)
+        ]
+        ranked.sort(key=lambda guess: -guess[0])  # stable: parents stay before children that are as likely
+        rate = self._rate(answers)
+        prices = [rate * self.cost(answers + count) for count in range(min(len(ranked), limits.rows - answers) + 1)]
+        outlook = Outlook([path for path, _, _ in ranked], prices, rate, limits.draft_min)
+        chosen: list[list[Node]] = [[] for _ in trees]
+        for _, number, node in ranked[: outlook.choose(outlook.paths)[0]]:
+            chosen[number].append(node)
+        return chosen
 
     def plan(self, tree: GuessTree, now: float, length_below: int | None = None, own: Own | None = None) -> Plan:
         """What to do next. Nodes of `length_below` tokens or more are of no use. `own`: what a draft model beside the
@@ -245,7 +301,9 @@ class Schedule(Protocol):
 
     def drafted(self, found: Sequence[Place]) -> None: ...
 
-    def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None: ...
+    def finished(self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1) -> None: ...
+
+    def share(self, trees: Sequence[tuple[GuessTree, int]]) -> list[list[Node]]: ...
 
     def plan(self, tree: GuessTree, now: float, length_below: int | None = None, own: Own | None = None) -> Plan: ...
 
@@ -260,6 +318,12 @@ class Everything:
         """As `Planner.plan`, but for what it costs. A draft model beside the target is left alone."""
         ranked = tree.best(self._limits.draft_max, self._limits.p_min, length_below)
         return Plan([node for node, _ in ranked] if len(ranked) >= self._limits.draft_min else [])
+
+    def share(self, trees: Sequence[tuple[GuessTree, int]]) -> list[list[Node]]:
+        """As `Planner.share`: as many of each as there is room for."""
+        room = (self._limits.rows - len(trees)) // max(1, len(trees))
+        chosen = [list(self.plan(tree, 0.0, length_below).nodes) for tree, length_below in trees]
+        return [nodes[: max(0, room)] for nodes in chosen]
 
     @property
     def backs(self) -> Sequence[str]:
@@ -286,5 +350,5 @@ class Everything:
     def drafted(self, found: Sequence[Place]) -> None:
         """It never is asked to."""
 
-    def finished(self, now: float, rows: int, seconds: float, tokens: int) -> None:
+    def finished(self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1) -> None:
         """Nothing is learned from it."""

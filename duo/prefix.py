@@ -14,6 +14,7 @@ EMPTY = 0x243F6A8885A308D3
 """Hash of the empty sequence."""
 
 _MASK = (1 << 64) - 1
+_BLOCK = 256
 
 
 def mix(x: int) -> int:
@@ -65,7 +66,9 @@ class Prefix:
 
 def common_length(a: list[int], b: list[int]) -> int:
     """Length of the longest common prefix."""
-    for i, (x, y) in enumerate(zip(a, b, strict=False)):
-        if x != y:
-            return i
-    return min(len(a), len(b))
+    end = min(len(a), len(b))
+    for start in range(0, end, _BLOCK):
+        stop = min(end, start + _BLOCK)
+        if a[start:stop] != b[start:stop]:
+            return next(i for i in range(start, stop) if a[i] != b[i])
+    return end

@@ -30,8 +30,8 @@ FinishReason = Literal["stop", "length"]
 
 
 class Logprobs(NamedTuple):
-    """Natural logarithms of the model's own probabilities, before temperature and all else: of the token that was picked,
-    and of the likeliest tokens, falling."""
+    """Natural logarithms of the model's own probabilities, before temperature and all else: of the token that was
+    picked, and of the likeliest tokens, falling."""
 
     picked: float
     top: Sequence[tuple[int, float]]

@@ -38,3 +38,38 @@ class TextStream:
         now = self._decode(self._tokens[self._start :])
         self._start = self._shown = len(self._tokens)
         return now[len(before) :]
+
+
+class Stops:
+    """Finds the first of some strings in a text that comes in pieces; no part of one is ever given out before it is
+    known whether the whole will follow."""
+
+    def __init__(self, strings: Sequence[str]) -> None:
+        self._strings = tuple(string for string in strings if string)
+        self._held = ""
+
+    def push(self, text: str) -> tuple[str, bool]:
+        """What of the text may be shown now, and whether one of the strings has come: then nothing follows."""
+        if not self._strings:
+            return text, False
+        text = self._held + text
+        found = [at for string in self._strings if (at := text.find(string)) >= 0]
+        if found:
+            self._held = ""
+            return text[: min(found)], True
+        held = max(self._overlap(text, string) for string in self._strings)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held], False
+
+    def flush(self) -> str:
+        """What was held back, when the text ends without any of them."""
+        held, self._held = self._held, ""
+        return held
+
+    @staticmethod
+    def _overlap(text: str, string: str) -> int:
+        """Length of the longest end of the text that the string begins with, short of the whole string."""
+        for length in range(min(len(text), len(string) - 1), 0, -1):
+            if string.startswith(text[-length:]):
+                return length
+        return 0

@@ -55,7 +55,7 @@ class _Rate:
         self._tokens = self._squares = self._seconds = self._weight = self._weights = 0.0
         self.steps = 0
 
-    def step(self, seconds: float, tokens: int) -> None:
+    def step(self, seconds: float, tokens: float) -> None:
         fade = 1 - 1 / MEMORY
         self.steps += 1
         self._tokens = self._tokens * fade + tokens
@@ -102,8 +102,9 @@ class Worth:
         if self.resting:
             self._enter("trial", TRIAL)
 
-    def step(self, seconds: float, tokens: int, alone: float | None, slower: float = 1.0) -> None:
-        """A step took so long, from one commit to the next, and led to so many tokens.
+    def step(self, seconds: float, tokens: float, alone: float | None, slower: float = 1.0) -> None:
+        """A step took so long, from one commit to the next, and led to so many tokens (of each answer, if there are
+        several).
 
         `alone`: tokens per second of the target alone as far as is known, measured while backs were there; None if a
         draft model is beside it. `slower`: than when it was loaded is the target lately, by its forward passes.

@@ -153,15 +153,17 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
     try:
-        rows = max(TREE_ROWS, args.draft_max + 2)
+        rows = max(TREE_ROWS, args.draft_max + 2, 2 * args.parallel)
         engine = await asyncio.to_thread(cli.load_engine, args, "target", rows, args.parallel)
-        limits = Limits(min(args.draft_max, engine.batch - 1), args.draft_min, args.draft_p_min)
+        rows = min(rows, engine.batch)
+        limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows)
         speed = cli.speed(args, engine)
-        cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, 1 + limits.draft_max, speed))
+        widths = min(rows, max(1 + limits.draft_max, 2 * args.parallel))
+        cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, widths, speed))
         schedule = Planner(cost, limits) if args.policy == "tree" else Everything(limits)
         drafts = args.model_draft and args.policy == "tree"
         own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
-        service = Service(engine, Console(args.print_mode), schedule, args.exact, timeline, own)
+        service = Service(engine, Console(args.print_mode), schedule, args.exact, timeline, own, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         back_port = await service.backs.serve(args.host, args.back_port)
         lead.service = service

@@ -20,8 +20,8 @@ FinishReason = Literal["stop", "length"]
 class Question:
     """One request for an answer to the tokens of a prompt.
 
-    max_tokens None: until the model ends it or the context is full. stop: strings that end the answer and are not a part
-    of it. top_logprobs: how many of the likeliest tokens to report with each one; 0 only the token's own log
+    max_tokens None: until the model ends it or the context is full. stop: strings that end the answer and are not a
+    part of it. top_logprobs: how many of the likeliest tokens to report with each one; 0 only the token's own log
     probability, None nothing.
     """
 
@@ -37,9 +37,9 @@ class Question:
 class Piece:
     """One token that became final: `backs` names who guessed it, empty for the target's own token.
 
-    `text` is what can be shown now that the token is there: it may be empty where a token completes no character, or may
-    be the beginning of a stop string, and then comes with a later piece. `token` None: no token, only text that had been
-    held back. `rejected`: guesses that were verified in the same forward pass right after this token and were not
+    `text` is what can be shown now that the token is there: it may be empty where a token completes no character, or
+    may be the beginning of a stop string, and then comes with a later piece. `token` None: no token, only text that had
+    been held back. `rejected`: guesses that were verified in the same forward pass right after this token and were not
     picked, for the console.
     """
 

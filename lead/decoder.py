@@ -1,8 +1,9 @@
-"""The decode loop, in a thread of its own: plan, forward, pick, commit, tell.
+"""The decode loop, in a thread of its own: seat, read, plan, forward, pick, commit, tell.
 
-It takes the newest guesses at the last moment before each forward pass, and waits for some only where the planner
-expects to gain by it. What comes in (jobs, guesses) is put into queues by the event loop; what goes out is one call
-into the event loop per step.
+All answers under way share each forward pass: a row for each, and the guesses that are worth verifying. A prompt is
+read in pieces between those passes, so that a long one does not hold up answers in progress. The loop takes the newest
+guesses at the last moment, and waits for some only where the planner expects to gain by it. What comes in (jobs,
+guesses) is put into queues by the event loop; what goes out is one call per answer and step.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from duo import planner, protocol
-from duo.engines import Engine
+from duo.engines import Engine, Row
 from duo.errors import DuoError, StoppedError
 from duo.planner import Schedule
-from duo.prefix import Prefix, common_length
+from duo.prefix import Prefix
 from duo.protocol import Entry, Ledger
 from duo.sampling import SamplingParams
 from duo.session import Session, Step
@@ -28,8 +30,16 @@ from duo.tree import Expansion, Node, Place
 from duo.trust import Trust
 from lead.mailbox import Mailbox
 from lead.own import NAME, OwnDraft
+from lead.seats import Seat, Seats
 
 log = logging.getLogger("lead")
+
+PIECE = 64
+"""Tokens of a prompt that are read at a time at least, and at first, while others decode."""
+STALL = 2.0
+"""Longer than so many decode steps nobody should wait for a piece of another's prompt."""
+
+State = Literal["waiting", "reading", "answering", "ended"]
 
 
 @dataclass(slots=True, eq=False)
@@ -42,29 +52,46 @@ class Job:
     ignore_eos: bool
     on_step: Callable[[Step], None]
     on_end: Callable[[DuoError | None], None]
+    top_logprobs: int | None = None
     cancelled: threading.Event = field(default_factory=threading.Event)
+    state: State = "waiting"
     session: Session | None = None
     cached_tokens: int = 0
+    read_tokens: int = 0
+    """Of the prompt, those that are in the cache by now."""
+    submitted: float = field(default_factory=time.perf_counter)
+    seated: float = 0.0
+    answering: float = 0.0
+    """When it got its slot, and when its first step could begin."""
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
 
 
-class Decoder:
-    """Owns the engine. One job at a time, in the order in which they came."""
+@dataclass(slots=True, eq=False)
+class _Run:
+    """An answer under way."""
 
-    SLOT = 0
+    job: Job
+    session: Session
+    seat: Seat
+
+
+class Decoder:
+    """Owns the engine. Jobs get slots in the order in which they came."""
 
     def __init__(
         self,
         engine: Engine,
         ledger: Ledger,
         changed: Callable[[], None],
+        stepped: Callable[[], None],
         schedule: Schedule,
         exact: bool,
         trace: Trace,
         own: OwnDraft | None = None,
     ) -> None:
-        """`changed` is called, from the decoder's thread, when the ledger has something new for the backs.
+        """`changed` is called, from the decoder's thread, when the ledger has sessions more or less for the backs, and
+        `stepped` when some have more tokens.
 
         own: a draft model beside the target.
 
@@ -74,17 +101,23 @@ class Decoder:
         self._engine = engine
         self._ledger = ledger
         self._changed = changed
+        self._stepped = stepped
         self._exact = exact
         self._own = own
-        self._cached: list[int] = []
         self._jobs: deque[Job] = deque()
+        self._seats = Seats(engine)
+        self._reading: deque[_Run] = deque()
+        self._answering: list[_Run] = []
         self._wake = threading.Condition()
         self._stopping = False
         self._planner = schedule
         self._trace = trace
         self._trust: defaultdict[str, Trust] = defaultdict(Trust)
+        self._per_token = 0.0
+        """Seconds that reading a token of a prompt takes, lately; 0: not known."""
+        self._per_step = 0.0
         self.mailbox = Mailbox()
-        self._thread = threading.Thread(target=self._run, name="decoder", daemon=True)
+        self._thread = threading.Thread(target=self._loop, name="decoder", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -102,6 +135,13 @@ class Decoder:
             self._jobs.append(job)
             self._wake.notify()
 
+    def cancel(self, job: Job) -> None:
+        """Nobody wants the answer any more: its slot, or its place in the queue, is free after the current step."""
+        job.cancelled.set()
+        with self._wake:
+            if job in self._jobs:
+                self._jobs.remove(job)
+
     def joined(self, back: str) -> None:
         """A back is there. Called from another thread."""
         self._planner.joined(back)
@@ -112,35 +152,57 @@ class Decoder:
 
     @property
     def waiting(self) -> int:
-        """Jobs that have not begun."""
+        """Jobs without a slot."""
         return len(self._jobs)
 
-    def _run(self) -> None:
+    @property
+    def room(self) -> int:
+        """Free slots for which nobody waits; below 0: so many wait that there is no slot for."""
+        return self._seats.free - len(self._jobs)
+
+    @property
+    def seated(self) -> Sequence[tuple[int, Job]]:
+        """Jobs that have a slot, with it. Called from another thread, for people to see."""
+        return [(run.seat.id, run.job) for run in [*self._reading, *self._answering]]
+
+    def _loop(self) -> None:
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: self._jobs or self._stopping)
+                self._wake.wait_for(lambda: self._jobs or self._reading or self._answering or self._stopping)
                 if self._stopping:
                     break
-                job = self._jobs.popleft()
-            error: DuoError | None = None
-            try:
-                self._answer(job)
-            except DuoError as e:
-                error = e
-            except Exception as e:
-                log.exception("an answer failed")
-                error = DuoError(f"the answer failed: {e}")
-            if error is not None:
-                # What the cache holds is not known any more.
-                self._cached.clear()
-            job.on_end(error)
+            self.turn()
+        for run in [*self._reading, *self._answering]:
+            self._end(run, StoppedError("the lead is stopping"))
         for job in self._jobs:
             job.on_end(StoppedError("the lead is stopping"))
 
-    def _answer(self, job: Job) -> None:
-        if job.cancelled.is_set():
-            return
+    def turn(self) -> None:
+        """Once round the loop: what the thread does over and over while there is something to do."""
+        self._seat()
+        # A prompt that cannot be read concerns nobody else; after a forward pass that failed nothing is known.
+        self._try(self._read, lambda: list(self._reading)[:1])
+        self._try(self._step, lambda: list(self._answering))
+
+    # -- Seat: who answers -------------------------------------------------------------------------------------------
+
+    def _seat(self) -> None:
+        """Give up what nobody wants any more, and free slots to those who wait."""
+        for run in [*self._reading, *self._answering]:
+            if run.job.cancelled.is_set():
+                self._end(run, None)
+        while self._jobs and self._seats.free:
+            with self._wake:
+                if not self._jobs:
+                    return
+                job = self._jobs.popleft()
+            if not job.cancelled.is_set():
+                self._begin(job)
+
+    def _begin(self, job: Job) -> None:
         prefix = Prefix(job.prompt)
+        seat = self._seats.take(prefix.tokens)
+        assert seat is not None
         session = job.session = Session(
             id=secrets.randbits(64),
             prompt_length=len(prefix),
@@ -149,114 +211,202 @@ class Decoder:
             eos=() if job.ignore_eos else self._engine.vocabulary.eos,
             limit=len(prefix) + job.max_tokens,
             trust=self._trust,
-            slot=self.SLOT,
+            slot=seat.id,
         )
+        job.state, job.seated = "reading", time.perf_counter()
+        self._reading.append(_Run(job, session, seat))
         # The backs hear of the prompt first, so that they read it while the target does.
         self._ledger[session.id] = Entry(session.id, job.sampling, session.prompt_length, prefix, self._planner.backs)
         self._changed()
-        started = time.perf_counter()
-        try:
-            self._prefill(job, session)
-            prefilled = time.perf_counter()
-            read = len(prefix) - 1 - job.cached_tokens
-            self._trace.span("decoder", "prefill", started, prefilled, tokens=read, cached=job.cached_tokens)
-            job.prompt_seconds = prefilled - started
-            self._planner.begun(prefilled)
-            while session.finish_reason is None and not job.cancelled.is_set() and not self._stopping:
-                step = self._step(session)
-                job.decode_seconds = time.perf_counter() - prefilled
-                job.on_step(step)
-            if self._stopping and session.finish_reason is None:
-                raise StoppedError("the lead is stopping")
-        finally:
-            self._cached = session.prefix.tokens[: self._engine.length(self.SLOT)]
-            if self._own is not None:
-                self._own.end(session)
-            del self._ledger[session.id]
-            self._changed()
-            self._trace.span(
-                "answers", "answer", started, time.perf_counter(), session=f"{session.id:016x}",
-                prompt=session.prompt_length, tokens=len(session.completion), steps=session.steps,
-                guesses=session.total.drafted, accepted=session.total.accepted, ended=session.finish_reason,
-            )  # fmt: skip
 
-    def _prefill(self, job: Job, session: Session) -> None:
-        """Read all of the prompt but its last token, in batches; what the cache already holds is not read again."""
-        tokens = session.prefix.tokens
-        # Exact: at least two tokens are read, because a lone one is computed in another way.
-        unread = 3 if self._exact else 1
-        job.cached_tokens = max(0, min(common_length(self._cached, tokens), len(tokens) - unread))
-        self._engine.truncate(self.SLOT, job.cached_tokens)
-        for start in range(job.cached_tokens, len(tokens) - 1, self._engine.batch):
-            if job.cancelled.is_set() or self._stopping:
-                return
-            self._engine.extend(self.SLOT, tokens[start : min(start + self._engine.batch, len(tokens) - 1)])
+    def _end(self, run: _Run, error: DuoError | None) -> None:
+        """The answer is over, or is to be."""
+        job, session = run.job, run.session
+        if run in self._reading:
+            self._reading.remove(run)
+        else:
+            self._answering.remove(run)
+        self._seats.leave(run.seat)
         if self._own is not None:
-            self._own.begin(session, alone=True)
+            self._own.end(session)
+        self._ledger.pop(session.id, None)
+        self._changed()
+        self._trace.span(
+            "answers" if not run.seat.id else f"answers {run.seat.id}", "answer", job.seated, time.perf_counter(),
+            session=f"{session.id:016x}", prompt=session.prompt_length, tokens=len(session.completion),
+            steps=session.steps, guesses=session.total.drafted, accepted=session.total.accepted,
+            ended=session.finish_reason,
+        )  # fmt: skip
+        job.state = "ended"
+        job.on_end(error)
 
-    def _step(self, session: Session) -> Step:
-        nodes = self._plan(session)
-        rows = session.rows(nodes, at_least=2 if self._exact else 1)
+    def _try(self, do: Callable[[], None], concerned: Callable[[], Sequence[_Run]]) -> None:
+        """If it goes wrong in the middle, the answers that it concerns end: what the cache holds of them is not
+        known."""
+        try:
+            do()
+        except Exception as error:
+            if not isinstance(error, DuoError):
+                log.exception("an answer failed")
+            for run in concerned():
+                self._seats.forget(run.seat)
+                self._end(run, error if isinstance(error, DuoError) else DuoError(f"the answer failed: {error!r}"))
+
+    # -- Read: prompts -----------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """So much of the prompts that are not read to their ends, the oldest first, as may be read at once."""
+        left = self._piece()
+        while self._reading and left > 0:
+            left -= self._read_one(self._reading[0], left)
+
+    def _read_one(self, run: _Run, most: int) -> int:
+        """A piece of a prompt, up to its last token; returns how many tokens, 0 only if that was the end of it."""
+        job, session = run.job, run.session
+        tokens = session.prefix.tokens
+        if run.seat.held is not tokens:
+            # Exact: at least two tokens are read, because a lone one is computed in another way.
+            short = 3 if self._exact else 1
+            job.cached_tokens = job.read_tokens = self._seats.settle(run.seat, tokens, len(tokens) - short)
+        started = time.perf_counter()
+        begin, end = job.read_tokens, len(tokens) - 1
+        count = min(end - begin, most)
+        if self._exact and count < end - begin and (count == 1 or end - begin - count == 1):
+            count = min(end - begin, count + 1)
+        if count:
+            self._engine.extend(run.seat.id, tokens[begin : begin + count])
+        job.read_tokens += count
+        now = time.perf_counter()
+        if count >= PIECE:
+            self._per_token = (now - started) / count
+        if job.read_tokens < end:
+            self._trace.span("decoder", "prefill", started, now, tokens=count)
+        else:
+            self._trace.span("decoder", "prefill", started, now, tokens=count, cached=job.cached_tokens)
+            self._reading.popleft()
+            self._answering.append(run)
+            if self._own is not None:
+                self._own.begin(session, len(self._answering) == 1 and not self._reading)
+                now = time.perf_counter()
+            job.prompt_seconds, job.answering, job.state = now - job.seated, now, "answering"
+        # What follows is not to be judged by the time that this has taken.
+        self._planner.begun(now)
+        return count
+
+    def _piece(self) -> int:
+        """Most tokens of a prompt to read at once."""
+        most = self._engine.batch
+        if not self._answering:
+            return most
+        if not self._per_token:
+            return min(PIECE, most)
+        return max(min(PIECE, most), min(most, int(STALL * self._per_step / self._per_token)))
+
+    # -- Step: all answers -------------------------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        """One forward pass for all answers."""
+        runs = list(self._answering)
+        if not runs:
+            return
+        chosen = self._plan(runs)
+        rows: list[Row] = []
+        firsts: list[int] = []
+        for run, nodes in zip(runs, chosen, strict=True):
+            firsts.append(len(rows))
+            rows += run.session.rows(nodes, len(rows), at_least=2 if self._exact and len(runs) == 1 else 1)
         started = time.perf_counter()
         logits = self._engine.forward(rows)
         ended = time.perf_counter()
-        # Before the root moves on: what came meanwhile belongs to it, and the planner learns when messages come.
-        self._take_guesses(session)
-        start = len(session.prefix)
-        step = session.verify(nodes, logits)
-        self._engine.keep(self.SLOT, step.path)
-        if self._own is not None:
-            self._own.committed(session, start, [done.token for done in step.committed])
+        # Before the roots move on: what came meanwhile belongs to them, and the planner learns when messages come.
+        self._take_guesses(runs)
+        steps: list[Step] = []
+        for run, nodes, first in zip(runs, chosen, firsts, strict=True):
+            session, start = run.session, len(run.session.prefix)
+            step = session.verify(nodes, logits[first : first + 1 + len(nodes)], first)
+            self._engine.keep(run.seat.id, step.path)
+            if self._own is not None:
+                self._own.committed(session, start, [done.token for done in step.committed])
+            steps.append(step)
         done = time.perf_counter()
+        self._per_step = done - started
         # What follows the forward pass grows with its rows as well.
-        self._planner.finished(done, len(rows), done - started, len(step.committed))
+        committed = sum(len(step.committed) for step in steps)
+        self._planner.finished(done, len(rows), done - started, committed, len(runs))
         if self._planner.resting != self._ledger.resting:
             self._ledger.resting = self._planner.resting
             self._changed()
         if self._trace.on:
-            self._record(session, step, len(rows), started, ended, done)
-        return step
+            self._record(runs, steps, len(rows), started, ended, done)
+        self._stepped()
+        for run, step in zip(runs, steps, strict=True):
+            run.job.decode_seconds = done - run.job.answering
+            run.job.on_step(step)
+            if run.session.finish_reason is not None:
+                self._end(run, None)
 
-    def _record(self, session: Session, step: Step, rows: int, started: float, ended: float, done: float) -> None:
-        drafted, rejected, tokens = len(step.drafted), len(step.rejected), len(step.committed)
+    def _record(
+        self, runs: Sequence[_Run], steps: Sequence[Step], rows: int, started: float, ended: float, done: float
+    ) -> None:
+        drafted = sum(len(step.drafted) for step in steps)
+        rejected = sum(len(step.rejected) for step in steps)
         self._trace.span(
-            "decoder", "forward", started, ended,
-            rows=rows, guesses=drafted, accepted=drafted - rejected, rejected=rejected, tokens=tokens,
+            "decoder", "forward", started, ended, rows=rows, guesses=drafted, accepted=drafted - rejected,
+            rejected=rejected, tokens=sum(len(step.committed) for step in steps), answers=len(runs),
         )  # fmt: skip
         self._trace.span("decoder", "verify", ended, done)
-        self._trace.instant("decoder", "commit", done, tokens=tokens, length=len(session.prefix))
+        for run, step in zip(runs, steps, strict=True):
+            self._trace.instant(
+                "decoder", "commit", done, tokens=len(step.committed), length=len(run.session.prefix)
+            )  # fmt: skip
 
-    def _plan(self, session: Session) -> Sequence[Node]:
-        """The guesses to verify now, after such waits as are worth it."""
+    def _plan(self, runs: Sequence[_Run]) -> Sequence[Sequence[Node]]:
+        """The guesses to verify now, for each answer, after such waits as are worth it."""
+        if len(runs) > 1 or self._reading:
+            began = time.perf_counter()
+            self._take_guesses(runs)
+            chosen = self._planner.share([(run.session.tree, run.session.limit) for run in runs])
+            held, count = sum(len(run.session.tree) for run in runs), sum(map(len, chosen))
+            self._trace.span("decoder", "plan", began, time.perf_counter(), held=held, chosen=count)
+        else:
+            chosen = [list(self._plan_one(runs[0]))]
+        if self._exact:
+            chosen = [planner.chain(run.session.tree, nodes) for run, nodes in zip(runs, chosen, strict=True)]
+        return chosen
+
+    def _plan_one(self, run: _Run) -> Sequence[Node]:
+        """The same for an answer that is alone."""
+        session = run.session
         while True:
             began = time.perf_counter()
-            self._take_guesses(session)
+            self._take_guesses([run])
             offer = self._own.offer(session) if self._own is not None else None
             plan = self._planner.plan(session.tree, time.perf_counter(), session.limit, offer)
             planned = time.perf_counter()
             self._trace.span("decoder", "plan", began, planned, held=len(session.tree), chosen=len(plan.nodes))
             if plan.draft and self._own is not None and not self._stopping:
-                self._draft(session, self._own, began)
+                self._planner.drafted(self._merge(session, self._own.expand(session, began), NAME))
                 continue
             if not plan.wait or self._stopping:
-                return planner.chain(session.tree, plan.nodes) if self._exact else plan.nodes
+                return plan.nodes
             self.mailbox.wait(plan.wait)
             self._trace.span("decoder", "wait", planned, time.perf_counter(), at_most_ms=round(plan.wait * 1000, 3))
 
-    def _take_guesses(self, session: Session) -> None:
-        for back, came, guesses in self.mailbox.take():
-            if guesses.session != session.id:
+    def _take_guesses(self, runs: Sequence[_Run]) -> None:
+        """Put what has come from the backs into the trees."""
+        letters = self.mailbox.take()
+        if not letters:
+            return
+        sessions = {run.session.id: run.session for run in [*runs, *self._reading]}
+        for back, came, guesses in letters:
+            session = sessions.get(guesses.session)
+            if session is None:
                 continue
             useful = self._merge(session, protocol.expansions(guesses), back)
-            if useful:
+            if useful and len(runs) == 1:
                 self._planner.heard(came, back, useful)
             if self._own is not None:
                 self._own.merge(session, [place.guesses for place in useful])
-
-    def _draft(self, session: Session, own: OwnDraft, began: float) -> None:
-        """Let the lead's own draft model expand the likeliest leaves."""
-        useful = self._merge(session, own.expand(session, began), NAME)
-        self._planner.drafted(useful)
 
     def _merge(self, session: Session, found: Iterable[Expansion], who: str) -> list[Place]:
         """Put guesses into the tree; returns those that are new there, with what they are worth."""

@@ -9,22 +9,24 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
+from itertools import count
 from typing import Protocol
 
-from duo.engines import Engine
+from duo.engines import Engine, Vocabulary
 from duo.errors import BusyError, ContextError, DuoError, RequestError
 from duo.planner import Schedule
 from duo.protocol import MAX_BIASES, Identity, Ledger
 from duo.session import Step
-from duo.text import TextStream
+from duo.text import Stops, TextStream
 from duo.trace import Trace
-from lead.answers import BackCount, Piece, Question, Summary
+from lead.answers import BackCount, FinishReason, Piece, Question, SlotView, Summary
 from lead.backs import Backs
 from lead.decoder import Decoder, Job
 from lead.own import OwnDraft
 
 QUEUE = 64
-"""Most questions that wait for their turn."""
+"""Most questions that wait for a slot, unless more are allowed."""
 
 PACE = 0.04
 """Seconds between two handovers of text. Whoever reads it sees no difference, and each handover interrupts the decode
@@ -32,11 +34,15 @@ loop, with which the event loop shares the interpreter. Backs hear of every step
 
 
 class Listener(Protocol):
-    """Hears of every answer as it comes: the console."""
+    """Hears of every answer as it comes, in the event loop: the console."""
 
-    def pieces(self, pieces: Sequence[Piece]) -> None: ...
+    def began(self, answer: int, prompt_tokens: int) -> None:
+        """An answer, named by a number, has its first text."""
+        ...
 
-    def finished(self, summary: Summary | None) -> None:
+    def pieces(self, answer: int, pieces: Sequence[Piece]) -> None: ...
+
+    def finished(self, answer: int, summary: Summary | None) -> None:
         """`summary` None: the answer was broken off."""
         ...
 
@@ -44,10 +50,18 @@ class Listener(Protocol):
 class _Answer:
     """An answer under way. See `lead.answers.Answer`."""
 
-    def __init__(self, job: Job, engine: Engine, listener: Listener) -> None:
+    def __init__(
+        self, number: int, job: Job, stop: Sequence[str], engine: Engine, listener: Listener, cancel: Callable[[], None]
+    ) -> None:
+        self._number = number
         self._job = job
         self._engine = engine
         self._listener = listener
+        self._cancel = cancel
+        self._text = TextStream(engine.vocabulary.decode)
+        self._stops = Stops(stop)
+        self._tokens = 0
+        self._finish_reason: FinishReason | None = None
         self._summary: Summary | None = None
         self.steps: asyncio.Queue[Sequence[Step] | DuoError | None] = asyncio.Queue()
         """Steps as they are handed over, then how it ended."""
@@ -66,51 +80,69 @@ class _Answer:
         begun = False
         try:
             async for pieces in self._pieces():
-                begun = True
-                self._listener.pieces(pieces)
+                if not begun:
+                    begun = True
+                    self._listener.began(self._number, self.prompt_tokens)
+                self._listener.pieces(self._number, pieces)
                 yield pieces
-            self._summary = _summarise(self._job)
+            self._summary = self._summarised()
         finally:
-            # One that is given up while it waits for its turn is not heard of, or it would end another's text.
+            # One that is given up while it waits for its turn is not heard of.
             if begun:
-                self._listener.finished(self._summary)
+                self._listener.finished(self._number, self._summary)
 
     async def _pieces(self) -> AsyncIterator[Sequence[Piece]]:
-        stream = TextStream(self._engine.vocabulary.decode)
         while isinstance(steps := await self.steps.get(), Sequence):
-            yield [piece for step in steps for piece in self._step(step, stream)]
+            pieces: list[Piece] = []
+            for step in steps:
+                pieces += self._step(step)
+            yield pieces
+            if self._finish_reason is not None:
+                self._cancel()  # at a stop string: the decode loop knows nothing of it
+                return
         if isinstance(steps, DuoError):
             raise steps
-        if rest := stream.flush():
+        rest, stopped = self._stops.push(self._text.flush())
+        if rest := rest if stopped else rest + self._stops.flush():
             yield [Piece(rest)]
+        if stopped:
+            self._finish_reason = "stop"
 
-    def _step(self, step: Step, stream: TextStream) -> list[Piece]:
-        pieces = [Piece(stream.push(c.token), c.backs) for c in step.committed]
+    def _step(self, step: Step) -> list[Piece]:
+        pieces: list[Piece] = []
+        for done in step.committed:
+            if self._finish_reason is not None:
+                return pieces
+            text, stopped = self._stops.push(self._text.push(done.token))
+            pieces.append(Piece(text, done.backs, "", done.token, done.logprobs))
+            self._tokens += 1
+            if stopped:
+                self._finish_reason = "stop"
         if step.rejected:
-            last, wrong = pieces[-1], step.rejected[0].token
-            pieces[-1] = Piece(last.text, last.backs, self._engine.vocabulary.decode([wrong]))
+            wrong = self._engine.vocabulary.decode([step.rejected[0].token])
+            pieces[-1] = replace(pieces[-1], rejected=wrong)
         return pieces
 
+    def _summarised(self) -> Summary | None:
+        job, session = self._job, self._job.session
+        if session is None or (reason := self._finish_reason or session.finish_reason) is None:
+            return None  # cancelled
+        return Summary(
+            finish_reason=reason,
+            prompt_tokens=session.prompt_length,
+            cached_tokens=job.cached_tokens,
+            completion_tokens=self._tokens,
+            prompt_seconds=job.prompt_seconds,
+            decode_seconds=job.decode_seconds,
+            steps=session.steps,
+            drafted=session.total.drafted,
+            accepted=session.total.accepted,
+            queued_seconds=job.seated - job.submitted,
+            backs={name: BackCount(t.drafted, t.accepted) for name, t in list(session.by_back.items())},
+        )
+
     def cancel(self) -> None:
-        self._job.cancelled.set()
-
-
-def _summarise(job: Job) -> Summary | None:
-    session = job.session
-    if session is None or session.finish_reason is None:
-        return None  # cancelled
-    return Summary(
-        finish_reason=session.finish_reason,
-        prompt_tokens=session.prompt_length,
-        cached_tokens=job.cached_tokens,
-        completion_tokens=len(session.completion),
-        prompt_seconds=job.prompt_seconds,
-        decode_seconds=job.decode_seconds,
-        steps=session.steps,
-        drafted=session.total.drafted,
-        accepted=session.total.accepted,
-        backs={name: BackCount(t.drafted, t.accepted) for name, t in session.by_back.items()},
-    )
+        self._cancel()
 
 
 class Service:
@@ -124,27 +156,25 @@ class Service:
         exact: bool,
         trace: Trace,
         own: OwnDraft | None = None,
+        queue: int = QUEUE,
     ) -> None:
-        """`own`: a draft model beside the target."""
+        """`own`: a draft model beside the target. `queue`: most questions that wait for a slot."""
         self._engine = engine
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         ledger = Ledger()
         vocabulary = engine.vocabulary
         self._decoder = Decoder(
-            engine, ledger, lambda: self.from_decoder(self.backs.changed), schedule, exact, trace, own
+            engine, ledger, lambda: self.from_decoder(self.backs.changed), self._stepped, schedule, exact, trace, own
         )
         self._schedule = schedule
+        self._queue = queue
+        self._numbers = count(1)
         me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size)
         self.backs = Backs(me, ledger, self._decoder, trace)
         self.model = engine.name
         self.created = int(time.time())
         self._decoder.start()
-
-    @property
-    def resting(self) -> bool:
-        """Whether the backs need not hear of every step. Called from both threads."""
-        return self._schedule.resting
 
     async def stop(self) -> None:
         """Stop after the current forward pass; answers under way end unfinished."""
@@ -163,13 +193,17 @@ class Service:
         if question.max_tokens is not None and question.max_tokens < 1:
             raise RequestError(f"max_tokens is {question.max_tokens}: it must be at least 1", "max_tokens")
         prompt = question.prompt
+        if not prompt:
+            raise RequestError("the prompt is empty: give at least one token")
+        if not 0 <= min(prompt) <= max(prompt) < vocabulary.size:
+            raise RequestError(f"prompt: a token is not in the vocabulary of {vocabulary.size}", "prompt")
         if len(prompt) >= context:
             raise ContextError(
                 f"the prompt has {len(prompt)} tokens and the context holds {context}: "
                 "shorten the conversation or start the lead with a larger --ctx-size"
             )
-        if self._decoder.waiting >= QUEUE:
-            raise BusyError(f"{QUEUE} questions are waiting already: try again later")
+        if self._decoder.room <= -self._queue:
+            raise BusyError(f"{self._queue} questions are waiting already: try again later")
         room = context - len(prompt)
         job = Job(
             prompt=prompt,
@@ -178,11 +212,48 @@ class Service:
             ignore_eos=question.ignore_eos,
             on_step=lambda step: handover.step(step),
             on_end=lambda error: handover.end(error),
+            top_logprobs=question.top_logprobs,
         )
-        answer = _Answer(job, self._engine, self._listener)
+        answer = _Answer(
+            next(self._numbers), job, question.stop, self._engine, self._listener, lambda: self._decoder.cancel(job)
+        )
         handover = _Handover(self, answer)
         self._decoder.submit(job)
         return answer
+
+    @property
+    def runtime(self) -> str:
+        return self._engine.runtime
+
+    @property
+    def context(self) -> int:
+        return self._engine.context
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self._engine.vocabulary
+
+    @property
+    def waiting(self) -> int:
+        """Questions that wait for a slot."""
+        return self._decoder.waiting
+
+    def slots(self) -> Sequence[SlotView]:
+        """What each slot is doing."""
+        views = [SlotView(slot, "idle") for slot in range(self._engine.slots)]
+        now = time.perf_counter()
+        for slot, job in self._decoder.seated:
+            tokens = len(job.session.completion) if job.session is not None else 0
+            reading = job.state == "reading"
+            views[slot] = SlotView(
+                id=slot,
+                state="reading" if reading else "answering",
+                prompt_tokens=len(job.prompt),
+                prompt_read=job.read_tokens if reading else len(job.prompt),
+                completion_tokens=tokens,
+                tokens_per_second=0.0 if reading else tokens / max(1e-9, now - job.answering),
+            )
+        return views
 
     def from_decoder(self, call: Callable[[], None]) -> None:
         """Run in the event loop, called from the decoder's thread."""
@@ -191,10 +262,13 @@ class Service:
         except RuntimeError:
             return  # the event loop is closed: the program ends
 
-    def told(self, steps: Sequence[Step]) -> None:
-        """Something became final; the backs hear of it, and what they did is booked."""
-        if not self.resting:
-            self.backs.changed()
+    def _stepped(self) -> None:
+        """Called from the decoder's thread when tokens have become final: the backs are to hear of them."""
+        if self.backs.any and not self._schedule.resting:
+            self.from_decoder(self.backs.changed)
+
+    def count(self, steps: Sequence[Step]) -> None:
+        """What the backs did is booked."""
         for step in steps:
             self.backs.count(step)
 
@@ -214,8 +288,6 @@ class _Handover:
         if now - self._last >= PACE:
             self._last = now
             self._hand_over()
-        elif self._service.backs.any and not self._service.resting:
-            self._service.from_decoder(self._service.backs.changed)
 
     def end(self, error: DuoError | None) -> None:
         self._hand_over()
@@ -227,5 +299,5 @@ class _Handover:
             self._service.from_decoder(lambda: self._take(steps))
 
     def _take(self, steps: Sequence[Step]) -> None:
-        self._service.told(steps)
+        self._service.count(steps)
         self._answer.steps.put_nowait(steps)

@@ -44,7 +44,7 @@ def settled(curve: dict[int, float], rate: float, limits: Limits | None = None) 
     it.begun(0.0)
     for step in range(1, 100):
         it.finished(step * 1.0, 1, curve[1], 0)
-        it._tokens, it._seconds = rate * it._seconds, it._seconds
+        it._rates[1].tokens = rate * it._rates[1].seconds
     return it
 
 
@@ -161,6 +161,56 @@ class TestPlan:
         for node in settled(FLAT, 10).plan(tree, 100.0).nodes:
             assert id(node.parent) in seen
             seen.add(id(node))
+
+
+class TestSeveralAnswers:
+    """One forward pass for all: the likeliest guesses over all trees, while they are worth their rows."""
+
+    FAR = 1 << 30
+
+    def of(self, curve: dict[int, float], *trees: GuessTree, limits: Limits | None = None) -> list[int]:
+        it = Planner(CostCurve(curve), limits or Limits())
+        return [len(nodes) for nodes in it.share([(tree, self.FAR) for tree in trees])]
+
+    def test_rows_that_cost_nothing_are_all_taken(self) -> None:
+        assert self.of(FLAT, line(0.9, 0.5), line(), line(0.1)) == [2, 0, 1]
+
+    def test_where_a_row_costs_what_an_answer_gains_only_sure_guesses_are(self) -> None:
+        # Twice the rows, twice the time: a guess must be certain, or nearly.
+        assert self.of({1: 1.0, 16: 16.0}, line(0.9), line(0.8)) == [0, 0]
+        # From two rows on each further one costs little.
+        assert self.of({1: 1.0, 2: 1.5, 16: 2.9}, line(0.9, 0.9), line(0.1)) == [2, 0]
+
+    def test_the_likelier_guess_goes_first_whosever_it_is(self) -> None:
+        assert self.of(FLAT, line(0.5, 0.5), line(0.9, 0.9), limits=Limits(rows=4)) == [0, 2]
+
+    def test_there_are_never_more_rows_than_there_is_room_for(self) -> None:
+        trees = [line(*[0.99] * 12) for _ in range(4)]
+        assert sum(self.of(FLAT, *trees, limits=Limits(rows=20))) == 16
+        assert sum(len(n) for n in Everything(Limits(rows=20)).share([(tree, self.FAR) for tree in trees])) == 16
+
+    @given(st.lists(st.lists(st.floats(0.01, 1), max_size=6), min_size=1, max_size=5), st.integers(6, 40))
+    def test_what_is_chosen_is_closed_under_parents(self, chances: list[list[float]], rows: int) -> None:
+        it = Planner(CostCurve({1: 1.0, 40: 3.0}), Limits(rows=rows))
+        trees = [line(*of) for of in chances]
+        for tree, nodes in zip(trees, it.share([(tree, self.FAR) for tree in trees]), strict=True):
+            seen = {id(tree.root)}
+            for node in nodes:
+                assert id(node.parent) in seen
+                seen.add(id(node))
+
+    def test_the_rate_is_that_of_as_many_answers(self) -> None:
+        it = Planner(CostCurve({1: 1.0, 8: 2.0}), Limits())
+        it.begun(0.0)
+        for step in range(1, 50):
+            it.finished(step * 0.5, 4, 0.5, 12, answers=4)
+        assert it.rate == pytest.approx(1 / it.cost(1))
+        it.finished(30.0, 1, 1.0, 1)
+        assert it.rate < 1.0
+
+    def test_sixty_four_guesses_fit_one_pass(self) -> None:
+        trees = [line(*[0.9] * 8) for _ in range(8)]
+        assert sum(self.of(FLAT, *trees, limits=Limits(rows=72))) == 64
 
 
 class TestEverything:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duo.text import TextStream
+from duo.text import Stops, TextStream
 
 # A byte-level vocabulary: the 256 bytes, then tokens of several, some of which begin or end inside a character.
 PIECES = [bytes([byte]) for byte in range(256)] + [
@@ -93,3 +93,46 @@ def test_a_token_that_looks_different_after_another_is_shown_as_it_is_there() ->
 def test_tokens_without_text_show_nothing(silent: int) -> None:
     stream = TextStream(lambda tokens: "".join("ab"[t - 1] for t in tokens if t))
     assert [stream.push(t) for t in (1, *[0] * silent, 2, 0)] == ["a", *[""] * silent, "b", ""]
+
+
+def cut(strings: Sequence[str], pieces: Sequence[str]) -> tuple[list[str], bool]:
+    """What is shown of a text that comes in pieces, and whether it was stopped."""
+    stops, shown = Stops(strings), list[str]()
+    for piece in pieces:
+        text, stopped = stops.push(piece)
+        shown.append(text)
+        if stopped:
+            return shown, True
+    return [*shown, stops.flush()], False
+
+
+@pytest.mark.parametrize(
+    ("strings", "pieces", "shown", "stopped"),
+    [
+        ([], ["a", "b"], ["a", "b", ""], False),
+        (["END"], ["one E", "N", "D two"], ["one ", "", ""], True),
+        (["END"], ["one E", "N", "X"], ["one ", "", "ENX", ""], False),
+        (["END"], ["one EN"], ["one ", "EN"], False),
+        (["ab", "b"], ["xab"], ["x"], True),
+        (["aab"], ["aa", "ab"], ["", "a"], True),
+        (["\n\n"], ["a\n", "\nb"], ["a", ""], True),
+        (["", "x"], ["ax"], ["a"], True),
+    ],
+)
+def test_stop_strings(strings: list[str], pieces: list[str], shown: list[str], stopped: bool) -> None:
+    assert cut(strings, pieces) == (shown, stopped)
+
+
+@settings(max_examples=300)
+@given(st.lists(st.text("abc", min_size=1, max_size=4), max_size=3), st.lists(st.text("abc", max_size=5), max_size=8))
+def test_however_a_text_is_cut_up_it_ends_at_the_first_stop_string(strings: list[str], pieces: list[str]) -> None:
+    whole = "".join(pieces)
+    shown, stopped = cut(strings, pieces)
+    ends = [at for string in strings if (at := whole.find(string)) >= 0]
+    assert stopped == bool(ends)
+    if not ends:
+        assert "".join(shown) == whole
+    else:
+        # Of two that overlap the one that is complete first counts, wherever the pieces end.
+        assert whole.startswith("".join(shown))
+        assert not any(string in "".join(shown) for string in strings)

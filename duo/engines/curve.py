@@ -56,7 +56,9 @@ def remembered(engine: Engine, most: int, what: Sequence[object]) -> dict[int, f
 
     `what`: all that changes the speed: the model file, threads, device, type.
     """
-    key = hashlib.sha256(json.dumps([platform.processor(), os.cpu_count(), most, *map(str, what)]).encode()).hexdigest()
+    key = hashlib.sha256(
+        json.dumps([platform.processor(), os.cpu_count(), most, engine.slots, *map(str, what)]).encode()
+    ).hexdigest()
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = root / "duo" / f"curve-{key[:24]}.json"
     try:

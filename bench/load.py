@@ -1,0 +1,245 @@
+"""`python -m bench load`: several clients at once, with backs and without.
+
+Each virtual user asks one question after the other, for so many seconds. It prints what the load test of Hugging Face's
+text-generation-inference prints for speculation: requests and tokens per second, acceleration (tokens per forward pass
+of an answer), and percentiles of the latency and of the time to the first token. Every text is compared with that of
+the same question asked alone. Leads with backs and without are both there, and are asked in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from bench.compare import prompts
+from bench.models import Runtime, shipped
+from bench.processes import BackProcess, LeadProcess, Reply, halves
+from duo.cli import positive
+from duo.engines import EngineOptions, curve, load
+
+Ask = Callable[[int, Reply], Iterator[str]]
+"""Ask the question of this number; the text as it comes, also in the reply."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One answer, by `time.perf_counter`."""
+
+    question: int
+    asked: float
+    first: float
+    ended: float
+    tokens: int
+    accepted: int
+    text: str
+
+    def share(self, begin: float, end: float) -> float:
+        """Of its tokens, how many came in this time."""
+        inside = min(self.ended, end) - max(self.first, begin)
+        return self.tokens * max(0.0, inside) / max(1e-9, self.ended - self.first)
+
+
+@dataclass
+class Cell:
+    """What so many users got of one lead."""
+
+    samples: list[Sample] = field(default_factory=list)
+    tokens: float = 0.0
+    seconds: float = 0.0
+    wrong: int = 0
+    """Answers that are not what the same question gave alone."""
+
+    @property
+    def speed(self) -> float:
+        return self.tokens / self.seconds
+
+    @property
+    def acceleration(self) -> float:
+        tokens, accepted = sum(s.tokens for s in self.samples), sum(s.accepted for s in self.samples)
+        return tokens / max(1, tokens - accepted)
+
+
+def run(ask: Ask, users: int, questions: int, seconds: float, first: int) -> tuple[list[Sample], float, float]:
+    """`users` at once for so long, beginning with question `first`: the answers, and the time that counts."""
+    samples: list[Sample] = []
+    numbers, lock = count(first), threading.Lock()
+    begin = time.perf_counter()
+    end = begin + seconds
+
+    def user() -> None:
+        while (asked := time.perf_counter()) < end:
+            with lock:
+                question = next(numbers) % questions
+            reply, at = Reply(), 0.0
+            for _ in ask(question, reply):
+                at = at or time.perf_counter()
+            ended = time.perf_counter()
+            tokens, accepted = int(reply.timings["predicted_n"]), int(reply.timings["draft_n_accepted"])
+            samples.append(Sample(question, asked, at or ended, ended, tokens, accepted, reply.text))
+
+    threads = [threading.Thread(target=user) for _ in range(users)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return samples, begin, end
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--vu", type=_users, default=[1, 2, 4, 8], metavar="N,...", help="virtual users (default: 1,2,4,8)")
+    p.add_argument("--data", type=Path, metavar="FILE", help="questions: JSONL with `turns` or `messages` on each line")
+    p.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
+    p.add_argument("--rounds", type=positive, default=3, help="measurements of each, in turns")
+    p.add_argument("--max-tokens", type=positive, default=128, help="of an answer")
+    p.add_argument("--temperature", type=float, default=0.0)
+    p.add_argument("--engine", choices=("transformers", "llamacpp"), default="transformers", help="of the shipped pair")
+    p.add_argument("--backs", type=positive, default=1, help="backs of the lead that has some")
+    p.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
+
+
+def _users(text: str) -> list[int]:
+    try:
+        return [positive(part) for part in text.split(",")]
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}, or several with commas between them") from None
+
+
+@contextlib.contextmanager
+def leads(engine: str, slots: int, backs: int, cores: tuple[list[int], list[int]]) -> Iterator[dict[str, LeadProcess]]:
+    """A lead without backs and one with some, ready; of which one at a time is asked."""
+    near, far = cores
+    flags = ("--engine", engine, "--threads", "1")
+    with contextlib.ExitStack() as stack:
+        both = {
+            name: stack.enter_context(
+                LeadProcess(*flags, "--parallel", str(slots), "--queue", "1024", "--print-mode", "none", cpus=near)
+            ).ready()
+            for name in ("no back", "with backs")
+        }
+        lead = both["with backs"]
+        for number in range(backs):
+            back = BackProcess(
+                lead.back_port, *flags, "--parallel", str(slots), "--name", f"back-{number + 1}", cpus=far
+            )
+            stack.enter_context(back)
+        lead.has_backs(backs)
+        yield both
+
+
+def main(args: argparse.Namespace) -> int:
+    console = Console()
+    conversations = prompts.read(args.data) if args.data else prompts.shipped()
+    questions = [[*c.before, {"role": "user", "content": c.turns[0]}] for c in conversations]
+    near, far = halves()
+    _pin(near)
+    allowed = _allowed(args.engine, args.vu)
+    _pin(far)  # who asks must not disturb the lead
+    cells: dict[tuple[str, int], Cell] = {}
+    with leads(args.engine, max(args.vu), args.backs, (near, far)) as both:
+        asks = {name: _asker(lead, questions, args) for name, lead in both.items()}
+        alone: dict[int, str] = {}
+        for name, ask in asks.items():
+            for number in range(len(questions)):
+                reply = Reply()
+                for _ in ask(number, reply):
+                    pass
+                if alone.setdefault(number, reply.text) != reply.text:
+                    cells.setdefault((name, min(args.vu)), Cell()).wrong += 1
+        for round_ in range(args.rounds):
+            for users in args.vu:
+                for name in list(asks)[:: 1 if round_ % 2 else -1]:
+                    console.print(f"round {round_ + 1} of {args.rounds}: {users} at once, {name}", style="dim")
+                    samples, begin, end = run(asks[name], users, len(questions), args.seconds, round_ * 7)
+                    cell = cells.setdefault((name, users), Cell())
+                    cell.samples += samples
+                    cell.seconds += end - begin
+                    cell.tokens += sum(sample.share(begin, end) for sample in samples)
+                    cell.wrong += sum(sample.text != alone[sample.question] for sample in samples)
+    console.print(_table(cells, allowed))
+    if args.output:
+        args.output.write_text(json.dumps(_figures(cells, allowed), indent=1))
+    wrong = sum(cell.wrong for cell in cells.values())
+    console.print(f"{wrong} answers that are not what the same question gives alone")
+    return 1 if wrong else 0
+
+
+def _asker(lead: LeadProcess, questions: Sequence[Sequence[prompts.Message]], args: argparse.Namespace) -> Ask:
+    options = {"temperature": args.temperature, "max_tokens": args.max_tokens}
+    return lambda number, reply: lead.stream(questions[number], reply, seed=number, **options)
+
+
+def _pin(cpus: Sequence[int]) -> None:
+    """This process to these cores, where the system can say so."""
+    if cpus and sys.platform == "linux":
+        os.sched_setaffinity(0, cpus)
+
+
+def _allowed(runtime: Runtime, users: Sequence[int]) -> dict[int, float]:
+    """How many times one client's throughput the cost curve allows: users x cost(1) / cost(users)."""
+    options = EngineOptions(threads=1, slots=max(users), tree_rows=2 * max(users))
+    loaded = load(shipped("target", runtime), runtime, options)
+    cost = curve.measure(loaded, max(2, *users), patience=2.0)
+    loaded.close()
+    known = sorted(cost)
+    return {n: n * cost[1] / cost[min(known, key=lambda width: abs(width - n))] for n in users}
+
+
+def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> list[dict[str, object]]:
+    least = min(users for _, users in cells)
+    figures: list[dict[str, object]] = []
+    for (name, users), cell in sorted(cells.items(), key=lambda item: (item[0][1], item[0][0])):
+        latencies = [s.ended - s.asked for s in cell.samples]
+        firsts = [s.first - s.asked for s in cell.samples]
+        one = cells[("no back", least)].speed
+        figures.append(
+            {
+                "users": users,
+                "lead": name,
+                "requests_per_second": len(cell.samples) / cell.seconds,
+                "tokens_per_second": cell.speed,
+                "acceleration": cell.acceleration,
+                "of_one_client": cell.speed / one,
+                "of_allowed": cell.speed / one / allowed[users] * allowed[least],
+                "of_no_back": cell.speed / cells[("no back", users)].speed,
+                "latency": [percentile(latencies, p) for p in (0.5, 0.9, 0.99)],
+                "first_token": [percentile(firsts, p) for p in (0.5, 0.9, 0.99)],
+                "tokens": statistics.mean(s.tokens for s in cell.samples),
+                "wrong": cell.wrong,
+            }
+        )
+    return figures
+
+
+def _table(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> Table:
+    table = Table(title="Several clients at once")
+    heads = ("users", "", "requests/s", "tokens/s", "accel.", "x one client", "of allowed", "x no back",
+             "latency p50 p90 p99, s", "first token p50 p90 p99, s")  # fmt: skip
+    for head in heads:
+        table.add_column(head, justify="left" if not head else "right")
+    for row in _figures(cells, allowed):
+        latency, first = row["latency"], row["first_token"]
+        assert isinstance(latency, list) and isinstance(first, list)
+        table.add_row(
+            str(row["users"]), str(row["lead"]), f"{row['requests_per_second']:.2f}", f"{row['tokens_per_second']:.1f}",
+            f"{row['acceleration']:.2f}", f"{row['of_one_client']:.2f}", f"{row['of_allowed']:.2f}",
+            f"{row['of_no_back']:.2f}", " ".join(f"{v:.2f}" for v in latency), " ".join(f"{v:.3f}" for v in first),
+        )  # fmt: skip
+    return table

@@ -1,0 +1,265 @@
+"""Many answers in one decode loop: each is what it would be alone, whoever comes and goes meanwhile.
+
+The decoder's own steps are called from here instead of its thread, so that every order of events can be tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duo.cost import CostCurve
+from duo.engines import Engine
+from duo.errors import DuoError
+from duo.planner import Everything, Limits, Planner, Schedule
+from duo.protocol import BackSide, Ledger
+from duo.sampling import SamplingParams
+from duo.session import Step
+from duo.trace import Trace
+from duo.v1 import duo_pb2 as pb
+from lead.decoder import PIECE, Decoder, Job
+from lead.mailbox import Letter
+from tests.slotted import EOS, SlottedEngine
+from tests.test_drafting import SIZE, FakeModel
+from tests.test_session import text_without_backs
+
+MODEL = FakeModel()
+
+
+class Asked:
+    """A job, and what became of it."""
+
+    def __init__(self, prompt: Sequence[int], sampling: SamplingParams, count: int = 12) -> None:
+        self.tokens: list[int] = []
+        self.ended = False
+        self.error: DuoError | None = None
+        self.expected = text_without_backs(prompt, sampling, {EOS}, len(prompt) + count)
+        self.job = Job(
+            prompt=list(prompt), sampling=sampling, max_tokens=count, ignore_eos=False,
+            on_step=self._step, on_end=self._end,
+        )  # fmt: skip
+
+    def _step(self, step: Step) -> None:
+        assert not self.ended
+        self.tokens += [done.token for done in step.committed]
+
+    def _end(self, error: DuoError | None) -> None:
+        assert not self.ended
+        self.ended, self.error = True, error
+
+
+class Loop:
+    """A decoder without its thread."""
+
+    def __init__(self, slots: int, schedule: Schedule | None = None, exact: bool = False) -> None:
+        self.engine = SlottedEngine(MODEL, slots)
+        self.ledger = Ledger()
+        planner = schedule or Planner(CostCurve({1: 1.0, 8: 1.1, 48: 2.0}), Limits(draft_max=8, rows=32))
+        self.decoder = Decoder(
+            cast(Engine, self.engine), self.ledger, lambda: None, lambda: None, planner, exact, Trace()
+        )
+
+    def ask(self, asked: Asked) -> Asked:
+        self.decoder.submit(asked.job)
+        return asked
+
+    def turn(self) -> None:
+        """Once round the loop."""
+        self.decoder.turn()
+
+    def finish(self) -> None:
+        for _ in range(1000):
+            if not self.decoder.waiting and not self.decoder.seated:
+                return
+            self.turn()
+        raise AssertionError("answers do not come to an end")
+
+    def guess(self, doubt: float = 0.3) -> None:
+        """A back says something about every open session, now and then the right thing."""
+        model = FakeModel(doubt)
+        for entry in list(self.ledger.values()):
+            prefix, path = entry.prefix, list(entry.prefix.tokens)
+            token = int(model.logits(path).argmax())
+            expansion = pb.Expansion(
+                length=len(prefix), hash=prefix.hash, tokens=[token, (token + 1) % SIZE], probabilities=[0.9, 0.1]
+            )
+            guesses = pb.Guesses(session=entry.session, expansions=[expansion])
+            self.decoder.mailbox.put(Letter("back", 0.0, guesses))
+
+
+GREEDY = SamplingParams(temperature=0.0)
+prompts = st.lists(st.integers(4, SIZE - 1), min_size=1, max_size=80)
+temperatures = st.sampled_from([0.0, 0.7, 1.5])
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 4),
+    st.lists(st.tuples(prompts, temperatures, st.integers(1, 14), st.integers(0, 6)), min_size=1, max_size=8),
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+)
+def test_every_answer_is_what_it_would_be_alone(
+    slots: int,
+    questions: list[tuple[list[int], float, int, int]],
+    guessing: bool,
+    everything: bool,
+    exact: bool,
+) -> None:
+    loop = Loop(slots, Everything(Limits(draft_max=4, rows=32)) if everything else None, exact)
+    asked: list[Asked] = []
+    for number, (prompt, temperature, count, pause) in enumerate(questions):
+        asked.append(loop.ask(Asked(prompt, SamplingParams(temperature=temperature, seed=number), count)))
+        for _ in range(pause):
+            if guessing:
+                loop.guess()
+            if loop.decoder.waiting or loop.decoder.seated:
+                loop.turn()
+    loop.finish()
+    for one in asked:
+        assert one.ended and one.error is None
+        assert one.tokens == one.expected
+    assert not loop.ledger
+
+
+def test_answers_share_forward_passes() -> None:
+    loop = Loop(4)
+    asked = [loop.ask(Asked([4 + i], SamplingParams(seed=i), 6)) for i in range(4)]
+    loop.finish()
+    assert {0, 1, 2, 3} in loop.engine.widths
+    assert all(one.tokens == one.expected for one in asked)
+
+
+def test_more_answers_than_slots_wait_in_their_order() -> None:
+    loop = Loop(2)
+    order: list[int] = []
+    asked = [Asked([4 + i, 6, 7], SamplingParams(seed=i), 8) for i in range(5)]
+    for one in asked:
+        loop.ask(one)
+    assert loop.decoder.room == 2 - 5
+    while len(order) < 5:
+        loop.turn()
+        assert len(loop.decoder.seated) <= 2
+        order += [i for i, one in enumerate(asked) if one.job.state != "waiting" and i not in order]
+    assert order == sorted(order)
+    loop.finish()
+    assert all(one.tokens == one.expected for one in asked)
+
+
+def test_what_conversations_have_in_common_is_read_once() -> None:
+    loop = Loop(3)
+    system = [4 + i % 7 for i in range(60)]
+    asked = [loop.ask(Asked([*system, 4 + i, 5, 6], GREEDY, 5)) for i in range(3)]
+    loop.finish()
+    assert all(one.tokens == one.expected for one in asked)
+    assert [one.job.cached_tokens for one in asked] == [0, 60, 60]
+    assert loop.engine.read < 60 + 3 * 3
+    assert loop.engine.shared == 120
+
+
+def test_a_conversation_finds_its_slot_again() -> None:
+    loop = Loop(2)
+    first, other = loop.ask(Asked([9] * 30, GREEDY, 4)), loop.ask(Asked([8] * 30, GREEDY, 4))
+    loop.finish()
+    longer = loop.ask(Asked([9] * 30 + first.tokens + [7, 7], GREEDY, 4))
+    loop.finish()
+    assert longer.job.session is not None and first.job.session is not None and other.job.session is not None
+    assert longer.job.session.slot == first.job.session.slot
+    # The last token of an answer is never read.
+    assert longer.job.cached_tokens == 30 + len(first.tokens) - 1
+    assert loop.engine.shared == 0
+
+
+def test_a_stranger_does_not_cost_a_long_conversation_its_cache() -> None:
+    loop = Loop(2)
+    long = loop.ask(Asked([9] * 100, GREEDY, 4))
+    loop.finish()
+    stranger = loop.ask(Asked([9] * 10 + [8] * 5, GREEDY, 4))
+    loop.finish()
+    assert stranger.job.session is not None and long.job.session is not None
+    assert stranger.job.session.slot != long.job.session.slot
+    assert stranger.job.cached_tokens == 10
+    again = loop.ask(Asked([9] * 100 + long.tokens, GREEDY, 4))
+    loop.finish()
+    assert again.job.cached_tokens >= 100
+
+
+def test_a_long_prompt_does_not_hold_up_an_answer_in_progress() -> None:
+    loop = Loop(2)
+    quick = loop.ask(Asked([5], GREEDY, 12))
+    loop.turn()
+    before = len(quick.tokens)
+    loop.ask(Asked([6] * 200, GREEDY, 4))
+    while loop.decoder.seated[0][1].state != "answering" or len(loop.engine.pieces) < 2:
+        had = len(quick.tokens)
+        loop.turn()
+        assert quick.ended or len(quick.tokens) > had, "a token for each piece that is read"
+        if quick.ended:
+            break
+    assert len(quick.tokens) > before
+    assert max(length for _, length in loop.engine.pieces) <= max(PIECE, loop.engine.batch)
+    loop.finish()
+
+
+def test_who_hangs_up_frees_the_slot_within_a_step() -> None:
+    loop = Loop(1)
+    given_up, next_one = loop.ask(Asked([5], GREEDY, 12)), loop.ask(Asked([6], GREEDY, 4))
+    gone = loop.ask(Asked([7], GREEDY, 4))
+    loop.turn()
+    assert given_up.job.state == "answering" and next_one.job.state == "waiting"
+    loop.decoder.cancel(gone.job)
+    assert loop.decoder.waiting == 1
+    loop.decoder.cancel(given_up.job)
+    loop.turn()
+    assert given_up.ended and next_one.job.state != "waiting"
+    loop.finish()
+    assert next_one.tokens == next_one.expected
+    assert not gone.ended and not gone.tokens
+
+
+def test_a_prompt_that_cannot_be_read_ends_no_other_answer() -> None:
+    loop = Loop(2)
+    fine = loop.ask(Asked([5], GREEDY, 12))
+    loop.turn()
+    bad = loop.ask(Asked([6] * 30, GREEDY, 4))
+    part = loop.engine.parts[1]
+    part.extend = _fails  # type: ignore[method-assign]
+    loop.finish()
+    assert bad.error is not None and "no room" in str(bad.error)
+    assert fine.error is None and fine.tokens == fine.expected
+    del part.extend  # type: ignore[method-assign]
+    part.committed.append(1)  # whatever is left there must not be taken for a prompt
+    later = loop.ask(Asked([6] * 30, GREEDY, 4))
+    loop.finish()
+    assert later.tokens == later.expected
+
+
+def _fails(slot: int, tokens: Sequence[int]) -> None:
+    raise DuoError("no room")
+
+
+def test_after_a_forward_pass_that_failed_the_next_questions_are_answered() -> None:
+    loop = Loop(2)
+    asked = [loop.ask(Asked([5, 6], GREEDY, 8)), loop.ask(Asked([7, 6], GREEDY, 8))]
+    loop.turn()
+    loop.engine.fault = ZeroDivisionError("broken")
+    loop.turn()
+    loop.engine.fault = None
+    assert all(one.ended and "broken" in str(one.error) for one in asked)
+    again = [loop.ask(Asked([5, 6], GREEDY, 8)), loop.ask(Asked([7, 6], GREEDY, 8))]
+    loop.finish()
+    assert all(one.tokens == one.expected for one in again)
+
+
+def test_guesses_for_other_sessions_do_no_harm() -> None:
+    loop = Loop(2)
+    asked = loop.ask(Asked([5], GREEDY, 6))
+    loop.decoder.mailbox.put(Letter("back", 0.0, pb.Guesses(session=12345)))
+    message = pb.BackMessage.FromString(BackSide.guesses(99, []))
+    loop.decoder.mailbox.put(Letter("back", 0.0, message.guesses))
+    loop.finish()
+    assert asked.tokens == asked.expected

@@ -1,0 +1,102 @@
+"""Several clients at once, over real processes: each gets the text that it would get alone, and nobody is held up."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pytest
+import requests
+
+from bench import chaos
+from bench.compare import prompts
+from bench.models import RUNTIMES, Runtime
+from bench.processes import BackProcess, LeadProcess, Reply, wait_for
+
+pytestmark = pytest.mark.slow
+
+CLIENTS = 8
+TOKENS = 48
+VARIANTS: Sequence[Mapping[str, Any]] = (
+    {"temperature": 0},
+    {"temperature": 0.8, "seed": 5},
+    {"temperature": 1.0, "seed": 9, "top_p": 0.9},
+    {"temperature": 0.7, "seed": 2, "repetition_penalty": 1.1},
+)
+QUESTIONS = [conversation.turns[0] for conversation in prompts.shipped(CLIENTS)]
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def lead(request: pytest.FixtureRequest) -> Iterator[LeadProcess]:
+    runtime: Runtime = request.param
+    with LeadProcess("--engine", runtime, "--threads", "1", "--parallel", str(CLIENTS), "--print-mode", "none") as lead:
+        yield lead.ready()
+
+
+def ask(lead: LeadProcess, client: int) -> str:
+    return lead.ask(QUESTIONS[client], max_tokens=TOKENS, **VARIANTS[client % len(VARIANTS)]).text
+
+
+def all_at_once(lead: LeadProcess) -> list[str]:
+    with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
+        return list(pool.map(lambda client: ask(lead, client), range(CLIENTS)))
+
+
+def slots(lead: LeadProcess) -> list[str]:
+    """The state of each slot."""
+    return [slot["state"] for slot in requests.get(f"{lead.url}/slots", timeout=10).json()]
+
+
+def test_eight_clients_get_what_each_would_get_alone(lead: LeadProcess) -> None:
+    alone = [ask(lead, client) for client in range(CLIENTS)]
+    assert all(alone)
+    assert all_at_once(lead) == alone
+    with BackProcess(lead.back_port, "--engine", "transformers", "--threads", "1", "--parallel", "4") as back:
+        lead.has_backs(1)
+        assert all_at_once(lead) == alone
+        assert lead.backs()[0]["drafted"] > 0
+        with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
+            running = [pool.submit(ask, lead, client) for client in range(CLIENTS)]
+            wait_for(lambda: slots(lead).count("answering") > 1, "answers under way")
+            back.send(signal.SIGKILL)
+            assert [one.result() for one in running] == alone
+    lead.has_backs(0)
+
+
+def test_who_leaves_frees_the_slot_and_too_many_are_told_to_come_again() -> None:
+    endless = {"messages": [{"role": "user", "content": "hi"}], "ignore_eos": True, "stream": True}
+    with LeadProcess("--threads", "1", "--parallel", "1", "--queue", "1", "--print-mode", "none") as lead:
+        lead.ready()
+        url = f"{lead.url}/v1/chat/completions"
+        with requests.post(url, json=endless, stream=True, timeout=60) as first:
+            assert first.status_code == 200
+            wait_for(lambda: slots(lead) == ["answering"], "the first answer")
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                waits = pool.submit(lead.ask, QUESTIONS[0], temperature=0, max_tokens=4)
+                wait_for(
+                    lambda: requests.get(f"{lead.url}/slots", timeout=10).ok and busy(url, endless), "a full queue"
+                )
+                first.close()
+                reply: Reply = waits.result(60)
+        assert reply.finish_reason
+        wait_for(lambda: slots(lead) == ["idle"], "the slot to be free")
+
+
+def busy(url: str, body: Mapping[str, Any]) -> bool:
+    """Whether one more question is refused, and says when to come again."""
+    with requests.post(url, json=body, stream=True, timeout=60) as response:
+        if response.status_code != 503:
+            return False
+        assert int(response.headers["Retry-After"]) > 0
+        assert "waiting" in response.json()["error"]["message"]
+        return True
+
+
+@pytest.mark.timeout(600)
+def test_a_minute_of_chaos_and_no_wrong_answer() -> None:
+    toll = chaos.run("transformers", 60.0, 4, seed=3, say=print)
+    assert toll.wrong == []
+    assert toll.events["right answers"] > 20
+    assert toll.events["leads killed"] >= 2 and toll.events["backs killed"] >= 2
