@@ -191,7 +191,7 @@ class DraftModel:
             seat = self._seats.of(draft)
             assert seat is not None
             seat.used = self._batches
-            seat.drafted += len(part.rows)
+            seat.drafted += part.expanded
             try:
                 found.append(Found(draft, draft.absorb(logits[start:end]), len(part.rows)))
             except DuoError as error:

@@ -15,7 +15,7 @@ from duo.engines import Engine
 from duo.prefix import Prefix
 
 TENURE = 8
-"""Tokens read for a session in a slot per row that it may draft there before another, of more value, takes it."""
+"""Tokens read for a session in a slot per place that it may expand there before another, of more value, takes it."""
 
 
 @dataclass(slots=True, eq=False)
@@ -27,7 +27,7 @@ class Seat:
     last: Prefix = field(default_factory=Prefix)
     left: int = 0
     read: int = 0
-    """Tokens read for the draft since it came, and the rows drafted for it."""
+    """Tokens read for the draft since it came, and the places expanded for it."""
     drafted: int = 0
     used: int = 0
     """When something was drafted here last: the count of batches by then."""
@@ -40,6 +40,17 @@ class Seat:
     def held(self) -> int:
         """Tokens of `prefix` in the slot."""
         return self.draft.held if self.draft is not None else self.left
+
+    @property
+    def worth(self) -> float:
+        """What there is to be done for the draft counts for so much; 0: nothing."""
+        draft = self.draft
+        return 0.0 if draft is None or (draft.ahead and not draft.behind) else draft.weight
+
+    @property
+    def tenured(self) -> bool:
+        """Whether what was read for the draft has been made use of."""
+        return self.drafted * TENURE >= self.read
 
     def common(self, prefix: Prefix) -> int:
         """How many tokens of the slot are the beginning of another sequence, the last token of that left out, which
@@ -97,10 +108,10 @@ class Seats:
         if free:
             # Where most can be used of what is there, or else least is lost.
             return min(free, key=lambda seat: (seat.held - 2 * seat.common(draft.prefix), seat.used))
-        weights = [(seat.draft.weight, seat.used, seat.slot, seat) for seat in self._seats if seat.draft is not None]
+        worth = [(seat.worth, seat.used, seat.slot) for seat in self._seats]
         if not anyway:
-            weights = [it for it in weights if it[0] < draft.weight and (not it[0] or _tenured(it[-1]))]
-        return min(weights)[-1] if weights else None
+            worth = [it for it in worth if it[0] < draft.weight and (not it[0] or self._seats[it[2]].tenured)]
+        return self._seats[min(worth)[2]] if worth else None
 
     def borrow(self, draft: Draft) -> None:
         """Have what another slot holds of the beginning of this draft, and its own does not."""
@@ -159,7 +170,3 @@ class Seats:
                 draft.room = share
                 draft.shed(share)
                 self.settle(draft, seat)
-
-
-def _tenured(seat: Seat) -> bool:
-    return seat.drafted * TENURE >= seat.read

@@ -82,7 +82,7 @@ class OwnDraft:
             return found[0].expansions if found else ()
 
         draft = self._drafts.get(session.id)
-        return (draft is not None and self._try(draft, expanded)) or ()
+        return self._try(draft, expanded) or () if draft is not None else ()
 
     def _catch_up(self, draft: Draft) -> int:
         """Read what is missing; returns how many tokens that was."""

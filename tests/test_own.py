@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
 
-import numpy as np
 import pytest
 
 from bench.models import shipped
@@ -13,13 +11,14 @@ from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import RIDERS, TREE
 from duo.engines import Engine, EngineOptions, Logits, Row, load
-from duo.engines.base import InterruptedForwardError
 from duo.prefix import Prefix, extend_hash
 from duo.sampling import SamplingParams
 from duo.session import Session
 from duo.trace import of_lead
 from duo.tree import Expansion
 from lead.own import OwnDraft
+from tests.drafting_desk import FLAT, DraftEngine
+from tests.test_drafting import FakeModel
 
 CONTEXT = 64
 
@@ -108,3 +107,89 @@ def test_between_answers_it_is_idle(engine: Engine) -> None:
     own, session = begun(engine, 10)
     own.end(session)
     assert own.offer(session) is None and not own.expand(session)
+
+
+class TestSeveralSessions:
+    """Each has its own slot, and what goes wrong with one does not concern the others."""
+
+    @staticmethod
+    def asked(number: int, prompt: Sequence[int], eos: Sequence[int] = ()) -> Session:
+        params = SamplingParams(temperature=0.0)
+        return Session(
+            id=number, prompt_length=len(prompt), params=params, prefix=Prefix(list(prompt)), eos=eos, limit=1000
+        )
+
+    @pytest.fixture
+    def engine(self) -> DraftEngine:
+        return DraftEngine(FakeModel(0.4), slots=2)
+
+    @pytest.fixture
+    def own(self, engine: DraftEngine) -> OwnDraft:
+        with of_lead(None) as trace:
+            return OwnDraft(DraftModel(cast(Engine, engine), CostCurve(FLAT), 16, TREE, trace, "decoder"))
+
+    def test_a_prompt_is_read_when_it_is_to_be_drafted_from(self, own: OwnDraft, engine: DraftEngine) -> None:
+        first, second = self.asked(1, [5] * 40), self.asked(2, [6] * 50)
+        own.begin(first, alone=True)
+        assert engine.read == 39
+        own.begin(second, alone=False)
+        assert engine.read == 39, "nobody is held up by it"
+        offer = own.offer(second)
+        assert offer is not None and offer.arrears == pytest.approx(CostCurve(FLAT)(49))
+        assert engine.read == 39
+        (found, *_) = own.expand(second)
+        assert (found.length, found.hash) == (50, second.prefix.hash)
+        assert engine.read == 39 + 49
+        (found, *_) = own.expand(first)
+        assert (found.length, found.hash) == (40, first.prefix.hash)
+
+    def test_what_two_prompts_begin_with_is_read_once(self, own: OwnDraft, engine: DraftEngine) -> None:
+        first, second = self.asked(1, [5] * 40), self.asked(2, [*[5] * 40, 6, 7])
+        own.begin(first, alone=True)
+        own.begin(second, alone=False)
+        assert own.expand(second)
+        assert engine.read == 39 and engine.shared == 39
+
+    def test_commits_and_merges_are_of_their_session(self, own: OwnDraft) -> None:
+        first, second = self.asked(1, [5, 6]), self.asked(2, [5, 6])
+        for session in (first, second):
+            own.begin(session, alone=False)
+        own.committed(first, 2, [7])
+        own.merge(second, [Expansion(2, second.prefix.hash, [8], [0.99])])
+        assert own.expand(first)[0].hash == extend_hash(first.prefix.hash, 7)
+        assert own.expand(second)[0].hash == extend_hash(second.prefix.hash, 8)
+        own.end(first)
+        assert own.offer(first) is None and not own.expand(first)
+        assert own.offer(second) is not None
+
+    def test_more_sessions_than_slots_take_turns(self, own: OwnDraft) -> None:
+        sessions = [self.asked(number, [number, *[5] * 20]) for number in range(1, 5)]
+        for session in sessions:
+            own.begin(session, alone=False)
+        for _ in range(3):
+            for session in sessions:
+                assert own.offer(session) is not None
+                assert own.expand(session)
+
+    def test_a_failure_ends_it_for_one_session(self, own: OwnDraft, engine: DraftEngine) -> None:
+        first, second = self.asked(1, [5] * 20), self.asked(2, [6] * 20)
+        for session in (first, second):
+            own.begin(session, alone=False)
+            assert own.expand(session)
+        engine.fault = RuntimeError("out of memory")
+        assert not own.expand(first) and own.offer(first) is None
+        engine.fault = None
+        offer = own.offer(second)
+        assert offer is not None and offer.arrears > 0.0, "it is not known what the engine holds"
+        assert own.expand(second)
+        third = self.asked(3, [5] * (engine.context + 1))
+        own.begin(third, alone=True)
+        assert own.offer(third) is None and own.expand(second)
+
+    def test_it_does_not_draft_past_the_end_of_an_answer(self, own: OwnDraft, engine: DraftEngine) -> None:
+        every = range(FakeModel.size)
+        ends, goes_on = self.asked(1, [5, 6], every), self.asked(2, [5, 6])
+        for session in (ends, goes_on):
+            own.begin(session, alone=False)
+            assert own.expand(session)
+        assert own.offer(ends) is None and own.offer(goes_on) is not None
