@@ -98,6 +98,30 @@ def test_each_message_is_of_one_session_and_all_are_handed_over_at_once() -> Non
     assert all(desk.guessed(session) for session in (1, 2, 3))
 
 
+def test_a_batch_is_given_up_when_the_answer_goes_elsewhere() -> None:
+    """A commit that agrees, or of another session, does not disturb it."""
+    desk = Desk(model=FakeModel())
+    desk.begin(7, [1, 5, 6])
+    desk.work(1)
+    guesses = desk.heard[7][0].tokens
+    wrong = next(token for token in range(FakeModel.size) if token not in guesses)
+
+    def completes(session: int, token: int) -> bool:
+        desk.engine.meanwhile = lambda: desk.model.committed(session, 3, [token])
+        before = len(desk.engine.passes)
+        desk.work(1)
+        return len(desk.engine.passes) > before
+
+    assert completes(7, guesses[0]), "what it guessed"
+    assert completes(8, wrong), "another session"
+    assert not completes(7, wrong)
+    desk.engine.meanwhile = lambda: None
+    desk.commit(7, [wrong])
+    desk.work()
+    assert desk.guessed(7)
+    assert desk.draft(7).answered == 1 and desk.draft(7).guessed == 0
+
+
 def test_a_batch_of_several_sessions_is_given_up_when_most_of_it_is_obsolete() -> None:
     desk = Desk(model=FakeModel())
     for session in (1, 2, 3):
