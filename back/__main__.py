@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from back.link import Link
 from duo import cli, trace
 from duo.cost import CostCurve
-from duo.drafting import BATCH, CHAIN, MAX_ROWS, TREE
+from duo.drafting import BATCH, CHAIN, TREE, room
 from duo.engines import curve
 from duo.trace import Trace
 
@@ -29,6 +29,10 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "-na", "--n-ahead", "--n_ahead", dest="n_ahead", type=cli.positive, default=16, metavar="N",
         help="most unverified tokens in one line",
+    )  # fmt: skip
+    group.add_argument(
+        "-np", "--parallel", type=cli.positive, default=4, metavar="N",
+        help="slots: answers whose tokens are held at once; where there are more, they take turns",
     )  # fmt: skip
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",
@@ -56,7 +60,7 @@ async def draft(args: argparse.Namespace) -> None:
 
 
 async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
-    engine = await asyncio.to_thread(cli.load_engine, args, "draft", MAX_ROWS)
+    engine = await asyncio.to_thread(cli.load_engine, args, "draft", room(args.parallel), args.parallel)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
     cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, BATCH, cli.speed(args, engine)))
     policy = TREE if args.policy == "tree" else CHAIN

@@ -1,8 +1,8 @@
-"""The drafting loop, in a thread of its own: hear, settle, expand, tell.
+"""The drafting loop, in a thread of its own: hear, read, expand, tell.
 
-It holds the draft model and the drafts of the open sessions, and works on one session at a time, the oldest that has
-something to do. Commits come in through a queue that is emptied between forward passes; guesses go out through a
-callback.
+It holds the draft model and the drafts of the open sessions. One forward pass drafts for all of them, for each as much
+as there is to be gained; one that has much to read reads it in pieces, in turns with that. Commits come in through a
+queue that is emptied between forward passes; guesses go out through a callback.
 """
 
 from __future__ import annotations
@@ -11,41 +11,45 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from duo.draft_model import DraftModel
 from duo.drafting import Draft
 from duo.errors import ContextError, DuoError, ProtocolError
 from duo.pacing import Pacing
 from duo.prefix import Prefix
-from duo.protocol import BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
+from duo.protocol import MAX_EXPANSIONS, BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
 from duo.trace import Trace
 from duo.tree import Expansion
 
 log = logging.getLogger("back")
 
 
-class _Stopwatch:
-    """What has been done for a session, for the log."""
+@dataclass(slots=True, eq=False)
+class _Open:
+    """A session: what is to be told of it, and when; for the log, what has been done for it."""
 
-    def __init__(self) -> None:
-        self.read = 0
-        self.reading = 0.0
-        self.drafted = 0
-        self.drafting = 0.0
+    draft: Draft
+    found: list[Expansion] = field(default_factory=list)
+    pacing: Pacing = field(default_factory=Pacing)
+    read: int = 0
+    reading: float = 0.0
+    drafted: int = 0
+    drafting: float = 0.0
 
 
 class Drafter:
     """Owns the model. `send` and `failed` are called from the drafter's thread.
 
-    send(message): hand a message to the lead, or drop it if there is none. failed(error): the stream makes no sense and
-    must be given up; what is known of its sessions has been forgotten.
+    send(messages): hand messages to the lead, or drop them if there is none. failed(error): the stream makes no sense
+    and must be given up; what is known of its sessions has been forgotten.
     """
 
     def __init__(
         self,
         model: DraftModel,
-        send: Callable[[bytes], None],
+        send: Callable[[Sequence[bytes]], None],
         failed: Callable[[DuoError], None],
         trace: Trace,
     ) -> None:
@@ -53,12 +57,11 @@ class Drafter:
         self._send = send
         self._failed = failed
         self._trace = trace
-        self._drafts: dict[int, Draft] = {}
-        self._watches: dict[int, _Stopwatch] = {}
+        self._sessions: dict[int, _Open] = {}
         self.state: State = "waiting"
         """For people to see; read from another thread."""
-        self._found: list[Expansion] = []
-        self._pacing = Pacing()
+        self._has_read = False
+        """Whether the last forward pass was a reading one."""
         self._events: deque[Event] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -84,12 +87,13 @@ class Drafter:
 
     def known(self) -> list[tuple[int, Prefix]]:
         """Sessions held, with what is known of each: for the Hello of the next stream. Called from another thread."""
-        return [(session, Prefix(draft.prefix.tokens)) for session, draft in list(self._drafts.items())]
+        return [(session, Prefix(it.draft.prefix.tokens)) for session, it in list(self._sessions.items())]
 
     def _run(self) -> None:
+        busy = False
         while True:
             with self._wake:
-                if self._next() is None:
+                if not busy:
                     self.state = "waiting"
                     self._wake.wait_for(lambda: self._events or self._stopping)
                 if self._stopping:
@@ -99,96 +103,130 @@ class Drafter:
             try:
                 for event in events:
                     self._take(event)
-                if (draft := self._next()) is not None:
-                    self._work(draft)
+                busy = self._work()
             except ProtocolError as error:
-                self._forget()
-                self._failed(error)
+                busy = self._forget(error)
             except Exception as error:
                 log.exception("drafting failed")
-                self._forget()
-                self._failed(ProtocolError(f"drafting failed: {error}"))
-
-    def _next(self) -> Draft | None:
-        """The oldest session with something to do."""
-        return next((d for d in self._drafts.values() if d.prefix.tokens and (d.behind or not d.ahead)), None)
+                busy = self._forget(ProtocolError(f"drafting failed: {error}"))
 
     def _take(self, event: Event) -> None:
         if isinstance(event, Begun):
-            if event.session not in self._drafts:
-                self._drafts[event.session] = self._model.open(
-                    event.session, event.sampling, event.prompt_length, event.turn
+            if event.session not in self._sessions:
+                self._sessions[event.session] = _Open(
+                    self._model.open(event.session, event.sampling, event.prompt_length, event.turn)
                 )
-                self._watches[event.session] = _Stopwatch()
         elif isinstance(event, CommittedTokens):
-            if (draft := self._drafts.get(event.session)) is not None:
-                known, expanded, guessed = len(draft.prefix), draft.answered, draft.guessed
-                draft.commit(event.start, event.tokens, event.more)
-                self._pacing.heard(time.perf_counter(), draft.anew)
-                tokens, agreed = len(draft.prefix) - known, draft.guessed - guessed
-                # Of the rows drafted those that the answer passed through, `expanded`, were of use. Where a token was
-                # not among the guesses the tree is lost.
-                self._trace.instant(
-                    "drafter", "commit", time.perf_counter(), tokens=tokens, length=len(draft.prefix),
-                    expanded=draft.answered - expanded, agreed=agreed, tree_lost=agreed < tokens,
-                )  # fmt: skip
+            if (it := self._sessions.get(event.session)) is not None:
+                self._commit(it, event)
         elif isinstance(event, Ended):
             self._end(event.session)
         elif isinstance(event, Welcomed):
             # A new stream. Guesses of the last one may be lost, and what hangs from those would be of no use.
-            self._model.leave()
-            for draft in self._drafts.values():
-                draft.cached(0)
+            for it in self._sessions.values():
+                self._model.leave(it.draft)
+                it.draft.cached(0)
+                it.found = []
+
+    def _commit(self, it: _Open, event: CommittedTokens) -> None:
+        draft, now = it.draft, time.perf_counter()
+        known, expanded, guessed = len(draft.prefix), draft.answered, draft.guessed
+        draft.commit(event.start, event.tokens, event.more)
+        it.pacing.heard(now, draft.anew)
+        tokens, agreed = len(draft.prefix) - known, draft.guessed - guessed
+        # Of the rows drafted those that the answer passed through, `expanded`, were of use. Where a token was not among
+        # the guesses the tree is lost.
+        self._trace.instant(
+            "drafter", "commit", now, tokens=tokens, length=len(draft.prefix),
+            expanded=draft.answered - expanded, agreed=agreed, tree_lost=agreed < tokens,
+        )  # fmt: skip
+        try:
+            self._model.check(draft)
+        except ContextError as error:
+            self._drop(draft, error)
 
     def _end(self, session: int) -> None:
-        draft, watch = self._drafts.pop(session, None), self._watches.pop(session, None)
-        if draft is not None and watch is not None and watch.drafted:
+        it = self._sessions.pop(session, None)
+        if it is None:
+            return
+        draft = it.draft
+        self._model.leave(draft)
+        if it.drafted:
             log.info(
                 "drafted %d tokens (%.0f tokens/s), %.0f%% of an answer of %d tokens guessed",
-                watch.drafted, watch.drafted / max(watch.drafting, 1e-9),
+                it.drafted, it.drafted / max(it.drafting, 1e-9),
                 100 * draft.guessed / max(1, draft.answered), len(draft.prefix) - draft.prompt_length,
             )  # fmt: skip
 
-    def _forget(self) -> None:
-        self._drafts.clear()
-        self._watches.clear()
-        self._model.reset()
+    def _drop(self, draft: Draft, error: DuoError) -> None:
+        """A session that cannot go on. The others do."""
+        log.warning("not drafting for this answer any more: %s", error)
+        self._model.leave(draft)
+        del self._sessions[draft.session]
 
-    def _work(self, draft: Draft) -> None:
-        """One forward pass for the session: read what is missing, or draft."""
+    def _forget(self, error: DuoError) -> bool:
+        self._sessions.clear()
+        self._model.reset()
+        self._failed(error)
+        return False
+
+    def _work(self) -> bool:
+        """One forward pass: draft, or read what somebody lacks for that, in turns if there is both to be done. Returns
+        whether there was anything to do."""
+        seated = self._model.seat([it.draft for it in self._sessions.values()])
+        behind = [draft for draft in seated if draft.behind]
+        ready = [draft for draft in seated if not draft.behind and not draft.ahead]
+        self._has_read = bool(behind) and not (ready and self._has_read)
+        if self._has_read:
+            # Who needs least is soonest of use, and what it has read is there for others that begin alike.
+            self._read(min(behind, key=lambda draft: draft.unread), drafting=bool(ready))
+        elif ready:
+            self._expand(ready)
+        self._tell(idle=not behind and not ready)
+        return bool(behind or ready)
+
+    def _read(self, draft: Draft, drafting: bool) -> None:
+        it, started = self._sessions[draft.session], time.perf_counter()
+        # A token or two after a rejection is everyday work and not worth a word.
+        if draft.behind > self._model.n_ahead and not drafting:
+            self.state = "catching up"
         try:
-            if not self._model.holds(draft):
-                self._model.take(draft)
-                self._found = []
-            watch, started = self._watches[draft.session], time.perf_counter()
-            # A token or two after a rejection is everyday work and not worth a word.
-            if draft.behind > self._model.n_ahead:
-                self.state = "catching up"
-            if read := self._model.read(draft):
-                watch.read += read
-                watch.reading += time.perf_counter() - started
-            if draft.behind:
-                return
-            if watch.read > self._model.n_ahead:
-                log.info("caught up: %d tokens in %.2f s", watch.read, watch.reading)
-            watch.read, watch.reading, started = 0, 0.0, time.perf_counter()
-            if draft.ahead:
-                return
-            self.state = "drafting"
-            found, rows = self._model.expand(draft)
-            if not rows:
-                return
-            done = time.perf_counter()
-            watch.drafted += rows
-            watch.drafting += done - started
-            self._found += found
-            if draft.ahead or self._pacing.due(done):
-                message = BackSide.guesses(draft.session, self._found)
-                self._send(message)
-                self._trace.instant("drafter", "send", done, expansions=len(self._found), bytes=len(message))
-                self._pacing.said(done)
-                self._found = []
+            it.read += self._model.read(draft, others=len(self._sessions) > 1)
         except ContextError as error:
-            log.warning("not drafting for this answer any more: %s", error)
-            self._model.reset()
-            del self._drafts[draft.session], self._watches[draft.session]
+            self._drop(draft, error)
+            return
+        it.reading += time.perf_counter() - started
+        if not draft.behind:
+            if it.read > self._model.n_ahead:
+                log.info("caught up: %d tokens in %.2f s", it.read, it.reading)
+            it.read, it.reading = 0, 0.0
+
+    def _expand(self, drafts: Sequence[Draft]) -> None:
+        self.state = "drafting"
+        started = time.perf_counter()
+        found = self._model.expand(drafts)
+        seconds = time.perf_counter() - started
+        rows = sum(each.rows for each in found)
+        for each in found:
+            if each.error is not None:
+                self._drop(each.draft, each.error)
+                continue
+            it = self._sessions[each.draft.session]
+            it.found += each.expansions
+            it.drafted += each.rows
+            it.drafting += seconds * each.rows / max(1, rows)
+
+    def _tell(self, idle: bool) -> None:
+        """Send what is due. `idle`: there is nothing to wait for."""
+        now, messages = time.perf_counter(), list[bytes]()
+        for session, it in self._sessions.items():
+            if not it.found or not (idle or it.draft.ahead or it.pacing.due(now)):
+                continue
+            for start in range(0, len(it.found), MAX_EXPANSIONS):
+                said = it.found[start : start + MAX_EXPANSIONS]
+                messages.append(BackSide.guesses(session, said))
+                self._trace.instant("drafter", "send", now, expansions=len(said), bytes=len(messages[-1]))
+            it.found = []
+            it.pacing.said(now)
+        if messages:
+            self._send(messages)

@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import grpc
 
@@ -177,9 +177,9 @@ class Link:
             self._news.set()  # a ping may be due
         raise ProtocolError("nothing was heard from it for too long")
 
-    def _send(self, message: bytes) -> None:
+    def _send(self, messages: Sequence[bytes]) -> None:
         """Called from the drafter's thread."""
-        self._call(self._outbox.append, message)
+        self._call(self._outbox.extend, messages)
 
     def _failed(self, error: DuoError) -> None:
         """Called from the drafter's thread."""

@@ -1,21 +1,47 @@
-"""A draft model at work: an engine with one slot, and what the drafts of its sessions ask of it."""
+"""A draft model at work: an engine with some slots, and what the drafts of its sessions ask of it."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 
 from duo.cost import CostCurve
-from duo.drafting import Draft, Policy, Scale, Sharpness
-from duo.engines import Engine
+from duo.drafting import Draft, Part, Policy, Scale, Sharpness, gather
+from duo.engines import Engine, Logits
 from duo.engines.base import InterruptedForwardError
-from duo.prefix import common_length
+from duo.errors import ContextError, DuoError
 from duo.sampling import SamplingParams
+from duo.seats import Seats
 from duo.trace import Trace
 from duo.tree import ALONE, Expansion, Turn
 
-SLOT = 0
+BITE = 16
+"""Fewest tokens read at once where others wait."""
+AS_LONG_AS = 8
+"""So many forward passes of one row may such a piece take."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a batch revealed for one of its sessions, which had so many rows of it; or why that session cannot go on."""
+
+    draft: Draft
+    expansions: Sequence[Expansion]
+    rows: int
+    error: DuoError | None = None
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """The batch that is being computed: what its sessions have in it counts for so much, and how much of that is of no
+    use any more."""
+
+    parts: dict[int, Part] = field(default_factory=dict)
+    worth: float = 0.0
+    obsolete: float = 0.0
 
 
 class DraftModel:
@@ -29,96 +55,173 @@ class DraftModel:
         self._trace = trace
         self._lane = lane
         self._scale, self._sharpness = Scale(), Sharpness()
-        self._cached: list[int] = []
-        self._current: Draft | None = None
-        self._under_way: Draft | None = None
-        """Whose batch is being computed; the draft does not change meanwhile."""
+        self._seats = Seats(engine)
+        self._batches = 0
+        self._ids = itertools.count()
+        self._under_way = _UnderWay()
+        """The drafts in it do not change meanwhile."""
         self._lock = threading.Lock()
 
-    def open(self, session: int, params: SamplingParams, prompt_length: int, turn: Turn = ALONE) -> Draft:
-        """The draft of a session that begins."""
+    def open(
+        self,
+        session: int,
+        params: SamplingParams,
+        prompt_length: int,
+        turn: Turn = ALONE,
+        eos: Collection[int] | None = None,
+    ) -> Draft:
+        """The draft of a session that begins, not yet in a slot. `eos`: the tokens that end its answer; None: as far as
+        is known the model's own."""
+        eos = self._engine.vocabulary.eos if eos is None else eos
         return Draft(
-            session, params, prompt_length, self.n_ahead, self.cost, self._scale, self._sharpness, self._policy, turn
-        )
+            session, params, prompt_length, self.n_ahead, self.cost, self._scale, self._sharpness, self._policy, turn,
+            ids=self._ids, eos=eos, context=self._engine.context,
+        )  # fmt: skip
 
-    def holds(self, draft: Draft) -> bool:
-        """Whether the slot is this draft's."""
-        return self._current is draft
+    def seat(self, drafts: Collection[Draft]) -> list[Draft]:
+        """Of these, which are all that are open, those that have a slot, longest not served first. Slots are given to
+        those that have none, to the most valuable first."""
+        if len(self._seats) < len(drafts):
+            waiting = [draft for draft in drafts if draft.weight and self._seats.of(draft) is None]
+            for draft in sorted(waiting, key=lambda draft: -draft.weight):
+                if not self._seats.give(draft):
+                    break
+        seated = [(seat.used, draft) for draft in drafts if (seat := self._seats.of(draft)) is not None]
+        if len(seated) > 1:
+            seated.sort(key=lambda it: it[0])
+        return [draft for _, draft in seated]
 
-    def read(self, draft: Draft) -> int:
-        """Make the slot, which is this draft's, agree with what is committed; returns how many tokens were read for it,
-        in one forward pass.
+    def sit(self, draft: Draft) -> None:
+        """Give this draft a slot, if it has none, whoever loses one by that."""
+        if self._seats.of(draft) is None:
+            self._seats.give(draft, anyway=True)
 
-        Raises ContextError if they do not fit, after which the draft is of no use.
-        """
-        if draft.settled:
-            return 0
-        started = time.perf_counter()
-        kept = draft.settle(self._engine.batch)
-        self._engine.keep(SLOT, kept.path, kept.rest)
-        if kept.path:
-            self._cached = draft.prefix.tokens[: kept.committed]
-        if kept.missing:
-            self._engine.extend(SLOT, kept.missing)
-            self._cached = draft.prefix.tokens[: kept.committed + len(kept.missing)]
-            self._trace.span(
-                self._lane, "read", started, time.perf_counter(), tokens=len(kept.missing), behind=draft.behind
+    def leave(self, draft: Draft) -> None:
+        """This draft, which has ended, perhaps, needs no slot."""
+        self._seats.leave(draft)
+
+    def check(self, draft: Draft) -> None:
+        """Raises ContextError if there is nothing more to be done for this draft."""
+        if len(draft.prefix) > self._engine.context:
+            raise ContextError(
+                f"{len(draft.prefix)} tokens do not fit the draft model's context of {self._engine.context}"
             )
-        return len(kept.missing)
 
-    def expand(self, draft: Draft, since: float | None = None) -> tuple[list[Expansion], int]:
-        """One forward pass over the likeliest nodes, when nothing is `behind`: what it reveals, and of how many rows.
-        Nothing, if it was given up. `since`: when the work on it began, if what was done before is a part of its cost.
+    def read(self, draft: Draft, others: bool = False) -> int:
+        """Read what is committed of a draft that is `behind` into its slot; returns how many tokens were read, in one
+        forward pass: all that it takes, or, if `others` wait meanwhile, a piece.
 
-        Raises ContextError as `read` does.
+        Raises ContextError if they do not fit, after which the draft is of no use: `leave` it.
         """
         started = time.perf_counter()
-        rows = draft.next_batch(SLOT)
-        if not rows:
-            return [], 0
-        self._under_way = draft
+        seat = self._seats.of(draft)
+        assert seat is not None
+        if not draft.settled:
+            self._seats.settle(draft, seat)
+        if not draft.behind:
+            return 0
+        self.check(draft)
+        self._seats.borrow(draft)
+        missing = self._seats.settle(draft, seat, self._piece() if others else self._engine.batch)
+        try:
+            if missing:
+                self._engine.extend(seat.slot, missing)
+        except ContextError:
+            self._seats.lost(draft)
+            raise
+        seat.read += len(missing)
+        self._trace.span(self._lane, "read", started, time.perf_counter(), tokens=len(missing), behind=draft.behind)
+        return len(missing)
+
+    def _piece(self) -> int:
+        """Tokens of a prompt that are read about as quickly as a few batches are drafted."""
+        most, tokens = AS_LONG_AS * self.cost(1), BITE
+        while 2 * tokens <= self._engine.batch and self.cost(2 * tokens) <= most:
+            tokens *= 2
+        return tokens
+
+    def expand(self, drafts: Sequence[Draft], since: float | None = None) -> list[Found]:
+        """One forward pass over the likeliest nodes of drafts that have slots and nothing `behind`: what it reveals.
+        Nothing, if it was given up. `since`: when the work on it began, if what was done before is a part of its cost.
+        """
+        seats = [(draft, seat) for draft in drafts if (seat := self._seats.of(draft)) is not None]
+        for draft, seat in seats:
+            if not draft.settled:
+                self._seats.settle(draft, seat)
+        started = time.perf_counter()
+        parts = gather([(draft, seat.slot) for draft, seat in seats], self.cost)
+        if not parts:
+            return []
+        rows = parts[0].rows if len(parts) == 1 else [row for part in parts for row in part.rows]
+        self._batches += 1
+        worth = sum(part.worth for part in parts)
+        with self._lock:
+            self._under_way = _UnderWay({part.draft.session: part for part in parts}, worth)
+        logits: Logits | None = None
+        error: ContextError | None = None
         try:
             logits = self._engine.forward(rows)
         except InterruptedForwardError:
-            logits = None
+            pass
+        except ContextError as it:
+            error = it
         finally:
             with self._lock:
-                self._under_way = None
+                self._under_way = _UnderWay()
         forwarded = time.perf_counter()
         if logits is None:
-            draft.abandon()
+            for part in parts:
+                part.draft.abandon()
             self._trace.span(self._lane, "given up", started, forwarded, rows=len(rows))
-            return [], 0
-        found = draft.absorb(logits)
+            return self._without(parts, error) if error is not None else []
+        found = self._absorb(parts, logits)
         done = time.perf_counter()
         self.cost.observe(len(rows), done - (started if since is None else since))
         if self._trace.on:
-            depth = max(e.length for e in found) - len(draft.prefix)
-            self._trace.span(self._lane, "draft", started, forwarded, rows=len(rows), depth=depth)
+            depth = max((e.length - len(it.draft.prefix) for it in found for e in it.expansions), default=0)
+            self._trace.span(self._lane, "draft", started, forwarded, rows=len(rows), depth=depth, sessions=len(parts))
             self._trace.span(self._lane, "rank", forwarded, done)
-        return found, len(rows)
+        return found
+
+    def _absorb(self, parts: Sequence[Part], logits: Logits) -> list[Found]:
+        found: list[Found] = []
+        start = 0
+        for part in parts:
+            draft, end = part.draft, start + len(part.rows)
+            seat = self._seats.of(draft)
+            assert seat is not None
+            seat.used = self._batches
+            seat.drafted += part.expanded
+            try:
+                found.append(Found(draft, draft.absorb(logits[start:end]), len(part.rows)))
+            except DuoError as error:
+                # What it asks of the sampler cannot be had here: the others know nothing of that.
+                found.append(Found(draft, (), len(part.rows), error))
+            start = end
+        for failed in found:
+            if failed.error is not None:
+                self._seats.lost(failed.draft)
+        return found
+
+    def _without(self, parts: Sequence[Part], error: ContextError) -> list[Found]:
+        """The batch had no room. It is not said whose part was to blame: the longest session's, so that the others go
+        on."""
+        draft = max((part.draft for part in parts), key=lambda draft: len(draft.prefix))
+        self._seats.lost(draft)
+        return [Found(draft, (), 0, error)]
 
     def committed(self, session: int, start: int, tokens: Sequence[int]) -> None:
-        """Called from another thread: tokens of a session are final. What is being computed is given up if the answer
-        goes elsewhere; the draft itself is told later."""
+        """Called from another thread: tokens of a session are final. What is being computed is given up if the greater
+        part of it is of no use by now, because the answers go elsewhere; the drafts themselves are told later."""
         with self._lock:
-            draft = self._under_way
-            if draft is not None and draft.session == session and draft.obsolete(start, tokens):
-                self._engine.interrupt()
-
-    def take(self, draft: Draft) -> None:
-        """Give the slot to this draft; what it has in common with the one before is not read again."""
-        shared = min(common_length(self._cached, draft.prefix.tokens), len(draft.prefix) - 1)
-        self._engine.truncate(SLOT, shared)
-        self._cached = self._cached[:shared]
-        draft.cached(shared)
-        self._current = draft
-
-    def leave(self) -> None:
-        """The slot is nobody's."""
-        self._current = None
+            batch = self._under_way
+            part = batch.parts.get(session)
+            if part is not None and part.draft.obsolete(start, tokens):
+                del batch.parts[session]
+                batch.obsolete += part.worth
+                if 2 * batch.obsolete > batch.worth:
+                    self._engine.interrupt()
 
     def reset(self) -> None:
-        """Nor is it known what it holds."""
-        self._cached.clear()
-        self._current = None
+        """No slot is anybody's, and it is not known what they hold."""
+        self._seats.forget()

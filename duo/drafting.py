@@ -8,6 +8,9 @@ where it is least sure, which is what is needed after a rejection.
 Several backs with the same draft model would all expand the same places. So each goes by its turn: the likeliest line
 is the first back's, what begins with one second guess the next one's, and so on in a circle.
 
+Several sessions ride in one batch (`gather`): the likeliest places over all of them are expanded, each session counting
+the same, so that most is drafted where most is to be gained.
+
 The draft model's KV cache follows the tree: a node that has been expanded is a row of the engine. When the lead commits
 tokens, the rows that agree become committed and the subtree below them stays; only what disagrees is read again.
 """
@@ -15,8 +18,10 @@ tokens, the rows that agree become committed and the subtree below them stays; o
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from duo.engines.base import ROOT, Logits, Row
@@ -34,7 +39,7 @@ MOST = 32
 """Most rows of a batch, with those that ride along and those above the nodes that are expanded."""
 
 BATCH = 8
-"""Most nodes expanded in one forward pass. How many are is decided by what they cost (`Draft.next_batch`)."""
+"""Most nodes of a session expanded in one forward pass. How many are is decided by what they cost (`gather`)."""
 
 FLOOR = 0.02
 """Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
@@ -47,12 +52,19 @@ RIDERS = 8
 """Committed tokens that are read in the same forward pass as the batch. More are read before."""
 
 MAX_ROWS = 96
-"""Most expanded nodes held at once. llama.cpp's time per forward pass grows with the room it keeps for them."""
+"""Most expanded nodes that a session holds at once. llama.cpp's time per forward pass grows with the room it keeps for
+them, so several sessions do not have so many each (`room`)."""
+
+
+def room(slots: int) -> int:
+    """Rows that an engine with so many slots is to have room for, for all sessions together."""
+    return MAX_ROWS * min(slots, 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How to grow: `children` per expansion, at most `batch` expansions at once, none less probable than `floor`.
+    """How to grow: `children` per expansion, at most `batch` expansions of a session at once, none less probable than
+    `floor`.
     `gives_up`: whether a batch ends early that a commit has made obsolete."""
 
     children: int = CHILDREN
@@ -179,8 +191,10 @@ class Draft:
     """A back's side of one session.
 
     `n_ahead`: most unverified tokens in one line. `cached`: how many tokens of the session are in the engine's slot
-    (of another session with the same beginning, perhaps). Row ids count up from `next_row`. `cost`: seconds for a
-    forward pass of the draft model, by rows. `scale` and `sharpness`: shared by all sessions.
+    (of another session with the same beginning, perhaps). `cost`: seconds for a forward pass of the draft model, by
+    rows. `scale` and `sharpness`: shared by all sessions, as `ids` is, where row ids come from. `context`: tokens of a
+    path that the engine takes; `room`: rows that it has for this session. `eos`: tokens after which nothing is drafted,
+    until the answer goes on after one.
     """
 
     session: int
@@ -192,7 +206,10 @@ class Draft:
     sharpness: Sharpness = field(default_factory=Sharpness)
     policy: Policy = TREE
     turn: Turn = ALONE
-    next_row: int = 0
+    ids: Iterator[int] = field(default_factory=itertools.count)
+    eos: Collection[int] = ()
+    context: int = sys.maxsize
+    room: int = MAX_ROWS
     complete: bool = False
     """Whether all that the lead has said so far is here; drafting from a part of it would be for nothing."""
     prefix: Prefix = field(default_factory=Prefix)
@@ -232,6 +249,8 @@ class Draft:
         self._refill()
 
     def _advance(self, token: int) -> None:
+        if self.eos and len(self.prefix) and self._ends(len(self.prefix), self.prefix.tokens[-1]):
+            self.eos = ()
         self.prefix.extend([token])
         root = self._root
         child = None
@@ -265,8 +284,14 @@ class Draft:
             if not node.children:
                 self._push(node)
 
+    def _ends(self, length: int, last: int) -> bool:
+        """Whether the answer may end with this token, at this length with the prompt, which may hold some itself."""
+        return length > self.prompt_length and last in self.eos
+
     def _push(self, node: _Node) -> None:
         assert self._root is not None
+        if node.length > self.context or (self.eos and self._ends(node.length, node.token)):
+            return
         if node.path >= self.policy.floor and node.length - self._root.length < self.n_ahead:
             mine = node.ranks % self.turn.backs == self.turn.number
             heapq.heappush(self._frontier, (-node.path * (1.0 if mine else OTHERS), node.hash, node))
@@ -279,6 +304,24 @@ class Draft:
         if self._root is not None:
             self._root = _Node(self._root.token, None, len(self.prefix), self.prefix.hash, 1.0)
         self._refill()
+
+    def moved(self, tokens: int) -> None:
+        """The session has another slot, or none: the first `tokens` tokens are there and no rows. What has been guessed
+        so far stays known; a place that is to be expanded is read with those above it."""
+        self._cached = tokens
+        self._settled = False
+        self._path.clear()
+        self.shed(0)
+
+    def shed(self, most: int) -> None:
+        """Have the engine hold so many rows at most, the likeliest, after the next `settle`."""
+        if self._rows <= most:
+            return
+        rows = sorted((n for n in self._nodes.values() if n.row is not None), key=lambda n: (-n.path, n.length))
+        for node in rows[most:]:
+            node.row = None
+        self._rows = most
+        self._settled = False
 
     def settle(self, most: int) -> Kept:
         """Make the engine's cache agree with what is committed, at most `most` new tokens of it; to be carried out at
@@ -300,6 +343,11 @@ class Draft:
         return self._settled
 
     @property
+    def held(self) -> int:
+        """Tokens of the session that are committed in the engine's slot, after `settle`."""
+        return self._cached
+
+    @property
     def unread(self) -> int:
         """Committed tokens that the engine has not read, the last one not counted."""
         return max(0, len(self.prefix) - 1 - self._cached - len(self._path))
@@ -312,12 +360,18 @@ class Draft:
     @property
     def anew(self) -> bool:
         """Whether what was committed last leads where nothing has been drafted."""
-        return self._root is None or self._root.row is None
+        return self._root is None or not self._root.children
 
     @property
     def ahead(self) -> bool:
         """Nothing left that is worth drafting before the lead commits something."""
         return not self.complete or not self._frontier or not self._room(_unread(self._frontier[0][-1]))
+
+    @property
+    def weight(self) -> float:
+        """What the likeliest place that is to be expanded counts for: its path probability, less where it is another
+        back's. 0 where there is none."""
+        return -self._frontier[0][0] if self._frontier else 0.0
 
     @property
     def next_line(self) -> int:
@@ -327,45 +381,44 @@ class Draft:
     def _room(self, line: Sequence[_Node]) -> bool:
         """Whether the engine has room for these nodes, and the committed tokens that ride along."""
         riders = self._batch.count(None) if self._batch else min(self.unread, RIDERS)
-        return self._rows + riders + len(line) <= MAX_ROWS
+        return self._rows + riders + len(line) <= self.room
 
     def next_batch(self, slot: int) -> list[Row]:
-        """Rows that expand the likeliest nodes, after `settle`. Empty if `ahead`.
+        """Rows that expand the likeliest nodes of this session alone, after `settle`. Empty if `ahead`."""
+        return [row for part in gather([(self, slot)], self.cost) for row in part.rows]
 
-        A sure draft goes deep, one row at a time; an unsure one goes wide.
-        """
-        rows: list[Row] = []
+    def _begin(self) -> bool:
+        """Begin a batch; returns whether there is anything to expand."""
         self._batch.clear()
-        if self.ahead:
-            return rows
+        return not self.ahead
+
+    def _next(self) -> list[_Node] | None:
+        """What to read for the next expansion, from above; None if there is nothing more to expand, or no room."""
+        if not self._frontier:
+            return None
+        line = _unread(self._frontier[0][-1])
+        return line if self._room(line) else None
+
+    def _ride(self, slot: int) -> list[Row]:
+        """Put the few committed tokens that have not been read into the batch."""
+        rows: list[Row] = []
         for token in self.prefix.tokens[self._cached : -1] if self.unread else []:
-            rows.append(Row(self.next_row, slot, token, self._above))
-            self._above = self.next_row
-            self._path.append(self.next_row)
+            rows.append(Row(next(self.ids), slot, token, self._above))
+            self._above = rows[-1].id
+            self._path.append(self._above)
             self._batch.append(None)
             self._settled = False
-            self.next_row += 1
-        worth, expanded = 0.0, 0
-        while self._frontier and expanded < self.policy.batch:
-            weight, node = -self._frontier[0][0], self._frontier[0][-1]
-            line = _unread(node)
-            if not self._room(line) or (expanded and len(rows) + len(line) > MOST):
-                break
-            # One more as long as it brings more for its cost than the batch does on average.
-            so_far = self.cost(len(rows)) if rows else 0.0
-            if expanded and weight * so_far < worth * (self.cost(len(rows) + len(line)) - so_far):
-                break
-            heapq.heappop(self._frontier)
-            self._trim()
-            worth += weight
-            expanded += 1
-            rows += [self._read(each, slot) for each in line]
         return rows
+
+    def _grow(self, line: Sequence[_Node], slot: int) -> list[Row]:
+        """Put what is `_next` into the batch."""
+        heapq.heappop(self._frontier)
+        self._trim()
+        return [self._read(node, slot) for node in line]
 
     def _read(self, node: _Node, slot: int) -> Row:
         """Put a node, whose parent has been read, into the batch."""
-        node.row = self.next_row
-        self.next_row += 1
+        node.row = next(self.ids)
         self._rows += 1
         self._batch.append(node)
         parent = node.parent.row if node.parent is not None else None
@@ -459,3 +512,47 @@ def _unread(node: _Node) -> list[_Node]:
         line.append(at)
         at = at.parent
     return line[::-1]
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """What one session has of a batch: rows that expand so many places, which together count for `worth`."""
+
+    draft: Draft
+    slot: int
+    rows: list[Row] = field(default_factory=list)
+    expanded: int = 0
+    worth: float = 0.0
+
+
+def gather(drafts: Iterable[tuple[Draft, int]], cost: Cost) -> list[Part]:
+    """The next batch of some sessions, each with its slot, after `settle`: the rows that expand the likeliest nodes of
+    all. A session without a part has nothing to expand, or nothing worth it beside the others.
+
+    Where two count the same, the session that comes first has the first place. A sure draft goes deep, one row at a
+    time; an unsure one goes wide.
+    """
+    parts = [Part(draft, slot) for draft, slot in drafts if draft._begin()]
+    growing = list(parts)
+    worth, rows = 0.0, 0
+    while growing:
+        part = growing[0] if len(growing) == 1 else max(growing, key=lambda part: part.draft.weight)
+        draft, weight = part.draft, part.draft.weight
+        line = draft._next() if part.expanded < draft.policy.batch else None
+        if line is not None and rows:
+            wider = rows + len(line) + (0 if part.rows else draft.unread)
+            # One more as long as it brings more for its cost than the batch does on average.
+            if wider > MOST or weight * (so_far := cost(rows)) < worth * (cost(wider) - so_far):
+                line = None
+        if line is None:
+            growing.remove(part)
+            continue
+        before = len(part.rows)
+        if not part.expanded:
+            part.rows += draft._ride(part.slot)
+        part.rows += draft._grow(line, part.slot)
+        part.expanded += 1
+        part.worth += weight
+        worth += weight
+        rows += len(part.rows) - before
+    return [part for part in parts if part.rows]

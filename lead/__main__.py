@@ -15,7 +15,7 @@ import uvicorn
 from duo import cli, trace
 from duo.cost import CostCurve
 from duo.draft_model import DraftModel
-from duo.drafting import BATCH, MAX_ROWS, MOST, RIDERS, TREE
+from duo.drafting import BATCH, MOST, RIDERS, TREE, room
 from duo.engines import Engine, Vocabulary, curve
 from duo.errors import AddressError, ModelError
 from duo.planner import Everything, Limits, Planner
@@ -184,7 +184,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
 def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timeline: Trace) -> OwnDraft:
     """The draft model beside the target. Raises ModelError."""
     flags = cli.of_draft_model(args)
-    engine = cli.load_engine(flags, "draft", MAX_ROWS, args.parallel)
+    engine = cli.load_engine(flags, "draft", room(args.parallel), args.parallel)
     if engine.vocabulary.fingerprint != target.vocabulary.fingerprint:
         raise ModelError(
             f"{engine.name} cannot draft for {target.name}: its vocabulary is another one; choose another --model-draft"

@@ -307,7 +307,7 @@ def test_a_draft_that_is_right_reads_nothing_twice() -> None:
         bench.commit(bench.target_picks(1))
         bench.settle()
     assert bench.engine.read == 0, "the prompt rode along with the first batch"
-    assert bench.draft.next_row == 2 + 60
+    assert next(bench.draft.ids) == 2 + 60
     assert bench.draft.answered == bench.draft.guessed == 60
 
 
@@ -447,11 +447,11 @@ def test_gaps_and_contradictions_are_protocol_errors() -> None:
     assert bench.draft.prefix.tokens == [1, 2, 3, 4]
 
 
-def test_a_later_session_gets_row_ids_of_its_own_if_it_asks() -> None:
+def test_sessions_that_share_a_counter_have_row_ids_of_their_own() -> None:
     bench = ready()
     bench.expand()
-    used = bench.draft.next_row
-    other = Draft(2, bench.params, 2, 8, next_row=used)
+    used = max(bench.engine.rows)
+    other = Draft(2, bench.params, 2, 8, ids=bench.draft.ids)
     prompt = list(range(2 + RIDERS))
     other.commit(0, prompt)
     bench.engine.truncate(0, 0)
@@ -459,6 +459,6 @@ def test_a_later_session_gets_row_ids_of_its_own_if_it_asks() -> None:
     kept = other.settle(10)
     bench.engine.extend(0, kept.missing)
     rows = other.next_batch(0)
-    assert [row.id for row in rows] == [used]
+    assert [row.id for row in rows] == [used + 1]
     assert rows[0].parent == ROOT and rows[0].token == prompt[-1]
     assert other.absorb(bench.engine.forward(rows))[0].hash == hash_of(prompt)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import cast
 
-import numpy as np
 import pytest
 
 from bench.models import shipped
@@ -13,13 +12,14 @@ from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import RIDERS, TREE
 from duo.engines import Engine, EngineOptions, Logits, Row, load
-from duo.engines.base import InterruptedForwardError
 from duo.prefix import Prefix, extend_hash
 from duo.sampling import SamplingParams
 from duo.session import Session
 from duo.trace import of_lead
 from duo.tree import Expansion
 from lead.own import OwnDraft
+from tests.drafting_desk import FLAT, DraftEngine
+from tests.test_drafting import FakeModel
 
 CONTEXT = 64
 
@@ -42,118 +42,155 @@ def begun(engine: Engine, length: int) -> tuple[OwnDraft, Session]:
         eos=(),
         limit=1000,
     )
-    own.begin(session)
+    own.begin(session, alone=True)
     return own, session
 
 
 def test_it_reads_the_prompt_and_then_drafts_from_its_end(engine: Engine) -> None:
     own, session = begun(engine, 40)
-    assert own.offer is not None and own.offer.arrears == 0.0
-    (found, *_) = own.expand()
+    assert (offer := own.offer(session)) is not None and offer.arrears == 0.0
+    (found, *_) = own.expand(session)
     assert (found.length, found.hash) == (40, session.prefix.hash)
     assert found.tokens
 
 
 def test_it_goes_on_from_what_backs_have_guessed(engine: Engine) -> None:
     own, session = begun(engine, 20)
-    own.merge([Expansion(20, session.prefix.hash, [7], [0.99])])
+    own.merge(session, [Expansion(20, session.prefix.hash, [7], [0.99])])
     after = extend_hash(session.prefix.hash, 7)
-    own.merge([Expansion(21, after, [8], [0.99])])
-    (found, *_) = own.expand()
+    own.merge(session, [Expansion(21, after, [8], [0.99])])
+    (found, *_) = own.expand(session)
     assert (found.length, found.hash) == (22, extend_hash(after, 8))
 
 
 def test_what_it_has_left_unread_is_in_arrears(engine: Engine) -> None:
-    own, _ = begun(engine, 20)
-    own.committed(20, list(range(RIDERS)))
-    offer = own.offer
+    own, session = begun(engine, 20)
+    own.committed(session, 20, list(range(RIDERS)))
+    offer = own.offer(session)
     assert offer is not None and offer.arrears == 0.0 and offer.first > offer.then
-    own.committed(20 + RIDERS, [5, 6])
-    offer = own.offer
+    own.committed(session, 20 + RIDERS, [5, 6])
+    offer = own.offer(session)
     assert offer is not None and offer.arrears > 0.0
-    (found, *_) = own.expand()
+    (found, *_) = own.expand(session)
     assert found.length == 20 + RIDERS + 2
 
 
 @pytest.mark.parametrize("length", [CONTEXT - 2, CONTEXT + 100])
 def test_an_answer_that_grows_too_long_for_it_goes_on_without_it(engine: Engine, length: int) -> None:
-    own, _ = begun(engine, length)
+    own, session = begun(engine, length)
     for token in range(20):
-        if own.offer is not None:
-            own.expand()
-        own.committed(length + token, [token])
-        own.merge([Expansion(1, 1, [1], [0.5])])
-    assert own.offer is None and not own.expand()
-    again, _ = begun(engine, 10)
-    assert again.expand(), "the next answer has it again"
-
-
-def test_a_batch_is_given_up_when_the_answer_goes_elsewhere() -> None:
-    """The answer goes elsewhere while the engine is at work; a commit that agrees, or of another session, disturbs it
-    not."""
-    told: list[tuple[int, int, list[int]]] = []
-
-    class Busy:
-        batch = 512
-        interrupted = False
-
-        def forward(self, rows: Sequence[Row]) -> Logits:
-            for news in told:
-                model.committed(*news)
-            if self.interrupted:
-                self.interrupted = False
-                raise InterruptedForwardError
-            logits = np.full((len(rows), 200), -20.0, np.float32)
-            for row, of_row in zip(rows, logits, strict=True):
-                of_row[row.token + 1] = 0.0
-            return logits
-
-        def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
-            pass
-
-        def truncate(self, slot: int, length: int) -> None:
-            pass
-
-        def interrupt(self) -> None:
-            self.interrupted = True
-
-    with of_lead(None) as trace:
-        model = DraftModel(cast(Engine, Busy()), CostCurve({1: 1.0, 8: 1.7}), 16, TREE, trace, "drafter")
-    draft = model.open(7, SamplingParams(temperature=0.0), 3)
-    draft.commit(0, [10, 11, 12])
-    model.take(draft)
-
-    def expand(*news: tuple[int, int, list[int]]) -> int:
-        told[:] = news
-        model.read(draft)
-        return len(model.expand(draft)[0])
-
-    assert expand() > 0
-    assert expand((7, 3, [13])) > 0, "what it guessed"
-    assert expand((8, 3, [99])) > 0, "another session"
-    assert expand((7, 3, [99])) == 0
-    draft.commit(3, [99])
-    assert expand() > 0
-    assert draft.answered == 1 and draft.guessed == 0
+        if own.offer(session) is not None:
+            own.expand(session)
+        own.committed(session, length + token, [token])
+        own.merge(session, [Expansion(1, 1, [1], [0.5])])
+    assert own.offer(session) is None and not own.expand(session)
+    again, session = begun(engine, 10)
+    assert again.expand(session), "the next answer has it again"
 
 
 def test_whatever_happens_to_it_the_answer_goes_on(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    own, _ = begun(engine, 10)
+    own, session = begun(engine, 10)
 
     def fail(rows: Sequence[Row]) -> Logits:
         raise RuntimeError("out of memory")
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "forward", fail)
-        assert not own.expand()
-    assert own.offer is None and "goes on without" in caplog.text
-    again, _ = begun(engine, 10)
-    assert again.expand(), "the next answer has it again"
+        assert not own.expand(session)
+    assert own.offer(session) is None and "goes on without" in caplog.text
+    again, session = begun(engine, 10)
+    assert again.expand(session), "the next answer has it again"
 
 
 def test_between_answers_it_is_idle(engine: Engine) -> None:
-    own, _ = begun(engine, 10)
-    own.end()
-    assert own.offer is None and not own.expand()
+    own, session = begun(engine, 10)
+    own.end(session)
+    assert own.offer(session) is None and not own.expand(session)
+
+
+class TestSeveralSessions:
+    """Each has its own slot, and what goes wrong with one does not concern the others."""
+
+    @staticmethod
+    def asked(number: int, prompt: Sequence[int], eos: Sequence[int] = ()) -> Session:
+        params = SamplingParams(temperature=0.0)
+        return Session(
+            id=number, prompt_length=len(prompt), params=params, prefix=Prefix(list(prompt)), eos=eos, limit=1000
+        )
+
+    @pytest.fixture
+    def engine(self) -> DraftEngine:
+        return DraftEngine(FakeModel(0.4), slots=2)
+
+    @pytest.fixture
+    def own(self, engine: DraftEngine) -> OwnDraft:
+        with of_lead(None) as trace:
+            return OwnDraft(DraftModel(cast(Engine, engine), CostCurve(FLAT), 16, TREE, trace, "decoder"))
+
+    def test_a_prompt_is_read_when_it_is_to_be_drafted_from(self, own: OwnDraft, engine: DraftEngine) -> None:
+        first, second = self.asked(1, [5] * 40), self.asked(2, [6] * 50)
+        own.begin(first, alone=True)
+        assert engine.read == 39
+        own.begin(second, alone=False)
+        assert engine.read == 39, "nobody is held up by it"
+        offer = own.offer(second)
+        assert offer is not None and offer.arrears == pytest.approx(CostCurve(FLAT)(49))
+        assert engine.read == 39
+        (found, *_) = own.expand(second)
+        assert (found.length, found.hash) == (50, second.prefix.hash)
+        assert 39 + 49 - RIDERS <= engine.read <= 39 + 49
+        (found, *_) = own.expand(first)
+        assert (found.length, found.hash) == (40, first.prefix.hash)
+
+    def test_what_two_prompts_begin_with_is_read_once(self, own: OwnDraft, engine: DraftEngine) -> None:
+        first, second = self.asked(1, [5] * 40), self.asked(2, [*[5] * 40, 6, 7])
+        own.begin(first, alone=True)
+        own.begin(second, alone=False)
+        assert own.expand(second)
+        assert engine.read == 39 and engine.shared == 39
+
+    def test_commits_and_merges_are_of_their_session(self, own: OwnDraft) -> None:
+        first, second = self.asked(1, [5, 6]), self.asked(2, [5, 6])
+        for session in (first, second):
+            own.begin(session, alone=False)
+        own.committed(first, 2, [7])
+        own.merge(second, [Expansion(2, second.prefix.hash, [8], [0.99])])
+        assert own.expand(first)[0].hash == extend_hash(first.prefix.hash, 7)
+        assert own.expand(second)[0].hash == extend_hash(second.prefix.hash, 8)
+        own.end(first)
+        assert own.offer(first) is None and not own.expand(first)
+        assert own.offer(second) is not None
+
+    def test_more_sessions_than_slots_take_turns(self, own: OwnDraft) -> None:
+        sessions = [self.asked(number, [number, *[5] * 20]) for number in range(1, 5)]
+        for session in sessions:
+            own.begin(session, alone=False)
+        for _ in range(3):
+            for session in sessions:
+                assert own.offer(session) is not None
+                assert own.expand(session)
+
+    def test_a_failure_ends_it_for_one_session(self, own: OwnDraft, engine: DraftEngine) -> None:
+        first, second = self.asked(1, [5] * 20), self.asked(2, [6] * 20)
+        for session in (first, second):
+            own.begin(session, alone=False)
+            assert own.expand(session)
+        engine.fault = RuntimeError("out of memory")
+        assert not own.expand(first) and own.offer(first) is None
+        engine.fault = None
+        offer = own.offer(second)
+        assert offer is not None and offer.arrears > 0.0, "it is not known what the engine holds"
+        assert own.expand(second)
+        third = self.asked(3, [5] * (engine.context + 1))
+        own.begin(third, alone=True)
+        assert own.offer(third) is None and own.expand(second)
+
+    def test_it_does_not_draft_past_the_end_of_an_answer(self, own: OwnDraft, engine: DraftEngine) -> None:
+        every = range(FakeModel.size)
+        ends, goes_on = self.asked(1, [5, 6], every), self.asked(2, [5, 6])
+        for session in (ends, goes_on):
+            own.begin(session, alone=False)
+            assert own.expand(session)
+        assert own.offer(ends) is None and own.offer(goes_on) is not None
