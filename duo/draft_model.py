@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Sequence
 
+from duo.constraint import Constraint, Grammars
 from duo.cost import CostCurve
 from duo.drafting import Draft, Policy, Scale, Sharpness
 from duo.engines import Engine
 from duo.engines.base import InterruptedForwardError
+from duo.errors import RequestError
 from duo.prefix import common_length
 from duo.sampling import SamplingParams
 from duo.trace import Trace
 from duo.tree import ALONE, Expansion, Turn
 
 SLOT = 0
+
+log = logging.getLogger(__name__)
 
 
 class DraftModel:
@@ -34,12 +39,29 @@ class DraftModel:
         self._under_way: Draft | None = None
         """Whose batch is being computed; the draft does not change meanwhile."""
         self._lock = threading.Lock()
+        self._warned = False
+        self._grammars: Grammars | None = None
 
     def open(self, session: int, params: SamplingParams, prompt_length: int, turn: Turn = ALONE) -> Draft:
         """The draft of a session that begins."""
         return Draft(
-            session, params, prompt_length, self.n_ahead, self.cost, self._scale, self._sharpness, self._policy, turn
-        )
+            session, params, prompt_length, self.n_ahead, self.cost, self._scale, self._sharpness, self._policy, turn,
+            constraint=self._constraint(params.grammar),
+        )  # fmt: skip
+
+    def _constraint(self, grammar: str) -> Constraint | None:
+        """What the grammar stands for; None if there is none, or it is of no use here: then guesses are only worse."""
+        if not grammar:
+            return None
+        if self._grammars is None:
+            self._grammars = Grammars(self._engine.vocabulary)
+        try:
+            return self._grammars.constraint(grammar)
+        except RequestError as error:
+            if not self._warned:
+                self._warned = True
+                log.warning("drafting without the grammar of an answer: %s", error)
+            return None
 
     def holds(self, draft: Draft) -> bool:
         """Whether the slot is this draft's."""
@@ -93,7 +115,7 @@ class DraftModel:
         done = time.perf_counter()
         self.cost.observe(len(rows), done - (started if since is None else since))
         if self._trace.on:
-            depth = max(e.length for e in found) - len(draft.prefix)
+            depth = max((e.length for e in found), default=len(draft.prefix)) - len(draft.prefix)
             self._trace.span(self._lane, "draft", started, forwarded, rows=len(rows), depth=depth)
             self._trace.span(self._lane, "rank", forwarded, done)
         return found, len(rows)

@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from duo.engines.base import ROOT, Logits, Row
-from duo.errors import ProtocolError
+from duo.errors import DeadEndError, ProtocolError
 from duo.prefix import Prefix, extend_hash
-from duo.sampling import Sampler, SamplingParams
+from duo.sampling import Constraint, Sampler, SamplingParams
 from duo.tree import ALONE, Expansion, Turn
 
 Cost = Callable[[int], float]
@@ -136,7 +136,9 @@ class _Node:
     """A token that may come. `row`: its id in the engine once it has been read there. It is expanded once it has
     children."""
 
-    __slots__ = ("chance", "children", "hash", "length", "mine", "parent", "path", "picks", "ranks", "row", "token")
+    __slots__ = (
+        "chance", "children", "dead", "hash", "length", "mine", "parent", "path", "picks", "ranks", "row", "token",
+    )  # fmt: skip
 
     def __init__(self, token: int, parent: _Node | None, length: int, prefix_hash: int, chance: float) -> None:
         self.token = token
@@ -148,6 +150,8 @@ class _Node:
         self.ranks = 0
         """Sum of the ranks of the guesses that lead here: 0 for the likeliest line."""
         self.row: int | None = None
+        self.dead = False
+        """Whether nothing can follow."""
         self.mine = False
         """Whether it was this model that said what may follow."""
         self.picks: Sequence[int] = ()
@@ -180,7 +184,8 @@ class Draft:
 
     `n_ahead`: most unverified tokens in one line. `cached`: how many tokens of the session are in the engine's slot
     (of another session with the same beginning, perhaps). Row ids count up from `next_row`. `cost`: seconds for a
-    forward pass of the draft model, by rows. `scale` and `sharpness`: shared by all sessions.
+    forward pass of the draft model, by rows. `scale` and `sharpness`: shared by all sessions. `constraint`: what
+    `params.grammar` stands for, of this draft alone.
     """
 
     session: int
@@ -193,6 +198,7 @@ class Draft:
     policy: Policy = TREE
     turn: Turn = ALONE
     next_row: int = 0
+    constraint: Constraint | None = None
     complete: bool = False
     """Whether all that the lead has said so far is here; drafting from a part of it would be for nothing."""
     prefix: Prefix = field(default_factory=Prefix)
@@ -267,7 +273,7 @@ class Draft:
 
     def _push(self, node: _Node) -> None:
         assert self._root is not None
-        if node.path >= self.policy.floor and node.length - self._root.length < self.n_ahead:
+        if node.path >= self.policy.floor and not node.dead and node.length - self._root.length < self.n_ahead:
             mine = node.ranks % self.turn.backs == self.turn.number
             heapq.heappush(self._frontier, (-node.path * (1.0 if mine else OTHERS), node.hash, node))
 
@@ -402,13 +408,17 @@ class Draft:
     def absorb(self, logits: Logits) -> list[Expansion]:
         """Take in the logits of the batch just run, [rows, vocabulary]; return what they reveal, parents first."""
         if self._sampler is None:
-            self._sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length])
+            self._sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length], self.constraint)
         found: list[Expansion] = []
         for node, row in zip(self._batch, logits, strict=True):
             if node is None or node.children:
                 continue  # read because of what follows
             so_far = self._completion(node)
-            ranked = self._sampler.rank(row, so_far, self.policy.children, self.scale.value, self.sharpness.value)
+            try:
+                ranked = self._sampler.rank(row, so_far, self.policy.children, self.scale.value, self.sharpness.value)
+            except DeadEndError:
+                node.dead = True  # another's guess: the answer's grammar does not allow it
+                continue
             if self.params.temperature and node.path >= Sharpness.LIKELY:
                 node.picks = self._sampler.picks(row, so_far, Sharpness.CANDIDATES)
             # Judged by its chance at this place and not by its path's, which grows with every token that agrees. One

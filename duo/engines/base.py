@@ -82,8 +82,8 @@ class Vocabulary(Protocol):
         ...
 
     def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
-        """Token ids of a conversation: `encode_rendered(render(messages, tools))`, or what the model's own way to do both
-        at once gives. Raises RequestError as `render` does."""
+        """Token ids of a conversation: `encode_rendered(render(messages, tools))`, or what the model's own way to do
+        both at once gives. Raises RequestError as `render` does."""
         ...
 
 
