@@ -87,6 +87,8 @@ class HFVocabulary:
         return self.encode(rendered) if self._tokenizer.chat_template is None else self.encode_rendered(rendered)
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
+        # What is no Unicode, as half of a pair of surrogates, becomes a question mark: as in the other runtime.
+        text = text.encode("utf-8", errors="replace").decode("utf-8")
         if self._fast is not None:
             ids: list[int] = self._fast.encode(text, add_special_tokens=add_special).ids
             return ids

@@ -2,7 +2,7 @@
 
 A template that writes the same prompt with tools as without would lose them silently. For such a one, the tools and
 their calls become plain text in the form of Nous Research's Hermes models, which many models have seen and which is
-simple to parse: signatures as JSON in a system message, calls as <tool_call>{"name": ..., "arguments": ...}</tool_call>.
+simple to parse: signatures as JSON in a system message, calls as JSON within <tool_call></tool_call>.
 """
 
 from __future__ import annotations
