@@ -124,7 +124,10 @@ class Grammars:
 
     def constraint(self, grammar: str) -> GrammarConstraint:
         """What one answer must follow. Raises RequestError as `check` does."""
-        size = len(grammar.encode("utf-8", errors="replace"))
+        try:
+            size = len(grammar.encode("utf-8"))
+        except UnicodeEncodeError:
+            raise RequestError("the grammar is not Unicode text", _PARAM) from None
         if size > MAX_GRAMMAR_BYTES:
             raise RequestError(f"the grammar has {size} bytes, at most {MAX_GRAMMAR_BYTES} are allowed", _PARAM)
         if not self._vocabulary.eos:

@@ -1,4 +1,4 @@
-"""Answers that follow a grammar: of both runtimes' vocabularies, whatever is guessed, and whoever asks in what order."""
+"""Answers that follow a grammar: with both runtimes' vocabularies, whatever is guessed, in whatever order it is asked."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llguidance import LLParserLimits
 
 from bench.models import shipped
 from duo import constraint
-from duo.constraint import GrammarConstraint, Grammars, of_json_object, of_json_schema, of_lark, of_regex
+from duo.constraint import GrammarConstraint, Grammars, json_rule, of_json_object, of_json_schema, of_lark, of_regex
 from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import TREE
-from duo.engines import Engine, EngineOptions, Vocabulary, load
+from duo.engines import Engine, EngineOptions, Row, Vocabulary, load
 from duo.errors import DeadEndError, RequestError
 from duo.prefix import Prefix
 from duo.sampling import MAX_GRAMMAR_BYTES, SamplingParams
 from duo.session import Session
 from duo.trace import of_lead
-from duo.tree import Expansion
+from duo.tree import Expansion, Node
 
 SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -68,8 +69,8 @@ def vocabulary(target: Engine) -> Vocabulary:
 def answers(
     engine: Engine, seeds: Sequence[int], guesses: Mapping[int, Sequence[int]] | None = None, limit: int = 200
 ) -> dict[int, Session]:
-    """Answers under the schema, side by side in the slots of the engine, by seed. `guesses`: what the answers are said to
-    be; every fourth token of that is replaced by one that no grammar allows, or that this one does not."""
+    """Answers under the schema, side by side in the slots of the engine, by seed. `guesses`: what the answers are said
+    to be, with another token instead of every fourth, of the grammar or not."""
     vocabulary, grammars = engine.vocabulary, Grammars(engine.vocabulary)
     prompt = vocabulary.chat(QUESTION)
     sessions = {}
@@ -87,7 +88,8 @@ def answers(
         engine.truncate(session.slot, 0)
         engine.extend(session.slot, prompt[:-1])
     while running := [session for session in sessions.values() if session.finish_reason is None]:
-        rows, parts = [], []
+        rows: list[Row] = []
+        parts: list[tuple[Session, list[Node], int]] = []
         for session in running:
             for ahead, token in enumerate((guesses or {}).get(session.id, [])[len(session.completion) :][:4]):
                 place = Prefix(prompt + list((guesses or {})[session.id][: len(session.completion) + ahead]))
@@ -237,7 +239,8 @@ def test_only_the_end_is_left_when_the_text_is_complete(vocabulary: Vocabulary) 
     assert set(allowed("ab") or ()) > vocabulary.eos, "it may end, and go on"
     assert allowed("ab", ends[0]) == allowed("ab", *ends) == ends
     assert allowed("a", ends[0]) is None, "ended too early"
-    assert allowed("ac") is allowed("c") is None
+    assert allowed("ac") is None
+    assert allowed("c") is None
     assert allowed("abb") == allowed("ab"), "a dead end does no harm to what is asked next"
     follow = Grammars(vocabulary).constraint(of_regex("ab"))
     assert allowed("ab") == ends
@@ -289,7 +292,9 @@ def test_schemas_that_cannot_be_followed(vocabulary: Vocabulary, schema: dict[st
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
-@pytest.mark.parametrize("grammar", ["", "nonsense", "{}", of_lark("start: missing"), "a" * (MAX_GRAMMAR_BYTES + 1)])
+@pytest.mark.parametrize(
+    "grammar", ["", "nonsense", "{}", "a\ud800", of_lark("start: missing"), "a" * (MAX_GRAMMAR_BYTES + 1)]
+)
 def test_malformed_grammars(vocabulary: Vocabulary, grammar: str) -> None:
     with pytest.raises(RequestError) as caught:
         Grammars(vocabulary).check(grammar)
@@ -304,11 +309,12 @@ def test_patterns_alone() -> None:
 
 
 def test_what_takes_too_much_is_a_dead_end(vocabulary: Vocabulary, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constraint, "LIMITS", constraint.LLParserLimits(max_lexer_states=40, verbose_errors=False))
+    monkeypatch.setattr(constraint, "LIMITS", LLParserLimits(max_lexer_states=40, verbose_errors=False))
     follow = Grammars(vocabulary).constraint(of_regex("(ab*c+d?e*){1,200}"))
+    text = vocabulary.encode("abcabbccde" * 30)
+    last = next(length for length in range(len(text)) if ask(follow, text[:length]) is None)
     with pytest.raises(DeadEndError, match="too complex") as caught:
-        for length in range(30):
-            follow.allowed(vocabulary.encode("abcabbccde" * length))
+        follow.allowed(text[:last])
     assert "\n" not in str(caught.value)
 
 
@@ -319,6 +325,16 @@ def test_a_model_without_an_end_cannot_follow_a_grammar() -> None:
 
     with pytest.raises(RequestError, match="ends an answer"):
         Grammars(Endless()).check(of_json_object())  # type: ignore[arg-type]
+
+
+def test_schemas_within_a_text(vocabulary: Vocabulary) -> None:
+    """As for calls of tools."""
+    rules = [f"call{i}: {json_rule({'const': {'name': name, 'arguments': {}}})}" for i, name in enumerate("ab")]
+    grammar = of_lark("\n".join(['start: "<tool_call>" (call0 | call1) "</tool_call>"', *rules]))
+    for name, expected in (("b", True), ("c", False)):
+        text = vocabulary.encode(f'<tool_call>{{"name":"{name}","arguments":{{}}}}</tool_call>')
+        found = ask(Grammars(vocabulary).constraint(grammar), text)
+        assert (found == sorted(vocabulary.eos)) is expected
 
 
 def test_any_object(vocabulary: Vocabulary) -> None:

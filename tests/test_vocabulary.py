@@ -16,7 +16,7 @@ from duo.engines import Engine, EngineOptions, Vocabulary, load
 from duo.engines._hf_vocabulary import HFVocabulary
 from duo.errors import RequestError
 
-TOOL = {
+TOOL: dict[str, Any] = {
     "type": "function",
     "function": {
         "name": "weather",
@@ -24,9 +24,9 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
     },
 }
-QUESTION = {"role": "user", "content": "How is the weather in Köln?"}
+QUESTION: dict[str, Any] = {"role": "user", "content": "How is the weather in Köln?"}
 CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}}
-TURNS = [
+TURNS: list[dict[str, Any]] = [
     QUESTION,
     {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]},
     {"role": "tool", "tool_call_id": "1", "content": "rain"},
@@ -34,7 +34,7 @@ TURNS = [
 ]
 WRITES_TOOLS = (
     "{% if tools %}TOOLS{{ tools | tojson }}\n{% endif %}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
-    "{% for call in m.tool_calls or [] %}CALL{{ call.function.arguments | tojson }}{% endfor %}\n{% endfor %}"
+    "{% for call in m.tool_calls or [] %}CALL{{ call.function.arguments | tojson }}{% endfor %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 
