@@ -216,7 +216,10 @@ class GrammarConstraint:
 
     def _raise_if_broken(self) -> None:
         if self._matcher.is_error():
-            raise DeadEndError(f"the grammar became too complex at this place: {_line(self._matcher.get_error())}")
+            raise DeadEndError(
+                f"the grammar became too complex after {len(self._at)} tokens, simplify it: "
+                f"{_line(self._matcher.get_error())}"
+            )
 
 
 class _Words:

@@ -39,6 +39,8 @@ class RequestError(DuoError):
 class DeadEndError(DuoError):
     """An answer that must follow a grammar can go no further. Of a guess it means that it was wrong."""
 
+    status = 400
+
 
 class BusyError(DuoError):
     """The lead has as many requests waiting as it takes."""

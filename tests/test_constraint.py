@@ -1,4 +1,4 @@
-"""Answers that follow a grammar: with both runtimes' vocabularies, whatever is guessed, in whatever order it is asked."""
+"""Answers that follow a grammar: with both vocabularies, whatever is guessed, in whatever order it is asked."""
 
 from __future__ import annotations
 
