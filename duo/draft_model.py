@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from duo.constraint import Constraint, Grammars
 from duo.cost import CostCurve
 from duo.drafting import Draft, Part, Policy, Scale, Sharpness, gather
 from duo.engines import Engine, Logits
 from duo.engines.base import InterruptedForwardError
-from duo.errors import ContextError, DuoError
+from duo.errors import ContextError, DuoError, RequestError
 from duo.sampling import SamplingParams
 from duo.seats import Seats
 from duo.trace import Trace
@@ -44,6 +46,9 @@ class _UnderWay:
     obsolete: float = 0.0
 
 
+log = logging.getLogger(__name__)
+
+
 class DraftModel:
     """Not thread-safe: one thread calls it. `lane`: where the trace shows what it does."""
 
@@ -61,6 +66,8 @@ class DraftModel:
         self._under_way = _UnderWay()
         """The drafts in it do not change meanwhile."""
         self._lock = threading.Lock()
+        self._warned = False
+        self._grammars: Grammars | None = None
 
     def open(
         self,
@@ -75,8 +82,22 @@ class DraftModel:
         eos = self._engine.vocabulary.eos if eos is None else eos
         return Draft(
             session, params, prompt_length, self.n_ahead, self.cost, self._scale, self._sharpness, self._policy, turn,
-            ids=self._ids, eos=eos, context=self._engine.context,
+            ids=self._ids, eos=eos, context=self._engine.context, constraint=self._constraint(params.grammar),
         )  # fmt: skip
+
+    def _constraint(self, grammar: str) -> Constraint | None:
+        """What the grammar stands for; None if there is none, or it is of no use here: then guesses are only worse."""
+        if not grammar:
+            return None
+        if self._grammars is None:
+            self._grammars = Grammars(self._engine.vocabulary)
+        try:
+            return self._grammars.constraint(grammar)
+        except RequestError as error:
+            if not self._warned:
+                self._warned = True
+                log.warning("drafting without the grammar of an answer: %s", error)
+            return None
 
     def seat(self, drafts: Collection[Draft]) -> list[Draft]:
         """Of these, which are all that are open, those that have a slot, longest not served first. Slots are given to

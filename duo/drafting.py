@@ -25,9 +25,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from duo.engines.base import ROOT, Logits, Row
-from duo.errors import ProtocolError
+from duo.errors import DeadEndError, ProtocolError
 from duo.prefix import Prefix, extend_hash
-from duo.sampling import Sampler, SamplingParams
+from duo.sampling import Constraint, Sampler, SamplingParams
 from duo.tree import ALONE, Expansion, Turn
 
 Cost = Callable[[int], float]
@@ -148,7 +148,9 @@ class _Node:
     """A token that may come. `row`: its id in the engine once it has been read there. It is expanded once it has
     children."""
 
-    __slots__ = ("chance", "children", "hash", "length", "mine", "parent", "path", "picks", "ranks", "row", "token")
+    __slots__ = (
+        "chance", "children", "dead", "hash", "length", "mine", "parent", "path", "picks", "ranks", "row", "token",
+    )  # fmt: skip
 
     def __init__(self, token: int, parent: _Node | None, length: int, prefix_hash: int, chance: float) -> None:
         self.token = token
@@ -160,6 +162,8 @@ class _Node:
         self.ranks = 0
         """Sum of the ranks of the guesses that lead here: 0 for the likeliest line."""
         self.row: int | None = None
+        self.dead = False
+        """Whether nothing can follow."""
         self.mine = False
         """Whether it was this model that said what may follow."""
         self.picks: Sequence[int] = ()
@@ -194,7 +198,7 @@ class Draft:
     (of another session with the same beginning, perhaps). `cost`: seconds for a forward pass of the draft model, by
     rows. `scale` and `sharpness`: shared by all sessions, as `ids` is, where row ids come from. `context`: tokens of a
     path that the engine takes; `room`: rows that it has for this session. `eos`: tokens after which nothing is drafted,
-    until the answer goes on after one.
+    until the answer goes on after one. `constraint`: what `params.grammar` stands for, of this draft alone.
     """
 
     session: int
@@ -210,6 +214,7 @@ class Draft:
     eos: Collection[int] = ()
     context: int = sys.maxsize
     room: int = MAX_ROWS
+    constraint: Constraint | None = None
     complete: bool = False
     """Whether all that the lead has said so far is here; drafting from a part of it would be for nothing."""
     prefix: Prefix = field(default_factory=Prefix)
@@ -290,7 +295,7 @@ class Draft:
 
     def _push(self, node: _Node) -> None:
         assert self._root is not None
-        if node.length > self.context or (self.eos and self._ends(node.length, node.token)):
+        if node.dead or node.length > self.context or (self.eos and self._ends(node.length, node.token)):
             return
         if node.path >= self.policy.floor and node.length - self._root.length < self.n_ahead:
             mine = node.ranks % self.turn.backs == self.turn.number
@@ -455,13 +460,17 @@ class Draft:
     def absorb(self, logits: Logits) -> list[Expansion]:
         """Take in the logits of the batch just run, [rows, vocabulary]; return what they reveal, parents first."""
         if self._sampler is None:
-            self._sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length])
+            self._sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length], self.constraint)
         found: list[Expansion] = []
         for node, row in zip(self._batch, logits, strict=True):
             if node is None or node.children:
                 continue  # read because of what follows
             so_far = self._completion(node)
-            ranked = self._sampler.rank(row, so_far, self.policy.children, self.scale.value, self.sharpness.value)
+            try:
+                ranked = self._sampler.rank(row, so_far, self.policy.children, self.scale.value, self.sharpness.value)
+            except DeadEndError:
+                node.dead = True  # another's guess: the answer's grammar does not allow it
+                continue
             if self.params.temperature and node.path >= Sharpness.LIKELY:
                 node.picks = self._sampler.picks(row, so_far, Sharpness.CANDIDATES)
             # Judged by its chance at this place and not by its path's, which grows with every token that agrees. One

@@ -36,6 +36,12 @@ class RequestError(DuoError):
         self.param = param
 
 
+class DeadEndError(DuoError):
+    """An answer that must follow a grammar can go no further. Of a guess it means that it was wrong."""
+
+    status = 400
+
+
 class BusyError(DuoError):
     """The lead has as many requests waiting as it takes."""
 

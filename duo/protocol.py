@@ -438,6 +438,7 @@ def _to_wire(params: SamplingParams) -> pb.Sampling:
         frequency_penalty=params.frequency_penalty,
         logit_bias=dict(params.logit_bias),
         seed=params.seed,
+        grammar=params.grammar,
     )
 
 
@@ -454,6 +455,7 @@ def _from_wire(sampling: pb.Sampling) -> SamplingParams:
             frequency_penalty=sampling.frequency_penalty,
             logit_bias=dict(sampling.logit_bias),
             seed=sampling.seed,
+            grammar=sampling.grammar,
         )
     except Exception as error:
         raise ProtocolError(f"the lead sent impossible sampling parameters: {error}") from None

@@ -8,8 +8,8 @@ Musco and Suresh, "Coupling without communication and drafter-invariant speculat
 the lead accepts a guess if and only if it is the token that the lead itself picks, and the text depends on the target
 and the seed alone. Temperature 0 is the same rule without noise.
 
-Order of the steps, as in OpenAI-compatible servers: penalties and logit bias on the logits, temperature, top-k, top-p,
-min-p, then the noise.
+Order of the steps, as in OpenAI-compatible servers: tokens that the answer's grammar does not allow are left out;
+penalties and logit bias on the logits, temperature, top-k, top-p, min-p, then the noise.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ CLOSE = 5.0
 """How far below the best a score with the noise may be to stay in: a guess of less chance is not worth a word."""
 COLDEST = 1e-9
 """Lower temperatures, but for 0, are this one: float32 logits that differ are far apart at it, and none is infinite."""
+MAX_GRAMMAR_BYTES = 64 * 1024
+"""Longest text of a grammar, in UTF-8."""
 _GOLDEN = 0x9E3779B97F4A7C15
 
 
@@ -81,6 +84,39 @@ class SamplingParams:
         check("seed", 0, (1 << SEED_BITS) - 1)
         if any(not -math.inf < bias < math.inf for bias in self.logit_bias.values()):
             raise RequestError("logit_bias holds a value that is not a finite number", "logit_bias")
+        size = len(self.grammar.encode("utf-8", errors="replace"))
+        if size > MAX_GRAMMAR_BYTES:
+            raise RequestError(
+                f"the grammar has {size} bytes, at most {MAX_GRAMMAR_BYTES} are allowed: simplify it", "response_format"
+            )
+
+
+class Constraint(Protocol):
+    """What an answer must be like."""
+
+    def allowed(self, completion: Sequence[int]) -> Ints:
+        """Ids of the tokens that may follow the answer so far, ascending, at least one; not to be written to. A
+        function of `completion`. Raises DeadEndError if that is not an answer that may be."""
+        ...
+
+
+class Logprobs(NamedTuple):
+    """Natural logarithms of the model's own probabilities, before temperature and all else: of the token that was
+    picked, and of the likeliest tokens, falling."""
+
+    picked: float
+    top: Sequence[tuple[int, float]]
+
+
+def logprobs(logits: Floats, token: int, top: int) -> Logprobs:
+    """Log probabilities of `token` and of the `top` likeliest tokens by the model's logits [vocabulary]."""
+    best = float(logits.max())
+    # In place: of a large vocabulary every copy counts.
+    weights = logits.astype(np.float64)
+    weights -= best
+    total = best + math.log(np.exp(weights, out=weights).sum())
+    likeliest = _highest(logits, top) if top else ()
+    return Logprobs(float(logits[token]) - total, [(int(t), float(logits[t]) - total) for t in likeliest])
 
 
 def gumbel(seed: int, position: int, tokens: Ints) -> NDArray[np.float64]:
@@ -121,10 +157,16 @@ def _least_bits(noise: float) -> int:
 
 
 class Sampler:
-    """Picks tokens for one answer. The lead and the backs each hold one, made from the same parameters."""
+    """Picks tokens for one answer. The lead and the backs each hold one, made from the same parameters, and from the
+    constraint that the parameters' grammar stands for, if there is one.
 
-    def __init__(self, params: SamplingParams, prompt: Sequence[int]) -> None:
+    With a constraint all methods raise DeadEndError where its `allowed` does, and what is said of all tokens holds for
+    those that it allows: where they are few, little is to be done.
+    """
+
+    def __init__(self, params: SamplingParams, prompt: Sequence[int], constraint: Constraint | None = None) -> None:
         self.params = params
+        self._constraint = constraint
         self._repeats = params.repetition_penalty != 1.0
         self._penalises = self._repeats or params.presence_penalty != 0.0 or params.frequency_penalty != 0.0
         self._prompt = np.unique(np.asarray(prompt, dtype=np.int64)) if self._repeats else None
@@ -132,9 +174,11 @@ class Sampler:
     def pick(self, logits: Floats, completion: Sequence[int]) -> int:
         """The token that follows `completion` (the answer so far), given the model's logits [vocabulary] there."""
         if self.params.temperature == 0.0:
-            return int(self._penalised(logits, completion).argmax())
-        tokens, z, noise = self._contenders(logits, completion)
-        best = int((z + noise).argmax())
+            tokens, z = self._penalised(logits, completion)
+            best = int(z.argmax())
+        else:
+            tokens, z, noise = self._contenders(logits, completion)
+            best = int((z + noise).argmax())
         return best if tokens is None else int(tokens[best])
 
     def rank(
@@ -148,7 +192,7 @@ class Sampler:
         the other model to be so much surer of itself than this one is.
         """
         if self.params.temperature == 0.0:
-            tokens, scores = None, self._penalised(logits, completion)
+            tokens, scores = self._penalised(logits, completion)
         else:
             tokens, z, noise = self._contenders(logits, completion)
             scores = z * sharpness + noise
@@ -171,7 +215,7 @@ class Sampler:
     def scores(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
         """Allowed tokens (None: all of them, in order) and their perturbed scores. The best is the pick."""
         if self.params.temperature == 0.0:
-            return None, self._penalised(logits, completion)
+            return self._penalised(logits, completion)
         tokens, z = self._allowed(logits, completion)
         counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
         return tokens, z + gumbel(self.params.seed, len(completion), counters)
@@ -200,26 +244,41 @@ class Sampler:
     def _allowed(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
         """Tokens that may be picked (None: all of them), and their scores before the noise."""
         params = self.params
-        z = self._penalised(logits, completion)
+        tokens, z = self._penalised(logits, completion)
         z = z.astype(np.float64) / max(params.temperature, COLDEST)
-        tokens = _survivors(z, params)
-        return tokens, z if tokens is None else z[tokens]
+        kept = _survivors(z, params)
+        if kept is None:
+            return tokens, z
+        return kept if tokens is None else tokens[kept], z[kept]
 
-    def _penalised(self, logits: Floats, completion: Sequence[int]) -> Floats:
+    def _penalised(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
+        """Tokens that the constraint allows (None: all of them), and their logits with penalties and bias."""
         params = self.params
+        tokens = None if self._constraint is None else self._constraint.allowed(completion)
+        z = logits if tokens is None else logits[tokens]
         if not self._penalises and not params.logit_bias:
-            return logits
-        z = logits.astype(np.float64)
+            return tokens, z
+        z = z.astype(np.float64)
         if self._penalises:
             seen, counts = np.unique(np.asarray(completion, dtype=np.int64), return_counts=True)
             if self._prompt is not None:
-                both = np.union1d(self._prompt, seen)
+                both, _ = _places(tokens, np.union1d(self._prompt, seen))
                 penalty = params.repetition_penalty
                 z[both] = np.where(z[both] > 0, z[both] / penalty, z[both] * penalty)
-            z[seen] -= params.presence_penalty + params.frequency_penalty * counts
+            at, found = _places(tokens, seen)
+            z[at] -= params.presence_penalty + params.frequency_penalty * counts[found]
         for token, bias in params.logit_bias.items():
-            z[token] += bias
-        return z
+            at, _ = _places(tokens, np.array([token]))
+            z[at] += bias
+        return tokens, z
+
+
+def _places(tokens: Ints | None, wanted: Ints) -> tuple[Ints, Ints | slice]:
+    """Where in `tokens` (ascending; None: all there are) those of `wanted` are that it holds, and which these are."""
+    if tokens is None:
+        return wanted, slice(None)
+    found = np.flatnonzero(np.isin(wanted, tokens))
+    return np.searchsorted(tokens, wanted[found]), found
 
 
 def _highest(z: Floats, count: int) -> Ints:

@@ -18,23 +18,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from duo.engines.base import ROOT, Logits, Row
 from duo.prefix import Prefix
-from duo.sampling import Sampler, SamplingParams
+from duo.sampling import Constraint, Sampler, SamplingParams, logprobs
+from duo.sampling import Logprobs as Logprobs
 from duo.tree import GuessTree, Node
 from duo.trust import Trust
 
 FinishReason = Literal["stop", "length"]
-
-
-class Logprobs(NamedTuple):
-    """Natural logarithms of the model's own probabilities, before temperature and all else: of the token that was
-    picked, and of the likeliest tokens, falling."""
-
-    picked: float
-    top: Sequence[tuple[int, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +60,8 @@ class Tally:
 @dataclass(slots=True)
 class Session:
     """State of one answer. `limit`: length of prompt and completion at which it ends, at most the context.
+    `top_logprobs`: of how many of the likeliest tokens log probabilities are wanted, beside the picked one's; None: not
+    even of that. `constraint`: what `params.grammar` stands for, of this answer alone.
 
     Raises ValueError for an empty prompt or a limit that leaves no room for a token.
     """
@@ -79,6 +74,8 @@ class Session:
     limit: int
     trust: defaultdict[str, Trust] = field(default_factory=lambda: defaultdict(Trust))
     slot: int = 0
+    top_logprobs: int | None = None
+    constraint: Constraint | None = None
     finish_reason: FinishReason | None = None
     steps: int = 0
     total: Tally = field(default_factory=Tally)
@@ -91,7 +88,7 @@ class Session:
         if not 0 < self.prompt_length == len(self.prefix) < self.limit:
             raise ValueError(f"a session of limit {self.limit} cannot begin with {len(self.prefix)} tokens")
         self.tree = GuessTree(len(self.prefix), self.prefix.hash, self.trust)
-        self._sampler = Sampler(self.params, self.prefix.tokens)
+        self._sampler = Sampler(self.params, self.prefix.tokens, self.constraint)
 
     def rows(self, nodes: Sequence[Node], first_id: int = 0, at_least: int = 1) -> list[Row]:
         """Rows for one forward pass: the last committed token, then `nodes` (parents before children).
@@ -112,7 +109,8 @@ class Session:
     def verify(self, nodes: Sequence[Node], logits: Logits, first_id: int = 0) -> Step:
         """Commit what the target picks, down the tree for as long as the picks are among `nodes`.
 
-        `logits` [1 + len(nodes) or more, vocabulary]: the rows of `rows(nodes)`, in their order.
+        `logits` [1 + len(nodes) or more, vocabulary]: the rows of `rows(nodes)`, in their order. Raises DeadEndError if
+        the answer's grammar has become too complex to follow; nothing more can be done with the session then.
         """
         index = {id(node): i for i, node in enumerate(nodes, 1)}
         node: Node | None = self.tree.root
@@ -123,7 +121,9 @@ class Session:
             token = self._sampler.pick(logits[at], self.completion)
             guess = node.children.get(token)
             row = index.get(id(guess))
-            committed.append(Committed(token, tuple(guess.chances) if guess is not None and row is not None else ()))
+            backs = tuple(guess.chances) if guess is not None and row is not None else ()
+            chances = logprobs(logits[at], token, self.top_logprobs) if self.top_logprobs is not None else None
+            committed.append(Committed(token, backs, chances))
             self.completion.append(token)
             if token in self.eos:
                 self.finish_reason = "stop"

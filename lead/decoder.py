@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from duo import planner, protocol
+from duo.constraint import Grammars
 from duo.engines import Engine, Row
-from duo.errors import DuoError, StoppedError
+from duo.errors import DeadEndError, DuoError, StoppedError
 from duo.planner import Schedule
 from duo.prefix import Prefix
 from duo.protocol import Entry, Ledger
@@ -104,6 +105,7 @@ class Decoder:
         self._stepped = stepped
         self._exact = exact
         self._own = own
+        self.grammars = Grammars(engine.vocabulary)
         self._jobs: deque[Job] = deque()
         self._seats = Seats(engine)
         self._reading: deque[_Run] = deque()
@@ -212,6 +214,8 @@ class Decoder:
             limit=len(prefix) + job.max_tokens,
             trust=self._trust,
             slot=seat.id,
+            constraint=self.grammars.constraint(job.sampling.grammar) if job.sampling.grammar else None,
+            top_logprobs=job.top_logprobs,
         )
         job.state, job.seated = "reading", time.perf_counter()
         self._reading.append(_Run(job, session, seat))
@@ -321,9 +325,15 @@ class Decoder:
         # Before the roots move on: what came meanwhile belongs to them, and the planner learns when messages come.
         self._take_guesses(runs)
         steps: list[Step] = []
-        for run, nodes, first in zip(runs, chosen, firsts, strict=True):
+        for run, nodes, first in zip(list(runs), chosen, firsts, strict=True):
             session, start = run.session, len(run.session.prefix)
-            step = session.verify(nodes, logits[first : first + 1 + len(nodes)], first)
+            try:
+                step = session.verify(nodes, logits[first : first + 1 + len(nodes)], first)
+            except DeadEndError as error:  # its grammar: the others know nothing of that
+                runs.remove(run)
+                self._seats.forget(run.seat)
+                self._end(run, error)
+                continue
             self._engine.keep(run.seat.id, step.path)
             if self._own is not None:
                 self._own.committed(session, start, [done.token for done in step.committed])
@@ -332,7 +342,7 @@ class Decoder:
         self._per_step = done - started
         # What follows the forward pass grows with its rows as well.
         committed = sum(len(step.committed) for step in steps)
-        self._planner.finished(done, len(rows), done - started, committed, len(runs))
+        self._planner.finished(done, len(rows), done - started, committed, len(firsts))
         if self._planner.resting != self._ledger.resting:
             self._ledger.resting = self._planner.resting
             self._changed()

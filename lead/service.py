@@ -202,6 +202,8 @@ class Service:
                 f"the prompt has {len(prompt)} tokens and the context holds {context}: "
                 "shorten the conversation or start the lead with a larger --ctx-size"
             )
+        if question.sampling.grammar:
+            self._decoder.grammars.check(question.sampling.grammar)
         if self._decoder.room <= -self._queue:
             raise BusyError(f"{self._queue} questions are waiting already: try again later")
         room = context - len(prompt)

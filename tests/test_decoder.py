@@ -231,7 +231,7 @@ def test_a_prompt_that_cannot_be_read_ends_no_other_answer() -> None:
     loop.finish()
     assert bad.error is not None and "no room" in str(bad.error)
     assert fine.error is None and fine.tokens == fine.expected
-    del part.extend  # type: ignore[method-assign]
+    del part.extend
     part.committed.append(1)  # whatever is left there must not be taken for a prompt
     later = loop.ask(Asked([6] * 30, GREEDY, 4))
     loop.finish()

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from duo.drafting import BATCH, CHILDREN, FLOOR, MAX_ROWS, RIDERS, Draft
 from duo.engines.base import ROOT, Logits, Row
-from duo.errors import ProtocolError
+from duo.errors import DeadEndError, ProtocolError
 from duo.prefix import EMPTY, extend_hash, mix
 from duo.sampling import Sampler, SamplingParams
 from duo.tree import ALONE, Expansion, Turn
@@ -462,3 +462,40 @@ def test_sessions_that_share_a_counter_have_row_ids_of_their_own() -> None:
     assert [row.id for row in rows] == [used + 1]
     assert rows[0].parent == ROOT and rows[0].token == prompt[-1]
     assert other.absorb(bench.engine.forward(rows))[0].hash == hash_of(prompt)
+
+
+class NotAfter:
+    """Allows everything, but nothing below one token."""
+
+    def __init__(self, token: int) -> None:
+        self.token = token
+
+    def allowed(self, completion: Sequence[int]) -> NDArray[np.int64]:
+        if self.token in completion:
+            raise DeadEndError("no answer begins like this")
+        return np.array([token for token in range(SIZE) if token != self.token], dtype=np.int64)
+
+
+def test_what_others_guess_against_the_grammar_is_not_followed() -> None:
+    prompt, wrong = [1, 2, 3], 5
+    draft = Draft(1, SamplingParams(temperature=0), len(prompt), 4, constraint=NotAfter(wrong))
+    engine = CheckedEngine(FakeModel())
+    draft.commit(0, prompt)
+    draft.merge(Expansion(3, hash_of(prompt), [wrong, 6], [0.8, 0.1]))
+    said: list[Expansion] = []
+    read = 0
+    while True:
+        kept = draft.settle(100)
+        engine.keep(0, kept.path, kept.rest)
+        if kept.missing:
+            engine.extend(0, kept.missing)
+        rows = draft.next_batch(0)
+        if not rows:
+            break
+        read += sum(row.token == wrong for row in rows)
+        said += draft.absorb(engine.forward(rows))
+    assert read == 1, "once, and then never again"
+    assert said and not any(wrong in expansion.tokens for expansion in said)
+    assert {expansion.hash for expansion in said} >= {hash_of([*prompt, 6])}
+    draft.commit(3, [6])
+    assert draft.prefix.tokens == [*prompt, 6] and not any(row.token == wrong for row in draft.next_batch(0))

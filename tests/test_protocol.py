@@ -61,6 +61,7 @@ SAMPLING = SamplingParams(
     frequency_penalty=-0.3,
     logit_bias={7: -100.0, 999: 1.5},
     seed=2**64 - 1,
+    grammar='start: "é"',
 )
 
 
@@ -718,6 +719,7 @@ samplings = st.builds(
     repetition_penalty=numbers,
     logit_bias=st.dictionaries(uint32, numbers, max_size=2),
     seed=uint64,
+    grammar=texts,
 )
 few = st.lists(uint32 | st.integers(0, SIZE), max_size=3)
 expansions = st.builds(

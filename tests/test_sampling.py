@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from duo.errors import RequestError
-from duo.sampling import Sampler, SamplingParams, gumbel
+from duo.errors import DeadEndError, RequestError
+from duo.sampling import Sampler, SamplingParams, gumbel, logprobs
 
 DRAWS = 200_000
 
@@ -421,3 +421,70 @@ def test_of_a_large_vocabulary_only_contenders_are_looked_at_and_nothing_changes
     assert sampler.picks(logits, completion, [1.0, 1.6, 4.2]) == [
         int((z * sharpness + noise).argmax()) for sharpness in (1.0, 1.6, 4.2)
     ]
+
+
+class Only:
+    """Allows these tokens, anywhere but after token 0."""
+
+    def __init__(self, tokens: Sequence[int]) -> None:
+        self.tokens = np.array(sorted(tokens), dtype=np.int64)
+
+    def allowed(self, completion: Sequence[int]) -> NDArray[np.int64]:
+        if len(completion) and completion[-1] == 0:
+            raise DeadEndError("nothing follows token 0")
+        return self.tokens
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.data())
+def test_a_constraint_is_as_if_the_other_tokens_were_impossible(data: st.DataObject) -> None:
+    logits = np.array(data.draw(logit_lists), dtype=np.float32)
+    size = len(logits)
+    params = data.draw(knobs(size))
+    prompt = data.draw(st.lists(st.integers(0, size - 1), max_size=6))
+    completion = data.draw(st.lists(st.integers(1, size - 1), max_size=8))
+    allowed = sorted(data.draw(st.sets(st.integers(0, size - 1), min_size=1)))
+    impossible = logits.copy()
+    impossible[[t for t in range(size) if t not in allowed]] = -np.inf
+    sampler, plain = Sampler(params, prompt, Only(allowed)), Sampler(params, prompt)
+    pick = sampler.pick(logits, completion)
+    assert pick == plain.pick(impossible, completion) and pick in allowed
+    ranked = sampler.rank(logits, completion, size)
+    others = [(token, chance) for token, chance in plain.rank(impossible, completion, size) if token in allowed]
+    assert [token for token, _ in ranked] == [token for token, _ in others[: len(ranked)]]
+    assert [chance for _, chance in ranked] == pytest.approx([chance for _, chance in others[: len(ranked)]])
+    assert sampler.picks(logits, completion, [1.0])[0] == (pick if params.temperature else ranked[0][0])
+    tokens, scores = sampler.scores(logits, completion)
+    assert tokens is not None and set(tokens.tolist()) <= set(allowed)
+    assert tokens[scores.argmax()] == pick
+    with pytest.raises(DeadEndError):
+        sampler.pick(logits, [*completion, 0])
+
+
+@pytest.mark.parametrize("count", [3, 30_000])
+def test_of_a_large_vocabulary_the_allowed_tokens_keep_their_noise(count: int) -> None:
+    """A token's noise is its own, so that a pick that is allowed stays the pick."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=60_000).astype(np.float32) * 3
+    plain = Sampler(SamplingParams(seed=5), [])
+    for position in range(20):
+        pick = plain.pick(logits, range(1, position + 1))
+        others = {int(token) for token in rng.choice(len(logits), count, replace=False)}
+        constrained = Sampler(SamplingParams(seed=5), [], Only([pick, *others - {pick}]))
+        assert constrained.pick(logits, range(1, position + 1)) == pick
+
+
+@pytest.mark.parametrize("size", [12, 128_000])
+def test_log_probabilities(size: int) -> None:
+    logits = (np.random.default_rng(1).normal(size=size) * 4).astype(np.float32)
+    logits[3] = logits[7] = 30.0
+    before = logits.copy()
+    exact = logits.astype(np.float64) - math.log(np.exp(logits.astype(np.float64)).sum())
+    for top in (0, 1, 5):
+        found = logprobs(logits, 5, top)
+        assert found.picked == pytest.approx(exact[5], abs=1e-9)
+        order = np.argsort(-exact, kind="stable")[:top]
+        assert [token for token, _ in found.top] == order.tolist(), "of equals the lower first"
+        assert [chance for _, chance in found.top] == pytest.approx(exact[order].tolist(), abs=1e-9)
+    assert len(logprobs(logits, 5, size + 1).top) == size
+    assert np.array_equal(logits, before)

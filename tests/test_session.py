@@ -19,7 +19,7 @@ from duo.drafting import Draft
 from duo.engines.base import ROOT
 from duo.prefix import Prefix
 from duo.sampling import Sampler, SamplingParams
-from duo.session import Session, Step
+from duo.session import Committed, Session, Step
 from duo.tree import MAX_DEPTH, MAX_NODES, Expansion
 from tests.test_drafting import SIZE, CheckedEngine, FakeModel, params, tokens
 from tests.test_tree import check
@@ -250,6 +250,33 @@ def test_nothing_is_verified_past_the_limit() -> None:
     assert len(step.drafted) == 2
     assert [bool(c.backs) for c in step.committed] == [True, True, False]
     assert lead.session.finish_reason == "length"
+
+
+def test_log_probabilities_are_the_models_own_whatever_is_asked_of_the_sampler() -> None:
+    sampling = SamplingParams(temperature=0.5, seed=4, top_k=3, logit_bias={1: 9.0})
+
+    def run(top: int | None) -> list[Committed]:
+        lead = Lead([1, 2, 3], sampling, 20)
+        lead.session.top_logprobs = top
+        done: list[Committed] = []
+        while not lead.done:
+            place = lead.session.completion
+            guess = lead.expected[len(place)]
+            lead.session.tree.merge(Expansion(3 + len(place), lead.session.prefix.hash, [guess], [0.9]), "a")
+            done += lead.step().committed
+        return done
+
+    plain, asked = run(None), run(2)
+    assert [c.token for c in plain] == [c.token for c in asked]
+    assert all(c.logprobs is None for c in plain)
+    path = [1, 2, 3]
+    for done in asked:
+        logits = TARGET.logits(path).astype(float)
+        exact = logits - math.log(sum(math.exp(z) for z in logits))
+        assert done.logprobs is not None
+        assert done.logprobs.picked == pytest.approx(exact[done.token])
+        assert [p for _, p in done.logprobs.top] == pytest.approx(sorted(exact, reverse=True)[:2])
+        path.append(done.token)
 
 
 @pytest.mark.parametrize(("prompt", "limit"), [([], 5), ([1, 2], 2), ([1, 2], 1)])

@@ -12,20 +12,21 @@ from typing import Any
 import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
+from duo.engines import _tools
 from duo.errors import ModelError, RequestError
 
 _UNUSED = llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
 
 
 class LlamaCppVocabulary:
-    """Implements `duo.engines.Vocabulary`. Valid as long as the model that `model` points to is loaded."""
+    """Implements `duo.engines.Vocabulary`, for any number of threads at a time. Valid as long as the model that `model`
+    points to is loaded."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._vocab: Any = llama_cpp.llama_model_get_vocab(model)
         self._size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._pieces: list[bytes | None] = [None] * self._size
-        self._buffer = ctypes.create_string_buffer(256)
 
     @property
     def size(self) -> int:
@@ -56,20 +57,43 @@ class LlamaCppVocabulary:
             text = text[1:]
         return text.decode("utf-8", errors="replace")
 
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        template = self._template
-        if template is None:
-            lines = [f"{message['role']}: {message['content']}\n" for message in messages]
-            return self._tokenize("".join(lines) + "assistant:", add_special=True)
+    def encode_rendered(self, text: str) -> list[int]:
+        # A template writes BOS itself where the model wants one, so nothing is added: as in Hugging Face's.
+        return self._tokenize(text, add_special=False)
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._piece(token)
+
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        template = self._template  # a broken one is the model's fault, and not the request's
         try:
-            rendered = template(messages=[dict(message) for message in messages]).prompt
+            if not _tools.concern(messages, tools):
+                return self._written([dict(message) for message in messages], None)
+            if template is not None and self._knows_tools:
+                return self._written(_tools.structured(messages), [dict(tool) for tool in tools] or None)
+            return self._written(_tools.plain(messages, tools), None)
+        except KeyError as error:
+            raise RequestError(f"a message lacks {error}", param="messages") from error
         except Exception as error:  # a template runs arbitrary code: what it raises is not for us to foresee
             reason = " ".join(str(error).split())
             raise RequestError(
                 f"the model's chat template does not accept these messages: {reason}", param="messages"
             ) from error
-        # A template writes BOS itself where the model wants one, so nothing is added: as in Hugging Face's.
-        return self._tokenize(rendered, add_special=False)
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        rendered = self.render(messages, tools)
+        return self.encode(rendered) if self._template is None else self.encode_rendered(rendered)
+
+    def _written(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+        template = self._template
+        if template is None:
+            return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
+        text: str = template(messages=messages, tools=tools).prompt
+        return text
+
+    @cached_property
+    def _knows_tools(self) -> bool:
+        return _tools.knows_tools(self._written)
 
     @cached_property
     def _template(self) -> Any:
@@ -108,16 +132,17 @@ class LlamaCppVocabulary:
             raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
         piece = self._pieces[token]
         if piece is None:
-            length = self._to_piece(token)
+            # A buffer of its own: several threads come here at a time.
+            buffer = ctypes.create_string_buffer(256)
+            length = self._to_piece(token, buffer)
             if length < 0:
-                self._buffer = ctypes.create_string_buffer(-length)
-                length = self._to_piece(token)
-            piece = self._pieces[token] = self._buffer.raw[:length]
+                buffer = ctypes.create_string_buffer(-length)
+                length = self._to_piece(token, buffer)
+            piece = self._pieces[token] = buffer.raw[:length]
         return piece
 
-    def _to_piece(self, token: int) -> int:
-        buffer: Any = self._buffer
-        length: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(self._buffer), 0, False)
+    def _to_piece(self, token: int, buffer: Any) -> int:
+        length: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         return length
 
     def _tokenize(self, text: str, add_special: bool) -> list[int]:

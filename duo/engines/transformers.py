@@ -9,13 +9,10 @@ several conversations and prefill are the same call; committing and forgetting r
 from __future__ import annotations
 
 import gc
-import hashlib
 import logging
-import struct
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from itertools import product
 from pathlib import Path
 from textwrap import shorten
@@ -30,9 +27,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from duo.engines import EngineOptions, Progress
 from duo.engines._arena import GROUPED, ArenaCache, PlaceBook, Places, round_up
+from duo.engines._hf_vocabulary import HFVocabulary
 from duo.engines._packed import pack
 from duo.engines.base import ROOT, Logits, Row
-from duo.errors import ContextError, ModelError, RequestError
+from duo.errors import ContextError, ModelError
 
 DEFAULT_CONTEXT = 4096
 """Tokens per slot, at most, unless more is asked for."""
@@ -48,64 +46,6 @@ TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6}
 of experts has a near tie; a model that sees the wrong tokens is far off."""
 
 MaskForm = Literal["single", "by layer type"]
-
-
-class HFVocabulary:
-    """A Hugging Face tokenizer as a Vocabulary."""
-
-    def __init__(self, tokenizer: Any, size: int, eos: frozenset[int]) -> None:
-        self._tokenizer = tokenizer
-        # Without the checks of the wrapper around it: a lead decodes while the target is at work on the same core.
-        self._fast: Any = getattr(tokenizer, "backend_tokenizer", None)
-        self._size = size
-        self._eos = eos
-
-    @property
-    def size(self) -> int:
-        return self._size
-
-    @property
-    def eos(self) -> frozenset[int]:
-        return self._eos
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over (id, raw token text) of every token the tokenizer defines, in the order of ids.
-
-        Raw text is the vocabulary's own spelling, as in 'Ġthe': GGUF files keep the same, so that the two runtimes
-        agree. Ids that only pad the logits are left out, for they have no text in one and made-up text in the other.
-        """
-        defined = sorted(id for id in set(self._tokenizer.get_vocab().values()) if 0 <= id < self._size)
-        digest = hashlib.sha256()
-        for id, text in zip(defined, self._tokenizer.convert_ids_to_tokens(defined), strict=True):
-            if text is not None:
-                digest.update(struct.pack("<I", id) + text.encode("utf-8") + b"\0")
-        return digest.hexdigest()
-
-    def encode(self, text: str) -> list[int]:
-        # Not verbose: a text beyond the model's context is the engine's to refuse, not the tokenizer's to warn about.
-        return [int(token) for token in self._tokenizer.encode(text, verbose=False)]
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        if self._fast is not None:
-            return str(self._fast.decode(list(tokens), skip_special_tokens=True))
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
-
-    def chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        if self._tokenizer.chat_template is None:
-            try:
-                lines = [f"{message['role']}: {message['content']}" for message in messages]
-            except KeyError as error:
-                raise RequestError(f"a message lacks {error}", param="messages") from error
-            return self.encode("\n".join([*lines, "assistant:"]))
-        try:
-            tokens = self._tokenizer.apply_chat_template(
-                [dict(message) for message in messages], add_generation_prompt=True, tokenize=True, return_dict=False
-            )
-        except Exception as error:  # a template is a program from outside: anything may come out of it
-            raise RequestError(f"the model's chat template refuses: {_line(error)}", param="messages") from error
-        return [int(token) for token in tokens]
 
 
 class _Slot:
@@ -203,6 +143,10 @@ class TransformersEngine:
     @property
     def context(self) -> int:
         return self._context
+
+    @property
+    def slots(self) -> int:
+        return len(self._slots)
 
     @property
     def batch(self) -> int:

@@ -1,0 +1,153 @@
+"""A Hugging Face tokenizer and its chat template as a Vocabulary."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from textwrap import shorten
+from typing import Any
+
+from duo.engines import _tools
+from duo.errors import RequestError
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+
+
+class HFVocabulary:
+    """Implements `duo.engines.Vocabulary`, for any number of threads at a time."""
+
+    def __init__(self, tokenizer: Any, size: int, eos: frozenset[int]) -> None:
+        self._tokenizer = tokenizer
+        # Without the wrapper around it: that checks much, while the target is at work on the same core, and changes the
+        # tokenizer's settings before it encodes, which fails while another thread is encoding.
+        self._fast: Any = getattr(tokenizer, "backend_tokenizer", None)
+        if self._fast is not None:
+            self._fast.no_truncation()
+            self._fast.no_padding()
+        self._size = size
+        self._eos = eos
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def eos(self) -> frozenset[int]:
+        return self._eos
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 over (id, raw token text) of every token the tokenizer defines, in the order of ids.
+
+        Raw text is the vocabulary's own spelling, as in 'Ġthe': GGUF files keep the same, so that the two runtimes
+        agree. Ids that only pad the logits are left out, for they have no text in one and made-up text in the other.
+        """
+        defined = sorted(id for id in set(self._tokenizer.get_vocab().values()) if 0 <= id < self._size)
+        digest = hashlib.sha256()
+        for id, text in zip(defined, self._tokenizer.convert_ids_to_tokens(defined), strict=True):
+            if text is not None:
+                digest.update(struct.pack("<I", id) + text.encode("utf-8") + b"\0")
+        return digest.hexdigest()
+
+    def encode(self, text: str) -> list[int]:
+        return self._encode(text, add_special=True)
+
+    def encode_rendered(self, text: str) -> list[int]:
+        return self._encode(text, add_special=False)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        if self._fast is not None:
+            return str(self._fast.decode(list(tokens), skip_special_tokens=True))
+        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return text
+
+    def token_bytes(self, token: int) -> bytes:
+        if not 0 <= token < self._size:
+            raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
+        return self._bytes[token]
+
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        try:
+            if not _tools.concern(messages, tools):
+                return self._written([dict(message) for message in messages], None)
+            if self._knows_tools:
+                return self._written(_tools.structured(messages), [dict(tool) for tool in tools] or None)
+            return self._written(_tools.plain(messages, tools), None)
+        except KeyError as error:
+            raise RequestError(f"a message lacks {error}", param="messages") from error
+        except Exception as error:  # a template is a program from outside: anything may come out of it
+            raise RequestError(f"the model's chat template refuses: {_line(error)}", param="messages") from error
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        rendered = self.render(messages, tools)
+        return self.encode(rendered) if self._tokenizer.chat_template is None else self.encode_rendered(rendered)
+
+    def _encode(self, text: str, add_special: bool) -> list[int]:
+        # What is no Unicode, as half of a pair of surrogates, becomes a question mark: as in the other runtime.
+        text = text.encode("utf-8", errors="replace").decode("utf-8")
+        if self._fast is not None:
+            ids: list[int] = self._fast.encode(text, add_special_tokens=add_special).ids
+            return ids
+        # Not verbose: a text beyond the model's context is the engine's to refuse, not the tokenizer's to warn about.
+        return [int(t) for t in self._tokenizer.encode(text, add_special_tokens=add_special, verbose=False)]
+
+    def _written(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+        if self._tokenizer.chat_template is None:
+            lines = [f"{message['role']}: {message['content']}" for message in messages]
+            return "\n".join([*lines, "assistant:"])
+        text: str = self._tokenizer.apply_chat_template(
+            messages, tools=tools, add_generation_prompt=True, tokenize=False
+        )
+        return text
+
+    @cached_property
+    def _knows_tools(self) -> bool:
+        return _tools.knows_tools(self._written)
+
+    @cached_property
+    def _bytes(self) -> list[bytes]:
+        """Of every token, by id."""
+        texts: dict[int, str] = {id: text for text, id in self._tokenizer.get_vocab().items()}
+        special = set(self._tokenizer.all_special_ids)
+        special |= {id for id, token in self._tokenizer.added_tokens_decoder.items() if token.special}
+        decoder = self._fast.decoder if self._fast is not None else None
+        steps = _steps(json.loads(decoder.__getstate__())) if decoder is not None else set()
+        alphabet = _byte_alphabet() if "ByteLevel" in steps else None
+        spaced = bool(steps & {"Metaspace", "Replace", "ByteFallback"})
+
+        def text_of(id: int) -> bytes:
+            text = texts.get(id)
+            if text is None or id in special:
+                return b""
+            if alphabet is not None:
+                stands_for = [alphabet.get(letter) for letter in text]
+                # A token that was added later is spelled as it is.
+                return text.encode() if None in stands_for else bytes(b for b in stands_for if b is not None)
+            if spaced:
+                byte = _BYTE.fullmatch(text)
+                return bytes([int(byte[1], 16)]) if byte else text.replace("▁", " ").encode()
+            return self.decode([id]).encode()
+
+        return [text_of(id) for id in range(self._size)]
+
+
+def _steps(decoder: Mapping[str, Any]) -> set[str]:
+    """Kinds of the steps that a decoder takes."""
+    return {decoder["type"]}.union(*(_steps(inner) for inner in decoder.get("decoders", ())))
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return {chr(byte) if byte in printable else chr(next(others)): byte for byte in range(256)}
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message, short enough for a terminal."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return shorten(text, 200, placeholder="...")

@@ -1,0 +1,98 @@
+"""Tools in a conversation, for chat templates that know of them and for those that do not.
+
+A template that writes the same prompt with tools as without would lose them silently. For such a one, the tools and
+their calls become plain text in the form of Nous Research's Hermes models, which many models have seen and which is
+simple to parse: signatures as JSON in a system message, calls as JSON within <tool_call></tool_call>.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+Message = Mapping[str, Any]
+Tool = Mapping[str, Any]
+Template = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], str]
+"""A chat template: messages and tools (None: there are none) to a prompt."""
+
+_INSTRUCTIONS = (
+    "You may call functions to answer. Their signatures are within <tools></tools>:\n<tools>\n{tools}\n</tools>\n"
+    "To call one, answer with its name and arguments as JSON within <tool_call></tool_call>:\n"
+    '<tool_call>\n{{"name": "...", "arguments": {{...}}}}\n</tool_call>'
+)
+_PROBE: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "probe",
+        "description": "A probe.",
+        "parameters": {"type": "object", "properties": {"it": {"type": "string", "description": "Anything."}}},
+    },
+}
+
+
+def concern(messages: Sequence[Message], tools: Sequence[Tool]) -> bool:
+    """Whether there are tools, or calls of tools."""
+    return bool(tools) or any(message.get("tool_calls") for message in messages)
+
+
+def knows_tools(template: Template) -> bool:
+    """Whether the template writes tools into a prompt. True as well where it accepts nothing of the kind."""
+    question = {"role": "user", "content": "Hello."}
+    try:
+        return template([dict(question)], [_PROBE]) != template([dict(question)], None)
+    except Exception:  # whatever a template from outside raises; it will say so again where somebody listens
+        return True
+
+
+def structured(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    """Messages as templates expect them: arguments of calls as an object, where OpenAI's API has a text, and content
+    that is text even beside calls."""
+    result = [dict(message) for message in messages]
+    for message in result:
+        if message.get("tool_calls"):
+            message["content"] = message.get("content") or ""
+            message["tool_calls"] = [{**call, "function": _function(call)} for call in message["tool_calls"]]
+    return result
+
+
+def plain(messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """The same conversation in messages of system, user and assistant that are text alone."""
+    result: list[dict[str, Any]] = []
+    for message in messages:
+        role, content = message["role"], message.get("content")
+        if calls := message.get("tool_calls"):
+            written = [f"<tool_call>\n{json.dumps(_called(call), ensure_ascii=False)}\n</tool_call>" for call in calls]
+            result.append({"role": role, "content": "\n".join([*([content] if content else []), *written])})
+        elif role == "tool":
+            answer = f"<tool_response>\n{content}\n</tool_response>"
+            if result and result[-1].get("answers"):
+                result[-1]["content"] += "\n" + answer
+            else:
+                result.append({"role": "user", "content": answer, "answers": True})
+        else:
+            result.append(dict(message))
+    for message in result:
+        message.pop("answers", None)
+    if tools:
+        signatures = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
+        instructions = _INSTRUCTIONS.format(tools=signatures)
+        if result and result[0]["role"] == "system":
+            result[0]["content"] = f"{result[0]['content']}\n\n{instructions}"
+        else:
+            result.insert(0, {"role": "system", "content": instructions})
+    return result
+
+
+def _function(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    if isinstance(function.get("arguments"), str):
+        with suppress(ValueError):  # a model's own words, which are not always JSON
+            function["arguments"] = json.loads(function["arguments"])
+    return function
+
+
+def _called(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = _function(call)
+    return {"name": function["name"], "arguments": function.get("arguments", {})}

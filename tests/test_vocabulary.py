@@ -1,0 +1,145 @@
+"""What both runtimes' vocabularies do alike: the bytes of tokens, prompts as text, tools."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+import transformers
+from tokenizers import Tokenizer, decoders, models, normalizers
+
+from bench.models import shipped
+from duo.engines import Engine, EngineOptions, Vocabulary, load
+from duo.engines._hf_vocabulary import HFVocabulary
+from duo.errors import RequestError
+
+TOOL: dict[str, Any] = {
+    "type": "function",
+    "function": {
+        "name": "weather",
+        "description": "The weather — now.",
+        "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    },
+}
+QUESTION: dict[str, Any] = {"role": "user", "content": "How is the weather in Köln?"}
+CALL = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Köln"}'}}
+TURNS: list[dict[str, Any]] = [
+    QUESTION,
+    {"role": "assistant", "content": None, "tool_calls": [CALL, CALL]},
+    {"role": "tool", "tool_call_id": "1", "content": "rain"},
+    {"role": "tool", "tool_call_id": "1", "content": "still rain"},
+]
+WRITES_TOOLS = (
+    "{% if tools %}TOOLS{{ tools | tojson }}\n{% endif %}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
+    "{% for call in m.tool_calls or [] %}CALL{{ call.function.arguments | tojson }}{% endfor %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+@pytest.fixture(scope="module", params=["transformers", "llamacpp"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    runtime = request.param
+    engine = load(shipped("draft", runtime), runtime, EngineOptions(threads=1, context=64))
+    yield engine
+    engine.close()
+
+
+@pytest.fixture
+def vocabulary(engine: Engine) -> Vocabulary:
+    return engine.vocabulary
+
+
+def tokenizer_of(core: Tokenizer, template: str | None = None) -> Any:
+    maker: Any = transformers.PreTrainedTokenizerFast
+    made = maker(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
+    made.chat_template = template
+    return made
+
+
+def test_bytes_of_tokens_make_up_the_text(vocabulary: Vocabulary) -> None:
+    text = "naïve 日本 \n\tdef f(x):\r\n  return '🎉'"
+    tokens = vocabulary.encode(text)
+    assert b"".join(vocabulary.token_bytes(token) for token in tokens) == text.encode()
+    assert [vocabulary.token_bytes(token) for token in vocabulary.eos] == [b""] * len(vocabulary.eos)
+    (start,) = vocabulary.encode_rendered("<|im_start|>")
+    assert vocabulary.token_bytes(start) == b""
+    for token in (-1, vocabulary.size):
+        with pytest.raises(ValueError, match="vocabulary"):
+            vocabulary.token_bytes(token)
+
+
+def test_a_conversation_is_its_rendered_prompt(vocabulary: Vocabulary) -> None:
+    messages = [{"role": "system", "content": "Be brief."}, QUESTION]
+    rendered = vocabulary.render(messages)
+    assert rendered == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHow is the weather in Köln?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert vocabulary.chat(messages) == vocabulary.encode_rendered(rendered)
+    assert vocabulary.encode("a\ud800b") == vocabulary.encode("a?b")
+
+
+def test_a_template_without_tools_does_not_lose_them(vocabulary: Vocabulary) -> None:
+    prompt = vocabulary.render([QUESTION], [TOOL])
+    system, rest = prompt.split("<|im_end|>", 1)
+    assert system.startswith("<|im_start|>system\n") and json.dumps(TOOL, ensure_ascii=False) in system
+    assert "<tool_call>" in system and rest == "\n" + vocabulary.render([QUESTION])
+    begun = vocabulary.render([{"role": "system", "content": "Be brief."}, QUESTION], [TOOL])
+    assert begun.startswith("<|im_start|>system\nBe brief.\n\n") and begun.count("system\n") == 1
+    assert vocabulary.chat([QUESTION], [TOOL]) == vocabulary.encode_rendered(prompt)
+
+    prompt = vocabulary.render(TURNS)
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Köln"}}\n</tool_call>'
+    assert f"<|im_start|>assistant\n{call}\n{call}<|im_end|>" in prompt
+    answers = "<tool_response>\nrain\n</tool_response>\n<tool_response>\nstill rain\n</tool_response>"
+    assert f"<|im_start|>user\n{answers}<|im_end|>" in prompt
+
+
+def test_odd_calls_are_a_bad_request(vocabulary: Vocabulary) -> None:
+    for message in ({"role": "assistant", "tool_calls": [{"id": "1"}]}, {"role": "assistant", "tool_calls": ["x"]}):
+        with pytest.raises(RequestError) as caught:
+            vocabulary.render([QUESTION, message])
+        assert caught.value.param == "messages" and "\n" not in str(caught.value)
+    broken = {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": "{oops"}}]}
+    assert '"arguments": "{oops"' in vocabulary.render([QUESTION, broken])
+
+
+def test_a_template_that_knows_tools_gets_them() -> None:
+    core = Tokenizer(models.BPE(vocab={"<s>": 0, "</s>": 1, "a": 2}, merges=[]))
+    vocabulary = HFVocabulary(tokenizer_of(core, WRITES_TOOLS), 3, frozenset([1]))
+    prompt = vocabulary.render(TURNS, [TOOL])
+    first, *lines = prompt.splitlines()
+    assert first.startswith("TOOLS") and json.loads(first.removeprefix("TOOLS")) == [TOOL]
+    assert lines[1] == "[assistant]" + 2 * 'CALL{"city": "Köln"}', "arguments are no text in a text"
+    assert lines[2] == "[tool]rain"
+    assert vocabulary.render([QUESTION]) == "[user]How is the weather in Köln?\n[assistant]"
+    bare = HFVocabulary(tokenizer_of(core), 3, frozenset([1]))
+    assert bare.render([QUESTION], [TOOL]).endswith("\nuser: How is the weather in Köln?\nassistant:")
+    assert json.dumps(TOOL, ensure_ascii=False) in bare.render([QUESTION], [TOOL])
+
+
+def test_bytes_of_a_vocabulary_like_sentencepieces() -> None:
+    pieces = ["<s>", "</s>", "▁the", "é", "<0xE6>", "<0x0A>", "▁", "<tool>"]
+    core = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=[], byte_fallback=True))
+    core.normalizer = normalizers.Replace(" ", "▁")
+    core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    vocabulary = HFVocabulary(tokenizer_of(core), 10, frozenset([1]))
+    found = [vocabulary.token_bytes(token) for token in range(10)]
+    assert found == [b"", b"", b" the", "é".encode(), b"\xe6", b"\n", b" ", b"<tool>", b"", b""]
+
+
+def test_many_threads_at_a_time(vocabulary: Vocabulary) -> None:
+    """The event loop encodes and renders while the decode thread decodes."""
+    texts = [f"{i} " + "What does shutil.copytree do? " * (1 + i % 7) for i in range(200)]
+    expected = [vocabulary.encode(text) for text in texts]
+
+    def both(text: str) -> tuple[list[int], str, list[int]]:
+        tokens = vocabulary.encode(text)
+        return tokens, vocabulary.decode(tokens), vocabulary.chat([{"role": "user", "content": text}], [TOOL])
+
+    with ThreadPoolExecutor(8) as threads:
+        for text, tokens, (encoded, decoded, _) in zip(texts, expected, threads.map(both, texts), strict=True):
+            assert encoded == tokens and decoded == text
