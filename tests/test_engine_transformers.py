@@ -324,13 +324,13 @@ def test_context_errors_leave_everything_as_it_was(folder: str, reference: Refer
     assert engine.places_used == engine.length(0) == 8
 
 
-def test_no_room_beside_the_rows_of_other_slots(folder: str) -> None:
-    engine = engine_of(folder, context=8, slots=2, tree_rows=0, batch=16)
+def test_rows_of_one_slot_take_no_room_from_another(folder: str) -> None:
+    engine = engine_of(folder, context=8, slots=2, tree_rows=2, batch=16)
     engine.forward([Row(i, 1, i) for i in range(10)])
-    with pytest.raises(ContextError, match="other slots"):
-        engine.extend(0, range(7))
-    engine.extend(0, range(6))
-    assert engine.places_used == 16
+    with pytest.raises(ContextError, match="no room"):
+        engine.forward([Row(10, 0, 3), Row(11, 1, 3)])
+    engine.extend(0, range(8))
+    assert engine.places_used == 18
 
 
 def test_a_fault_of_the_model_leaves_everything_as_it_was(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,11 @@ several conversations and prefill are the same call; committing and forgetting r
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from duo.engines import EngineOptions, Progress
-from duo.engines._arena import GROUPED, ArenaCache, PlaceBook, Places, round_up
+from duo.engines._arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip, round_up
 from duo.engines._hf_vocabulary import HFVocabulary
 from duo.engines._packed import pack
 from duo.engines.base import ROOT, Logits, Row
@@ -37,6 +38,9 @@ DEFAULT_CONTEXT = 4096
 
 PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Kinds of layers whose whole memory of the past is keys and values behind a mask."""
+
+PADDING = 512
+"""Keys that may be attended to in vain rather than call the attention once more."""
 
 CHECK_TOKENS = 12
 """Length of the sequence that every model must get right through the arena before it is used."""
@@ -51,14 +55,18 @@ MaskForm = Literal["single", "by layer type"]
 class _Slot:
     """One sequence: where its committed tokens lie, and which rows hang from it."""
 
-    __slots__ = ("length", "places", "rows", "sight")
+    __slots__ = ("book", "length", "places", "position_of", "rows", "sight")
 
-    def __init__(self, context: int, keys: int, hidden: float) -> None:
+    def __init__(self, context: int, book: PlaceBook, hidden: float, windowed: bool) -> None:
+        keys = round_up(book.capacity, book.step)
+        self.book = book
         self.length = 0
         self.places: Places = np.zeros(context, dtype=np.int64)
         """Places of the committed tokens, in order; the first `length` count."""
         self.sight: NDArray[np.float32] = np.full(keys, hidden, dtype=np.float32)
         """The mask row that every row of the slot starts from: 0 at the committed tokens' places, hidden elsewhere."""
+        self.position_of: Places = np.zeros(keys if windowed else 0, dtype=np.int64)
+        """Position of what lies in a place; kept only for models with a sliding window."""
         self.rows: set[int] = set()
 
 
@@ -105,17 +113,16 @@ class TransformersEngine:
         # The most negative number instead of -inf: fused kernels work block by block, and in a block where all is
         # masked a maximum of -inf would give nan.
         self._hidden = float(torch.finfo(self._dtype).min)
-        capacity = options.slots * self._context + options.tree_rows
+        self._capacity = self._context + options.tree_rows
         # On a CPU every masked key costs, accelerators want aligned and recurring shapes more.
-        self._book = PlaceBook(capacity, 16 if self._device.type == "cpu" else 64)
-        self._span = round_up(capacity, self._book.step)
-        self._cache = ArenaCache(self._span)
-        self._slots = [_Slot(self._context, self._span, self._hidden) for _ in range(options.slots)]
+        self._step = 16 if self._device.type == "cpu" else 64
+        self._cache = ArenaCache(round_up(self._capacity, self._step), options.slots)
+        self._slots = [self._empty() for _ in range(options.slots)]
+        self._by_lanes = True
+        """Whether the model's attention knows lanes; else those of a forward pass are put side by side for it."""
         self._nodes: dict[int, _Node] = {}
-        self._position_of = np.zeros(self._span, dtype=np.int64)
-        """Position of what lies in a place; kept only for models with a sliding window."""
         # What a forward pass takes in, written here and shown to torch without a copy.
-        self._numbers = np.zeros(3 * self._batch, dtype=np.int64)
+        self._numbers = np.zeros(4 * self._batch, dtype=np.int64)
         self._numbers_tensor = torch.from_numpy(self._numbers)
         self._mask = np.zeros(0, dtype=np.float32)
         self._windowed_mask = np.zeros(0, dtype=np.float32)
@@ -155,7 +162,7 @@ class TransformersEngine:
     @property
     def places_used(self) -> int:
         """Places of the arena that hold committed tokens or live rows, over all slots."""
-        return self._book.used
+        return sum(seat.book.used for seat in self._slots)
 
     def length(self, slot: int) -> int:
         return self._slot(slot).length
@@ -171,10 +178,8 @@ class TransformersEngine:
             raise ContextError(
                 f"{seat.length + count} tokens do not fit the context of {self._context}: shorten the conversation"
             )
-        if count > self._book.capacity - self._book.used:
-            raise ContextError(f"no room for {count} more tokens beside the other slots' rows: forget some of those")
         for begin in range(0, count, self._batch):
-            self._prefill(seat, ids[begin : begin + self._batch])
+            self._prefill(slot, ids[begin : begin + self._batch])
 
     def forward(self, rows: Sequence[Row]) -> Logits:
         width = len(rows)
@@ -183,19 +188,59 @@ class TransformersEngine:
         if width > self._batch:
             raise ValueError(f"{width} rows in one forward pass, at most {self._batch} are allowed")
         fresh = self._admit(rows)
-        places = self._book.take(width)
-        try:
-            keys = self._book.keys
-            mask = self._draw(fresh, places.tolist(), keys)
-            positions = [node.position for node in fresh.values()]
-            logits = self._run([row.token for row in rows], positions, places, mask)
-        except BaseException:
-            self._book.give(places)
-            raise
+        slots = {row.slot for row in rows}
+        if len(slots) == 1:
+            logits = self._forward_one(slots.pop(), [row.token for row in rows], fresh)
+        else:
+            logits = self._forward_many(sorted(slots), [row.token for row in rows], fresh)
         self._nodes.update(fresh)
         for id, node in fresh.items():
             self._slots[node.slot].rows.add(id)
         return logits
+
+    def _forward_one(self, slot: int, tokens: Sequence[int], fresh: dict[int, _Node]) -> Logits:
+        seat = self._slots[slot]
+        places = seat.book.take(len(tokens))
+        try:
+            keys = seat.book.keys
+            mask, _ = self._buffers(len(tokens), keys)
+            for node, place, row in zip(fresh.values(), places.tolist(), mask, strict=True):
+                parent = node.parent
+                if parent == ROOT:
+                    row[:] = seat.sight[:keys]
+                    node.trail = [place]
+                elif (above := fresh.get(parent)) is not None:
+                    row[:] = mask[above.index]
+                    node.trail = [*above.trail, place]
+                else:
+                    above = self._nodes[parent]
+                    row[:] = seat.sight[:keys]
+                    row[above.trail] = 0.0
+                    node.trail = [*above.trail, place]
+                row[place] = 0.0
+            return self._run(slot, tokens, [node.position for node in fresh.values()], places, mask)
+        except BaseException:
+            seat.book.give(places)
+            raise
+
+    def _forward_many(self, slots: Sequence[int], tokens: Sequence[int], fresh: dict[int, _Node]) -> Logits:
+        """Rows of several slots in one pass."""
+        of: dict[int, list[_Node]] = {slot: [] for slot in slots}
+        for node in fresh.values():
+            of[node.slot].append(node)
+        taken: dict[int, Places] = {}
+        try:
+            for slot, nodes in of.items():
+                taken[slot] = self._slots[slot].book.take(len(nodes))
+                for node, place in zip(nodes, taken[slot].tolist(), strict=True):
+                    above = None if node.parent == ROOT else fresh.get(node.parent) or self._nodes[node.parent]
+                    node.trail = [*(above.trail if above is not None else ()), place]
+            places = np.array([node.trail[-1] for node in fresh.values()])
+            return self._run_many(of, tokens, [node.position for node in fresh.values()], places)
+        except BaseException:
+            for slot, given in taken.items():
+                self._slots[slot].book.give(given)
+            raise
 
     def interrupt(self) -> None:
         self._cache.interrupted = True
@@ -218,7 +263,7 @@ class TransformersEngine:
             seat.sight[taken] = 0.0
             seat.length = length
         gone = seat.rows.difference(staying, path)
-        self._book.give([nodes[id].trail[-1] for id in gone])
+        seat.book.give([nodes[id].trail[-1] for id in gone])
         for id in gone:
             del nodes[id]
         for id in path:
@@ -237,8 +282,25 @@ class TransformersEngine:
         self._forget(seat)
         gone = seat.places[length : seat.length]
         seat.sight[gone] = self._hidden
-        self._book.give(gone)
+        seat.book.give(gone)
         seat.length = length
+
+    def share(self, source: int, target: int, length: int) -> None:
+        giver, taker = self._slot(source), self._slot(target)
+        if giver is taker or not 0 <= length <= giver.length:
+            raise ValueError(f"slot {target} cannot have {length} tokens of slot {source}")
+        self.truncate(target, 0)
+        if not length:
+            return
+        # A copy of the keys and values: computing them takes hundreds of times as long.
+        places, from_places = taker.book.take(length), giver.places[:length]
+        with torch.inference_mode():
+            self._cache.copy(source, torch.from_numpy(from_places).to(self._device), target)
+        taker.places[:length] = places
+        taker.sight[places] = 0.0
+        if self._window:
+            taker.position_of[places] = np.arange(length)
+        taker.length = length
 
     def close(self) -> None:
         self._model = None
@@ -257,7 +319,7 @@ class TransformersEngine:
     def _forget(self, seat: _Slot) -> None:
         """Drop all uncommitted rows of the slot."""
         if seat.rows:
-            self._book.give([self._nodes.pop(id).trail[-1] for id in seat.rows])
+            seat.book.give([self._nodes.pop(id).trail[-1] for id in seat.rows])
             seat.rows = set()
 
     def _admit(self, rows: Sequence[Row]) -> dict[int, _Node]:
@@ -281,38 +343,22 @@ class TransformersEngine:
             fresh[id] = _Node(slot, parent, position, index)
         return fresh
 
-    def _draw(self, fresh: dict[int, _Node], places: list[int], keys: int) -> NDArray[np.float32]:
-        """The mask [rows, keys] of the rows, from ancestry; fills in the rows' trails on the way."""
-        mask, _ = self._buffers(len(places), keys)
-        for node, place, row in zip(fresh.values(), places, mask, strict=True):
-            parent = node.parent
-            if parent == ROOT:
-                row[:] = self._slots[node.slot].sight[:keys]
-                node.trail = [place]
-            elif (above := fresh.get(parent)) is not None:
-                row[:] = mask[above.index]
-                node.trail = [*above.trail, place]
-            else:
-                above = self._nodes[parent]
-                row[:] = self._slots[node.slot].sight[:keys]
-                row[above.trail] = 0.0
-                node.trail = [*above.trail, place]
-            row[place] = 0.0
-        return mask
+    def _empty(self) -> _Slot:
+        return _Slot(self._context, PlaceBook(self._capacity, self._step), self._hidden, bool(self._window))
 
-    def _prefill(self, seat: _Slot, ids: Places) -> None:
+    def _prefill(self, slot: int, ids: Places) -> None:
         """Append one batch of committed tokens: a chain, whose mask is the slot's own plus a triangle."""
-        width = len(ids)
-        places = self._book.take(width)
+        seat, width = self._slots[slot], len(ids)
+        places = seat.book.take(width)
         try:
-            keys = self._book.keys
+            keys = seat.book.keys
             mask, _ = self._buffers(width, keys)
             mask[:] = seat.sight[:keys]
             mask[:, places] = np.triu(np.full((width, width), self._hidden, dtype=np.float32), 1)
             positions = np.arange(seat.length, seat.length + width)
-            self._run(ids, positions, places, mask, logits=False)
+            self._run(slot, ids, positions, places, mask, logits=False)
         except BaseException:
-            self._book.give(places)
+            seat.book.give(places)
             raise
         seat.places[seat.length : seat.length + width] = places
         seat.sight[places] = 0.0
@@ -331,52 +377,163 @@ class TransformersEngine:
 
     def _run(
         self,
+        slot: int,
         ids: Sequence[int] | Places,
         positions: Sequence[int] | Places,
         places: Places,
         mask: NDArray[np.float32],
         logits: bool = True,
     ) -> Logits:
-        """One forward pass over rows that lie in rising `places`; logits [rows, size], or [0, 0] if none are wanted."""
+        """One forward pass over rows that lie in rising `places` of a slot; logits [rows, size], or [0, 0] if none are
+        wanted."""
         width, keys = mask.shape
         numbers = self._numbers[: 3 * width].reshape(3, width)
         numbers[0], numbers[1], numbers[2] = ids, positions, places
         with torch.inference_mode():
-            on_device = self._numbers_tensor[: 3 * width].view(3, 1, width).to(self._device)
-            input_ids, position_ids, where = on_device.unbind(0)
+            input_ids, position_ids, where = self._shown(3, width)
             full = self._tensor(mask)
             attention_mask: Any = full
             if self._window:
-                windowed = self._windowed(mask, numbers[1], places)
-                sliding = full if windowed is mask else self._tensor(windowed)
-                by_type = self._form == "by layer type"
-                attention_mask = {"full_attention": full, "sliding_attention": sliding} if by_type else sliding
+                windowed = self._windowed(self._slots[slot], mask, numbers[1], places)
+                attention_mask = self._formed(full, full if windowed is mask else self._tensor(windowed))
             start = int(places[0]) if int(places[-1]) - int(places[0]) == width - 1 else -1
-            self._cache.aim(where[0], start, keys)
-            # The base model stops before the projection to the vocabulary, which prefill has no use for.
-            module = self._model if logits else self._model.base_model
-            output = module(
-                input_ids=input_ids,
-                position_ids=position_ids,
-                attention_mask=attention_mask,
-                past_key_values=self._cache,
-                use_cache=True,
-            )
-            if not logits:
-                return np.zeros((0, 0), dtype=np.float32)
-            result: Logits = output.logits[0].to(device="cpu", dtype=torch.float32).numpy()
-            return result
+            self._cache.aim(slot, where[0], start, keys)
+            return self._through(input_ids, position_ids, attention_mask, logits)
 
-    def _windowed(self, mask: NDArray[np.float32], positions: Places, places: Places) -> NDArray[np.float32]:
+    def _run_many(
+        self, of: Mapping[int, Sequence[_Node]], tokens: Sequence[int], positions: Sequence[int], places: Places
+    ) -> Logits:
+        """One forward pass over rows of several slots, whose nodes are `of` these, in rising order of slots."""
+        width = len(tokens)
+        numbers = self._numbers[: 4 * width].reshape(4, width)
+        numbers[0], numbers[1], numbers[2] = tokens, positions, places
+        for slot, nodes in of.items():
+            numbers[3, [node.index for node in nodes]] = slot
+        longest = max(self._slots[slot].book.keys for slot in of)
+        with torch.inference_mode():
+            input_ids, position_ids, where, lanes = self._shown(4, width)
+            if self._by_lanes:
+                full, sliding = self._strips(of)
+                self._cache.aim_at_many(lanes[0], where[0], of.keys(), longest)
+            else:
+                beside = [(slot, self._slots[slot].book.keys) for slot in of]
+                full, sliding = self._flat(of, width, beside)
+                self._cache.aim_at_many(lanes[0], where[0], of.keys(), longest, beside)
+            return self._through(input_ids, position_ids, self._formed(full, sliding) if self._window else full, True)
+
+    def _shown(self, kinds: int, width: int) -> Sequence[torch.Tensor]:
+        """The numbers of a forward pass as the model takes them, [1, width] of each kind."""
+        return self._numbers_tensor[: kinds * width].view(kinds, 1, width).to(self._device).unbind(0)
+
+    def _formed(self, full: torch.Tensor, sliding: torch.Tensor) -> Any:
+        """The masks of a model with sliding windows, in the form that it takes them in."""
+        if self._form == "by layer type":
+            return {"full_attention": full, "sliding_attention": sliding}
+        return sliding
+
+    def _through(self, input_ids: torch.Tensor, position_ids: torch.Tensor, mask: Any, logits: bool) -> Logits:
+        # The base model stops before the projection to the vocabulary, which prefill has no use for.
+        module = self._model if logits else self._model.base_model
+        output = module(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=mask,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        if not logits:
+            return np.zeros((0, 0), dtype=np.float32)
+        result: Logits = output.logits[0].to(device="cpu", dtype=torch.float32).numpy()
+        return result
+
+    def _strips(self, of: Mapping[int, Sequence[_Node]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Stand-ins for the full and the windowed mask, which carry the strips for `_arena.grouped_attention`."""
+        full: list[Strip] = []
+        windowed: list[Strip] = []
+        even = all(len(nodes) == 1 for nodes in of.values())
+        for slots in self._neighbours(of):
+            height = max(len(of[slot]) for slot in slots)
+            keys = max(self._slots[slot].book.keys for slot in slots)
+            mask = np.full((len(slots), 1, height, keys), self._hidden, dtype=np.float32)
+            narrow = mask.copy() if self._window else mask
+            for lane, slot in enumerate(slots):
+                for line, node in enumerate(of[slot]):
+                    self._see(self._slots[slot], node, mask[lane, 0, line], narrow[lane, 0, line])
+            nodes = [node for slot in slots for node in of[slot]]
+            # One row for each lane, in the order of the lanes, needs no sorting.
+            whole = even and len(slots) == len(of) and all(node.index == at for at, node in enumerate(nodes))
+            rows, lanes, lines = self._places_in(slots, of)
+            for into, one in ((full, mask), (windowed, narrow)):
+                tensor = torch.from_numpy(one).to(device=self._device, dtype=self._dtype)
+                into.append(Strip(slots[0], None if whole else rows, lanes, lines, tensor))
+        stands_in: list[torch.Tensor] = []
+        width = sum(map(len, of.values()))
+        for strips in (full, windowed):
+            stand_in = torch.zeros((1, 1, width, 1), device=self._device, dtype=self._dtype)
+            setattr(stand_in, LANES, strips)
+            stands_in.append(stand_in)
+        return stands_in[0], stands_in[1]
+
+    def _places_in(
+        self, slots: Sequence[int], of: Mapping[int, Sequence[_Node]]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """For each row of these slots: which row of the pass it is, its lane and its line in the strip."""
+        triples = [(node.index, lane, line) for lane, slot in enumerate(slots) for line, node in enumerate(of[slot])]
+        rows, lanes, lines = torch.tensor(triples, device=self._device).unbind(1)
+        return rows, lanes, lines
+
+    def _neighbours(self, of: Mapping[int, Sequence[_Node]]) -> list[list[int]]:
+        """The slots, cut where they do not follow one another, and where a call of its own costs less than attending
+        to as many keys as a longer one has."""
+        strips: list[list[int]] = []
+        most = total = 0
+        for slot in of:
+            keys = self._slots[slot].book.keys
+            longest, apart = max(most, keys), total + keys + PADDING
+            if strips and slot == strips[-1][-1] + 1 and longest * (len(strips[-1]) + 1) <= apart:
+                strips[-1].append(slot)
+                most, total = longest, total + keys
+            else:
+                strips.append([slot])
+                most = total = keys
+        return strips
+
+    def _flat(
+        self, of: Mapping[int, Sequence[_Node]], width: int, beside: Sequence[tuple[int, int]]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The full and the windowed mask [1, 1, rows, keys of all slots side by side]."""
+        mask = np.full((width, sum(count for _, count in beside)), self._hidden, dtype=np.float32)
+        narrow = mask.copy() if self._window else mask
+        start = 0
+        for slot, count in beside:
+            for node in of[slot]:
+                own = slice(start, start + count)
+                self._see(self._slots[slot], node, mask[node.index, own], narrow[node.index, own])
+            start += count
+        return self._tensor(mask), self._tensor(narrow)
+
+    def _see(self, seat: _Slot, node: _Node, row: NDArray[np.float32], narrow: NDArray[np.float32]) -> None:
+        """Write into the node's row of the mask, and of the windowed one, what it sees."""
+        keys = len(row)
+        row[:] = seat.sight[:keys]
+        row[node.trail] = 0.0
+        if self._window:
+            seat.position_of[node.trail[-1]] = node.position
+            narrow[:] = row
+            narrow[seat.position_of[:keys] <= node.position - self._window] = self._hidden
+
+    def _windowed(
+        self, seat: _Slot, mask: NDArray[np.float32], positions: Places, places: Places
+    ) -> NDArray[np.float32]:
         """The mask with keys at or before position - window hidden too; the mask itself where that changes nothing."""
         keys = mask.shape[1]
-        self._position_of[places] = positions
+        seat.position_of[places] = positions
         horizon = positions - self._window
         if int(horizon.max()) < 0:
             return mask
         _, windowed = self._buffers(*mask.shape)
         windowed[:] = mask
-        windowed[self._position_of[:keys] <= horizon[:, None]] = self._hidden
+        windowed[seat.position_of[:keys] <= horizon[:, None]] = self._hidden
         return windowed
 
     def _tensor(self, mask: NDArray[np.float32]) -> torch.Tensor:
@@ -388,17 +545,19 @@ class TransformersEngine:
 
         Whether a model's code takes positions and a mask from outside is nowhere declared, and one that ignores them
         raises no error: its text would just be wrong. So a short sequence must give the same logits both ways, through
-        the arena in pieces and with a row in its midst that must not be seen. Sets the number of logits per row.
+        the arena in pieces and with a row in its midst that must not be seen; and where there are several slots, two
+        sequences in one forward pass as well. Sets the number of logits per row.
         """
         embeddings = int(self._model.get_input_embeddings().num_embeddings)
         ids = [(3 + 5 * index) % embeddings for index in range(min(CHECK_TOKENS, self._context))]
         own = self._model.config._attn_implementation
-        attentions = [GROUPED, own] if shared_keys and own == "sdpa" else [own]
-        failure = ""
+        several = len(self._slots) > 1
+        attentions = [GROUPED, own] if own == "sdpa" and (shared_keys or several) else [own]
+        failure, tolerance = "", TOLERANCE.get(self._dtype, 0.25)
         with _quiet(), torch.inference_mode():
             try:
-                reference = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False)
-                wanted = reference.logits[0].float().cpu().numpy()
+                wanted = self._plain(ids)
+                other = self._plain(ids[::-1]) if several else wanted
             except Exception as fault:  # from code that is not ours
                 raise ModelError(f"{self._name} ({kind}) does not run: {_line(fault)}") from fault
             self._size = wanted.shape[1]
@@ -409,10 +568,12 @@ class TransformersEngine:
                     if self._model.config._attn_implementation != attention:
                         self._model.set_attn_implementation(attention)
                     error = self._compare(ids, wanted)
+                    if several and error <= tolerance:
+                        error = self._compare_two(ids, wanted, other, attention == GROUPED)
                 except Exception as fault:  # whatever a model's code makes of a mask or a cache it does not know
                     failure = _line(fault)
                     continue
-                if error <= TOLERANCE.get(self._dtype, 0.25):
+                if error <= tolerance:
                     return
                 failure = f"its logits are off by {error:.1e}"
         raise ModelError(
@@ -420,25 +581,54 @@ class TransformersEngine:
             f"mask as plain decoders do ({failure}): use another model or a GGUF of this one"
         )
 
+    def _plain(self, ids: list[int]) -> Logits:
+        """What the model gives by itself, [len(ids), size]."""
+        reference = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False)
+        logits: Logits = reference.logits[0].float().cpu().numpy()
+        return logits
+
     def _compare(self, ids: list[int], wanted: Logits) -> float:
         """The relative error of the arena's logits, where a plain forward pass over `ids` gives `wanted`."""
         half, length = len(ids) // 2, len(ids)
-        try:
+        with self._emptied():
             self.extend(0, ids[:half])
-            if self._book.capacity > length:
+            if self._capacity > length:
                 self.forward([Row(length, 0, ids[-1])])  # in the arena, but not to be seen by the rows below
             got: list[Logits] = []
             for begin in range(half, length, self._batch):
                 piece = range(begin, min(begin + self._batch, length))
                 got.extend(self.forward([Row(at, 0, ids[at], at - 1 if at > half else ROOT) for at in piece]))
-            self.truncate(0, 0)
-        except BaseException:
-            self._book = PlaceBook(self._book.capacity, self._book.step)
+        return _error(np.stack(got), wanted[half:])
+
+    def _compare_two(self, ids: list[int], wanted: Logits, other: Logits, knows_lanes: bool) -> float:
+        """The same for two slots in one forward pass, where the other one holds `ids` from back to front, which gives
+        `other`. Finds out whether the model's attention may be given lanes, if it is said to know them."""
+        half, length = len(ids) // 2, len(ids)
+        most = min(length, half + self._batch - 1)
+        failure = ModelError(f"{self._name} cannot run two sequences at once: start it with --parallel 1")
+        for self._by_lanes in (True, False) if knows_lanes else (False,):
+            with contextlib.suppress(NotImplementedError), self._emptied():
+                self.extend(0, ids[:half])
+                self.extend(1, ids[::-1][: half + 1])
+                rows = [Row(at, 0, ids[at], at - 1 if at > half else ROOT) for at in range(half, most)]
+                got = self.forward([Row(length, 1, ids[::-1][half + 1]), *rows])
+                error = _error(got, np.concatenate((other[half + 1 : half + 2], wanted[half:most])))
+                if error <= TOLERANCE.get(self._dtype, 0.25) or not self._by_lanes:
+                    return error
+        raise failure
+
+    @contextmanager
+    def _emptied(self) -> Iterator[None]:
+        """Leave all slots empty, whatever happens."""
+        try:
+            yield
+        finally:
             self._nodes.clear()
-            self._slots[0] = _Slot(self._context, self._span, self._hidden)
-            raise
-        expected = wanted[half:]
-        return float(np.linalg.norm(np.stack(got) - expected) / np.linalg.norm(expected - expected.mean()))
+            self._slots = [self._empty() for _ in self._slots]
+
+
+def _error(got: Logits, expected: Logits) -> float:
+    return float(np.linalg.norm(got - expected) / np.linalg.norm(expected - expected.mean()))
 
 
 def _locate(model: str) -> tuple[str, str]:
