@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from duo.drafting import CHAIN, FLOOR, MOST, RIDERS
+from bench.models import shipped
+from duo.drafting import CHAIN, FLOOR, MOST, RIDERS, room
+from duo.engines import EngineOptions, load
 from duo.errors import ContextError, RequestError
 from duo.prefix import extend_hash
 from duo.protocol import Welcomed
@@ -432,3 +435,44 @@ def check(desk: Desk, session: int) -> None:
             if not it.params.temperature:  # with noise the order goes by what had been learned by then
                 ranked = sampler.rank(desk.engine.parts[0].model.logits(path), path[len(it.prompt) :], len(e.tokens))
                 assert list(e.tokens) == [token for token, _ in ranked]
+
+
+@pytest.mark.parametrize("runtime", ["llamacpp", "transformers"])
+def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone(
+    runtime: Literal["llamacpp", "transformers"],
+) -> None:
+    prompts = {1: [*range(100, 160)], 2: [*range(200, 230)], 3: [*range(100, 150), 7, 8], 4: [*range(300, 306)]}
+    options = EngineOptions(threads=1, context=256, slots=3, tree_rows=room(3))
+    engine = load(shipped("draft", runtime), runtime, options)
+    try:
+
+        def likeliest(desk: Desk, session: int) -> list[int]:
+            """The likeliest line."""
+            said, line = {e.hash: e.tokens for e in desk.heard[session]}, list(prompts[session])
+            while (tokens := said.get(hash_of(line))) is not None:
+                line.append(tokens[0])
+            return line[len(prompts[session]) :]
+
+        def lines(*sessions: int) -> dict[int, list[int]]:
+            desk = Desk(real=engine, n_ahead=6)
+            for session in sessions:
+                desk.begin(session, prompts[session])
+            desk.work()
+            assert not desk.errors
+            found = {session: likeliest(desk, session) for session in sessions}
+            for session in sessions:
+                desk.commit(session, found[session][:2])
+            desk.work()
+            assert all(desk.guessed(session) for session in sessions)
+            for session in sessions:
+                found[session] = likeliest(desk, session)
+                desk.end(session)
+            return found
+
+        alone = {session: lines(session)[session] for session in prompts}
+        together = lines(1, 2, 3, 4)
+        for session, line in alone.items():
+            # How far a line goes depends on what was learned of the model's claims by then, from all sessions.
+            assert len(line) >= 3 and together[session][:3] == line[:3]
+    finally:
+        engine.close()
