@@ -246,6 +246,19 @@ def test_sessions_that_have_no_slot_take_turns_and_none_is_forgotten() -> None:
             desk.commit(session, [5, 5 + session])
 
 
+@pytest.mark.parametrize("slots", [8, 40])
+def test_however_many_sessions_there_are_each_has_room_for_some_rows(slots: int) -> None:
+    desk = Desk(slots)
+    for session in range(slots):
+        desk.begin(session, [1 + session % 11, 5, *[6] * (session % 10)])
+        desk.work(1)
+    for _ in range(3):
+        desk.work()
+        assert all(desk.guessed(session) for session in desk.asked)
+        for session in desk.asked:
+            desk.commit(session, [5])
+
+
 def test_who_has_just_been_read_keeps_the_slot_until_it_was_worth_that() -> None:
     desk = Desk(slots=1, model=FakeModel(0.4, sharpness=20.0), n_ahead=60)
     desk.begin(1, LONG)
@@ -441,9 +454,11 @@ def check(desk: Desk, session: int) -> None:
 def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone(
     runtime: Literal["llamacpp", "transformers"],
 ) -> None:
-    prompts = {1: [*range(100, 160)], 2: [*range(200, 230)], 3: [*range(100, 150), 7, 8], 4: [*range(300, 306)]}
+    about = "The copyfile() function of the module shutil copies the contents of the file src to a file named dst. "
+    texts = (about + "If dst", "Return the number of", about + "The metadata of the file", "Raises a")
     options = EngineOptions(threads=1, context=256, slots=3, tree_rows=room(3))
     engine = load(shipped("draft", runtime), runtime, options)
+    prompts = dict(enumerate(map(engine.vocabulary.encode, texts)))
     try:
 
         def likeliest(desk: Desk, session: int) -> list[int]:
@@ -454,7 +469,7 @@ def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone
             return line[len(prompts[session]) :]
 
         def lines(*sessions: int) -> dict[int, list[int]]:
-            desk = Desk(real=engine, n_ahead=6)
+            desk = Desk(real=engine, n_ahead=8)
             for session in sessions:
                 desk.begin(session, prompts[session])
             desk.work()
@@ -470,7 +485,7 @@ def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone
             return found
 
         alone = {session: lines(session)[session] for session in prompts}
-        together = lines(1, 2, 3, 4)
+        together = lines(*prompts)
         for session, line in alone.items():
             # How far a line goes depends on what was learned of the model's claims by then, from all sessions.
             assert len(line) >= 3 and together[session][:3] == line[:3]
