@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bench.models import shipped
-from duo.drafting import CHAIN, FLOOR, MOST, RIDERS, room
+from duo.drafting import CHAIN, FLOOR, MAX_ROWS, MOST, RIDERS, Policy, room
 from duo.engines import EngineOptions, load
 from duo.errors import ContextError, RequestError
 from duo.prefix import extend_hash
@@ -37,7 +38,7 @@ class Moody(FakeModel):
     def logits(self, path: Sequence[int]) -> NDArray[np.float32]:
         logits = super().logits(path)
         # No token of an answer ends it.
-        logits[EOS] = -50.0
+        logits[EOS] = -10 * self.sharpness
         return logits * np.float32(20.0 if path[0] == SURE else 0.1)
 
 
@@ -82,12 +83,12 @@ def test_where_rows_are_dear_the_unsure_session_does_not_hold_up_the_sure_one() 
 
 
 def test_sessions_that_count_the_same_take_turns() -> None:
-    desk = Desk(model=Moody(), cost=STEEP)
+    desk = Desk(model=Moody(sharpness=1e6), cost=STEEP)
     for session in (1, 2, 3):
         desk.begin(session, [SURE, 5, session])
-    desk.work(3)
-    assert all(desk.draft(session).weight < 1.0 or desk.draft(session)._rows for session in (1, 2, 3))
-    assert {row.slot for rows in desk.engine.passes for row in rows} == {0, 1, 2}
+    desk.work(20)
+    rows = Counter(row.slot for rows in desk.engine.passes for row in rows)
+    assert len(rows) == 3 and max(rows.values()) - min(rows.values()) <= 1
 
 
 def test_each_message_is_of_one_session_and_all_are_handed_over_at_once() -> None:
@@ -257,6 +258,27 @@ def test_however_many_sessions_there_are_each_has_room_for_some_rows(slots: int)
         assert all(desk.guessed(session) for session in desk.asked)
         for session in desk.asked:
             desk.commit(session, [5])
+
+
+def test_sessions_that_hold_many_rows_make_room_for_new_ones() -> None:
+    desk = Desk(policy=Policy(floor=0.0), n_ahead=60)
+    for session in (1, 2):
+        desk.begin(session, [session, 5, 6])
+    desk.work()
+    assert [desk.draft(session)._rows for session in (1, 2)] == [MAX_ROWS] * 2
+    for session in (3, 4):
+        desk.begin(session, [session, 5, 6])
+        desk.work()  # the engine checks that there is room
+        assert desk.guessed(session)
+    assert all(desk.draft(session)._rows <= room(4) // 4 for session in desk.asked)
+    desk.commit(1, desk.asked[1].picks(1))
+    desk.work()
+    assert desk.guessed(1)
+    for session in (2, 3, 4):
+        desk.end(session)
+    desk.commit(1, [5])
+    desk.work()
+    assert desk.draft(1)._rows > room(4) // 4, "whoever is left has it all again"
 
 
 def test_who_has_just_been_read_keeps_the_slot_until_it_was_worth_that() -> None:
