@@ -55,10 +55,13 @@ MAX_ROWS = 96
 """Most expanded nodes that a session holds at once. llama.cpp's time per forward pass grows with the room it keeps for
 them, so several sessions do not have so many each (`room`)."""
 
+LEAST_ROWS = 16
+"""What each has at least, or there would be no room for more than the committed tokens that ride along."""
+
 
 def room(slots: int) -> int:
     """Rows that an engine with so many slots is to have room for, for all sessions together."""
-    return MAX_ROWS * min(slots, 2)
+    return max(MAX_ROWS * min(slots, 2), LEAST_ROWS * slots)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from duo.drafting import MAX_ROWS, Draft, room
+from duo.drafting import MAX_ROWS, RIDERS, Draft, room
 from duo.engines import Engine
 from duo.prefix import Prefix
 
@@ -114,10 +114,11 @@ class Seats:
         return self._seats[min(worth)[2]] if worth else None
 
     def borrow(self, draft: Draft) -> None:
-        """Have what another slot holds of the beginning of this draft, and its own does not."""
+        """Have what another slot holds of the beginning of this draft and its own does not, if that is more than rides
+        along anyway."""
         seat = self._of[draft.session]
         best, other = max(((each.common(draft.prefix), each) for each in self._seats), key=lambda it: it[0])
-        if best > draft.held:
+        if best > draft.held + RIDERS:
             self._engine.share(other.slot, seat.slot, best)
             draft.moved(best)
 

@@ -86,7 +86,9 @@ class Desk:
         n_ahead: int = 16,
         cost: dict[int, float] | None = None,
         policy: Policy = TREE,
+        real: Engine | None = None,
     ) -> None:
+        """`real`: an engine that drafts instead of the one that checks every call."""
         self.engine = DraftEngine(model or FakeModel(0.4), slots)
         self.asked: dict[int, Asked] = {}
         self.heard: dict[int, list[Expansion]] = {}
@@ -95,7 +97,7 @@ class Desk:
         with of_lead(None) as trace:
             curve = CostCurve(cost or FLAT)
             curve.observe = lambda rows, seconds: None  # type: ignore[method-assign]  # it takes what time it takes
-            self.model = DraftModel(cast(Engine, self.engine), curve, n_ahead, policy, trace, "drafter")
+            self.model = DraftModel(real or cast(Engine, self.engine), curve, n_ahead, policy, trace, "drafter")
             self.drafter = Drafter(self.model, self._send, self.errors.append, trace)
 
     def _send(self, messages: Sequence[bytes]) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from duo.drafting import CHAIN, FLOOR, MOST, RIDERS
+from bench.models import shipped
+from duo.drafting import CHAIN, FLOOR, MAX_ROWS, MOST, RIDERS, Policy, room
+from duo.engines import EngineOptions, load
 from duo.errors import ContextError, RequestError
 from duo.prefix import extend_hash
 from duo.protocol import Welcomed
@@ -34,7 +38,7 @@ class Moody(FakeModel):
     def logits(self, path: Sequence[int]) -> NDArray[np.float32]:
         logits = super().logits(path)
         # No token of an answer ends it.
-        logits[EOS] = -50.0
+        logits[EOS] = -10 * self.sharpness
         return logits * np.float32(20.0 if path[0] == SURE else 0.1)
 
 
@@ -79,12 +83,12 @@ def test_where_rows_are_dear_the_unsure_session_does_not_hold_up_the_sure_one() 
 
 
 def test_sessions_that_count_the_same_take_turns() -> None:
-    desk = Desk(model=Moody(), cost=STEEP)
+    desk = Desk(model=Moody(sharpness=1e6), cost=STEEP)
     for session in (1, 2, 3):
         desk.begin(session, [SURE, 5, session])
-    desk.work(3)
-    assert all(desk.draft(session).weight < 1.0 or desk.draft(session)._rows for session in (1, 2, 3))
-    assert {row.slot for rows in desk.engine.passes for row in rows} == {0, 1, 2}
+    desk.work(20)
+    rows = Counter(row.slot for rows in desk.engine.passes for row in rows)
+    assert len(rows) == 3 and max(rows.values()) - min(rows.values()) <= 1
 
 
 def test_each_message_is_of_one_session_and_all_are_handed_over_at_once() -> None:
@@ -241,6 +245,40 @@ def test_sessions_that_have_no_slot_take_turns_and_none_is_forgotten() -> None:
         assert all(desk.guessed(session) for session in desk.asked)
         for session in desk.asked:
             desk.commit(session, [5, 5 + session])
+
+
+@pytest.mark.parametrize("slots", [8, 40])
+def test_however_many_sessions_there_are_each_has_room_for_some_rows(slots: int) -> None:
+    desk = Desk(slots)
+    for session in range(slots):
+        desk.begin(session, [1 + session % 11, 5, *[6] * (session % 10)])
+        desk.work(1)
+    for _ in range(3):
+        desk.work()
+        assert all(desk.guessed(session) for session in desk.asked)
+        for session in desk.asked:
+            desk.commit(session, [5])
+
+
+def test_sessions_that_hold_many_rows_make_room_for_new_ones() -> None:
+    desk = Desk(policy=Policy(floor=0.0), n_ahead=60)
+    for session in (1, 2):
+        desk.begin(session, [session, 5, 6])
+    desk.work()
+    assert [desk.draft(session)._rows for session in (1, 2)] == [MAX_ROWS] * 2
+    for session in (3, 4):
+        desk.begin(session, [session, 5, 6])
+        desk.work()  # the engine checks that there is room
+        assert desk.guessed(session)
+    assert all(desk.draft(session)._rows <= room(4) // 4 for session in desk.asked)
+    desk.commit(1, desk.asked[1].picks(1))
+    desk.work()
+    assert desk.guessed(1)
+    for session in (2, 3, 4):
+        desk.end(session)
+    desk.commit(1, [5])
+    desk.work()
+    assert desk.draft(1)._rows > room(4) // 4, "whoever is left has it all again"
 
 
 def test_who_has_just_been_read_keeps_the_slot_until_it_was_worth_that() -> None:
@@ -432,3 +470,46 @@ def check(desk: Desk, session: int) -> None:
             if not it.params.temperature:  # with noise the order goes by what had been learned by then
                 ranked = sampler.rank(desk.engine.parts[0].model.logits(path), path[len(it.prompt) :], len(e.tokens))
                 assert list(e.tokens) == [token for token, _ in ranked]
+
+
+@pytest.mark.parametrize("runtime", ["llamacpp", "transformers"])
+def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone(
+    runtime: Literal["llamacpp", "transformers"],
+) -> None:
+    about = "The copyfile() function of the module shutil copies the contents of the file src to a file named dst. "
+    texts = (about + "If dst", "Return the number of", about + "The metadata of the file", "Raises a")
+    options = EngineOptions(threads=1, context=256, slots=3, tree_rows=room(3))
+    engine = load(shipped("draft", runtime), runtime, options)
+    prompts = dict(enumerate(map(engine.vocabulary.encode, texts)))
+    try:
+
+        def likeliest(desk: Desk, session: int) -> list[int]:
+            """The likeliest line."""
+            said, line = {e.hash: e.tokens for e in desk.heard[session]}, list(prompts[session])
+            while (tokens := said.get(hash_of(line))) is not None:
+                line.append(tokens[0])
+            return line[len(prompts[session]) :]
+
+        def lines(*sessions: int) -> dict[int, list[int]]:
+            desk = Desk(real=engine, n_ahead=8)
+            for session in sessions:
+                desk.begin(session, prompts[session])
+            desk.work()
+            assert not desk.errors
+            found = {session: likeliest(desk, session) for session in sessions}
+            for session in sessions:
+                desk.commit(session, found[session][:2])
+            desk.work()
+            assert all(desk.guessed(session) for session in sessions)
+            for session in sessions:
+                found[session] = likeliest(desk, session)
+                desk.end(session)
+            return found
+
+        alone = {session: lines(session)[session] for session in prompts}
+        together = lines(*prompts)
+        for session, line in alone.items():
+            # How far a line goes depends on what was learned of the model's claims by then, from all sessions.
+            assert len(line) >= 3 and together[session][:3] == line[:3]
+    finally:
+        engine.close()
