@@ -31,7 +31,10 @@ class Console:
         self._mode = mode
         self._colours = Terminal().color_system is not None
 
-    def pieces(self, pieces: Sequence[Piece]) -> None:
+    def began(self, answer: int, prompt_tokens: int) -> None:
+        pass
+
+    def pieces(self, answer: int, pieces: Sequence[Piece]) -> None:
         if self._mode == "none":
             return
         # Written by hand and not with rich: this runs beside the decode loop and shares the interpreter with it.
@@ -44,7 +47,7 @@ class Console:
         sys.stdout.write("".join(out))
         sys.stdout.flush()
 
-    def finished(self, summary: Summary | None) -> None:
+    def finished(self, answer: int, summary: Summary | None) -> None:
         if self._mode == "none":
             return
         lines = ["", *(figures(summary) if summary else ["(broken off)"]), ""]
