@@ -57,19 +57,27 @@ async def why(address: str, tls: ClientTls | None) -> str | None:
     try:
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=host)
-            try:
-                await reader.read(1)  # TLS 1.3 tells only now that it wants another certificate
-            finally:
-                writer.close()
-                with contextlib.suppress(OSError):
-                    await writer.wait_closed()
     except ssl.SSLError as error:
-        return _words(error, host, tls)
+        return _of_handshake(error, host, tls)
     except ConnectionResetError:
         return _NO_TLS if tls else None
     except (OSError, TimeoutError):
         return None
-    return None if tls else _NEEDS_TLS
+    with contextlib.closing(writer):
+        try:
+            async with asyncio.timeout(PATIENCE):
+                greeted = bool(await reader.read(1))
+        except TimeoutError:
+            greeted = True
+        except OSError:  # an alert, or simply the end: by TLS 1.3 a client's certificate is judged after the handshake
+            greeted = False
+    if tls is None:
+        return _NEEDS_TLS
+    if greeted:
+        return None
+    if not tls.files.cert:
+        return "it wants a certificate of this back: give one with --tls-cert and --tls-key"
+    return f"it does not accept the certificate in {tls.files.cert}: it must be signed by the lead's --tls-ca"
 
 
 _NO_TLS = "it does not speak TLS: leave --tls and --tls-ca away, or start it with --tls-cert"
@@ -84,7 +92,7 @@ def _unsafe() -> ssl.SSLContext:
     return context
 
 
-def _words(error: ssl.SSLError, host: str, tls: ClientTls | None) -> str | None:
+def _of_handshake(error: ssl.SSLError, host: str, tls: ClientTls | None) -> str | None:
     reason = error.reason or ""
     if isinstance(error, ssl.SSLCertVerificationError):
         if error.verify_code == _EXPIRED:
@@ -95,13 +103,6 @@ def _words(error: ssl.SSLError, host: str, tls: ClientTls | None) -> str | None:
             return f"its certificate is not for {host}: make one that is (python -m lead certs DIR --host {host})"
         by = tls.files.ca if tls and tls.files.ca else "an authority that this system trusts"
         return f"its certificate is not signed by {by} ({error.verify_message}): give its CA with --tls-ca"
-    if "ALERT" in reason:
-        if tls is None:
-            return _NEEDS_TLS
-        if "CERTIFICATE_REQUIRED" in reason or ("HANDSHAKE_FAILURE" in reason and not tls.files.cert):
-            return "it wants a certificate of this back: give one with --tls-cert and --tls-key"
-        if "UNKNOWN_CA" in reason or "CERTIFICATE" in reason:
-            return f"it does not accept the certificate in {tls.files.cert} ({reason.lower().replace('_', ' ')})"
     if "WRONG_VERSION" in reason or "RECORD_LAYER" in reason or "EOF" in reason:
         return _NO_TLS if tls else None
     return f"TLS failed: {reason.lower().replace('_', ' ')}" if tls else _NEEDS_TLS

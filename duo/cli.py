@@ -221,6 +221,8 @@ def _shipped(which: Literal["target", "draft"], runtime: str) -> str:
 
 def run(program: Callable[[], Coroutine[Any, Any, None]], verbose: bool) -> int:
     """Run a program to its end; returns its exit code. Errors that a person can mend are one line."""
+    # gRPC's own lines, such as one for every handshake that fails, are not for the people who read these logs.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )

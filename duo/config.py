@@ -26,9 +26,9 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
             prog=prog,
             description=description,
             formatter_class=formatter_class,
-            epilog=f"Every flag is also a variable ({self._prefix}CTX_SIZE for --ctx-size) and a key of "
-            "the YAML file that --config names (ctx-size). A flag goes before a variable, a variable before the file. Keep "
-            "secrets in the file or in a variable: other users of the machine can read a command line.",
+            epilog=f"Every flag is also a variable (--ctx-size: {self._prefix}CTX_SIZE) and a key of "
+            "the YAML file that --config names (ctx-size). A flag goes before a variable, a variable before the file. "
+            "Keep secrets in the file or in a variable: other users of the machine can read a command line.",
             allow_abbrev=False,  # or a short form on the command line would not hide a variable
             auto_env_var_prefix=self._prefix,
             config_file_parser_class=_File(self),

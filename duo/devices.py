@@ -22,7 +22,8 @@ class ListDevices(argparse.Action):
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=settings.get("help"))
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        parser.exit(message="".join(f"{line}\n" for line in devices()))
+        print(*devices(), sep="\n")
+        parser.exit()
 
 
 def devices() -> Iterator[str]:

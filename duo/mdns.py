@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from zeroconf import InterfaceChoice, ServiceStateChange, Zeroconf, get_all_addresses  # type: ignore[attr-defined]
-
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from duo import __version__
@@ -49,14 +48,15 @@ async def announced(host: str, port: int, model: str, tls: bool) -> AsyncIterato
     """Announce a lead that takes backs on this port, for as long as the context is open; gives the name it got."""
     everywhere = ipaddress.ip_address(host).is_unspecified if _is_address(host) else False
     addresses = _outer(get_all_addresses()) if everywhere else [_resolved(host)]
-    name = re.sub(r"[^\w-]+", "-", socket.gethostname().partition(".")[0])[:40] or "lead"
+    machine = re.sub(r"[^\w-]+", "-", socket.gethostname().partition(".")[0])[:40] or "lead"
+    name = f"{machine}-{port}"  # a machine may run several
     info = AsyncServiceInfo(
         SERVICE,
         f"{name}.{SERVICE}",
         port,
         properties={"version": __version__, "model": model.encode()[:200], "tls": "1" if tls else "0"},
         parsed_addresses=addresses,
-        server=f"{name}-duo-lead.local.",
+        server=f"{name}.local.",
     )
     # A lead that listens on one address speaks of it on that network only.
     zeroconf = AsyncZeroconf(interfaces=InterfaceChoice.All if everywhere else addresses)
