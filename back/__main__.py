@@ -96,8 +96,9 @@ async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
     cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, BATCH, cli.speed(args, engine)))
     policy = TREE if args.policy == "tree" else CHAIN
-    lead = await mdns.find() if args.lead == AUTO else args.lead
-    await Link(lead, args.name, engine, cost, args.n_ahead, policy, timeline, token, tls).run()
+    look = mdns.find if args.lead == AUTO else None
+    lead = await look() if look else args.lead
+    await Link(lead, args.name, engine, cost, args.n_ahead, policy, timeline, token, tls, look).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

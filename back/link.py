@@ -7,7 +7,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import grpc
 
@@ -63,8 +63,11 @@ class Link:
         trace: Trace,
         token: str = "",
         tls: ClientTls | None = None,
+        look: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
+        """`look` finds the lead's address again when it is not at this one any more."""
         self._address = address
+        self._look = look
         self._tls = tls
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._trace = trace
@@ -104,6 +107,8 @@ class Link:
                     else:
                         lost = "lost the lead" if side.welcomed else "no lead"
                         self._say(f"{lost} at {self._address}: {reason}")
+                        if self._look is not None and not side.welcomed:
+                            self._address = await self._look()
                 if side.welcomed:
                     wait = FIRST_WAIT
                 await asyncio.sleep(wait * random.uniform(0.8, 1.2))

@@ -56,7 +56,7 @@ def access(args: argparse.Namespace) -> Access:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the address, or all that the name stands for. Raises AddressError."""
     try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host or None, None, flags=socket.AI_PASSIVE)}
+        found = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise AddressError(f"--host {host}: {reason}") from None

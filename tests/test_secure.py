@@ -237,16 +237,19 @@ def test_a_back_that_says_too_much(machines: tuple[Machine, Machine]) -> None:
 
 
 def test_found_by_its_announcement(machines: tuple[Machine, Machine]) -> None:
-    """And the secrets come from the environment and from files."""
+    """And found again where it is started anew, with other ports. The secrets come from the environment."""
     strong, spare = machines
     if not strong.under:
         pytest.skip("needs a network of its own: network namespaces")
-    with Lead(strong, "--announce", DUO_LEAD_TOKEN=TOKEN, DUO_LEAD_API_KEY=KEY) as lead:
-        lead.says("announced as")
-        with back(spare, "auto", "finder", "--token", TOKEN) as finder:
-            finder.says("found the lead")
+    with ExitStack() as stack:
+        for time in (1, 2):
+            lead = stack.enter_context(Lead(strong, "--announce", DUO_LEAD_TOKEN=TOKEN, DUO_LEAD_API_KEY=KEY))
+            lead.says("announced as")
+            if time == 1:
+                finder = stack.enter_context(back(spare, "auto", "finder", "--token", TOKEN))
+            finder.says("joined the lead", time)
             assert f" at {lead.address} " in finder.log
-            finder.says("joined the lead")
+            lead.kill()
 
 
 @pytest.mark.parametrize(
