@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     group.add_argument("--name", default=socket.gethostname(), help="how the lead shows this back")
     group = p.add_argument_group("access")
-    group.add_argument("--token", metavar="TOKEN", default="", help="what the lead asks of its backs")
+    group.add_argument("--token", type=cli.secret, metavar="TOKEN", help="what the lead asks of its backs")
     group.add_argument("--token-file", metavar="FILE", default="", help="file with the token in its first line")
     group.add_argument("--tls", action="store_true", help="speak TLS, and trust whom this system trusts")
     cli.add_tls_flags(group, "for a lead that asks for one: this back's", "speak TLS, and trust this authority, PEM")
@@ -74,17 +74,15 @@ async def draft(args: argparse.Namespace) -> None:
 
 def credentials(args: argparse.Namespace) -> tuple[str, ClientTls | None]:
     """The token, empty for none, and TLS, if there is any. Raises FileError."""
-    token = args.token
+    token = args.token or ""
     if args.token_file:
         try:
-            token = (Path(args.token_file).read_text(encoding="utf-8").split() or [""])[0]
+            token = cli.secret((Path(args.token_file).read_text(encoding="utf-8").splitlines() or [""])[0].strip())
         except (OSError, UnicodeDecodeError) as error:
             reason = (getattr(error, "strerror", None) or str(error)).lower()
             raise FileError(f"--token-file {args.token_file}: {reason}") from None
-        if not token:
-            raise FileError(f"--token-file {args.token_file}: the file is empty, where the token should be")
-    if not (token.isascii() and token.isprintable()):
-        raise FileError("--token: a token has only ASCII characters, and no line breaks")
+        except argparse.ArgumentTypeError as error:
+            raise FileError(f"--token-file {args.token_file}: {error}") from None
     files = Files(args.tls_cert, args.tls_key, args.tls_ca)
     files.check()
     return token, ClientTls(files) if args.tls or args.tls_ca or args.tls_cert else None

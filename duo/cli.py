@@ -135,6 +135,13 @@ def positive(text: str) -> int:
     return value
 
 
+def secret(text: str) -> str:
+    """For argparse: a key or token, as it fits into a header."""
+    if not text or not all("!" <= character <= "~" for character in text.replace(" ", "")):
+        raise argparse.ArgumentTypeError("a key or token is at least one ASCII character, and has no line breaks")
+    return text
+
+
 def seconds(text: str) -> float:
     """For argparse: more than 0 seconds."""
     try:

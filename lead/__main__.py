@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import functools
 import logging
 import socket
 import sys
@@ -89,14 +88,6 @@ class Lead:
         return self.service
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: the program has them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
-        yield
-
-
 def parser() -> argparse.ArgumentParser:
     p = cli.parser("lead", __doc__)
     cli.add_model_flags(p, "target")
@@ -163,11 +154,14 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--api-key",
         action="append",
+        type=cli.secret,
         metavar="KEY",
         help="what clients need (again, or with commas, for several)",
     )
     group.add_argument("--api-key-file", metavar="FILE", default="", help="file with API keys, one per line")
-    group.add_argument("--token", action="append", metavar="TOKEN", help="what backs need (also several)")
+    group.add_argument(
+        "--token", action="append", type=cli.secret, metavar="TOKEN", help="what backs need (also several)"
+    )
     group.add_argument("--token-file", metavar="FILE", default="", help="file with tokens, one per line")
     group.add_argument("--insecure", action="store_true", help="need neither, whatever the address")
     cli.add_tls_flags(group, "speak TLS on both ports: its", "take only backs with a certificate of this authority")
@@ -208,7 +202,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     port = listening.getsockname()[1]
     _tell_access(args, allowed, port, back_port)
     lead = Lead()
-    server = _Server(_http(args, create_app(lead), allowed))
+    server = connections.Server(_http(args, create_app(lead), allowed))
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
     announcing = contextlib.AsyncExitStack()
@@ -253,7 +247,7 @@ def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Co
     )
     return uvicorn.Config(
         guarded(app, allowed.keys, args.max_body, args.cors_origin),
-        http=functools.partial(connections.Connection, limits),  # type: ignore[arg-type]
+        http=limits.protocol(),
         ssl_certfile=args.tls_cert or None,
         ssl_keyfile=args.tls_key or None,
         timeout_keep_alive=args.keep_alive,

@@ -8,15 +8,22 @@ its connection to TCP's own timers. Connections are counted, in all and by addre
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+import logging
 import socket
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import h11
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+HANDSHAKE_SECONDS = 10
+"""For TLS."""
 UNREAD_SECONDS = 60
 """After which a connection is given up whose other side takes nothing of what was sent to it."""
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": UNREAD_SECONDS * 1000}
@@ -33,9 +40,34 @@ class Limits:
     open: Counter[str] = field(default_factory=Counter, compare=False)
     """Now, by address."""
 
+    def protocol(self) -> Any:
+        """For `uvicorn.Config(http=...)`."""
+        return functools.partial(Connection, self)
+
+
+class Server(uvicorn.Server):
+    """uvicorn without signal handlers of its own: the program has them."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        # A warning for every request that is none would let strangers fill the log.
+        logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.config.is_ssl:
+            # A connection is counted once it has shaken hands; those that do not would have asyncio's minute.
+            loop = asyncio.get_running_loop()
+            serve = functools.partial(loop.create_server, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+            setattr(loop, "create_server", serve)  # noqa: B010 - mypy takes no method for a variable
+        await super().startup(sockets)
+
 
 class Connection(H11Protocol):
-    """One connection, for `uvicorn.Config(http=functools.partial(Connection, limits))`."""
+    """One connection."""
 
     def __init__(self, limits: Limits, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from duo import cli
 from duo.errors import AddressError, FileError
 
 SECRET_BYTES = 24
@@ -103,7 +104,10 @@ def _of_file(flag: str, path: str) -> list[str]:
     if not path:
         return []
     try:
-        found = [line.strip() for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        found = [cli.secret(line.strip()) for line in lines if line.strip()]
+    except argparse.ArgumentTypeError as error:
+        raise FileError(f"{flag} {path}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise FileError(f"{flag} {path}: {(getattr(error, 'strerror', None) or str(error)).lower()}") from None
     if not found:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import requests
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from lead.connections import Connection, Limits
+from lead import certs, connections
+from lead.connections import Limits, Server
 from lead.credentials import matches
 from lead.guard import guarded
 
@@ -35,16 +36,20 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 @contextmanager
-def serving(keys: Sequence[str] = (), origins: Sequence[str] = (), limits: Limits | None = None) -> Iterator[int]:
+def serving(
+    keys: Sequence[str] = (), origins: Sequence[str] = (), limits: Limits | None = None, cert: str = "", key: str = ""
+) -> Iterator[int]:
     """The echo behind the guard; its port."""
     config = uvicorn.Config(
         guarded(echo, keys, MAX_BODY, origins),
-        http=functools.partial(Connection, limits or Limits()),  # type: ignore[arg-type]
+        http=(limits or Limits()).protocol(),
         log_config=None,
         lifespan="off",
+        ssl_certfile=cert or None,
+        ssl_keyfile=key or None,
         timeout_graceful_shutdown=1,
     )
-    server = uvicorn.Server(config)
+    server = Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
@@ -211,6 +216,18 @@ class TestSlow:
             connection.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\nx")
             said = read_all(connection)
             assert said.count(b"HTTP/1.1 ") == 1
+
+    def test_handshake(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A connection that is to be TLS and says nothing ends; with a second server, that TLS works."""
+        monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", SHORT)
+        assert certs.main([str(tmp_path)]) == 0
+        with serving(cert=str(tmp_path / "lead.pem"), key=str(tmp_path / "lead-key.pem")) as port:
+            with connect(port) as connection:
+                assert read_all(connection) == b""
+            monkeypatch.undo()
+        with serving(cert=str(tmp_path / "lead.pem"), key=str(tmp_path / "lead-key.pem")) as port:
+            url = f"https://127.0.0.1:{port}/"
+            assert requests.post(url, b"x", verify=str(tmp_path / "ca.pem"), timeout=30).text == "x"
 
     def test_a_patient_request(self) -> None:
         """Deadlines are for the client: one that has said all may wait for its answer, and ask again."""

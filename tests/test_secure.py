@@ -261,8 +261,8 @@ def test_found_by_its_announcement(machines: tuple[Machine, Machine]) -> None:
         (["lead", "--api-key-file", "none.txt"], "--api-key-file none.txt: no such file"),
         (["lead", "--token-file", os.devnull], "the file is empty"),
         (["lead", "--host", "no.such.host.invalid"], "--host no.such.host.invalid: "),
-        (["back", "--token-file", os.devnull], "the file is empty"),
-        (["back", "--token", "ä"], "a token has only ASCII characters"),
+        (["back", "--token-file", os.devnull], "a key or token is at least one ASCII character"),
+        (["back", "--token", "ä"], "a key or token is at least one ASCII character"),
         (["back", "--tls-ca", "none.pem"], "--tls-ca none.pem: no such file"),
     ],
 )
@@ -270,7 +270,7 @@ def test_what_cannot_be_is_said_before_the_model_is_loaded(arguments: list[str],
     done = subprocess.run(
         [sys.executable, "-m", *arguments], capture_output=True, text=True, timeout=PATIENCE, cwd=ROOT, check=False
     )
-    assert done.returncode in (3, 4)
+    assert done.returncode in (2, 3, 4)
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
+    assert "error: " in line
     assert words in line
