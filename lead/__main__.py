@@ -103,7 +103,7 @@ def parser() -> argparse.ArgumentParser:
     _add_access_flags(p.add_argument_group("access"))
     _add_limit_flags(p.add_argument_group("limits"))
     group = p.add_argument_group("serving")
-    group.add_argument("--alias", metavar="NAME", help="name of the model for clients (default: its own)")
+    group.add_argument("-a", "--alias", metavar="NAME", help="name of the model for clients (default: its own)")
     group.add_argument("--metrics", action="store_true", help="serve GET /metrics for Prometheus")
     group.add_argument(
         "--slots", action=argparse.BooleanOptionalAction, default=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -25,8 +26,8 @@ SHORT = 0.3
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers with the body; /early answers before it has read it."""
-    body, more = b"", scope["path"] != "/early"
+    """Answers with the body."""
+    body, more = b"", True
     while more:
         message = await receive()
         body += message.get("body", b"")
@@ -208,13 +209,12 @@ class TestSlow:
             connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n" + b"x" * 10)
             assert read_all(connection).startswith(b"HTTP/1.1 408 ")
 
-    @pytest.mark.parametrize("path", [b"/early", b"/"])
-    def test_body_that_goes_on_after_the_answer(self, path: bytes) -> None:
-        """One answer, then the end."""
-        length = b"10" if path == b"/early" else b"99999"
+    def test_body_that_goes_on_after_the_answer(self) -> None:
+        """One answer, a refusal, then the end."""
         with serving(limits=Limits(body_seconds=SHORT)) as port, connect(port) as connection:
-            connection.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: x\r\nContent-Length: " + length + b"\r\n\r\nx")
+            connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 99999\r\n\r\nx")
             said = read_all(connection)
+            assert said.startswith(b"HTTP/1.1 413 ")
             assert said.count(b"HTTP/1.1 ") == 1
 
     def test_handshake(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,6 +234,48 @@ class TestSlow:
         with serving(limits=Limits(head_seconds=30)) as port, requests.Session() as session:
             for _ in range(3):
                 assert session.post(f"http://127.0.0.1:{port}/", b"x", timeout=30).text == "x"
+
+
+GARBAGE = [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500),  # TLS
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    b"GET / HTTP/1.1\r\n\r\n",  # no Host
+    b"GET / HTTP/9.9\r\nHost: x\r\n\r\n",
+    b"GET /" + b"a" * 100_000,
+    b"GET / HTTP/1.1\r\nHost: x\r\n" + b"A: b\r\n" * 20_000,
+    b"POST /asked HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    b"POST /asked HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    b"POST /asked HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nZZZZ\r\n\r\n",
+    b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\nZZZZ\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: x\r\n\r\n\xff\xff\xff\r\n\r\n",
+    b"GET http://[::1 HTTP/1.1\r\nHost: \xe4\r\nAuthorization: Bearer \xff\r\n\r\n",
+]
+
+
+@pytest.mark.parametrize("pause", [False, True])
+@pytest.mark.parametrize("keys", [[], ["k"]])
+def test_garbage(caplog: pytest.LogCaptureFixture, keys: list[str], pause: bool) -> None:
+    """It is refused or answered, in one piece or in two, and no error of the program's own comes of it."""
+    with serving(keys) as port:
+        for garbage in GARBAGE:
+            head, _, tail = garbage.partition(b"\r\n\r\n")
+            with connect(port) as connection:
+                try:
+                    connection.sendall(head + b"\r\n\r\n" if pause else garbage)
+                    # A body is waited for where it is let in.
+                    answered = pause and not garbage.startswith(b"POST / " if keys else b"POST ")
+                    said = connection.recv(65536) if answered else b""
+                    connection.sendall(tail if pause else b"")
+                    connection.shutdown(socket.SHUT_WR)
+                    said += read_all(connection)
+                except ConnectionError:
+                    continue
+                except TimeoutError:
+                    pytest.fail(f"neither an answer nor an end: {garbage[:100]!r}")
+                assert not said or said.startswith(b"HTTP/1.1 "), said
+        assert requests.get(f"http://127.0.0.1:{port}/health", timeout=30).status_code == 200
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 class TestConnections:
