@@ -126,6 +126,8 @@ class Connection(H11Protocol):
             # From here to the next request's first byte uvicorn's keep-alive counts.
             self._set_deadline(None)
             self._due = None
+        else:
+            self._watch()  # a part of the next request may have been here already
 
     def _set_deadline(self, seconds: float | None) -> None:
         if self._deadline is not None:

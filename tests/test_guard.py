@@ -209,6 +209,15 @@ class TestSlow:
             connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n" + b"x" * 10)
             assert read_all(connection).startswith(b"HTTP/1.1 408 ")
 
+    def test_body_of_a_second_request(self) -> None:
+        """Of which a part came with the first, and then nothing."""
+        with serving(limits=Limits(body_seconds=SHORT)) as port, connect(port) as connection:
+            second = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\nxx"
+            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n" + second)
+            said = read_all(connection)
+            assert said.startswith(b"HTTP/1.1 200 ")
+            assert b"HTTP/1.1 408 " in said
+
     def test_body_that_goes_on_after_the_answer(self) -> None:
         """One answer, a refusal, then the end."""
         with serving(limits=Limits(body_seconds=SHORT)) as port, connect(port) as connection:
