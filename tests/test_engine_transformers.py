@@ -324,7 +324,8 @@ def test_context_errors_leave_everything_as_it_was(folder: str, reference: Refer
     assert engine.places_used == engine.length(0) == 8
 
 
-def test_no_room_beside_the_rows_of_other_slots(folder: str) -> None:
+def test_no_room_beside_the_rows_of_other_slots(tmp_path: Path) -> None:
+    folder = make_model(tmp_path, ARCHITECTURES["gemma2"]())  # whose slots share a lane
     engine = engine_of(folder, context=8, slots=2, tree_rows=0, batch=16)
     engine.forward([Row(i, 1, i) for i in range(10)])
     with pytest.raises(ContextError, match="other slots"):

@@ -1,14 +1,20 @@
 """The KV arena of the transformers engine: which place a token's keys and values have, and the memory behind it.
 
-All slots and all uncommitted rows share one arena. A row owns one *place*, an index into the sequence axis of every
-layer's key and value tensors, from the forward pass that computes it until it is forgotten; nothing is ever moved. What
-a row may see is the attention mask's business, so branching, several slots in one batch and forgetting are bookkeeping.
+A row owns one *place*, an index into the sequence axis of every layer's key and value tensors, from the forward pass
+that computes it until it is forgotten; nothing is ever moved. What a row may see is the attention mask's business, so
+branching and forgetting are bookkeeping.
+
+The arena has one *lane* of places, which all slots share, or a lane for each slot. With one lane every row attends over
+the places of all slots, most of them masked. That suits accelerators, and any model that takes a mask at all. On a CPU
+eight slots would pay eight times for it. So where the model lets its attention be replaced, each slot has its own lane,
+and the rows of each slot attend over that lane alone: what they give does not depend on the other slots either.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -85,8 +91,24 @@ class PlaceBook:
             self._low = min(self._low, self.top)
 
 
+class Strip(NamedTuple):
+    """The rows of one forward pass that lie in one lane."""
+
+    lane: int
+    places: Places
+    """Rising, one for each row."""
+    keys: int
+    """How many places of the lane the rows attend over."""
+
+    @property
+    def start(self) -> int:
+        """The first of the places if they follow one another, else -1."""
+        first, last = int(self.places[0]), int(self.places[-1])
+        return first if last - first == len(self.places) - 1 else -1
+
+
 class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """Keys and values of one layer, shape [1, heads, places allocated, head dimension] each."""
+    """Keys and values of one layer, shape [lanes, heads, places allocated, head dimension] each."""
 
     is_sliding = False
 
@@ -94,32 +116,45 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._cache = cache
         self._room = 0
+        self._lanes: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """Keys and values of each lane, [1, heads, places allocated, dimension]."""
+        self._seen: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}
+        """For each lane how many places were attended over last, and their keys and values: they seldom change."""
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate, or allocate more, now that heads, dimensions, dtype and device are known."""
-        cache = self._cache
-        room = min(max(FIRST, 1 << (cache.keys - 1).bit_length()), cache.span)
+        room = self._cache.room
         self.keys = self._resized(self.keys, key_states, room)
         self.values = self._resized(self.values, value_states, room)
+        self._lanes = list(zip(self.keys.split(1), self.values.split(1), strict=True))
+        self._seen.clear()
         self._room = room
         self.is_initialized = True
 
     def _resized(self, old: torch.Tensor | None, like: torch.Tensor, room: int) -> torch.Tensor:
-        # Zeros, since masked places are multiplied by zero: what lies there must be finite.
-        new = like.new_zeros((1, like.shape[1], room, like.shape[3]))
+        books = self._cache.books
+        new = _zeros((len(books), like.shape[1], room, like.shape[3]), like)
         if old is not None:
-            new[:, :, : self._room] = old
+            # Only what is in use: to copy more would make the memory of idle lanes real.
+            for lane, book in enumerate(books):
+                used = min(book.top, self._room)
+                new[lane, :, :used] = old[lane, :, :used]
         return new
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new rows, [1, heads, rows, dimension], to their places; return the visible part of the arena."""
+        """Write the new rows, [1, heads, rows, dimension], to their places; return the visible part of the arena.
+
+        If the rows lie in several lanes, it returns the new keys and values, with what to attend over attached to the
+        former for `grouped_attention`.
+        """
         cache = self._cache
-        if cache.keys > self._room:
+        if cache.room != self._room:
             self.lazy_initialization(key_states, value_states)
-        keys, values = self.keys, self.values
-        assert keys is not None and values is not None
+        if cache.strips:
+            return self._update_lanes(key_states, value_states)
+        keys, values = self._lanes[cache.lane]
         if cache.start >= 0:
             # As fast as the indexed copy for a few rows, and several times faster for a prefill.
             keys.narrow(2, cache.start, cache.rows).copy_(key_states)
@@ -128,6 +163,39 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             keys.index_copy_(2, cache.places, key_states)
             values.index_copy_(2, cache.places, value_states)
         return keys.narrow(2, 0, cache.keys), values.narrow(2, 0, cache.keys)
+
+    def _update_lanes(self, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.keys is not None and self.values is not None
+        where = self._cache.where(key_states.shape[1])
+        for arena, new in ((self.keys, key_states), (self.values, value_states)):
+            arena.view(-1, new.shape[3]).index_copy_(0, where, new.reshape(-1, new.shape[3]))
+        visible = []
+        for strip in self._cache.strips:
+            known = self._seen.get(strip.lane)
+            if known is None or known[0] != strip.keys:
+                keys, values = self._lanes[strip.lane]
+                known = (strip.keys, keys.narrow(2, 0, strip.keys), values.narrow(2, 0, strip.keys))
+                self._seen[strip.lane] = known
+            visible.append(known)
+        setattr(key_states, LANES, visible)
+        return key_states, value_states
+
+    def copy(self, source: Strip, target: Strip) -> None:
+        """Copy keys and values from the source's places to as many of the target's."""
+        if not self._room:
+            return
+        assert self.keys is not None and self.values is not None
+        if self._cache.room != self._room:
+            self.lazy_initialization(self.keys, self.values)
+        if source.start >= 0 <= target.start:
+            count = len(source.places)
+            for old, new in zip(self._lanes[source.lane], self._lanes[target.lane], strict=True):
+                new.narrow(2, target.start, count).copy_(old.narrow(2, source.start, count))
+            return
+        device = self.keys.device
+        taken, given = (torch.from_numpy(strip.places).to(device) for strip in (source, target))
+        for old, new in zip(self._lanes[source.lane], self._lanes[target.lane], strict=True):
+            new.index_copy_(2, given, old.index_select(2, taken))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self._cache.keys, 0
@@ -140,30 +208,77 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self._cache.span
 
 
-class ArenaCache(Cache):
-    """What a transformers model takes as `past_key_values`. `aim` says before each forward pass where its rows go."""
+def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Zeros, since masked places are multiplied by zero: what lies there must be finite."""
+    if shape[0] == 1 or like.device.type != "cpu":
+        return like.new_zeros(shape)
+    # Torch writes its zeros, so that every page is real at once; these become real when a lane is first used.
+    count = int(np.prod(shape))
+    return torch.frombuffer(mmap.mmap(-1, count * like.element_size()), dtype=like.dtype).view(shape)
 
-    def __init__(self, span: int) -> None:
+
+class ArenaCache(Cache):
+    """What a transformers model takes as `past_key_values`. Says before each forward pass where its rows go."""
+
+    def __init__(self, books: Sequence[PlaceBook]) -> None:
         super().__init__(layers=[])
-        self.span = span
-        """Most places that a layer ever allocates."""
+        self.books = books
+        """One for each lane."""
+        self.span = round_up(books[0].capacity, books[0].step)
+        """Most places that a lane ever has."""
+        self.room = 0
+        """Places that each lane has now."""
+        self.lane = 0
         self.places = torch.empty(0, dtype=torch.long)
         self.start = -1
         self.keys = 0
         self.rows = 0
+        self.strips: Sequence[Strip] = ()
+        """Where the rows go if they lie in several lanes, side by side in this order."""
         self.interrupted = False
         """Whether the forward pass is to end at the next layer."""
+        self._where: dict[int, torch.Tensor] = {}
 
-    def aim(self, places: torch.Tensor, start: int, keys: int) -> None:
-        """The next forward pass writes its rows to `places` [rows] and reads the first `keys` places.
-
-        `start` is the first of the places if they follow one another, else -1.
-        """
+    def aim(self, strip: Strip, places: torch.Tensor) -> None:
+        """The next forward pass has its rows in one lane. `places` [rows] are the strip's, on the model's device."""
+        self.strips = ()
+        self.lane = strip.lane
         self.places = places
-        self.start = start
+        self.start = strip.start
+        self._expect(strip.keys, len(strip.places))
+
+    def aim_lanes(self, strips: Sequence[Strip]) -> None:
+        """The next forward pass has its rows in several lanes."""
+        self.strips = strips
+        self._where.clear()
+        self._expect(max(strip.keys for strip in strips), sum(len(strip.places) for strip in strips))
+
+    def _expect(self, keys: int, rows: int) -> None:
         self.keys = keys
-        self.rows = places.shape[0]
+        self.rows = rows
+        self.reserve(keys)
         self.interrupted = False
+
+    def reserve(self, keys: int) -> None:
+        """Let each lane have at least so many places, from the next use of each layer on."""
+        if keys > self.room:
+            self.room = min(max(FIRST, 1 << (keys - 1).bit_length()), self.span)
+
+    def where(self, heads: int) -> torch.Tensor:
+        """Where the rows of several lanes go in a layer seen as [lanes * heads * room, dimension]: [heads * rows]."""
+        known = self._where.get(heads)
+        if known is None:
+            places = np.concatenate([strip.lane * heads * self.room + strip.places for strip in self.strips])
+            known = torch.from_numpy((places + self.room * np.arange(heads)[:, None]).ravel())
+            self._where[heads] = known
+        return known
+
+    def copy(self, source: Strip, target: Strip) -> None:
+        """Copy the keys and values of the source's places, in all layers, to as many of the target's."""
+        self.reserve(target.keys)
+        for layer in self.layers:
+            assert isinstance(layer, ArenaLayer)
+            layer.copy(source, target)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -181,6 +296,13 @@ class ArenaCache(Cache):
 GROUPED = "duo_grouped"
 """Name of `grouped_attention` among the library's attention functions."""
 
+SPECIAL = ("softcap", "s_aux", "position_bias", "cache")
+"""Options that change what attention computes. The library's own functions know them, or say that they do not."""
+
+LANES = "duo_lanes"
+"""Attribute of keys that lie in several lanes (see `ArenaLayer.update`) and of the mask that goes with them: a list of
+[1, 1, rows, keys], one mask for each lane."""
+
 
 def grouped_attention(
     module: torch.nn.Module,
@@ -196,9 +318,16 @@ def grouped_attention(
     dim]. The library's own function repeats keys and values until every query head has its own, in every layer and for
     the whole context; with 4 query heads to a key head and 4,096 tokens of context that takes twelve times as long
     as the attention itself. Here the rows of the query heads that share a key head simply become more rows of it.
+
+    Rows of several lanes attend lane by lane, each over its own keys as if it were alone. One call for all of them,
+    with the lanes as its batch, was tried: it has to pad every lane to the longest, and is slower as soon as they
+    differ.
     """
+    visible = getattr(key, LANES, None)
+    if visible is not None:
+        return _attend_lanes(query, visible, attention_mask, **options), None
     groups = query.shape[1] // key.shape[1]
-    special = any(options.get(name) is not None for name in ("softcap", "s_aux", "position_bias", "cache"))
+    special = any(options.get(name) is not None for name in SPECIAL)
     if special or groups == 1 or attention_mask is None or attention_mask.shape[:2] != (1, 1) or query.shape[0] != 1:
         return _stock_attention(module, query, key, value, attention_mask, **options)
     heads, width = query.shape[1], query.shape[2]
@@ -212,10 +341,41 @@ def grouped_attention(
     return folded.reshape(1, heads, width, value.shape[3]).transpose(1, 2).contiguous(), None
 
 
+def _attend_lanes(
+    query: torch.Tensor,
+    visible: Sequence[tuple[int, torch.Tensor, torch.Tensor]],
+    attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> torch.Tensor:
+    """query [1, heads, rows, dim], the lanes' rows side by side -> [1, rows, heads, dim]."""
+    masks: list[torch.Tensor] | None = getattr(attention_mask, LANES, None)
+    if masks is None or any(options.get(name) is not None for name in SPECIAL):
+        raise TypeError("this model's attention does not take slots apart")
+    _, heads, rows, dim = query.shape
+    key_heads = visible[0][1].shape[1]
+    groups, scale = heads // key_heads, options.get("scaling")
+    attend = torch.nn.functional.scaled_dot_product_attention
+    if len(masks) == rows:  # one row each: all that has to be moved is seen with other strides
+        parts = query.transpose(1, 2).reshape(rows, key_heads, groups, dim).split(1)
+        alone = [
+            attend(part, keys, values, attn_mask=mask, scale=scale)
+            for part, (_, keys, values), mask in zip(parts, visible, masks, strict=True)
+        ]
+        return torch.cat(alone).reshape(1, rows, heads, -1)
+    done = []
+    for part, (_, keys, values), mask in zip(query.split([m.shape[2] for m in masks], 2), visible, masks, strict=True):
+        width = mask.shape[2]
+        folded = attend(
+            part.reshape(1, key_heads, groups * width, dim), keys, values, attn_mask=_tiled(mask, groups), scale=scale
+        )
+        done.append(folded.reshape(1, heads, width, -1).transpose(1, 2))
+    return torch.cat(done, 1)
+
+
 def _tiled(mask: torch.Tensor, groups: int) -> torch.Tensor:
     """The mask once for each of the groups, [1, 1, groups * rows, keys]. Kept on the mask for the layers to come."""
     width = mask.shape[2]
-    if width == 1:
+    if width == 1 or groups == 1:
         return mask
     known: torch.Tensor | None = getattr(mask, GROUPED, None)
     if known is None or known.shape[2] != groups * width:

@@ -1,9 +1,10 @@
 """Any decoder-only model of the transformers library behind the Engine interface.
 
-All slots and all uncommitted rows share one KV arena (see `_arena`). A forward pass is always one sequence as far as
+Committed tokens and uncommitted rows lie in a KV arena (see `_arena`). A forward pass is always one sequence as far as
 the model can tell: batch dimension 1, the rows of all slots side by side, an explicit position for each, and an
 additive mask [1, 1, rows, keys] that lets a row see its own slot's committed tokens, its ancestors and itself. Drafts,
-several conversations and prefill are the same call; committing and forgetting rows copies nothing.
+several conversations and prefill are the same call; committing and forgetting rows copies nothing. Where each slot has
+a lane of the arena to itself, rows of several slots have a mask for each lane.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from duo.engines import EngineOptions, Progress
-from duo.engines._arena import GROUPED, ArenaCache, PlaceBook, Places, round_up
+from duo.engines._arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip
 from duo.engines._packed import pack
 from duo.engines.base import ROOT, Logits, Row
 from duo.errors import ContextError, ModelError, RequestError
@@ -127,12 +128,12 @@ class _Node:
 
     __slots__ = ("index", "parent", "position", "slot", "trail")
 
-    def __init__(self, slot: int, parent: int, position: int, index: int) -> None:
+    def __init__(self, slot: int, parent: int, position: int) -> None:
         self.slot = slot
         self.parent = parent
         self.position = position
-        self.index = index
-        """Which row of the forward pass that made it."""
+        self.index = 0
+        """Which row of its mask it had in the forward pass that made it."""
         self.trail: list[int] = []
         """Places of its uncommitted ancestors, from the committed sequence downwards, and of itself, the last."""
 
@@ -165,15 +166,9 @@ class TransformersEngine:
         # The most negative number instead of -inf: fused kernels work block by block, and in a block where all is
         # masked a maximum of -inf would give nan.
         self._hidden = float(torch.finfo(self._dtype).min)
-        capacity = options.slots * self._context + options.tree_rows
-        # On a CPU every masked key costs, accelerators want aligned and recurring shapes more.
-        self._book = PlaceBook(capacity, 16 if self._device.type == "cpu" else 64)
-        self._span = round_up(capacity, self._book.step)
-        self._cache = ArenaCache(self._span)
-        self._slots = [_Slot(self._context, self._span, self._hidden) for _ in range(options.slots)]
-        self._nodes: dict[int, _Node] = {}
-        self._position_of = np.zeros(self._span, dtype=np.int64)
-        """Position of what lies in a place; kept only for models with a sliding window."""
+        self._count = options.slots
+        self._tree_rows = options.tree_rows
+        self._lay_out(apart=False)
         # What a forward pass takes in, written here and shown to torch without a copy.
         self._numbers = np.zeros(3 * self._batch, dtype=np.int64)
         self._numbers_tensor = torch.from_numpy(self._numbers)
@@ -205,13 +200,17 @@ class TransformersEngine:
         return self._context
 
     @property
+    def slots(self) -> int:
+        return self._count
+
+    @property
     def batch(self) -> int:
         return self._batch
 
     @property
     def places_used(self) -> int:
         """Places of the arena that hold committed tokens or live rows, over all slots."""
-        return self._book.used
+        return sum(book.used for book in self._books)
 
     def length(self, slot: int) -> int:
         return self._slot(slot).length
@@ -222,15 +221,16 @@ class TransformersEngine:
         count = len(ids)
         if count and (int(ids.min()) < 0 or int(ids.max()) >= self._size):
             raise ValueError(f"a token is not in 0..{self._size - 1}")
-        self._forget(seat)
+        self._forget(slot)
         if seat.length + count > self._context:
             raise ContextError(
                 f"{seat.length + count} tokens do not fit the context of {self._context}: shorten the conversation"
             )
-        if count > self._book.capacity - self._book.used:
+        book = self._books[self._lane(slot)]
+        if count > book.capacity - book.used:
             raise ContextError(f"no room for {count} more tokens beside the other slots' rows: forget some of those")
         for begin in range(0, count, self._batch):
-            self._prefill(seat, ids[begin : begin + self._batch])
+            self._prefill(slot, ids[begin : begin + self._batch])
 
     def forward(self, rows: Sequence[Row]) -> Logits:
         width = len(rows)
@@ -238,20 +238,53 @@ class TransformersEngine:
             return np.zeros((0, self._size), dtype=np.float32)
         if width > self._batch:
             raise ValueError(f"{width} rows in one forward pass, at most {self._batch} are allowed")
+        if self._apart and any(row.slot != rows[0].slot for row in rows):
+            return self._forward_lanes(rows)
         fresh = self._admit(rows)
-        places = self._book.take(width)
+        strip = self._take(self._lane(rows[0].slot), width)
         try:
-            keys = self._book.keys
-            mask = self._draw(fresh, places.tolist(), keys)
+            mask, _ = self._buffers(width, strip.keys)
+            self._draw(fresh, list(fresh.values()), strip.places.tolist(), mask)
             positions = [node.position for node in fresh.values()]
-            logits = self._run([row.token for row in rows], positions, places, mask)
+            logits = self._run([row.token for row in rows], positions, strip, mask)
         except BaseException:
-            self._book.give(places)
+            self._give(strip)
             raise
-        self._nodes.update(fresh)
-        for id, node in fresh.items():
-            self._slots[node.slot].rows.add(id)
+        self._settle(fresh)
         return logits
+
+    def _forward_lanes(self, rows: Sequence[Row]) -> Logits:
+        """A forward pass over rows of several slots that have a lane each."""
+        order = sorted(range(len(rows)), key=lambda index: rows[index].slot)
+        ordered = [rows[index] for index in order]
+        fresh = self._admit(ordered)
+        nodes = list(fresh.values())
+        strips: list[Strip] = []
+        masks: list[NDArray[np.float32]] = []
+        try:
+            for slot, group in groupby(nodes, key=lambda node: node.slot):
+                strips.append(self._take(slot, sum(1 for _ in group)))
+            room = sum(len(strip.places) * strip.keys for strip in strips)
+            memory = self._buffers(1, room)[0][0]
+            begin = end = 0
+            for strip in strips:
+                width, keys = len(strip.places), strip.keys
+                mask = memory[end : end + width * keys].reshape(width, keys)
+                self._draw(fresh, nodes[begin : begin + width], strip.places.tolist(), mask)
+                masks.append(mask)
+                begin, end = begin + width, end + width * keys
+            tokens = [row.token for row in ordered]
+            logits = self._run_lanes(tokens, [node.position for node in nodes], strips, masks)
+        except BaseException:
+            for strip in strips:
+                self._give(strip)
+            raise
+        self._settle(fresh)
+        if order == sorted(order):
+            return logits
+        result = np.empty_like(logits)
+        result[order] = logits
+        return result
 
     def interrupt(self) -> None:
         self._cache.interrupted = True
@@ -274,7 +307,7 @@ class TransformersEngine:
             seat.sight[taken] = 0.0
             seat.length = length
         gone = seat.rows.difference(staying, path)
-        self._book.give([nodes[id].trail[-1] for id in gone])
+        self._books[self._lane(slot)].give([nodes[id].trail[-1] for id in gone])
         for id in gone:
             del nodes[id]
         for id in path:
@@ -290,10 +323,29 @@ class TransformersEngine:
         seat = self._slot(slot)
         if not 0 <= length <= seat.length:
             raise ValueError(f"cannot cut {seat.length} committed tokens to {length}")
-        self._forget(seat)
+        self._forget(slot)
         gone = seat.places[length : seat.length]
         seat.sight[gone] = self._hidden
-        self._book.give(gone)
+        self._books[self._lane(slot)].give(gone)
+        seat.length = length
+
+    def share(self, source: int, target: int, length: int) -> None:
+        giver, seat = self._slot(source), self._slot(target)
+        if not 0 <= length <= giver.length:
+            raise ValueError(f"slot {source} has {giver.length} tokens, the first {length} of them cannot be shared")
+        if source == target:
+            self.truncate(target, length)
+            return
+        self.truncate(target, 0)
+        if not length:
+            return
+        strip = self._take(self._lane(target), length)
+        lane, taken = self._lane(source), giver.places[:length]
+        with torch.inference_mode():
+            self._cache.copy(Strip(lane, taken, 0), strip)
+        self._position_of[strip.lane, strip.places] = np.arange(length)
+        seat.places[:length] = strip.places
+        seat.sight[strip.places] = 0.0
         seat.length = length
 
     def close(self) -> None:
@@ -310,17 +362,48 @@ class TransformersEngine:
             raise ValueError(f"slot {slot} is not in 0..{len(self._slots) - 1}")
         return self._slots[slot]
 
-    def _forget(self, seat: _Slot) -> None:
+    def _lay_out(self, apart: bool) -> None:
+        """An empty arena, with one lane for all slots or a lane for each."""
+        self._apart = apart
+        lanes = self._count if apart else 1
+        capacity = self._count // lanes * self._context + self._tree_rows
+        # On a CPU every masked key costs, accelerators want aligned and recurring shapes more.
+        step = 16 if self._device.type == "cpu" else 64
+        self._books = [PlaceBook(capacity, step) for _ in range(lanes)]
+        self._cache = ArenaCache(self._books)
+        self._slots = [_Slot(self._context, self._cache.span, self._hidden) for _ in range(self._count)]
+        self._nodes: dict[int, _Node] = {}
+        self._position_of = np.zeros((lanes, self._cache.span), dtype=np.int64)
+        """Position of what lies in a lane's place; read only for models with a sliding window."""
+
+    def _lane(self, slot: int) -> int:
+        return slot if self._apart else 0
+
+    def _take(self, lane: int, count: int) -> Strip:
+        book = self._books[lane]
+        return Strip(lane, book.take(count), book.keys)
+
+    def _give(self, strip: Strip) -> None:
+        self._books[strip.lane].give(strip.places)
+
+    def _settle(self, fresh: dict[int, _Node]) -> None:
+        """The rows of a forward pass that happened are live."""
+        self._nodes.update(fresh)
+        for id, node in fresh.items():
+            self._slots[node.slot].rows.add(id)
+
+    def _forget(self, slot: int) -> None:
         """Drop all uncommitted rows of the slot."""
+        seat = self._slots[slot]
         if seat.rows:
-            self._book.give([self._nodes.pop(id).trail[-1] for id in seat.rows])
+            self._books[self._lane(slot)].give([self._nodes.pop(id).trail[-1] for id in seat.rows])
             seat.rows = set()
 
     def _admit(self, rows: Sequence[Row]) -> dict[int, _Node]:
         """Check the rows and give each its position; nothing of the engine changes yet."""
         live, size, context = self._nodes, self._size, self._context
         fresh: dict[int, _Node] = {}
-        for index, (id, slot, token, parent) in enumerate(rows):
+        for id, slot, token, parent in rows:
             if id < 0 or id in live or id in fresh:
                 raise ValueError(f"row id {id} is negative or already in use")
             if not 0 <= token < size:
@@ -334,13 +417,16 @@ class TransformersEngine:
                 position = above.position + 1
             if position >= context:
                 raise ContextError(f"position {position} is beyond the context of {context} tokens")
-            fresh[id] = _Node(slot, parent, position, index)
+            fresh[id] = _Node(slot, parent, position)
         return fresh
 
-    def _draw(self, fresh: dict[int, _Node], places: list[int], keys: int) -> NDArray[np.float32]:
-        """The mask [rows, keys] of the rows, from ancestry; fills in the rows' trails on the way."""
-        mask, _ = self._buffers(len(places), keys)
-        for node, place, row in zip(fresh.values(), places, mask, strict=True):
+    def _draw(
+        self, fresh: dict[int, _Node], nodes: Sequence[_Node], places: Sequence[int], mask: NDArray[np.float32]
+    ) -> None:
+        """Draw the mask [rows, keys] of some of the fresh rows, from ancestry; fills in their trails on the way."""
+        keys = mask.shape[1]
+        for index, (node, place, row) in enumerate(zip(nodes, places, mask, strict=True)):
+            node.index = index
             parent = node.parent
             if parent == ROOT:
                 row[:] = self._slots[node.slot].sight[:keys]
@@ -354,21 +440,20 @@ class TransformersEngine:
                 row[above.trail] = 0.0
                 node.trail = [*above.trail, place]
             row[place] = 0.0
-        return mask
 
-    def _prefill(self, seat: _Slot, ids: Places) -> None:
+    def _prefill(self, slot: int, ids: Places) -> None:
         """Append one batch of committed tokens: a chain, whose mask is the slot's own plus a triangle."""
-        width = len(ids)
-        places = self._book.take(width)
+        seat, width = self._slots[slot], len(ids)
+        strip = self._take(self._lane(slot), width)
+        places = strip.places
         try:
-            keys = self._book.keys
-            mask, _ = self._buffers(width, keys)
-            mask[:] = seat.sight[:keys]
+            mask, _ = self._buffers(width, strip.keys)
+            mask[:] = seat.sight[: strip.keys]
             mask[:, places] = np.triu(np.full((width, width), self._hidden, dtype=np.float32), 1)
             positions = np.arange(seat.length, seat.length + width)
-            self._run(ids, positions, places, mask, logits=False)
+            self._run(ids, positions, strip, mask, logits=False)
         except BaseException:
-            self._book.give(places)
+            self._give(strip)
             raise
         seat.places[seat.length : seat.length + width] = places
         seat.sight[places] = 0.0
@@ -389,51 +474,94 @@ class TransformersEngine:
         self,
         ids: Sequence[int] | Places,
         positions: Sequence[int] | Places,
-        places: Places,
+        strip: Strip,
         mask: NDArray[np.float32],
         logits: bool = True,
     ) -> Logits:
-        """One forward pass over rows that lie in rising `places`; logits [rows, size], or [0, 0] if none are wanted."""
-        width, keys = mask.shape
+        """One forward pass over rows of one lane; logits [rows, size], or [0, 0] if none are wanted."""
+        width = len(mask)
         numbers = self._numbers[: 3 * width].reshape(3, width)
-        numbers[0], numbers[1], numbers[2] = ids, positions, places
+        numbers[0], numbers[1], numbers[2] = ids, positions, strip.places
         with torch.inference_mode():
             on_device = self._numbers_tensor[: 3 * width].view(3, 1, width).to(self._device)
             input_ids, position_ids, where = on_device.unbind(0)
             full = self._tensor(mask)
-            attention_mask: Any = full
+            sliding = full
             if self._window:
-                windowed = self._windowed(mask, numbers[1], places)
+                windowed = self._windowed(mask, numbers[1], strip, self._windowed_mask)
                 sliding = full if windowed is mask else self._tensor(windowed)
-                by_type = self._form == "by layer type"
-                attention_mask = {"full_attention": full, "sliding_attention": sliding} if by_type else sliding
-            start = int(places[0]) if int(places[-1]) - int(places[0]) == width - 1 else -1
-            self._cache.aim(where[0], start, keys)
-            # The base model stops before the projection to the vocabulary, which prefill has no use for.
-            module = self._model if logits else self._model.base_model
-            output = module(
-                input_ids=input_ids,
-                position_ids=position_ids,
-                attention_mask=attention_mask,
-                past_key_values=self._cache,
-                use_cache=True,
-            )
-            if not logits:
-                return np.zeros((0, 0), dtype=np.float32)
-            result: Logits = output.logits[0].to(device="cpu", dtype=torch.float32).numpy()
-            return result
+            self._cache.aim(strip, where[0])
+            return self._call(input_ids, position_ids, full, sliding, logits)
 
-    def _windowed(self, mask: NDArray[np.float32], positions: Places, places: Places) -> NDArray[np.float32]:
+    def _run_lanes(
+        self,
+        ids: Sequence[int],
+        positions: Sequence[int],
+        strips: Sequence[Strip],
+        masks: Sequence[NDArray[np.float32]],
+    ) -> Logits:
+        """One forward pass over rows of several lanes, side by side as the strips are; logits [rows, size]."""
+        width = len(ids)
+        numbers = self._numbers[: 2 * width].reshape(2, width)
+        numbers[0], numbers[1] = ids, positions
+        with torch.inference_mode():
+            input_ids, position_ids = self._numbers_tensor[: 2 * width].view(2, 1, width).unbind(0)
+            full = self._tensors(masks)
+            sliding = full
+            if self._window:
+                windowed, begin, end = list(masks), 0, 0
+                for index, (strip, mask) in enumerate(zip(strips, masks, strict=True)):
+                    mine = numbers[1, begin : begin + len(mask)]
+                    windowed[index] = self._windowed(mask, mine, strip, self._windowed_mask[end:])
+                    begin, end = begin + len(mask), end + mask.size
+                sliding = self._tensors(windowed)
+            self._cache.aim_lanes(strips)
+            return self._call(input_ids, position_ids, full, sliding, logits=True)
+
+    def _call(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        full: torch.Tensor,
+        sliding: torch.Tensor,
+        logits: bool,
+    ) -> Logits:
+        attention_mask: Any = sliding
+        if self._window and self._form == "by layer type":
+            attention_mask = {"full_attention": full, "sliding_attention": sliding}
+        # The base model stops before the projection to the vocabulary, which prefill has no use for.
+        module = self._model if logits else self._model.base_model
+        output = module(
+            input_ids=input_ids,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        if not logits:
+            return np.zeros((0, 0), dtype=np.float32)
+        result: Logits = output.logits[0].to(device="cpu", dtype=torch.float32).numpy()
+        return result
+
+    def _windowed(
+        self, mask: NDArray[np.float32], positions: Places, strip: Strip, memory: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         """The mask with keys at or before position - window hidden too; the mask itself where that changes nothing."""
-        keys = mask.shape[1]
-        self._position_of[places] = positions
+        position_of = self._position_of[strip.lane]
+        position_of[strip.places] = positions
         horizon = positions - self._window
         if int(horizon.max()) < 0:
             return mask
-        _, windowed = self._buffers(*mask.shape)
+        windowed = memory[: mask.size].reshape(mask.shape)
         windowed[:] = mask
-        windowed[self._position_of[:keys] <= horizon[:, None]] = self._hidden
+        windowed[position_of[: strip.keys] <= horizon[:, None]] = self._hidden
         return windowed
+
+    def _tensors(self, masks: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        """The masks of several lanes. They travel through the model on one that only says how many rows there are."""
+        carrier = torch.zeros((1, 1, sum(map(len, masks)), 1), dtype=self._dtype)
+        setattr(carrier, LANES, [self._tensor(mask) for mask in masks])
+        return carrier
 
     def _tensor(self, mask: NDArray[np.float32]) -> torch.Tensor:
         """The mask as the model wants it, [1, 1, rows, keys]."""
@@ -447,24 +575,33 @@ class TransformersEngine:
         the arena in pieces and with a row in its midst that must not be seen. Sets the number of logits per row.
         """
         embeddings = int(self._model.get_input_embeddings().num_embeddings)
-        ids = [(3 + 5 * index) % embeddings for index in range(min(CHECK_TOKENS, self._context))]
+        count = min(CHECK_TOKENS, self._context)
+        texts = [[(3 + 5 * index) % embeddings for index in range(count)]]
+        if self._count > 1:
+            texts.append([(7 + 11 * index) % embeddings for index in range(count)])
         own = self._model.config._attn_implementation
-        attentions = [GROUPED, own] if shared_keys and own == "sdpa" else [own]
+        ways = [(own, False)]
+        if own == "sdpa" and shared_keys:
+            ways.insert(0, (GROUPED, False))
+        if own == "sdpa" and self._count > 1 and self._device.type == "cpu":
+            ways.insert(0, (GROUPED, True))
         failure = ""
         with _quiet(), torch.inference_mode():
             try:
-                reference = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False)
-                wanted = reference.logits[0].float().cpu().numpy()
+                wanted: list[Logits] = []
+                for ids in texts:
+                    reference = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False)
+                    wanted.append(reference.logits[0].float().cpu().numpy())
             except Exception as fault:  # from code that is not ours
                 raise ModelError(f"{self._name} ({kind}) does not run: {_line(fault)}") from fault
-            self._size = wanted.shape[1]
-            for attention, form in product(attentions, forms):
+            self._size = wanted[0].shape[1]
+            for (attention, apart), form in product(ways, forms):
                 self._form = form
-                self._cache.layers.clear()
+                self._lay_out(apart)
                 try:
                     if self._model.config._attn_implementation != attention:
                         self._model.set_attn_implementation(attention)
-                    error = self._compare(ids, wanted)
+                    error = max(self._compare(texts[:1], wanted[:1]), self._compare(texts, wanted))
                 except Exception as fault:  # whatever a model's code makes of a mask or a cache it does not know
                     failure = _line(fault)
                     continue
@@ -476,24 +613,29 @@ class TransformersEngine:
             f"mask as plain decoders do ({failure}): use another model or a GGUF of this one"
         )
 
-    def _compare(self, ids: list[int], wanted: Logits) -> float:
-        """The relative error of the arena's logits, where a plain forward pass over `ids` gives `wanted`."""
-        half, length = len(ids) // 2, len(ids)
-        try:
-            self.extend(0, ids[:half])
-            if self._book.capacity > length:
-                self.forward([Row(length, 0, ids[-1])])  # in the arena, but not to be seen by the rows below
-            got: list[Logits] = []
-            for begin in range(half, length, self._batch):
-                piece = range(begin, min(begin + self._batch, length))
-                got.extend(self.forward([Row(at, 0, ids[at], at - 1 if at > half else ROOT) for at in piece]))
-            self.truncate(0, 0)
-        except BaseException:
-            self._book = PlaceBook(self._book.capacity, self._book.step)
-            self._nodes.clear()
-            self._slots[0] = _Slot(self._context, self._span, self._hidden)
-            raise
-        expected = wanted[half:]
+    def _compare(self, texts: Sequence[list[int]], wanted: Sequence[Logits]) -> float:
+        """The relative error of the arena's logits, where plain forward passes over the texts give `wanted`.
+
+        Each text has its slot; the rows of the second half come in turn.
+        """
+        length, slots = len(texts[0]), range(len(texts))
+        half, name = length // 2, len(texts) * length
+        for slot in slots:
+            self.extend(slot, texts[slot][:half])
+            if self._books[0].capacity > length:
+                # In the arena, but not to be seen by the rows below.
+                self.forward([Row(name + slot, slot, texts[slot][-1])])
+        rows = [
+            Row(slot * length + at, slot, texts[slot][at], slot * length + at - 1 if at > half else ROOT)
+            for at in range(half, length)
+            for slot in slots
+        ]
+        got: list[Logits] = []
+        for begin in range(0, len(rows), self._batch):
+            got.extend(self.forward(rows[begin : begin + self._batch]))
+        for slot in slots:
+            self.truncate(slot, 0)
+        expected = np.stack([wanted[slot][at] for at in range(half, length) for slot in slots])
         return float(np.linalg.norm(np.stack(got) - expected) / np.linalg.norm(expected - expected.mean()))
 
 
