@@ -150,6 +150,10 @@ class LlamaCppEngine:
         return self._context
 
     @property
+    def slots(self) -> int:
+        return len(self._slots)
+
+    @property
     def batch(self) -> int:
         return self._batch
 
@@ -340,6 +344,24 @@ class LlamaCppEngine:
             if have > length:
                 _seq_rm(self._memory, seq, length, -1)
             self._release(state, seq, min(have, length))
+
+    def share(self, source: int, target: int, length: int) -> None:
+        giver, taker = self._slot(source), self._slot(target)
+        if not 0 <= length <= giver.root.pos + 1:
+            raise ValueError(
+                f"slot {source} has {giver.root.pos + 1} tokens, the first {length} of them cannot be shared"
+            )
+        if giver is taker:
+            self.truncate(target, length)
+            return
+        self.truncate(target, 0)
+        if not length:
+            return
+        # The cells are both slots' from now on: what one of them gives up stays the other's.
+        _seq_cp(self._memory, giver.root.seq, taker.root.seq, 0, length)
+        if taker.guard is not None:
+            _seq_cp(self._memory, giver.root.seq, taker.guard, 0, length)
+        taker.root.pos = length - 1
 
     def close(self) -> None:
         self._free()

@@ -620,9 +620,10 @@ class TransformersEngine:
         """
         length, slots = len(texts[0]), range(len(texts))
         half, name = length // 2, len(texts) * length
+        room = self._books[0].capacity // (1 if self._apart else len(texts))
         for slot in slots:
             self.extend(slot, texts[slot][:half])
-            if self._books[0].capacity > length:
+            if room > length:
                 # In the arena, but not to be seen by the rows below.
                 self.forward([Row(name + slot, slot, texts[slot][-1])])
         rows = [
