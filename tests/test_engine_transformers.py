@@ -320,7 +320,8 @@ def test_memory_of_idle_lanes_is_not_touched(tmp_path: Path) -> None:
     got = engine.forward([Row(0, 0, tokens[699]), Row(1, 2, tokens[30])])
     np.testing.assert_allclose(got[0], reference.logits(tokens), atol=1e-4)
     np.testing.assert_allclose(got[1], reference.logits(tokens[:31]), atol=1e-4)
-    for layer in engine._cache.layers:
+    layers: list[Any] = engine._cache.layers
+    for layer in layers:
         assert layer.keys is not None and layer.keys.shape[0] == 4 and layer.keys.shape[2] >= 700
         assert not layer.keys[1].any() and not layer.keys[3].any()
     engine.share(0, 3, 600)

@@ -126,7 +126,8 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         room = self._cache.room
         self.keys = self._resized(self.keys, key_states, room)
         self.values = self._resized(self.values, value_states, room)
-        self._lanes = list(zip(self.keys.split(1), self.values.split(1), strict=True))
+        lanes = range(len(self._cache.books))
+        self._lanes = [(self.keys[lane : lane + 1], self.values[lane : lane + 1]) for lane in lanes]
         self._seen.clear()
         self._room = room
         self.is_initialized = True
@@ -356,19 +357,20 @@ def _attend_lanes(
     groups, scale = heads // key_heads, options.get("scaling")
     attend = torch.nn.functional.scaled_dot_product_attention
     if len(masks) == rows:  # one row each: all that has to be moved is seen with other strides
-        parts = query.transpose(1, 2).reshape(rows, key_heads, groups, dim).split(1)
+        parts = torch.tensor_split(query.transpose(1, 2).reshape(rows, key_heads, groups, dim), rows)
         alone = [
             attend(part, keys, values, attn_mask=mask, scale=scale)
             for part, (_, keys, values), mask in zip(parts, visible, masks, strict=True)
         ]
         return torch.cat(alone).reshape(1, rows, heads, -1)
     done = []
-    for part, (_, keys, values), mask in zip(query.split([m.shape[2] for m in masks], 2), visible, masks, strict=True):
+    begin = 0
+    for (_, keys, values), mask in zip(visible, masks, strict=True):
         width = mask.shape[2]
-        folded = attend(
-            part.reshape(1, key_heads, groups * width, dim), keys, values, attn_mask=_tiled(mask, groups), scale=scale
-        )
+        part = query.narrow(2, begin, width).reshape(1, key_heads, groups * width, dim)
+        folded = attend(part, keys, values, attn_mask=_tiled(mask, groups), scale=scale)
         done.append(folded.reshape(1, heads, width, -1).transpose(1, 2))
+        begin += width
     return torch.cat(done, 1)
 
 

@@ -166,6 +166,8 @@ class TransformersEngine:
         # The most negative number instead of -inf: fused kernels work block by block, and in a block where all is
         # masked a maximum of -inf would give nan.
         self._hidden = float(torch.finfo(self._dtype).min)
+        self._slots: list[_Slot] = []
+        self._nodes: dict[int, _Node] = {}
         self._count = options.slots
         self._tree_rows = options.tree_rows
         self._lay_out(apart=False)
@@ -372,7 +374,7 @@ class TransformersEngine:
         self._books = [PlaceBook(capacity, step) for _ in range(lanes)]
         self._cache = ArenaCache(self._books)
         self._slots = [_Slot(self._context, self._cache.span, self._hidden) for _ in range(self._count)]
-        self._nodes: dict[int, _Node] = {}
+        self._nodes = {}
         self._position_of = np.zeros((lanes, self._cache.span), dtype=np.int64)
         """Position of what lies in a lane's place; read only for models with a sliding window."""
 
