@@ -339,6 +339,13 @@ class Mirror:
         del self.committed[slot][length:]
         self.rows[slot] = {}
 
+    def share(self, source: int, target: int, length: int) -> None:
+        self.engine.share(source, target, length)
+        self.committed[target] = self.committed[source][:length]
+        self.rows[target] = {}
+        if source == target:
+            self.rows[source] = {}
+
     def play(self, rounds: int, context: int, room: int, width: int) -> None:
         slots = range(len(self.committed))
         for _ in range(rounds):
@@ -354,7 +361,10 @@ class Mirror:
                     self.forward(count, able)
             elif action < 0.85:
                 self.keep(slot)
-            elif action < 0.93:
+            elif action < 0.89:
+                source = self.random.choice(slots)
+                self.share(source, slot, self.random.randint(0, len(self.committed[source])))
+            elif action < 0.94:
                 self.extend(slot, min(self.random.randrange(50), context - len(self.committed[slot])))
             else:
                 length = len(self.committed[slot])

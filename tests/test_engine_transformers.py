@@ -205,6 +205,12 @@ class Mirror:
         for id in self.of(slot):
             del self.rows[id]
 
+    def share(self, source: int, target: int, length: int) -> None:
+        self.engine.share(source, target, length)
+        self.committed[target] = self.committed[source][:length]
+        for id in self.of(target):
+            del self.rows[id]
+
     def check(self) -> None:
         for slot, tokens in enumerate(self.committed):
             assert self.engine.length(slot) == len(tokens)
@@ -238,18 +244,32 @@ def test_chain_matches_one_pass_at_every_position(folder: str, reference: Refere
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_interleavings(seed: int, folder: str, reference: Reference) -> None:
+    interleave(folder, reference, seed, apart=True)
+
+
+@pytest.mark.parametrize(("name", "apart"), [("gemma2", False), ("mistral", True), ("gemma3", True), ("gpt2", True)])
+def test_random_interleavings_with_windows_and_without_lanes(name: str, apart: bool, tmp_path: Path) -> None:
+    folder = make_model(tmp_path, ARCHITECTURES[name]())
+    interleave(folder, Reference(folder), 7, apart)
+
+
+def interleave(folder: str, reference: Reference, seed: int, apart: bool) -> None:
     slots, context, room, batch = 3, 32, 24, 8
     engine = engine_of(folder, slots=slots, context=context, tree_rows=room, batch=batch)
+    assert engine._apart is apart
     mirror = Mirror(engine, reference, slots, seed)
     dice = mirror.random
     for _ in range(60):
         slot = dice.randrange(slots)
-        match dice.randrange(8):
+        match dice.randrange(9):
             case 0:
                 mirror.extend(slot, dice.randint(0, min(12, context - len(mirror.committed[slot]))))
             case 1:
                 mirror.truncate(slot, dice.randint(0, len(mirror.committed[slot])))
-            case 2 | 3 | 4:
+            case 2:
+                source = dice.randrange(slots)
+                mirror.share(source, slot, dice.randint(0, len(mirror.committed[source])))
+            case 3 | 4 | 5:
                 mirror.keep(slot, dice.choice([0.0, 0.5, 1.0]))
             case _:
                 deepest = [
@@ -263,6 +283,59 @@ def test_random_interleavings(seed: int, folder: str, reference: Reference) -> N
     for slot in range(slots):
         engine.truncate(slot, 0)
     assert engine.places_used == 0
+
+
+def test_a_row_is_the_same_beside_other_slots(tmp_path: Path) -> None:
+    """One row of each slot, decoded greedily alone and beside seven others of other lengths: the same text, and logits
+    that differ by rounding alone."""
+    folder = make_model(tmp_path, transformers.LlamaConfig(**{**SHAPE, "max_position_embeddings": 256}))
+    prompts = [[(7 * slot + 5 * at) % LOGITS for at in range(20 + 15 * slot)] for slot in range(8)]
+
+    def decode(beside: int) -> Any:
+        engine = engine_of(folder, slots=8, batch=64)
+        for slot in range(1 + beside):
+            engine.extend(slot, prompts[slot][:-1])
+        last = [prompt[-1] for prompt in prompts[: 1 + beside]]
+        seen = []
+        for _ in range(24):
+            logits = engine.forward([Row(slot, slot, token) for slot, token in enumerate(last)])
+            seen.append(logits[0].copy())
+            last = [int(row.argmax()) for row in logits]
+            for slot in range(1 + beside):
+                engine.keep(slot, [slot])
+        return np.stack(seen)
+
+    alone, beside = decode(0), decode(7)
+    assert alone.argmax(1).tolist() == beside.argmax(1).tolist()
+    np.testing.assert_allclose(beside, alone, atol=1e-4)
+
+
+def test_memory_of_idle_lanes_is_not_touched(tmp_path: Path) -> None:
+    """Growing copies what is in use: what was never written is still zero, and what was is still there."""
+    folder = make_model(tmp_path, transformers.LlamaConfig(**{**SHAPE, "max_position_embeddings": 1000}))
+    engine, reference = engine_of(folder, slots=4, batch=256), Reference(folder)
+    tokens = [(11 * i) % LOGITS for i in range(700)]
+    engine.extend(2, tokens[:30])
+    engine.extend(0, tokens[:699])  # grows while lane 2 is in use
+    got = engine.forward([Row(0, 0, tokens[699]), Row(1, 2, tokens[30])])
+    np.testing.assert_allclose(got[0], reference.logits(tokens), atol=1e-4)
+    np.testing.assert_allclose(got[1], reference.logits(tokens[:31]), atol=1e-4)
+    layers: list[Any] = engine._cache.layers
+    for layer in layers:
+        assert layer.keys is not None and layer.keys.shape[0] == 4 and layer.keys.shape[2] >= 700
+        assert not layer.keys[1].any() and not layer.keys[3].any()
+    engine.share(0, 3, 600)
+    got = engine.forward([Row(2, 3, tokens[600])])
+    np.testing.assert_allclose(got[0], reference.logits(tokens[:601]), atol=1e-4)
+
+
+def test_what_cannot_be_shared(folder: str) -> None:
+    engine = engine_of(folder, slots=2)
+    engine.extend(0, [3, 4])
+    for source, target, length in ((0, 1, 3), (0, 1, -1), (1, 0, 1), (0, 2, 1), (2, 0, 0)):
+        with pytest.raises(ValueError, match="slot"):
+            engine.share(source, target, length)
+    assert engine.length(0) == 2 and engine.slots == 2
 
 
 def test_other_slots_change_nothing(folder: str) -> None:
@@ -324,13 +397,14 @@ def test_context_errors_leave_everything_as_it_was(folder: str, reference: Refer
     assert engine.places_used == engine.length(0) == 8
 
 
-def test_rows_of_one_slot_take_no_room_from_another(folder: str) -> None:
-    engine = engine_of(folder, context=8, slots=2, tree_rows=2, batch=16)
+def test_no_room_beside_the_rows_of_other_slots(tmp_path: Path) -> None:
+    folder = make_model(tmp_path, ARCHITECTURES["gemma2"]())  # whose slots share a lane
+    engine = engine_of(folder, context=8, slots=2, tree_rows=0, batch=16)
     engine.forward([Row(i, 1, i) for i in range(10)])
-    with pytest.raises(ContextError, match="no room"):
-        engine.forward([Row(10, 0, 3), Row(11, 1, 3)])
-    engine.extend(0, range(8))
-    assert engine.places_used == 18
+    with pytest.raises(ContextError, match="other slots"):
+        engine.extend(0, range(7))
+    engine.extend(0, range(6))
+    assert engine.places_used == 16
 
 
 def test_a_fault_of_the_model_leaves_everything_as_it_was(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,19 @@
 """The KV arena of the transformers engine: which place a token's keys and values have, and the memory behind it.
 
-Every slot has a *lane* of the arena, for its committed tokens and its uncommitted rows. A row owns one *place* there,
-an index into the sequence axis of every layer's key and value tensors, from the forward pass that computes it until it
-is forgotten; nothing is ever moved. What a row may see of its lane is the attention mask's business, so branching and
-forgetting are bookkeeping. Rows of several slots share a forward pass, and in its attention the lanes are the batch.
+A row owns one *place*, an index into the sequence axis of every layer's key and value tensors, from the forward pass
+that computes it until it is forgotten; nothing is ever moved. What a row may see is the attention mask's business, so
+branching and forgetting are bookkeeping.
+
+The arena has one *lane* of places, which all slots share, or a lane for each slot. With one lane every row attends over
+the places of all slots, most of them masked. That suits accelerators, and any model that takes a mask at all. On a CPU
+eight slots would pay eight times for it. So where the model lets its attention be replaced, each slot has its own lane,
+and the rows of each slot attend over that lane alone: what they give does not depend on the other slots either.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+import mmap
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,8 +91,24 @@ class PlaceBook:
             self._low = min(self._low, self.top)
 
 
+class Strip(NamedTuple):
+    """The rows of one forward pass that lie in one lane."""
+
+    lane: int
+    places: Places
+    """Rising, one for each row."""
+    keys: int
+    """How many places of the lane the rows attend over."""
+
+    @property
+    def start(self) -> int:
+        """The first of the places if they follow one another, else -1."""
+        first, last = int(self.places[0]), int(self.places[-1])
+        return first if last - first == len(self.places) - 1 else -1
+
+
 class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
-    """Keys and values of one layer, shape [heads, lanes, places allocated, head dimension] each."""
+    """Keys and values of one layer, shape [lanes, heads, places allocated, head dimension] each."""
 
     is_sliding = False
 
@@ -95,62 +116,87 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._cache = cache
         self._room = 0
+        self._lanes: list[tuple[torch.Tensor, torch.Tensor]] = []
+        """Keys and values of each lane, [1, heads, places allocated, dimension]."""
+        self._seen: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}
+        """For each lane how many places were attended over last, and their keys and values: they seldom change."""
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
         """Allocate, or allocate more, now that heads, dimensions, dtype and device are known."""
-        self.keys = self._resized(self.keys, key_states)
-        self.values = self._resized(self.values, value_states)
-        self._room = self._cache.room
+        room = self._cache.room
+        self.keys = self._resized(self.keys, key_states, room)
+        self.values = self._resized(self.values, value_states, room)
+        lanes = range(len(self._cache.books))
+        self._lanes = [(self.keys[lane : lane + 1], self.values[lane : lane + 1]) for lane in lanes]
+        self._seen.clear()
+        self._room = room
         self.is_initialized = True
 
-    def _resized(self, old: torch.Tensor | None, like: torch.Tensor) -> torch.Tensor:
-        # Zeros, since masked places are multiplied by zero: what lies there must be finite. A lane that has never been
-        # used costs no memory, as long as nobody writes even zeros there.
-        cache = self._cache
-        new = like.new_zeros((like.shape[1], cache.lanes, cache.room, like.shape[3]))
+    def _resized(self, old: torch.Tensor | None, like: torch.Tensor, room: int) -> torch.Tensor:
+        books = self._cache.books
+        new = _zeros((len(books), like.shape[1], room, like.shape[3]), like)
         if old is not None:
-            for lane in cache.used:
-                new[:, lane, : self._room] = old[:, lane]
+            # Only what is in use: to copy more would make the memory of idle lanes real.
+            for lane, book in enumerate(books):
+                used = min(book.top, self._room)
+                new[lane, :, :used] = old[lane, :, :used]
         return new
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new rows, [1, heads, rows, dimension], to their places; return what they may see.
+        """Write the new rows, [1, heads, rows, dimension], to their places; return the visible part of the arena.
 
-        For one lane that is the visible part of it, [1, heads, keys, dimension]. For several it is all of them,
-        [lanes, heads, places, dimension], for an attention function that knows lanes, or what they hold side by side,
-        [1, heads, keys of all, dimension], for one that does not.
+        If the rows lie in several lanes, it returns the new keys and values, with what to attend over attached to the
+        former for `grouped_attention`.
         """
         cache = self._cache
-        if cache.room > self._room:
+        if cache.room != self._room:
             self.lazy_initialization(key_states, value_states)
-        keys, values = self.keys, self.values
-        assert keys is not None and values is not None
-        if cache.lane >= 0:
-            own_keys, own_values = keys[:, cache.lane], values[:, cache.lane]
-            if cache.start >= 0:
-                # As fast as the indexed copy for a few rows, and several times faster for a prefill.
-                own_keys.narrow(1, cache.start, cache.rows).copy_(key_states[0])
-                own_values.narrow(1, cache.start, cache.rows).copy_(value_states[0])
-            else:
-                own_keys.index_copy_(1, cache.places, key_states[0])
-                own_values.index_copy_(1, cache.places, value_states[0])
-            return own_keys.narrow(1, 0, cache.keys)[None], own_values.narrow(1, 0, cache.keys)[None]
-        keys.flatten(1, 2).index_copy_(1, cache.places, key_states[0])
-        values.flatten(1, 2).index_copy_(1, cache.places, value_states[0])
-        if not cache.beside:
-            return keys.transpose(0, 1), values.transpose(0, 1)
-        beside = [
-            torch.cat([lanes[:, lane, :count] for lane, count in cache.beside], dim=1)[None] for lanes in (keys, values)
-        ]
-        return beside[0], beside[1]
+        if cache.strips:
+            return self._update_lanes(key_states, value_states)
+        keys, values = self._lanes[cache.lane]
+        if cache.start >= 0:
+            # As fast as the indexed copy for a few rows, and several times faster for a prefill.
+            keys.narrow(2, cache.start, cache.rows).copy_(key_states)
+            values.narrow(2, cache.start, cache.rows).copy_(value_states)
+        else:
+            keys.index_copy_(2, cache.places, key_states)
+            values.index_copy_(2, cache.places, value_states)
+        return keys.narrow(2, 0, cache.keys), values.narrow(2, 0, cache.keys)
 
-    def copy(self, source: int, places: torch.Tensor, target: int) -> None:
-        """Copy what lies at these places of one lane to the first places of another."""
-        for lanes in (self.keys, self.values):
-            assert lanes is not None
-            lanes[:, target, : len(places)] = lanes[:, source].index_select(1, places)
+    def _update_lanes(self, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        assert self.keys is not None and self.values is not None
+        where = self._cache.where(key_states.shape[1])
+        for arena, new in ((self.keys, key_states), (self.values, value_states)):
+            arena.view(-1, new.shape[3]).index_copy_(0, where, new.reshape(-1, new.shape[3]))
+        visible = []
+        for strip in self._cache.strips:
+            known = self._seen.get(strip.lane)
+            if known is None or known[0] != strip.keys:
+                keys, values = self._lanes[strip.lane]
+                known = (strip.keys, keys.narrow(2, 0, strip.keys), values.narrow(2, 0, strip.keys))
+                self._seen[strip.lane] = known
+            visible.append(known)
+        setattr(key_states, LANES, visible)
+        return key_states, value_states
+
+    def copy(self, source: Strip, target: Strip) -> None:
+        """Copy keys and values from the source's places to as many of the target's."""
+        if not self._room:
+            return
+        assert self.keys is not None and self.values is not None
+        if self._cache.room != self._room:
+            self.lazy_initialization(self.keys, self.values)
+        if source.start >= 0 <= target.start:
+            count = len(source.places)
+            for old, new in zip(self._lanes[source.lane], self._lanes[target.lane], strict=True):
+                new.narrow(2, target.start, count).copy_(old.narrow(2, source.start, count))
+            return
+        device = self.keys.device
+        taken, given = (torch.from_numpy(strip.places).to(device) for strip in (source, target))
+        for old, new in zip(self._lanes[source.lane], self._lanes[target.lane], strict=True):
+            new.index_copy_(2, given, old.index_select(2, taken))
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self._cache.keys, 0
@@ -163,64 +209,77 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self._cache.span
 
 
-class ArenaCache(Cache):
-    """What a transformers model takes as `past_key_values`. It is told before each forward pass where its rows go."""
+def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+    """Zeros, since masked places are multiplied by zero: what lies there must be finite."""
+    if shape[0] == 1 or like.device.type != "cpu":
+        return like.new_zeros(shape)
+    # Torch writes its zeros, so that every page is real at once; these become real when a lane is first used.
+    count = int(np.prod(shape))
+    return torch.frombuffer(mmap.mmap(-1, count * like.element_size()), dtype=like.dtype).view(shape)
 
-    def __init__(self, span: int, lanes: int) -> None:
+
+class ArenaCache(Cache):
+    """What a transformers model takes as `past_key_values`. Says before each forward pass where its rows go."""
+
+    def __init__(self, books: Sequence[PlaceBook]) -> None:
         super().__init__(layers=[])
-        self.span = span
-        """Most places that a lane of a layer ever has."""
-        self.lanes = lanes
-        self.used: set[int] = set()
-        """Lanes that have ever been written to."""
+        self.books = books
+        """One for each lane."""
+        self.span = round_up(books[0].capacity, books[0].step)
+        """Most places that a lane ever has."""
         self.room = 0
-        """Places that a lane has by now."""
+        """Places that each lane has now."""
         self.lane = 0
-        """Where all rows of the next forward pass go; -1: to several."""
         self.places = torch.empty(0, dtype=torch.long)
         self.start = -1
         self.keys = 0
         self.rows = 0
-        self.beside: Sequence[tuple[int, int]] = ()
+        self.strips: Sequence[Strip] = ()
+        """Where the rows go if they lie in several lanes, side by side in this order."""
         self.interrupted = False
         """Whether the forward pass is to end at the next layer."""
+        self._where: dict[int, torch.Tensor] = {}
 
-    def aim(self, lane: int, places: torch.Tensor, start: int, keys: int) -> None:
-        """The next forward pass writes its rows to `places` [rows] of a lane and reads the first `keys` places there.
+    def aim(self, strip: Strip, places: torch.Tensor) -> None:
+        """The next forward pass has its rows in one lane. `places` [rows] are the strip's, on the model's device."""
+        self.strips = ()
+        self.lane = strip.lane
+        self.places = places
+        self.start = strip.start
+        self._expect(strip.keys, len(strip.places))
 
-        `start` is the first of the places if they follow one another, else -1.
-        """
-        self._grow(keys)
-        self.used.add(lane)
-        self.lane, self.start, self.beside = lane, start, ()
-        self.places, self.keys, self.rows = places, keys, places.shape[0]
+    def aim_lanes(self, strips: Sequence[Strip]) -> None:
+        """The next forward pass has its rows in several lanes."""
+        self.strips = strips
+        self._where.clear()
+        self._expect(max(strip.keys for strip in strips), sum(len(strip.places) for strip in strips))
+
+    def _expect(self, keys: int, rows: int) -> None:
+        self.keys = keys
+        self.rows = rows
+        self.reserve(keys)
         self.interrupted = False
 
-    def aim_at_many(
-        self, lanes: torch.Tensor, places: torch.Tensor, used: Collection[int], keys: int,
-        beside: Sequence[tuple[int, int]] = (),
-    ) -> None:  # fmt: skip
-        """The next forward pass writes its rows to `places` [rows] of `lanes` [rows], which are those `used`, and reads
-        at most the first `keys` places of each. `beside`: lanes, and how many places of each, to be put side by side
-        for an attention function that does not know lanes."""
-        self._grow(keys)
-        self.used.update(used)
-        self.lane, self.beside = -1, beside
-        self.places = lanes * self.room + places
-        self.keys = sum(count for _, count in beside) or keys
-        self.rows = places.shape[0]
-        self.interrupted = False
-
-    def copy(self, source: int, places: torch.Tensor, target: int) -> None:
-        """In every layer, copy what lies at these places of one lane to the first places of another."""
-        self.used.add(target)
-        layers: list[Any] = self.layers
-        for layer in layers:
-            layer.copy(source, places, target)
-
-    def _grow(self, keys: int) -> None:
+    def reserve(self, keys: int) -> None:
+        """Let each lane have at least so many places, from the next use of each layer on."""
         if keys > self.room:
             self.room = min(max(FIRST, 1 << (keys - 1).bit_length()), self.span)
+
+    def where(self, heads: int) -> torch.Tensor:
+        """Where the rows of several lanes go in a layer seen as [lanes * heads * room, dimension]: [heads * rows]."""
+        known = self._where.get(heads)
+        if known is None:
+            places = np.concatenate([strip.lane * heads * self.room + strip.places for strip in self.strips])
+            known = torch.from_numpy((places + self.room * np.arange(heads)[:, None]).ravel())
+            self._where[heads] = known
+        return known
+
+    def copy(self, source: Strip, target: Strip) -> None:
+        """Copy the keys and values of the source's places, in all layers, to as many of the target's."""
+        self.reserve(target.keys)
+        for layer in self.layers:
+            assert isinstance(layer, ArenaLayer)
+            layer.copy(source, target)
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -235,30 +294,15 @@ class ArenaCache(Cache):
         return layer.update(key_states, value_states)
 
 
-class Strip(NamedTuple):
-    """Neighbouring lanes whose rows one call of the attention serves."""
-
-    first: int
-    """The first of the lanes."""
-    rows: torch.Tensor | None
-    """Which rows of the forward pass; None: all of them, one for each lane, in the order of the lanes."""
-    lanes: torch.Tensor
-    """For each of these rows its lane, counted from `first`."""
-    lines: torch.Tensor
-    """And which it is of its lane's rows."""
-    mask: torch.Tensor
-    """[lanes, 1, most rows of a lane, keys]"""
-
-
-LANES = "duo_lanes"
-"""The attribute of an attention mask that holds the strips of a forward pass over several lanes."""
-
 GROUPED = "duo_grouped"
 """Name of `grouped_attention` among the library's attention functions."""
 
+SPECIAL = ("softcap", "s_aux", "position_bias", "cache")
+"""Options that change what attention computes. The library's own functions know them, or say that they do not."""
 
-_SPECIAL = ("softcap", "s_aux", "position_bias", "cache")
-"""What some models ask of their attention and only the library's own function knows."""
+LANES = "duo_lanes"
+"""Attribute of keys that lie in several lanes (see `ArenaLayer.update`) and of the mask that goes with them: a list of
+[1, 1, rows, keys], one mask for each lane."""
 
 
 def grouped_attention(
@@ -275,12 +319,16 @@ def grouped_attention(
     dim]. The library's own function repeats keys and values until every query head has its own, in every layer and for
     the whole context; with 4 query heads to a key head and 4,096 tokens of context that takes twelve times as long
     as the attention itself. Here the rows of the query heads that share a key head simply become more rows of it.
+
+    Rows of several lanes attend lane by lane, each over its own keys as if it were alone. One call for all of them,
+    with the lanes as its batch, was tried: it has to pad every lane to the longest, and is slower as soon as they
+    differ.
     """
+    visible = getattr(key, LANES, None)
+    if visible is not None:
+        return _attend_lanes(query, visible, attention_mask, **options), None
     groups = query.shape[1] // key.shape[1]
-    strips: Sequence[Strip] | None = getattr(attention_mask, LANES, None)
-    if strips is not None:
-        return _by_lanes(query, key, value, strips, groups, **options)
-    special = any(options.get(name) is not None for name in _SPECIAL)
+    special = any(options.get(name) is not None for name in SPECIAL)
     if special or groups == 1 or attention_mask is None or attention_mask.shape[:2] != (1, 1) or query.shape[0] != 1:
         return _stock_attention(module, query, key, value, attention_mask, **options)
     heads, width = query.shape[1], query.shape[2]
@@ -294,46 +342,40 @@ def grouped_attention(
     return folded.reshape(1, heads, width, value.shape[3]).transpose(1, 2).contiguous(), None
 
 
-def _by_lanes(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, strips: Sequence[Strip], groups: int, **options: Any
-) -> tuple[torch.Tensor, None]:
-    """Rows of several lanes, each of which sees its own lane only: the lanes are the batch of the attention.
-
-    query [1, heads, rows, dim], key and value [lanes, key heads, places, dim] -> [1, rows, heads, dim]. Masking each
-    other's keys instead would cost every row the attention over the keys of all.
-    """
-    if any(options.get(name) is not None for name in _SPECIAL):
-        raise NotImplementedError("this attention does not know lanes")
-    heads, width, dim = query.shape[1:]
-    rows = query[0].transpose(0, 1)
-    whole = strips[0].rows is None
-    out = None if whole else query.new_empty((1, width, heads, value.shape[3]))
-    for strip in strips:
-        count, _, height, keys = strip.mask.shape
-        if whole:
-            asked = rows.reshape(count, key.shape[1], groups, dim)
-        else:
-            padded = query.new_zeros((count, height, heads, dim))
-            padded[strip.lanes, strip.lines] = rows[strip.rows]
-            asked = padded.transpose(1, 2).reshape(count, key.shape[1], groups * height, dim)
-        got = torch.nn.functional.scaled_dot_product_attention(
-            asked,
-            key[strip.first : strip.first + count, :, :keys],
-            value[strip.first : strip.first + count, :, :keys],
-            attn_mask=_tiled(strip.mask, groups),
-            scale=options.get("scaling"),
-        )
-        if whole:
-            return got.reshape(1, width, heads, value.shape[3]), None
-        assert out is not None and strip.rows is not None
-        got = got.reshape(count, heads, height, value.shape[3]).transpose(1, 2)
-        out[0, strip.rows] = got[strip.lanes, strip.lines]
-    assert out is not None
-    return out, None
+def _attend_lanes(
+    query: torch.Tensor,
+    visible: Sequence[tuple[int, torch.Tensor, torch.Tensor]],
+    attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> torch.Tensor:
+    """query [1, heads, rows, dim], the lanes' rows side by side -> [1, rows, heads, dim]."""
+    masks: list[torch.Tensor] | None = getattr(attention_mask, LANES, None)
+    if masks is None or any(options.get(name) is not None for name in SPECIAL):
+        raise TypeError("this model's attention does not take slots apart")
+    _, heads, rows, dim = query.shape
+    key_heads = visible[0][1].shape[1]
+    groups, scale = heads // key_heads, options.get("scaling")
+    attend = torch.nn.functional.scaled_dot_product_attention
+    if len(masks) == rows:  # one row each: all that has to be moved is seen with other strides
+        parts = torch.tensor_split(query.transpose(1, 2).reshape(rows, key_heads, groups, dim), rows)
+        alone = [
+            attend(part, keys, values, attn_mask=mask, scale=scale)
+            for part, (_, keys, values), mask in zip(parts, visible, masks, strict=True)
+        ]
+        return torch.cat(alone).reshape(1, rows, heads, -1)
+    done = []
+    begin = 0
+    for (_, keys, values), mask in zip(visible, masks, strict=True):
+        width = mask.shape[2]
+        part = query.narrow(2, begin, width).reshape(1, key_heads, groups * width, dim)
+        folded = attend(part, keys, values, attn_mask=_tiled(mask, groups), scale=scale)
+        done.append(folded.reshape(1, heads, width, -1).transpose(1, 2))
+        begin += width
+    return torch.cat(done, 1)
 
 
 def _tiled(mask: torch.Tensor, groups: int) -> torch.Tensor:
-    """The mask once for each of the groups, [..., groups * rows, keys]. Kept on the mask for the layers to come."""
+    """The mask once for each of the groups, [1, 1, groups * rows, keys]. Kept on the mask for the layers to come."""
     width = mask.shape[2]
     if width == 1 or groups == 1:
         return mask

@@ -1,20 +1,20 @@
 """Any decoder-only model of the transformers library behind the Engine interface.
 
-All slots and all uncommitted rows share one KV arena (see `_arena`). A forward pass is always one sequence as far as
+Committed tokens and uncommitted rows lie in a KV arena (see `_arena`). A forward pass is always one sequence as far as
 the model can tell: batch dimension 1, the rows of all slots side by side, an explicit position for each, and an
 additive mask [1, 1, rows, keys] that lets a row see its own slot's committed tokens, its ancestors and itself. Drafts,
-several conversations and prefill are the same call; committing and forgetting rows copies nothing.
+several conversations and prefill are the same call; committing and forgetting rows copies nothing. Where each slot has
+a lane of the arena to itself, rows of several slots have a mask for each lane.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import product
+from itertools import groupby, product
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from duo.engines import EngineOptions, Progress
-from duo.engines._arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip, round_up
+from duo.engines._arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip
 from duo.engines._hf_vocabulary import HFVocabulary
 from duo.engines._packed import pack
 from duo.engines.base import ROOT, Logits, Row
@@ -38,9 +38,6 @@ DEFAULT_CONTEXT = 4096
 
 PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Kinds of layers whose whole memory of the past is keys and values behind a mask."""
-
-PADDING = 512
-"""Keys that may be attended to in vain rather than call the attention once more."""
 
 CHECK_TOKENS = 12
 """Length of the sequence that every model must get right through the arena before it is used."""
@@ -55,18 +52,14 @@ MaskForm = Literal["single", "by layer type"]
 class _Slot:
     """One sequence: where its committed tokens lie, and which rows hang from it."""
 
-    __slots__ = ("book", "length", "places", "position_of", "rows", "sight")
+    __slots__ = ("length", "places", "rows", "sight")
 
-    def __init__(self, context: int, book: PlaceBook, hidden: float, windowed: bool) -> None:
-        keys = round_up(book.capacity, book.step)
-        self.book = book
+    def __init__(self, context: int, keys: int, hidden: float) -> None:
         self.length = 0
         self.places: Places = np.zeros(context, dtype=np.int64)
         """Places of the committed tokens, in order; the first `length` count."""
         self.sight: NDArray[np.float32] = np.full(keys, hidden, dtype=np.float32)
         """The mask row that every row of the slot starts from: 0 at the committed tokens' places, hidden elsewhere."""
-        self.position_of: Places = np.zeros(keys if windowed else 0, dtype=np.int64)
-        """Position of what lies in a place; kept only for models with a sliding window."""
         self.rows: set[int] = set()
 
 
@@ -75,12 +68,12 @@ class _Node:
 
     __slots__ = ("index", "parent", "position", "slot", "trail")
 
-    def __init__(self, slot: int, parent: int, position: int, index: int) -> None:
+    def __init__(self, slot: int, parent: int, position: int) -> None:
         self.slot = slot
         self.parent = parent
         self.position = position
-        self.index = index
-        """Which row of the forward pass that made it."""
+        self.index = 0
+        """Which row of its mask it had in the forward pass that made it."""
         self.trail: list[int] = []
         """Places of its uncommitted ancestors, from the committed sequence downwards, and of itself, the last."""
 
@@ -113,16 +106,13 @@ class TransformersEngine:
         # The most negative number instead of -inf: fused kernels work block by block, and in a block where all is
         # masked a maximum of -inf would give nan.
         self._hidden = float(torch.finfo(self._dtype).min)
-        self._capacity = self._context + options.tree_rows
-        # On a CPU every masked key costs, accelerators want aligned and recurring shapes more.
-        self._step = 16 if self._device.type == "cpu" else 64
-        self._cache = ArenaCache(round_up(self._capacity, self._step), options.slots)
-        self._slots = [self._empty() for _ in range(options.slots)]
-        self._by_lanes = True
-        """Whether the model's attention knows lanes; else those of a forward pass are put side by side for it."""
+        self._slots: list[_Slot] = []
         self._nodes: dict[int, _Node] = {}
+        self._count = options.slots
+        self._tree_rows = options.tree_rows
+        self._lay_out(apart=False)
         # What a forward pass takes in, written here and shown to torch without a copy.
-        self._numbers = np.zeros(4 * self._batch, dtype=np.int64)
+        self._numbers = np.zeros(3 * self._batch, dtype=np.int64)
         self._numbers_tensor = torch.from_numpy(self._numbers)
         self._mask = np.zeros(0, dtype=np.float32)
         self._windowed_mask = np.zeros(0, dtype=np.float32)
@@ -153,7 +143,7 @@ class TransformersEngine:
 
     @property
     def slots(self) -> int:
-        return len(self._slots)
+        return self._count
 
     @property
     def batch(self) -> int:
@@ -162,7 +152,7 @@ class TransformersEngine:
     @property
     def places_used(self) -> int:
         """Places of the arena that hold committed tokens or live rows, over all slots."""
-        return sum(seat.book.used for seat in self._slots)
+        return sum(book.used for book in self._books)
 
     def length(self, slot: int) -> int:
         return self._slot(slot).length
@@ -173,11 +163,14 @@ class TransformersEngine:
         count = len(ids)
         if count and (int(ids.min()) < 0 or int(ids.max()) >= self._size):
             raise ValueError(f"a token is not in 0..{self._size - 1}")
-        self._forget(seat)
+        self._forget(slot)
         if seat.length + count > self._context:
             raise ContextError(
                 f"{seat.length + count} tokens do not fit the context of {self._context}: shorten the conversation"
             )
+        book = self._books[self._lane(slot)]
+        if count > book.capacity - book.used:
+            raise ContextError(f"no room for {count} more tokens beside the other slots' rows: forget some of those")
         for begin in range(0, count, self._batch):
             self._prefill(slot, ids[begin : begin + self._batch])
 
@@ -187,60 +180,53 @@ class TransformersEngine:
             return np.zeros((0, self._size), dtype=np.float32)
         if width > self._batch:
             raise ValueError(f"{width} rows in one forward pass, at most {self._batch} are allowed")
+        if self._apart and any(row.slot != rows[0].slot for row in rows):
+            return self._forward_lanes(rows)
         fresh = self._admit(rows)
-        slots = {row.slot for row in rows}
-        if len(slots) == 1:
-            logits = self._forward_one(slots.pop(), [row.token for row in rows], fresh)
-        else:
-            logits = self._forward_many(sorted(slots), [row.token for row in rows], fresh)
-        self._nodes.update(fresh)
-        for id, node in fresh.items():
-            self._slots[node.slot].rows.add(id)
+        strip = self._take(self._lane(rows[0].slot), width)
+        try:
+            mask, _ = self._buffers(width, strip.keys)
+            self._draw(fresh, list(fresh.values()), strip.places.tolist(), mask)
+            positions = [node.position for node in fresh.values()]
+            logits = self._run([row.token for row in rows], positions, strip, mask)
+        except BaseException:
+            self._give(strip)
+            raise
+        self._settle(fresh)
         return logits
 
-    def _forward_one(self, slot: int, tokens: Sequence[int], fresh: dict[int, _Node]) -> Logits:
-        seat = self._slots[slot]
-        places = seat.book.take(len(tokens))
+    def _forward_lanes(self, rows: Sequence[Row]) -> Logits:
+        """A forward pass over rows of several slots that have a lane each."""
+        order = sorted(range(len(rows)), key=lambda index: rows[index].slot)
+        ordered = [rows[index] for index in order]
+        fresh = self._admit(ordered)
+        nodes = list(fresh.values())
+        strips: list[Strip] = []
+        masks: list[NDArray[np.float32]] = []
         try:
-            keys = seat.book.keys
-            mask, _ = self._buffers(len(tokens), keys)
-            for node, place, row in zip(fresh.values(), places.tolist(), mask, strict=True):
-                parent = node.parent
-                if parent == ROOT:
-                    row[:] = seat.sight[:keys]
-                    node.trail = [place]
-                elif (above := fresh.get(parent)) is not None:
-                    row[:] = mask[above.index]
-                    node.trail = [*above.trail, place]
-                else:
-                    above = self._nodes[parent]
-                    row[:] = seat.sight[:keys]
-                    row[above.trail] = 0.0
-                    node.trail = [*above.trail, place]
-                row[place] = 0.0
-            return self._run(slot, tokens, [node.position for node in fresh.values()], places, mask)
+            for slot, group in groupby(nodes, key=lambda node: node.slot):
+                strips.append(self._take(slot, sum(1 for _ in group)))
+            room = sum(len(strip.places) * strip.keys for strip in strips)
+            memory = self._buffers(1, room)[0][0]
+            begin = end = 0
+            for strip in strips:
+                width, keys = len(strip.places), strip.keys
+                mask = memory[end : end + width * keys].reshape(width, keys)
+                self._draw(fresh, nodes[begin : begin + width], strip.places.tolist(), mask)
+                masks.append(mask)
+                begin, end = begin + width, end + width * keys
+            tokens = [row.token for row in ordered]
+            logits = self._run_lanes(tokens, [node.position for node in nodes], strips, masks)
         except BaseException:
-            seat.book.give(places)
+            for strip in strips:
+                self._give(strip)
             raise
-
-    def _forward_many(self, slots: Sequence[int], tokens: Sequence[int], fresh: dict[int, _Node]) -> Logits:
-        """Rows of several slots in one pass."""
-        of: dict[int, list[_Node]] = {slot: [] for slot in slots}
-        for node in fresh.values():
-            of[node.slot].append(node)
-        taken: dict[int, Places] = {}
-        try:
-            for slot, nodes in of.items():
-                taken[slot] = self._slots[slot].book.take(len(nodes))
-                for node, place in zip(nodes, taken[slot].tolist(), strict=True):
-                    above = None if node.parent == ROOT else fresh.get(node.parent) or self._nodes[node.parent]
-                    node.trail = [*(above.trail if above is not None else ()), place]
-            places = np.array([node.trail[-1] for node in fresh.values()])
-            return self._run_many(of, tokens, [node.position for node in fresh.values()], places)
-        except BaseException:
-            for slot, given in taken.items():
-                self._slots[slot].book.give(given)
-            raise
+        self._settle(fresh)
+        if order == sorted(order):
+            return logits
+        result = np.empty_like(logits)
+        result[order] = logits
+        return result
 
     def interrupt(self) -> None:
         self._cache.interrupted = True
@@ -263,7 +249,7 @@ class TransformersEngine:
             seat.sight[taken] = 0.0
             seat.length = length
         gone = seat.rows.difference(staying, path)
-        seat.book.give([nodes[id].trail[-1] for id in gone])
+        self._books[self._lane(slot)].give([nodes[id].trail[-1] for id in gone])
         for id in gone:
             del nodes[id]
         for id in path:
@@ -279,28 +265,30 @@ class TransformersEngine:
         seat = self._slot(slot)
         if not 0 <= length <= seat.length:
             raise ValueError(f"cannot cut {seat.length} committed tokens to {length}")
-        self._forget(seat)
+        self._forget(slot)
         gone = seat.places[length : seat.length]
         seat.sight[gone] = self._hidden
-        seat.book.give(gone)
+        self._books[self._lane(slot)].give(gone)
         seat.length = length
 
     def share(self, source: int, target: int, length: int) -> None:
-        giver, taker = self._slot(source), self._slot(target)
-        if giver is taker or not 0 <= length <= giver.length:
-            raise ValueError(f"slot {target} cannot have {length} tokens of slot {source}")
+        giver, seat = self._slot(source), self._slot(target)
+        if not 0 <= length <= giver.length:
+            raise ValueError(f"slot {source} has {giver.length} tokens, the first {length} of them cannot be shared")
+        if source == target:
+            self.truncate(target, length)
+            return
         self.truncate(target, 0)
         if not length:
             return
-        # A copy of the keys and values: computing them takes hundreds of times as long.
-        places, from_places = taker.book.take(length), giver.places[:length]
+        strip = self._take(self._lane(target), length)
+        lane, taken = self._lane(source), giver.places[:length]
         with torch.inference_mode():
-            self._cache.copy(source, torch.from_numpy(from_places).to(self._device), target)
-        taker.places[:length] = places
-        taker.sight[places] = 0.0
-        if self._window:
-            taker.position_of[places] = np.arange(length)
-        taker.length = length
+            self._cache.copy(Strip(lane, taken, 0), strip)
+        self._position_of[strip.lane, strip.places] = np.arange(length)
+        seat.places[:length] = strip.places
+        seat.sight[strip.places] = 0.0
+        seat.length = length
 
     def close(self) -> None:
         self._model = None
@@ -316,17 +304,48 @@ class TransformersEngine:
             raise ValueError(f"slot {slot} is not in 0..{len(self._slots) - 1}")
         return self._slots[slot]
 
-    def _forget(self, seat: _Slot) -> None:
+    def _lay_out(self, apart: bool) -> None:
+        """An empty arena, with one lane for all slots or a lane for each."""
+        self._apart = apart
+        lanes = self._count if apart else 1
+        capacity = self._count // lanes * self._context + self._tree_rows
+        # On a CPU every masked key costs, accelerators want aligned and recurring shapes more.
+        step = 16 if self._device.type == "cpu" else 64
+        self._books = [PlaceBook(capacity, step) for _ in range(lanes)]
+        self._cache = ArenaCache(self._books)
+        self._slots = [_Slot(self._context, self._cache.span, self._hidden) for _ in range(self._count)]
+        self._nodes = {}
+        self._position_of = np.zeros((lanes, self._cache.span), dtype=np.int64)
+        """Position of what lies in a lane's place; read only for models with a sliding window."""
+
+    def _lane(self, slot: int) -> int:
+        return slot if self._apart else 0
+
+    def _take(self, lane: int, count: int) -> Strip:
+        book = self._books[lane]
+        return Strip(lane, book.take(count), book.keys)
+
+    def _give(self, strip: Strip) -> None:
+        self._books[strip.lane].give(strip.places)
+
+    def _settle(self, fresh: dict[int, _Node]) -> None:
+        """The rows of a forward pass that happened are live."""
+        self._nodes.update(fresh)
+        for id, node in fresh.items():
+            self._slots[node.slot].rows.add(id)
+
+    def _forget(self, slot: int) -> None:
         """Drop all uncommitted rows of the slot."""
+        seat = self._slots[slot]
         if seat.rows:
-            seat.book.give([self._nodes.pop(id).trail[-1] for id in seat.rows])
+            self._books[self._lane(slot)].give([self._nodes.pop(id).trail[-1] for id in seat.rows])
             seat.rows = set()
 
     def _admit(self, rows: Sequence[Row]) -> dict[int, _Node]:
         """Check the rows and give each its position; nothing of the engine changes yet."""
         live, size, context = self._nodes, self._size, self._context
         fresh: dict[int, _Node] = {}
-        for index, (id, slot, token, parent) in enumerate(rows):
+        for id, slot, token, parent in rows:
             if id < 0 or id in live or id in fresh:
                 raise ValueError(f"row id {id} is negative or already in use")
             if not 0 <= token < size:
@@ -340,25 +359,43 @@ class TransformersEngine:
                 position = above.position + 1
             if position >= context:
                 raise ContextError(f"position {position} is beyond the context of {context} tokens")
-            fresh[id] = _Node(slot, parent, position, index)
+            fresh[id] = _Node(slot, parent, position)
         return fresh
 
-    def _empty(self) -> _Slot:
-        return _Slot(self._context, PlaceBook(self._capacity, self._step), self._hidden, bool(self._window))
+    def _draw(
+        self, fresh: dict[int, _Node], nodes: Sequence[_Node], places: Sequence[int], mask: NDArray[np.float32]
+    ) -> None:
+        """Draw the mask [rows, keys] of some of the fresh rows, from ancestry; fills in their trails on the way."""
+        keys = mask.shape[1]
+        for index, (node, place, row) in enumerate(zip(nodes, places, mask, strict=True)):
+            node.index = index
+            parent = node.parent
+            if parent == ROOT:
+                row[:] = self._slots[node.slot].sight[:keys]
+                node.trail = [place]
+            elif (above := fresh.get(parent)) is not None:
+                row[:] = mask[above.index]
+                node.trail = [*above.trail, place]
+            else:
+                above = self._nodes[parent]
+                row[:] = self._slots[node.slot].sight[:keys]
+                row[above.trail] = 0.0
+                node.trail = [*above.trail, place]
+            row[place] = 0.0
 
     def _prefill(self, slot: int, ids: Places) -> None:
         """Append one batch of committed tokens: a chain, whose mask is the slot's own plus a triangle."""
         seat, width = self._slots[slot], len(ids)
-        places = seat.book.take(width)
+        strip = self._take(self._lane(slot), width)
+        places = strip.places
         try:
-            keys = seat.book.keys
-            mask, _ = self._buffers(width, keys)
-            mask[:] = seat.sight[:keys]
+            mask, _ = self._buffers(width, strip.keys)
+            mask[:] = seat.sight[: strip.keys]
             mask[:, places] = np.triu(np.full((width, width), self._hidden, dtype=np.float32), 1)
             positions = np.arange(seat.length, seat.length + width)
-            self._run(slot, ids, positions, places, mask, logits=False)
+            self._run(ids, positions, strip, mask, logits=False)
         except BaseException:
-            seat.book.give(places)
+            self._give(strip)
             raise
         seat.places[seat.length : seat.length + width] = places
         seat.sight[places] = 0.0
@@ -377,67 +414,69 @@ class TransformersEngine:
 
     def _run(
         self,
-        slot: int,
         ids: Sequence[int] | Places,
         positions: Sequence[int] | Places,
-        places: Places,
+        strip: Strip,
         mask: NDArray[np.float32],
         logits: bool = True,
     ) -> Logits:
-        """One forward pass over rows that lie in rising `places` of a slot; logits [rows, size], or [0, 0] if none are
-        wanted."""
-        width, keys = mask.shape
+        """One forward pass over rows of one lane; logits [rows, size], or [0, 0] if none are wanted."""
+        width = len(mask)
         numbers = self._numbers[: 3 * width].reshape(3, width)
-        numbers[0], numbers[1], numbers[2] = ids, positions, places
+        numbers[0], numbers[1], numbers[2] = ids, positions, strip.places
         with torch.inference_mode():
-            input_ids, position_ids, where = self._shown(3, width)
+            on_device = self._numbers_tensor[: 3 * width].view(3, 1, width).to(self._device)
+            input_ids, position_ids, where = on_device.unbind(0)
             full = self._tensor(mask)
-            attention_mask: Any = full
+            sliding = full
             if self._window:
-                windowed = self._windowed(self._slots[slot], mask, numbers[1], places)
-                attention_mask = self._formed(full, full if windowed is mask else self._tensor(windowed))
-            start = int(places[0]) if int(places[-1]) - int(places[0]) == width - 1 else -1
-            self._cache.aim(slot, where[0], start, keys)
-            return self._through(input_ids, position_ids, attention_mask, logits)
+                windowed = self._windowed(mask, numbers[1], strip, self._windowed_mask)
+                sliding = full if windowed is mask else self._tensor(windowed)
+            self._cache.aim(strip, where[0])
+            return self._call(input_ids, position_ids, full, sliding, logits)
 
-    def _run_many(
-        self, of: Mapping[int, Sequence[_Node]], tokens: Sequence[int], positions: Sequence[int], places: Places
+    def _run_lanes(
+        self,
+        ids: Sequence[int],
+        positions: Sequence[int],
+        strips: Sequence[Strip],
+        masks: Sequence[NDArray[np.float32]],
     ) -> Logits:
-        """One forward pass over rows of several slots, whose nodes are `of` these, in rising order of slots."""
-        width = len(tokens)
-        numbers = self._numbers[: 4 * width].reshape(4, width)
-        numbers[0], numbers[1], numbers[2] = tokens, positions, places
-        for slot, nodes in of.items():
-            numbers[3, [node.index for node in nodes]] = slot
-        longest = max(self._slots[slot].book.keys for slot in of)
+        """One forward pass over rows of several lanes, side by side as the strips are; logits [rows, size]."""
+        width = len(ids)
+        numbers = self._numbers[: 2 * width].reshape(2, width)
+        numbers[0], numbers[1] = ids, positions
         with torch.inference_mode():
-            input_ids, position_ids, where, lanes = self._shown(4, width)
-            if self._by_lanes:
-                full, sliding = self._strips(of)
-                self._cache.aim_at_many(lanes[0], where[0], of.keys(), longest)
-            else:
-                beside = [(slot, self._slots[slot].book.keys) for slot in of]
-                full, sliding = self._flat(of, width, beside)
-                self._cache.aim_at_many(lanes[0], where[0], of.keys(), longest, beside)
-            return self._through(input_ids, position_ids, self._formed(full, sliding) if self._window else full, True)
+            input_ids, position_ids = self._numbers_tensor[: 2 * width].view(2, 1, width).unbind(0)
+            full = self._tensors(masks)
+            sliding = full
+            if self._window:
+                windowed, begin, end = list(masks), 0, 0
+                for index, (strip, mask) in enumerate(zip(strips, masks, strict=True)):
+                    mine = numbers[1, begin : begin + len(mask)]
+                    windowed[index] = self._windowed(mask, mine, strip, self._windowed_mask[end:])
+                    begin, end = begin + len(mask), end + mask.size
+                sliding = self._tensors(windowed)
+            self._cache.aim_lanes(strips)
+            return self._call(input_ids, position_ids, full, sliding, logits=True)
 
-    def _shown(self, kinds: int, width: int) -> Sequence[torch.Tensor]:
-        """The numbers of a forward pass as the model takes them, [1, width] of each kind."""
-        return self._numbers_tensor[: kinds * width].view(kinds, 1, width).to(self._device).unbind(0)
-
-    def _formed(self, full: torch.Tensor, sliding: torch.Tensor) -> Any:
-        """The masks of a model with sliding windows, in the form that it takes them in."""
-        if self._form == "by layer type":
-            return {"full_attention": full, "sliding_attention": sliding}
-        return sliding
-
-    def _through(self, input_ids: torch.Tensor, position_ids: torch.Tensor, mask: Any, logits: bool) -> Logits:
+    def _call(
+        self,
+        input_ids: torch.Tensor,
+        position_ids: torch.Tensor,
+        full: torch.Tensor,
+        sliding: torch.Tensor,
+        logits: bool,
+    ) -> Logits:
+        attention_mask: Any = sliding
+        if self._window and self._form == "by layer type":
+            attention_mask = {"full_attention": full, "sliding_attention": sliding}
         # The base model stops before the projection to the vocabulary, which prefill has no use for.
         module = self._model if logits else self._model.base_model
         output = module(
             input_ids=input_ids,
             position_ids=position_ids,
-            attention_mask=mask,
+            attention_mask=attention_mask,
             past_key_values=self._cache,
             use_cache=True,
         )
@@ -446,95 +485,25 @@ class TransformersEngine:
         result: Logits = output.logits[0].to(device="cpu", dtype=torch.float32).numpy()
         return result
 
-    def _strips(self, of: Mapping[int, Sequence[_Node]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Stand-ins for the full and the windowed mask, which carry the strips for `_arena.grouped_attention`."""
-        full: list[Strip] = []
-        windowed: list[Strip] = []
-        even = all(len(nodes) == 1 for nodes in of.values())
-        for slots in self._neighbours(of):
-            height = max(len(of[slot]) for slot in slots)
-            keys = max(self._slots[slot].book.keys for slot in slots)
-            mask = np.full((len(slots), 1, height, keys), self._hidden, dtype=np.float32)
-            narrow = mask.copy() if self._window else mask
-            for lane, slot in enumerate(slots):
-                for line, node in enumerate(of[slot]):
-                    self._see(self._slots[slot], node, mask[lane, 0, line], narrow[lane, 0, line])
-            nodes = [node for slot in slots for node in of[slot]]
-            # One row for each lane, in the order of the lanes, needs no sorting.
-            whole = even and len(slots) == len(of) and all(node.index == at for at, node in enumerate(nodes))
-            rows, lanes, lines = self._places_in(slots, of)
-            for into, one in ((full, mask), (windowed, narrow)):
-                tensor = torch.from_numpy(one).to(device=self._device, dtype=self._dtype)
-                into.append(Strip(slots[0], None if whole else rows, lanes, lines, tensor))
-        stands_in: list[torch.Tensor] = []
-        width = sum(map(len, of.values()))
-        for strips in (full, windowed):
-            stand_in = torch.zeros((1, 1, width, 1), device=self._device, dtype=self._dtype)
-            setattr(stand_in, LANES, strips)
-            stands_in.append(stand_in)
-        return stands_in[0], stands_in[1]
-
-    def _places_in(
-        self, slots: Sequence[int], of: Mapping[int, Sequence[_Node]]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """For each row of these slots: which row of the pass it is, its lane and its line in the strip."""
-        triples = [(node.index, lane, line) for lane, slot in enumerate(slots) for line, node in enumerate(of[slot])]
-        rows, lanes, lines = torch.tensor(triples, device=self._device).unbind(1)
-        return rows, lanes, lines
-
-    def _neighbours(self, of: Mapping[int, Sequence[_Node]]) -> list[list[int]]:
-        """The slots, cut where they do not follow one another, and where a call of its own costs less than attending
-        to as many keys as a longer one has."""
-        strips: list[list[int]] = []
-        most = total = 0
-        for slot in of:
-            keys = self._slots[slot].book.keys
-            longest, apart = max(most, keys), total + keys + PADDING
-            if strips and slot == strips[-1][-1] + 1 and longest * (len(strips[-1]) + 1) <= apart:
-                strips[-1].append(slot)
-                most, total = longest, total + keys
-            else:
-                strips.append([slot])
-                most = total = keys
-        return strips
-
-    def _flat(
-        self, of: Mapping[int, Sequence[_Node]], width: int, beside: Sequence[tuple[int, int]]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """The full and the windowed mask [1, 1, rows, keys of all slots side by side]."""
-        mask = np.full((width, sum(count for _, count in beside)), self._hidden, dtype=np.float32)
-        narrow = mask.copy() if self._window else mask
-        start = 0
-        for slot, count in beside:
-            for node in of[slot]:
-                own = slice(start, start + count)
-                self._see(self._slots[slot], node, mask[node.index, own], narrow[node.index, own])
-            start += count
-        return self._tensor(mask), self._tensor(narrow)
-
-    def _see(self, seat: _Slot, node: _Node, row: NDArray[np.float32], narrow: NDArray[np.float32]) -> None:
-        """Write into the node's row of the mask, and of the windowed one, what it sees."""
-        keys = len(row)
-        row[:] = seat.sight[:keys]
-        row[node.trail] = 0.0
-        if self._window:
-            seat.position_of[node.trail[-1]] = node.position
-            narrow[:] = row
-            narrow[seat.position_of[:keys] <= node.position - self._window] = self._hidden
-
     def _windowed(
-        self, seat: _Slot, mask: NDArray[np.float32], positions: Places, places: Places
+        self, mask: NDArray[np.float32], positions: Places, strip: Strip, memory: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """The mask with keys at or before position - window hidden too; the mask itself where that changes nothing."""
-        keys = mask.shape[1]
-        seat.position_of[places] = positions
+        position_of = self._position_of[strip.lane]
+        position_of[strip.places] = positions
         horizon = positions - self._window
         if int(horizon.max()) < 0:
             return mask
-        _, windowed = self._buffers(*mask.shape)
+        windowed = memory[: mask.size].reshape(mask.shape)
         windowed[:] = mask
-        windowed[seat.position_of[:keys] <= horizon[:, None]] = self._hidden
+        windowed[position_of[: strip.keys] <= horizon[:, None]] = self._hidden
         return windowed
+
+    def _tensors(self, masks: Sequence[NDArray[np.float32]]) -> torch.Tensor:
+        """The masks of several lanes. They travel through the model on one that only says how many rows there are."""
+        carrier = torch.zeros((1, 1, sum(map(len, masks)), 1), dtype=self._dtype)
+        setattr(carrier, LANES, [self._tensor(mask) for mask in masks])
+        return carrier
 
     def _tensor(self, mask: NDArray[np.float32]) -> torch.Tensor:
         """The mask as the model wants it, [1, 1, rows, keys]."""
@@ -545,35 +514,40 @@ class TransformersEngine:
 
         Whether a model's code takes positions and a mask from outside is nowhere declared, and one that ignores them
         raises no error: its text would just be wrong. So a short sequence must give the same logits both ways, through
-        the arena in pieces and with a row in its midst that must not be seen; and where there are several slots, two
-        sequences in one forward pass as well. Sets the number of logits per row.
+        the arena in pieces and with a row in its midst that must not be seen. Sets the number of logits per row.
         """
         embeddings = int(self._model.get_input_embeddings().num_embeddings)
-        ids = [(3 + 5 * index) % embeddings for index in range(min(CHECK_TOKENS, self._context))]
+        count = min(CHECK_TOKENS, self._context)
+        texts = [[(3 + 5 * index) % embeddings for index in range(count)]]
+        if self._count > 1:
+            texts.append([(7 + 11 * index) % embeddings for index in range(count)])
         own = self._model.config._attn_implementation
-        several = len(self._slots) > 1
-        attentions = [GROUPED, own] if own == "sdpa" and (shared_keys or several) else [own]
-        failure, tolerance = "", TOLERANCE.get(self._dtype, 0.25)
+        ways = [(own, False)]
+        if own == "sdpa" and shared_keys:
+            ways.insert(0, (GROUPED, False))
+        if own == "sdpa" and self._count > 1 and self._device.type == "cpu":
+            ways.insert(0, (GROUPED, True))
+        failure = ""
         with _quiet(), torch.inference_mode():
             try:
-                wanted = self._plain(ids)
-                other = self._plain(ids[::-1]) if several else wanted
+                wanted: list[Logits] = []
+                for ids in texts:
+                    reference = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False)
+                    wanted.append(reference.logits[0].float().cpu().numpy())
             except Exception as fault:  # from code that is not ours
                 raise ModelError(f"{self._name} ({kind}) does not run: {_line(fault)}") from fault
-            self._size = wanted.shape[1]
-            for attention, form in product(attentions, forms):
+            self._size = wanted[0].shape[1]
+            for (attention, apart), form in product(ways, forms):
                 self._form = form
-                self._cache.layers.clear()
+                self._lay_out(apart)
                 try:
                     if self._model.config._attn_implementation != attention:
                         self._model.set_attn_implementation(attention)
-                    error = self._compare(ids, wanted)
-                    if several and error <= tolerance:
-                        error = self._compare_two(ids, wanted, other, attention == GROUPED)
+                    error = max(self._compare(texts[:1], wanted[:1]), self._compare(texts, wanted))
                 except Exception as fault:  # whatever a model's code makes of a mask or a cache it does not know
                     failure = _line(fault)
                     continue
-                if error <= tolerance:
+                if error <= TOLERANCE.get(self._dtype, 0.25):
                     return
                 failure = f"its logits are off by {error:.1e}"
         raise ModelError(
@@ -581,54 +555,31 @@ class TransformersEngine:
             f"mask as plain decoders do ({failure}): use another model or a GGUF of this one"
         )
 
-    def _plain(self, ids: list[int]) -> Logits:
-        """What the model gives by itself, [len(ids), size]."""
-        reference = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False)
-        logits: Logits = reference.logits[0].float().cpu().numpy()
-        return logits
+    def _compare(self, texts: Sequence[list[int]], wanted: Sequence[Logits]) -> float:
+        """The relative error of the arena's logits, where plain forward passes over the texts give `wanted`.
 
-    def _compare(self, ids: list[int], wanted: Logits) -> float:
-        """The relative error of the arena's logits, where a plain forward pass over `ids` gives `wanted`."""
-        half, length = len(ids) // 2, len(ids)
-        with self._emptied():
-            self.extend(0, ids[:half])
-            if self._capacity > length:
-                self.forward([Row(length, 0, ids[-1])])  # in the arena, but not to be seen by the rows below
-            got: list[Logits] = []
-            for begin in range(half, length, self._batch):
-                piece = range(begin, min(begin + self._batch, length))
-                got.extend(self.forward([Row(at, 0, ids[at], at - 1 if at > half else ROOT) for at in piece]))
-        return _error(np.stack(got), wanted[half:])
-
-    def _compare_two(self, ids: list[int], wanted: Logits, other: Logits, knows_lanes: bool) -> float:
-        """The same for two slots in one forward pass, where the other one holds `ids` from back to front, which gives
-        `other`. Finds out whether the model's attention may be given lanes, if it is said to know them."""
-        half, length = len(ids) // 2, len(ids)
-        most = min(length, half + self._batch - 1)
-        failure = ModelError(f"{self._name} cannot run two sequences at once: start it with --parallel 1")
-        for self._by_lanes in (True, False) if knows_lanes else (False,):
-            with contextlib.suppress(NotImplementedError), self._emptied():
-                self.extend(0, ids[:half])
-                self.extend(1, ids[::-1][: half + 1])
-                rows = [Row(at, 0, ids[at], at - 1 if at > half else ROOT) for at in range(half, most)]
-                got = self.forward([Row(length, 1, ids[::-1][half + 1]), *rows])
-                error = _error(got, np.concatenate((other[half + 1 : half + 2], wanted[half:most])))
-                if error <= TOLERANCE.get(self._dtype, 0.25) or not self._by_lanes:
-                    return error
-        raise failure
-
-    @contextmanager
-    def _emptied(self) -> Iterator[None]:
-        """Leave all slots empty, whatever happens."""
-        try:
-            yield
-        finally:
-            self._nodes.clear()
-            self._slots = [self._empty() for _ in self._slots]
-
-
-def _error(got: Logits, expected: Logits) -> float:
-    return float(np.linalg.norm(got - expected) / np.linalg.norm(expected - expected.mean()))
+        Each text has its slot; the rows of the second half come in turn.
+        """
+        length, slots = len(texts[0]), range(len(texts))
+        half, name = length // 2, len(texts) * length
+        room = self._books[0].capacity // (1 if self._apart else len(texts))
+        for slot in slots:
+            self.extend(slot, texts[slot][:half])
+            if room > length:
+                # In the arena, but not to be seen by the rows below.
+                self.forward([Row(name + slot, slot, texts[slot][-1])])
+        rows = [
+            Row(slot * length + at, slot, texts[slot][at], slot * length + at - 1 if at > half else ROOT)
+            for at in range(half, length)
+            for slot in slots
+        ]
+        got: list[Logits] = []
+        for begin in range(0, len(rows), self._batch):
+            got.extend(self.forward(rows[begin : begin + self._batch]))
+        for slot in slots:
+            self.truncate(slot, 0)
+        expected = np.stack([wanted[slot][at] for at in range(half, length) for slot in slots])
+        return float(np.linalg.norm(np.stack(got) - expected) / np.linalg.norm(expected - expected.mean()))
 
 
 def _locate(model: str) -> tuple[str, str]:
