@@ -18,7 +18,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.processes import wait_for
-from duo.engines import ROOT, EngineOptions, Logits, Row, load
+from duo.engines import ROOT, EngineOptions, Logits, Row, llamacpp, load
 from duo.engines.base import InterruptedForwardError
 from duo.engines.llamacpp import LlamaCppEngine
 from duo.errors import ContextError, ModelError, RequestError
@@ -258,7 +258,7 @@ def assert_books_agree(engine: LlamaCppEngine) -> None:
     for slot in engine._slots:
         assert slot.root.parent is None
         assert all(tip is slot.root or slot.rows[tip.id] is tip for tip in slot.tips.values())
-        believed |= {seq: tip.pos + 1 for seq, tip in slot.tips.items()}
+        believed |= {seq: 0 if slot.aside is not None else tip.pos + 1 for seq, tip in slot.tips.items()}
         believed |= {seq: engine._have[seq] for seq in slot.spares}
         if slot.guard is not None:
             believed[slot.guard] = 1 + max(node.pos for node in (slot.root, *slot.rows.values()))
@@ -417,6 +417,36 @@ def test_random_calls_agree_with_plain_decoding(plain: Path, truth: Truth, seed:
     engine = open_engine(plain, context=context, slots=slots, tree_rows=room, batch=32)
     Mirror(engine, slots, truth, seed).play(250, context, room, width=12)
     assert_all_free(engine, slots)
+    engine.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_slots_that_are_put_aside_come_back_as_they_were(
+    plain: Path, truth: Truth, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(llamacpp, "_IDLE", 2)
+    monkeypatch.setattr(llamacpp, "_TIDY_EVERY", 1)
+    engine = open_engine(plain, context=96, slots=4, tree_rows=48, batch=32)
+    aside: set[int] = set()
+    mirror = Mirror(engine, 4, truth, seed)
+    for _ in range(60):
+        mirror.play(4, 96, 48, width=6)
+        aside |= {number for number, slot in enumerate(engine._slots) if slot.aside is not None}
+    assert len(aside) > 1
+    assert_all_free(engine, 4)
+    engine.close()
+
+
+def test_an_idle_slot_costs_the_others_nothing_after_a_while(plain: Path) -> None:
+    engine = open_engine(plain, context=200, slots=2, tree_rows=8, batch=32)
+    engine.extend(1, [5] * 150)
+    engine.extend(0, [6])
+    for _ in range(llamacpp._IDLE + llamacpp._TIDY_EVERY + 1):
+        engine.forward([Row(0, 0, 7)])
+        engine.keep(0, [])
+    assert engine.length(1) == 150
+    assert engine._slots[1].aside is not None
+    assert llama_cpp.llama_memory_seq_pos_max(engine._memory, engine._slots[1].root.seq) == -1
     engine.close()
 
 

@@ -36,6 +36,10 @@ from duo.errors import ContextError, ModelError
 _DEFAULT_CONTEXT = 4096
 _SPARE_CELLS = 1 << 20
 """Committed tokens that all spares together may hold: llama.cpp spends 48 bytes on each."""
+_IDLE = 64
+"""Calls of others after which an idle slot's cells are put aside: every row attends over the cells of all slots."""
+_TIDY_EVERY = 8
+"""Calls after which it is looked for such a slot."""
 _NO_ROOM = 1
 _ABORTED = 2
 """llama_decode's answer when it finds no free cells; it has changed nothing then."""
@@ -61,9 +65,10 @@ class _Node:
 
 
 class _Slot:
-    """`tips` has the last node of each of the slot's live sequences."""
+    """`tips` has the last node of each of the slot's live sequences. `aside`: keys and values of its committed tokens,
+    while llama.cpp's memory does not hold them. `used`: the engine's count of calls when it was last asked for."""
 
-    __slots__ = ("guard", "root", "rows", "spares", "tips")
+    __slots__ = ("aside", "guard", "root", "rows", "spares", "tips", "used")
 
     def __init__(self, seq: int, guard: int | None) -> None:
         self.root = _Node(ROOT, None, -1, seq, self)
@@ -71,6 +76,8 @@ class _Slot:
         self.tips = {seq: self.root}
         self.spares: list[int] = []
         self.guard = guard
+        self.aside: Any = None
+        self.used = 0
 
 
 class LlamaCppEngine:
@@ -130,6 +137,7 @@ class LlamaCppEngine:
         self._spare_cells = 0
         self._slots = [_Slot(i, slots + i if guarded else None) for i in range(slots)]
 
+        self._calls = 0
         self._arrays = _Batch(self._batch)
         self._logits: Logits = np.empty((0, self._size), dtype=np.float32)
         self._output: Logits = self._logits  # llama.cpp's own buffer, valid while it stays at _output_address
@@ -158,9 +166,10 @@ class LlamaCppEngine:
         return self._batch
 
     def length(self, slot: int) -> int:
-        return self._slot(slot).root.pos + 1
+        return self._at(slot).root.pos + 1
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
+        self._tidy()
         state = self._slot(slot)
         values = np.asarray(tokens, dtype=np.int64)
         if values.size and not 0 <= int(values.min()) <= int(values.max()) < self._size:
@@ -192,6 +201,9 @@ class LlamaCppEngine:
             raise ContextError(f"{len(self._rows) + count} rows do not fit: there is room for {self._room}")
         if not count:
             return self._logits[:0]
+        self._tidy()
+        for at in {row.slot for row in rows}:
+            self._slot(at)
 
         new: dict[int, _Node] = {}
         seqs: list[int] = []
@@ -366,10 +378,55 @@ class LlamaCppEngine:
     def close(self) -> None:
         self._free()
 
-    def _slot(self, slot: int) -> _Slot:
+    def _at(self, slot: int) -> _Slot:
         if not 0 <= slot < len(self._slots):
             raise ValueError(f"there is no slot {slot}")
         return self._slots[slot]
+
+    def _slot(self, slot: int) -> _Slot:
+        """The slot, with its cells in llama.cpp's memory."""
+        state = self._at(slot)
+        state.used = self._calls
+        if state.aside is not None:
+            self._bring_back(state)
+        return state
+
+    def _tidy(self) -> None:
+        """A call has come. Put aside one slot that has not been asked for in a while."""
+        self._calls += 1
+        if len(self._slots) == 1 or self._calls % _TIDY_EVERY:
+            return
+        for state in self._slots:
+            waited = self._calls - state.used
+            if (
+                waited > _IDLE
+                and state.aside is None
+                and state.root.pos >= 0
+                and not state.rows
+                and state.guard is None
+            ):
+                self._put_aside(state)
+                return
+
+    def _put_aside(self, state: _Slot) -> None:
+        seq = state.root.seq
+        size = llama_cpp.llama_state_seq_get_size(self._llama, seq)
+        saved = (ctypes.c_uint8 * size)()
+        if llama_cpp.llama_state_seq_get_data(self._llama, saved, size, seq) == size:
+            state.aside = saved
+            _seq_rm(self._memory, seq, -1, -1)
+            spares, state.spares = state.spares, []
+            for spare in spares:
+                self._spare_cells -= self._have[spare]
+                self._have[spare] = 0
+                _seq_rm(self._memory, spare, -1, -1)
+                self._empty.append(spare)
+
+    def _bring_back(self, state: _Slot) -> None:
+        saved, state.aside = state.aside, None
+        if not llama_cpp.llama_state_seq_set_data(self._llama, saved, len(saved), state.root.seq):
+            state.root.pos = -1
+            raise ContextError("llama.cpp has no room left for what a slot held; keep fewer rows")
 
     def _take(self, slot: _Slot) -> int:
         """A sequence for a new leaf: one that has most of the path already, an empty one, or another slot's spare."""
