@@ -12,11 +12,12 @@ import pytest
 import requests
 from openai import OpenAI
 
-from duo.errors import BusyError, DuoError
+from duo.constraint import Grammars
+from duo.errors import BusyError, DeadEndError, DuoError
 from duo.session import Logprobs
 from lead.answers import Answer, Piece, Question, Summary
 from lead.http import Options, Watch
-from lead.http.tools import CallParser
+from lead.http.tools import Call, CallParser
 from tests.http_server import PATIENCE, SUMMARY, Gate, ScriptedAnswerer, conversation, serving, vocabulary
 
 CHAT = "/v1/chat/completions"
@@ -236,7 +237,7 @@ def grammar_of(url: str, answerer: ScriptedAnswerer, path: str = CHAT, **fields:
 
 
 def test_structured_output(client: OpenAI, url: str, answerer: ScriptedAnswerer) -> None:
-    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
+    schema: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
     answerer.script = [('{"a"', ":1}")]
     parsed = client.chat.completions.create(
         model="any",
@@ -292,6 +293,18 @@ def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
     tools = [WEATHER, TIME]
     required = grammar_of(url, answerer, tools=tools, tool_choice="required")
     assert "weather" in required and "time" in required and "start: call0 | call1" in required
+    for name, arguments, whole in (
+        ("weather", '{"city":"Köln"}', True),
+        ("weather", "{}", False),
+        ("time", "{}", True),
+    ):
+        text = vocabulary().encode_rendered(f'{{"name":"{name}","arguments":{arguments}}}')
+        constraint = Grammars(vocabulary()).constraint(required)
+        if whole:
+            assert set(constraint.allowed(text)) == vocabulary().eos
+        else:
+            with pytest.raises(DeadEndError):
+                constraint.allowed(text)
     named = {"type": "function", "function": {"name": "time"}}
     only = grammar_of(url, answerer, tools=tools, tool_choice=named)
     assert "weather" not in only and "time" in only
@@ -333,7 +346,7 @@ def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
 )
 def test_calls_in_a_text(text: str, content: str, names: list[str], size: int) -> None:
     parser = CallParser(["weather", "time"])
-    told, calls = "", []
+    told, calls = "", list[Call]()
     for at in range(0, len(text), size):
         shown, found = parser.push(text[at : at + size])
         told, calls = told + shown, calls + found

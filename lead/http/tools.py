@@ -244,12 +244,13 @@ class CallParser:
                 else:
                     value, at = decoder.raw_decode(text, at)
                     values += value if isinstance(value, list) else [value]
+            calls = [self._call(value) for value in values]
         except (ValueError, RecursionError):
             return []
-        calls = [self._call(value) for value in values]
         return [call for call in calls if call] if all(calls) else []
 
     def _call(self, value: Any) -> Call | None:
+        """Raises ValueError and RecursionError."""
         if not isinstance(value, dict):
             return None
         if isinstance(value.get("function"), dict):
@@ -258,13 +259,12 @@ class CallParser:
             value = {"name": value["function"], **value}
         arguments = value.get("arguments", value.get("parameters", {}))
         if isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments)
-            except ValueError:
-                return None
+            arguments = json.loads(arguments)
         if value.get("name") not in self._names or not isinstance(arguments, dict):
             return None
-        return Call(f"call_{secrets.token_hex(12)}", value["name"], json.dumps(arguments, ensure_ascii=False))
+        return Call(
+            f"call_{secrets.token_hex(12)}", value["name"], json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        )
 
 
 def _overlap(text: str, mark: str) -> int:
