@@ -1,23 +1,33 @@
 """The lead's HTTP side under a real uvicorn, with answers that a test writes down beforehand.
 
-A script is a list of steps: a tuple of strings is a batch of pieces, a `Gate` holds the answer until the test opens it
-(or for ever), an exception is raised. Whoever reads the answer can be seen: `cancelled` and `ended` are events.
+A script is a list of steps: a tuple of strings or pieces is a batch, a `Gate` holds the answer until the test opens it
+(or for ever), an exception is raised. Whoever reads the answer can be seen: `cancelled` and `ended` are events. The
+vocabulary is a real one, the shipped models', with a chat template that tells whoever reads the prompt all that it was
+given.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
 import queue
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
+import transformers
 import uvicorn
 
-from lead.answers import Answer, BackView, Piece, Question, Summary
-from lead.http import create_app
+from bench.models import shipped
+from duo.constraint import Grammars
+from duo.engines import Vocabulary
+from duo.engines._hf_vocabulary import HFVocabulary
+from lead.answers import Answer, BackView, Piece, Question, SlotView, Summary
+from lead.http import Options, Watch, create_app
 
 PATIENCE = 10.0
 """Seconds after which a test that waits for something has failed."""
@@ -46,7 +56,24 @@ class Gate:
         await asyncio.wrap_future(self._opened)
 
 
-Step = tuple[str, ...] | Gate | Exception
+Step = tuple[str | Piece, ...] | Gate | Exception
+
+TEMPLATE = "{{ {'messages': messages, 'tools': tools} | tojson }}"
+"""A chat template that loses nothing."""
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """The shipped models', with TEMPLATE."""
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(shipped("draft", "transformers"))
+    tokenizer.chat_template = TEMPLATE
+    return HFVocabulary(tokenizer, len(tokenizer), frozenset([tokenizer.eos_token_id]))
+
+
+def conversation(prompt: Sequence[int]) -> dict[str, Any]:
+    """`messages` and `tools` that a prompt was made from."""
+    found: dict[str, Any] = json.loads(vocabulary().decode(prompt))
+    return found
 
 
 class ScriptedAnswer:
@@ -58,6 +85,12 @@ class ScriptedAnswer:
         self.ended = threading.Event()
         self._script = script
 
+    @property
+    def messages(self) -> Sequence[Mapping[str, Any]]:
+        """Of the conversation that was asked about."""
+        found: Sequence[Mapping[str, Any]] = conversation(self.question.prompt)["messages"]
+        return found
+
     async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
         try:
             for step in self._script:
@@ -66,7 +99,7 @@ class ScriptedAnswer:
                 if isinstance(step, Gate):
                     await step.passed()
                 else:
-                    yield [Piece(text) for text in step]
+                    yield [piece if isinstance(piece, Piece) else Piece(piece) for piece in step]
         finally:
             self.ended.set()
 
@@ -75,21 +108,42 @@ class ScriptedAnswer:
         self.cancelled.set()
 
 
+@cache
+def _grammars() -> Grammars:
+    return Grammars(vocabulary())
+
+
 class ScriptedAnswerer:
     def __init__(self) -> None:
         self.ready = True
         self.model = "fake-13m"
         self.created = 1_700_000_000
+        self.runtime = "transformers"
+        self.context = 4096
+        self.waiting = 0
         self.script: Sequence[Step] = [("Hello", ","), (" wor",), ("ld", "!")]
         self.summary = SUMMARY
         self.refusal: Exception | None = None
         self.views: Sequence[BackView] = []
+        self.slot_views: Sequence[SlotView] = [SlotView(0, "idle")]
+        self.scripts: list[Sequence[Step]] = []
+        """Of the next answers, one each; `script` when there are none left."""
         self.asked: queue.Queue[ScriptedAnswer] = queue.Queue()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return vocabulary()
+
+    def slots(self) -> Sequence[SlotView]:
+        return self.slot_views
 
     def ask(self, question: Question) -> Answer:
         if self.refusal is not None:
             raise self.refusal
-        answer = ScriptedAnswer(question, self.script, self.summary)
+        if question.sampling.grammar:
+            _grammars().check(question.sampling.grammar)
+        script = self.scripts.pop(0) if self.scripts else self.script
+        answer = ScriptedAnswer(question, script, self.summary)
         self.asked.put(answer)
         return answer
 
@@ -102,11 +156,14 @@ class ScriptedAnswerer:
 
 
 @contextmanager
-def serving(answerer: ScriptedAnswerer) -> Iterator[str]:
+def serving(answerer: ScriptedAnswerer, options: Options | None = None, watch: Watch | None = None) -> Iterator[str]:
     """The app on a free port; its address. A client may connect at once: the socket listens already."""
+    vocabulary()  # the first time takes seconds
     listener = socket.create_server(("127.0.0.1", 0))
     # Without a log configuration of its own, uvicorn's records reach pytest's caplog.
-    config = uvicorn.Config(create_app(answerer), log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        create_app(answerer, options, watch), log_config=None, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

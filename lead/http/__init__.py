@@ -1,0 +1,10 @@
+"""The lead over HTTP: OpenAI's APIs, llama_duo's messages, and what a person wants to look at."""
+
+from __future__ import annotations
+
+from lead.http.app import create_app
+from lead.http.options import Options
+from lead.http.parsing import BODY_LIMIT
+from lead.http.watch import Watch
+
+__all__ = ["BODY_LIMIT", "Options", "Watch", "create_app"]

@@ -1,0 +1,105 @@
+"""The lead's HTTP side put together: who answers which path.
+
+A request goes three ways in order: it is *parsed* (JSON to a `Question`; whatever is wrong with it becomes one line in
+OpenAI's error object), *answered* (for as long as the client listens), and *shaped* as the API that was called has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Literal
+
+from fastapi import APIRouter, Depends, FastAPI
+from fastapi.responses import Response
+from pydantic import BaseModel
+
+from lead.answers import Answerer
+from lead.http import chat, completions, messages
+from lead.http.errors import LoadingError, handle_errors, json_response
+from lead.http.options import Options
+from lead.http.watch import Watch
+
+
+class Health(BaseModel):
+    status: Literal["ok", "loading model"]
+
+
+class Model(BaseModel):
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class ModelList(BaseModel):
+    object: Literal["list"]
+    data: list[Model]
+
+
+class Back(BaseModel):
+    """A connected back. round_trip_ms is null until it has been measured."""
+
+    name: str
+    model: str
+    state: Literal["waiting", "catching up", "drafting", "silent"]
+    round_trip_ms: float | None
+    drafted: int
+    accepted: int
+
+
+class BackList(BaseModel):
+    data: list[Back]
+
+
+def create_app(
+    answerer: Answerer,
+    options: Options | None = None,
+    watch: Watch | None = None,
+    routers: Sequence[APIRouter] = (),
+) -> FastAPI:
+    """The lead's HTTP side, ready for uvicorn.
+
+    `watch` hears of every answer. `routers` are more paths, which like the ones here wait for the model.
+    """
+    options, watch = options or Options(), watch or Watch()
+    # The generated documentation would say nothing: bodies are parsed by hand, for the sake of their error messages.
+    app = FastAPI(title="duo lead", docs_url=None, redoc_url=None, openapi_url=None)
+
+    async def loaded() -> None:
+        if not answerer.ready:
+            raise LoadingError("the model is still loading: try again in a moment, GET /health says when")
+
+    @app.get("/health")
+    @app.get("/v1/health")
+    async def health() -> Response:
+        return json_response({"status": "ok"}) if answerer.ready else json_response({"status": "loading model"}, 503)
+
+    answering = APIRouter(dependencies=[Depends(loaded)])
+    answering.include_router(_looking(answerer, options))
+    answering.include_router(chat.router(answerer, options, watch))
+    answering.include_router(completions.router(answerer, options, watch))
+    answering.include_router(messages.router(answerer, watch))
+    for router in routers:
+        answering.include_router(router)
+    app.include_router(answering)
+    handle_errors(app)
+    return app
+
+
+def _looking(answerer: Answerer, options: Options) -> APIRouter:
+    """What can be looked at."""
+    routes = APIRouter()
+
+    @routes.get("/v1/models")
+    @routes.get("/models")
+    async def models() -> Response:
+        name = options.alias or answerer.model
+        model = {"id": name, "object": "model", "created": answerer.created, "owned_by": "duo"}
+        return json_response({"object": "list", "data": [model]})
+
+    @routes.get("/backs")
+    async def backs() -> Response:
+        return json_response({"data": [asdict(back) for back in answerer.backs()]})
+
+    return routes

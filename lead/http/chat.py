@@ -1,0 +1,362 @@
+"""POST /v1/chat/completions: OpenAI's chat, with llama-server's figures and words of its own about guesses."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from duo.engines import Vocabulary
+from duo.errors import RequestError
+from lead.answers import Answer, Answerer, Piece, Question, Summary
+from lead.http.errors import CLIENT_GONE, dump, json_response
+from lead.http.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, limit_of, with_seed
+from lead.http.options import Options
+from lead.http.parsing import Body, Cannot, parse, short
+from lead.http.shapes import ChatLogprobs, Timings, Usage, chat_logprobs, timings, together, usage
+from lead.http.streams import EventStream, events, whole
+from lead.http.tools import Call, CallParser, ToolCall, ToolFields
+from lead.http.watch import Watch, ask_all
+
+# -- What is asked -------------------------------------------------------------------------------------------------
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: str
+
+
+def joined(content: object) -> object:
+    """A list of text parts as the text that they make together; anything else as it is, for the type to judge."""
+    if not isinstance(content, list):
+        return content
+    texts: list[str] = []
+    for part in content:
+        match part:
+            case {"type": "text", "text": str(text)}:
+                texts.append(text)
+            case {"type": str(kind)} if kind != "text":
+                raise ValueError(f"a part of type {short(kind)} cannot be read, only text can")
+            case _:
+                raise ValueError(f"{short(part)} is not a text part")
+    return "".join(texts)
+
+
+Text = Annotated[str, BeforeValidator(joined, json_schema_input_type=str | list[TextPart])]
+
+
+class GivenFunction(Body):
+    name: str
+    arguments: str
+
+
+class GivenCall(Body):
+    id: str
+    type: Literal["function"] = "function"
+    function: GivenFunction
+
+
+class Message(Body):
+    """One turn. Only the assistant's may lack content, where it has tool_calls."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | None = None
+    tool_calls: list[GivenCall] | None = None
+    tool_call_id: str | None = None
+    name: str | None = None
+    function_call: None = Field(None, description="Not supported: use tool_calls.")
+    audio: None = Field(None, description="Not supported: only text is.")
+
+    @model_validator(mode="after")
+    def _whole(self) -> Message:
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError("tool_calls are the assistant's alone")
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content is missing")
+        if self.role == "tool" and self.tool_call_id is None:
+            raise ValueError("tool_call_id is missing: it says which call this is the answer to")
+        return self
+
+    def plain(self) -> dict[str, Any]:
+        """As the vocabulary takes it."""
+        # OpenAI's newer word for system, which chat templates do not know.
+        turn: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": self.content}
+        if self.tool_calls:
+            turn["tool_calls"] = [call.model_dump() for call in self.tool_calls]
+        if self.role == "tool":
+            turn["tool_call_id"] = self.tool_call_id
+        if self.role == "tool" and self.name is not None:
+            turn["name"] = self.name
+        return turn
+
+
+class JsonSchema(Body):
+    """A named schema; `strict` or not, the answer follows it."""
+
+    model_config = ConfigDict(populate_by_name=True, strict=True, extra="ignore")
+    name: str | None = None
+    strict: bool | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+
+class ResponseFormat(Body):
+    """What the answer must look like. json_object takes llama-server's `schema` too."""
+
+    model_config = ConfigDict(populate_by_name=True, strict=True, extra="ignore")
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+    schema_: dict[str, Any] | None = Field(None, alias="schema")
+
+    def answer(self) -> Mapping[str, Any] | None:
+        """The schema that the answer must follow, if any. Raises RequestError."""
+        if self.type == "text":
+            return None
+        if self.type == "json_object":
+            return self.schema_ or {"type": "object"}
+        schema = self.json_schema.schema_ if self.json_schema is not None else self.schema_
+        if schema is None:
+            raise RequestError("response_format.json_schema.schema is missing", "response_format.json_schema.schema")
+        return schema
+
+
+class ChatRequest(ToolFields, AnswerFields):
+    """Body of POST /v1/chat/completions."""
+
+    messages: list[Message] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=-1, lt=1 << 31)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    response_format: ResponseFormat | None = None
+    json_schema: dict[str, Any] | None = Field(None, description="llama-server's: the same as a response_format.")
+
+    cannot: ClassVar[Cannot] = {
+        **AnswerFields.cannot,
+        "functions": ((None, []), "functions are not supported, use tools"),
+        "function_call": ((None, "none", "auto"), "functions are not supported, use tools and tool_choice"),
+        "modalities": ((None, [], ["text"]), "only text is supported"),
+        "audio": ((None,), "only text is supported"),
+        "web_search_options": ((None,), "the lead searches nothing"),
+    }
+
+    def question(self, vocabulary: Vocabulary) -> Question:
+        """Raises RequestError."""
+        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        name = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError(f"top_logprobs is {self.top_logprobs}: set logprobs to true as well", "top_logprobs")
+        return Question(
+            prompt=vocabulary.chat(self.turns(), [tool.plain() for tool in self.offered()]),
+            sampling=self.sampling(DEFAULT_TEMPERATURE, self.tool_grammar(self._answer())),
+            max_tokens=limit_of(name, limit),
+            ignore_eos=bool(self.ignore_eos),
+            stop=tuple(self.stop or ()),
+            top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+        )
+
+    def turns(self) -> list[dict[str, Any]]:
+        """The messages as the vocabulary takes them."""
+        return [message.plain() for message in self.messages]
+
+    def parser(self) -> CallParser | None:
+        """Of one answer, where there may be calls in it."""
+        names = [tool.function.name for tool in self.offered()]
+        return CallParser(names, self.parallel_tool_calls is not False) if names else None
+
+    def _answer(self) -> Mapping[str, Any] | None:
+        given = self.response_format.answer() if self.response_format is not None else None
+        if given is not None and self.json_schema:
+            raise RequestError("json_schema and response_format say the same: give one of them", "json_schema")
+        return given or self.json_schema or given
+
+
+# -- What is answered ----------------------------------------------------------------------------------------------
+
+
+class AssistantMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str | None
+    refusal: None = None
+    tool_calls: list[ToolCall] | None = None
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: AssistantMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"]
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"]
+    created: int
+    model: str
+    choices: list[ChatChoice]
+    usage: Usage
+    timings: Timings
+
+
+class CallDelta(ToolCall):
+    index: int
+
+
+class Delta(BaseModel):
+    role: Literal["assistant"] | None = None
+    content: str | None = None
+    tool_calls: list[CallDelta] | None = None
+
+
+class ChunkChoice(BaseModel):
+    index: int
+    delta: Delta
+    logprobs: ChatLogprobs | None
+    finish_reason: Literal["stop", "length", "tool_calls"] | None
+    accepted: list[tuple[str, str]] | None = Field(
+        None, description="The chunk's text in pieces, each with the back that guessed it, or nothing."
+    )
+
+
+class ChatChunk(BaseModel):
+    """One event of a streamed answer. `timings` are on the last one of each choice."""
+
+    id: str
+    object: Literal["chat.completion.chunk"]
+    created: int
+    model: str
+    choices: list[ChunkChoice]
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+
+def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
+    """The route."""
+    routes = APIRouter()
+
+    @routes.post("/v1/chat/completions")
+    @routes.post("/chat/completions", include_in_schema=False)
+    async def chat_completions(request: Request) -> Response:
+        asked = await parse(ChatRequest, request)
+        # Others are served while a long prompt is cut into tokens.
+        question = await asyncio.to_thread(asked.question, answerer.vocabulary)
+        count = asked.n or 1
+        answers = ask_all(answerer, [with_seed(question, i) for i in range(count)], watch)
+        head = {
+            "id": f"chatcmpl-{secrets.token_hex(12)}",
+            "created": int(time.time()),
+            "model": options.alias or answerer.model,
+        }
+        if asked.stream:
+            start = f"data: {dump({**head, 'object': 'chat.completion.chunk'})[:-1]}"
+            writers = [ChatWriter(start, i, asked, answerer.vocabulary) for i in range(count)]
+            return EventStream(answers, events(answers, writers, count, start if asked.wants_usage else None))
+        pieces = await whole(request.receive, answers)
+        if pieces is None:
+            return Response(status_code=CLIENT_GONE)
+        return json_response(_completion(head, asked, answers, pieces, answerer.vocabulary))
+
+    return routes
+
+
+def _completion(
+    head: Mapping[str, object],
+    asked: ChatRequest,
+    answers: Sequence[Answer],
+    pieces: Sequence[Sequence[Piece]],
+    vocabulary: Vocabulary,
+) -> dict[str, object]:
+    choices = []
+    for index, (answer, told) in enumerate(zip(answers, pieces, strict=True)):
+        text, calls = "".join([piece.text for piece in told]), list[Call]()
+        if parser := asked.parser():
+            text, calls = parser.push(text)
+            rest, more = parser.flush()
+            text, calls = text + rest, calls + more
+        message: dict[str, object] = {"role": "assistant", "content": text, "refusal": None}
+        if calls:
+            message |= {"content": text or None, "tool_calls": [call.shape() for call in calls]}
+        logprobs = {"content": chat_logprobs(told, vocabulary)} if asked.logprobs else None
+        reason = "tool_calls" if calls else answer.summary.finish_reason
+        choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason})
+    summary = together([answer.summary for answer in answers], len(answers))
+    figures = {"usage": usage(summary), "timings": timings(summary)}
+    return {**head, "object": "chat.completion", "choices": choices, **figures}
+
+
+class ChatWriter:
+    """Writes one answer as chunks."""
+
+    def __init__(self, start: str, index: int, asked: ChatRequest, vocabulary: Vocabulary) -> None:
+        # OpenAI sends a null usage on all chunks but the last where usage is asked for.
+        self._no_usage = ',"usage":null' if asked.wants_usage else ""
+        self._start, self._index, self._vocabulary = start, index, vocabulary
+        self._before = f'{start},"choices":[{{"index":{index},"delta":{{"content":'
+        self._after = f'}},"logprobs":null,"finish_reason":null}}]{self._no_usage}}}\n\n'
+        self._parser = asked.parser()
+        self._logprobs, self._accepted = bool(asked.logprobs), bool(asked.accepted)
+        self._plain = not (self._parser or self._logprobs or self._accepted)
+        self._calls = 0
+        self._pieces: list[Piece] = []
+        """Of which no chunk has told yet."""
+
+    def begin(self) -> str:
+        return self._before + '"","role":"assistant"' + self._after
+
+    def batch(self, pieces: Sequence[Piece]) -> str:
+        text = "".join([piece.text for piece in pieces])
+        if self._plain:
+            return self._before + dump(text) + self._after if text else ""
+        self._pieces += pieces
+        calls: list[Call] = []
+        if self._parser:
+            text, calls = self._parser.push(text)
+        return self._chunk(text, calls) if text or calls else ""
+
+    def end(self, summary: Summary) -> str:
+        text, calls = self._parser.flush() if self._parser else ("", [])
+        # Tokens without text, as one that ends the answer, have log probabilities too.
+        rest = self._chunk(text, calls) if text or calls or (self._logprobs and self._pieces) else ""
+        reason = "tool_calls" if self._calls else summary.finish_reason
+        choice = {"index": self._index, "delta": {}, "logprobs": None, "finish_reason": reason}
+        figures = f'"timings":{dump(timings(summary))}'
+        return f'{rest}{self._start},"choices":[{dump(choice)}]{self._no_usage},{figures}}}\n\n'
+
+    def _chunk(self, text: str, calls: Sequence[Call]) -> str:
+        delta: dict[str, object] = {"content": text} if text or not calls else {}
+        if calls:
+            delta["tool_calls"] = [{"index": self._calls + i, **call.shape()} for i, call in enumerate(calls)]
+            self._calls += len(calls)
+        choice: dict[str, object] = {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": None}
+        pieces, self._pieces = self._pieces, []
+        if self._logprobs:
+            choice["logprobs"] = {"content": chat_logprobs(pieces, self._vocabulary)}
+        if self._accepted:
+            choice["accepted"], self._pieces = accepted(pieces, text, len(self._parser.held) if self._parser else 0)
+        if self._logprobs:
+            # They are told; only what guessed the text that is held back is not.
+            self._pieces = [Piece(piece.text, piece.backs) for piece in self._pieces]
+        return f'{self._start},"choices":[{dump(choice)}]{self._no_usage}}}\n\n'
+
+
+def accepted(pieces: Sequence[Piece], text: str, held: int) -> tuple[list[list[str]], list[Piece]]:
+    """Who guessed the text of a chunk: `[[text, back or ""], ...]`, which together are `text`, the beginning of what
+    the pieces say; and of the pieces what makes up the last `held` characters, for a later chunk."""
+    told: list[list[str]] = []
+    left = len(text)
+    for piece in pieces:
+        shown, left = piece.text[:left], left - min(left, len(piece.text))
+        if shown:
+            told.append([shown, piece.backs[0] if piece.backs else ""])
+    if "".join(shown for shown, _ in told) != text:
+        told = [[text, ""]]  # a call was between
+    later: list[Piece] = []
+    for piece in reversed(pieces):
+        if held > 0 and piece.text:
+            later.append(Piece(piece.text[-held:], piece.backs))
+            held -= len(piece.text)
+    return told, later[::-1]

@@ -1,0 +1,214 @@
+"""POST /v1/completions: a text goes on. OpenAI's older form, with prompts as text or as tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, BeforeValidator, Field
+
+from duo.constraint import of_json_schema
+from duo.engines import Vocabulary
+from duo.errors import RequestError
+from lead.answers import Answer, Answerer, Piece, Question, Summary
+from lead.http.chat import ResponseFormat, accepted
+from lead.http.errors import CLIENT_GONE, dump, json_response
+from lead.http.fields import DEFAULT_TEMPERATURE, MAX_CHOICES, MAX_TOP_LOGPROBS, AnswerFields, with_seed
+from lead.http.options import Options
+from lead.http.parsing import Cannot, parse, short
+from lead.http.shapes import TextLogprobs, Timings, Usage, text_logprobs, timings, together, usage
+from lead.http.streams import EventStream, events, whole
+from lead.http.watch import Watch, ask_all
+
+Tokens = list[Annotated[int, Field(ge=0)]]
+
+
+def _prompts(value: object) -> object:
+    """Any form of prompts as a list of texts and lists of tokens."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and value:
+        if all(isinstance(item, int) and not isinstance(item, bool) for item in value):
+            value = [value]
+        for i, item in enumerate(value):
+            tokens = isinstance(item, list) and all(isinstance(t, int) and not isinstance(t, bool) for t in item)
+            if not isinstance(item, str) and not tokens:
+                raise ValueError(f"{short(item)} at {i} is neither a text nor a list of tokens")
+            if tokens and any(not 0 <= token < 1 << 31 for token in item):
+                raise ValueError(f"{short(item)} at {i} holds what is no token")
+        return value
+    raise ValueError(f"{short(value)} is neither a text, a list of texts, tokens nor a list of lists of tokens")
+
+
+Prompts = Annotated[
+    list[str | list[int]], BeforeValidator(_prompts, json_schema_input_type=str | list[str] | Tokens | list[Tokens])
+]
+
+
+class CompletionRequest(AnswerFields):
+    """Body of POST /v1/completions. Several prompts have `n` answers each, in their order."""
+
+    prompt: Prompts = Field(min_length=1, max_length=MAX_CHOICES)
+    echo: bool | None = None
+    logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    best_of: int | None = Field(None, description="Only the same as n.")
+    response_format: ResponseFormat | None = None
+    json_schema: dict[str, Any] | None = Field(None, description="llama-server's: the answer is JSON of this schema.")
+
+    cannot: ClassVar[Cannot] = {
+        **AnswerFields.cannot,
+        "suffix": ((None, ""), "the lead does not fill gaps"),
+    }
+
+    def questions(self, vocabulary: Vocabulary) -> list[Question]:
+        """`n` for each prompt. Raises RequestError."""
+        count = self.n or 1
+        if self.best_of is not None and self.best_of != count:
+            raise RequestError(f"best_of is {self.best_of}: it must be the same as n, which is {count}", "best_of")
+        if count * len(self.prompt) > MAX_CHOICES:
+            raise RequestError(
+                f"{len(self.prompt)} prompts with {count} answers each: at most {MAX_CHOICES} in all", "n"
+            )
+        if self.echo and self.logprobs is not None:
+            raise RequestError("logprobs of a prompt are not known: ask without echo", "logprobs")
+        schema = self.response_format.answer() if self.response_format is not None else self.json_schema or None
+        sampling = self.sampling(DEFAULT_TEMPERATURE, of_json_schema(schema) if schema is not None else "")
+        return [
+            with_seed(
+                Question(
+                    prompt=tokens,
+                    sampling=sampling,
+                    max_tokens=self.limit(),
+                    ignore_eos=bool(self.ignore_eos),
+                    stop=tuple(self.stop or ()),
+                    top_logprobs=self.logprobs,
+                ),
+                i,
+            )
+            for prompt in self.prompt
+            for tokens in (self._checked(prompt, vocabulary),)
+            for i in range(count)
+        ]
+
+    def echoes(self, vocabulary: Vocabulary) -> list[str]:
+        """What stands before each answer."""
+        texts = [prompt if isinstance(prompt, str) else vocabulary.decode(prompt) for prompt in self.prompt]
+        return [text if self.echo else "" for text in texts for _ in range(self.n or 1)]
+
+    @staticmethod
+    def _checked(prompt: str | list[int], vocabulary: Vocabulary) -> list[int]:
+        if isinstance(prompt, str):
+            return vocabulary.encode(prompt)
+        if strange := [token for token in prompt if token >= vocabulary.size]:
+            raise RequestError(f"prompt: no token {strange[0]} in a vocabulary of {vocabulary.size}", "prompt")
+        return prompt
+
+
+class CompletionChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: Literal["stop", "length"] | None
+    accepted: list[tuple[str, str]] | None = Field(
+        None, description="In a stream: the chunk's text in pieces, each with the back that guessed it, or nothing."
+    )
+
+
+class Completion(BaseModel):
+    """An answer, or one event of a streamed one: that has usage and timings only at its end."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int
+    model: str
+    choices: list[CompletionChoice]
+    usage: Usage | None = None
+    timings: Timings | None = None
+
+
+def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
+    """The route."""
+    routes = APIRouter()
+
+    @routes.post("/v1/completions")
+    async def completions(request: Request) -> Response:
+        asked = await parse(CompletionRequest, request)
+        vocabulary = answerer.vocabulary
+        # Others are served while a long prompt is cut into tokens.
+        questions = await asyncio.to_thread(asked.questions, vocabulary)
+        echoes = asked.echoes(vocabulary)
+        answers = ask_all(answerer, questions, watch)
+        head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": options.alias or answerer.model,
+        }
+        if asked.stream:
+            start = f"data: {dump(head)[:-1]}"
+            writers = [TextWriter(start, i, asked, echo, vocabulary) for i, echo in enumerate(echoes)]
+            return EventStream(answers, events(answers, writers, asked.n or 1, start if asked.wants_usage else None))
+        pieces = await whole(request.receive, answers)
+        if pieces is None:
+            return Response(status_code=CLIENT_GONE)
+        return json_response(_completion(head, asked, answers, pieces, echoes, vocabulary))
+
+    return routes
+
+
+def _completion(
+    head: Mapping[str, object],
+    asked: CompletionRequest,
+    answers: Sequence[Answer],
+    pieces: Sequence[Sequence[Piece]],
+    echoes: Sequence[str],
+    vocabulary: Vocabulary,
+) -> dict[str, object]:
+    choices = [
+        {
+            "index": index,
+            "text": echo + "".join([piece.text for piece in told]),
+            "logprobs": text_logprobs(told, vocabulary, 0) if asked.logprobs is not None else None,
+            "finish_reason": answer.summary.finish_reason,
+        }
+        for index, (answer, told, echo) in enumerate(zip(answers, pieces, echoes, strict=True))
+    ]
+    summary = together([answer.summary for answer in answers], asked.n or 1)
+    return {**head, "choices": choices, "usage": usage(summary), "timings": timings(summary)}
+
+
+class TextWriter:
+    """Writes one answer as chunks."""
+
+    def __init__(self, start: str, index: int, asked: CompletionRequest, echo: str, vocabulary: Vocabulary) -> None:
+        self._no_usage = ',"usage":null' if asked.wants_usage else ""
+        self._start, self._index, self._vocabulary, self._echo = start, index, vocabulary, echo
+        self._before = f'{start},"choices":[{{"index":{index},"text":'
+        self._after = f',"logprobs":null,"finish_reason":null}}]{self._no_usage}}}\n\n'
+        self._logprobs, self._accepted = asked.logprobs is not None, bool(asked.accepted)
+        self._offset = 0
+
+    def begin(self) -> str:
+        return self._before + dump(self._echo) + self._after if self._echo else ""
+
+    def batch(self, pieces: Sequence[Piece]) -> str:
+        text = "".join([piece.text for piece in pieces])
+        if not (self._logprobs or self._accepted):
+            return self._before + dump(text) + self._after if text else ""
+        choice: dict[str, object] = {"index": self._index, "text": text, "logprobs": None, "finish_reason": None}
+        if self._logprobs:
+            choice["logprobs"] = text_logprobs(pieces, self._vocabulary, self._offset)
+            self._offset += len(text)
+        if self._accepted:
+            choice["accepted"] = accepted(pieces, text, 0)[0]
+        return f'{self._start},"choices":[{dump(choice)}]{self._no_usage}}}\n\n' if text or self._logprobs else ""
+
+    def end(self, summary: Summary) -> str:
+        choice = {"index": self._index, "text": "", "logprobs": None, "finish_reason": summary.finish_reason}
+        figures = f'"timings":{dump(timings(summary))}'
+        return f'{self._start},"choices":[{dump(choice)}]{self._no_usage},{figures}}}\n\n'

@@ -1,0 +1,133 @@
+"""What all APIs that ask for text take alike: how to sample, where to end, how many answers.
+
+None, which many clients send, means the default everywhere.
+"""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AliasChoices, BeforeValidator, Field
+
+from duo.errors import RequestError
+from duo.sampling import SEED_BITS, SamplingParams
+from lead.answers import Question
+from lead.http.parsing import Body, Cannot, short
+
+DEFAULT_TEMPERATURE = 0.8
+MAX_CHOICES = 128
+"""Answers to one request; OpenAI's limit too."""
+MAX_STOPS = 32
+MAX_STOP = 256
+"""Characters of a stop string."""
+MAX_TOP_LOGPROBS = 20
+
+
+def _stops(value: object) -> object:
+    """One stop string as a list of one; anything else as it is, for the type to judge."""
+    return [value] if isinstance(value, str) and value else [] if value == "" else value
+
+
+Stop = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]],
+    Field(max_length=MAX_STOPS),
+    BeforeValidator(
+        _stops,
+        json_schema_input_type=Annotated[str, Field(max_length=MAX_STOP)]
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]], Field(max_length=MAX_STOPS)],
+    ),
+]
+
+
+class StreamOptions(Body):
+    """`include_usage`: one more chunk, the last one, holds the usage."""
+
+    include_usage: bool = False
+
+
+class SamplingFields(Body):
+    """How to pick tokens, and when to end."""
+
+    model: Any = Field(None, description="Not looked at: there is only one.")
+    temperature: float | None = Field(None, ge=0, le=100)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1, le=1 << 31)
+    min_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, lt=1 << SEED_BITS, description="One that is negative asks for a random one.")
+    max_tokens: int | None = Field(None, ge=-1, lt=1 << 31, description="-1: no limit but the context.")
+    stop: Stop | None = None
+    presence_penalty: float | None = Field(None, ge=-100, le=100)
+    frequency_penalty: float | None = Field(None, ge=-100, le=100)
+    # llama-server's spelling too.
+    repetition_penalty: float | None = Field(
+        None, gt=0, le=100, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty")
+    )
+    logit_bias: dict[str, float] | None = Field(None, description="Token ids, as strings, and what to add to logits.")
+    ignore_eos: bool | None = None
+
+    def sampling(self, temperature: float, grammar: str = "") -> SamplingParams:
+        """`temperature`: where none was asked for. Raises RequestError."""
+        seed = self.seed
+        return SamplingParams(
+            temperature=temperature if self.temperature is None else self.temperature,
+            top_k=0 if self.top_k in (None, -1) else self.top_k,  # other servers switch it off with -1
+            top_p=1.0 if self.top_p is None else self.top_p,
+            min_p=self.min_p or 0.0,
+            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias={_token_id(key): bias for key, bias in (self.logit_bias or {}).items()},
+            # A negative seed asks for a random one, as with llama-server.
+            seed=secrets.randbits(63) if seed is None or seed < 0 else seed,
+            grammar=grammar,
+        )
+
+    def limit(self) -> int | None:
+        """Most tokens of an answer. Raises RequestError."""
+        return limit_of("max_tokens", self.max_tokens)
+
+
+class AnswerFields(SamplingFields):
+    """And how the answers are to be told."""
+
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Answers, with seeds one after the other.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    accepted: bool | None = Field(
+        None, description="Let streamed chunks say of each piece of text which back guessed it, if one did."
+    )
+
+    cannot: ClassVar[Cannot] = {
+        "grammar": ((None, ""), "grammars are not taken as text, use response_format with a json_schema"),
+        "stop_sequences": ((None, []), "it is called stop here"),
+        "guided_json": ((None,), "use response_format"),
+        "guided_regex": ((None,), "use response_format with a json_schema"),
+        "guided_choice": ((None,), "use response_format with a json_schema"),
+        "guided_grammar": ((None,), "use response_format with a json_schema"),
+    }
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+def with_seed(question: Question, offset: int) -> Question:
+    """The same question, to be answered with another seed."""
+    seed = (question.sampling.seed + offset) % (1 << SEED_BITS)
+    return replace(question, sampling=replace(question.sampling, seed=seed)) if offset else question
+
+
+def _token_id(key: str) -> int:
+    # isdecimal alone takes other scripts' digits; nine digits are more than any vocabulary has.
+    if not (key.isascii() and key.isdecimal() and len(key) <= 9):
+        raise RequestError(f"logit_bias: {short(key)} is not a token id", "logit_bias")
+    return int(key)
+
+
+def limit_of(name: str, tokens: int | None) -> int | None:
+    """A limit of tokens as a question has it, -1 being none. Raises RequestError for 0."""
+    if tokens == 0:
+        raise RequestError(f"{name} is 0: it must be at least 1, or -1 for no limit", name)
+    return None if tokens == -1 else tokens

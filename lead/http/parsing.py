@@ -1,0 +1,96 @@
+"""From a body to the fields of a request; whatever is wrong becomes one line that names the field.
+
+Fields that are unknown are ignored, for clients send many. Fields that ask for what the lead cannot do are refused: to
+ignore one would be to answer another question than the one that was asked.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json
+
+from duo.errors import RequestError
+from lead.http.errors import TooLargeError
+
+BODY_LIMIT = 4 << 20
+"""Bytes. More text than any context holds."""
+
+Cannot = Mapping[str, tuple[Sequence[object], str]]
+"""Fields that ask for what the lead cannot do: the values that ask for nothing, and what to say about all others."""
+
+
+class Body(BaseModel):
+    """A part of a request. Strict: "0.7" is not a number."""
+
+    model_config = ConfigDict(strict=True, extra="ignore")
+    cannot: ClassVar[Cannot] = {}
+
+
+Asked = TypeVar("Asked", bound=Body)
+
+
+async def parse(shape: type[Asked], request: Request) -> Asked:
+    """The fields of a request's body. Raises RequestError, and TooLargeError for a body over BODY_LIMIT."""
+    return parse_bytes(shape, await _body(request))
+
+
+def parse_bytes(shape: type[Asked], body: bytes) -> Asked:
+    """The fields of a body of JSON. Raises RequestError."""
+    try:
+        fields = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise RequestError("the body must be a JSON object")
+    refuse(fields, shape.cannot)
+    try:
+        return shape.model_validate(fields)
+    except ValidationError as error:
+        raise _one_line(error) from None
+
+
+def refuse(fields: Mapping[str, object], cannot: Cannot, where: str = "") -> None:
+    """Raises RequestError for the first field, in the order of `cannot`, that asks for what the lead cannot do."""
+    for name, (harmless, why) in cannot.items():
+        if name in fields and not _among(fields[name], harmless):
+            raise RequestError(f"{where}{name} is {short(fields[name])}: {why}", where + name)
+
+
+def short(value: object) -> str:
+    """A value as JSON, short enough for an error line."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _among(value: object, values: Sequence[object]) -> bool:
+    # 0 is not False here, nor 1 True.
+    return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values)
+
+
+def _one_line(error: ValidationError) -> RequestError:
+    """The first thing that pydantic found, in the words of this project."""
+    first: Any = error.errors(include_url=False)[0]
+    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"]).lstrip(".")
+    what = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "missing":
+        return RequestError(f"{where} is missing", where)
+    if first["type"] == "value_error":
+        return RequestError(f"{where}: {what}" if where else what, where or None)
+    return RequestError(f"{where} is {short(first['input'])}: {what[:1].lower()}{what[1:]}", where)
+
+
+async def _body(request: Request) -> bytes:
+    """The whole body. One that is too large is read to its end, though not kept: who still sends does not listen."""
+    size, parts = 0, []
+    async for part in request.stream():
+        size += len(part)
+        if size <= BODY_LIMIT:
+            parts.append(part)
+    if size > BODY_LIMIT:
+        raise TooLargeError(f"the body has {size} bytes: at most {BODY_LIMIT} are taken")
+    return b"".join(parts)

@@ -1,0 +1,272 @@
+"""Calls of tools: asked for in a request, made certain by a grammar, found in the text of an answer.
+
+Models write calls in a few ways, which `_MARKED` lists; what they have in common is JSON with a name and arguments.
+Where an answer must be a call, it is written without any marks.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from duo.constraint import json_rule, of_lark
+from duo.errors import RequestError
+from lead.http.parsing import Body, short
+
+MAX_TOOLS = 128
+"""OpenAI's limit too."""
+
+_MARKED: Sequence[tuple[str, str]] = (
+    ("<tool_call>", "</tool_call>"),  # Nous Research's Hermes, Qwen and many others; and ours
+    ("[TOOL_CALLS]", ""),  # Mistral: a list, to the end of the answer
+    ("<|python_tag|>", ""),  # Llama 3.1
+)
+"""How a call begins, and how it ends; an empty end is the answer's. Marks that a model has as special tokens are never
+text: then what is left of them is bare JSON."""
+
+
+class FunctionDefinition(Body):
+    name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
+    description: str | None = None
+    parameters: dict[str, Any] | None = Field(None, description="A JSON schema; none: there are no parameters.")
+    strict: bool | None = None
+
+
+class Tool(Body):
+    type: Literal["function"] = "function"
+    function: FunctionDefinition
+
+    def plain(self) -> dict[str, Any]:
+        """For chat templates, which miss what is not there."""
+        function = self.function
+        parameters = function.parameters or {"type": "object", "properties": {}}
+        described = {"name": function.name, "description": function.description or "", "parameters": parameters}
+        return {"type": "function", "function": described}
+
+
+class FunctionName(Body):
+    name: str
+
+
+class NamedTool(Body):
+    """Lets the answer be a call of this tool."""
+
+    type: Literal["function"]
+    function: FunctionName
+
+
+class CalledFunction(BaseModel):
+    name: str
+    arguments: str = Field(description="JSON, as the model wrote it.")
+
+
+class ToolCall(BaseModel):
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ToolFields(Body):
+    """What a request says of tools. `tool_choice`: 'none', 'auto', 'required' or one of the tools."""
+
+    tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    parallel_tool_calls: bool | None = None
+
+    _CHOICES: ClassVar[Sequence[str]] = ("none", "auto", "required")
+
+    @field_validator("tool_choice", mode="before")
+    @classmethod
+    def _one_of(cls, value: object) -> object:
+        if isinstance(value, str) and value not in cls._CHOICES:
+            raise ValueError(f"it is {short(value)} and must be none, auto, required or name a tool")
+        if value is None or isinstance(value, str):
+            return value
+        match value:
+            case {"type": "function", "function": {"name": str(name)}}:
+                return NamedTool(type="function", function=FunctionName(name=name))
+        raise ValueError(f"{short(value)} is neither none, auto, required nor a tool's name as OpenAI writes it")
+
+    def offered(self) -> Sequence[Tool]:
+        """The tools that the model is told of. Raises RequestError for tools that contradict each other."""
+        tools, choice = self.tools or [], self.tool_choice
+        names = [tool.function.name for tool in tools]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise RequestError(f"tools: two have the name {short(twice[0])}", "tools")
+        if not tools and (choice == "required" or isinstance(choice, NamedTool)):
+            raise RequestError("tool_choice asks for a call, but there are no tools", "tool_choice")
+        if isinstance(choice, NamedTool) and choice.function.name not in names:
+            raise RequestError(f"tool_choice: no tool has the name {short(choice.function.name)}", "tool_choice")
+        return [] if choice == "none" else tools
+
+    def tool_grammar(self, answer: Mapping[str, Any] | None) -> str:
+        """The grammar of an answer that must be a call, or, if there is the schema `answer`, be JSON of it or a call;
+        empty: the answer is free. Raises RequestError for schemas that are too complex."""
+        choice, tools = self.tool_choice, self.offered()
+        if isinstance(choice, NamedTool):
+            tools, answer = [tool for tool in tools if tool.function.name == choice.function.name], None
+        elif choice == "required":
+            answer = None
+        elif not tools or answer is None:
+            return "" if answer is None else of_lark(f"start: {json_rule(answer)}\n")
+        # Each schema stands alone, for its references count from its own root.
+        rules = [f"answer: {json_rule(answer)}"] if answer is not None else []
+        for i, tool in enumerate(tools):
+            head = json.dumps(f'{{"name":"{tool.function.name}","arguments":')
+            rules += [f'call{i}: {head} arguments{i} "}}"']
+            rules += [f"arguments{i}: {json_rule(tool.function.parameters or {'type': 'object', 'properties': {}})}"]
+        alternatives = [rule.split(":")[0] for rule in rules if not rule.startswith("arguments")]
+        return of_lark("\n".join([f"start: {' | '.join(alternatives)}", *rules, ""]))
+
+
+# -- Calls in a text -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """`arguments`: JSON."""
+
+    id: str
+    name: str
+    arguments: str
+
+    def shape(self) -> dict[str, object]:
+        """As OpenAI has it."""
+        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
+
+
+class CallParser:
+    """Finds the calls in a text as it comes: what cannot be a part of one is given out at once, the rest is held back
+    until it is known. What looks like a call but is none of these tools' is text."""
+
+    def __init__(self, names: Sequence[str], parallel: bool = True) -> None:
+        """`names`: of the tools. `parallel` False: only the first call counts."""
+        self._names = frozenset(names)
+        self._parallel = parallel
+        self._calls = 0
+        self._begun = self._after_call = False
+        self.held = ""
+        """Of the text so far, what has not been given out."""
+
+    def push(self, text: str) -> tuple[str, list[Call]]:
+        """Text that is certain now, and calls that are complete."""
+        self.held += text
+        return self._take(final=False)
+
+    def flush(self) -> tuple[str, list[Call]]:
+        """The rest, when the answer has ended."""
+        return self._take(final=True)
+
+    def _take(self, final: bool) -> tuple[str, list[Call]]:
+        shown, calls = "", list[Call]()
+        while self.held:
+            text, found, more = self._next(final)
+            shown += text
+            calls += found
+            if not more:
+                break
+        if not self._parallel:
+            calls = calls[: max(0, 1 - self._calls)]
+        self._calls += len(calls)
+        return shown, calls
+
+    def _next(self, final: bool) -> tuple[str, list[Call], bool]:
+        """Text, calls, and whether there may be more in what is held."""
+        if not self._begun:
+            begin = self.held.lstrip()
+            if not begin and not final:
+                return "", [], False
+            if begin[:1] in ("{", "["):
+                bare = self._bare(final)
+                if bare is not None:
+                    return bare
+            self._begun = True
+        at, begin, end = min(
+            ((self.held.find(begin), begin, end) for begin, end in _MARKED if begin in self.held),
+            default=(-1, "", ""),
+        )
+        if at < 0:
+            keep = 0 if final else max(_overlap(self.held, begin) for begin, _ in _MARKED)
+            text = self.held[: len(self.held) - keep]
+            if self._after_call and not text.strip():
+                # White space between calls belongs to neither.
+                self.held = "" if final else self.held
+                return "", [], False
+            self._after_call, self.held = False, self.held[len(text) :]
+            return text, [], False
+        if at:
+            text, self.held = self.held[:at], self.held[at:]
+            return text if text.strip() else "", [], True  # as above
+        close = self.held.find(end) if end else -1
+        if close < 0 and not final:
+            return "", [], False
+        inside = self.held[len(begin) : close if close >= 0 else len(self.held)]
+        whole = self.held[: close + len(end)] if close >= 0 else self.held
+        self.held = self.held[len(whole) :]
+        calls = self._parsed(inside)
+        self._after_call = bool(calls)
+        return ("", calls, True) if calls else (whole, [], True)
+
+    def _bare(self, final: bool) -> tuple[str, list[Call], bool] | None:
+        """A call without marks, which is the whole answer; None: it is none."""
+        if not final:
+            # Only what may become a call is held back: any other JSON streams.
+            head = re.sub(r"\s", "", self.held[:200]).lstrip("[")
+            keys = ('{"name":"', '{"type":"function"', '{"function":', '{"arguments":', '{"parameters":')
+            if any(head.startswith(key) or key.startswith(head) for key in keys):
+                return "", [], False
+            return None
+        calls = self._parsed(self.held)
+        if not calls:
+            return None
+        self.held = ""
+        return "", calls, False
+
+    def _parsed(self, text: str) -> list[Call]:
+        """All calls of a text, if it is nothing but calls of these tools."""
+        decoder, values, at = json.JSONDecoder(), list[Any](), 0
+        try:
+            while at < len(text):
+                if text[at].isspace() or text[at] in ";,":
+                    at += 1
+                    continue
+                # Mistral's newer form: a name, then the arguments.
+                named = re.compile(r"(?:\[TOOL_CALLS\])?([\w.-]+)\s*(?:\[ARGS\])?\s*(?=\{)").match(text, at)
+                if named:
+                    value, at = decoder.raw_decode(text, named.end())
+                    values.append({"name": named[1], "arguments": value})
+                else:
+                    value, at = decoder.raw_decode(text, at)
+                    values += value if isinstance(value, list) else [value]
+            calls = [self._call(value) for value in values]
+        except (ValueError, RecursionError):
+            return []
+        return [call for call in calls if call] if all(calls) else []
+
+    def _call(self, value: Any) -> Call | None:
+        """Raises ValueError and RecursionError."""
+        if not isinstance(value, dict):
+            return None
+        if isinstance(value.get("function"), dict):
+            value = value["function"]
+        elif isinstance(value.get("function"), str):
+            value = {"name": value["function"], **value}
+        arguments = value.get("arguments", value.get("parameters", {}))
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments)
+        if value.get("name") not in self._names or not isinstance(arguments, dict):
+            return None
+        return Call(
+            f"call_{secrets.token_hex(12)}", value["name"], json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        )
+
+
+def _overlap(text: str, mark: str) -> int:
+    """Length of the longest end of the text that the mark begins with."""
+    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if mark.startswith(text[-n:])), 0)

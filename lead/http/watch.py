@@ -1,0 +1,84 @@
+"""Who wants to know of every answer that begins and ends: the metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Sequence
+
+from duo.errors import DuoError
+from lead.answers import Answer, Answerer, Piece, Question, Summary
+from lead.http.errors import CLIENT_GONE
+
+
+class Watch:
+    """Hears of answers, in the event loop; this one does nothing with it. After `began`, exactly one of `finished` and
+    `failed` follows; `failed` comes alone for a question that was refused."""
+
+    def began(self) -> None:
+        """A question has been taken."""
+
+    def first_token(self, seconds: float) -> None:
+        """Its first token has come, so long after the question."""
+
+    def finished(self, summary: Summary) -> None:
+        """The answer is complete."""
+
+    def failed(self, status: int) -> None:
+        """There is no answer, or no whole one. `status` 499: the client went away."""
+
+
+class WatchedAnswer:
+    """An answer that a watch hears of. See `lead.answers.Answer`."""
+
+    def __init__(self, answer: Answer, watch: Watch) -> None:
+        self._answer, self._watch = answer, watch
+        self._asked = time.perf_counter()
+        self._ended = False
+        watch.began()
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self._answer.prompt_tokens
+
+    @property
+    def summary(self) -> Summary:
+        return self._answer.summary
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
+        begun = False
+        try:
+            async for batch in self._answer:
+                if not begun:
+                    begun = True
+                    self._watch.first_token(time.perf_counter() - self._asked)
+                yield batch
+            summary = self._answer.summary
+        except Exception as error:
+            self._fail(error.status if isinstance(error, DuoError) else 500)
+            raise
+        if not self._ended:
+            self._ended = True
+            self._watch.finished(summary)
+
+    def cancel(self) -> None:
+        self._answer.cancel()
+        self._fail(CLIENT_GONE)
+
+    def _fail(self, status: int) -> None:
+        if not self._ended:
+            self._ended = True
+            self._watch.failed(status)
+
+
+def ask_all(answerer: Answerer, questions: Sequence[Question], watch: Watch) -> list[Answer]:
+    """Ask all of the questions or none. Raises what `Answerer.ask` raises."""
+    answers: list[Answer] = []
+    try:
+        for question in questions:
+            answers.append(WatchedAnswer(answerer.ask(question), watch))
+    except BaseException as error:
+        for answer in answers:
+            answer.cancel()
+        watch.failed(error.status if isinstance(error, DuoError) else 500)
+        raise
+    return answers
