@@ -13,7 +13,7 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto
 h1 { font-size: 1.6rem; margin-bottom: 0 } h2 { margin: 2.5rem 0 .5rem; font-size: 1.2rem }
 code { font: 13px/1.5 ui-monospace, monospace } a { color: inherit }
 details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; padding: .4rem .8rem }
-details:target { border-color: var(--post) } summary { cursor: pointer } details[open] summary { margin-bottom: .5rem }
+summary { cursor: pointer } details[open] summary { margin-bottom: .5rem }
 .method { display: inline-block; width: 3.2rem; font-weight: 700; color: var(--get) } .post { color: var(--post) }
 .dim { color: var(--dim) } table { border-collapse: collapse; width: 100%; margin: .4rem 0 1rem }
 td { border-top: 1px solid var(--line); padding: .25rem .6rem .25rem 0; vertical-align: top }
@@ -53,7 +53,7 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
     for status, response in operation["responses"].items():
         rows.append(_row(status, _contents(response["content"]), response["description"]))
     return (
-        f'<details id="{escape(operation["operationId"])}"><summary><span class="method {escape(method)}">'
+        f'<details><summary><span class="method {escape(method)}">'
         f'{escape(method.upper())}</span> <code>{escape(path)}</code> <span class="dim">'
         f"{escape(operation['summary'])}</span></summary>{_text(operation.get('description', ''))}"
         f"<table>{''.join(rows)}</table></details>"
@@ -76,9 +76,10 @@ def _shapes(document: Mapping[str, Any]) -> Iterator[str]:
                  inner.get("description", ""))
             for field, inner in schema.get("properties", {}).items()
         ]  # fmt: skip
+        # Whoever follows a link to what is inside a closed part sees it opened.
         yield (
-            f'<details id="{escape(name)}"><summary><code>{escape(name)}</code></summary>'
-            f"{_text(schema.get('description', ''))}<table>{''.join(rows)}</table></details>"
+            f'<details><summary><code>{escape(name)}</code></summary><div id="{escape(name)}">'
+            f"{_text(schema.get('description', ''))}<table>{''.join(rows)}</table></div></details>"
         )
 
 
@@ -93,6 +94,11 @@ def _type(schema: Mapping[str, Any]) -> str:
         return f'<a href="#{name}"><code>{name}</code></a>'
     if "anyOf" in schema:
         return " or ".join(dict.fromkeys(_type(one) for one in schema["anyOf"]))
+    if "properties" in schema:
+        fields = [f"<code>{escape(name)}</code>: {_type(inner)}" for name, inner in schema["properties"].items()]
+        return f"object with {', '.join(fields)}"
+    if "contentSchema" in schema:
+        return f"JSON of {_type(schema['contentSchema'])}"
     if "enum" in schema or "const" in schema:
         values = schema.get("enum", [schema.get("const")])
         return " or ".join(f"<code>{escape(repr(value))}</code>" for value in values)

@@ -7,7 +7,7 @@ lag behind. FastAPI's own would not know them: bodies are parsed by hand, for th
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import APIRouter
@@ -42,7 +42,7 @@ OFF = {501: "The lead was started without this endpoint."}
 @dataclass(frozen=True)
 class Endpoint:
     """One method of one path, and of paths that mean the same. `answer`: the body of status 200, a model or a schema;
-    `media`: its type; `events`: what the events of a stream hold, where the answer can be one."""
+    `media`: its type; `events`: what the events of a stream hold as JSON, where the answer can be one."""
 
     tag: str
     method: str
@@ -52,18 +52,14 @@ class Endpoint:
     asked: Shape | None = None
     description: str = ""
     media: str = JSON
-    events: str = ""
-    errors: Mapping[int, str] = LOCKED | UNAVAILABLE | FAILED
+    events: Shape | None = None
+    errors: Mapping[int, str] = field(default_factory=lambda: LOCKED | UNAVAILABLE | FAILED)
     parameters: Sequence[Schema] = ()
     others: Mapping[int, tuple[str, Shape]] | None = None
     """Statuses whose body is no error object."""
 
 
 _ASKING = LOCKED | REFUSED | UNAVAILABLE | FAILED
-_EVENTS = (
-    "With `stream`: server-sent events. Each is `data: ` and then JSON, of a chunk or, if the answer breaks off, of an "
-    "error; the last one is `data: [DONE]`."
-)
 _NO_SLOT = {
     "name": "fail_on_no_slot",
     "in": "query",
@@ -76,12 +72,12 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "Answers", "post", ["/v1/chat/completions", "/chat/completions"], "Answer a conversation",
         ChatCompletion, ChatRequest, "OpenAI's chat completions. Fields that are unknown are ignored.",
-        events=f"{_EVENTS} A chunk is a ChatChunk.", errors=_ASKING,
+        events=ChatChunk, errors=_ASKING,
     ),
     Endpoint(
         "Answers", "post", ["/v1/completions"], "Continue a text",
         Completion, CompletionRequest, "OpenAI's completions. Fields that are unknown are ignored.",
-        events=f"{_EVENTS} A chunk is like a Completion, whose usage only the last one has.", errors=_ASKING,
+        events=Completion, errors=_ASKING,
     ),
     Endpoint(
         "Answers", "post", ["/messages"], "Answer a conversation, in llama_duo's form",
@@ -181,7 +177,7 @@ def _schemas() -> dict[str, Any]:
 def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     answers = {endpoint.media: {"schema": _schema(endpoint.answer)}}
     if endpoint.events:
-        answers["text/event-stream"] = {"schema": {"type": "string", "description": endpoint.events}}
+        answers["text/event-stream"] = {"schema": _event(endpoint.events)}
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": answers}}
     for status, (why, shape) in (endpoint.others or {}).items():
         responses[str(status)] = {"description": why, "content": {JSON: {"schema": _schema(shape)}}}
@@ -205,6 +201,17 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     if path.endswith("/health"):
         operation["security"] = []
     return operation
+
+
+def _event(shape: Shape) -> Schema:
+    """Of one event of a stream: before OpenAPI 3.2, `schema` is taken for that."""
+    told = {"contentMediaType": JSON, "contentSchema": {"anyOf": [_schema(shape), _schema(ErrorResponse)]}}
+    return {
+        "type": "object",
+        "description": "With `stream`, each event; its data is JSON. An error ends the stream, else `[DONE]` does.",
+        "properties": {"data": {"anyOf": [{"const": "[DONE]"}, {"type": "string", **told}]}},
+        "required": ["data"],
+    }
 
 
 def _schema(shape: Shape | Schema) -> Schema:
