@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
+from typing import Any
 
+import pytest
 import schemathesis
 from fastapi.openapi.utils import get_openapi
 from fastapi.testclient import TestClient
 from hypothesis import HealthCheck, settings
+from jsonschema import Draft202012Validator
 from schemathesis import Case
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import (
@@ -17,6 +21,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
+from duo.errors import StoppedError
+from duo.session import Logprobs
+from lead.answers import Piece
 from lead.http import Options
 from lead.openapi import document
 from lead.site import create_site
@@ -35,8 +42,45 @@ CHECKS = [
 
 @SCHEMA.parametrize()
 @settings(max_examples=25, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck))
-def test_answers_are_what_the_document_says(case: Case) -> None:
-    case.call_and_validate(checks=CHECKS)
+def test_answers_are_what_the_document_says(case: Case[Any]) -> None:
+    answer = case.call_and_validate(checks=CHECKS)
+    if "text/event-stream" in answer.headers.get("content-type", [""])[0]:
+        check_events(case.path, answer.text)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {}),
+        ("/v1/chat/completions", {"n": 2, "logprobs": True, "top_logprobs": 1, "accepted": True}),
+        ("/v1/chat/completions", {"tools": [{"function": {"name": "now"}}], "stream_options": {"include_usage": True}}),
+        ("/v1/completions", {"n": 2, "logprobs": 1, "accepted": True, "stream_options": {"include_usage": True}}),
+    ],
+)
+def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> None:
+    answerer = ScriptedAnswerer()
+    call = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
+    answerer.script = [(Piece("Hi", ("mac",), "", 41, Logprobs(-0.5, [(41, -0.5), (42, -1.5)])),), (call,)]
+    body = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "a", "stream": True, **asked}
+    client = TestClient(create_site(answerer))
+    assert check_events(path, client.post(path, json=body).text) > 2
+    answerer.script = [("Hi",), StoppedError("the lead is stopping")]
+    assert check_events(path, client.post(path, json=body).text) >= 2
+
+
+def check_events(path: str, text: str) -> int:
+    """How many events there are: each a JSON of the kind that is announced, or the end. (schemathesis looks at events,
+    but not at what their data are JSON of.)"""
+    content = document()["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
+    announced = content["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]
+    validator = Draft202012Validator({**announced, "components": document()["components"]})
+    *events, rest = text.split("\n\n")
+    assert rest == ""
+    for event in events:
+        assert event.startswith("data: ")
+        if event != "data: [DONE]":
+            validator.validate(json.loads(event.removeprefix("data: ")))
+    return len(events)
 
 
 def test_every_route_is_described() -> None:
