@@ -158,6 +158,7 @@ class ScriptedAnswerer:
 @contextmanager
 def serving(answerer: ScriptedAnswerer, options: Options | None = None, watch: Watch | None = None) -> Iterator[str]:
     """The app on a free port; its address. A client may connect at once: the socket listens already."""
+    vocabulary()  # the first time takes seconds
     listener = socket.create_server(("127.0.0.1", 0))
     # Without a log configuration of its own, uvicorn's records reach pytest's caplog.
     config = uvicorn.Config(

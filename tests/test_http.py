@@ -24,8 +24,9 @@ import lead
 from duo.errors import BusyError, ContextError, DuoError, RequestError
 from duo.sampling import SamplingParams
 from lead.answers import BackView, Question
-from lead.http import BODY_LIMIT, ChatRequest
-from tests.http_server import PATIENCE, SUMMARY, Gate, ScriptedAnswerer
+from lead.http import BODY_LIMIT
+from lead.http.chat import ChatRequest
+from tests.http_server import PATIENCE, SUMMARY, Gate, ScriptedAnswerer, conversation, vocabulary
 
 CHAT = "/v1/chat/completions"
 HI: list[Any] = [{"role": "user", "content": "Hi"}]
@@ -248,12 +249,17 @@ def test_every_parameter_arrives(url: str, answerer: ScriptedAnswerer) -> None:
         repetition_penalty=1.1,
         logit_bias={"17": -100, "3": 1.5},
         ignore_eos=True,
+        stop=["\n", "é"],
+        logprobs=True,
+        top_logprobs=5,
     )
     assert question == Question(
-        messages=HI,
+        prompt=vocabulary().chat(HI),
         sampling=SamplingParams(1.0, 40, 0.9, 0.05, 1.1, 0.1, -0.2, {17: -100.0, 3: 1.5}, (1 << 64) - 1),
         max_tokens=99,
         ignore_eos=True,
+        stop=("\n", "é"),
+        top_logprobs=5,
     )
 
 
@@ -263,7 +269,7 @@ def test_defaults_and_null(url: str, answerer: ScriptedAnswerer) -> None:
     for fields in givens:
         question = asked(url, answerer, **fields)
         expected = SamplingParams(temperature=0.8, seed=question.sampling.seed)
-        assert question == Question(messages=HI, sampling=expected)
+        assert question == Question(prompt=vocabulary().chat(HI), sampling=expected)
 
 
 def test_without_a_seed_each_answer_has_its_own(url: str, answerer: ScriptedAnswerer) -> None:
@@ -290,7 +296,7 @@ def test_messages_as_parts_and_roles(url: str, answerer: ScriptedAnswerer) -> No
             {"role": "user", "content": "日本\n語"},
         ],
     )
-    assert question.messages == [
+    assert conversation(question.prompt)["messages"] == [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "one two"},
         {"role": "assistant", "content": ""},
@@ -309,7 +315,7 @@ def test_fields_that_change_nothing_are_taken(url: str, answerer: ScriptedAnswer
         service_tier="auto",
         parallel_tool_calls=True,
         n=1,
-        stop=[],
+        stop="",
         logprobs=False,
         top_logprobs=0,
         tools=[],
@@ -324,35 +330,62 @@ def test_fields_that_change_nothing_are_taken(url: str, answerer: ScriptedAnswer
 
 IMAGE = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:"}}]
 
+CALL: dict[str, Any] = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+
+
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     # What the lead cannot do.
-    ({"n": 2}, "n", "one answer"),
-    ({"stop": "\n"}, "stop", "not supported"),
-    ({"stop": ["a", "b"]}, "stop", "not supported"),
-    ({"logprobs": True}, "logprobs", "not supported"),
-    ({"top_logprobs": 3}, "top_logprobs", "not supported"),
-    ({"tools": [{"type": "function"}]}, "tools", "not supported"),
-    ({"tool_choice": "required"}, "tool_choice", "not supported"),
-    ({"functions": [{}]}, "functions", "not supported"),
-    ({"response_format": {"type": "json_object"}}, "response_format", "text"),
+    ({"functions": [{}]}, "functions", "use tools"),
+    ({"function_call": {"name": "f"}}, "function_call", "use tools"),
     ({"modalities": ["text", "audio"]}, "modalities", "text"),
     ({"audio": {"voice": "alloy"}}, "audio", "text"),
-    ({"grammar": "root ::= x"}, "grammar", "not supported"),
+    ({"grammar": "root ::= x"}, "grammar", "response_format"),
+    ({"guided_regex": "a+"}, "guided_regex", "response_format"),
     ({"messages": [{"role": "user", "content": IMAGE}]}, "messages[0].content", "image_url"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content", "not a text part"),
     ({"messages": [{"role": "user", "content": [7]}]}, "messages[0].content", "7"),
-    ({"messages": [*HI, {"role": "tool", "content": "4"}]}, "messages[1].role", "tool"),
+    ({"messages": [*HI, {"role": "tool", "content": "4"}]}, "messages[1]", "tool_call_id is missing"),
+    ({"messages": [{"role": "user", "tool_calls": [CALL]}]}, "messages[0]", "assistant's"),
     (
-        {"messages": [*HI, {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}]},
-        "messages[1].tool_calls",
-        "not supported",
+        {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]},
+        "messages[0].tool_calls[0].function",
+        "missing",
     ),
+    # Tools.
+    ({"tools": [{"type": "function"}]}, "tools[0].function", "missing"),
+    ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
+    ({"tools": [tool("two words")]}, "tools[0].function.name", "two words"),
+    ({"tools": [tool("a"), tool("a")]}, "tools", "two have the name"),
+    ({"tool_choice": "required"}, "tool_choice", "no tools"),
+    ({"tools": [tool("a")], "tool_choice": "perhaps"}, "tool_choice", "perhaps"),
+    ({"tools": [tool("a")], "tool_choice": {"name": "a"}}, "tool_choice", "neither"),
+    ({"tools": [tool("a")], "tool_choice": {"type": "function", "function": {"name": "b"}}}, "tool_choice", "no tool"),
+    # Structure.
+    ({"response_format": {"type": "xml"}}, "response_format.type", "xml"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema", "missing"),
+    ({"response_format": {"type": "json_object"}, "json_schema": {"type": "object"}}, "json_schema", "one of them"),
+    ({"json_schema": {"type": "nothing"}}, "response_format", "nothing"),
+    # How many, and where to end.
+    ({"n": 0}, "n", "n is 0"),
+    ({"n": 129}, "n", "128"),
+    ({"n": "2"}, "n", '"2"'),
+    ({"stop": 5}, "stop", "5"),
+    ({"stop": ["a", ""]}, "stop[1]", '""'),
+    ({"stop": ["a"] * 33}, "stop", "32"),
+    ({"stop": "a" * 257}, "stop[0]", "256"),
+    ({"top_logprobs": 3}, "top_logprobs", "logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
+    ({"logprobs": 1}, "logprobs", "1"),
     # Wrong types.
     ({"messages": "Hi"}, "messages", "list"),
     ({"messages": ["Hi"]}, "messages[0]", "Hi"),
-    ({"messages": [{"role": "user"}]}, "messages[0].content", "missing"),
+    ({"messages": [{"role": "user"}]}, "messages[0]", "content is missing"),
     ({"messages": [{"content": "Hi"}]}, "messages[0].role", "missing"),
-    ({"messages": [{"role": "user", "content": None}]}, "messages[0].content", "null"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages[0]", "content is missing"),
     ({"messages": [{"role": "robot", "content": "Hi"}]}, "messages[0].role", "robot"),
     ({"messages": []}, "messages", "at least 1"),
     ({"messages": None}, "messages", "list"),
@@ -376,7 +409,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"top_p": 1.5}, "top_p", "1.5"),
     ({"top_k": -2}, "top_k", "-2"),
     ({"min_p": 2}, "min_p", "2"),
-    ({"repeat_penalty": 0}, "repetition_penalty", "0"),
+    ({"repeat_penalty": 0}, "repeat_penalty", "0"),
     ({"presence_penalty": 1e9}, "presence_penalty", "1000000000"),
     ({"seed": 1 << 64}, "seed", str(1 << 64)),
     ({"max_tokens": 0}, "max_tokens", "at least 1"),
@@ -422,8 +455,8 @@ def test_a_long_value_makes_a_short_message(url: str, answerer: ScriptedAnswerer
 
 def test_openai_client_sees_its_own_exceptions(client: OpenAI, answerer: ScriptedAnswerer) -> None:
     with pytest.raises(openai.BadRequestError) as caught:
-        client.chat.completions.create(model="any", messages=HI, n=3)
-    assert caught.value.param == "n" and "one answer" in caught.value.message
+        client.chat.completions.create(model="any", messages=HI, n=300)
+    assert caught.value.param == "n" and "128" in caught.value.message
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="any", input="text")
     answerer.ready = False
@@ -433,8 +466,8 @@ def test_openai_client_sees_its_own_exceptions(client: OpenAI, answerer: Scripte
 
 def test_too_large(url: str, answerer: ScriptedAnswerer) -> None:
     def body(size: int) -> bytes:
-        frame = b'{"messages":[{"role":"user","content":"%s"}]}'
-        return frame % (b"a" * (size - len(frame) + 2))
+        frame = b'{"messages":[{"role":"user","content":"Hi"}]%s}'
+        return frame % (b" " * (size - len(frame) + 2))
 
     assert len(body(BODY_LIMIT)) == BODY_LIMIT
     assert post(url, raw=body(BODY_LIMIT)).status_code == 200
@@ -513,7 +546,7 @@ def test_messages(url: str, answerer: ScriptedAnswerer) -> None:
     response = post(url, "/messages", system="Be brief.", max_tokens=2048, messages=HI)
     assert (response.status_code, response.json()) == (200, {"content": {"text": "Hello, world!"}})
     question = answerer.next_asked().question
-    assert question.messages == [{"role": "system", "content": "Be brief."}, *HI]
+    assert conversation(question.prompt)["messages"] == [{"role": "system", "content": "Be brief."}, *HI]
     assert (question.sampling.temperature, question.max_tokens) == (0.0, 2048)
 
 
@@ -522,7 +555,7 @@ def test_messages_samples_only_when_asked_to(url: str, answerer: ScriptedAnswere
     assert asked(url, answerer, "/messages", temperature=0.5).sampling.temperature == 0.5
     sampling = asked(url, answerer, "/messages", seed=7).sampling
     assert (sampling.temperature, sampling.seed) == (0.8, 7)
-    assert asked(url, answerer, "/messages", system=None).messages == HI
+    assert asked(url, answerer, "/messages", system=None).prompt == vocabulary().chat(HI)
 
 
 def test_messages_errors(url: str, answerer: ScriptedAnswerer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -241,7 +242,8 @@ def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
     @routes.post("/chat/completions", include_in_schema=False)
     async def chat_completions(request: Request) -> Response:
         asked = await parse(ChatRequest, request)
-        question = asked.question(answerer.vocabulary)
+        # Others are served while a long prompt is cut into tokens.
+        question = await asyncio.to_thread(asked.question, answerer.vocabulary)
         count = asked.n or 1
         answers = ask_all(answerer, [with_seed(question, i) for i in range(count)], watch)
         head = {

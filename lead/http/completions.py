@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -138,7 +139,9 @@ def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
     async def completions(request: Request) -> Response:
         asked = await parse(CompletionRequest, request)
         vocabulary = answerer.vocabulary
-        questions, echoes = asked.questions(vocabulary), asked.echoes(vocabulary)
+        # Others are served while a long prompt is cut into tokens.
+        questions = await asyncio.to_thread(asked.questions, vocabulary)
+        echoes = asked.echoes(vocabulary)
         answers = ask_all(answerer, questions, watch)
         head = {
             "id": f"cmpl-{secrets.token_hex(12)}",

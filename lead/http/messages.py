@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import ClassVar
 
 from fastapi import APIRouter, Request
@@ -58,7 +59,9 @@ def router(answerer: Answerer, watch: Watch) -> APIRouter:
     @routes.post("/messages")
     async def messages(request: Request) -> Response:
         asked = await parse(MessagesRequest, request)
-        answers = ask_all(answerer, [asked.question(answerer.vocabulary)], watch)
+        # Others are served while a long prompt is cut into tokens.
+        question = await asyncio.to_thread(asked.question, answerer.vocabulary)
+        answers = ask_all(answerer, [question], watch)
         pieces = await whole(request.receive, answers)
         if pieces is None:
             return Response(status_code=CLIENT_GONE)

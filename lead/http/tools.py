@@ -150,7 +150,7 @@ class CallParser:
         self._names = frozenset(names)
         self._parallel = parallel
         self._calls = 0
-        self._begun = False
+        self._begun = self._after_call = False
         self.held = ""
         """Of the text so far, what has not been given out."""
 
@@ -193,16 +193,16 @@ class CallParser:
         )
         if at < 0:
             keep = 0 if final else max(_overlap(self.held, begin) for begin, _ in _MARKED)
-            # White space before a call belongs to neither.
-            if self._calls and not self.held.strip():
-                keep = 0 if final else len(self.held)
-                if final:
-                    self.held = ""
-            text, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
+            text = self.held[: len(self.held) - keep]
+            if self._after_call and not text.strip():
+                # White space between calls belongs to neither.
+                self.held = "" if final else self.held
+                return "", [], False
+            self._after_call, self.held = False, self.held[len(text) :]
             return text, [], False
         if at:
             text, self.held = self.held[:at], self.held[at:]
-            return text if text.strip() else "", [], True
+            return text if text.strip() else "", [], True  # as above
         close = self.held.find(end) if end else -1
         if close < 0 and not final:
             return "", [], False
@@ -210,6 +210,7 @@ class CallParser:
         whole = self.held[: close + len(end)] if close >= 0 else self.held
         self.held = self.held[len(whole) :]
         calls = self._parsed(inside)
+        self._after_call = bool(calls)
         return ("", calls, True) if calls else (whole, [], True)
 
     def _bare(self, final: bool) -> tuple[str, list[Call], bool] | None:
@@ -243,12 +244,13 @@ class CallParser:
                 else:
                     value, at = decoder.raw_decode(text, at)
                     values += value if isinstance(value, list) else [value]
+            calls = [self._call(value) for value in values]
         except (ValueError, RecursionError):
             return []
-        calls = [self._call(value) for value in values]
         return [call for call in calls if call] if all(calls) else []
 
     def _call(self, value: Any) -> Call | None:
+        """Raises ValueError and RecursionError."""
         if not isinstance(value, dict):
             return None
         if isinstance(value.get("function"), dict):
@@ -257,13 +259,12 @@ class CallParser:
             value = {"name": value["function"], **value}
         arguments = value.get("arguments", value.get("parameters", {}))
         if isinstance(arguments, str):
-            try:
-                arguments = json.loads(arguments)
-            except ValueError:
-                return None
+            arguments = json.loads(arguments)
         if value.get("name") not in self._names or not isinstance(arguments, dict):
             return None
-        return Call(f"call_{secrets.token_hex(12)}", value["name"], json.dumps(arguments, ensure_ascii=False))
+        return Call(
+            f"call_{secrets.token_hex(12)}", value["name"], json.dumps(arguments, ensure_ascii=False, allow_nan=False)
+        )
 
 
 def _overlap(text: str, mark: str) -> int:
