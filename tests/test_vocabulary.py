@@ -82,6 +82,12 @@ def test_a_conversation_is_its_rendered_prompt(vocabulary: Vocabulary) -> None:
     assert vocabulary.encode("a\ud800b") == vocabulary.encode("a?b")
 
 
+def test_the_chat_template_is_the_models_own(vocabulary: Vocabulary) -> None:
+    assert "<|im_start|>" in vocabulary.chat_template and "add_generation_prompt" in vocabulary.chat_template
+    none = HFVocabulary(tokenizer_of(Tokenizer(models.BPE())), 1, frozenset())
+    assert none.chat_template == ""
+
+
 def test_a_template_without_tools_does_not_lose_them(vocabulary: Vocabulary) -> None:
     prompt = vocabulary.render([QUESTION], [TOOL])
     system, rest = prompt.split("<|im_end|>", 1)

@@ -53,6 +53,11 @@ class HFVocabulary:
                 digest.update(struct.pack("<I", id) + text.encode("utf-8") + b"\0")
         return digest.hexdigest()
 
+    @property
+    def chat_template(self) -> str:
+        # One of several where the tokenizer has templates for several uses, as transformers picks it.
+        return str(self._tokenizer.get_chat_template()) if self._tokenizer.chat_template is not None else ""
+
     def encode(self, text: str) -> list[int]:
         return self._encode(text, add_special=True)
 

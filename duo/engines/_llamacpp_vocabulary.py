@@ -46,6 +46,11 @@ class LlamaCppVocabulary:
         # llama.cpp counts every token with a well-known name for an end (of turn, of text) in, whatever the file says.
         return frozenset(t for t in range(self._size) if llama_cpp.llama_vocab_is_eog(self._vocab, t))
 
+    @cached_property
+    def chat_template(self) -> str:
+        raw: bytes | None = llama_cpp.llama_model_chat_template(self._model, None)
+        return raw.decode("utf-8", errors="replace") if raw else ""
+
     def encode(self, text: str) -> list[int]:
         return self._tokenize(text, add_special=True)
 
@@ -98,14 +103,13 @@ class LlamaCppVocabulary:
     @cached_property
     def _template(self) -> Any:
         """The renderer of the file's chat template, None without one. Late, for a draft model needs none that works."""
-        raw: bytes | None = llama_cpp.llama_model_chat_template(self._model, None)
-        if not raw:
+        if not self.chat_template:
             return None
         bos: int = llama_cpp.llama_vocab_bos(self._vocab)
         eos: int = llama_cpp.llama_vocab_eos(self._vocab)
         try:
             return Jinja2ChatFormatter(
-                template=raw.decode("utf-8"),
+                template=self.chat_template,
                 bos_token=self._text(bos).decode("utf-8") if bos >= 0 else "",
                 eos_token=self._text(eos).decode("utf-8") if eos >= 0 else "",
             )

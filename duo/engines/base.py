@@ -57,6 +57,11 @@ class Vocabulary(Protocol):
         """The tokens that end an answer."""
         ...
 
+    @property
+    def chat_template(self) -> str:
+        """The model's own chat template, in Jinja's language; empty where it has none."""
+        ...
+
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, as the model expects a prompt to begin (with BOS where the model wants one)."""
         ...
