@@ -28,9 +28,10 @@ from lead.console import Console
 from lead.credentials import Access, access, how_to_join, is_loopback
 from lead.door import Door
 from lead.guard import guarded
-from lead.http import BODY_LIMIT, create_app
+from lead.http import BODY_LIMIT, Options
 from lead.own import OwnDraft
 from lead.service import Service
+from lead.site import create_site
 
 log = logging.getLogger("lead")
 
@@ -202,7 +203,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     port = listening.getsockname()[1]
     _tell_access(args, allowed, port, back_port)
     lead = Lead()
-    server = connections.Server(_http(args, create_app(lead), allowed))
+    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics, max_body=args.max_body)
+    server = connections.Server(_http(args, create_site(lead, options), allowed))
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
     announcing = contextlib.AsyncExitStack()

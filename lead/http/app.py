@@ -65,6 +65,7 @@ def create_app(
     options, watch = options or Options(), watch or Watch()
     # The generated documentation would say nothing: bodies are parsed by hand, for the sake of their error messages.
     app = FastAPI(title="duo lead", docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.max_body = options.max_body
 
     async def loaded() -> None:
         if not answerer.ready:

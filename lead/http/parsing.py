@@ -17,9 +17,6 @@ from pydantic_core import from_json
 from duo.errors import RequestError
 from lead.http.errors import TooLargeError
 
-BODY_LIMIT = 4 << 20
-"""Bytes. More text than any context holds."""
-
 Cannot = Mapping[str, tuple[Sequence[object], str]]
 """Fields that ask for what the lead cannot do: the values that ask for nothing, and what to say about all others."""
 
@@ -35,7 +32,7 @@ Asked = TypeVar("Asked", bound=Body)
 
 
 async def parse(shape: type[Asked], request: Request) -> Asked:
-    """The fields of a request's body. Raises RequestError, and TooLargeError for a body over BODY_LIMIT."""
+    """The fields of a request's body. Raises RequestError, and TooLargeError for a body over `Options.max_body`."""
     return parse_bytes(shape, await _body(request))
 
 
@@ -86,11 +83,12 @@ def _one_line(error: ValidationError) -> RequestError:
 
 async def _body(request: Request) -> bytes:
     """The whole body. One that is too large is read to its end, though not kept: who still sends does not listen."""
+    most: int = request.app.state.max_body
     size, parts = 0, []
     async for part in request.stream():
         size += len(part)
-        if size <= BODY_LIMIT:
+        if size <= most:
             parts.append(part)
-    if size > BODY_LIMIT:
-        raise TooLargeError(f"the body has {size} bytes: at most {BODY_LIMIT} are taken")
+    if size > most:
+        raise TooLargeError(f"the body has {size} bytes: at most {most} are taken")
     return b"".join(parts)
