@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-
 BODY_LIMIT = 4 << 20
 """Bytes. More text than any context holds."""
 
