@@ -152,6 +152,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     )
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
+    console = Console(args.print_mode)
     try:
         rows = max(TREE_ROWS, args.draft_max + 2, 2 * args.parallel)
         engine = await asyncio.to_thread(cli.load_engine, args, "target", rows, args.parallel)
@@ -163,7 +164,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         schedule = Planner(cost, limits) if args.policy == "tree" else Everything(limits)
         drafts = args.model_draft and args.policy == "tree"
         own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
-        service = Service(engine, Console(args.print_mode), schedule, args.exact, timeline, own, args.queue)
+        service = Service(engine, console, schedule, args.exact, timeline, own, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         back_port = await service.backs.serve(args.host, args.back_port)
         lead.service = service
@@ -171,9 +172,11 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
             "%s on %s, %d tokens of context: http://%s:%d for clients, port %d for backs",
             engine.name, engine.runtime, engine.context, args.host, listening.getsockname()[1], back_port,
         )  # fmt: skip
+        console.watch(lead)
         await http
     finally:
         server.should_exit = True
+        await console.stop()
         if service is not None:
             await service.stop()
         with contextlib.suppress(asyncio.CancelledError):

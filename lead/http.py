@@ -31,7 +31,8 @@ from starlette.types import Receive, Scope, Send
 from duo.engines import Vocabulary
 from duo.errors import BusyError, ContextError, DuoError, RequestError
 from duo.sampling import SEED_BITS, SamplingParams
-from lead.answers import Answer, Answerer, Question, Summary
+from lead import page
+from lead.answers import Answer, Answerer, Piece, Question, Summary
 
 BODY_LIMIT = 4 << 20
 """Bytes. More text than any context holds."""
@@ -90,7 +91,7 @@ def create_app(answerer: Answerer) -> FastAPI:
         head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": answerer.model}
         if asked.stream:
             wants_usage = asked.stream_options is not None and asked.stream_options.include_usage
-            return EventStream(answer, _chunks(answer, head, wants_usage))
+            return EventStream(answer, _chunks(answer, head, wants_usage, bool(asked.accepted)))
         text = await _unless_gone(request.receive, answer, _text(answer))
         return Response(status_code=_CLIENT_GONE) if text is None else _json(_completion(head, text, answer.summary))
 
@@ -100,7 +101,12 @@ def create_app(answerer: Answerer) -> FastAPI:
         text = await _unless_gone(request.receive, answer, _text(answer))
         return Response(status_code=_CLIENT_GONE) if text is None else _json({"content": {"text": text}})
 
+    @answering.get("/slots")
+    async def slots() -> Response:
+        return _json([asdict(slot) for slot in answerer.slots()])
+
     app.include_router(answering)
+    app.include_router(page.router)
     app.add_exception_handler(DuoError, _on_duo_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_gone)
@@ -189,6 +195,8 @@ class ChatRequest(_Asked):
     max_completion_tokens: int | None = Field(None, ge=-1, lt=1 << 31)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    # Ours: each chunk says which of its pieces had been guessed, and by whom.
+    accepted: bool | None = None
 
     def question(self, vocabulary: Vocabulary) -> Question:
         limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
@@ -363,20 +371,25 @@ class EventStream(StreamingResponse):
         await _unless_gone(receive, self._answer, pump())
 
 
-async def _chunks(answer: Answer, head: Mapping[str, object], wants_usage: bool) -> AsyncGenerator[str, None]:
-    """The answer as OpenAI's stream of chunks. The status is out already, so an error becomes an event."""
+async def _chunks(
+    answer: Answer, head: Mapping[str, object], wants_usage: bool, accepted: bool
+) -> AsyncGenerator[str, None]:
+    """The answer as OpenAI's stream of chunks. The status is out already, so an error becomes an event.
+
+    `accepted`: every choice with text also has `accepted`, a list of [text, name of the back that guessed it or ""].
+    """
     base = {**head, "object": "chat.completion.chunk"}
     start = f"data: {_dump(base)[:-1]}"
     # OpenAI sends a null usage on all chunks but the last where usage is asked for.
     no_usage = ',"usage":null' if wants_usage else ""
     before = f'{start},"choices":[{{"index":0,"delta":{{"content":'
-    after = f'}},"logprobs":null,"finish_reason":null}}]{no_usage}}}\n\n'
-    yield before + '"","role":"assistant"' + after
+    after = f',"logprobs":null,"finish_reason":null}}]{no_usage}}}\n\n'
+    yield before + '"","role":"assistant"}' + after
     try:
         async for batch in answer:
             text = "".join([piece.text for piece in batch])
             if text:
-                yield before + _dump(text) + after
+                yield before + _dump(text) + "}" + (_guessed(batch) if accepted else "") + after
         summary = answer.summary
     except DuoError as error:
         yield f"data: {_dump(_error(error))}\n\n"
@@ -390,6 +403,10 @@ async def _chunks(answer: Answer, head: Mapping[str, object], wants_usage: bool)
     if wants_usage:
         yield f'{start},"choices":[],"usage":{_dump(_usage(summary))}}}\n\n'
     yield "data: [DONE]\n\n"
+
+
+def _guessed(batch: Sequence[Piece]) -> str:
+    return f',"accepted":{_dump([[p.text, p.backs[0] if p.backs else ""] for p in batch if p.text])}'
 
 
 # -- Shape: JSON of the APIs ---------------------------------------------------------------------------------------

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
 import queue
 import socket
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import uvicorn
 
-from lead.answers import Answer, BackView, Piece, Question, Summary
+from lead.answers import Answer, BackView, Piece, Question, SlotView, Summary
 from lead.http import create_app
 
 PATIENCE = 10.0
@@ -46,7 +48,32 @@ class Gate:
         await asyncio.wrap_future(self._opened)
 
 
-Step = tuple[str, ...] | Gate | Exception
+Step = tuple[str | Piece, ...] | Gate | Exception
+
+
+class ScriptedVocabulary:
+    """Its tokens are bytes, and a conversation as a prompt is its JSON: so what was asked can be read off the prompt."""
+
+    size = 256
+    fingerprint = "bytes"
+    eos: frozenset[int] = frozenset()
+
+    def encode(self, text: str) -> list[int]:
+        return list(text.encode())
+
+    encode_rendered = encode
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return bytes(tokens).decode("utf-8", "replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        return bytes([token])
+
+    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+        return json.dumps([*messages, *tools])
+
+    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
+        return self.encode(self.render(messages, tools))
 
 
 class ScriptedAnswer:
@@ -66,9 +93,15 @@ class ScriptedAnswer:
                 if isinstance(step, Gate):
                     await step.passed()
                 else:
-                    yield [Piece(text) for text in step]
+                    yield [piece if isinstance(piece, Piece) else Piece(piece) for piece in step]
         finally:
             self.ended.set()
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """The conversation that was asked about."""
+        messages: list[dict[str, Any]] = json.loads(bytes(self.question.prompt))
+        return messages
 
     def cancel(self) -> None:
         # Only noted: the iteration may go on for a while, and whoever cancels must not wait for its end.
@@ -79,11 +112,16 @@ class ScriptedAnswerer:
     def __init__(self) -> None:
         self.ready = True
         self.model = "fake-13m"
+        self.runtime = "scripted"
+        self.context = 4096
+        self.waiting = 0
+        self.vocabulary = ScriptedVocabulary()
         self.created = 1_700_000_000
         self.script: Sequence[Step] = [("Hello", ","), (" wor",), ("ld", "!")]
         self.summary = SUMMARY
         self.refusal: Exception | None = None
         self.views: Sequence[BackView] = []
+        self.slot_views: Sequence[SlotView] = []
         self.asked: queue.Queue[ScriptedAnswer] = queue.Queue()
 
     def ask(self, question: Question) -> Answer:
@@ -92,6 +130,9 @@ class ScriptedAnswerer:
         answer = ScriptedAnswer(question, self.script, self.summary)
         self.asked.put(answer)
         return answer
+
+    def slots(self) -> Sequence[SlotView]:
+        return self.slot_views
 
     def backs(self) -> Sequence[BackView]:
         return self.views

@@ -63,9 +63,9 @@ def test_questions_in_answers_out(url: str, answerer: ScriptedAnswerer) -> None:
     answerer.script = [("Héllo", " "), ("🎉\nbye",)]
     run = pipe(url, questions="one\n\n  zwei ü \n")
     assert (run.returncode, run.stdout, run.stderr) == (0, "Héllo 🎉\nbye\n" * 2, "")
-    assert answerer.next_asked().question.messages == [{"role": "user", "content": "one"}]
+    assert answerer.next_asked().messages == [{"role": "user", "content": "one"}]
     # The conversation goes on.
-    assert answerer.next_asked().question.messages == [
+    assert answerer.next_asked().messages == [
         {"role": "user", "content": "one"},
         {"role": "assistant", "content": "Héllo 🎉\nbye"},
         {"role": "user", "content": "zwei ü"},
@@ -81,8 +81,9 @@ def test_options_and_commands(url: str, answerer: ScriptedAnswerer) -> None:
     run = pipe(f"{url}/v1/", *options, questions=":stats\none\n:NEW\ntwo\n:stats\n:help\n:quit\nnever\n")
     assert (run.returncode, run.stdout) == (0, "Hello, world!\n" * 2)
     for question in ("one", "two"):
-        asked = answerer.next_asked().question
-        assert asked.messages == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]
+        answer = answerer.next_asked()
+        assert answer.messages == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]
+        asked = answer.question
         assert (asked.sampling.temperature, asked.sampling.seed, asked.max_tokens) == (0.25, 7, 50)
     assert answerer.asked.empty()
     told = re.sub(" +", " ", run.stderr).replace(" \n", "\n")
@@ -333,12 +334,12 @@ def test_a_conversation(url: str, answerer: ScriptedAnswerer, terminal: Callable
     here.expect(SUMMARY_LINE)
     here.expect("> ")
     answerer.next_asked()
-    assert len(answerer.next_asked().question.messages) == 3
+    assert len(answerer.next_asked().messages) == 3
     here.type(":new\n")
     here.expect("a new conversation\r\n> ")
     here.type("three\n")
     here.expect("> ")
-    assert len(answerer.next_asked().question.messages) == 1
+    assert len(answerer.next_asked().messages) == 1
     here.type(":stats\n")
     here.expect("this chat")
     here.expect("no back is connected\r\n> ")
@@ -382,7 +383,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_chat(
     here.expect("The end\r\n")
     here.expect("> ")
     # What had been said is part of the conversation.
-    assert [turn["content"] for turn in answerer.next_asked().question.messages] == ["a story", "Once upon", "go on"]
+    assert [turn["content"] for turn in answerer.next_asked().messages] == ["a story", "Once upon", "go on"]
     here.type(CTRL_D)
     assert here.exit_code() == 0
 
@@ -404,7 +405,7 @@ def test_errors_do_not_end_the_conversation(
     here.expect("Hello\r\n")
     here.expect("> ")
     answerer.next_asked()
-    assert [turn["content"] for turn in answerer.next_asked().question.messages] == ["two"]
+    assert [turn["content"] for turn in answerer.next_asked().messages] == ["two"]
     here.type(CTRL_D)
     assert here.exit_code() == 0
 
