@@ -8,23 +8,38 @@ import logging
 import socket
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from back.link import Link
-from duo import cli, trace
+from back.tls import ClientTls
+from duo import cli, mdns, trace
 from duo.cost import CostCurve
 from duo.drafting import BATCH, CHAIN, TREE, room
 from duo.engines import curve
+from duo.errors import FileError
+from duo.pem import Files
 from duo.trace import Trace
 
 log = logging.getLogger("back")
 
+AUTO = "auto"
+"""In place of an address: the lead is looked for."""
+
 
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="back", description=__doc__, formatter_class=cli.Help)
+    p = cli.parser("back", __doc__)
     cli.add_model_flags(p, "draft")
     group = p.add_argument_group("lead")
-    group.add_argument("--lead", type=address, default="localhost:5556", metavar="HOST:PORT", help="where the lead is")
+    group.add_argument(
+        "--lead", type=address, default="localhost:5556", metavar="HOST:PORT",
+        help="where the lead is; auto: look for one that announces itself on this network",
+    )  # fmt: skip
     group.add_argument("--name", default=socket.gethostname(), help="how the lead shows this back")
+    group = p.add_argument_group("access")
+    group.add_argument("--token", type=cli.secret, metavar="TOKEN", help="what the lead asks of its backs")
+    group.add_argument("--token-file", metavar="FILE", default="", help="file with the token in its first line")
+    group.add_argument("--tls", action="store_true", help="speak TLS, and trust whom this system trusts")
+    cli.add_tls_flags(group, "for a lead that asks for one: this back's", "speak TLS, and trust this authority, PEM")
     group = p.add_argument_group("drafting")
     group.add_argument(
         "-na", "--n-ahead", "--n_ahead", dest="n_ahead", type=cli.positive, default=16, metavar="N",
@@ -43,7 +58,9 @@ def parser() -> argparse.ArgumentParser:
 
 
 def address(text: str) -> str:
-    """For argparse: HOST or HOST:PORT."""
+    """For argparse: HOST, HOST:PORT or auto."""
+    if text == AUTO:
+        return text
     host, colon, number = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, number = text, "5556"
@@ -59,12 +76,31 @@ async def draft(args: argparse.Namespace) -> None:
         await _draft(args, timeline)
 
 
+def credentials(args: argparse.Namespace) -> tuple[str, ClientTls | None]:
+    """The token, empty for none, and TLS, if there is any. Raises FileError."""
+    token = args.token or ""
+    if args.token_file:
+        try:
+            token = cli.secret((Path(args.token_file).read_text(encoding="utf-8").splitlines() or [""])[0].strip())
+        except (OSError, UnicodeDecodeError) as error:
+            reason = (getattr(error, "strerror", None) or str(error)).lower()
+            raise FileError(f"--token-file {args.token_file}: {reason}") from None
+        except argparse.ArgumentTypeError as error:
+            raise FileError(f"--token-file {args.token_file}: {error}") from None
+    files = Files(args.tls_cert, args.tls_key, args.tls_ca)
+    files.check()
+    return token, ClientTls(files) if args.tls or args.tls_ca or args.tls_cert else None
+
+
 async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
+    token, tls = credentials(args)
     engine = await asyncio.to_thread(cli.load_engine, args, "draft", room(args.parallel), args.parallel)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
     cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, BATCH, cli.speed(args, engine)))
     policy = TREE if args.policy == "tree" else CHAIN
-    await Link(args.lead, args.name, engine, cost, args.n_ahead, policy, timeline).run()
+    look = mdns.find if args.lead == AUTO else None
+    lead = await look() if look else args.lead
+    await Link(lead, args.name, engine, cost, args.n_ahead, policy, timeline, token, tls, look).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

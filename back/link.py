@@ -7,11 +7,12 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import grpc
 
 from back.drafter import Drafter
+from back.tls import ClientTls, why
 from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import Policy
@@ -52,9 +53,23 @@ class Link:
     """The back's connection to its lead. Lives in the event loop, but for `_send` and `_failed`."""
 
     def __init__(
-        self, address: str, name: str, engine: Engine, cost: CostCurve, n_ahead: int, policy: Policy, trace: Trace
+        self,
+        address: str,
+        name: str,
+        engine: Engine,
+        cost: CostCurve,
+        n_ahead: int,
+        policy: Policy,
+        trace: Trace,
+        token: str = "",
+        tls: ClientTls | None = None,
+        look: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
+        """`look` finds the lead's address again when it is not at this one any more."""
         self._address = address
+        self._look = look
+        self._tls = tls
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._trace = trace
         self._ahead: float | None = None
         self._me = Identity(name, engine.name, engine.vocabulary.fingerprint, engine.vocabulary.size)
@@ -83,8 +98,17 @@ class Link:
                     self._say(f"gave up the stream to {self._address}: {error}")
                 except grpc.aio.AioRpcError as error:
                     reason = (error.details() or error.code().name).splitlines()[0]
-                    lost = "lost the lead" if side.welcomed else "no lead"
-                    self._say(f"{lost} at {self._address}: {reason}")
+                    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                        self._say(f"refused by the lead at {self._address}: {reason}")
+                        wait = REFUSED_WAIT
+                    elif not side.welcomed and (words := await why(self._address, self._tls)) is not None:
+                        self._say(f"no lead for this back at {self._address}: {words}")
+                        wait = REFUSED_WAIT
+                    else:
+                        lost = "lost the lead" if side.welcomed else "no lead"
+                        self._say(f"{lost} at {self._address}: {reason}")
+                        if self._look is not None and not side.welcomed:
+                            self._address = await self._look()
                 if side.welcomed:
                     wait = FIRST_WAIT
                 await asyncio.sleep(wait * random.uniform(0.8, 1.2))
@@ -107,8 +131,8 @@ class Link:
         ]
         self._outbox.clear()
         self._error = None
-        async with grpc.aio.insecure_channel(self._address, options=options) as channel:
-            call: Stream = channel.stream_stream(METHOD)()
+        async with self._channel(options) as channel:
+            call: Stream = channel.stream_stream(METHOD)(metadata=self._metadata)
             await call.write(side.hello(self._drafter.known()))
             jobs = (self._read(call, side), self._write(call, side), self._watch(side))
             tasks = [asyncio.ensure_future(job) for job in jobs]
@@ -125,6 +149,11 @@ class Link:
                     task.cancel()
                 call.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _channel(self, options: list[tuple[str, int]]) -> grpc.aio.Channel:
+        if self._tls is None:
+            return grpc.aio.insecure_channel(self._address, options=options)
+        return grpc.aio.secure_channel(self._address, self._tls.credentials(), options=options)
 
     async def _read(self, call: Stream, side: BackSide) -> None:
         while isinstance(data := await call.read(), bytes):

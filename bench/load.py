@@ -145,7 +145,7 @@ def leads(engine: str, slots: int, backs: int, cores: tuple[list[int], list[int]
 
 
 def main(args: argparse.Namespace) -> int:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 160)
     conversations = prompts.read(args.data) if args.data else prompts.shipped()
     questions = [[*c.before, {"role": "user", "content": c.turns[0]}] for c in conversations]
     near, far = halves()
@@ -230,8 +230,8 @@ def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> l
 
 def _table(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> Table:
     table = Table(title="Several clients at once")
-    heads = ("users", "", "requests/s", "tokens/s", "accel.", "x one client", "of allowed", "x no back",
-             "latency p50 p90 p99, s", "first token p50 p90 p99, s")  # fmt: skip
+    heads = ("users", "", "req/s", "tok/s", "accel.", "x one", "of allowed", "x no back",
+             "p50 p90 p99, s", "first token, s")  # fmt: skip
     for head in heads:
         table.add_column(head, justify="left" if not head else "right")
     for row in _figures(cells, allowed):

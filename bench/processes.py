@@ -54,7 +54,8 @@ def wait_for(condition: Callable[[], bool], what: str, patience: float = PATIENC
 class Program:
     """A program of ours in a process of its own; its output is collected in `log`.
 
-    `cpus`: the cores that it may use, where the system can say so; empty for all.
+    `cpus`: the cores that it may use, where the system can say so; empty for all. `under`: a command that becomes the
+    program's, such as ip netns exec.
     """
 
     def __init__(
@@ -63,8 +64,9 @@ class Program:
         *arguments: str,
         environment: Mapping[str, str] | None = None,
         cpus: Collection[int] = (),
+        under: Sequence[str] = (),
     ) -> None:
-        self.command = [sys.executable, "-u", "-m", module, *arguments]
+        self.command = [*under, sys.executable, "-u", "-m", module, *arguments]
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         self.process = subprocess.Popen(

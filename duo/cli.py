@@ -19,6 +19,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from duo import __version__
 from duo import engines as runtimes
+from duo.config import Parser
+from duo.devices import ListDevices
 from duo.engines import Engine, EngineOptions
 from duo.errors import DuoError, ModelError
 
@@ -39,6 +41,11 @@ class Help(argparse.ArgumentDefaultsHelpFormatter):
         if action.help and "(default: " in action.help:
             return action.help  # 0 stands for what is said there
         return super()._get_help_string(action)
+
+
+def parser(prog: str, description: str | None) -> Parser:
+    """A command line whose flags may also stand in the environment and in a file."""
+    return Parser(prog, description, Help)
 
 
 def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
@@ -98,14 +105,23 @@ def of_draft_model(args: argparse.Namespace) -> argparse.Namespace:
     return argparse.Namespace(**{**vars(args), **changed})
 
 
+def add_tls_flags(group: argparse._ArgumentGroup, whose: str, ca: str) -> None:
+    """A certificate, its key, and whom to trust: what for is the program's to say."""
+    group.add_argument("--tls-cert", metavar="FILE", default="", help=f"{whose} certificate, PEM")
+    group.add_argument("--tls-key", metavar="FILE", default="", help="and its key, PEM")
+    group.add_argument("--tls-ca", metavar="FILE", default="", help=ca)
+
+
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+    group = parser.add_argument_group("about this program")
+    group.add_argument(
         "--trace",
         metavar="FILE",
         help="write a timeline of what it does to FILE (for ui.perfetto.dev, chrome://tracing)",
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="log more")
-    parser.add_argument("--version", action="version", version=f"duo {__version__}")
+    group.add_argument("-v", "--verbose", action="store_true", help="log more")
+    group.add_argument("--list-devices", action=ListDevices, help="print what a model can run on here, and exit")
+    group.add_argument("--version", action="version", version=f"duo {__version__}")
 
 
 def positive(text: str) -> int:
@@ -116,6 +132,24 @@ def positive(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def secret(text: str) -> str:
+    """For argparse: a key or token, as it fits into a header."""
+    if not text or not all("!" <= character <= "~" for character in text.replace(" ", "")):
+        raise argparse.ArgumentTypeError("a key or token is at least one ASCII character, and has no line breaks")
+    return text
+
+
+def seconds(text: str) -> float:
+    """For argparse: more than 0 seconds."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds over 0")
     return value
 
 
@@ -196,6 +230,8 @@ def _shipped(which: Literal["target", "draft"], runtime: str) -> str:
 
 def run(program: Callable[[], Coroutine[Any, Any, None]], verbose: bool) -> int:
     """Run a program to its end; returns its exit code. Errors that a person can mend are one line."""
+    # gRPC's own lines, such as one for every handshake that fails, are not for the people who read these logs.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )

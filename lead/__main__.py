@@ -11,18 +11,24 @@ import sys
 from collections.abc import Sequence
 
 import uvicorn
+from fastapi import FastAPI
 
-from duo import cli, trace
+from duo import cli, mdns, trace
 from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import BATCH, MOST, RIDERS, TREE, room
 from duo.engines import Engine, Vocabulary, curve
-from duo.errors import AddressError, ModelError
+from duo.errors import AddressError, FileError, ModelError
+from duo.pem import Files
 from duo.planner import Everything, Limits, Planner
 from duo.trace import Trace
+from lead import certs, connections
 from lead.answers import Answer, BackView, Question, SlotView
 from lead.console import Console
-from lead.http import create_app
+from lead.credentials import Access, access, how_to_join, is_loopback
+from lead.door import Door
+from lead.guard import guarded
+from lead.http import BODY_LIMIT, create_app
 from lead.own import OwnDraft
 from lead.service import Service
 
@@ -82,22 +88,27 @@ class Lead:
         return self.service
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: the program has them."""
-
-    @contextlib.contextmanager
-    def capture_signals(self):  # type: ignore[no-untyped-def]
-        yield
-
-
 def parser() -> argparse.ArgumentParser:
-    p = argparse.ArgumentParser(prog="lead", description=__doc__, formatter_class=cli.Help)
+    p = cli.parser("lead", __doc__)
     cli.add_model_flags(p, "target")
     group = p.add_argument_group("network")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on, for clients and for backs")
     group.add_argument("--port", type=cli.port, default=5555, metavar="N", help="HTTP port for clients")
     group.add_argument("--back-port", type=cli.port, default=5556, metavar="N", help="gRPC port for backs")
+    group.add_argument("--announce", action="store_true", help="let backs with --lead auto find this lead (mDNS)")
+    group.add_argument(
+        "--cors-origin", action="append", default=[], metavar="ORIGIN",
+        help="let pages from there ask in a browser, such as http://localhost:3000, or * for all (default: none)",
+    )  # fmt: skip
+    _add_access_flags(p.add_argument_group("access"))
+    _add_limit_flags(p.add_argument_group("limits"))
     group = p.add_argument_group("serving")
+    group.add_argument("-a", "--alias", metavar="NAME", help="name of the model for clients (default: its own)")
+    group.add_argument("--metrics", action="store_true", help="serve GET /metrics for Prometheus")
+    group.add_argument(
+        "--slots", action=argparse.BooleanOptionalAction, default=True,
+        help="serve GET /slots: what is being answered (default: yes)",
+    )  # fmt: skip
     group.add_argument(
         "-np", "--parallel", type=cli.positive, default=4, metavar="N", help="slots: answers that are generated at once"
     )
@@ -135,6 +146,43 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def _add_access_flags(group: argparse._ArgumentGroup) -> None:
+    group.description = (
+        "On a loopback address nothing is needed. On any other a key and a token are, and those that are not given are "
+        "made and printed. `python -m lead certs --help` says how to come by certificates."
+    )
+    group.add_argument(
+        "--api-key",
+        action="append",
+        type=cli.secret,
+        metavar="KEY",
+        help="what clients need (again, or with commas, for several)",
+    )
+    group.add_argument("--api-key-file", metavar="FILE", default="", help="file with API keys, one per line")
+    group.add_argument(
+        "--token", action="append", type=cli.secret, metavar="TOKEN", help="what backs need (also several)"
+    )
+    group.add_argument("--token-file", metavar="FILE", default="", help="file with tokens, one per line")
+    group.add_argument("--insecure", action="store_true", help="need neither, whatever the address")
+    cli.add_tls_flags(group, "speak TLS on both ports: its", "take only backs with a certificate of this authority")
+
+
+def _add_limit_flags(group: argparse._ArgumentGroup) -> None:
+    http, door = connections.Limits(), Door()
+    for flag, kind, default, what in (
+        ("--max-body", cli.positive, BODY_LIMIT, "bytes in the body of a request"),
+        ("--max-connections", cli.positive, http.connections, "HTTP connections"),
+        ("--max-connections-per-address", cli.positive, http.per_address, "HTTP connections of one client"),
+        ("--head-timeout", cli.seconds, http.head_seconds, "seconds for the head of a request to arrive"),
+        ("--body-timeout", cli.seconds, http.body_seconds, "seconds for its body to arrive"),
+        ("--keep-alive", cli.positive, 15, "seconds that an idle HTTP connection is kept"),
+        ("--max-backs", cli.positive, door.backs, "backs"),
+        ("--max-message", cli.positive, door.message_bytes, "bytes in a message of a back"),
+        ("--max-guesses", cli.positive, door.guesses, "guesses of a back in a second, on average; the rest is dropped"),
+    ):
+        group.add_argument(flag, type=kind, default=default, metavar="N", help=f"most {what}")
+
+
 async def serve(args: argparse.Namespace) -> None:
     """Listen, load, answer, until cancelled."""
     with trace.of_lead(args.trace) as timeline:
@@ -142,16 +190,22 @@ async def serve(args: argparse.Namespace) -> None:
 
 
 async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
+    files = Files(args.tls_cert, args.tls_key, args.tls_ca)
+    files.check()
+    if args.tls_ca and not args.tls_cert:
+        raise FileError("--tls-ca needs --tls-cert and --tls-key: certificates of backs are for a lead with TLS")
+    allowed = access(args)
     listening = _listen(args.host, args.port, "--port")
-    if args.back_port:
-        # Better now than when the model has been loaded.
-        _listen(args.host, args.back_port, "--back-port").close()
+    # Better now than when the model has been loaded, and then its number can be told now.
+    with _listen(args.host, args.back_port, "--back-port") as tried:
+        back_port = tried.getsockname()[1]
+    port = listening.getsockname()[1]
+    _tell_access(args, allowed, port, back_port)
     lead = Lead()
-    server = _Server(
-        uvicorn.Config(create_app(lead), log_config=None, lifespan="off", access_log=False, timeout_graceful_shutdown=1)
-    )
+    server = connections.Server(_http(args, create_app(lead), allowed))
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
+    announcing = contextlib.AsyncExitStack()
     console = Console(args.print_mode)
     try:
         rows = max(TREE_ROWS, args.draft_max + 2, 2 * args.parallel)
@@ -166,15 +220,23 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
         service = Service(engine, console, schedule, args.exact, timeline, own, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
-        back_port = await service.backs.serve(args.host, args.back_port)
+        door = Door(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
+        await service.backs.serve(args.host, back_port, door)
         lead.service = service
         log.info(
-            "%s on %s, %d tokens of context: http://%s:%d for clients, port %d for backs",
-            engine.name, engine.runtime, engine.context, args.host, listening.getsockname()[1], back_port,
+            "%s on %s, %d tokens of context: %s://%s:%d for clients, port %d for backs",
+            engine.name, engine.runtime, engine.context, "https" if files.cert else "http", args.host, port, back_port,
         )  # fmt: skip
+        if args.announce:
+            name = args.alias or engine.name
+            announced = await announcing.enter_async_context(
+                mdns.announced(args.host, back_port, name, bool(files.cert))
+            )
+            log.info("announced as %s: backs on this network find it with --lead auto", announced)
         console.watch(lead)
         await http
     finally:
+        await announcing.aclose()
         server.should_exit = True
         await console.stop()
         if service is not None:
@@ -182,6 +244,38 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await http
         log.info("stopped")
+
+
+def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:
+    """The app with all that stands before it."""
+    limits = connections.Limits(
+        args.max_connections, args.max_connections_per_address, args.head_timeout, args.body_timeout
+    )
+    return uvicorn.Config(
+        guarded(app, allowed.keys, args.max_body, args.cors_origin),
+        http=limits.protocol(),
+        ssl_certfile=args.tls_cert or None,
+        ssl_keyfile=args.tls_key or None,
+        timeout_keep_alive=args.keep_alive,
+        log_config=None,
+        lifespan="off",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
+
+
+def _tell_access(args: argparse.Namespace, allowed: Access, port: int, back_port: int) -> None:
+    """What a person has to know of a lead that others can reach."""
+    if is_loopback(args.host):
+        return
+    if not allowed.keys or not allowed.tokens:
+        who = " and ".join(("clients",) * (not allowed.keys) + ("backs",) * (not allowed.tokens))
+        log.warning("WARNING: --insecure: everyone who can reach %s may be one of its %s", args.host, who)
+    if not args.tls_cert:
+        log.warning("without TLS (--tls-cert) others on the way can read all that is said, with keys and tokens")
+    for line in how_to_join(args, allowed, port, back_port):
+        # Not a log line: it may hold secrets, and is there to be copied.
+        print(line, file=sys.stderr, flush=True)
 
 
 def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timeline: Trace) -> OwnDraft:
@@ -214,7 +308,10 @@ def _listen(host: str, port: int, flag: str) -> socket.socket:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parser().parse_args(argv)
+    given = sys.argv[1:] if argv is None else list(argv)
+    if given[:1] == ["certs"]:
+        return certs.main(given[1:])
+    args = parser().parse_args(given)
     return cli.run(lambda: serve(args), args.verbose)
 
 

@@ -15,19 +15,18 @@ from typing import Any
 
 import grpc
 
-from duo.errors import AddressError, ProtocolError, RefusedError
-from duo.protocol import LOOK_EVERY, MAX_MESSAGE_BYTES, METHOD, Identity, LeadSide, Ledger
+from duo.errors import ProtocolError, RefusedError
+from duo.protocol import LOOK_EVERY, METHOD, Identity, LeadSide, Ledger
 from duo.session import Step
 from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
 from lead.answers import BackView
 from lead.decoder import Decoder
+from lead.door import Allowance, Door, plain
 from lead.mailbox import Letter
 from lead.own import NAME
 
 log = logging.getLogger("lead")
-
-MAX_BACKS = 64
 
 Stream = grpc.aio.ServicerContext[bytes, bytes]
 
@@ -41,6 +40,8 @@ class _Back:
         self.replaced = False
         self.drafted = 0
         self.accepted = 0
+        self.told = False
+        """That it guesses more than it may."""
 
     @property
     def name(self) -> str:
@@ -59,25 +60,17 @@ class Backs:
         self._backs: dict[str, _Back] = {}
         self._server: grpc.aio.Server | None = None
         self._refused: set[str] = set()
+        self._door = Door()
 
-    async def serve(self, host: str, port: int) -> int:
-        """Listen; returns the port. Raises AddressError if that is not possible."""
-        options = [
-            ("grpc.so_reuseport", 0),
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            ("grpc.max_concurrent_streams", MAX_BACKS),
-        ]
-        server = grpc.aio.server(options=options)
+    async def serve(self, host: str, port: int, door: Door) -> int:
+        """Listen; returns the port. Raises AddressError if that is not possible, FileError for a wrong certificate."""
+        self._door = door
+        server = door.server()
         service, method = METHOD.strip("/").split("/")
         # No (de)serialisers: bytes come in, so that garbage is met by our own words and not by a gRPC stack trace.
         handler: Any = grpc.stream_stream_rpc_method_handler(self._draft)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-        try:
-            bound = server.add_insecure_port(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        except RuntimeError:
-            raise AddressError(
-                f"cannot listen for backs on {host}:{port}: is the port in use? choose another with --back-port"
-            ) from None
+        bound = door.open(server, host, port)
         await server.start()
         self._server = server
         return bound
@@ -133,7 +126,7 @@ class Backs:
             await _first_of(self._read(requests, back), self._write(stream.write, back), self._watch(back))
             log.info("back %s left", back.name)
         except (ProtocolError, RefusedError) as error:
-            self._tell_refusal(back.name if side.back else _plain(stream.peer()), error)
+            self._tell_refusal(back.name if side.back else plain(stream.peer()), error)
             with contextlib.suppress(TimeoutError):  # it need not listen
                 await asyncio.wait_for(stream.write(LeadSide.refusal(error)), 5)
         except (StopAsyncIteration, TimeoutError):
@@ -158,9 +151,16 @@ class Backs:
             self._refused.add(line)
             log.warning(line)
 
+    def _tell_too_many(self, back: _Back) -> None:
+        if not back.told:
+            back.told = True
+            log.warning(
+                "back %s guesses more than --max-guesses %d: the rest is dropped", back.name, self._door.guesses
+            )
+
     def _join(self, back: _Back) -> None:
-        if len(self._backs) >= MAX_BACKS:
-            raise RefusedError(f"the lead has {MAX_BACKS} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
+        if len(self._backs) >= self._door.backs:
+            raise RefusedError(f"the lead has {self._door.backs} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
         wanted, number = back.name, 2
         while (other := self._backs.get(back.name)) is not None or back.name == NAME:
             if other is not None and other.side.silent(time.perf_counter()):
@@ -171,10 +171,14 @@ class Backs:
         self._backs[back.name] = back
 
     async def _read(self, requests: AsyncIterator[bytes], back: _Back) -> None:
+        allowance = Allowance(self._door.guesses, time.perf_counter())
         async for data in requests:
             now = time.perf_counter()
             guesses = back.side.receive(data, now)
             if guesses is not None:
+                if not allowance.takes(len(guesses.expansions), now):
+                    self._tell_too_many(back)
+                    continue
                 self._decoder.mailbox.put(Letter(back.name, now, guesses))
                 self._trace.instant(
                     "backs", "guesses", now, back=back.name, expansions=len(guesses.expansions), bytes=len(data)
@@ -213,8 +217,3 @@ async def _first_of(*coroutines: Awaitable[None]) -> None:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _plain(peer: str) -> str:
-    """The host of gRPC's 'ipv4:127.0.0.1:1234'; the port changes with every try."""
-    return peer.partition(":")[2].rpartition(":")[0].replace("%5B", "[").replace("%5D", "]") or "a stream"

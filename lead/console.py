@@ -23,16 +23,13 @@ _GREEN, _RED, _DIM, _OFF = "\x1b[32m", "\x1b[31;9m", "\x1b[2m", "\x1b[0m"
 
 
 class Console:
-    """A `lead.service.Listener` that writes to standard output. Everything here runs in the event loop.
+    """A `lead.service.Listener` that writes to standard output. Everything here runs in the event loop."""
 
-    `live`: whether a terminal gets a live view, once there is something to `watch`.
-    """
-
-    def __init__(self, mode: PrintMode, live: bool = True) -> None:
+    def __init__(self, mode: PrintMode) -> None:
         self._mode = mode
         self._terminal = Terminal()
         self._colours = self._terminal.color_system is not None
-        self._can_live = live and mode != "none" and self._terminal.is_terminal and not self._terminal.is_dumb_terminal
+        self._can_live = mode != "none" and self._terminal.is_terminal and not self._terminal.is_dumb_terminal
         self._live: Live | None = None
         self._text: dict[int, list[str]] = {}
         """What is not written yet, of each answer under way, in the order in which they began."""

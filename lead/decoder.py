@@ -310,7 +310,8 @@ class Decoder:
 
     def _step(self) -> None:
         """One forward pass for all answers."""
-        runs = list(self._answering)
+        # In the order of their slots: so they lie in the runtime's memory.
+        runs = sorted(self._answering, key=lambda run: run.seat.id)
         if not runs:
             return
         chosen = self._plan(runs)
@@ -348,12 +349,12 @@ class Decoder:
             self._changed()
         if self._trace.on:
             self._record(runs, steps, len(rows), started, ended, done)
-        self._stepped()
         for run, step in zip(runs, steps, strict=True):
             run.job.decode_seconds = done - run.job.answering
             run.job.on_step(step)
             if run.session.finish_reason is not None:
                 self._end(run, None)
+        self._stepped()
 
     def _record(
         self, runs: Sequence[_Run], steps: Sequence[Step], rows: int, started: float, ended: float, done: float

@@ -19,9 +19,6 @@ _FILES = {
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
-PATHS = frozenset(_FILES)
-"""What must be reachable without an API key."""
-
 _HEADERS = {
     # Nothing from elsewhere, nothing written into the page: what a model says cannot become a script.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "

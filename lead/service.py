@@ -170,6 +170,7 @@ class Service:
         self._schedule = schedule
         self._queue = queue
         self._numbers = count(1)
+        self._handover = _Handover(self)
         me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size)
         self.backs = Backs(me, ledger, self._decoder, trace)
         self.model = engine.name
@@ -212,14 +213,13 @@ class Service:
             sampling=question.sampling,
             max_tokens=room if question.max_tokens is None else min(question.max_tokens, room),
             ignore_eos=question.ignore_eos,
-            on_step=lambda step: handover.step(step),
-            on_end=lambda error: handover.end(error),
+            on_step=lambda step: self._handover.step(answer, step),
+            on_end=lambda error: self._handover.end(answer, error),
             top_logprobs=question.top_logprobs,
         )
         answer = _Answer(
             next(self._numbers), job, question.stop, self._engine, self._listener, lambda: self._decoder.cancel(job)
         )
-        handover = _Handover(self, answer)
         self._decoder.submit(job)
         return answer
 
@@ -266,6 +266,7 @@ class Service:
 
     def _stepped(self) -> None:
         """Called from the decoder's thread when tokens have become final: the backs are to hear of them."""
+        self._handover.stepped()
         if self.backs.any and not self._schedule.resting:
             self.from_decoder(self.backs.changed)
 
@@ -276,30 +277,47 @@ class Service:
 
 
 class _Handover:
-    """Brings the steps of one answer from the decoder's thread into the event loop, not oftener than need be."""
+    """Brings what becomes of answers from the decoder's thread into the event loop, all of it together and not oftener
+    than need be: the event loop takes the interpreter from the decode loop each time."""
 
-    def __init__(self, service: Service, answer: _Answer) -> None:
+    def __init__(self, service: Service) -> None:
         self._service = service
-        self._answer = answer
-        self._steps: list[Step] = []
+        self._pending: dict[_Answer, list[Step]] = {}
+        self._known: set[_Answer] = set()
+        """Answers of which something has been handed over: a first word does not wait."""
         self._last = float("-inf")
+        self._at_once = False
 
-    def step(self, step: Step) -> None:
-        self._steps.append(step)
+    def step(self, answer: _Answer, step: Step) -> None:
+        """Called from the decoder's thread, as all that follows."""
+        self._pending.setdefault(answer, []).append(step)
+        if answer not in self._known:
+            self._known.add(answer)
+            self._at_once = True
+
+    def stepped(self) -> None:
+        """All answers have had their step."""
         now = time.monotonic()
-        if now - self._last >= PACE:
-            self._last = now
+        if self._at_once or now - self._last >= PACE:
+            self._last, self._at_once = now, False
             self._hand_over()
 
-    def end(self, error: DuoError | None) -> None:
-        self._hand_over()
-        self._service.from_decoder(lambda: self._answer.steps.put_nowait(error))
+    def end(self, answer: _Answer, error: DuoError | None) -> None:
+        self._known.discard(answer)
+        steps = self._pending.pop(answer, [])
+        self._service.from_decoder(lambda: self._take([(answer, steps)], [(answer, error)]))
 
     def _hand_over(self) -> None:
-        steps, self._steps = self._steps, []
-        if steps:
-            self._service.from_decoder(lambda: self._take(steps))
+        pending, self._pending = list(self._pending.items()), {}
+        if pending:
+            self._service.from_decoder(lambda: self._take(pending, ()))
 
-    def _take(self, steps: Sequence[Step]) -> None:
-        self._service.count(steps)
-        self._answer.steps.put_nowait(steps)
+    def _take(
+        self, pending: Sequence[tuple[_Answer, Sequence[Step]]], ended: Sequence[tuple[_Answer, DuoError | None]]
+    ) -> None:
+        for answer, steps in pending:
+            if steps:
+                self._service.count(steps)
+                answer.steps.put_nowait(steps)
+        for answer, error in ended:
+            answer.steps.put_nowait(error)

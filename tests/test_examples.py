@@ -7,12 +7,18 @@ import re
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+import back.__main__
+import lead.__main__
 from bench.processes import ROOT, LeadProcess, Program, wait_for
 
 pytestmark = pytest.mark.slow
+
+SECRETS = {"DUO_LEAD_TOKEN": "for-backs", "DUO_LEAD_API_KEY": "for-clients"}
 
 
 def output(*command: str, given: str | None = None) -> str:
@@ -22,9 +28,9 @@ def output(*command: str, given: str | None = None) -> str:
 
 
 def test_openai_client() -> None:
-    with LeadProcess("--threads", "1") as lead:
-        lead.ready()
-        printed = output(sys.executable, "examples/openai_client.py", f"{lead.url}/v1")
+    with LeadProcess("--threads", "1") as it:
+        it.ready()
+        printed = output(sys.executable, "examples/openai_client.py", f"{it.url}/v1")
     assert len(printed) > 100
 
 
@@ -37,10 +43,13 @@ def test_two_backs() -> None:
 
 @pytest.fixture
 def commands() -> list[str]:
-    """The walk-through's commands, on loopback addresses in place of the LAN's."""
+    """The walk-through's commands, on loopback addresses in place of the LAN's, with a key and a token."""
     page = (ROOT / "examples" / "lan.md").read_text()
     blocks = re.findall(r"^```sh\n(.*?)\n```$", page, re.MULTILINE | re.DOTALL)
-    return [block.replace("192.168.1.20", "127.0.0.2") for block in blocks]
+    token, key = SECRETS["DUO_LEAD_TOKEN"], SECRETS["DUO_LEAD_API_KEY"]
+    for there, here in (("192.168.1.20", "127.0.0.2"), ("TOKEN", token), ("KEY", key)):
+        blocks = [block.replace(there, here) for block in blocks]
+    return blocks
 
 
 def test_lan(commands: list[str]) -> None:
@@ -51,10 +60,11 @@ def test_lan(commands: list[str]) -> None:
         for command in (lead_command, back_command):
             python, dash_m, module, *arguments = command.split()
             assert (python, dash_m) == ("python", "-m")
-            programs.append(stack.enter_context(Program(module, *arguments)))
-        lead, back = programs
-        lead.says("for backs")
-        back.says("joined the lead at 127.0.0.2:5556")
+            environment = SECRETS if module == "lead" else None
+            programs.append(stack.enter_context(Program(module, *arguments, environment=environment)))
+        of_lead, of_back = programs
+        of_lead.says("for backs")
+        of_back.says("joined the lead at 127.0.0.2:5556")
 
         def seen() -> bool:
             (one,) = json.loads(output("bash", "-c", look))["data"]
@@ -63,4 +73,17 @@ def test_lan(commands: list[str]) -> None:
         wait_for(seen, "a measured round trip")
         asked = question.replace("| python ", f"| {sys.executable} ")
         assert len(output("bash", "-c", asked)) > 20
-        assert "Traceback" not in lead.log + back.log
+        assert "Traceback" not in of_lead.log + of_back.log
+
+
+@pytest.mark.parametrize(("program", "file"), [(lead.__main__, "lead.yaml"), (back.__main__, "back.yaml")])
+def test_settings(program: ModuleType, file: str, tmp_path: Path) -> None:
+    """The files are good as they stand, and so are the lines that are commented out."""
+    text = (ROOT / "examples" / file).read_text()
+    whole = tmp_path / file
+    whole.write_text(re.sub(r"^# (?=[a-z-]+: [^ ])", "", text, flags=re.MULTILINE))
+    for path in (ROOT / "examples" / file, whole):
+        assert program.parser().parse_args(["--config", str(path)])
+    assert "model:" in whole.read_text()
+    keys = {line.partition(":")[0] for line in whole.read_text().splitlines() if not line.startswith("#")}
+    assert "tls-cert" in keys

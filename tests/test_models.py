@@ -8,6 +8,7 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from llama_cpp import Llama
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from duo import models
+from duo import engines, models
+from duo.engines import Engine, EngineOptions, Row
 from duo.models import corpus, export
 from duo.models.evaluate import acceptance, answer, load
 
@@ -60,9 +62,15 @@ def tokenizer() -> Any:
     return AutoTokenizer.from_pretrained(models.TARGET)
 
 
-def open_llama(path: Path) -> Llama:
-    """A model in llama.cpp that keeps the logits of every position."""
-    return Llama(str(path), n_ctx=1024, n_batch=1024, n_threads=1, n_threads_batch=1, logits_all=True, verbose=False)
+def open_llama(path: Path) -> Engine:
+    """A model in llama.cpp, with room for a whole conversation of rows."""
+    return engines.load(str(path), "llamacpp", EngineOptions(threads=1, context=1024, tree_rows=512, batch=512))
+
+
+def logits_of(llama: Engine, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    """Of every position, [len(ids), vocabulary]."""
+    llama.truncate(0, 0)
+    return llama.forward([Row(at, 0, token, at - 1) for at, token in enumerate(ids)]).copy()
 
 
 def in_domain(tokenizer: Any, count: int) -> list[list[int]]:
@@ -203,13 +211,11 @@ def reference(request: pytest.FixtureRequest, tokenizer: Any) -> tuple[str, list
     return request.param, rows
 
 
-def _compare(llama: Llama, rows: list[tuple[list[int], npt.NDArray[np.float32]]]) -> tuple[float, float, float]:
+def _compare(llama: Engine, rows: list[tuple[list[int], npt.NDArray[np.float32]]]) -> tuple[float, float, float]:
     """Share of equal argmax, mean absolute difference, and correlation of the logits."""
     ours, theirs = [], []
     for ids, logits in rows:
-        llama.reset()
-        llama.eval(ids)
-        theirs.append(np.array(llama.scores[: len(ids)]))
+        theirs.append(logits_of(llama, ids))
         ours.append(logits)
     a, b = np.concatenate(ours), np.concatenate(theirs)
     equal = float((a.argmax(1) == b.argmax(1)).mean())

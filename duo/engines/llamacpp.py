@@ -572,6 +572,8 @@ def _load(path: Path, options: EngineOptions, progress: Callable[[float], None])
 
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = options.gpu_layers
+    # Where a virtual machine shows AMX and does not let it be used, llama.cpp dies in it without a word.
+    params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
     callback = llama_cpp.llama_progress_callback(report)
     params.progress_callback = callback
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)

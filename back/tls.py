@@ -1,0 +1,108 @@
+"""TLS from the back's side: what it shows and trusts, and why a connection did not come about.
+
+gRPC says of a failed handshake little that a person could act on. So where a connection fails, `why` tries the
+handshake itself, with Python's own TLS, and puts what it finds into one line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from dataclasses import dataclass
+
+import grpc
+
+from duo.pem import Files
+
+PATIENCE = 5.0
+"""Seconds for a handshake, and for the first words after it."""
+
+_EXPIRED, _NOT_YET, _OTHER_NAME, _OTHER_ADDRESS = 10, 9, 62, 64
+"""OpenSSL's X509_V_ERR_* of certificates that would do otherwise."""
+
+
+@dataclass(frozen=True)
+class ClientTls:
+    """`files.ca` empty: the authorities that this system trusts. `files.cert`: for a lead that asks for one."""
+
+    files: Files
+
+    def credentials(self) -> grpc.ChannelCredentials:
+        """Raises FileError."""
+        cert, key = (self.files.read("cert"), self.files.read("key")) if self.files.cert else (None, None)
+        ca = self.files.read("ca") if self.files.ca else self._of_the_system()
+        return grpc.ssl_channel_credentials(ca, key, cert)
+
+    def context(self) -> ssl.SSLContext:
+        context = ssl.create_default_context(cafile=self.files.ca or None)
+        return self.files.load_into(context)
+
+    @staticmethod
+    def _of_the_system() -> bytes | None:
+        """gRPC brings a list of its own, which knows nothing of what an administrator has added."""
+        found = ssl.create_default_context().get_ca_certs(binary_form=True)
+        return "".join(ssl.DER_cert_to_PEM_cert(one) for one in found).encode() or None
+
+
+async def why(address: str, tls: ClientTls | None) -> str | None:
+    """Why a lead that listens there does not get on with this back's TLS; None if that is not the reason.
+
+    One line. Opens a connection of its own and closes it again.
+    """
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    context = tls.context() if tls else _unsafe()
+    context.set_alpn_protocols(["h2"])
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=host)
+    except ssl.SSLError as error:
+        return _of_handshake(error, host, tls)
+    except ConnectionResetError:
+        return _NO_TLS if tls else None
+    except (OSError, TimeoutError):
+        return None
+    with contextlib.closing(writer):
+        try:
+            async with asyncio.timeout(PATIENCE):
+                greeted = bool(await reader.read(1))
+        except TimeoutError:
+            greeted = True
+        except OSError:  # an alert, or simply the end: by TLS 1.3 a client's certificate is judged after the handshake
+            greeted = False
+    if tls is None:
+        return _NEEDS_TLS
+    if greeted:
+        return None
+    if not tls.files.cert:
+        return "it wants a certificate of this back: give one with --tls-cert and --tls-key"
+    return f"it does not accept the certificate in {tls.files.cert}: it must be signed by the lead's --tls-ca"
+
+
+_NO_TLS = "it does not speak TLS: leave --tls and --tls-ca away, or start it with --tls-cert"
+_NEEDS_TLS = "it speaks TLS: start this back with --tls-ca and the CA of the lead's certificate, or with --tls"
+
+
+def _unsafe() -> ssl.SSLContext:
+    """To find out whether there is TLS at all; nothing is said over it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _of_handshake(error: ssl.SSLError, host: str, tls: ClientTls | None) -> str | None:
+    reason = error.reason or ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code == _EXPIRED:
+            return "its certificate has expired: make a new one there (python -m lead certs DIR --renew)"
+        if error.verify_code == _NOT_YET:
+            return "its certificate is not valid yet: do the clocks agree?"
+        if error.verify_code in (_OTHER_NAME, _OTHER_ADDRESS):
+            return f"its certificate is not for {host}: make one that is (python -m lead certs DIR --host {host})"
+        by = tls.files.ca if tls and tls.files.ca else "an authority that this system trusts"
+        return f"its certificate is not signed by {by} ({error.verify_message}): give its CA with --tls-ca"
+    if "WRONG_VERSION" in reason or "RECORD_LAYER" in reason or "EOF" in reason:
+        return _NO_TLS if tls else None
+    return f"TLS failed: {reason.lower().replace('_', ' ')}" if tls else _NEEDS_TLS

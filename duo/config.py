@@ -1,0 +1,86 @@
+"""Where a program's settings come from: flags, then environment variables, then a YAML file, then defaults.
+
+The flags are the one list of what can be set. `--ctx-size` of the lead is `DUO_LEAD_CTX_SIZE` in the environment and
+`ctx-size` in the file that `--config` names; what is not a flag is refused there, with the nearest one that is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping
+from typing import IO, Any, NoReturn
+
+import configargparse
+
+_SETS_NOTHING = ("help", "version", "list_devices", "config")
+"""Where argparse puts flags that make no sense in a file."""
+
+
+class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
+    """A parser for `prog`, whose variables begin with DUO_PROG_."""
+
+    def __init__(self, prog: str, description: str | None, formatter_class: type[argparse.HelpFormatter]) -> None:
+        self._prefix = f"DUO_{prog.upper()}_"
+        super().__init__(
+            prog=prog,
+            description=description,
+            formatter_class=formatter_class,
+            epilog=f"Every flag is also a variable (--ctx-size: {self._prefix}CTX_SIZE) and a key of "
+            "the YAML file that --config names (ctx-size). A flag goes before a variable, a variable before the file. "
+            "Keep secrets in the file or in a variable: other users of the machine can read a command line.",
+            allow_abbrev=False,  # or a short form on the command line would not hide a variable
+            auto_env_var_prefix=self._prefix,
+            config_file_parser_class=_File(self),
+            config_file_open_func=_open,
+            add_config_file_help=False,
+            add_env_var_help=False,
+        )
+        self.add_argument(
+            "--config", metavar="FILE", is_config_file_arg=True, env_var=f"{self._prefix}CONFIG",
+            help="YAML file with any of these flags, such as ctx-size: 4096",
+        )  # fmt: skip
+
+    def get_possible_config_keys(self, action: argparse.Action) -> list[str]:
+        if action.dest in _SETS_NOTHING:
+            return []
+        return [key for key in super().get_possible_config_keys(action) if not key.startswith("-")]
+
+    @property
+    def keys(self) -> list[str]:
+        """All that a file may hold."""
+        return [key for action in self._actions for key in self.get_possible_config_keys(action)]
+
+    def error(self, message: str) -> NoReturn:
+        """One line; the usage of so many flags would hide it."""
+        self.exit(2, f"{self.prog}: error: {message} (--help lists every flag)\n")
+        raise AssertionError("a program that has ended goes on")
+
+
+class _File(configargparse.YAMLConfigFileParser):  # type: ignore[misc]
+    """A flat YAML mapping with the parser's keys. Raises ConfigFileParserException, which ends it."""
+
+    def __init__(self, parser: Parser) -> None:
+        self._parser = parser
+
+    def parse(self, stream: IO[str]) -> Mapping[str, Any]:
+        name = stream.name
+        try:
+            items: Mapping[Any, Any] = super().parse(stream)
+        except configargparse.ConfigFileParserException as error:
+            raise configargparse.ConfigFileParserException(f"{name}: {' '.join(str(error).split())}") from None
+        settings: dict[str, Any] = {}
+        known = self._parser.keys
+        for key, value in items.items():
+            plain = str(key).removeprefix("--").replace("_", "-")
+            plain = plain if plain in known else str(key)
+            if plain not in known:
+                near = difflib.get_close_matches(plain, known, 1, 0.5)
+                hint = f"did you mean {near[0]}?" if near else "its keys are the long flags without their dashes"
+                raise configargparse.ConfigFileParserException(f"{name}: there is no setting {key!r}: {hint}")
+            settings[plain] = value
+        return settings
+
+
+def _open(path: str) -> IO[str]:
+    return open(path, encoding="utf-8")

@@ -1,0 +1,76 @@
+"""What this machine could run a model on, for `--list-devices`."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import platform
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+_GPUS = (1, 2)
+"""Of ggml's enum ggml_backend_dev_type: GPU, and one that shares the CPU's memory."""
+
+
+class ListDevices(argparse.Action):
+    """For argparse: prints them, and the program ends."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=settings.get("help"))
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(*devices(), sep="\n")
+        parser.exit()
+
+
+def devices() -> Iterator[str]:
+    """A line for each, beginning with the flag that chooses it."""
+    yield f"{'--threads ' + str(_threads()):22} CPU: {_processor()}"
+    yield from _of_torch() if find_spec("torch") else ["(transformers: torch is not installed)"]
+    yield from _of_llama() if find_spec("llama_cpp") else ["(llama.cpp: llama-cpp-python is not installed)"]
+
+
+def _threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def _of_torch() -> Iterator[str]:
+    import torch
+
+    yield f"{'--device cpu':22} transformers: torch {torch.__version__}"
+    for index in range(torch.cuda.device_count()):
+        one = torch.cuda.get_device_properties(index)
+        yield f"{f'--device cuda:{index}':22} transformers: {one.name}, {one.total_memory / 2**30:.1f} GiB"
+    if torch.backends.mps.is_available():
+        yield f"{'--device mps':22} transformers: Apple GPU"
+
+
+def _of_llama() -> Iterator[str]:
+    """ggml's own list. It is not in llama-cpp-python's interface, so it is asked by ctypes."""
+    from llama_cpp import llama_backend_init
+    from llama_cpp._ggml import libggml
+
+    llama_backend_init()
+    libggml.ggml_backend_dev_count.restype = ctypes.c_size_t
+    libggml.ggml_backend_dev_get.restype = ctypes.c_void_p
+    libggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
+    words = libggml.ggml_backend_dev_name, libggml.ggml_backend_dev_description
+    for word in words:
+        word.restype, word.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
+    libggml.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
+    for index in range(libggml.ggml_backend_dev_count()):
+        device = libggml.ggml_backend_dev_get(index)
+        flag = "--n-gpu-layers N" if libggml.ggml_backend_dev_type(device) in _GPUS else "--n-gpu-layers 0"
+        yield f"{flag:22} llama.cpp: {', '.join(word(device).decode() for word in words)}"

@@ -1,0 +1,74 @@
+"""Certificates and keys from files, looked at before they are used, so that what is wrong with them is one line."""
+
+from __future__ import annotations
+
+import ssl
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+
+from duo.errors import FileError
+
+
+@dataclass(frozen=True)
+class Files:
+    """What --tls-cert, --tls-key and --tls-ca name; empty: not given."""
+
+    cert: str = ""
+    key: str = ""
+    ca: str = ""
+
+    def check(self) -> None:
+        """Raises FileError if a file is missing, is not what it should be, or does not belong to the others."""
+        if bool(self.cert) != bool(self.key):
+            given, lacking = ("--tls-cert", "--tls-key") if self.cert else ("--tls-key", "--tls-cert")
+            raise FileError(f"{given} needs {lacking}: a certificate and its key belong together")
+        if self.ca:
+            _certificate("--tls-ca", self.ca)
+        if not self.cert:
+            return
+        certificate = _certificate("--tls-cert", self.cert)
+        try:
+            key = load_pem_private_key(self.read("key"), None)
+        except (ValueError, TypeError) as error:
+            what = f"not a private key in PEM without a password ({_first(error)})"
+            raise FileError(f"--tls-key {self.key}: {what}") from None
+        form = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        if key.public_key().public_bytes(*form) != certificate.public_key().public_bytes(*form):
+            raise FileError(f"--tls-key {self.key}: the key is not that of the certificate in {self.cert}")
+
+    def read(self, which: str) -> bytes:
+        """The bytes of 'cert', 'key' or 'ca'. Raises FileError."""
+        return _read(f"--tls-{which}", str(getattr(self, which)))
+
+    def load_into(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        """Give the context the certificate and the key, if there are any."""
+        if self.cert:
+            context.load_cert_chain(self.cert, self.key)
+        return context
+
+
+def _certificate(flag: str, path: str) -> x509.Certificate:
+    """The first one in the file. Raises FileError, also if its time is over."""
+    try:
+        certificate = x509.load_pem_x509_certificates(_read(flag, path))[0]
+    except ValueError as error:
+        raise FileError(f"{flag} {path}: not a certificate in PEM ({_first(error)})") from None
+    if certificate.not_valid_after_utc < datetime.now(UTC):
+        day = certificate.not_valid_after_utc.date()
+        raise FileError(f"{flag} {path}: expired on {day}; `python -m lead certs DIR --renew` makes a new one")
+    return certificate
+
+
+def _read(flag: str, path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise FileError(f"{flag} {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _first(error: Exception) -> str:
+    return (str(error).splitlines() or ["empty"])[0].split(".")[0]

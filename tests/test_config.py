@@ -1,0 +1,123 @@
+"""Settings: a flag goes before a variable, a variable before the file, the file before the default."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import back.__main__
+import lead.__main__
+from duo import __version__
+
+Write = Callable[[str], str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """A file with these settings; its name."""
+
+    def put(text: str) -> str:
+        path = tmp_path / "duo.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return put
+
+
+def lead_args(*argv: str) -> argparse.Namespace:
+    return lead.__main__.parser().parse_args(list(argv))
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What the lead says of flags that it does not take: one line, and exit code 2."""
+    with pytest.raises(SystemExit) as ended:
+        lead_args(*argv)
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_precedence(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert lead_args().context == 0
+    file = write("ctx-size: 100\nqueue: 7\nmodel: x.gguf\n")
+    assert lead_args("--config", file).context == 100
+    monkeypatch.setenv("DUO_LEAD_CTX_SIZE", "200")
+    args = lead_args("--config", file)
+    assert (args.context, args.queue, args.model) == (200, 7, "x.gguf")
+    assert lead_args("--config", file, "-c", "300").context == 300
+    assert lead_args("--config", file, "--n_ctx=400").context == 400
+
+
+def test_the_file_may_be_named_in_the_environment(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUO_BACK_CONFIG", write("lead: strong:1234\nn_ahead: 3\ntls: true\n"))
+    args = back.__main__.parser().parse_args([])
+    assert (args.lead, args.n_ahead, args.tls) == ("strong:1234", 3, True)
+
+
+def test_several_values(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write("api-key: [one, two]\ncors-origin:\n- http://a\n- http://b\n")
+    args = lead_args("--config", file)
+    assert (args.api_key, args.cors_origin) == (["one", "two"], ["http://a", "http://b"])
+    monkeypatch.setenv("DUO_LEAD_API_KEY", "three")
+    assert lead_args("--config", file).api_key == ["three"]
+    assert lead_args("--config", file, "--api-key", "4", "--api-key", "5").api_key == ["4", "5"]
+
+
+@pytest.mark.parametrize("word", ["false", "no", "off"])
+def test_switches(write: Write, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    assert lead_args().slots
+    file = write(f"slots: {word}\nmetrics: true\n")
+    args = lead_args("--config", file)
+    assert (args.slots, args.metrics) == (False, True)
+    assert lead_args("--config", file, "--slots").slots
+    monkeypatch.setenv("DUO_LEAD_SLOTS", "true")
+    assert lead_args("--config", file).slots
+    monkeypatch.setenv("DUO_LEAD_METRICS", word)
+    assert not lead_args("--config", file).metrics
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ctx-sise: 100\n", "there is no setting 'ctx-sise': did you mean ctx-size?"),
+        ("zzz: 1\n", "there is no setting 'zzz': its keys are the long flags"),
+        ("list-devices: true\n", "there is no setting 'list-devices'"),
+        ("config: other.yaml\n", "there is no setting 'config'"),
+        ("- 1\n- 2\n", "YAML mapping"),
+        ("a: [\n", "parse"),
+        ("port: 99999\n", "'99999' is not a port"),
+        ("port: [1, 2]\n", "port can't be set to a list"),
+    ],
+)
+def test_what_is_wrong_with_a_file(capsys: pytest.CaptureFixture[str], write: Write, text: str, words: str) -> None:
+    line = refusal(capsys, "--config", write(text))
+    assert words in line
+    assert "port" in text or "duo.yaml" in line
+
+
+def test_what_is_wrong_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "no-such.yaml" in refusal(capsys, "--config", "no-such.yaml")
+    assert "unrecognized arguments: --ctx" in refusal(capsys, "--ctx", "5")
+    monkeypatch.setenv("DUO_LEAD_PORT", "x")
+    assert "--port: 'x' is not a port" in refusal(capsys)
+
+
+@pytest.mark.parametrize("program", [lead.__main__, back.__main__])
+def test_help_is_complete(program: object) -> None:
+    """Every flag with a word of what it does, in a group; and how to set it elsewhere."""
+    parser = program.parser()  # type: ignore[attr-defined]
+    text = " ".join(parser.format_help().split())
+    assert f"DUO_{parser.prog.upper()}_CTX_SIZE" in text
+    assert all(action.help for action in parser._actions)
+    assert all(action.option_strings[-1] in text for action in parser._actions)
+
+
+def test_version_and_devices(capsys: pytest.CaptureFixture[str]) -> None:
+    for flag, words in (("--version", f"duo {__version__}"), ("--list-devices", "--threads ")):
+        with pytest.raises(SystemExit) as ended:
+            lead_args(flag)
+        assert not ended.value.code
+        assert words in capsys.readouterr().out

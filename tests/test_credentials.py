@@ -1,0 +1,101 @@
+"""Which keys and tokens a lead asks for, by its flags and its address, and what it tells about them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from duo.errors import AddressError, FileError
+from lead.__main__ import parser
+from lead.credentials import Access, access, how_to_join, is_loopback, reachable
+from lead.door import Allowance
+
+
+def asked(*flags: str) -> Access:
+    return access(parser().parse_args(list(flags)))
+
+
+@pytest.mark.parametrize(
+    ("host", "alone"),
+    [
+        ("127.0.0.1", True),
+        ("127.3.2.1", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("", False),
+        ("192.168.1.20", False),
+        ("fe80::1", False),
+    ],
+)
+def test_loopback(host: str, alone: bool) -> None:
+    assert is_loopback(host) is alone
+    needed = asked("--host", host)
+    assert bool(needed.keys) is bool(needed.tokens) is not alone
+    assert needed.made == {*needed.keys, *needed.tokens}
+    assert asked("--host", host, "--insecure") == Access()
+
+
+def test_what_is_given_is_needed_anywhere(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    file.write_text("three\n\n  four  \n")
+    keys = ("--api-key", "one, two", "--api-key-file", str(file))
+    assert asked(*keys).keys == ("one", "two", "three", "four")
+    assert asked(*keys).tokens == ()
+    wide = asked(*keys, "--host", "0.0.0.0")
+    assert wide.keys == ("one", "two", "three", "four")
+    assert set(wide.tokens) == wide.made
+    assert asked("--token", "t", "--insecure", "--host", "0.0.0.0").tokens == ("t",)
+
+
+def test_made_ones_are_new_each_time() -> None:
+    many = [asked("--host", "0.0.0.0") for _ in range(3)]
+    made = {secret for one in many for secret in one.made}
+    assert len(made) == 6
+    assert all(len(secret) >= 32 for secret in made)
+
+
+def test_what_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(AddressError, match=r"--host no\.such\.host\.invalid"):
+        is_loopback("no.such.host.invalid")
+    with pytest.raises(FileError, match="empty"):
+        asked("--token-file", os.devnull)
+    with pytest.raises(FileError, match="no such file"):
+        asked("--api-key-file", str(tmp_path / "missing"))
+
+
+def test_how_to_join() -> None:
+    """Secrets that were made are in the commands, those that were given are not."""
+    args = parser().parse_args(["--host", "192.168.1.20"])
+    lines = how_to_join(args, Access(("k",), ("t",), frozenset("kt")), 5555, 5556)
+    assert [line.partition(":")[2].strip() for line in lines] == [
+        "python -m back --lead 192.168.1.20:5556 --token t",
+        "python chat.py http://192.168.1.20:5555 --api-key k",
+    ]
+    args = parser().parse_args(["--host", "fd00::1", "--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"])
+    lines = how_to_join(args, Access(("secret",), ("secret",)), 1, 2)
+    assert [line.partition(":")[2].strip() for line in lines] == [
+        "python -m back --lead [fd00::1]:2 --token TOKEN --tls-ca ca.pem --tls-cert back.pem --tls-key back-key.pem",
+        "python chat.py https://[fd00::1]:1 --api-key KEY --tls-ca ca.pem",
+    ]
+
+
+def test_reachable() -> None:
+    assert reachable("192.168.1.20") == "192.168.1.20"
+    assert reachable("lead.lan") == "lead.lan"
+    assert reachable("0.0.0.0") not in ("", "0.0.0.0")
+
+
+def test_allowance() -> None:
+    """A second's worth at once, and then as much per second, however long nothing was taken."""
+    allowance = Allowance(10, 100.0)
+    assert allowance.takes(10, 100.0)
+    assert not allowance.takes(1, 100.0)
+    assert allowance.takes(5, 100.5)
+    assert not allowance.takes(6, 101.0)
+    assert allowance.takes(5, 101.0)
+    assert not allowance.takes(11, 1000.0)
+    assert allowance.takes(10, 1000.0)
