@@ -52,14 +52,15 @@ class _Words:
 
     def last_lines(self, terminal: Terminal, count: int) -> list[Text]:
         """At most `count` lines, not wider than the terminal."""
-        text = Text()
+        newest: list[tuple[str, str]] = []
         room = count * terminal.width
         for part, guessed in reversed(self.parts):
             if room <= 0:
                 break
             room -= len(part)
-            text = Text(part, style="green" if guessed else "").append_text(text)
-        return list(text.wrap(terminal, terminal.width, tab_size=4))[-count:]
+            newest.append((part, "green" if guessed else ""))
+        lines = Text.assemble(*reversed(newest)).wrap(terminal, terminal.width, tab_size=4)
+        return [line for line in lines if line.plain.strip()][-count:]
 
 
 class Live:
@@ -127,13 +128,14 @@ class Live:
         """What the terminal is to show: no wider than it, and leaving at least a line of it free."""
         width, height = self._terminal.width, self._terminal.height
         slots, backs = self._answerer.slots(), self._answerer.backs()
-        third = max(2, (height - 4) // 3)
-        lines = [self._head(slots, now), *self._slots(slots, third), *self._backs(backs, third, now)]
-        if self._words:
-            room = max(1, height - 2 - len(lines))
+        third = max(2, height // 3 - 4)
+        lines = [Text("\u2500" * width, style="dim"), self._head(slots, now)]
+        lines += [*self._slots(slots, third), *self._backs(backs, third, now)]
+        room = height - 1 - len(lines)
+        if self._words and room > 1:
             each = max(1, room // len(self._words) - 1)
-            for number in list(self._words)[: max(1, room // 2)]:
-                lines.append(Text(f"answer {number}", style="dim"))
+            for number in list(self._words)[: room // 2]:
+                lines.append(Text(f"answer {number}", style="bold"))
                 lines += self._words[number].last_lines(self._terminal, each)
         for line in lines:
             line.truncate(width)
@@ -167,7 +169,7 @@ class Live:
 
     def _backs(self, backs: Sequence[BackView], most: int, now: float) -> list[Text]:
         if not backs:
-            return [Text("no back is connected", style="dim")]
+            return [Text(), Text("no back is connected", style="dim")]
         for gone in self._guesses.keys() - {back.name for back in backs}:
             del self._guesses[gone]
         rows = [
@@ -202,7 +204,7 @@ MOST_CELLS = 24
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int, styles: Sequence[str]) -> list[Text]:
-    """Lines: the heads, and at most `most` of the rows. The last columns, which are numbers, are to the right."""
+    """Lines: an empty one, the heads, and at most `most` of the rows. The last columns, which are numbers, are to the right."""
     left = sum(head in ("slot", "back", "model", "state") for head in heads)
     widths = [min(MOST_CELLS, max(cell_len(row[i]) for row in (heads, *rows))) for i in range(len(heads))]
 
@@ -215,7 +217,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int, style
             style=style,
         )
 
-    lines = [line(heads, "dim"), *(line(row, style) for row, style in zip(rows[:most], styles, strict=False))]
+    lines = [Text(), line(heads, "bold"), *(line(row, style) for row, style in zip(rows[:most], styles, strict=False))]
     if len(rows) > most:
         lines.append(Text(f"and {len(rows) - most} more", style="dim"))
     return lines
