@@ -99,13 +99,15 @@ async function ask(question) {
   const shownQuestion = article("user");
   shownQuestion.textContent = question;
   const shown = article("assistant");
+  const words = document.createElement("div");
+  shown.append(words);
   shown.setAttribute("aria-busy", "true");  // to be read out when it is whole
   const pieces = [];
   let finish = "", timings = null, due = false;
   const draw = () => {
     due = false;
     const follow = following();
-    shown.replaceChildren(...render(pieces));
+    words.replaceChildren(...render(pieces));
     if (follow) $("messages").scrollTop = $("messages").scrollHeight;
   };
   running = new AbortController();
