@@ -1,7 +1,7 @@
 """The lead's live view on a terminal: slots, backs, queue, and the newest words of the answers under way.
 
 It is drawn anew at most four times a second, and only if something has changed: the event loop shares the interpreter
-with the decode loop, so a frame is a few lines of text laid out by hand, about half a millisecond. All else that goes
+with the decode loop, so a frame is a few lines of text laid out by hand: two milliseconds. All else that goes
 to the terminal meanwhile, such as log lines, comes above it.
 """
 
@@ -30,6 +30,8 @@ GUESS_SECONDS = 4.0
 """Over how long the guesses per second of a back are counted."""
 TAIL = 2000
 """Characters of an answer that are kept for the view: more than a screen has room for."""
+RUN = 40
+"""Characters from which on what follows is a part of its own."""
 
 
 def shown(text: str) -> str:
@@ -45,8 +47,11 @@ class _Words:
     length: int = 0
 
     def add(self, text: str, guessed: bool) -> None:
-        self.parts.append((text, guessed))
         self.length += len(text)
+        if self.parts and self.parts[-1][1] == guessed and len(self.parts[-1][0]) < RUN:
+            # Few long parts are drawn sooner than many short ones.
+            text = self.parts.pop()[0] + text
+        self.parts.append((text, guessed))
         while self.length - len(self.parts[0][0]) > TAIL:
             self.length -= len(self.parts.popleft()[0])
 
@@ -204,7 +209,7 @@ MOST_CELLS = 24
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int, styles: Sequence[str]) -> list[Text]:
-    """Lines: an empty one, the heads, and at most `most` of the rows. The last columns, which are numbers, are to the right."""
+    """Lines: an empty one, the heads, and at most `most` of the rows. The numbers, which come last, are to the right."""
     left = sum(head in ("slot", "back", "model", "state") for head in heads)
     widths = [min(MOST_CELLS, max(cell_len(row[i]) for row in (heads, *rows))) for i in range(len(heads))]
 

@@ -52,7 +52,7 @@ Step = tuple[str | Piece, ...] | Gate | Exception
 
 
 class ScriptedVocabulary:
-    """Its tokens are bytes, and a conversation as a prompt is its JSON: so what was asked can be read off the prompt."""
+    """Its tokens are bytes, and a conversation as a prompt is its JSON: what was asked can be read off the prompt."""
 
     size = 256
     fingerprint = "bytes"

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from urllib.parse import urlsplit
 
 import pytest
 import requests
-import uvicorn
 from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -21,9 +17,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 from bench import browser
 from duo.errors import DuoError
 from lead.answers import BackView, Piece, SlotView
-from lead.guard import guarded
-from lead.http import create_app
 from tests.http_server import PATIENCE, Gate, ScriptedAnswerer
+from tests.locked import locked
 
 KEY = "a-secret-key"
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
@@ -219,24 +214,9 @@ def test_light_dark_and_small(page: Page) -> None:
     assert page.chrome.execute_script(unnamed) == 0
 
 
-@contextmanager
-def locked(answerer: ScriptedAnswerer) -> Iterator[str]:
-    """The HTTP side behind an API key."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    app = guarded(create_app(answerer), [KEY], 1 << 20)
-    server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
 def test_api_key(chrome: Chrome) -> None:
     answerer = ScriptedAnswerer()
-    with locked(answerer) as url:
+    with locked(answerer, KEY) as url:
         page = Page(chrome)
         page.open(url)
         page.until(page["key-form"].is_displayed, "the question for a key")
