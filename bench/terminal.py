@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 from typing import Any, Self
 
 import pyte
@@ -130,9 +131,9 @@ class Terminal:
             )  # fmt: skip
             for y in range(used):
                 row = Text(no_wrap=True, overflow="crop")
-                for x in range(self.screen.columns):
-                    char = self.screen.buffer[y][x]
-                    row.append(char.data, _style(char))
+                chars = (self.screen.buffer[y][x] for x in range(self.screen.columns))
+                for style, run in groupby(chars, _style):
+                    row.append("".join(char.data for char in run), style)
                 row.rstrip()
                 console.print(row)
             return _FACES.sub("", console.export_svg(title=title, theme=MONOKAI))

@@ -136,6 +136,7 @@ class Live:
         third = max(2, height // 3 - 4)
         lines = [Text("\u2500" * width, style="dim"), self._head(slots, now)]
         lines += [*self._slots(slots, third), *self._backs(backs, third, now)]
+        lines.append(Text())
         room = height - 1 - len(lines)
         if self._words and room > 1:
             each = max(1, room // len(self._words) - 1)
@@ -209,7 +210,7 @@ MOST_CELLS = 24
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int, styles: Sequence[str]) -> list[Text]:
-    """Lines: an empty one, the heads, and at most `most` of the rows. The numbers, which come last, are to the right."""
+    """Lines: an empty one, the heads, and at most `most` of the rows. The numbers, which come last, stand right."""
     left = sum(head in ("slot", "back", "model", "state") for head in heads)
     widths = [min(MOST_CELLS, max(cell_len(row[i]) for row in (heads, *rows))) for i in range(len(heads))]
 
