@@ -33,16 +33,22 @@ _FACES = re.compile(r"@font-face \{.*?\}\n?", re.DOTALL)
 """Fonts that rich would have fetched from elsewhere; without them it is the reader's own."""
 
 
+_GREY = (38, 2, 150, 150, 145)
+
+
 class _Screen(pyte.Screen):
     """pyte knows no dim text: it is grey here."""
 
     def select_graphic_rendition(self, *attributes: int, **options: Any) -> None:
         dim, rest = attributes[:1] == (2,), attributes[1:]
-        super().select_graphic_rendition(*((90, *rest) if dim else attributes), **options)
+        super().select_graphic_rendition(*((*_GREY, *rest) if dim else attributes), **options)
 
 
 class Terminal:
-    """`python ARGUMENTS` under a pseudo-terminal. POSIX only. `screen.display`: the lines on it, as they are now."""
+    """`python ARGUMENTS` under a pseudo-terminal, where no key makes a signal. POSIX only.
+
+    `screen`: pyte's, with what is on it now.
+    """
 
     def __init__(
         self,
