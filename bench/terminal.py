@@ -128,7 +128,9 @@ class Terminal:
         return "\n".join(line.rstrip() for line in self.screen.display)
 
     def svg(self, title: str) -> str:
-        """A picture of the screen."""
+        """A picture of the screen, when nothing more comes for a moment: not of one that is half drawn."""
+        while self.read():
+            pass
         used = max((i for i, line in enumerate(self.screen.display, 1) if line.strip()), default=1)
         with open(os.devnull, "w") as nowhere:
             console = Console(

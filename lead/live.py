@@ -30,6 +30,8 @@ GUESS_SECONDS = 4.0
 """Over how long the guesses per second of a back are counted."""
 TAIL = 2000
 """Characters of an answer that are kept for the view: more than a screen has room for."""
+LOG_LINES = 4
+"""Lines of the terminal that the view leaves to what comes above it."""
 RUN = 40
 """Characters from which on what follows is a part of its own."""
 
@@ -130,8 +132,8 @@ class Live:
             self._live.update(frame, refresh=True)
 
     def frame(self, now: float) -> Text:
-        """What the terminal is to show: no wider than it, and leaving at least a line of it free."""
-        width, height = self._terminal.width, self._terminal.height
+        """What the terminal is to show: no wider than it, and with room above for the newest lines of the log."""
+        width, height = self._terminal.width, max(2, self._terminal.height - LOG_LINES)
         slots, backs = self._answerer.slots(), self._answerer.backs()
         third = max(2, height // 3 - 4)
         lines = [Text("\u2500" * width, style="dim"), self._head(slots, now)]
