@@ -12,29 +12,45 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import requests
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 DEFAULT_URL = "http://127.0.0.1:5555"
+KEY_VARIABLE = "DUO_API_KEY"
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 600.0
 """An answer may wait for others before it, so the first word may take long."""
 LOADING_POLL_SECONDS = 0.5
+FRAMES_PER_SECOND = 10
+HISTORY_LINES = 1000
 
 COMMANDS = """\
-:new             forget the conversation
-:stats           speed and accepted guesses of the last answer and of the chat, and the backs
-:help            this list
-:q :quit :exit   leave; Ctrl-D does too
-Ctrl-C           stops an answer, and leaves at the prompt"""
+:retry             ask the last question again
+:new               forget the conversation
+:tokens            the last answer, with the tokens that a back had guessed in green
+:stats             speed and accepted guesses of the last answer and of the chat, and the backs
+:system TEXT       system message from here on; this and the next two say what is set where nothing follows,
+:temperature T     0 is greedy                                                   and `none` takes it back
+:seed N            the same answer each time
+:save FILE         write the conversation as JSON
+:load FILE         go on with one that was saved
+:help              this list
+:quit :exit        leave; Ctrl-D does too
+Commands may be shortened (:q, :temp). A line that ends with \\ goes on in the next one, and so does all between two
+lines of \"\"\". Ctrl-C stops an answer, and leaves at the prompt."""
 
 # What a model says must not steer the terminal.
 _NO_CONTROL = {code: None for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
@@ -45,15 +61,25 @@ class ChatError(Exception):
 
 
 class Lead:
-    """A lead's HTTP side, as far as a chat needs it."""
+    """A lead's HTTP side, as far as a chat needs it.
 
-    def __init__(self, url: str, note: Callable[[str], None]) -> None:
+    `ca`: file with the certificate of the authority that vouches for the lead; None for those that this machine knows.
+    """
+
+    def __init__(
+        self, url: str, note: Callable[[str], None], api_key: str | None = None, ca: str | None = None
+    ) -> None:
         url = url if "://" in url else f"http://{url}"
         self.url = url.rstrip("/").removesuffix("/v1")
         self._note = note
         self._session = requests.Session()
         # A lead is on this machine or near it: a proxy that is set for the web would only be in the way.
         self._session.trust_env = False
+        if api_key:
+            self._session.headers["Authorization"] = f"Bearer {api_key}"
+        self._has_key = bool(api_key)
+        if ca is not None:
+            self._session.verify = ca
 
     def wait_until_ready(self) -> None:
         """Return when the lead has loaded its model. Raises ChatError where there is no lead."""
@@ -77,12 +103,17 @@ class Lead:
             raise ChatError(f"what answers at {self.url} is not a lead") from None
         return data
 
-    def answer(self, body: dict[str, Any], write: Callable[[str], None]) -> dict[str, Any]:
-        """Ask, hand the text to `write` as it comes, and return the answer's `finish_reason` and `timings`."""
+    def answer(
+        self, body: dict[str, Any], write: Callable[[str], None], guessed: list[tuple[str, str]]
+    ) -> dict[str, Any]:
+        """Ask, hand the text to `write` as it comes, and return the answer's `finish_reason` and `timings`.
+
+        `guessed` grows by (text, back that had guessed it or ""), as far as the lead says so.
+        """
         while True:
             with self._call("POST", "/v1/chat/completions", body) as response:
                 if response.status_code == 200:
-                    return _read(response, write)
+                    return _read(response, write, guessed)
                 message, code = _error(response)
             if code != "model_loading":
                 raise ChatError(message)
@@ -92,18 +123,36 @@ class Lead:
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
         try:
             timeout = (CONNECT_SECONDS, SILENCE_SECONDS)
-            return self._session.request(method, self.url + path, json=body, timeout=timeout, stream=body is not None)
+            response = self._session.request(
+                method, self.url + path, json=body, timeout=timeout, stream=body is not None
+            )
         except requests.ReadTimeout:
             raise ChatError(f"the lead at {self.url} has been silent for {SILENCE_SECONDS:.0f} s") from None
+        except requests.exceptions.SSLError as error:
+            raise ChatError(
+                f"no trusted connection to {self.url}: {_innermost(error)}; --tls-ca FILE names the authority that "
+                "signed the lead's certificate"
+            ) from None
         except requests.ConnectionError:
             raise ChatError(
                 f"no lead at {self.url}: start one there with duo-lead, or name another address (chat.py URL)"
             ) from None
         except requests.RequestException as error:
             raise ChatError(f"{self.url}: {error}") from None
+        if response.status_code == 401:
+            wrong = "does not take this key" if self._has_key else "wants a key"
+            raise ChatError(f"the lead at {self.url} {wrong}: give its own with --api-key KEY or in {KEY_VARIABLE}")
+        return response
 
 
-def _read(response: requests.Response, write: Callable[[str], None]) -> dict[str, Any]:
+def _innermost(error: BaseException) -> str:
+    """What went wrong, without the wrappers of three libraries."""
+    while isinstance(cause := error.__cause__ or error.__context__, Exception):
+        error = cause
+    return str(getattr(error, "verify_message", None) or getattr(error, "reason", None) or error)
+
+
+def _read(response: requests.Response, write: Callable[[str], None], guessed: list[tuple[str, str]]) -> dict[str, Any]:
     figures: dict[str, Any] = {"finish_reason": None, "timings": {}}
     for event in _events(response):
         if "error" in event:
@@ -111,6 +160,7 @@ def _read(response: requests.Response, write: Callable[[str], None]) -> dict[str
         for choice in event["choices"]:
             if text := choice["delta"].get("content"):
                 write(text)
+            guessed += [(str(text), str(back)) for text, back in choice.get("accepted") or ()]
             figures["finish_reason"] = choice["finish_reason"] or figures["finish_reason"]
         figures["timings"] = event.get("timings") or figures["timings"]
     return figures
@@ -136,6 +186,119 @@ def _error(response: requests.Response) -> tuple[str, str | None]:
         return str(error["message"]), error.get("code")
     except (requests.RequestException, ValueError, KeyError, TypeError):
         return f"the lead at {response.url} answered with HTTP status {response.status_code}", None
+
+
+# -- Text on the screen --------------------------------------------------------------------------------------------
+
+
+class Screen(Protocol):
+    """Where an answer appears as it comes."""
+
+    def write(self, text: str) -> None: ...
+
+    def end(self) -> None:
+        """The answer is over, whatever the reason."""
+        ...
+
+
+class Plain:
+    """The text as it is, to standard output. `clean`: without what would steer a terminal."""
+
+    def __init__(self, clean: bool) -> None:
+        self._clean = clean
+        self._any = False
+
+    def write(self, text: str) -> None:
+        self._any = True
+        sys.stdout.write(text.translate(_NO_CONTROL) if self._clean else text)
+        sys.stdout.flush()
+
+    def end(self) -> None:
+        if self._any:
+            print(flush=True)
+
+
+_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
+_ITEM = re.compile(r"([-*+]|\d{1,9}[.)])\s")
+
+
+def finished_blocks(text: str) -> int:
+    """How many characters of this Markdown will be shown as they are, whatever follows them.
+
+    That is up to the last place where a new block begins for sure: after an empty line, at the margin, outside fenced
+    code, and not with one more item of a list.
+    """
+    end, place, fence, blank, in_list = 0, 0, "", False, False
+    for line in text.splitlines(keepends=True):
+        if not line.endswith("\n"):
+            break  # the line may become anything yet
+        marks = _FENCE.match(line)
+        if fence:
+            if marks and marks[1].startswith(fence) and not line[marks.end() :].strip():
+                fence = ""
+        else:
+            if blank and line[0] not in " \t\n" and not (in_list and _ITEM.match(line)):
+                end, in_list = place, False
+            fence = marks[1] if marks else ""
+            in_list = in_list or bool(_ITEM.match(line))
+        blank = not fence and not line.strip()
+        place += len(line)
+    return end
+
+
+class _Tail:
+    """Markdown that is still growing: its last lines, as many as the screen holds."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        lines = console.render_lines(_markdown(self._text), options.update(height=None), pad=False)
+        for line in lines[-max(1, console.height - 2) :]:
+            yield from line
+            yield Segment.line()
+
+
+def _markdown(text: str) -> Markdown:
+    # A link is shown with its address: one that hides it would be the model's to name.
+    return Markdown(text, hyperlinks=False)
+
+
+class Rendered:
+    """Markdown, rendered as it comes: what is finished once, above, and only the block that grows again and again."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._text = ""
+        self._live = Live(console=console, transient=True, refresh_per_second=FRAMES_PER_SECOND)
+        self._started = False
+
+    def write(self, text: str) -> None:
+        if not self._started:
+            self._started = True
+            self._live.start()
+        self._text += text.translate(_NO_CONTROL)
+        end = finished_blocks(self._text)
+        if end:
+            done, self._text = self._text[:end], self._text[end:]
+            self._live.update(_Tail(self._text))
+            self._print(done)
+        else:
+            self._live.update(_Tail(self._text))
+
+    def end(self) -> None:
+        if self._started:
+            self._live.update(Text())
+            self._live.stop()
+            self._print(self._text)
+
+    def _print(self, text: str) -> None:
+        if text.strip():
+            self._console.print(_markdown(text))
+            self._console.print()
+
+
+# -- Figures -------------------------------------------------------------------------------------------------------
 
 
 @dataclass
@@ -179,14 +342,23 @@ def _per_second(count: int, ms: float) -> str:
     return f"{1e3 * count / ms:.1f} tokens/s" if ms > 0 else "- tokens/s"
 
 
+# -- The conversation ----------------------------------------------------------------------------------------------
+
+
+Turn = dict[str, str]
+
+
 @dataclass
 class Chat:
-    """A conversation, and what its commands show."""
+    """A conversation, and what its commands do."""
 
     lead: Lead
     options: argparse.Namespace
     console: Console
-    turns: list[dict[str, str]] = field(default_factory=list)
+    screen: Callable[[], Screen]
+    turns: list[Turn] = field(default_factory=list)
+    guessed: list[tuple[str, str]] = field(default_factory=list)
+    """The last answer in pieces, each with the back that had guessed it."""
     last: Figures | None = None
     total: Figures = field(default_factory=Figures)
 
@@ -197,7 +369,7 @@ class Chat:
         self.note(f"talking to {model} at {self.lead.url}; :help lists the commands")
         while True:
             try:
-                line = input("> ").strip()
+                line = typed()
             except (EOFError, KeyboardInterrupt):
                 print()
                 return 0
@@ -206,9 +378,9 @@ class Chat:
                     if self.command(line):
                         return 0
                 elif line:
-                    self.note(self.ask(line, lambda text: text.translate(_NO_CONTROL)))
+                    self.note(self.ask(line))
             except ChatError as error:
-                self.console.print(Text(str(error), style="red"), soft_wrap=True)
+                self.console.print(Text(str(error).translate(_NO_CONTROL), style="red"), soft_wrap=True)
             except KeyboardInterrupt:
                 self.note("stopped")
 
@@ -220,61 +392,135 @@ class Chat:
                 if self.command(line):
                     break
             elif line:
-                self.ask(line, str)
+                self.ask(line)
         return 0
 
-    def ask(self, question: str, shown: Callable[[str], str]) -> str:
-        """Put a question and print the answer as it comes; returns a line about it."""
-        options = self.options
+    def ask(self, question: str) -> str:
+        """Put a question and show the answer as it comes; returns a line about it."""
         asked = {"role": "user", "content": question}
-        system = [{"role": "system", "content": options.system}] if options.system else []
-        body = {"messages": [*system, *self.turns, asked], "stream": True}
+        body = {"messages": [*self._messages(), asked], "stream": True, "accepted": True}
         for name in ("temperature", "seed", "max_tokens"):
-            if (value := getattr(options, name)) is not None:
+            if (value := getattr(self.options, name)) is not None:
                 body[name] = value
         parts: list[str] = []
+        guessed: list[tuple[str, str]] = []
+        screen = self.screen()
 
         def write(text: str) -> None:
             parts.append(text)
-            sys.stdout.write(shown(text))
-            sys.stdout.flush()
+            screen.write(text)
+
+        def said() -> None:
+            self.turns += [asked, {"role": "assistant", "content": "".join(parts)}]
+            self.guessed = guessed
 
         try:
-            figures = self.lead.answer(body, write)
-            self._end(asked, parts)
+            figures = self.lead.answer(body, write, guessed)
+            said()
         except KeyboardInterrupt:
-            # What was said stays said: the person stopped because it was enough.
-            self._end(asked, parts)
+            # What was said stays said: the person stopped because it was enough. After any other error the answer is
+            # asked for again, so the conversation is as it was before.
+            said()
             raise
-        except ChatError:
-            # An answer that broke off is asked for again, so the conversation is as it was before.
-            if parts:
-                print(flush=True)
-            raise
+        finally:
+            screen.end()
         self.last = Figures.of(figures["timings"])
         self.total.add(self.last)
         cut = " · cut off at the limit" if figures["finish_reason"] == "length" else ""
         return f"{self.last.tokens} tokens · {self.last.speed()} · {self.last.acceptance()}{cut}"
 
-    def _end(self, asked: dict[str, str], parts: list[str]) -> None:
-        print(flush=True)
-        self.turns += [asked, {"role": "assistant", "content": "".join(parts)}]
+    def _messages(self) -> list[Turn]:
+        system = [{"role": "system", "content": self.options.system}] if self.options.system else []
+        return [*system, *self.turns]
 
     def command(self, line: str) -> bool:
         """Do what a line that begins with a colon says; True to leave."""
-        match line.lower():
-            case ":q" | ":quit" | ":exit":
+        word, _, value = line.partition(" ")
+        value = value.strip()
+        name = _command(word)
+        if value and name not in _TAKE_VALUE:
+            raise ChatError(f"{name} takes nothing after it, and not {value!r}")
+        match name:
+            case ":quit" | ":exit" | ":q":
                 return True
             case ":new":
                 self.turns.clear()
                 self.note("a new conversation")
+            case ":retry":
+                self.retry()
+            case ":tokens":
+                self.tokens()
             case ":stats":
                 self.stats()
+            case ":system" | ":temperature" | ":seed":
+                self.set(name.removeprefix(":"), value)
+            case ":save":
+                self.save(value)
+            case ":load":
+                self.load(value)
             case ":help":
                 self.note(COMMANDS)
-            case _:
-                raise ChatError(f"no command {line}: :help lists them")
         return False
+
+    def set(self, name: str, value: str) -> None:
+        """Change an option, or say what it is where there is no value."""
+        if value:
+            try:
+                setattr(self.options, name, None if value.lower() == "none" else _SETTINGS[name](value))
+            except ValueError:
+                raise ChatError(f":{name} takes a number, and not {value!r}") from None
+        now = getattr(self.options, name)
+        self.note(f"{name}: {'not set' if now is None else now}")
+
+    def retry(self) -> None:
+        if len(self.turns) < 2:
+            raise ChatError("nothing has been asked that could be asked again")
+        before = self.turns[-2:]
+        del self.turns[-2:]
+        try:
+            self.note(self.ask(before[0]["content"]))
+        except ChatError:
+            self.turns += before
+            raise
+
+    def tokens(self) -> None:
+        if not self.guessed:
+            raise ChatError("no answer whose guesses are known: ask something first")
+        shown = Text()
+        for text, back in self.guessed:
+            shown.append(text.translate(_NO_CONTROL), style="green" if back else "")
+        self.console.print(shown, soft_wrap=True)
+        backs = sorted({back for _, back in self.guessed if back})
+        count = sum(bool(back) for _, back in self.guessed)
+        by = f": by {', '.join(backs)}".translate(_NO_CONTROL) if backs else ""
+        self.note(f"{count} of {len(self.guessed)} pieces had been guessed{by}")
+
+    def save(self, name: str) -> None:
+        path = _path(":save", name)
+        text = json.dumps({"messages": self._messages()}, ensure_ascii=False, indent=2)
+        # Written whole or not at all.
+        new = path.with_name(path.name + ".new")
+        try:
+            new.write_text(text + "\n", encoding="utf-8")
+            new.replace(path)
+        except OSError as error:
+            raise ChatError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
+        self.note(f"saved to {path}: {len(self.turns)} messages")
+
+    def load(self, name: str) -> None:
+        path = _path(":load", name)
+        try:
+            messages = _conversation(json.loads(path.read_text(encoding="utf-8")))
+        except OSError as error:
+            raise ChatError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+        except (ValueError, RecursionError):
+            raise ChatError(
+                f"{path} is not a saved conversation: JSON with messages, of user and assistant in turns"
+            ) from None
+        self.options.system = messages.pop(0)["content"] if messages and messages[0]["role"] == "system" else None
+        self.turns[:] = messages
+        self.guessed.clear()
+        self.note(f"loaded {path}: {len(self.turns)} messages")
 
     def stats(self) -> None:
         if self.last is None:
@@ -293,11 +539,97 @@ class Chat:
             trip = back["round_trip_ms"]
             shown = "-" if trip is None else f"{trip:.1f} ms"
             cells = (back["name"], back["model"], back["state"], shown, back["drafted"], back["accepted"])
-            table.add_row(*(Text(str(cell)) for cell in cells))
+            table.add_row(*(Text(str(cell).translate(_NO_CONTROL)) for cell in cells))
         self.console.print(table)
 
     def note(self, text: str) -> None:
         self.console.print(Text(text, style="dim"), soft_wrap=True)
+
+
+_NAMES = (
+    ":exit", ":help", ":load", ":new", ":q", ":quit", ":retry", ":save", ":seed", ":stats", ":system", ":temperature",
+    ":tokens",
+)  # fmt: skip
+_TAKE_VALUE = {":system", ":temperature", ":seed", ":save", ":load"}
+_SETTINGS: dict[str, Callable[[str], object]] = {"system": str, "temperature": float, "seed": int}
+
+
+def _command(word: str) -> str:
+    """The command that a word means: itself, or the only one that begins so."""
+    word = word.lower()
+    if word in _NAMES:
+        return word
+    matching = [name for name in _NAMES if name.startswith(word)] if len(word) > 1 else []
+    if len(matching) > 1:
+        raise ChatError(f"{word} may be {' or '.join(matching)}")
+    if not matching:
+        raise ChatError(f"no command {word}: :help lists them")
+    return matching[0]
+
+
+def _path(command: str, name: str) -> Path:
+    if not name:
+        raise ChatError(f"{command} needs the name of a file")
+    return Path(name).expanduser()
+
+
+def _conversation(saved: Any) -> list[Turn]:
+    """The messages of a file. Raises ValueError if they are not a conversation that can go on."""
+    messages = saved.get("messages") if isinstance(saved, dict) else saved
+    if not isinstance(messages, list):
+        raise ValueError
+    turns: list[Turn] = []
+    for message in messages:
+        match message:
+            case {"role": "system" | "user" | "assistant" as role, "content": str(content)}:
+                turns.append({"role": role, "content": content})
+            case _:
+                raise ValueError
+    roles = [turn["role"] for turn in turns]
+    said = roles[1:] if roles[:1] == ["system"] else roles
+    if said != ["user", "assistant"] * (len(said) // 2):
+        raise ValueError
+    return turns
+
+
+def typed() -> str:
+    """What the person types next, perhaps over several lines. Raises EOFError and KeyboardInterrupt to leave."""
+    line = input("> ").strip()
+    if line.startswith('"""'):
+        lines = [line[3:]]
+        while not lines[-1].endswith('"""'):
+            lines.append(input(". ").rstrip())
+        lines[-1] = lines[-1][:-3]
+        return "\n".join(lines).strip()
+    lines = [line]
+    while lines[-1].endswith("\\"):
+        lines[-1] = lines[-1][:-1].rstrip()
+        lines.append(input(". ").rstrip())
+    return "\n".join(lines).strip()
+
+
+@contextlib.contextmanager
+def history() -> Iterator[None]:
+    """Editing, and lines of former chats, at the prompt, where Python has readline."""
+    try:
+        import readline
+    except ImportError:
+        yield
+        return
+    state = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
+    path = Path(state, "duo", "chat_history").expanduser()
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    try:
+        yield
+    finally:
+        readline.set_history_length(HISTORY_LINES)
+        # A chat without history is still a chat.
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Questions are nobody else's business.
+            os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
+            readline.write_history_file(path)
 
 
 _STATS: Sequence[tuple[str, Callable[[Figures], str]]] = (
@@ -315,6 +647,18 @@ def _table(*heads: str) -> Table:
     return table
 
 
+def _key(text: str) -> str:
+    if not text.isascii() or not text.isprintable() or text != text.strip():
+        raise argparse.ArgumentTypeError("a key is printable ASCII without spaces around it")
+    return text
+
+
+def _file(name: str) -> str:
+    if not os.path.isfile(name):
+        raise argparse.ArgumentTypeError(f"there is no file {name}")
+    return name
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="chat.py",
@@ -328,6 +672,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--temperature", metavar="T", type=float, help="0 is greedy (default: the lead's, 0.8)")
     parser.add_argument("--seed", metavar="N", type=int, help="the same answer each time (default: a random one)")
     parser.add_argument("--max-tokens", metavar="N", type=int, help="end an answer there (default: no limit)")
+    parser.add_argument(
+        "--api-key", metavar="KEY", type=_key, default=os.environ.get(KEY_VARIABLE) or None,
+        help=f"the lead's (default: what the environment variable {KEY_VARIABLE} holds)",
+    )  # fmt: skip
+    parser.add_argument("--tls-ca", metavar="FILE", type=_file, help="certificate of the authority behind an https URL")
+    parser.add_argument("--plain", action="store_true", help="text as it comes, without rendering its Markdown")
     options = parser.parse_args(argv)
 
     for stream in (sys.stdin, sys.stdout):
@@ -336,14 +686,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     console = Console(stderr=not interactive, highlight=False)
-    if interactive:
-        with contextlib.suppress(ImportError):
-            import readline  # noqa: F401  gives input() editing and history where there is one
-    chat = Chat(Lead(options.url, lambda text: chat.note(text)), options, console)
+    rendered = interactive and not options.plain and not console.is_dumb_terminal
+    lead = Lead(options.url, lambda text: chat.note(text), options.api_key, options.tls_ca)
+    chat = Chat(lead, options, console, lambda: Rendered(console) if rendered else Plain(clean=interactive))
     try:
-        return chat.talk() if interactive else chat.filter()
+        if not interactive:
+            return chat.filter()
+        with history():
+            return chat.talk()
     except ChatError as error:
-        print(f"chat.py: {error}", file=sys.stderr)
+        print(f"chat.py: {str(error).translate(_NO_CONTROL)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130

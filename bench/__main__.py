@@ -115,6 +115,13 @@ def _soak(p: argparse.ArgumentParser) -> Run:
     return soak.main
 
 
+def _screenshots(p: argparse.ArgumentParser) -> Run:
+    from bench import screenshots
+
+    p.add_argument("-o", "--output", type=Path, default=Path("docs"), metavar="FOLDER", help="where to write them")
+    return lambda args: screenshots.main(args.output)
+
+
 COMMANDS = {
     "demo": Command("the same questions four times, with and without a back", _demo),
     "step": Command("what the lead adds to a decode step", _step),
@@ -128,6 +135,7 @@ COMMANDS = {
     "soak": Command("ten thousand requests, a thousand backs, and a lead that does not grow", _soak),
     "build-llama-server": Command("llama.cpp's own server, which compare measures us against", _build_llama_server),
     "record": Command("what a draft guesses along real answers, for simulate and plan", _record),
+    "screenshots": Command("pictures of the page, the console and the chat at work", _screenshots),
     "validate": Command("how far the simulator is from runs of compare", _validate),
 }
 

@@ -208,6 +208,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
     announcing = contextlib.AsyncExitStack()
+    console = Console(args.print_mode)
     try:
         rows = max(TREE_ROWS, args.draft_max + 2, 2 * args.parallel)
         engine = await asyncio.to_thread(cli.load_engine, args, "target", rows, args.parallel)
@@ -219,7 +220,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         schedule = Planner(cost, limits) if args.policy == "tree" else Everything(limits)
         drafts = args.model_draft and args.policy == "tree"
         own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
-        service = Service(engine, Console(args.print_mode), schedule, args.exact, timeline, own, args.queue)
+        service = Service(engine, console, schedule, args.exact, timeline, own, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         door = Door(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         await service.backs.serve(args.host, back_port, door)
@@ -234,10 +235,12 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
                 mdns.announced(args.host, back_port, name, bool(files.cert))
             )
             log.info("announced as %s: backs on this network find it with --lead auto", announced)
+        console.watch(lead)
         await http
     finally:
         await announcing.aclose()
         server.should_exit = True
+        await console.stop()
         if service is not None:
             await service.stop()
         with contextlib.suppress(asyncio.CancelledError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 
-from lead import introspection, metrics, openapi
+from lead import introspection, metrics, openapi, page
 from lead.answers import Answerer
 from lead.http import Options, create_app
 
@@ -14,7 +14,8 @@ def create_site(answerer: Answerer, options: Options | None = None) -> FastAPI:
     options = options or Options()
     figures = metrics.Metrics(answerer)
     app = create_app(answerer, options, figures, [introspection.router(answerer, options)])
-    # These two have something to say while the model loads.
+    # These have something to say while the model loads.
     app.include_router(metrics.router(figures, options))
     app.include_router(openapi.router())
+    app.include_router(page.router)
     return app

@@ -28,6 +28,7 @@ from duo.engines import Vocabulary
 from duo.engines._hf_vocabulary import HFVocabulary
 from lead.answers import Answer, BackView, Piece, Question, SlotView, Summary
 from lead.http import Options, Watch, create_app
+from lead.site import create_site
 
 PATIENCE = 10.0
 """Seconds after which a test that waits for something has failed."""
@@ -161,9 +162,8 @@ def serving(answerer: ScriptedAnswerer, options: Options | None = None, watch: W
     vocabulary()  # the first time takes seconds
     listener = socket.create_server(("127.0.0.1", 0))
     # Without a log configuration of its own, uvicorn's records reach pytest's caplog.
-    config = uvicorn.Config(
-        create_app(answerer, options, watch), log_config=None, lifespan="off", timeout_graceful_shutdown=1
-    )
+    app = create_app(answerer, options, watch) if watch is not None else create_site(answerer, options)
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()

@@ -23,11 +23,16 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from rich.console import Console as Rich
 
 import chat
+from bench import terminal as screens
 from duo.errors import ContextError, DuoError
-from lead.answers import BackView
+from duo.pem import Files
+from lead import certs
+from lead.answers import BackView, Piece
 from tests.http_server import PATIENCE, Gate, ScriptedAnswerer, serving
+from tests.locked import locked
 
 CHAT = Path(chat.__file__)
 SUMMARY_LINE = "6 tokens · 3.0 tokens/s · 3 of 5 guesses accepted (60%)"
@@ -82,8 +87,8 @@ def test_options_and_commands(url: str, answerer: ScriptedAnswerer) -> None:
     assert (run.returncode, run.stdout) == (0, "Hello, world!\n" * 2)
     for question in ("one", "two"):
         answer = answerer.next_asked()
-        asked = answer.question
         assert answer.messages == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": question}]
+        asked = answer.question
         assert (asked.sampling.temperature, asked.sampling.seed, asked.max_tokens) == (0.25, 7, 50)
     assert answerer.asked.empty()
     told = re.sub(" +", " ", run.stderr).replace(" \n", "\n")
@@ -110,6 +115,13 @@ def test_a_proxy_for_the_web_is_not_for_the_lead(
 ) -> None:
     monkeypatch.setitem(ENVIRONMENT, "http_proxy", "http://127.0.0.1:1")
     assert pipe(url, questions="one").stdout == "Hello, world!\n"
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the chat keeps its history: not in the home of whoever runs the tests."""
+    monkeypatch.setitem(ENVIRONMENT, "XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state"
 
 
 def free_port() -> int:
@@ -431,6 +443,138 @@ def test_no_lead_for_a_terminal(terminal: Callable[..., Terminal]) -> None:
     assert here.exit_code() == 1
 
 
+def test_settings_last_and_can_be_taken_back(
+    url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal]
+) -> None:
+    here = terminal(url, "--seed", "7")
+    here.expect("> ")
+    for typed, told in (
+        (":system Be brief.", "system: Be brief."),
+        (":temp 0.25", "temperature: 0.25"),
+        (":seed", "seed: 7"),
+        (":seed soon", ":seed takes a number, and not 'soon'"),
+        (":s 5", ":s may be :save or :seed or :stats or :system"),
+        (":new now", ":new takes nothing after it, and not 'now'"),
+    ):
+        here.type(f"{typed}\n")
+        here.expect(f"{told}\r\n> ")
+    here.type("one\n")
+    here.expect("Hello, world!\r\n")
+    here.expect("> ")
+    asked = answerer.next_asked()
+    assert asked.messages[0] == {"role": "system", "content": "Be brief."}
+    assert (asked.question.sampling.temperature, asked.question.sampling.seed) == (0.25, 7)
+    for name in ("system", "temp", "seed"):
+        here.type(f":{name} none\n")
+        here.expect("not set\r\n> ")
+    here.type("two\n")
+    here.expect("Hello, world!\r\n")
+    asked = answerer.next_asked()
+    assert [turn["role"] for turn in asked.messages] == ["user", "assistant", "user"]
+    assert asked.question.sampling.temperature == 0.8
+
+
+def test_retry_and_tokens(url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal]) -> None:
+    answerer.script = [("A ", Piece("gue\x1b[2Jss", ("attic",)), " and"), (Piece(" more", ("cellar",)),)]
+    here = terminal(url)
+    here.expect("> ")
+    here.type(":tokens\n")
+    here.expect("no answer whose guesses are known: ask something first\r\n> ")
+    here.type(":retry\n")
+    here.expect("nothing has been asked that could be asked again\r\n> ")
+    here.type("one\n")
+    here.expect(SUMMARY_LINE)
+    here.expect("> ")
+    here.type(":tok\n")
+    here.expect("A gue[2Jss and more\r\n2 of 4 pieces had been guessed: by attic, cellar\r\n> ")
+    answerer.refusal = ContextError("the prompt has 5000 tokens")
+    here.type(":retry\n")
+    here.expect("the prompt has 5000 tokens\r\n> ")
+    answerer.refusal = None
+    here.type(":retry\n")
+    here.expect(SUMMARY_LINE)
+    for _ in range(2):
+        assert list(answerer.next_asked().messages) == [{"role": "user", "content": "one"}]
+
+
+def test_save_and_load(url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+    file = tmp_path / "talk with spaces.json"
+    here = terminal(url, "--system", "Be brief.")
+    here.expect("> ")
+    here.type("ü\n")
+    here.expect(SUMMARY_LINE)
+    here.expect("> ")
+    here.type(f":save {file}\n")
+    here.expect(": 2 messages\r\n> ")
+    system, *talk = saved = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "ü"},
+        {"role": "assistant", "content": "Hello, world!"},
+    ]
+    assert json.loads(file.read_text(encoding="utf-8")) == {"messages": saved}
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".new"] == []
+    here.type(CTRL_D)
+    assert here.exit_code() == 0
+    answerer.next_asked()
+    # In another chat.
+    here = terminal(url)
+    here.expect("> ")
+    here.type(f":load {file}\n")
+    here.expect(": 2 messages\r\n> ")
+    here.type("two\n")
+    here.expect(SUMMARY_LINE)
+    here.expect("> ")
+    assert list(answerer.next_asked().messages) == [system, *talk, {"role": "user", "content": "two"}]
+    for bad in ("[1]", "{}", "[", json.dumps(saved[:2]), json.dumps({"messages": [{"role": "user", "content": 5}]})):
+        file.write_text(bad, encoding="utf-8")
+        here.type(f":load {file}\n")
+        here.expect("is not a saved conversation: JSON with messages, of user and assistant in turns\r\n> ")
+    here.type(f":load {tmp_path / 'nowhere'}\n")
+    here.expect("no such file or directory\r\n> ")
+    here.type(f":save {tmp_path / 'no' / 'where'}\n")
+    here.expect("no such file or directory\r\n> ")
+    here.type(":save\n")
+    here.expect(":save needs the name of a file\r\n> ")
+
+
+def test_questions_of_several_lines(url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal]) -> None:
+    here = terminal(url)
+    for typed, asked in (
+        (("one \\", "two\\", "three"), "one\ntwo\nthree"),
+        (('"""def f():', "    return 1", "", ':new"""'), "def f():\n    return 1\n\n:new"),
+        (('"""', "x", '"""'), "x"),
+        (('"""a"""',), "a"),
+    ):
+        here.expect("> ")
+        *first, last = typed
+        for line in first:
+            here.type(f"{line}\n")
+            here.expect(". ")
+        here.type(f"{last}\n")
+        here.expect(SUMMARY_LINE)
+        assert answerer.next_asked().messages[-1]["content"] == asked
+
+
+def test_history(url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal], state: Path) -> None:
+    """A later chat knows the lines of a former one, and nobody else does."""
+    pytest.importorskip("readline")
+    here = terminal(url)
+    here.expect("> ")
+    here.type("the first question\n")
+    here.expect(SUMMARY_LINE)
+    here.expect("> ")
+    here.type(CTRL_D)
+    assert here.exit_code() == 0
+    file = state / "duo" / "chat_history"
+    assert file.stat().st_mode & 0o777 == 0o600
+    answerer.next_asked()
+    here = terminal(url)
+    here.expect("> ")
+    here.type("\x10\n")  # Ctrl-P, which a dumb terminal has too
+    here.expect(SUMMARY_LINE)
+    assert answerer.next_asked().messages[-1]["content"] == "the first question"
+
+
 def test_ctrl_c_while_the_lead_is_loading(
     url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal]
 ) -> None:
@@ -447,3 +591,104 @@ def test_main_is_the_console_script(
     monkeypatch.setattr(sys, "stdin", io.StringIO("one\n"))
     assert chat.main([url]) == 0
     assert capsys.readouterr() == ("Hello, world!\n", "")
+
+
+# -- Markdown as it comes ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "finished"),
+    [
+        ("", ""),
+        ("one line\n", ""),
+        ("one\n\n", ""),
+        ("one\n\nt", ""),
+        ("one\n\ntwo\n", "one\n\n"),
+        ("one\n\ntwo\n\nthree\n", "one\n\ntwo\n\n"),
+        ("```\na\n\nb\n", ""),
+        ("```\na\n\nb\n```\n\nc\n", "```\na\n\nb\n```\n\n"),
+        ("````\n```\n\nb\n", ""),
+        ("~~~\n```\n\nb\n~~~\n\nc\n", "~~~\n```\n\nb\n~~~\n\n"),
+        ("1. a\n\n2. b\n", ""),
+        ("- a\n\n  more of a\n", ""),
+        ("- a\n\n- b\n\nc\n", "- a\n\n- b\n\n"),
+    ],
+)
+def test_blocks_that_nothing_can_change_any_more(text: str, finished: str) -> None:
+    assert text[: chat.finished_blocks(text)] == finished
+
+
+def test_blocks_make_the_same_page_as_the_whole() -> None:
+    """Shown block by block, character by character, a long answer is what it is when shown at once."""
+    block = "# Title\n\nSome *words* and `code`.\n\n- one\n\n- two\n\n```python\nx = 1\n\ny = 2\n```\n\n"
+    text = block * 5 + "The end"
+
+    def shown(*parts: str) -> list[str]:
+        out = io.StringIO()
+        here = Rich(file=out, width=60, height=10, force_terminal=False)
+        screen = chat.Rendered(here)
+        for part in parts:
+            screen.write(part)
+        screen.end()
+        return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
+
+    whole = shown(text)
+    assert whole.count("x = 1") + whole.count(" x = 1") == 5
+    assert shown(*text) == whole
+
+
+def test_markdown_on_a_terminal(url: str, answerer: ScriptedAnswerer, state: Path) -> None:
+    """What grows is drawn in place, even if longer than the screen; escapes and hidden links do not get through."""
+    gate = Gate()
+    hostile = "&#27;[2J \x1b]0;title\x07 [here](http://evil.example/x)"
+    answerer.script = [("Some **bold** wor",), gate, (f"ds.\n\n{hostile}\n\n" + "- item\n" * 40 + "\n`the end`",)]
+    with screens.Terminal([str(CHAT), url], {"XDG_STATE_HOME": str(state)}, columns=80, lines=12) as here:
+        written = bytearray()
+
+        def until(condition: Callable[[str], bool]) -> str:
+            while not condition(here.text()):
+                written.extend(here.read())
+            return here.text()
+
+        until(lambda text: text.rstrip().endswith("\n>"))
+        here.type("one\n")
+        until(lambda text: "Some bold wor" in text)
+        assert here.screen.buffer[2][5].bold
+        gate.open()
+        text = until(lambda text: SUMMARY_LINE in text and text.rstrip().endswith("\n>"))
+        assert text.count("item") >= 5 and "the end" in text and "**" not in text
+    assert b"\x1b]" not in written and b"\x1b[2J" not in written
+    assert b"http://evil.example/x" in written
+
+
+# -- A key, and TLS ------------------------------------------------------------------------------------------------
+
+
+def test_a_lead_that_wants_a_key(answerer: ScriptedAnswerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(ENVIRONMENT, "DUO_API_KEY", raising=False)
+    with locked(answerer, "right") as url:
+        run = pipe(url, questions="one\n")
+        assert (run.returncode, run.stdout) == (1, "")
+        assert run.stderr == (
+            f"chat.py: the lead at {url} wants a key: give its own with --api-key KEY or in DUO_API_KEY\n"
+        )
+        run = pipe(url, "--api-key", "wrong", questions="one\n")
+        assert run.returncode == 1 and f"the lead at {url} does not take this key: " in run.stderr
+        assert pipe(url, "--api-key", "right", questions="one\n").stdout == "Hello, world!\n"
+        monkeypatch.setitem(ENVIRONMENT, "DUO_API_KEY", "right")
+        assert pipe(url, questions="one\n").stdout == "Hello, world!\n"
+    run = pipe(url, "--api-key", "schlüssel")
+    assert run.returncode == 2 and "a key is printable ASCII" in run.stderr
+
+
+def test_tls(answerer: ScriptedAnswerer, tmp_path: Path) -> None:
+    """A lead with a certificate of a private authority is trusted by who names that authority, and by nobody else."""
+    assert certs.main([str(tmp_path), "--host", "127.0.0.1"]) == 0
+    ca = tmp_path / "ca.pem"
+    with locked(answerer, tls=Files(str(tmp_path / "lead.pem"), str(tmp_path / "lead-key.pem"), str(ca))) as url:
+        assert pipe(url, "--tls-ca", str(ca), questions="one\n").stdout == "Hello, world!\n"
+        run = pipe(url, questions="one\n")
+        assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
+        assert run.stderr.startswith(f"chat.py: no trusted connection to {url}: ") and "--tls-ca FILE" in run.stderr
+    run = pipe("--tls-ca", str(tmp_path / "nothing"))
+    assert run.returncode == 2 and "there is no file" in run.stderr

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.slow
 PROGRAM = """
 import json, pathlib
 import chat, back, lead, duo
+import lead.page
 from duo import models
 print(json.dumps([str(pathlib.Path(duo.__file__)), *(str(m) for m in (models.TARGET, models.DRAFT))]))
 """
