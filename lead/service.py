@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import count
 from typing import Protocol
 
+from duo.constraint import of_json_object
 from duo.engines import Engine, Vocabulary
 from duo.errors import BusyError, ContextError, DuoError, RequestError
 from duo.planner import Schedule
@@ -176,9 +177,12 @@ class Service:
         self.model = engine.name
         self.created = int(time.time())
         self._decoder.start()
+        # The first grammar of a large vocabulary takes a second, which the event loop should not.
+        self._warming = asyncio.ensure_future(asyncio.to_thread(self._decoder.grammars.check, of_json_object()))
 
     async def stop(self) -> None:
         """Stop after the current forward pass; answers under way end unfinished."""
+        await asyncio.gather(self._warming, return_exceptions=True)
         await asyncio.to_thread(self._decoder.stop)
         await self.backs.stop()
 
@@ -204,6 +208,8 @@ class Service:
                 "shorten the conversation or start the lead with a larger --ctx-size"
             )
         if question.sampling.grammar:
+            if question.ignore_eos:
+                raise RequestError("ignore_eos: an answer that follows a form ends where the form does", "ignore_eos")
             self._decoder.grammars.check(question.sampling.grammar)
         if self._decoder.room <= -self._queue:
             raise BusyError(f"{self._queue} questions are waiting already: try again later")

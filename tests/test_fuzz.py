@@ -57,7 +57,7 @@ def slots(lead: LeadProcess) -> list[dict[str, object]]:
     return views
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.booleans(), st.lists(st.binary(max_size=80) | of_back.map(lambda m: m.SerializeToString()), max_size=6))
 def test_arbitrary_streams_change_no_answer(
     lead: LeadProcess, text: str, hello: bytes, greet: bool, messages: list[bytes]
@@ -71,7 +71,7 @@ def test_arbitrary_streams_change_no_answer(
     assert reply.text == text
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.booleans(), st.binary(max_size=300) | st.binary(max_size=60).map(lambda b: b"POST /v1/models HTTP/1.1\r\n" + b)
 )

@@ -13,7 +13,7 @@ import requests
 from bench import chaos
 from bench.compare import prompts
 from bench.models import RUNTIMES, Runtime
-from bench.processes import BackProcess, LeadProcess, Reply, wait_for
+from bench.processes import BackProcess, LeadProcess, wait_for
 
 pytestmark = pytest.mark.slow
 
@@ -67,31 +67,27 @@ def test_eight_clients_get_what_each_would_get_alone(lead: LeadProcess) -> None:
 
 def test_who_leaves_frees_the_slot_and_too_many_are_told_to_come_again() -> None:
     endless = {"messages": [{"role": "user", "content": "hi"}], "ignore_eos": True, "stream": True}
-    with LeadProcess("--threads", "1", "--parallel", "1", "--queue", "1", "--print-mode", "none") as lead:
+    with LeadProcess("--threads", "1", "--parallel", "1", "--queue", "1", "--metrics", "--print-mode", "none") as lead:
         lead.ready()
         url = f"{lead.url}/v1/chat/completions"
-        with requests.post(url, json=endless, stream=True, timeout=60) as first:
-            assert first.status_code == 200
+        with (
+            requests.post(url, json=endless, stream=True, timeout=60) as first,
+            concurrent.futures.ThreadPoolExecutor(1) as pool,
+        ):
             wait_for(lambda: slots(lead) == ["answering"], "the first answer")
-            with concurrent.futures.ThreadPoolExecutor(1) as pool:
-                waits = pool.submit(lead.ask, QUESTIONS[0], temperature=0, max_tokens=4)
-                wait_for(
-                    lambda: requests.get(f"{lead.url}/slots", timeout=10).ok and busy(url, endless), "a full queue"
-                )
-                first.close()
-                reply: Reply = waits.result(60)
-        assert reply.finish_reason
+            waits = pool.submit(lead.ask, QUESTIONS[0], temperature=0, max_tokens=4)
+            wait_for(lambda: "duo_requests_deferred 1.0" in metrics(lead), "the next one in the queue")
+            refused = requests.post(url, json=endless, timeout=60)
+            assert refused.status_code == 503
+            assert int(refused.headers["Retry-After"]) > 0
+            assert "waiting" in refused.json()["error"]["message"]
+            first.close()
+            assert waits.result(60).finish_reason
         wait_for(lambda: slots(lead) == ["idle"], "the slot to be free")
 
 
-def busy(url: str, body: Mapping[str, Any]) -> bool:
-    """Whether one more question is refused, and says when to come again."""
-    with requests.post(url, json=body, stream=True, timeout=60) as response:
-        if response.status_code != 503:
-            return False
-        assert int(response.headers["Retry-After"]) > 0
-        assert "waiting" in response.json()["error"]["message"]
-        return True
+def metrics(lead: LeadProcess) -> str:
+    return requests.get(f"{lead.url}/metrics", timeout=10).text
 
 
 @pytest.mark.timeout(600)

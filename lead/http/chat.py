@@ -280,7 +280,7 @@ def _completion(
         message: dict[str, object] = {"role": "assistant", "content": text, "refusal": None}
         if calls:
             message |= {"content": text or None, "tool_calls": [call.shape() for call in calls]}
-        logprobs = {"content": chat_logprobs(told, vocabulary)} if asked.logprobs else None
+        logprobs = {"content": chat_logprobs(told, vocabulary), "refusal": None} if asked.logprobs else None
         reason = "tool_calls" if calls else answer.summary.finish_reason
         choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason})
     summary = together([answer.summary for answer in answers], len(answers))
@@ -334,7 +334,7 @@ class ChatWriter:
         choice: dict[str, object] = {"index": self._index, "delta": delta, "logprobs": None, "finish_reason": None}
         pieces, self._pieces = self._pieces, []
         if self._logprobs:
-            choice["logprobs"] = {"content": chat_logprobs(pieces, self._vocabulary)}
+            choice["logprobs"] = {"content": chat_logprobs(pieces, self._vocabulary), "refusal": None}
         if self._accepted:
             choice["accepted"], self._pieces = accepted(pieces, text, len(self._parser.held) if self._parser else 0)
         if self._logprobs:

@@ -118,6 +118,7 @@ class ChatLogprobs(BaseModel):
     """Of the model's own probabilities, before temperature and all else."""
 
     content: list[TokenLogprob]
+    refusal: None = None
 
 
 class TextLogprobs(BaseModel):
