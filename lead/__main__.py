@@ -73,6 +73,10 @@ class Lead:
     def waiting(self) -> int:
         return self._loaded.waiting
 
+    @property
+    def most(self) -> int:
+        return self._loaded.most
+
     def slots(self) -> Sequence[SlotView]:
         return self._loaded.slots()
 
@@ -254,8 +258,10 @@ def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Co
         args.max_connections, args.max_connections_per_address, args.head_timeout, args.body_timeout
     )
     return uvicorn.Config(
-        guarded(app, allowed.keys, args.max_body, args.cors_origin),
+        guarded(app, allowed.keys, args.max_body, args.cors_origin, None if args.insecure else [args.host.lower()]),
         http=limits.protocol(),
+        # A connection that became a websocket would not be counted, nor ended; and nothing here speaks it.
+        ws="none",
         ssl_certfile=args.tls_cert or None,
         ssl_keyfile=args.tls_key or None,
         timeout_keep_alive=args.keep_alive,

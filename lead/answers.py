@@ -159,6 +159,11 @@ class Answerer(Protocol):
         """Questions that wait for a slot."""
         ...
 
+    @property
+    def most(self) -> int:
+        """Questions that it takes at once, those that wait included."""
+        ...
+
     def slots(self) -> Sequence[SlotView]:
         """All of them, in order."""
         ...

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
@@ -14,14 +16,22 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lead.credentials import matches
 
-PUBLIC = frozenset({"/", "/favicon.ico", "/health", "/v1/health"})
-"""What needs no key: whether the lead is well, and the page, which asks for the key."""
+PUBLIC = frozenset({"/", "/favicon.ico", "/health", "/v1/health", "/docs", "/openapi.json"})
+"""What needs no key to be read: whether the lead is well, its description, and the page, which asks for the key."""
 PUBLIC_FILES = "/static/"
 
 
-def guarded(app: ASGIApp, keys: Sequence[str], max_body: int, origins: Sequence[str] = ()) -> ASGIApp:
-    """The app, for those who have one of the keys (none: for all). `max_body`: bytes; `origins`: for CORS, or "*"."""
-    app = _Guard(app, keys, max_body)
+def guarded(
+    app: ASGIApp, keys: Sequence[str], max_body: int, origins: Sequence[str] = (), names: Sequence[str] | None = None
+) -> ASGIApp:
+    """The app, for those who have one of the keys (none: for all). `max_body`: bytes; `origins`: for CORS, or "*".
+
+    `names`: where no key is needed, what clients may call this host beside localhost and addresses, and whose pages in
+    a browser may ask (their own, and `origins`); None: whatever they like. Otherwise any page that its user visits
+    could talk to a lead on the same machine, if need be by a name that it has made to mean that machine (DNS
+    rebinding).
+    """
+    app = _Guard(app, keys, max_body, origins, names)
     if origins:
         # Outermost: a browser sends no key with its question whether it may ask, and must be able to read a 401.
         app = CORSMiddleware(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
@@ -29,8 +39,12 @@ def guarded(app: ASGIApp, keys: Sequence[str], max_body: int, origins: Sequence[
 
 
 class _Guard:
-    def __init__(self, app: ASGIApp, keys: Sequence[str], max_body: int) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Sequence[str], max_body: int, origins: Sequence[str], names: Sequence[str] | None
+    ) -> None:
         self._app = app
+        self._origins = frozenset(origins)
+        self._names = None if names is None or keys else frozenset({"localhost", *names})
         self._keys = tuple(keys)
         self._max_body = max_body
 
@@ -39,7 +53,11 @@ class _Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if self._keys and not _public(scope["path"]) and (wrong := self._wrong(headers)):
+        if self._names is not None and (wrong := self._stranger(headers)):
+            await _refuse(send, 403, wrong, "forbidden_origin")
+            return
+        public = _public(scope["path"]) and scope["method"] in ("GET", "HEAD")
+        if self._keys and not public and (wrong := self._wrong(headers)):
             await _refuse(send, 401, wrong, "invalid_api_key", (b"www-authenticate", b"Bearer"))
             return
         length = headers.get("content-length", "")
@@ -57,6 +75,31 @@ class _Guard:
             return whole.pop() if whole else await receive()
 
         await self._app(scope, replay, send)
+
+    def _stranger(self, headers: Headers) -> str:
+        """Why a browser may not ask for the page that made it ask; empty if it may."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        try:
+            known = not host or self._known(urlsplit(f"//{host}").hostname)
+            own = origin is None or urlsplit(origin).netloc == host
+        except ValueError:
+            return "the headers Host and Origin make no sense"
+        if not known:
+            return f"this lead needs no key and is not known as {host[:100]!r}: call it by its address, or use a key"
+        if own or {origin, "*"} & self._origins:
+            return ""
+        assert origin is not None
+        return f"this lead needs no key and takes no requests of pages at {origin[:100]!r}: see its --cors-origin"
+
+    def _known(self, name: str | None) -> bool:
+        assert self._names is not None
+        if name is None or name in self._names:
+            return name is not None
+        try:
+            ip_address(name)
+        except ValueError:
+            return False
+        return True
 
     def _wrong(self, headers: Headers) -> str:
         """Why these headers do not let in; empty if they do."""

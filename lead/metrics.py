@@ -45,7 +45,7 @@ class Metrics(Watch):
             return Histogram(f"duo_{name}", what, buckets=buckets, registry=self.registry)
 
         self._begun = counter("answers_begun", "Answers that were queued.")
-        self._requests = counter("requests", "Answers and refusals by HTTP status.", "status")
+        self._requests = counter("requests", "Answers, refused and broken off ones too, by HTTP status.", "status")
         self._finished = counter("answers_finished", "Answers that came to their end.", "reason")
         self._prompt = counter("prompt_tokens", "Prompt tokens computed, cached ones left out.")
         self._cached = counter("prompt_tokens_cached", "Prompt tokens that a slot held already.")

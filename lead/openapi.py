@@ -17,7 +17,7 @@ from pydantic.json_schema import models_json_schema
 
 import duo
 from lead import docs_page, introspection
-from lead.http.app import BackList, Health, ModelList
+from lead.http.app import BackList, Health, Model, ModelList
 from lead.http.chat import ChatChunk, ChatCompletion, ChatRequest
 from lead.http.completions import Completion, CompletionRequest
 from lead.http.errors import ErrorResponse, json_response
@@ -75,7 +75,7 @@ ENDPOINTS: Sequence[Endpoint] = (
         events=ChatChunk, errors=_ASKING,
     ),
     Endpoint(
-        "Answers", "post", ["/v1/completions"], "Continue a text",
+        "Answers", "post", ["/v1/completions", "/completions"], "Continue a text",
         Completion, CompletionRequest, "OpenAI's completions. Fields that are unknown are ignored.",
         events=Completion, errors=_ASKING,
     ),
@@ -84,6 +84,11 @@ ENDPOINTS: Sequence[Endpoint] = (
         MessagesResponse, MessagesRequest, "Greedy, unless the request says how to sample.", errors=_ASKING,
     ),
     Endpoint("Model", "get", ["/v1/models", "/models"], "The model", ModelList),
+    Endpoint(
+        "Model", "get", ["/v1/models/{name}"], "The model, by its name", Model,
+        errors=LOCKED | UNAVAILABLE | FAILED | {404: "There is no such model here."},
+        parameters=[{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
+    ),
     Endpoint(
         "Model", "post", ["/tokenize"], "Text to tokens",
         introspection.TokenizeResponse, introspection.TokenizeRequest, errors=_ASKING,

@@ -34,7 +34,7 @@ router = APIRouter(include_in_schema=False)
 def _serve(path: str, name: str, media_type: str) -> None:
     content = (files("lead") / "static" / name).read_bytes()
 
-    @router.get(path)
+    @router.api_route(path, methods=["GET", "HEAD"])
     async def file() -> Response:
         return Response(content, media_type=media_type, headers=_HEADERS)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from itertools import count
@@ -61,6 +62,10 @@ class _Answer:
         self._cancel = cancel
         self._text = TextStream(engine.vocabulary.decode)
         self._stops = Stops(stop)
+        self._held: deque[Piece] = deque()
+        """Tokens whose text may be the beginning of a stop string."""
+        self._clear = 0
+        """Characters of theirs that may be shown."""
         self._tokens = 0
         self._finish_reason: FinishReason | None = None
         self._summary: Summary | None = None
@@ -103,25 +108,44 @@ class _Answer:
                 return
         if isinstance(steps, DuoError):
             raise steps
-        rest, stopped = self._stops.push(self._text.flush())
-        if rest := rest if stopped else rest + self._stops.flush():
-            yield [Piece(rest)]
-        if stopped:
-            self._finish_reason = "stop"
+        if rest := self._text.flush():
+            self._hold(Piece(rest))
+        self._clear += len(self._stops.flush())
+        if pieces := self._cleared():
+            yield pieces
 
     def _step(self, step: Step) -> list[Piece]:
         pieces: list[Piece] = []
         for done in step.committed:
             if self._finish_reason is not None:
                 return pieces
-            text, stopped = self._stops.push(self._text.push(done.token))
-            pieces.append(Piece(text, done.backs, "", done.token, done.logprobs))
+            self._hold(Piece(self._text.push(done.token), done.backs, "", done.token, done.logprobs))
             self._tokens += 1
-            if stopped:
-                self._finish_reason = "stop"
-        if step.rejected:
+            pieces += self._cleared()
+        if step.rejected and pieces:
             wrong = self._engine.vocabulary.decode([step.rejected[0].token])
             pieces[-1] = replace(pieces[-1], rejected=wrong)
+        return pieces
+
+    def _hold(self, piece: Piece) -> None:
+        """Keep it until it is clear that it may be shown."""
+        self._held.append(piece)
+        text, stopped = self._stops.push(piece.text)
+        self._clear += len(text)
+        if stopped:
+            self._finish_reason = "stop"
+
+    def _cleared(self) -> list[Piece]:
+        """What may be shown by now. At a stop string that is all there is to come; what begins it is cut in two, and
+        then is no token any more."""
+        pieces: list[Piece] = []
+        stopped = self._finish_reason == "stop"
+        while self._held and len(self._held[0].text) <= self._clear and not (stopped and not self._clear):
+            piece = self._held.popleft()
+            self._clear -= len(piece.text)
+            pieces.append(piece)
+        if stopped and self._clear:
+            pieces.append(Piece(self._held[0].text[: self._clear], self._held[0].backs))
         return pieces
 
     def _summarised(self) -> Summary | None:
@@ -245,6 +269,11 @@ class Service:
     def waiting(self) -> int:
         """Questions that wait for a slot."""
         return self._decoder.waiting
+
+    @property
+    def most(self) -> int:
+        """Questions that it takes at once."""
+        return self._engine.slots + self._queue
 
     def slots(self) -> Sequence[SlotView]:
         """What each slot is doing."""

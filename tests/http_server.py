@@ -122,6 +122,7 @@ class ScriptedAnswerer:
         self.runtime = "transformers"
         self.context = 4096
         self.waiting = 0
+        self.most = 128
         self.script: Sequence[Step] = [("Hello", ","), (" wor",), ("ld", "!")]
         self.summary = SUMMARY
         self.refusal: Exception | None = None

@@ -98,7 +98,9 @@ def test_floods_of_connections_and_who_says_half_of_something(lead: LeadProcess,
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
             if number % 3:
                 connection.sendall(
-                    b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{"[: 20 * (number % 3)]
+                    b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{"[
+                        : 20 * (number % 3)
+                    ]
                 )
         assert lead.ask(QUESTION, **GREEDY).text == text
         assert process.num_threads() <= threads + 2, "a connection must not cost a thread"
@@ -112,7 +114,7 @@ def test_a_client_that_reads_slowly_holds_up_nobody(lead: LeadProcess, text: str
     with socket.create_connection(("127.0.0.1", lead.port), timeout=60) as slow:
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
         body = b'{"messages":[{"role":"user","content":"hi"}],"stream":true,"ignore_eos":true,"max_tokens":2000}'
-        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body)
+        head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(body)
         slow.sendall(head + body)
 
         assert slow.recv(64)

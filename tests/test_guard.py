@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 import uvicorn
+from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
 from lead import certs, connections
@@ -106,7 +107,7 @@ class TestKeys:
             ({"Authorization": "Bearer wrong", "X-Api-Key": "right"}, "is wrong"),
         ],
     )
-    @pytest.mark.parametrize("path", ["/v1/models", "/docs", "/slots", "/health/", "/static", "//", "/nowhere"])
+    @pytest.mark.parametrize("path", ["/v1/models", "/docs/", "/slots", "/health/", "/static", "//", "/nowhere"])
     def test_wrong(self, locked: str, path: str, headers: dict[str, str | bytes], words: str) -> None:
         answer = requests.get(locked + path, headers=headers, timeout=30)
         assert answer.status_code == 401
@@ -142,6 +143,36 @@ def test_without_keys_and_origins() -> None:
         answer = requests.post(f"http://127.0.0.1:{port}/v1/models", b"x", headers={"Origin": "http://a"}, timeout=30)
         assert (answer.status_code, answer.text) == (200, "x")
         assert "Access-Control-Allow-Origin" not in answer.headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:5555"}, 200),
+        ({"Host": "127.0.0.1:5555", "Origin": "http://127.0.0.1:5555"}, 200),
+        ({"Host": "[::1]:5555"}, 200),
+        ({"Host": "lead.lan"}, 200),
+        ({"Host": "127.0.0.1", "Origin": "http://ours.example"}, 200),
+        ({"Host": "evil.example", "Origin": "http://evil.example"}, 403),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1", "Origin": "http://evil.example"}, 403),
+        ({"Host": "127.0.0.1", "Origin": "null"}, 403),
+        ({"Host": "[nonsense"}, 403),
+    ],
+)
+def test_without_a_key_no_page_of_others_may_ask(headers: dict[str, str], status: int) -> None:
+    app = guarded(echo, [], MAX_BODY, ["http://ours.example"], ["lead.lan"])
+    client = TestClient(app, base_url="http://127.0.0.1")
+    assert client.get("/anything", headers=headers).status_code == status
+
+
+def test_with_a_key_names_do_not_matter_and_public_paths_take_no_bodies() -> None:
+    client = TestClient(guarded(echo, ["secret"], MAX_BODY, [], []), base_url="http://evil.example")
+    assert client.get("/anything", headers={"X-Api-Key": "secret"}).status_code == 200
+    assert client.get("/health").status_code == 200
+    assert client.post("/health", content=b"x").status_code == 401
+    assert client.post("/static/a", content=b"x").status_code == 401
 
 
 class TestBodies:

@@ -439,3 +439,18 @@ def test_openai_client_sees_a_grammar_that_cannot_be(client: OpenAI, answerer: S
             response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}},
         )
     assert caught.value.param == "response_format"
+
+
+def test_more_answers_than_there_can_be_are_refused_for_good(url: str, answerer: ScriptedAnswerer) -> None:
+    answerer.most = 3
+    response = requests.post(f"{url}/v1/chat/completions", json={"messages": HI, "n": 4}, timeout=10)
+    assert response.status_code == 400
+    assert "at once" in response.json()["error"]["message"]
+
+
+def test_the_model_by_its_name_and_heads(url: str) -> None:
+    assert requests.get(f"{url}/v1/models/fake-13m", timeout=10).json()["id"] == "fake-13m"
+    unknown = requests.get(f"{url}/v1/models/other/one", timeout=10)
+    assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "model_not_found")
+    assert requests.head(f"{url}/health", timeout=10).status_code == 200
+    assert requests.head(f"{url}/", timeout=10).status_code == 200

@@ -95,7 +95,8 @@ class HFVocabulary:
         # What is no Unicode, as half of a pair of surrogates, becomes a question mark: as in the other runtime.
         text = text.encode("utf-8", errors="replace").decode("utf-8")
         if self._fast is not None:
-            ids: list[int] = self._fast.encode(text, add_special_tokens=add_special).ids
+            # As a batch of one: that lets other threads run meanwhile, which takes seconds for megabytes.
+            ids: list[int] = self._fast.encode_batch([text], add_special_tokens=add_special)[0].ids
             return ids
         # Not verbose: a text beyond the model's context is the engine's to refuse, not the tokenizer's to warn about.
         return [int(t) for t in self._tokenizer.encode(text, add_special_tokens=add_special, verbose=False)]

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from lead.answers import Answerer
 from lead.http import chat, completions, messages
-from lead.http.errors import LoadingError, handle_errors, json_response
+from lead.http.errors import LoadingError, UnknownModelError, handle_errors, json_response
 from lead.http.options import Options
 from lead.http.watch import Watch
 
@@ -71,6 +71,8 @@ def create_app(
         if not answerer.ready:
             raise LoadingError("the model is still loading: try again in a moment, GET /health says when")
 
+    @app.head("/health", include_in_schema=False)
+    @app.head("/v1/health", include_in_schema=False)
     @app.get("/health")
     @app.get("/v1/health")
     async def health() -> Response:
@@ -92,12 +94,20 @@ def _looking(answerer: Answerer, options: Options) -> APIRouter:
     """What can be looked at."""
     routes = APIRouter()
 
+    def model() -> dict[str, object]:
+        name = options.alias or answerer.model
+        return {"id": name, "object": "model", "created": answerer.created, "owned_by": "duo"}
+
     @routes.get("/v1/models")
     @routes.get("/models")
     async def models() -> Response:
-        name = options.alias or answerer.model
-        model = {"id": name, "object": "model", "created": answerer.created, "owned_by": "duo"}
-        return json_response({"object": "list", "data": [model]})
+        return json_response({"object": "list", "data": [model()]})
+
+    @routes.get("/v1/models/{name:path}")
+    async def one_model(name: str) -> Response:
+        if name != model()["id"]:
+            raise UnknownModelError(f"there is no model {name[:100]!r} here: GET /v1/models names the one that is")
+        return json_response(model())
 
     @routes.get("/backs")
     async def backs() -> Response:

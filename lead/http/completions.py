@@ -136,12 +136,13 @@ def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
     routes = APIRouter()
 
     @routes.post("/v1/completions")
+    @routes.post("/completions")
     async def completions(request: Request) -> Response:
         asked = await parse(CompletionRequest, request)
         vocabulary = answerer.vocabulary
         # Others are served while a long prompt is cut into tokens.
         questions = await asyncio.to_thread(asked.questions, vocabulary)
-        echoes = asked.echoes(vocabulary)
+        echoes = await asyncio.to_thread(asked.echoes, vocabulary)
         answers = ask_all(answerer, questions, watch)
         head = {
             "id": f"cmpl-{secrets.token_hex(12)}",

@@ -30,6 +30,12 @@ class LoadingError(DuoError):
     status = 503
 
 
+class UnknownModelError(DuoError):
+    """There is only one."""
+
+    status = 404
+
+
 class TooLargeError(DuoError):
     """A body over the limit."""
 
@@ -55,6 +61,7 @@ _CODES: Mapping[type[DuoError], str] = {
     ContextError: "context_length_exceeded",  # OpenAI's; clients know it
     LoadingError: "model_loading",
     BusyError: "busy",
+    UnknownModelError: "model_not_found",
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 
-from duo.errors import DuoError
+from duo.errors import DuoError, RequestError
 from lead.answers import Answer, Answerer, Piece, Question, Summary
 from lead.http.errors import CLIENT_GONE
 
@@ -74,6 +74,8 @@ def ask_all(answerer: Answerer, questions: Sequence[Question], watch: Watch) -> 
     """Ask all of the questions or none. Raises what `Answerer.ask` raises."""
     answers: list[Answer] = []
     try:
+        if len(questions) > answerer.most:
+            raise RequestError(f"{len(questions)} answers in one request: this lead takes {answerer.most} at once", "n")
         for question in questions:
             answers.append(WatchedAnswer(answerer.ask(question), watch))
     except BaseException as error:

@@ -63,7 +63,13 @@ function askForKey(wrong) {
 
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
-  sessionStorage.setItem(KEY, $("key").value.trim());
+  const given = $("key").value.trim();
+  // Anything else cannot be put into a header, and would only look as if there were no connection.
+  if (!/^[\x21-\x7e]+$/.test(given)) {
+    $("key-error").textContent = "A key has only letters, digits and signs of ASCII, and no spaces.";
+    return;
+  }
+  sessionStorage.setItem(KEY, given);
   $("key").value = "";
   $("key-error").textContent = "";
   $("key-form").hidden = true;
@@ -259,8 +265,14 @@ async function state() {
   }
   const [models, backs, slots] = await Promise.all(
     ["/v1/models", "/backs", "/slots"].map(async (path) => {
-      const content = await (await call(path)).json();
-      return content.data ?? content;
+      try {
+        const content = await (await call(path)).json();
+        return content.data ?? content;
+      } catch (error) {
+        // The lead may have been started without a view of its slots.
+        if (path !== "/slots" || error instanceof Refused || error instanceof TypeError) throw error;
+        return [];
+      }
     }),
   );
   $("model").textContent = models[0].id;
