@@ -31,8 +31,9 @@ QUEUE = 64
 """Most questions that wait for a slot, unless more are allowed."""
 
 PACE = 0.04
-"""Seconds between two handovers of text. Whoever reads it sees no difference, and each handover interrupts the decode
-loop, with which the event loop shares the interpreter. Backs hear of every step at once, unless they rest."""
+"""Seconds between two handovers of text; more where there are several answers, each of which is slower then. Whoever
+reads it sees no difference, and each handover interrupts the decode loop, with which the event loop shares the
+interpreter. Backs hear of every step at once, unless they rest."""
 
 
 class Listener(Protocol):
@@ -333,7 +334,7 @@ class _Handover:
     def stepped(self) -> None:
         """All answers have had their step."""
         now = time.monotonic()
-        if self._at_once or now - self._last >= PACE:
+        if self._at_once or now - self._last >= PACE * max(1, len(self._known)) ** 0.5:
             self._last, self._at_once = now, False
             self._hand_over()
 
