@@ -20,12 +20,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.compare import prompts
 from bench.models import Runtime, shipped
+from bench.padding import padded
 from bench.processes import BackProcess, LeadProcess, Reply, halves
 from duo.cli import positive
 from duo.engines import EngineOptions, curve, load
@@ -111,6 +113,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--max-tokens", type=positive, default=128, help="of an answer")
     p.add_argument("--temperature", type=float, default=0.0)
     p.add_argument("--engine", choices=("transformers", "llamacpp"), default="transformers", help="of the shipped pair")
+    p.add_argument("--size", metavar="SIZE", help="pad the target to this, such as 0.3B or 0.3B-q8_0")
     p.add_argument("--backs", type=positive, default=1, help="backs of the lead that has some")
     p.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
 
@@ -123,14 +126,18 @@ def _users(text: str) -> list[int]:
 
 
 @contextlib.contextmanager
-def leads(engine: str, slots: int, backs: int, cores: tuple[list[int], list[int]]) -> Iterator[dict[str, LeadProcess]]:
+def leads(
+    engine: str, target: str, slots: int, backs: int, cores: tuple[list[int], list[int]]
+) -> Iterator[dict[str, LeadProcess]]:
     """A lead without backs and one with some, ready; of which one at a time is asked."""
     near, far = cores
     flags = ("--engine", engine, "--threads", "1")
     with contextlib.ExitStack() as stack:
         both = {
             name: stack.enter_context(
-                LeadProcess(*flags, "--parallel", str(slots), "--queue", "1024", "--print-mode", "none", cpus=near)
+                LeadProcess(
+                    *flags, "-m", target, "--parallel", str(slots), "--queue", "1024", "--print-mode", "none", cpus=near
+                )
             ).ready()
             for name in ("no back", "with backs")
         }
@@ -150,10 +157,11 @@ def main(args: argparse.Namespace) -> int:
     questions = [[*c.before, {"role": "user", "content": c.turns[0]}] for c in conversations]
     near, far = halves()
     _pin(near)
-    allowed = _allowed(args.engine, args.vu)
+    target = padded("target", *_size(args.size), args.engine) if args.size else shipped("target", args.engine)
+    allowed = _allowed(target, args.engine, args.vu)
     _pin(far)  # who asks must not disturb the lead
     cells: dict[tuple[str, int], Cell] = {}
-    with leads(args.engine, max(args.vu), args.backs, (near, far)) as both:
+    with leads(args.engine, target, max(args.vu), args.backs, (near, far)) as both:
         asks = {name: _asker(lead, questions, args) for name, lead in both.items()}
         alone: dict[int, str] = {}
         for name, ask in asks.items():
@@ -192,10 +200,16 @@ def _pin(cpus: Sequence[int]) -> None:
         os.sched_setaffinity(0, cpus)
 
 
-def _allowed(runtime: Runtime, users: Sequence[int]) -> dict[int, float]:
+def _size(text: str) -> tuple[str, Literal["bf16", "q8_0"]]:
+    """Of '0.3B-q8_0': the size and the type."""
+    size, _, kind = text.partition("-")
+    return size, "q8_0" if kind == "q8_0" else "bf16"
+
+
+def _allowed(target: str, runtime: Runtime, users: Sequence[int]) -> dict[int, float]:
     """How many times one client's throughput the cost curve allows: users x cost(1) / cost(users)."""
     options = EngineOptions(threads=1, slots=max(users), tree_rows=2 * max(users))
-    loaded = load(shipped("target", runtime), runtime, options)
+    loaded = load(target, runtime, options)
     cost = curve.measure(loaded, max(2, *users), patience=2.0)
     loaded.close()
     known = sorted(cost)
