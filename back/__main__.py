@@ -14,7 +14,7 @@ from back.link import Link
 from back.tls import ClientTls
 from duo import cli, mdns, trace
 from duo.cost import CostCurve
-from duo.drafting import BATCH, CHAIN, TREE, room
+from duo.drafting import BATCH, CHAIN, MOST, RIDERS, TREE, room
 from duo.engines import curve
 from duo.errors import FileError
 from duo.pem import Files
@@ -100,7 +100,9 @@ async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     policy = TREE if args.policy == "tree" else CHAIN
     look = mdns.find if args.lead == AUTO else None
     lead = await look() if look else args.lead
-    await Link(lead, args.name, engine, cost, args.n_ahead, policy, timeline, token, tls, look).run()
+    await Link(
+        lead, args.name, engine, cost, min(args.n_ahead, MOST - RIDERS), policy, timeline, token, tls, look
+    ).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -19,7 +19,7 @@ from duo.drafting import Draft
 from duo.errors import ContextError, DuoError, ProtocolError
 from duo.pacing import Pacing
 from duo.prefix import Prefix
-from duo.protocol import MAX_EXPANSIONS, BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
+from duo.protocol import MAX_EXPANSIONS, MAX_KNOWN, BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
 from duo.trace import Trace
 from duo.tree import Expansion
 
@@ -65,6 +65,8 @@ class Drafter:
         self._events: deque[Event] = deque()
         self._wake = threading.Condition()
         self._stopping = False
+        self._named: frozenset[int] = frozenset()
+        """Sessions that the lead was told of when this stream began."""
         self._thread = threading.Thread(target=self._run, name="drafter", daemon=True)
 
     def start(self) -> None:
@@ -87,7 +89,9 @@ class Drafter:
 
     def known(self) -> list[tuple[int, Prefix]]:
         """Sessions held, with what is known of each: for the Hello of the next stream. Called from another thread."""
-        return [(session, Prefix(it.draft.prefix.tokens)) for session, it in list(self._sessions.items())]
+        known = [(session, Prefix(it.draft.prefix.tokens)) for session, it in list(self._sessions.items())][-MAX_KNOWN:]
+        self._named = frozenset(session for session, _ in known)
+        return known
 
     def _run(self) -> None:
         busy = False
@@ -122,6 +126,10 @@ class Drafter:
         elif isinstance(event, Ended):
             self._end(event.session)
         elif isinstance(event, Welcomed):
+            # Of what was not named to it the lead will not say that it has ended: it may have come after the Hello,
+            # from what the last stream had left unheard. Those that are open are begun anew.
+            for session in [session for session in self._sessions if session not in self._named]:
+                self._model.leave(self._sessions.pop(session).draft)
             # A new stream. Guesses of the last one may be lost, and what hangs from those would be of no use.
             for it in self._sessions.values():
                 self._model.leave(it.draft)

@@ -187,7 +187,7 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     options = EngineOptions(
         threads=args.threads,
         context=args.context,
-        batch=max(args.batch, LEAST_BATCH),
+        batch=max(args.batch, LEAST_BATCH, 2 * slots),
         slots=slots,
         tree_rows=tree_rows,
         gpu_layers=args.gpu_layers,

@@ -104,7 +104,7 @@ class DraftModel:
         those that have none, to the most valuable first."""
         if len(self._seats) < len(drafts):
             waiting = [draft for draft in drafts if draft.weight and self._seats.of(draft) is None]
-            for draft in sorted(waiting, key=lambda draft: -draft.weight):
+            for draft in sorted(waiting, key=lambda draft: (draft.ahead, -draft.weight)):
                 if not self._seats.give(draft):
                     break
         seated = [(seat.used, draft) for draft in drafts if (seat := self._seats.of(draft)) is not None]

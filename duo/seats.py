@@ -108,6 +108,8 @@ class Seats:
         if free:
             # Where most can be used of what is there, or else least is lost.
             return min(free, key=lambda seat: (seat.held - 2 * seat.common(draft.prefix), seat.used))
+        if draft.ahead and not anyway:
+            return None  # it would be read, and could not go on
         worth = [(seat.worth, seat.used, seat.slot) for seat in self._seats]
         if not anyway:
             worth = [it for it in worth if it[0] < draft.weight and (not it[0] or self._seats[it[2]].tenured)]

@@ -40,6 +40,9 @@ PIECE = 64
 STALL = 2.0
 """Longer than so many decode steps nobody should wait for a piece of another's prompt."""
 
+MOST_TRUSTED = 256
+"""Backs whose claims are remembered after they have left: names come from the network."""
+
 State = Literal["waiting", "reading", "answering", "ended"]
 
 
@@ -151,6 +154,8 @@ class Decoder:
     def left(self, back: str) -> None:
         """One is gone. Called from another thread."""
         self._planner.left(back)
+        if len(self._trust) > MOST_TRUSTED:
+            self._trust.pop(back, None)
 
     @property
     def waiting(self) -> int:
@@ -275,8 +280,9 @@ class Decoder:
         started = time.perf_counter()
         begin, end = job.read_tokens, len(tokens) - 1
         count = min(end - begin, most)
-        if self._exact and count < end - begin and (count == 1 or end - begin - count == 1):
-            count = min(end - begin, count + 1)
+        if self._exact and end - begin - count == 1:
+            # One more, or one less where that would not fit one pass.
+            count += 1 if count < self._engine.batch else -1
         if count:
             self._engine.extend(run.seat.id, tokens[begin : begin + count])
         job.read_tokens += count

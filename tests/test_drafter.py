@@ -376,6 +376,7 @@ def test_after_a_new_stream_all_is_said_again(desk: Desk) -> None:
         desk.begin(session, [UNSURE, *LONG[:40], session])
     desk.work()
     said, read = {session: len(desk.heard[session]) for session in (1, 2)}, desk.engine.read
+    assert [session for session, _ in desk.drafter.known()] == [1, 2]  # for the Hello
     desk.drafter._take(Welcomed("back", "target"))
     desk.heard = {1: [], 2: []}
     desk.work()
@@ -513,3 +514,23 @@ def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone
             assert len(line) >= 3 and together[session][:3] == line[:3]
     finally:
         engine.close()
+
+
+def test_what_the_hello_did_not_name_is_forgotten(desk: Desk) -> None:
+    """The last stream's news may be heard after the Hello; the lead will never say that such a session has ended."""
+    desk.begin(1, [UNSURE, *LONG[:40], 1])
+    desk.work()
+    desk.drafter.known()
+    desk.begin(2, [UNSURE, *LONG[:40], 2])
+    desk.drafter._take(Welcomed("back", "target"))
+    assert [session for session, _ in desk.drafter.known()] == [1]
+
+
+def test_more_sessions_than_slots_come_to_rest(desk: Desk) -> None:
+    """Who can do nothing with a slot takes it from nobody."""
+    for session in range(1, 3 * desk.engine.slots):
+        desk.begin(session, [UNSURE, *LONG[:20], session])
+    desk.work()
+    read = desk.engine.read
+    desk.work()
+    assert desk.engine.read == read

@@ -729,3 +729,24 @@ def test_wrong_options(folder: str) -> None:
             engine_of(folder, **options)
     with pytest.raises(ModelError, match="is a file"):
         engine_of(f"{folder}/config.json")
+
+
+def test_what_is_shared_after_guesses_were_accepted_is_in_the_order_of_the_tokens(
+    folder: str, reference: Reference
+) -> None:
+    """Rejected rows leave holes that later rows fill, so that places no longer rise along the tokens."""
+    engine = engine_of(folder, slots=2, context=64, tree_rows=16, batch=16)
+    tokens = [(3 + 5 * at) % LOGITS for at in range(10)]
+    engine.extend(0, tokens)
+    engine.forward([Row(0, 0, 4), *(Row(at, 0, 4 + at, 0) for at in range(1, 5))])
+    engine.keep(0, [0, 4])
+    engine.forward([Row(0, 0, 5), Row(1, 0, 6, 0), Row(2, 0, 7, 0)])
+    engine.keep(0, [0, 2])
+    tokens += [4, 8, 5, 7]
+    places = engine._slots[0].places[:14].tolist()
+    assert places != sorted(places), "or this tests nothing"
+    for length in (14, 13, 12):
+        engine.share(0, 1, length)
+        got = engine.forward([Row(0, 1, 9)])
+        np.testing.assert_allclose(got[0], reference.logits([*tokens[:length], 9]), atol=1e-4)
+        engine.keep(1, [])

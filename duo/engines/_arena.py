@@ -182,14 +182,15 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return key_states, value_states
 
     def copy(self, source: Strip, target: Strip) -> None:
-        """Copy keys and values from the source's places to as many of the target's."""
+        """Copy keys and values from the source's places, in whatever order, to as many of the target's."""
         if not self._room:
             return
         assert self.keys is not None and self.values is not None
         if self._cache.room != self._room:
             self.lazy_initialization(self.keys, self.values)
-        if source.start >= 0 <= target.start:
-            count = len(source.places)
+        count = len(source.places)
+        # Where guesses were accepted, tokens do not lie in their order: the first and the last place do not tell.
+        if target.start >= 0 and (count == 1 or bool((np.diff(source.places) == 1).all())):
             for old, new in zip(self._lanes[source.lane], self._lanes[target.lane], strict=True):
                 new.narrow(2, target.start, count).copy_(old.narrow(2, source.start, count))
             return
