@@ -37,9 +37,9 @@ class Question:
 class Piece:
     """One token that became final: `backs` names who guessed it, empty for the target's own token.
 
-    `text` is what can be shown now that the token is there: it may be empty where a token completes no character, or
-    may be the beginning of a stop string, and then comes with a later piece. `token` None: no token, only text that had
-    been held back. `rejected`: guesses that were verified in the same forward pass right after this token and were not
+    `text` may be empty where a token completes no character. A token whose text may begin a stop string comes when it
+    is clear that it does not. `token` None: no whole token, only text, as before a stop string that begins in the
+    middle of one. `rejected`: guesses that were verified in the same forward pass right after this token and were not
     picked, for the console.
     """
 

@@ -21,11 +21,13 @@ from typing import Any
 
 import transformers
 import uvicorn
+from starlette.types import ASGIApp
 
 from bench.models import shipped
 from duo.constraint import Grammars
 from duo.engines import Vocabulary
 from duo.engines._hf_vocabulary import HFVocabulary
+from duo.pem import Files
 from lead.answers import Answer, BackView, Piece, Question, SlotView, Summary
 from lead.http import Options, Watch, create_app
 from lead.site import create_site
@@ -161,15 +163,29 @@ class ScriptedAnswerer:
 def serving(answerer: ScriptedAnswerer, options: Options | None = None, watch: Watch | None = None) -> Iterator[str]:
     """The app on a free port; its address. A client may connect at once: the socket listens already."""
     vocabulary()  # the first time takes seconds
+    app = create_app(answerer, options, watch) if watch is not None else create_site(answerer, options)
+    with served(app) as url:
+        yield url
+
+
+@contextmanager
+def served(app: ASGIApp, tls: Files | None = None) -> Iterator[str]:
+    """Any app, on a free port."""
     listener = socket.create_server(("127.0.0.1", 0))
     # Without a log configuration of its own, uvicorn's records reach pytest's caplog.
-    app = create_app(answerer, options, watch) if watch is not None else create_site(answerer, options)
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        lifespan="off",
+        timeout_graceful_shutdown=1,
+        ssl_certfile=tls.cert if tls else None,
+        ssl_keyfile=tls.key if tls else None,
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
