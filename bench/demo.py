@@ -1,12 +1,12 @@
 """`make demo`: the same questions four times, with and without a back, and the same text each time.
 
 A lead and a back run as separate processes on the shipped pair, a thread each and on cores of their own: two devices in
-one machine. The back is
-there from the start, joins in the middle of an answer, or is killed in the middle of one.
+one machine. The back is there from the start, joins in the middle of an answer, or is killed in the middle of one.
 """
 
 from __future__ import annotations
 
+import argparse
 import signal
 import subprocess
 import sys
@@ -106,7 +106,11 @@ def show(table: Sequence[Row], console: Console) -> bool:
     return all(row.texts == first.texts for row in table)
 
 
-def main() -> int:
+def add_flags(p: argparse.ArgumentParser) -> None:
+    """There is nothing to choose."""
+
+
+def main(args: argparse.Namespace) -> int:
     console = Console()
     with LeadProcess("--threads", "1", "--print-mode", "none", cpus=halves()[0]) as lead:
         console.print("loading the target model")

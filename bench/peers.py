@@ -142,7 +142,11 @@ def _step(command: Sequence[str]) -> None:
         raise PeerError(f"{' '.join(command)} failed with {done.returncode}; its last lines:\n{tail}")
 
 
-def main() -> int:
+def add_flags(p: argparse.ArgumentParser) -> None:
+    """There is nothing to choose."""
+
+
+def main(args: argparse.Namespace) -> int:
     """`python -m bench build-llama-server`."""
     try:
         print(f"llama-server is in {build_llama_server()}")

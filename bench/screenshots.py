@@ -6,6 +6,7 @@ is on the screen becomes an SVG; the page is a PNG from Chromium.
 
 from __future__ import annotations
 
+import argparse
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -94,8 +95,13 @@ def _page(chrome: Chrome, url: str, file: Path) -> None:
         chrome.save_screenshot(str(file))
 
 
-def main(folder: Path) -> int:
+def add_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("-o", "--output", type=Path, default=Path("docs"), metavar="FOLDER", help="where to write them")
+
+
+def main(args: argparse.Namespace) -> int:
     """Write page.png, console.svg and chat.svg into the folder."""
+    folder: Path = args.output
     say = Console().print
     folder.mkdir(parents=True, exist_ok=True)
     port, back_port = free_port(), free_port()

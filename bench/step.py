@@ -7,6 +7,7 @@ Both decode the same tokens with the same number of threads, in turns, so that a
 
 from __future__ import annotations
 
+import argparse
 import time
 from dataclasses import dataclass
 from statistics import quantiles
@@ -17,6 +18,7 @@ from rich.table import Table
 
 from bench.models import RUNTIMES, Runtime, shipped
 from bench.processes import LeadProcess
+from duo.cli import positive
 from duo.engines import Engine, EngineOptions, Row, load
 from duo.sampling import Sampler, SamplingParams
 from lead.__main__ import TREE_ROWS
@@ -85,7 +87,13 @@ def _quartile(times: list[float]) -> float:
     return quantiles(times, n=4)[0]
 
 
-def main(tokens: int, rounds: int) -> int:
+def add_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--tokens", type=positive, default=100, help="tokens per round")
+    p.add_argument("--rounds", type=positive, default=24, help="rounds, in turns")
+
+
+def main(args: argparse.Namespace) -> int:
+    tokens, rounds = args.tokens, args.rounds
     table = Table(title=f"One decode step without a back, lower quartile of {rounds} rounds of {tokens} tokens, ms")
     for column in ("engine", "bare loop", "lead", "added", "added, %"):
         table.add_column(column, justify="left" if column == "engine" else "right")

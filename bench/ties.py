@@ -10,6 +10,7 @@ test can prove that a difference is such a tie, and it counts how often guesses 
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from rich.table import Table
 
 from bench.models import RUNTIMES, shipped
 from duo import planner
+from duo.cli import positive
 from duo.engines import Engine, EngineOptions, load
 from duo.models.corpus import questions
 from duo.prefix import Prefix, common_length
@@ -120,16 +122,24 @@ def verify_with_guesses(
     return different
 
 
-def main(tokens: int, past_end: bool) -> int:
-    what = "128 tokens each, past the end of the answer" if past_end else "whole answers"
+def add_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--tokens", type=positive, default=20_000, help="tokens per engine")
+    p.add_argument(
+        "--past-end", action="store_true", help="go on after the end of the answers, where the model is at a loss"
+    )
+    p.add_argument("-fa", "--flash-attn", choices=("on", "off", "auto"), default="auto", help="of llama.cpp")
+
+
+def main(args: argparse.Namespace) -> int:
+    what = "128 tokens each, past the end of the answer" if args.past_end else "whole answers"
     table = Table(title=f"Picks that guesses changed, the shipped target, {what}")
     for column in ("engine", "mode", "temperature", "tokens", "changed", "smallest gap"):
         table.add_column(column, justify="left" if column in ("engine", "mode") else "right")
     for runtime in RUNTIMES:
-        engine = load(shipped("target", runtime), runtime, EngineOptions(threads=1))
+        engine = load(shipped("target", runtime), runtime, EngineOptions(threads=1, flash_attention=args.flash_attn))
         for exact in (False, True):
             for temperature in (0.0, 0.8):
-                done, changed, smallest = count(engine, temperature, tokens // 2, exact, past_end)
+                done, changed, smallest = count(engine, temperature, args.tokens // 2, exact, args.past_end)
                 mode = "--exact" if exact else "default"
                 table.add_row(runtime, mode, str(temperature), str(done), str(changed), f"{smallest:.2g}")
         engine.close()

@@ -6,6 +6,7 @@ about the time in which the lead was answering.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import sys
@@ -191,13 +192,18 @@ def merge(timelines: Sequence[Timeline], path: str) -> None:
         raise FileError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
 
 
-def main(files: Sequence[str], merged: str | None) -> int:
+def add_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("files", nargs="+", metavar="FILE", help="the lead's, and those of its backs")
+    p.add_argument("-o", "--output", metavar="FILE", help="where to write all of them as one")
+
+
+def main(args: argparse.Namespace) -> int:
     console = Console()
     try:
-        timelines = [Timeline(load(path)) for path in files]
+        timelines = [Timeline(load(path)) for path in args.files]
         summary = summarise(timelines)
-        if merged:
-            merge(timelines, merged)
+        if args.output:
+            merge(timelines, args.output)
     except DuoError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -205,6 +211,6 @@ def main(files: Sequence[str], merged: str | None) -> int:
     for timeline in timelines:
         if not timeline.aligned:
             console.print(f"{timeline.title} met no lead: its times are by its own clock")
-    if merged:
-        console.print(f"{merged}: open it at ui.perfetto.dev or chrome://tracing")
+    if args.output:
+        console.print(f"{args.output}: open it at ui.perfetto.dev or chrome://tracing")
     return 0

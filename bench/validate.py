@@ -119,7 +119,7 @@ def at_rest(setup: Setup) -> Rest:
 def fastest(engine: Engine, most: int, model: str) -> dict[int, float]:
     """The engine's cost curve. What is remembered is what a lead or a back with this model starts from."""
     now = curve.measure(engine, most, PATIENCE)
-    before = curve.remembered(engine, most, [model, engine.name, engine.runtime, 1, 0, "auto", "auto"])
+    before = curve.remembered(engine, most, curve.conditions(model, engine, EngineOptions(threads=1)))
     return {rows: min(seconds, before.get(rows, seconds)) for rows, seconds in now.items()}
 
 
@@ -288,9 +288,13 @@ def markdown(found: Sequence[Compared]) -> str:
     return "\n".join(lines)
 
 
-def main(files: Sequence[Path]) -> int:
+def add_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("files", type=Path, nargs="+", metavar="FILE", help="results.json of compare")
+
+
+def main(args: argparse.Namespace) -> int:
     try:
-        found = [it for run in [Run.read(path) for path in files] for it in compared(run)]
+        found = [it for run in [Run.read(path) for path in args.files] for it in compared(run)]
     except DuoError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -20,6 +20,7 @@ from bench.compare import entrants, prompts, report, timeline
 from bench.compare.entrants import Parts
 from bench.compare.figures import Record, different_texts
 from bench.compare.names import LABELS, OURS
+from bench.compare.options import add_flags as add_flags
 from bench.compare.prompts import Conversation, Message, Question
 from bench.compare.schedules import Setup
 from bench.compare.trial import Plan, Say, Trial
