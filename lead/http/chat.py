@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -15,12 +13,12 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 from duo.engines import Vocabulary
 from duo.errors import RequestError
 from lead.answers import Answer, Answerer, Piece, Question, Summary
-from lead.http.errors import CLIENT_GONE, dump, json_response
+from lead.http.errors import dump
 from lead.http.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, limit_of, with_seed
 from lead.http.options import Options
 from lead.http.parsing import Body, Cannot, parse, short
 from lead.http.shapes import ChatLogprobs, Timings, Usage, chat_logprobs, timings, together, usage
-from lead.http.streams import EventStream, events, whole
+from lead.http.streams import events, head_of, respond
 from lead.http.tools import Call, CallParser, ToolCall, ToolFields
 from lead.http.watch import Watch, ask_all
 
@@ -246,19 +244,16 @@ def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
         question = await asyncio.to_thread(asked.question, answerer.vocabulary)
         count = asked.n or 1
         answers = ask_all(answerer, [with_seed(question, i) for i in range(count)], watch)
-        head = {
-            "id": f"chatcmpl-{secrets.token_hex(12)}",
-            "created": int(time.time()),
-            "model": options.alias or answerer.model,
-        }
+        shape = "chat.completion.chunk" if asked.stream else "chat.completion"
+        head = head_of("chatcmpl", shape, options.alias or answerer.model)
+        stream = None
         if asked.stream:
-            start = f"data: {dump({**head, 'object': 'chat.completion.chunk'})[:-1]}"
+            start = f"data: {dump(head)[:-1]}"
             writers = [ChatWriter(start, i, asked, answerer.vocabulary) for i in range(count)]
-            return EventStream(answers, events(answers, writers, count, start if asked.wants_usage else None))
-        pieces = await whole(request.receive, answers)
-        if pieces is None:
-            return Response(status_code=CLIENT_GONE)
-        return json_response(_completion(head, asked, answers, pieces, answerer.vocabulary))
+            stream = events(answers, writers, count, start if asked.wants_usage else None)
+        return await respond(
+            request, answers, lambda pieces: _completion(head, asked, answers, pieces, answerer.vocabulary), stream
+        )
 
     return routes
 
@@ -285,7 +280,7 @@ def _completion(
         choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason})
     summary = together([answer.summary for answer in answers], len(answers))
     figures = {"usage": usage(summary), "timings": timings(summary)}
-    return {**head, "object": "chat.completion", "choices": choices, **figures}
+    return {**head, "choices": choices, **figures}
 
 
 class ChatWriter:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
-import time
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -17,12 +15,12 @@ from duo.engines import Vocabulary
 from duo.errors import RequestError
 from lead.answers import Answer, Answerer, Piece, Question, Summary
 from lead.http.chat import ResponseFormat, accepted
-from lead.http.errors import CLIENT_GONE, dump, json_response
+from lead.http.errors import dump
 from lead.http.fields import DEFAULT_TEMPERATURE, MAX_CHOICES, MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.options import Options
 from lead.http.parsing import Cannot, parse, short
 from lead.http.shapes import TextLogprobs, Timings, Usage, text_logprobs, timings, together, usage
-from lead.http.streams import EventStream, events, whole
+from lead.http.streams import events, head_of, respond
 from lead.http.watch import Watch, ask_all
 
 Tokens = list[Annotated[int, Field(ge=0)]]
@@ -144,20 +142,15 @@ def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
         questions = await asyncio.to_thread(asked.questions, vocabulary)
         echoes = await asyncio.to_thread(asked.echoes, vocabulary)
         answers = ask_all(answerer, questions, watch)
-        head = {
-            "id": f"cmpl-{secrets.token_hex(12)}",
-            "object": "text_completion",
-            "created": int(time.time()),
-            "model": options.alias or answerer.model,
-        }
+        head = head_of("cmpl", "text_completion", options.alias or answerer.model)
+        stream = None
         if asked.stream:
             start = f"data: {dump(head)[:-1]}"
             writers = [TextWriter(start, i, asked, echo, vocabulary) for i, echo in enumerate(echoes)]
-            return EventStream(answers, events(answers, writers, asked.n or 1, start if asked.wants_usage else None))
-        pieces = await whole(request.receive, answers)
-        if pieces is None:
-            return Response(status_code=CLIENT_GONE)
-        return json_response(_completion(head, asked, answers, pieces, echoes, vocabulary))
+            stream = events(answers, writers, asked.n or 1, start if asked.wants_usage else None)
+        return await respond(
+            request, answers, lambda pieces: _completion(head, asked, answers, pieces, echoes, vocabulary), stream
+        )
 
     return routes
 

@@ -12,10 +12,9 @@ from pydantic import BaseModel, Field
 from duo.engines import Vocabulary
 from lead.answers import Answerer, Question
 from lead.http.chat import Message, Text
-from lead.http.errors import CLIENT_GONE, json_response
 from lead.http.fields import DEFAULT_TEMPERATURE, SamplingFields
 from lead.http.parsing import Cannot, parse
-from lead.http.streams import whole
+from lead.http.streams import respond
 from lead.http.watch import Watch, ask_all
 
 
@@ -62,9 +61,8 @@ def router(answerer: Answerer, watch: Watch) -> APIRouter:
         # Others are served while a long prompt is cut into tokens.
         question = await asyncio.to_thread(asked.question, answerer.vocabulary)
         answers = ask_all(answerer, [question], watch)
-        pieces = await whole(request.receive, answers)
-        if pieces is None:
-            return Response(status_code=CLIENT_GONE)
-        return json_response({"content": {"text": "".join([piece.text for piece in pieces[0]])}})
+        return await respond(
+            request, answers, lambda pieces: {"content": {"text": "".join([piece.text for piece in pieces[0]])}}
+        )
 
     return routes

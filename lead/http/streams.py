@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol, TypeVar
 
-from fastapi.responses import StreamingResponse
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from duo.errors import DuoError
 from lead.answers import Answer, Piece, Summary
-from lead.http.errors import UNEXPECTED, dump, error_of
+from lead.http.errors import CLIENT_GONE, UNEXPECTED, dump, error_of, json_response
 from lead.http.shapes import together, usage
 
 log = logging.getLogger(__name__)
@@ -35,9 +38,23 @@ class Writer(Protocol):
     def end(self, summary: Summary) -> str: ...
 
 
-async def whole(receive: Receive, answers: Sequence[Answer]) -> list[list[Piece]] | None:
-    """All pieces of each answer, or None if the client goes away first. Raises DuoError if one breaks off."""
-    return await unless_gone(receive, answers, _all(answers))
+async def respond(
+    request: Request,
+    answers: Sequence[Answer],
+    body: Callable[[Sequence[Sequence[Piece]]], Mapping[str, object]],
+    stream: AsyncGenerator[str, None] | None = None,
+) -> Response:
+    """The answers as the `body` that their pieces make, once they are complete, or as a `stream` of events. Raises
+    DuoError if one breaks off."""
+    if stream is not None:
+        return EventStream(answers, stream)
+    pieces = await unless_gone(request.receive, answers, _all(answers))
+    return Response(status_code=CLIENT_GONE) if pieces is None else json_response(body(pieces))
+
+
+def head_of(kind: str, shape: str, model: str) -> dict[str, object]:
+    """How every body and every event begins: `kind` of id, and OpenAI's name of the object's shape."""
+    return {"id": f"{kind}-{secrets.token_hex(12)}", "object": shape, "created": int(time.time()), "model": model}
 
 
 async def _all(answers: Sequence[Answer]) -> list[list[Piece]]:
