@@ -16,7 +16,7 @@ from bench.backs import READ, Back, Clock, Machine, News, drafting, revealed
 from bench.world import Acceptance, Asked, Cost
 from duo.drafting import CHAIN, RIDERS, TREE, Policy
 from duo.forecast import Own, own
-from duo.planner import Everything, Limits, Planner
+from duo.planner import Everything, Growing, Limits, Planner
 from duo.prefix import Prefix, common_length, extend_hash
 from duo.tree import Expansion, GuessTree, Node
 from duo.trust import Trust
@@ -175,15 +175,16 @@ class Lead:
         self._plans += 1
         self._waiting = 0
         own = self._own.offer if self._own is not None else None
-        plan = self._planner.plan(self._tree, self.clock.now, self._limit, own)
+        plan = self._planner.plan([Growing(self._tree, self._limit)], self.clock.now, own)
         if plan.draft and self._own is not None:
             self.clock.after(self._own.run(), self._drafted)
         elif plan.wait:
             self._waiting = number = self._plans
             self.clock.after(plan.wait, lambda: self.step() if self._waiting == number else None)
         else:
-            seconds = self._cost(1 + len(plan.nodes)) + self._overhead
-            self.clock.after(seconds, lambda: self._verified(plan.nodes))
+            (nodes,) = plan.nodes
+            seconds = self._cost(1 + len(nodes)) + self._overhead
+            self.clock.after(seconds, lambda: self._verified(nodes))
 
     def _drafted(self) -> None:
         assert self._own is not None

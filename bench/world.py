@@ -18,7 +18,7 @@ from typing import Protocol
 import numpy as np
 
 from duo.cost import CostCurve
-from duo.planner import Limits, Planner
+from duo.planner import Growing, Limits, Planner
 from duo.prefix import EMPTY, extend_hash, mix
 from duo.tree import Expansion, GuessTree
 
@@ -247,7 +247,7 @@ def free(target: Cost, world: Acceptance, tokens: int, children: int = 1) -> flo
     plan, now, state, done = planner(target), 0.0, EMPTY, 0
     while done < tokens:
         tree = grown(world, state, done, children)
-        nodes = plan.plan(tree, now).nodes
+        nodes = plan.plan([Growing(tree)], now).nodes[0]
         chosen = {id(node) for node in nodes}
         begun, at = done, tree.root
         while True:

@@ -70,12 +70,14 @@ class _Times:
         self.waited_for = False
         self._heard = float("-inf")
 
-    def heard(self, now: float, committed: float, anew: bool, size: int) -> None:
+    def heard(self, now: float, committed: float, anew: bool, found: Sequence[Place]) -> None:
+        self.size = _smooth(self.size, len(found))
+        if anew and self._heard <= committed and all(place.path < 1.0 for place in found):
+            return  # of another answer than that of which nothing had been guessed
         if anew and self._heard > committed:
             self.gap = _smooth(self.gap, now - self._heard)
         elif anew:
             self.first = _smooth(self.first, now - committed)
-        self.size = _smooth(self.size, size)
         self._heard = now
         self.kept += SMOOTHING * (1 - self.kept)
         self.waited_for = False
@@ -126,7 +128,7 @@ class Forecast:
         self.revealed(found)
         if back not in self._backs and len(self._backs) >= MOST_BACKS:
             del self._backs[next(iter(self._backs))]
-        self._backs.setdefault(back, _Times()).heard(now, committed, anew, len(found))
+        self._backs.setdefault(back, _Times()).heard(now, committed, anew, found)
 
     def pace(self, back: str) -> float:
         """Seconds from one expansion of a back to the next; infinite where that is not known."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from duo.cost import CostCurve
 from duo.forecast import Forecast, Own
@@ -45,12 +45,19 @@ class Limits:
     """Most rows of one forward pass, over all answers: what the runtime has room for."""
 
 
+class Growing(NamedTuple):
+    """An answer under way: its guesses, of which those of `length_below` tokens or more are of no use."""
+
+    tree: GuessTree
+    length_below: int | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`wait` > 0: plan again when guesses have come, at the latest after so many seconds. `draft`: plan again when the
-    lead's own draft model has expanded the likeliest leaves. Else: verify `nodes` now."""
+    lead's own draft model has expanded the likeliest leaves. Else: verify `nodes`, those of each answer, now."""
 
-    nodes: Sequence[Node]
+    nodes: Sequence[Sequence[Node]]
     wait: float = 0.0
     draft: bool = False
 
@@ -154,7 +161,7 @@ class Planner:
             if self._present:
                 self._weigh(took, tokens, answers)
             self._rates[answers].step(took, tokens)
-        if self._anew and self._committed is not None and answers == 1 and not self.resting:
+        if self._anew and self._committed is not None and not self.resting:
             self._forecast.passed(self._committed, now)
         while self._gone:
             self._forecast.forget(self._gone.popleft())
@@ -171,65 +178,52 @@ class Planner:
             share = self.cost(1) / self.cost(answers)
             self._worth_of_many.step(took * share, tokens / answers, alone, self.cost.slower)
 
-    def share(self, trees: Sequence[tuple[GuessTree, int]]) -> list[list[Node]]:
-        """The guesses to verify now for several answers in one forward pass: for each tree its nodes, none of so many
-        tokens or more as stand beside it.
+    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None) -> Plan:
+        """What to do next, for all answers that share the forward pass.
 
-        Taken in order of path probability over all trees together, a set that is closed under parents in each of them.
-        Nobody waits: the time would be everybody's.
+        The guesses are taken in order of path probability over all trees together, a set that is closed under parents
+        in each of them. `own`: what a draft model beside the target would take, if there is one that has something to
+        expand.
         """
         limits, answers = self._limits, len(trees)
-        ranked = [
-            (path, number, node)
-            for number, (tree, length_below) in enumerate(trees)
-            for node, path in tree.best(limits.draft_max, limits.p_min, length_below)
-        ]
-        ranked.sort(key=lambda guess: -guess[0])  # stable: parents stay before children that are as likely
-        rate = self._rate(answers)
-        prices = [rate * self.cost(answers + count) for count in range(min(len(ranked), limits.rows - answers) + 1)]
-        outlook = Outlook([path for path, _, _ in ranked], prices, rate, limits.draft_min)
-        chosen: list[list[Node]] = [[] for _ in trees]
-        for _, number, node in ranked[: outlook.choose(outlook.paths)[0]]:
-            chosen[number].append(node)
-        return chosen
-
-    def plan(self, tree: GuessTree, now: float, length_below: int | None = None, own: Own | None = None) -> Plan:
-        """What to do next. Nodes of `length_below` tokens or more are of no use. `own`: what a draft model beside the
-        target would take, if there is one that has something to expand."""
-        limits = self._limits
         self._beside |= own is not None
         if self._anew is None:
-            self._anew = not tree.root.children
-        ranked = tree.best(limits.draft_max, limits.p_min, length_below)
-        rate = self.rate
-        prices = [rate * self.cost(1 + count) for count in range(limits.draft_max + 1)]
-        outlook = Outlook([path for _, path in ranked], prices, rate, limits.draft_min)
+            self._anew = any(not it.tree.root.children for it in trees)
+        best = [it.tree.best(limits.draft_max, limits.p_min, it.length_below) for it in trees]
+        ranked = [(path, number, node) for number, of in enumerate(best) for node, path in of]
+        ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
+        most = min(answers * limits.draft_max, limits.rows - answers)
+        rate = self._rate(answers)
+        prices = [rate * self.cost(answers + count) for count in range(most + 1)]
+        outlook = Outlook([path for path, _, _ in ranked], prices, rate, limits.draft_min)
         chosen, value = outlook.choose(outlook.paths)
-        nodes = [node for node, _ in ranked[:chosen]]
-        if chosen == limits.draft_max:
+        nodes: list[list[Node]] = [[] for _ in trees]
+        for _, number, node in ranked[:chosen]:
+            nodes[number].append(node)
+        if chosen == most:
             return Plan(nodes)
-        leaves = _leaves(tree, ranked, length_below)
+        leaves = [leaf for it, of in zip(trees, best, strict=True) for leaf in _leaves(it, of)]
         if not leaves:
             return Plan(nodes)  # there is no place left to guess at
-        due, left = self._due(now)
+        due, left = self._due(now, answers)
         coming = self._forecast.coming(due, leaves, left)
         waiting = max(0.0, outlook.gain(value, coming, self._forecast.every(due), WAITING))
         if own is not None and self._drafts(outlook, value, leaves, due, own, waiting):
             self._missed = self._idle = 0.0
-            return Plan([], draft=True)
+            return Plan(nodes, draft=True)
         if waiting > 0.0:
             self._forecast.wait(due[0][1])
             return Plan(nodes, min(due[0][0] * 1.05 + 1e-6, left))
         return Plan(nodes)
 
-    def _due(self, now: float) -> tuple[list[tuple[float, str]], float]:
+    def _due(self, now: float, answers: int) -> tuple[list[tuple[float, str]], float]:
         """Whose messages are due when, and how long one may wait.
 
         Never longer after a commit than a forward pass takes, whatever is forecast: what a back says must not be able
         to hold up an answer.
         """
         committed = self._committed if self._committed is not None else now
-        left = committed + self.cost(1) - now
+        left = committed + self.cost(answers) - now
         if self.resting:
             return [], left
         return self._forecast.due(now, committed, bool(self._anew), left), left
@@ -259,11 +253,16 @@ class Planner:
             more += share * outlook.gain(value, forecast.coming(due, leaves, forever, own, kind), every, DRAFTING)
         # What is in arrears is read once this would have been made good by what was missed for want of it.
         self._missed += max(0.0, more)
-        return more > 0.0 and self._missed > self.rate * own.arrears
+        return more > 0.0 and self._missed > outlook.rate * own.arrears
 
 
-def _leaves(tree: GuessTree, ranked: Sequence[tuple[Node, float]], length_below: int | None) -> list[float]:
+def _falling(ranked: tuple[float, int, Node]) -> float:
+    return -ranked[0]
+
+
+def _leaves(it: Growing, ranked: Sequence[tuple[Node, float]]) -> list[float]:
     """Path probabilities of the nodes that nothing is known below, where something could be of use."""
+    tree, length_below = it
 
     def useful(node: Node) -> bool:
         return not node.children and (length_below is None or node.length + 1 < length_below)
@@ -303,9 +302,7 @@ class Schedule(Protocol):
 
     def finished(self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1) -> None: ...
 
-    def share(self, trees: Sequence[tuple[GuessTree, int]]) -> list[list[Node]]: ...
-
-    def plan(self, tree: GuessTree, now: float, length_below: int | None = None, own: Own | None = None) -> Plan: ...
+    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None) -> Plan: ...
 
 
 class Everything:
@@ -314,16 +311,13 @@ class Everything:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def plan(self, tree: GuessTree, now: float, length_below: int | None = None, own: Own | None = None) -> Plan:
-        """As `Planner.plan`, but for what it costs. A draft model beside the target is left alone."""
-        ranked = tree.best(self._limits.draft_max, self._limits.p_min, length_below)
-        return Plan([node for node, _ in ranked] if len(ranked) >= self._limits.draft_min else [])
-
-    def share(self, trees: Sequence[tuple[GuessTree, int]]) -> list[list[Node]]:
-        """As `Planner.share`: as many of each as there is room for."""
-        room = (self._limits.rows - len(trees)) // max(1, len(trees))
-        chosen = [list(self.plan(tree, 0.0, length_below).nodes) for tree, length_below in trees]
-        return [nodes[: max(0, room)] for nodes in chosen]
+    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None) -> Plan:
+        """As `Planner.plan`, whatever it costs: as many of each answer as there is room for. A draft model beside the
+        target is left alone."""
+        limits = self._limits
+        most = min(limits.draft_max, (limits.rows - len(trees)) // len(trees))
+        best = [tree.best(most, limits.p_min, length_below) for tree, length_below in trees]
+        return Plan([[node for node, _ in of] if len(of) >= limits.draft_min else [] for of in best])
 
     @property
     def backs(self) -> Sequence[str]:

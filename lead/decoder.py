@@ -21,7 +21,7 @@ from duo import planner, protocol
 from duo.constraint import Grammars
 from duo.engines import Engine, Row
 from duo.errors import DeadEndError, DuoError, StoppedError
-from duo.planner import Schedule
+from duo.planner import Growing, Schedule
 from duo.prefix import Prefix
 from duo.protocol import Entry, Ledger
 from duo.sampling import SamplingParams
@@ -379,35 +379,29 @@ class Decoder:
 
     def _plan(self, runs: Sequence[_Run]) -> Sequence[Sequence[Node]]:
         """The guesses to verify now, for each answer, after such waits as are worth it."""
-        if len(runs) > 1 or self._reading:
-            began = time.perf_counter()
-            self._take_guesses(runs)
-            chosen = self._planner.share([(run.session.tree, run.session.limit) for run in runs])
-            held, count = sum(len(run.session.tree) for run in runs), sum(map(len, chosen))
-            self._trace.span("decoder", "plan", began, time.perf_counter(), held=held, chosen=count)
-        else:
-            chosen = [list(self._plan_one(runs[0]))]
-        if self._exact:
-            chosen = [planner.chain(run.session.tree, nodes) for run, nodes in zip(runs, chosen, strict=True)]
-        return chosen
-
-    def _plan_one(self, run: _Run) -> Sequence[Node]:
-        """The same for an answer that is alone."""
-        session = run.session
+        # A draft model beside the target works for an answer that is alone.
+        session = runs[0].session
+        own = self._own if len(runs) == 1 and not self._reading else None
         while True:
             began = time.perf_counter()
-            self._take_guesses([run])
-            offer = self._own.offer(session) if self._own is not None else None
-            plan = self._planner.plan(session.tree, time.perf_counter(), session.limit, offer)
+            self._take_guesses(runs)
+            offer = own.offer(session) if own is not None else None
+            growing = [Growing(run.session.tree, run.session.limit) for run in runs]
+            plan = self._planner.plan(growing, time.perf_counter(), offer)
             planned = time.perf_counter()
-            self._trace.span("decoder", "plan", began, planned, held=len(session.tree), chosen=len(plan.nodes))
-            if plan.draft and self._own is not None and not self._stopping:
-                self._planner.drafted(self._merge(session, self._own.expand(session, began), NAME))
+            if self._trace.on:
+                held, chosen = sum(len(it.tree) for it in growing), sum(map(len, plan.nodes))
+                self._trace.span("decoder", "plan", began, planned, held=held, chosen=chosen)
+            if plan.draft and own is not None and not self._stopping:
+                self._planner.drafted(self._merge(session, own.expand(session, began), NAME))
                 continue
             if not plan.wait or self._stopping:
-                return plan.nodes
+                break
             self.mailbox.wait(plan.wait)
             self._trace.span("decoder", "wait", planned, time.perf_counter(), at_most_ms=round(plan.wait * 1000, 3))
+        if self._exact:
+            return [planner.chain(run.session.tree, nodes) for run, nodes in zip(runs, plan.nodes, strict=True)]
+        return plan.nodes
 
     def _take_guesses(self, runs: Sequence[_Run]) -> None:
         """Put what has come from the backs into the trees."""
@@ -420,7 +414,7 @@ class Decoder:
             if session is None:
                 continue
             useful = self._merge(session, protocol.expansions(guesses), back)
-            if useful and len(runs) == 1:
+            if useful:
                 self._planner.heard(came, back, useful)
             if self._own is not None:
                 self._own.merge(session, [place.guesses for place in useful])

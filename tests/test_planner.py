@@ -14,7 +14,7 @@ from duo import planner
 from duo.cost import CostCurve
 from duo.drafting import Scale, Sharpness
 from duo.forecast import Own, own
-from duo.planner import Everything, Limits, Planner, Schedule
+from duo.planner import Everything, Growing, Limits, Planner, Schedule
 from duo.prefix import EMPTY, extend_hash
 from duo.sampling import Sampler, SamplingParams
 from duo.tree import Expansion, GuessTree, Place
@@ -32,6 +32,11 @@ def line(*chances: float) -> GuessTree:
         assert tree.merge(Expansion(length, prefix_hash, [7], [chance]), "one") == 1
         prefix_hash = extend_hash(prefix_hash, 7)
     return tree
+
+
+def nothing() -> list[Growing]:
+    """One answer, of which nothing has been guessed."""
+    return [Growing(GuessTree(0, EMPTY))]
 
 
 def guessed(*chances: float, path: float = 1.0) -> Place:
@@ -111,35 +116,35 @@ class TestCostCurve:
 
 class TestPlan:
     def test_nothing_to_verify(self) -> None:
-        assert list(settled(FLAT, 10).plan(GuessTree(0, EMPTY), 100.0).nodes) == []
+        assert list(settled(FLAT, 10).plan(nothing(), 100.0).nodes[0]) == []
 
     def test_what_costs_nothing_is_verified(self) -> None:
-        assert len(settled(FLAT, 10).plan(line(0.9, 0.5, 0.1, 0.1), 100.0).nodes) == 4
+        assert len(settled(FLAT, 10).plan([Growing(line(0.9, 0.5, 0.1, 0.1))], 100.0).nodes[0]) == 4
 
     def test_where_two_rows_cost_three_one_is_verified(self) -> None:
         """A sure guess does not pay for the step; six sure ones do."""
         it = settled(STEEP, 27)
-        assert len(it.plan(line(0.95), 100.0).nodes) == 0
-        assert len(it.plan(line(*[0.99] * 6), 100.0).nodes) == 6
+        assert len(it.plan([Growing(line(0.95))], 100.0).nodes[0]) == 0
+        assert len(it.plan([Growing(line(*[0.99] * 6))], 100.0).nodes[0]) == 6
 
     def test_the_best_count_may_lie_beyond_a_bad_one(self) -> None:
         """The curve is not smooth: one guess is a loss, three are a gain."""
         it = settled({1: 0.1, 2: 0.25, 3: 0.25, 4: 0.25}, 10)
-        assert len(it.plan(line(0.9), 100.0).nodes) == 0
-        assert len(it.plan(line(0.9, 0.9, 0.9), 100.0).nodes) == 3
+        assert len(it.plan([Growing(line(0.9))], 100.0).nodes[0]) == 0
+        assert len(it.plan([Growing(line(0.9, 0.9, 0.9))], 100.0).nodes[0]) == 3
 
     def test_time_costs_more_at_a_higher_rate(self) -> None:
         curve = {1: 0.1, 2: 0.11, 4: 0.13}
         tree = line(0.4)
-        assert len(settled(curve, 10).plan(tree, 100.0).nodes) == 1
-        assert len(settled(curve, 60).plan(tree, 100.0).nodes) == 0
+        assert len(settled(curve, 10).plan([Growing(tree)], 100.0).nodes[0]) == 1
+        assert len(settled(curve, 60).plan([Growing(tree)], 100.0).nodes[0]) == 0
 
     def test_limits(self) -> None:
         tree = line(0.9, 0.9, 0.9, 0.9)
-        assert len(settled(FLAT, 10, Limits(draft_max=2)).plan(tree, 100.0).nodes) == 2
-        assert len(settled(FLAT, 10, Limits(p_min=0.75)).plan(tree, 100.0).nodes) == 2
-        assert len(settled(FLAT, 10, Limits(draft_min=5)).plan(tree, 100.0).nodes) == 0
-        assert len(settled(FLAT, 10).plan(tree, 100.0, length_below=3).nodes) == 2
+        assert len(settled(FLAT, 10, Limits(draft_max=2)).plan([Growing(tree)], 100.0).nodes[0]) == 2
+        assert len(settled(FLAT, 10, Limits(p_min=0.75)).plan([Growing(tree)], 100.0).nodes[0]) == 2
+        assert len(settled(FLAT, 10, Limits(draft_min=5)).plan([Growing(tree)], 100.0).nodes[0]) == 0
+        assert len(settled(FLAT, 10).plan([Growing(tree, 3)], 100.0).nodes[0]) == 2
 
     def test_chain(self) -> None:
         tree = line(0.5, 0.5)
@@ -158,7 +163,7 @@ class TestPlan:
             if tree.merge(Expansion(length, prefix_hash, tokens, [rng.random() for _ in tokens]), "one"):
                 places += [(length + 1, extend_hash(prefix_hash, token)) for token in tokens]
         seen = {id(tree.root)}
-        for node in settled(FLAT, 10).plan(tree, 100.0).nodes:
+        for node in settled(FLAT, 10).plan([Growing(tree)], 100.0).nodes[0]:
             assert id(node.parent) in seen
             seen.add(id(node))
 
@@ -166,11 +171,9 @@ class TestPlan:
 class TestSeveralAnswers:
     """One forward pass for all: the likeliest guesses over all trees, while they are worth their rows."""
 
-    FAR = 1 << 30
-
     def of(self, curve: dict[int, float], *trees: GuessTree, limits: Limits | None = None) -> list[int]:
         it = Planner(CostCurve(curve), limits or Limits())
-        return [len(nodes) for nodes in it.share([(tree, self.FAR) for tree in trees])]
+        return [len(nodes) for nodes in it.plan([Growing(tree) for tree in trees], 0.0).nodes]
 
     def test_rows_that_cost_nothing_are_all_taken(self) -> None:
         assert self.of(FLAT, line(0.9, 0.5), line(), line(0.1)) == [2, 0, 1]
@@ -187,13 +190,13 @@ class TestSeveralAnswers:
     def test_there_are_never_more_rows_than_there_is_room_for(self) -> None:
         trees = [line(*[0.99] * 12) for _ in range(4)]
         assert sum(self.of(FLAT, *trees, limits=Limits(rows=20))) == 16
-        assert sum(len(n) for n in Everything(Limits(rows=20)).share([(tree, self.FAR) for tree in trees])) == 16
+        assert sum(len(n) for n in Everything(Limits(rows=20)).plan([Growing(tree) for tree in trees], 0.0).nodes) == 16
 
     @given(st.lists(st.lists(st.floats(0.01, 1), max_size=6), min_size=1, max_size=5), st.integers(6, 40))
     def test_what_is_chosen_is_closed_under_parents(self, chances: list[list[float]], rows: int) -> None:
         it = Planner(CostCurve({1: 1.0, 40: 3.0}), Limits(rows=rows))
         trees = [line(*of) for of in chances]
-        for tree, nodes in zip(trees, it.share([(tree, self.FAR) for tree in trees]), strict=True):
+        for tree, nodes in zip(trees, it.plan([Growing(tree) for tree in trees], 0.0).nodes, strict=True):
             seen = {id(tree.root)}
             for node in nodes:
                 assert id(node.parent) in seen
@@ -217,17 +220,17 @@ class TestEverything:
     """The plain asynchronous chain's planner."""
 
     def test_it_verifies_all_that_is_there_whatever_it_costs(self) -> None:
-        assert len(Everything(Limits()).plan(line(0.9, 0.1, 0.01), 0.0).nodes) == 3
-        assert len(Everything(Limits()).plan(line(*[0.9] * 40), 0.0).nodes) == Limits().draft_max
+        assert len(Everything(Limits()).plan([Growing(line(0.9, 0.1, 0.01))], 0.0).nodes[0]) == 3
+        assert len(Everything(Limits()).plan([Growing(line(*[0.9] * 40))], 0.0).nodes[0]) == Limits().draft_max
 
     def test_limits(self) -> None:
         tree = line(0.9, 0.9, 0.9, 0.9)
-        assert len(Everything(Limits(draft_max=2)).plan(tree, 0.0).nodes) == 2
-        assert len(Everything(Limits(draft_max=0)).plan(tree, 0.0).nodes) == 0
-        assert len(Everything(Limits(p_min=0.75)).plan(tree, 0.0).nodes) == 2
-        assert len(Everything(Limits(draft_min=5)).plan(tree, 0.0).nodes) == 0
-        assert len(Everything(Limits(draft_min=4)).plan(tree, 0.0).nodes) == 4
-        assert len(Everything(Limits()).plan(tree, 0.0, length_below=3).nodes) == 2
+        assert len(Everything(Limits(draft_max=2)).plan([Growing(tree)], 0.0).nodes[0]) == 2
+        assert len(Everything(Limits(draft_max=0)).plan([Growing(tree)], 0.0).nodes[0]) == 0
+        assert len(Everything(Limits(p_min=0.75)).plan([Growing(tree)], 0.0).nodes[0]) == 2
+        assert len(Everything(Limits(draft_min=5)).plan([Growing(tree)], 0.0).nodes[0]) == 0
+        assert len(Everything(Limits(draft_min=4)).plan([Growing(tree)], 0.0).nodes[0]) == 4
+        assert len(Everything(Limits()).plan([Growing(tree, 3)], 0.0).nodes[0]) == 2
 
     def test_it_never_waits(self) -> None:
         """Told what makes a `Planner` wait."""
@@ -236,7 +239,7 @@ class TestEverything:
         for step in range(1, 50):
             it.finished(step * 0.1, 1, 0.1, 1)
             it.heard(step * 0.1 + 0.005, "one", [guessed(0.9)])
-        assert it.plan(GuessTree(0, EMPTY), 5.001).wait == 0.0
+        assert it.plan(nothing(), 5.001).wait == 0.0
 
 
 class TestWaiting:
@@ -249,31 +252,57 @@ class TestWaiting:
         it = settled(curve or FLAT, 1 / step)
         for number in range(100, 140):
             it.finished(number * step, 1, step, 1)
-            it.plan(GuessTree(0, EMPTY), number * step)
+            it.plan(nothing(), number * step)
             for message in (1, 2, 3):
                 it.heard(number * step + message * gap, "one", [guessed(0.8, 0.1)])
         it.finished(140 * step, 1, step, 1)
         return it
 
     def test_a_guess_that_is_about_to_come_is_waited_for(self) -> None:
-        plan = self.regular(0.005).plan(GuessTree(0, EMPTY), 14.001)
+        plan = self.regular(0.005).plan(nothing(), 14.001)
         assert 0.003 < plan.wait < 0.02
 
     def test_one_that_takes_too_long_is_not(self) -> None:
-        assert self.regular(0.09).plan(GuessTree(0, EMPTY), 14.001).wait == 0.0
+        assert self.regular(0.09).plan(nothing(), 14.001).wait == 0.0
 
     def test_nobody_is_waited_for_who_was_never_heard(self) -> None:
-        assert settled(FLAT, 10).plan(GuessTree(0, EMPTY), 100.0).wait == 0.0
+        assert settled(FLAT, 10).plan(nothing(), 100.0).wait == 0.0
 
     def test_an_overdue_one_is_not_waited_for(self) -> None:
-        assert self.regular(0.005).plan(GuessTree(0, EMPTY), 14.5).wait == 0.0
+        assert self.regular(0.005).plan(nothing(), 14.5).wait == 0.0
+
+    def together(self, *, early: bool) -> Planner:
+        """Two answers, of one of which nothing is guessed at each commit, and a back that says something of it 5 ms
+        later; `early`: 1 ms after the commit it says something of the other."""
+        it = Planner(CostCurve(FLAT), Limits())
+        it.begun(0.0)
+        for step in range(1, 140):
+            it.finished(step * 0.1, 2, 0.1, 2, answers=2)
+            it.plan([Growing(line(0.9)), *nothing()], step * 0.1)
+            if early:
+                it.heard(step * 0.1 + 0.001, "one", [guessed(0.8, path=0.9)])
+            it.heard(step * 0.1 + 0.005, "one", [guessed(0.8, 0.1)])
+        it.finished(14.0, 2, 0.1, 2, answers=2)
+        return it
+
+    @pytest.mark.parametrize("early", [False, True])
+    def test_several_answers_wait_for_what_one_of_them_lacks(self, early: bool) -> None:
+        """What comes sooner and is of another answer is not what is waited for."""
+        plan = self.together(early=early).plan([Growing(line(0.9)), *nothing()], 14.0005)
+        assert 0.004 < plan.wait < 0.01
+
+    def test_several_answers_that_all_have_guesses_wait_for_nobody(self) -> None:
+        it = self.together(early=False)
+        plan = it.plan([Growing(line(*[0.5] * 6)), Growing(line(*[0.5] * 6))], 14.0005)
+        assert plan.wait == 0.0
+        assert [len(nodes) for nodes in plan.nodes] == [6, 6]
 
     def test_where_guesses_cannot_pay_nobody_waits(self) -> None:
-        assert self.regular(0.005, STEEP).plan(GuessTree(0, EMPTY), 140 * STEEP[1] + 0.001).wait == 0.0
+        assert self.regular(0.005, STEEP).plan(nothing(), 140 * STEEP[1] + 0.001).wait == 0.0
 
     def test_a_back_that_always_says_a_little_more_cannot_hold_up_an_answer(self) -> None:
         it, now = self.regular(0.005), 14.0
-        while (plan := it.plan(GuessTree(0, EMPTY), now)).wait:
+        while (plan := it.plan(nothing(), now)).wait:
             now += plan.wait
             it.heard(now, "one", [guessed(0.9)])
         assert now <= 14.0 + FLAT[1]
@@ -286,7 +315,7 @@ class TestWaiting:
         it.begun(0.0)
         for step in range(1, 20):
             it.finished(step * 0.1, 1, 0.1, 1)
-            it.plan(GuessTree(0, EMPTY), step * 0.1)
+            it.plan(nothing(), step * 0.1)
             for name, gap in (("slow", 0.02), ("quick", 0.005)):
                 for message in (1, 2, 3):
                     it.heard(step * 0.1 + message * gap, name, [guessed(0.8)])
@@ -300,11 +329,11 @@ class TestWaiting:
         for _ in range(40):
             now += 0.1
             it.finished(now, 1, 0.1, 1)
-            while (plan := it.plan(GuessTree(0, EMPTY), now)).wait:
+            while (plan := it.plan(nothing(), now)).wait:
                 now += plan.wait
                 waited += plan.wait
         assert waited < 0.3
-        assert it.plan(GuessTree(0, EMPTY), now).wait == 0.0
+        assert it.plan(nothing(), now).wait == 0.0
 
 
 class TestTrust:
@@ -405,28 +434,28 @@ class TestOwnDraft:
     def test_it_drafts_until_what_it_may_find_is_not_worth_the_time(self) -> None:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.8, 0.1, 0.05)] * 200)
-        assert it.plan(GuessTree(0, EMPTY), 99.0, own=Own(0.005, 0.005)).draft
-        assert it.plan(line(0.9, 0.9), 99.0, own=Own(0.005, 0.005)).draft
-        unlikely = it.plan(line(0.9, 0.1, 0.1), 99.0, own=Own(0.005, 0.005))
-        assert not unlikely.draft and unlikely.nodes and not unlikely.wait
-        assert not it.plan(GuessTree(0, EMPTY), 99.0, own=Own(0.06, 0.06)).draft
+        assert it.plan(nothing(), 99.0, own=Own(0.005, 0.005)).draft
+        assert it.plan([Growing(line(0.9, 0.9))], 99.0, own=Own(0.005, 0.005)).draft
+        unlikely = it.plan([Growing(line(0.9, 0.1, 0.1))], 99.0, own=Own(0.005, 0.005))
+        assert not unlikely.draft and unlikely.nodes[0] and not unlikely.wait
+        assert not it.plan(nothing(), 99.0, own=Own(0.06, 0.06)).draft
 
     def test_where_guesses_cannot_pay_it_is_left_alone(self) -> None:
         it = settled(STEEP, 1 / STEEP[1])
         it._idle = 0.0
-        assert not it.plan(GuessTree(0, EMPTY), 99.0, own=Own(0.005, 0.005)).draft
+        assert not it.plan(nothing(), 99.0, own=Own(0.005, 0.005)).draft
 
     def test_a_guess_of_a_back_that_comes_sooner_is_preferred(self) -> None:
         it = TestWaiting().regular(0.002)
         it._idle = 0.0
-        plan = it.plan(GuessTree(0, EMPTY), 14.0, own=Own(0.03, 0.03))
+        plan = it.plan(nothing(), 14.0, own=Own(0.03, 0.03))
         assert plan.wait and not plan.draft
 
     def test_what_is_in_arrears_is_read_once_enough_was_missed_for_want_of_it(self) -> None:
         it = settled(FLAT, 20)
         it._idle = 0.0
         steps = 0
-        while not it.plan(GuessTree(0, EMPTY), 99.0, own=own(1000, 1, 8, lambda rows: 0.005 + 0.0005 * rows)).draft:
+        while not it.plan(nothing(), 99.0, own=own(1000, 1, 8, lambda rows: 0.005 + 0.0005 * rows)).draft:
             steps += 1
         assert 5 < steps < 100  # 0.5 seconds are 10 tokens; less than one is missed in a step
         assert own(3, 1, 8, lambda rows: 2.0 + rows) == Own(6.0, 3.0)
@@ -437,18 +466,18 @@ class TestOwnDraft:
         for step in range(1000):
             now = 100.0 + step * 0.1
             it.finished(now, 1, 0.1, 1)
-            asked += it.plan(GuessTree(0, EMPTY), now, own=Own(0.01, 0.01)).draft
+            asked += it.plan(nothing(), now, own=Own(0.01, 0.01)).draft
         assert 0.001 < asked * 0.01 / 100.0 < 0.01
 
     def test_places_where_the_answer_will_not_come_say_little(self) -> None:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.8)] * 300 + [guessed(0.1, path=0.01)] * 300)
-        assert it.plan(GuessTree(0, EMPTY), 99.0, own=Own(0.02, 0.02)).draft
+        assert it.plan(nothing(), 99.0, own=Own(0.02, 0.02)).draft
 
     def test_without_the_planner_it_is_never_asked(self) -> None:
         it: Schedule = Everything(Limits())
         it.drafted([guessed(0.9)])
-        assert not it.plan(GuessTree(0, EMPTY), 1.0, own=Own(0.001, 0.001)).draft
+        assert not it.plan(nothing(), 1.0, own=Own(0.001, 0.001)).draft
 
     def test_a_back_that_has_fallen_silent_does_not_keep_it_from_drafting(self) -> None:
         it, now, drafted = TestWaiting().regular(0.004), 14.0, 0
@@ -456,18 +485,18 @@ class TestOwnDraft:
         for _ in range(80):
             now += 0.1
             it.finished(now, 1, 0.1, 1)
-            drafted += it.plan(GuessTree(0, EMPTY), now, own=Own(0.008, 0.008)).draft
+            drafted += it.plan(nothing(), now, own=Own(0.008, 0.008)).draft
         assert drafted > 60
 
     def test_nothing_is_drafted_where_no_guess_could_be_used(self) -> None:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.9)] * 200)
-        assert it.plan(GuessTree(5, EMPTY), 99.0, 7, Own(0.001, 0.001)).draft
-        plan = it.plan(GuessTree(5, EMPTY), 99.0, 6, Own(0.001, 0.001))
-        assert not plan.draft and not plan.nodes and not plan.wait
+        assert it.plan([Growing(GuessTree(5, EMPTY), 7)], 99.0, Own(0.001, 0.001)).draft
+        plan = it.plan([Growing(GuessTree(5, EMPTY), 6)], 99.0, Own(0.001, 0.001))
+        assert not plan.draft and not plan.nodes[0] and not plan.wait
         tree = line(0.9)
-        assert it.plan(tree, 99.0, 3, Own(0.001, 0.001)).draft
-        assert not it.plan(tree, 99.0, 2, Own(0.001, 0.001)).draft
+        assert it.plan([Growing(tree, 3)], 99.0, Own(0.001, 0.001)).draft
+        assert not it.plan([Growing(tree, 2)], 99.0, Own(0.001, 0.001)).draft
 
     def test_a_back_that_comes_again_is_there_once(self) -> None:
         it = Planner(CostCurve(FLAT), Limits())

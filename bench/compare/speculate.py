@@ -19,7 +19,7 @@ from typing import Protocol
 
 from duo.drafting import CHAIN, TREE, Draft, Policy, Scale, Sharpness
 from duo.engines import ROOT, Engine, Row
-from duo.planner import Planner
+from duo.planner import Growing, Planner
 from duo.prefix import Prefix, common_length
 from duo.sampling import Sampler, SamplingParams
 from duo.session import Session
@@ -214,7 +214,7 @@ def free(
         for expansion in grow(source, draft):
             session.tree.merge(expansion, "draft")
         stopped += now() - paused
-        nodes = planner.plan(session.tree, now() - stopped, session.limit).nodes
+        nodes = planner.plan([Growing(session.tree, session.limit)], now() - stopped).nodes[0]
         seconds = target.step(session, nodes)
         planner.finished(now() - stopped, 1 + len(nodes), seconds, len(session.prefix) - told)
     return target.end(session, now() - stopped - started)
