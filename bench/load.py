@@ -30,7 +30,7 @@ from bench.models import Runtime, shipped
 from bench.padding import padded
 from bench.processes import BackProcess, LeadProcess, Reply, halves
 from duo.cli import positive
-from duo.engines import EngineOptions, curve, load
+from duo.engines import EngineOptions, FlashAttention, curve, load
 
 Ask = Callable[[int, Reply], Iterator[str]]
 """Ask the question of this number; the text as it comes, also in the reply."""
@@ -114,6 +114,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--temperature", type=float, default=0.0)
     p.add_argument("--engine", choices=("transformers", "llamacpp"), default="transformers", help="of the shipped pair")
     p.add_argument("--size", metavar="SIZE", help="pad the target to this, such as 0.3B or 0.3B-q8_0")
+    p.add_argument(
+        "-fa", "--flash-attn", choices=("on", "off", "auto"), default="auto", help="of the leads (llama.cpp)"
+    )
     p.add_argument("--backs", type=positive, default=1, help="backs of the lead that has some")
     p.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
 
@@ -127,18 +130,15 @@ def _users(text: str) -> list[int]:
 
 @contextlib.contextmanager
 def leads(
-    engine: str, target: str, slots: int, backs: int, cores: tuple[list[int], list[int]]
+    engine: str, target: str, slots: int, backs: int, cores: tuple[list[int], list[int]], flash_attention: str = "auto"
 ) -> Iterator[dict[str, LeadProcess]]:
     """A lead without backs and one with some, ready; of which one at a time is asked."""
     near, far = cores
     flags = ("--engine", engine, "--threads", "1")
+    of_lead = ("-m", target, "--flash-attn", flash_attention, "--parallel", str(slots), "--queue", "1024")
     with contextlib.ExitStack() as stack:
         both = {
-            name: stack.enter_context(
-                LeadProcess(
-                    *flags, "-m", target, "--parallel", str(slots), "--queue", "1024", "--print-mode", "none", cpus=near
-                )
-            ).ready()
+            name: stack.enter_context(LeadProcess(*flags, *of_lead, "--print-mode", "none", cpus=near)).ready()
             for name in ("no back", "with backs")
         }
         lead = both["with backs"]
@@ -158,10 +158,10 @@ def main(args: argparse.Namespace) -> int:
     near, far = halves()
     _pin(near)
     target = padded("target", *_size(args.size), args.engine) if args.size else shipped("target", args.engine)
-    allowed = _allowed(target, args.engine, args.vu)
+    allowed = _allowed(target, args.engine, args.vu, args.flash_attn)
     _pin(far)  # who asks must not disturb the lead
     cells: dict[tuple[str, int], Cell] = {}
-    with leads(args.engine, target, max(args.vu), args.backs, (near, far)) as both:
+    with leads(args.engine, target, max(args.vu), args.backs, (near, far), args.flash_attn) as both:
         asks = {name: _asker(lead, questions, args) for name, lead in both.items()}
         alone: dict[int, str] = {}
         for name, ask in asks.items():
@@ -206,9 +206,9 @@ def _size(text: str) -> tuple[str, Literal["bf16", "q8_0"]]:
     return size, "q8_0" if kind == "q8_0" else "bf16"
 
 
-def _allowed(target: str, runtime: Runtime, users: Sequence[int]) -> dict[int, float]:
+def _allowed(target: str, runtime: Runtime, users: Sequence[int], flash_attention: FlashAttention) -> dict[int, float]:
     """How many times one client's throughput the cost curve allows: users x cost(1) / cost(users)."""
-    options = EngineOptions(threads=1, slots=max(users), tree_rows=2 * max(users))
+    options = EngineOptions(threads=1, slots=max(users), tree_rows=2 * max(users), flash_attention=flash_attention)
     loaded = load(target, runtime, options)
     cost = curve.measure(loaded, max(2, *users), patience=2.0)
     loaded.close()

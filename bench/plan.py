@@ -208,8 +208,9 @@ def measured(model: str, which: Literal["target", "draft"], threads: int) -> Poi
     from lead.__main__ import TREE_ROWS
 
     rows, most = (TREE_ROWS, 1 + Limits().draft_max) if which == "target" else (MAX_ROWS, BATCH)
-    engine = load(model, "auto", EngineOptions(threads=threads, tree_rows=rows))
+    options = EngineOptions(threads=threads, tree_rows=rows)
+    engine = load(model, "auto", options)
     # What a lead or a back with the same flags says of its speed, so that they use the same measurement.
-    found = curve.remembered(engine, most, [model, engine.name, engine.runtime, threads, 0, "auto", "auto"])
+    found = curve.remembered(engine, most, curve.conditions(model, engine, options))
     engine.close()
     return [(rows, 1000 * seconds) for rows, seconds in sorted(found.items())]

@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from duo import __version__
 from duo import engines as runtimes
 from duo.config import Parser
 from duo.devices import ListDevices
-from duo.engines import Engine, EngineOptions
+from duo.engines import Engine, EngineOptions, curve
 from duo.errors import DuoError, ModelError
 
 SHIPPED = "shipped"
@@ -65,6 +66,10 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     group.add_argument(
         "-ngl", "--n-gpu-layers", "--n_gpu_layers", dest="gpu_layers", type=int, metavar="N", default=0,
         help="layers on the GPU (llama.cpp)",
+    )  # fmt: skip
+    group.add_argument(
+        "-fa", "--flash-attn", dest="flash_attention", choices=("on", "off", "auto"), default="auto",
+        help="flash attention (llama.cpp): on a CPU for many long answers at once; auto: on a GPU",
     )  # fmt: skip
     group.add_argument(
         "-b", "--batch-size", "--batch_size", dest="batch", type=positive, metavar="N", default=512,
@@ -184,16 +189,7 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
 
     Raises ModelError.
     """
-    options = EngineOptions(
-        threads=args.threads,
-        context=args.context,
-        batch=max(args.batch, LEAST_BATCH, 2 * slots),
-        slots=slots,
-        tree_rows=tree_rows,
-        gpu_layers=args.gpu_layers,
-        device=args.device,
-        dtype=args.dtype,
-    )
+    options = replace(_options(args), batch=max(args.batch, LEAST_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows)
     model = args.model or _shipped(shipped, args.engine)
     name = os.path.basename(model.rstrip("/")) or model
     terminal = Console(stderr=True)
@@ -212,7 +208,15 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
 
 def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
     """All that the flags say which changes how fast the engine is."""
-    return [args.model, engine.name, engine.runtime, args.threads, args.gpu_layers, args.device, args.dtype]
+    return curve.conditions(args.model, engine, _options(args))
+
+
+def _options(args: argparse.Namespace) -> EngineOptions:
+    """What the flags of a model say of how to run it."""
+    return EngineOptions(
+        threads=args.threads, context=args.context, gpu_layers=args.gpu_layers, device=args.device, dtype=args.dtype,
+        flash_attention=args.flash_attention,
+    )  # fmt: skip
 
 
 def _shipped(which: Literal["target", "draft"], runtime: str) -> str:

@@ -39,6 +39,8 @@ WINDOW = 4
 TOLERANCE = 2e-3
 """Keys and values are rounded to 16 bits, which moved logits of these models by at most 0.0007 in 1,920 rows. One wrong
 token anywhere among sixty moves them by 0.2 or more."""
+FLASH_TOLERANCE = 2e-2
+"""Flash attention sums values in 16 bits, in the order in which they lie: at most 0.012 was seen in 1,280 rows."""
 
 
 def byte_alphabet() -> list[str]:
@@ -220,8 +222,9 @@ def engine(plain: Path) -> Iterator[LlamaCppEngine]:
 class Truth:
     """Logits of a sequence of tokens, decoded alone and in order by an engine that has no other rows."""
 
-    def __init__(self, path: Path) -> None:
-        self.engine = open_engine(path, context=256, tree_rows=1, batch=64)
+    def __init__(self, path: Path, **options: Any) -> None:
+        self.engine = open_engine(path, context=256, tree_rows=1, batch=64, **options)
+        self.tolerance = FLASH_TOLERANCE if options.get("flash_attention") == "on" else TOLERANCE
         self.known: dict[tuple[int, ...], NDArray[np.float32]] = {}
 
     def __call__(self, tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -240,10 +243,10 @@ def truth(plain: Path) -> Iterator[Truth]:
     truth.engine.close()
 
 
-def same(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=TOLERANCE)
+def same(logits: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float = TOLERANCE) -> None:
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance)
     # The same pick too, unless the two best are closer than that to each other.
-    assert expected[logits.argmax()] > expected.max() - 2 * TOLERANCE
+    assert expected[logits.argmax()] > expected.max() - 2 * tolerance
 
 
 def fill(engine: LlamaCppEngine, calls: Sequence[Sequence[Row]]) -> None:
@@ -303,7 +306,7 @@ class Mirror:
         assert logits.shape == (count, SIZE)
         assert logits.dtype == np.float32
         for i in self.random.sample(range(count), min(checks, count)):
-            same(logits[i], self.truth(self.path(rows[i].slot, rows[i].id)))
+            same(logits[i], self.truth(self.path(rows[i].slot, rows[i].id)), self.truth.tolerance)
 
     def keep(self, slot: int) -> None:
         rows = self.rows[slot]
@@ -417,6 +420,36 @@ def test_random_calls_agree_with_plain_decoding(plain: Path, truth: Truth, seed:
     engine = open_engine(plain, context=context, slots=slots, tree_rows=room, batch=32)
     Mirror(engine, slots, truth, seed).play(250, context, room, width=12)
     assert_all_free(engine, slots)
+    engine.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_calls_with_flash_attention(plain: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slots that are put aside too: keys and values lie otherwise in the cache."""
+    monkeypatch.setattr(llamacpp, "_IDLE", 20)
+    truth = Truth(plain, flash_attention="on")
+    engine = open_engine(plain, context=96, slots=3, tree_rows=48, batch=32, flash_attention="on")
+    Mirror(engine, 3, truth, seed).play(250, 96, 48, width=12)
+    assert_all_free(engine, 3)
+    engine.close()
+    truth.engine.close()
+
+
+def test_with_flash_attention_other_slots_change_no_bit(plain: Path) -> None:
+    """Cells that a row does not see are passed over, and every row is computed by itself."""
+    engine = open_engine(plain, context=96, slots=4, tree_rows=48, batch=32, flash_attention="on")
+    prompts = [[(7 * i + slot) % SIZE for i in range(20 + 9 * slot)] for slot in range(4)]
+    alone: list[NDArray[np.float32]] = []
+    for slot, prompt in enumerate(prompts):
+        engine.extend(slot, prompt)
+        alone.append(engine.forward([Row(0, slot, 5), Row(1, slot, 6)]).copy())
+        engine.keep(slot, ())
+        engine.truncate(slot, 0)
+    for slot, prompt in enumerate(prompts):
+        engine.extend(slot, prompt)
+    together = engine.forward([Row(2 * slot + i, slot, 5 + i) for slot in range(4) for i in range(2)])
+    for slot in range(4):
+        np.testing.assert_array_equal(together[2 * slot : 2 * slot + 2], alone[slot])
     engine.close()
 
 

@@ -83,7 +83,7 @@ class Worker:
     """What the process does, request by request: methods called `do_...`."""
 
     def __init__(self, target: Engine | None, draft: Engine | None, what: Sequence[object]) -> None:
-        """`what`: all that changes the target's speed, as for `curve.remembered`."""
+        """`what`: the `curve.conditions` of the target."""
         self._target = Target(target) if target is not None else None
         self._draft = draft
         self._chains = ChainDraft(draft) if draft is not None else None
@@ -228,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", flush=True)
         return error.exit_code
     # What a lead with the same flags says of its speed, so that both use the same measurement.
-    what = [args.target, target.name, target.runtime, args.threads, 0, "auto", "auto"] if target else []
+    what = curve.conditions(args.target, target, EngineOptions(threads=args.threads)) if target else []
     worker = Worker(target, draft, what)
     with socket.create_server(("127.0.0.1", args.port)) as listening:
         print(f"the worker is ready after {time.perf_counter() - started:.1f} s", flush=True)

@@ -11,9 +11,10 @@ from typing import Literal
 from duo.engines.base import ROOT, Engine, Logits, Row, Vocabulary
 from duo.errors import ModelError
 
-__all__ = ["ROOT", "Engine", "EngineOptions", "Logits", "Row", "Vocabulary", "load", "runtime_of"]
+__all__ = ["ROOT", "Engine", "EngineOptions", "FlashAttention", "Logits", "Row", "Vocabulary", "load", "runtime_of"]
 
 Runtime = Literal["auto", "transformers", "llamacpp"]
+FlashAttention = Literal["auto", "on", "off"]
 Progress = Callable[[float], None]
 """Called with the share of the model that is loaded, from 0 to 1, not decreasing; the last call is 1."""
 
@@ -25,7 +26,8 @@ class EngineOptions:
     threads: CPU threads, 0 for the runtime's own choice. context: tokens per slot, 0 for the model's own (at most
     4,096 unless asked for). tree_rows: room for uncommitted rows beside the committed tokens, over all slots.
     batch: most rows per forward pass, also the size of a prefill step. gpu_layers: llama.cpp's -ngl. device, dtype:
-    torch's names, or 'auto' (dtype auto: float32 on a CPU, the checkpoint's own elsewhere).
+    torch's names, or 'auto' (dtype auto: float32 on a CPU, the checkpoint's own elsewhere). flash_attention:
+    llama.cpp's (auto: as llama.cpp decides on a GPU, off on a CPU).
     """
 
     threads: int = 0
@@ -36,6 +38,7 @@ class EngineOptions:
     gpu_layers: int = 0
     device: str = "auto"
     dtype: str = "auto"
+    flash_attention: FlashAttention = "auto"
 
 
 def runtime_of(model: str) -> Literal["transformers", "llamacpp"]:

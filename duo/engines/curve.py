@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from duo.engines import EngineOptions
 from duo.engines.base import ROOT, Engine, Row
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 32)
@@ -51,11 +52,14 @@ def _run(engine: Engine, width: int) -> float:
     return seconds
 
 
-def remembered(engine: Engine, most: int, what: Sequence[object]) -> dict[int, float]:
-    """The curve of an earlier measurement under the same conditions, or a new one.
+def conditions(model: str | None, engine: Engine, options: EngineOptions) -> list[object]:
+    """All that changes how fast the engine is. `model`: as it was named."""
+    ways = [options.threads, options.gpu_layers, options.device, options.dtype, options.flash_attention]
+    return [model, engine.name, engine.runtime, *ways]
 
-    `what`: all that changes the speed: the model file, threads, device, type.
-    """
+
+def remembered(engine: Engine, most: int, what: Sequence[object]) -> dict[int, float]:
+    """The curve of an earlier measurement under the same `conditions`, or a new one."""
     key = hashlib.sha256(
         json.dumps([platform.processor(), os.cpu_count(), most, engine.slots, *map(str, what)]).encode()
     ).hexdigest()

@@ -654,18 +654,12 @@ def _make_context(path: Path, model: Any, options: EngineOptions, cells: int, ba
     params.n_batch = params.n_ubatch = max(batch, sequences)
     params.n_seq_max = sequences
     params.n_threads = params.n_threads_batch = options.threads or _cores()
-    # Every row attends over the cells of all slots, most of them masked: eight rows of eight slots with 325 tokens each
-    # take 2.9 times what eight rows of one slot take, for the shipped model. Without it each sequence has cells of its
-    # own, and a branch of a tree would be a copy of all of its slot's. Flash attention passes over masked cells, but
-    # takes 3.7 times as long; so do keys and values in 32 bits not help, and bf16 ones are as slow.
+    # Every row attends over the cells of all slots, most of them masked. Without it each sequence has cells of its own,
+    # and a branch of a tree would be a copy of all of its slot's.
     params.kv_unified = True
     params.swa_full = True
     params.no_perf = True
-    # On a CPU llama.cpp's flash attention makes small models up to three times as slow, sums values in 16 bits, and
-    # makes logits depend more on where in the cache the accepted rows of a tree happen to lie.
-    params.flash_attn_type = (
-        llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO if options.gpu_layers else llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
-    )
+    params.flash_attn_type = _flash_attention(options)
     _errors.clear()
     context = llama_cpp.llama_init_from_model(model, params)
     if context is None:
@@ -673,6 +667,17 @@ def _make_context(path: Path, model: Any, options: EngineOptions, cells: int, ba
             f"{path.name} cannot run with {cells} tokens of memory: {_reason()}; try a smaller context or fewer slots"
         )
     return context
+
+
+def _flash_attention(options: EngineOptions) -> int:
+    """On a CPU llama.cpp's passes over masked cells, which is much where there are many slots. But it takes each row by
+    itself: several rows of one slot cost more, on some machines three times as much with a small model. It also sums
+    values in 16 bits. So there it has to be asked for."""
+    if options.flash_attention == "on":
+        return llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    if options.flash_attention == "auto" and options.gpu_layers:
+        return llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+    return llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
 
 
 def _free(context: Any, model: Any) -> None:
