@@ -108,8 +108,8 @@ def percentile(values: Sequence[float], share: float) -> float:
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--vu", type=_users, default=[1, 2, 4, 8], metavar="N,...", help="virtual users (default: 1,2,4,8)")
     p.add_argument("--data", type=Path, metavar="FILE", help="questions: JSONL with `turns` or `messages` on each line")
-    p.add_argument("--seconds", type=float, default=10.0, help="of each measurement")
-    p.add_argument("--rounds", type=positive, default=3, help="measurements of each, in turns")
+    p.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    p.add_argument("--rounds", type=positive, default=6, help="measurements of each, in turns")
     p.add_argument("--max-tokens", type=positive, default=128, help="of an answer")
     p.add_argument("--temperature", type=float, default=0.0)
     p.add_argument("--engine", choices=("transformers", "llamacpp"), default="transformers", help="of the shipped pair")
@@ -118,6 +118,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         "-fa", "--flash-attn", choices=("on", "off", "auto"), default="auto", help="of the leads (llama.cpp)"
     )
     p.add_argument("--backs", type=positive, default=1, help="backs of the lead that has some")
+    p.add_argument("--draft-beside", action="store_true", help="also a lead with a draft model beside its target")
     p.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
 
 
@@ -130,25 +131,26 @@ def _users(text: str) -> list[int]:
 
 @contextlib.contextmanager
 def leads(
-    engine: str, target: str, slots: int, backs: int, cores: tuple[list[int], list[int]], flash_attention: str = "auto"
+    args: argparse.Namespace, target: str, cores: tuple[list[int], list[int]]
 ) -> Iterator[dict[str, LeadProcess]]:
-    """A lead without backs and one with some, ready; of which one at a time is asked."""
+    """A lead without backs, one with some, and if asked for one with a draft model beside the target, ready; of which
+    one at a time is asked."""
     near, far = cores
-    flags = ("--engine", engine, "--threads", "1")
-    of_lead = ("-m", target, "--flash-attn", flash_attention, "--parallel", str(slots), "--queue", "1024")
+    flags = ("--engine", args.engine, "--threads", "1", "--parallel", str(max(args.vu)))
+    of_lead = ("-m", target, "--flash-attn", args.flash_attn, "--queue", "1024", "--print-mode", "none")
+    ways: dict[str, tuple[str, ...]] = {"no back": (), "with backs": ()}
+    if args.draft_beside:
+        ways["draft beside"] = ("--model-draft", "shipped")
     with contextlib.ExitStack() as stack:
-        both = {
-            name: stack.enter_context(LeadProcess(*flags, *of_lead, "--print-mode", "none", cpus=near)).ready()
-            for name in ("no back", "with backs")
+        ready = {
+            name: stack.enter_context(LeadProcess(*flags, *of_lead, *way, cpus=near)).ready()
+            for name, way in ways.items()
         }
-        lead = both["with backs"]
-        for number in range(backs):
-            back = BackProcess(
-                lead.back_port, *flags, "--parallel", str(slots), "--name", f"back-{number + 1}", cpus=far
-            )
-            stack.enter_context(back)
-        lead.has_backs(backs)
-        yield both
+        lead = ready["with backs"]
+        for number in range(args.backs):
+            stack.enter_context(BackProcess(lead.back_port, *flags, "--name", f"back-{number + 1}", cpus=far))
+        lead.has_backs(args.backs)
+        yield ready
 
 
 def main(args: argparse.Namespace) -> int:
@@ -161,8 +163,8 @@ def main(args: argparse.Namespace) -> int:
     allowed = _allowed(target, args.engine, args.vu, args.flash_attn)
     _pin(far)  # who asks must not disturb the lead
     cells: dict[tuple[str, int], Cell] = {}
-    with leads(args.engine, target, max(args.vu), args.backs, (near, far), args.flash_attn) as both:
-        asks = {name: _asker(lead, questions, args) for name, lead in both.items()}
+    with leads(args, target, (near, far)) as ready:
+        asks = {name: _asker(lead, questions, args) for name, lead in ready.items()}
         alone: dict[int, str] = {}
         for name, ask in asks.items():
             for number in range(len(questions)):

@@ -60,7 +60,7 @@ class _Own:
     def offer(self) -> Own | None:
         if self._draft.ahead:
             return None
-        return own(self._draft.unread, self._draft.next_line, RIDERS, self._cost)
+        return own([(self._draft.unread, self._draft.next_line)], RIDERS, self._cost)
 
     def run(self) -> float:
         """One forward pass, after what is to be read; returns the seconds that it takes."""

@@ -41,29 +41,32 @@ class Coming(NamedTuple):
 
 class Own(NamedTuple):
     """When a draft model that the lead itself runs would have expanded something: seconds until the first time, with
-    the few tokens that it reads by the way, and from then on between two. `arrears`: seconds more, once, to read what
-    it has left unread for longer."""
+    the few tokens that it reads by the way, and from then on between two; and so many places each time. `arrears`:
+    seconds more, once, to read what it has left unread for longer."""
 
     first: float
     then: float
     arrears: float = 0.0
+    expansions: int = 1
 
 
-def own(unread: int, rows: int, riders: int, cost: Callable[[int], float]) -> Own:
-    """Of a draft model that has so many tokens to read, of which `riders` could ride along with what it expands, in so
-    many rows. `cost`: seconds for its forward pass, by rows."""
-    if unread > riders:
-        return Own(cost(rows), cost(1), cost(unread))
-    return Own(cost(rows + unread), cost(1))
+def own(drafts: Sequence[tuple[int, int]], riders: int, cost: Callable[[int], float]) -> Own:
+    """Of a draft model that for each answer has so many tokens to read, of which `riders` could ride along with what it
+    expands, in so many rows. `cost`: seconds for its forward pass, by rows."""
+    rows, arrears = 0, 0.0
+    for unread, line in drafts:
+        rows += line if unread > riders else line + unread
+        arrears += cost(unread) if unread > riders else 0.0
+    return Own(cost(rows), cost(len(drafts)), arrears, len(drafts))
 
 
 class _Times:
     """When one back's messages come. Times in seconds."""
 
-    def __init__(self, gap: float | None = None) -> None:
+    def __init__(self, gap: float | None = None, size: float = 1.0) -> None:
         self.first: float | None = None
         self.gap = gap
-        self.size = 1.0
+        self.size = size
         """Expansions per message."""
         self.kept = 1.0
         """Share of forecasts that came true."""
@@ -196,7 +199,7 @@ class Forecast:
         heapq.heapify(frontier)
         queue = [(seconds, name, self._backs[name]) for seconds, name in due]
         if own is not None:
-            heapq.heappush(queue, (own.first, "", _Times(own.then)))
+            heapq.heappush(queue, (own.first, "", _Times(own.then, own.expansions)))
         sure = 1.0
         for _ in range(HORIZON):
             if not queue or queue[0][0] > within:

@@ -170,9 +170,9 @@ class Planner:
 
     def _weigh(self, took: float, tokens: int, answers: int) -> None:
         """Whether backs pay is another question for one answer than for several, whose rows share the passes anyway."""
-        alone = 1 / self.cost(1)
+        alone = 1 / self.cost(1) if not self._beside else None
         if answers == 1:
-            self._worth.step(took, tokens, alone if not self._beside else None, self.cost.slower)
+            self._worth.step(took, tokens, alone, self.cost.slower)
         else:
             # As if for one answer, so that it may be compared where their number changes.
             share = self.cost(1) / self.cost(answers)

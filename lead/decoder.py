@@ -379,13 +379,13 @@ class Decoder:
 
     def _plan(self, runs: Sequence[_Run]) -> Sequence[Sequence[Node]]:
         """The guesses to verify now, for each answer, after such waits as are worth it."""
-        # A draft model beside the target works for an answer that is alone.
-        session = runs[0].session
-        own = self._own if len(runs) == 1 and not self._reading else None
+        sessions = {run.session.id: run.session for run in runs}
+        # While somebody waits for a prompt to be read the target does not wait for a draft model beside it.
+        own = self._own if not self._reading else None
         while True:
             began = time.perf_counter()
             self._take_guesses(runs)
-            offer = own.offer(session) if own is not None else None
+            offer = own.offer(sessions.values()) if own is not None else None
             growing = [Growing(run.session.tree, run.session.limit) for run in runs]
             plan = self._planner.plan(growing, time.perf_counter(), offer)
             planned = time.perf_counter()
@@ -393,7 +393,8 @@ class Decoder:
                 held, chosen = sum(len(it.tree) for it in growing), sum(map(len, plan.nodes))
                 self._trace.span("decoder", "plan", began, planned, held=held, chosen=chosen)
             if plan.draft and own is not None and not self._stopping:
-                self._planner.drafted(self._merge(session, own.expand(session, began), NAME))
+                for number, found in own.expand(sessions.values(), began).items():
+                    self._planner.drafted(self._merge(sessions[number], found, NAME))
                 continue
             if not plan.wait or self._stopping:
                 break

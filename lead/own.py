@@ -8,7 +8,7 @@ which is the target's. Without backs that is classical speculative decoding with
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from duo.draft_model import DraftModel
@@ -59,30 +59,38 @@ class OwnDraft:
             for expansion in found:
                 draft.merge(expansion)
 
-    def offer(self, session: Session) -> Own | None:
-        """What it would take to expand something now; None if there is nothing to expand."""
-        draft = self._drafts.get(session.id)
-        if draft is None or draft.ahead:
-            return None
-        # In a slot it is known what need not be read, because another answer began alike.
-        self._try(draft, self._model.sit)
-        if session.id not in self._drafts:
-            return None
-        return own(draft.unread, draft.next_line, RIDERS, self._model.cost)
+    def offer(self, sessions: Iterable[Session]) -> Own | None:
+        """What it would take to expand something for these now; None if there is nothing to expand."""
+        ready: list[tuple[int, int]] = []
+        for draft in self._of(sessions):
+            if draft.ahead:
+                continue
+            # In a slot it is known what need not be read, because another answer began alike.
+            self._try(draft, self._model.sit)
+            if draft.session in self._drafts:
+                ready.append((draft.unread, draft.next_line))
+        return own(ready, RIDERS, self._model.cost) if ready else None
 
-    def expand(self, session: Session, since: float | None = None) -> Sequence[Expansion]:
-        """One forward pass for the session, after what is to be read. `since`: when its planning began, which is a part
-        of its cost."""
-
-        def expanded(draft: Draft) -> Sequence[Expansion]:
-            found = self._model.expand([draft], None if self._catch_up(draft) else since)
-            for each in found:
+    def expand(self, sessions: Iterable[Session], since: float | None = None) -> Mapping[int, Sequence[Expansion]]:
+        """One forward pass for these sessions, after what is to be read: what it found, by session. `since`: when its
+        planning began, which is a part of its cost."""
+        asked = self._of(sessions)
+        read = sum([self._try(draft, self._catch_up) or 0 for draft in asked])
+        able = [draft for draft in asked if draft.session in self._drafts]
+        found: dict[int, Sequence[Expansion]] = {}
+        try:
+            for each in self._model.expand(able, None if read else since):
                 if each.error is not None:
-                    raise each.error
-            return found[0].expansions if found else ()
+                    self._without(each.draft, each.error)
+                else:
+                    found[each.draft.session] = each.expansions
+        except Exception as error:
+            for draft in able:
+                self._without(draft, error)
+        return found
 
-        draft = self._drafts.get(session.id)
-        return self._try(draft, expanded) or () if draft is not None else ()
+    def _of(self, sessions: Iterable[Session]) -> list[Draft]:
+        return [draft for session in sessions if (draft := self._drafts.get(session.id)) is not None]
 
     def _catch_up(self, draft: Draft) -> int:
         """Read what is missing; returns how many tokens that was."""
@@ -96,11 +104,15 @@ class OwnDraft:
         """Whatever happens to the draft model, the answer goes on, without it; others keep it."""
         try:
             return do(draft)
-        except (ContextError, RequestError) as error:
+        except Exception as error:
+            self._without(draft, error)
+        return None
+
+    def _without(self, draft: Draft, error: Exception) -> None:
+        if isinstance(error, (ContextError, RequestError)):
             log.info("this answer goes on without the draft model beside the target: %s", error)
             self._model.leave(draft)
-        except Exception:
-            log.exception("drafting beside the target failed; this answer goes on without")
+        else:
+            log.error("drafting beside the target failed; this answer goes on without", exc_info=error)
             self._model.reset()
-        del self._drafts[draft.session]
-        return None
+        self._drafts.pop(draft.session, None)

@@ -46,10 +46,15 @@ def begun(engine: Engine, length: int) -> tuple[OwnDraft, Session]:
     return own, session
 
 
+def expand(own: OwnDraft, session: Session) -> Sequence[Expansion]:
+    """What it finds for one of its sessions alone."""
+    return own.expand([session]).get(session.id, ())
+
+
 def test_it_reads_the_prompt_and_then_drafts_from_its_end(engine: Engine) -> None:
     own, session = begun(engine, 40)
-    assert (offer := own.offer(session)) is not None and offer.arrears == 0.0
-    (found, *_) = own.expand(session)
+    assert (offer := own.offer([session])) is not None and offer.arrears == 0.0
+    (found, *_) = expand(own, session)
     assert (found.length, found.hash) == (40, session.prefix.hash)
     assert found.tokens
 
@@ -59,19 +64,19 @@ def test_it_goes_on_from_what_backs_have_guessed(engine: Engine) -> None:
     own.merge(session, [Expansion(20, session.prefix.hash, [7], [0.99])])
     after = extend_hash(session.prefix.hash, 7)
     own.merge(session, [Expansion(21, after, [8], [0.99])])
-    (found, *_) = own.expand(session)
+    (found, *_) = expand(own, session)
     assert (found.length, found.hash) == (22, extend_hash(after, 8))
 
 
 def test_what_it_has_left_unread_is_in_arrears(engine: Engine) -> None:
     own, session = begun(engine, 20)
     own.committed(session, 20, list(range(RIDERS)))
-    offer = own.offer(session)
+    offer = own.offer([session])
     assert offer is not None and offer.arrears == 0.0 and offer.first > offer.then
     own.committed(session, 20 + RIDERS, [5, 6])
-    offer = own.offer(session)
+    offer = own.offer([session])
     assert offer is not None and offer.arrears > 0.0
-    (found, *_) = own.expand(session)
+    (found, *_) = expand(own, session)
     assert found.length == 20 + RIDERS + 2
 
 
@@ -79,13 +84,13 @@ def test_what_it_has_left_unread_is_in_arrears(engine: Engine) -> None:
 def test_an_answer_that_grows_too_long_for_it_goes_on_without_it(engine: Engine, length: int) -> None:
     own, session = begun(engine, length)
     for token in range(20):
-        if own.offer(session) is not None:
-            own.expand(session)
+        if own.offer([session]) is not None:
+            expand(own, session)
         own.committed(session, length + token, [token])
         own.merge(session, [Expansion(1, 1, [1], [0.5])])
-    assert own.offer(session) is None and not own.expand(session)
+    assert own.offer([session]) is None and not expand(own, session)
     again, session = begun(engine, 10)
-    assert again.expand(session), "the next answer has it again"
+    assert expand(again, session), "the next answer has it again"
 
 
 def test_whatever_happens_to_it_the_answer_goes_on(
@@ -98,16 +103,16 @@ def test_whatever_happens_to_it_the_answer_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(engine, "forward", fail)
-        assert not own.expand(session)
-    assert own.offer(session) is None and "goes on without" in caplog.text
+        assert not expand(own, session)
+    assert own.offer([session]) is None and "goes on without" in caplog.text
     again, session = begun(engine, 10)
-    assert again.expand(session), "the next answer has it again"
+    assert expand(again, session), "the next answer has it again"
 
 
 def test_between_answers_it_is_idle(engine: Engine) -> None:
     own, session = begun(engine, 10)
     own.end(session)
-    assert own.offer(session) is None and not own.expand(session)
+    assert own.offer([session]) is None and not expand(own, session)
 
 
 class TestSeveralSessions:
@@ -135,20 +140,20 @@ class TestSeveralSessions:
         assert engine.read == 39
         own.begin(second, alone=False)
         assert engine.read == 39, "nobody is held up by it"
-        offer = own.offer(second)
+        offer = own.offer([second])
         assert offer is not None and offer.arrears == pytest.approx(CostCurve(FLAT)(49))
         assert engine.read == 39
-        (found, *_) = own.expand(second)
+        (found, *_) = expand(own, second)
         assert (found.length, found.hash) == (50, second.prefix.hash)
         assert 39 + 49 - RIDERS <= engine.read <= 39 + 49
-        (found, *_) = own.expand(first)
+        (found, *_) = expand(own, first)
         assert (found.length, found.hash) == (40, first.prefix.hash)
 
     def test_what_two_prompts_begin_with_is_read_once(self, own: OwnDraft, engine: DraftEngine) -> None:
         first, second = self.asked(1, [5] * 40), self.asked(2, [*[5] * 40, 6, 7])
         own.begin(first, alone=True)
         own.begin(second, alone=False)
-        assert own.expand(second)
+        assert expand(own, second)
         assert engine.read == 39 and engine.shared == 39
 
     def test_commits_and_merges_are_of_their_session(self, own: OwnDraft) -> None:
@@ -157,11 +162,24 @@ class TestSeveralSessions:
             own.begin(session, alone=False)
         own.committed(first, 2, [7])
         own.merge(second, [Expansion(2, second.prefix.hash, [8], [0.99])])
-        assert own.expand(first)[0].hash == extend_hash(first.prefix.hash, 7)
-        assert own.expand(second)[0].hash == extend_hash(second.prefix.hash, 8)
+        assert expand(own, first)[0].hash == extend_hash(first.prefix.hash, 7)
+        assert expand(own, second)[0].hash == extend_hash(second.prefix.hash, 8)
         own.end(first)
-        assert own.offer(first) is None and not own.expand(first)
-        assert own.offer(second) is not None
+        assert own.offer([first]) is None and not expand(own, first)
+        assert own.offer([second]) is not None
+
+    def test_one_forward_pass_serves_all(self, own: OwnDraft, engine: DraftEngine) -> None:
+        first, second = self.asked(1, [5] * 20), self.asked(2, [6] * 20)
+        for session in (first, second):
+            own.begin(session, alone=False)
+        offer = own.offer([first, second])
+        assert offer is not None and offer.expansions == 2
+        before = len(engine.passes)
+        found = own.expand([first, second])
+        assert len(engine.passes) == before + 1
+        assert {found[1][0].hash, found[2][0].hash} == {first.prefix.hash, second.prefix.hash}
+        own.end(first)
+        assert set(own.expand([first, second])) == {2}
 
     def test_more_sessions_than_slots_take_turns(self, own: OwnDraft) -> None:
         sessions = [self.asked(number, [number, *[5] * 20]) for number in range(1, 5)]
@@ -169,28 +187,28 @@ class TestSeveralSessions:
             own.begin(session, alone=False)
         for _ in range(3):
             for session in sessions:
-                assert own.offer(session) is not None
-                assert own.expand(session)
+                assert own.offer([session]) is not None
+                assert expand(own, session)
 
     def test_a_failure_ends_it_for_one_session(self, own: OwnDraft, engine: DraftEngine) -> None:
         first, second = self.asked(1, [5] * 20), self.asked(2, [6] * 20)
         for session in (first, second):
             own.begin(session, alone=False)
-            assert own.expand(session)
+            assert expand(own, session)
         engine.fault = RuntimeError("out of memory")
-        assert not own.expand(first) and own.offer(first) is None
+        assert not expand(own, first) and own.offer([first]) is None
         engine.fault = None
-        offer = own.offer(second)
+        offer = own.offer([second])
         assert offer is not None and offer.arrears > 0.0, "it is not known what the engine holds"
-        assert own.expand(second)
+        assert expand(own, second)
         third = self.asked(3, [5] * (engine.context + 1))
         own.begin(third, alone=True)
-        assert own.offer(third) is None and own.expand(second)
+        assert own.offer([third]) is None and expand(own, second)
 
     def test_it_does_not_draft_past_the_end_of_an_answer(self, own: OwnDraft, engine: DraftEngine) -> None:
         every = range(FakeModel.size)
         ends, goes_on = self.asked(1, [5, 6], every), self.asked(2, [5, 6])
         for session in (ends, goes_on):
             own.begin(session, alone=False)
-            assert own.expand(session)
-        assert own.offer(ends) is None and own.offer(goes_on) is not None
+            assert expand(own, session)
+        assert own.offer([ends]) is None and own.offer([goes_on]) is not None

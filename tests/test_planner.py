@@ -455,10 +455,10 @@ class TestOwnDraft:
         it = settled(FLAT, 20)
         it._idle = 0.0
         steps = 0
-        while not it.plan(nothing(), 99.0, own=own(1000, 1, 8, lambda rows: 0.005 + 0.0005 * rows)).draft:
+        while not it.plan(nothing(), 99.0, own=own([(1000, 1)], 8, lambda rows: 0.005 + 0.0005 * rows)).draft:
             steps += 1
         assert 5 < steps < 100  # 0.5 seconds are 10 tokens; less than one is missed in a step
-        assert own(3, 1, 8, lambda rows: 2.0 + rows) == Own(6.0, 3.0)
+        assert own([(3, 1)], 8, lambda rows: 2.0 + rows) == Own(6.0, 3.0)
 
     def test_it_gets_a_little_time_in_any_case_or_nothing_would_be_learned_of_it(self) -> None:
         it, asked = settled(FLAT, 10), 0
@@ -487,6 +487,19 @@ class TestOwnDraft:
             it.finished(now, 1, 0.1, 1)
             drafted += it.plan(nothing(), now, own=Own(0.008, 0.008)).draft
         assert drafted > 60
+
+    def test_it_drafts_for_several_answers_at_once(self) -> None:
+        it = Planner(CostCurve(FLAT), Limits())
+        it.begun(0.0)
+        for step in range(1, 40):
+            it.finished(step * 0.1, 3, 0.1, 3, answers=3)
+        three = [*nothing(), *nothing(), Growing(line(0.9, 0.9))]
+        assert it.plan(three, 4.0, own=Own(0.01, 0.01, expansions=2)).draft
+        assert not it.plan(three, 4.0, own=Own(0.06, 0.06, expansions=2)).draft
+
+    def test_what_several_answers_have_to_read_rides_along_or_is_in_arrears(self) -> None:
+        assert own([(2, 1), (3, 2)], 8, float) == Own(8.0, 2.0, 0.0, 2)
+        assert own([(2, 1), (30, 2), (9, 1)], 8, float) == Own(6.0, 3.0, 39.0, 3)
 
     def test_nothing_is_drafted_where_no_guess_could_be_used(self) -> None:
         it = settled(FLAT, 20)
