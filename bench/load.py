@@ -30,7 +30,12 @@ from bench.models import Runtime, shipped
 from bench.padding import padded
 from bench.processes import BackProcess, LeadProcess, Reply, halves
 from duo.cli import positive
-from duo.engines import EngineOptions, FlashAttention, curve, load
+from duo.engines import ROOT, EngineOptions, FlashAttention, Row, curve, load
+
+BLOCKS, IN_A_ROW = 5, 12
+"""How often each width of the cost curve is measured."""
+RAMP = 1.0
+"""Seconds of each measurement that do not count: all prompts are read at once then."""
 
 Ask = Callable[[int, Reply], Iterator[str]]
 """Ask the question of this number; the text as it comes, also in the reply."""
@@ -61,6 +66,8 @@ class Cell:
     samples: list[Sample] = field(default_factory=list)
     tokens: float = 0.0
     seconds: float = 0.0
+    requests: int = 0
+    """Of the samples, those that ended in this time."""
     wrong: int = 0
     """Answers that are not what the same question gave alone."""
 
@@ -75,11 +82,12 @@ class Cell:
 
 
 def run(ask: Ask, users: int, questions: int, seconds: float, first: int) -> tuple[list[Sample], float, float]:
-    """`users` at once for so long, beginning with question `first`: the answers, and the time that counts."""
+    """`users` at once for so long after `RAMP`, beginning with question `first`: the answers, and the time that
+    counts."""
     samples: list[Sample] = []
     numbers, lock = count(first), threading.Lock()
     begin = time.perf_counter()
-    end = begin + seconds
+    end = begin + RAMP + seconds
 
     def user() -> None:
         while (asked := time.perf_counter()) < end:
@@ -97,7 +105,7 @@ def run(ask: Ask, users: int, questions: int, seconds: float, first: int) -> tup
         thread.start()
     for thread in threads:
         thread.join()
-    return samples, begin, end
+    return samples, begin + RAMP, end
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -181,6 +189,7 @@ def main(args: argparse.Namespace) -> int:
                     cell = cells.setdefault((name, users), Cell())
                     cell.samples += samples
                     cell.seconds += end - begin
+                    cell.requests += sum(begin <= sample.ended <= end for sample in samples)
                     cell.tokens += sum(sample.share(begin, end) for sample in samples)
                     cell.wrong += sum(sample.text != alone[sample.question] for sample in samples)
     console.print(_table(cells, allowed))
@@ -209,13 +218,25 @@ def _size(text: str) -> tuple[str, Literal["bf16", "q8_0"]]:
 
 
 def _allowed(target: str, runtime: Runtime, users: Sequence[int], flash_attention: FlashAttention) -> dict[int, float]:
-    """How many times one client's throughput the cost curve allows: users x cost(1) / cost(users)."""
+    """How many times one client's throughput the cost curve allows: users x cost(1) / cost(users), of rows of one slot.
+
+    Each width many times in a row, as it is with so many users: llama.cpp takes longer where the width changes.
+    """
     options = EngineOptions(threads=1, slots=max(users), tree_rows=2 * max(users), flash_attention=flash_attention)
-    loaded = load(target, runtime, options)
-    cost = curve.measure(loaded, max(2, *users), patience=2.0)
-    loaded.close()
-    known = sorted(cost)
-    return {n: n * cost[1] / cost[min(known, key=lambda width: abs(width - n))] for n in users}
+    engine = load(target, runtime, options)
+    engine.extend(0, [0] * curve.CONTEXT)
+    seconds: dict[int, list[float]] = {width: [] for width in {1, *users}}
+    for _ in range(BLOCKS):
+        for width, taken in seconds.items():
+            rows = [Row(i, 0, 0, i - 1 if i else ROOT) for i in range(width)]
+            for _ in range(IN_A_ROW):
+                started = time.perf_counter()
+                engine.forward(rows)
+                taken.append(time.perf_counter() - started)
+                engine.keep(0, [])
+    engine.close()
+    cost = {width: statistics.median(taken) for width, taken in seconds.items()}
+    return {n: n * cost[1] / cost[n] for n in users}
 
 
 def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> list[dict[str, object]]:
@@ -229,7 +250,7 @@ def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> l
             {
                 "users": users,
                 "lead": name,
-                "requests_per_second": len(cell.samples) / cell.seconds,
+                "requests_per_second": cell.requests / cell.seconds,
                 "tokens_per_second": cell.speed,
                 "acceleration": cell.acceleration,
                 "of_one_client": cell.speed / one,
