@@ -20,14 +20,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.compare import prompts
 from bench.models import Runtime, shipped
-from bench.padding import padded
+from bench.padding import padded, size_of
 from bench.processes import BackProcess, LeadProcess, Reply, halves
 from duo.cli import positive
 from duo.engines import ROOT, EngineOptions, FlashAttention, Row, curve, load
@@ -167,7 +166,7 @@ def main(args: argparse.Namespace) -> int:
     questions = [[*c.before, {"role": "user", "content": c.turns[0]}] for c in conversations]
     near, far = halves()
     _pin(near)
-    target = padded("target", *_size(args.size), args.engine) if args.size else shipped("target", args.engine)
+    target = padded("target", *size_of(args.size), args.engine) if args.size else shipped("target", args.engine)
     allowed = _allowed(target, args.engine, args.vu, args.flash_attn)
     _pin(far)  # who asks must not disturb the lead
     cells: dict[tuple[str, int], Cell] = {}
@@ -209,12 +208,6 @@ def _pin(cpus: Sequence[int]) -> None:
     """This process to these cores, where the system can say so."""
     if cpus and sys.platform == "linux":
         os.sched_setaffinity(0, cpus)
-
-
-def _size(text: str) -> tuple[str, Literal["bf16", "q8_0"]]:
-    """Of '0.3B-q8_0': the size and the type."""
-    size, _, kind = text.partition("-")
-    return size, "q8_0" if kind == "q8_0" else "bf16"
 
 
 def _allowed(target: str, runtime: Runtime, users: Sequence[int], flash_attention: FlashAttention) -> dict[int, float]:

@@ -131,6 +131,12 @@ def shape(which: Literal["target", "draft"], size: str) -> Shape:
     return new
 
 
+def size_of(text: str) -> tuple[str, Type]:
+    """Of '0.3B-q8_0': the size and the type."""
+    size, _, kind = text.partition("-")
+    return size, "q8_0" if kind == "q8_0" else "bf16"
+
+
 def padded(which: Literal["target", "draft"], size: str, dtype: Type = "bf16", runtime: Runtime = "llamacpp") -> str:
     """Path of a shipped model padded to about `size` parameters ("1B", "0.3B", "60M"), made once and cached.
 
