@@ -134,8 +134,9 @@ class Planner:
         self._gone.append(back)
 
     def begun(self, now: float) -> None:
-        """A session's first step is about to be planned."""
+        """What has been going on until now is not to be counted: nobody answered, or a prompt was read as well."""
         self._committed = now
+        self._anew = None
 
     def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
         """New guesses of a back arrived at `now`."""

@@ -1,7 +1,7 @@
-"""The decode loop, in a thread of its own: seat, read, plan, forward, pick, commit, tell.
+"""The decode loop, in a thread of its own: seat, plan, forward, pick, commit, tell.
 
-All answers under way share each forward pass: a row for each, and the guesses that are worth verifying. A prompt is
-read in pieces between those passes, so that a long one does not hold up answers in progress. The loop takes the newest
+All answers under way share each forward pass: a row for each, and the guesses that are worth verifying. Prompts are
+read in the same passes, in pieces, so that a long one does not hold up answers in progress. The loop takes the newest
 guesses at the last moment, and waits for some only where the planner expects to gain by it. What comes in (jobs,
 guesses) is put into queues by the event loop; what goes out is one call per answer and step.
 """
@@ -13,16 +13,16 @@ import secrets
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from duo import planner, protocol
 from duo.constraint import Grammars
-from duo.engines import Engine, Row
+from duo.engines import Engine, Piece, Row
 from duo.errors import DeadEndError, DuoError, StoppedError
 from duo.planner import Growing, Schedule
-from duo.prefix import Prefix
+from duo.prefix import Prefix, common_length
 from duo.protocol import Entry, Ledger
 from duo.sampling import SamplingParams
 from duo.session import Session, Step
@@ -37,8 +37,8 @@ log = logging.getLogger("lead")
 
 PIECE = 64
 """Tokens of a prompt that are read at a time at least, and at first, while others decode."""
-STALL = 2.0
-"""Longer than so many decode steps nobody should wait for a piece of another's prompt."""
+STALL = 3.0
+"""As long as so many decode steps one may take that reads a piece of a prompt besides."""
 
 MOST_TRUSTED = 256
 """Backs whose claims are remembered after they have left: names come from the network."""
@@ -66,7 +66,8 @@ class Job:
     submitted: float = field(default_factory=time.perf_counter)
     seated: float = 0.0
     answering: float = 0.0
-    """When it got its slot, and when its first step could begin."""
+    """When it got its slot, and when its prompt was read. Of a forward pass that read the end of it and gave the first
+    token too, so much counts as decoding as a step took lately."""
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
 
@@ -78,6 +79,16 @@ class _Run:
     job: Job
     session: Session
     seat: Seat
+
+    @property
+    def prompt(self) -> list[int]:
+        """The tokens of its prompt, and those that it has committed."""
+        return self.session.prefix.tokens
+
+    @property
+    def unread(self) -> int:
+        """Tokens of the prompt that are to be read before the first step, which is given the last one as a row."""
+        return self.session.prompt_length - 1 - self.job.read_tokens
 
 
 class Decoder:
@@ -119,8 +130,9 @@ class Decoder:
         self._trace = trace
         self._trust: defaultdict[str, Trust] = defaultdict(Trust)
         self._per_token = 0.0
-        """Seconds that reading a token of a prompt takes, lately; 0: not known."""
+        """Seconds of a forward pass per token of a prompt that it reads, lately; 0: not known."""
         self._per_step = 0.0
+        """Seconds that one takes which reads none."""
         self.mailbox = Mailbox()
         self._thread = threading.Thread(target=self._loop, name="decoder", daemon=True)
 
@@ -187,9 +199,16 @@ class Decoder:
     def turn(self) -> None:
         """Once round the loop: what the thread does over and over while there is something to do."""
         self._seat()
-        # A prompt that cannot be read concerns nobody else; after a forward pass that failed nothing is known.
-        self._try(self._read, lambda: list(self._reading)[:1])
-        self._try(self._step, lambda: list(self._answering))
+        pieces = self._pieces()
+        if self._exact and pieces:
+            self._try(lambda: self._pass([], pieces), list)
+            pieces = {}
+        last = [run for run, piece in pieces.items() if len(piece.tokens) == run.unread]
+        # In the order of their slots: so they lie in the runtime's memory.
+        runs = sorted([*self._answering, *last], key=lambda run: run.seat.id)
+        if runs or pieces:
+            # After a forward pass that failed nothing is known of those whose rows it had.
+            self._try(lambda: self._pass(runs, pieces), lambda: [run for run in runs if run.job.state != "ended"])
 
     # -- Seat: who answers -------------------------------------------------------------------------------------------
 
@@ -255,79 +274,102 @@ class Decoder:
         try:
             do()
         except Exception as error:
-            if not isinstance(error, DuoError):
-                log.exception("an answer failed")
-            for run in concerned():
-                self._seats.forget(run.seat)
-                self._end(run, error if isinstance(error, DuoError) else DuoError(f"the answer failed: {error!r}"))
+            self._fail(concerned(), error)
+
+    def _fail(self, runs: Iterable[_Run], error: Exception) -> None:
+        if not isinstance(error, DuoError):
+            log.error("an answer failed", exc_info=error)
+            error = DuoError(f"the answer failed: {error!r}")
+        for run in list(runs):
+            self._seats.forget(run.seat)
+            self._end(run, error)
 
     # -- Read: prompts -----------------------------------------------------------------------------------------------
 
-    def _read(self) -> None:
-        """So much of the prompts that are not read to their ends, the oldest first, as may be read at once."""
-        left = self._piece()
-        while self._reading and left > 0:
-            left -= self._read_one(self._reading[0], left)
+    def _pieces(self) -> dict[_Run, Piece]:
+        """So much of the prompts that are not read to their ends, the oldest first, as the next forward pass is to
+        read."""
+        pieces: dict[_Run, Piece] = {}
+        left = self._most()
+        for run in list(self._reading):
+            # What a prompt has in common with one that is being read now is taken from there afterwards.
+            alike = max((common_length(run.prompt, other.prompt) for other in pieces), default=0)
+            if left <= 0 or alike > self._seats.known(run.prompt):
+                break
+            try:
+                self._settle(run)
+            except Exception as error:
+                self._fail([run], error)
+                continue
+            count = min(run.unread, left)
+            if self._exact and run.unread - count == 1:
+                # One more, or one less where that would not fit one pass.
+                count += 1 if count < self._engine.batch else -1
+            begin = run.job.read_tokens
+            if count:
+                pieces[run] = Piece(run.seat.id, run.prompt[begin : begin + count])
+                left -= count
+            else:  # the cache holds it all
+                now = time.perf_counter()
+                self._planner.begun(now)
+                self._answer(run, now)
+        return pieces
 
-    def _read_one(self, run: _Run, most: int) -> int:
-        """A piece of a prompt, up to its last token; returns how many tokens, 0 only if that was the end of it."""
-        job, session = run.job, run.session
-        tokens = session.prefix.tokens
-        if run.seat.held is not tokens:
+    def _settle(self, run: _Run) -> None:
+        if run.seat.held is not run.prompt:
             # Exact: at least two tokens are read, because a lone one is computed in another way.
             short = 3 if self._exact else 1
-            job.cached_tokens = job.read_tokens = self._seats.settle(run.seat, tokens, len(tokens) - short)
-        started = time.perf_counter()
-        begin, end = job.read_tokens, len(tokens) - 1
-        count = min(end - begin, most)
-        if self._exact and end - begin - count == 1:
-            # One more, or one less where that would not fit one pass.
-            count += 1 if count < self._engine.batch else -1
-        if count:
-            self._engine.extend(run.seat.id, tokens[begin : begin + count])
-        job.read_tokens += count
-        now = time.perf_counter()
-        if count >= PIECE:
-            self._per_token = (now - started) / count
-        if job.read_tokens < end:
-            self._trace.span("decoder", "prefill", started, now, tokens=count)
-        else:
-            self._trace.span("decoder", "prefill", started, now, tokens=count, cached=job.cached_tokens)
-            self._reading.popleft()
-            self._answering.append(run)
-            if self._own is not None:
-                self._own.begin(session, len(self._answering) == 1 and not self._reading)
-                now = time.perf_counter()
-            job.prompt_seconds, job.answering, job.state = now - job.seated, now, "answering"
-        # What follows is not to be judged by the time that this has taken.
-        self._planner.begun(now)
-        return count
+            run.job.cached_tokens = run.job.read_tokens = self._seats.settle(
+                run.seat, run.prompt, len(run.prompt) - short
+            )
 
-    def _piece(self) -> int:
-        """Most tokens of a prompt to read at once."""
-        most = self._engine.batch
+    def _most(self) -> int:
+        """Most tokens of prompts to read at once. Every answer has a row in the same pass."""
+        most = max(1, self._engine.batch - len(self._answering) - len(self._reading))
         if not self._answering:
             return most
         if not self._per_token:
             return min(PIECE, most)
         return max(min(PIECE, most), min(most, int(STALL * self._per_step / self._per_token)))
 
+    def _have_read(self, pieces: Mapping[_Run, Piece], started: float, done: float) -> None:
+        """A forward pass that read this has come to its end, with all that follows."""
+        count = sum(len(piece.tokens) for piece in pieces.values())
+        if count >= PIECE:
+            self._per_token = (done - started) / count
+        for run, piece in pieces.items():
+            run.job.read_tokens += len(piece.tokens)
+            if not run.unread:
+                self._answer(run, max(started, done - self._per_step) if run.session.steps else done)
+        # What follows is not to be judged by the time that this has taken.
+        self._planner.begun(done)
+
+    def _answer(self, run: _Run, now: float) -> None:
+        """Its prompt was read at `now`."""
+        self._reading.remove(run)
+        self._answering.append(run)
+        run.job.prompt_seconds, run.job.answering, run.job.state = now - run.job.seated, now, "answering"
+
     # -- Step: all answers -------------------------------------------------------------------------------------------
 
-    def _step(self) -> None:
-        """One forward pass for all answers."""
-        # In the order of their slots: so they lie in the runtime's memory.
-        runs = sorted(self._answering, key=lambda run: run.seat.id)
-        if not runs:
-            return
-        chosen = self._plan(runs)
+    def _pass(self, runs: list[_Run], pieces: Mapping[_Run, Piece]) -> None:
+        """One forward pass: a step of these answers, and pieces of prompts, perhaps the last ones of some of the
+        same."""
+        chosen = self._plan(runs, hurry=bool(pieces))
         rows: list[Row] = []
         firsts: list[int] = []
         for run, nodes in zip(runs, chosen, strict=True):
             firsts.append(len(rows))
             rows += run.session.rows(nodes, len(rows), at_least=2 if self._exact and len(runs) == 1 else 1)
         started = time.perf_counter()
-        logits = self._engine.forward(rows)
+        try:
+            logits = self._engine.forward(rows, list(pieces.values()))
+        except Exception as error:
+            if not pieces:
+                raise
+            # A prompt that cannot be read concerns nobody else: the others try again without it.
+            self._fail(pieces, error)
+            return
         ended = time.perf_counter()
         # Before the roots move on: what came meanwhile belongs to them, and the planner learns when messages come.
         self._take_guesses(runs)
@@ -338,38 +380,53 @@ class Decoder:
                 step = session.verify(nodes, logits[first : first + 1 + len(nodes)], first)
             except DeadEndError as error:  # its grammar: the others know nothing of that
                 runs.remove(run)
-                self._seats.forget(run.seat)
-                self._end(run, error)
+                self._fail([run], error)
                 continue
             self._engine.keep(run.seat.id, step.path)
             if self._own is not None:
                 self._own.committed(session, start, [done.token for done in step.committed])
             steps.append(step)
         done = time.perf_counter()
-        self._per_step = done - started
-        # What follows the forward pass grows with its rows as well.
-        committed = sum(len(step.committed) for step in steps)
-        self._planner.finished(done, len(rows), done - started, committed, len(firsts))
+        if pieces:
+            self._have_read({run: piece for run, piece in pieces.items() if run.job.state == "reading"}, started, done)
+        else:
+            self._per_step = done - started
+            # What follows the forward pass grows with its rows as well.
+            committed = sum(len(step.committed) for step in steps)
+            self._planner.finished(done, len(rows), done - started, committed, len(firsts))
         if self._planner.resting != self._ledger.resting:
             self._ledger.resting = self._planner.resting
             self._changed()
         if self._trace.on:
-            self._record(runs, steps, len(rows), started, ended, done)
+            read = sum(len(piece.tokens) for piece in pieces.values())
+            self._record(runs, steps, len(rows), read, started, ended, done)
         for run, step in zip(runs, steps, strict=True):
             run.job.decode_seconds = done - run.job.answering
             run.job.on_step(step)
             if run.session.finish_reason is not None:
                 self._end(run, None)
+            elif self._own is not None and run.session.steps == 1:
+                self._own.begin(run.session, len(self._answering) == 1 and not self._reading)
         self._stepped()
 
     def _record(
-        self, runs: Sequence[_Run], steps: Sequence[Step], rows: int, started: float, ended: float, done: float
+        self,
+        runs: Sequence[_Run],
+        steps: Sequence[Step],
+        rows: int,
+        read: int,
+        started: float,
+        ended: float,
+        done: float,
     ) -> None:
+        if not runs:
+            self._trace.span("decoder", "prefill", started, ended, tokens=read)
+            return
         drafted = sum(len(step.drafted) for step in steps)
         rejected = sum(len(step.rejected) for step in steps)
         self._trace.span(
             "decoder", "forward", started, ended, rows=rows, guesses=drafted, accepted=drafted - rejected,
-            rejected=rejected, tokens=sum(len(step.committed) for step in steps), answers=len(runs),
+            rejected=rejected, tokens=sum(len(step.committed) for step in steps), answers=len(runs), prompt=read,
         )  # fmt: skip
         self._trace.span("decoder", "verify", ended, done)
         for run, step in zip(runs, steps, strict=True):
@@ -377,11 +434,13 @@ class Decoder:
                 "decoder", "commit", done, tokens=len(step.committed), length=len(run.session.prefix)
             )  # fmt: skip
 
-    def _plan(self, runs: Sequence[_Run]) -> Sequence[Sequence[Node]]:
-        """The guesses to verify now, for each answer, after such waits as are worth it."""
+    def _plan(self, runs: Sequence[_Run], hurry: bool) -> Sequence[Sequence[Node]]:
+        """The guesses to verify now, for each answer, after such waits as are worth it; without any if somebody's
+        prompt is to be read in the same forward pass."""
+        if not runs:
+            return []
         sessions = {run.session.id: run.session for run in runs}
-        # While somebody waits for a prompt to be read the target does not wait for a draft model beside it.
-        own = self._own if not self._reading else None
+        own = self._own if not hurry else None
         while True:
             began = time.perf_counter()
             self._take_guesses(runs)
@@ -396,7 +455,7 @@ class Decoder:
                 for number, found in own.expand(sessions.values(), began).items():
                     self._planner.drafted(self._merge(sessions[number], found, NAME))
                 continue
-            if not plan.wait or self._stopping:
+            if not plan.wait or hurry or self._stopping:
                 break
             self.mailbox.wait(plan.wait)
             self._trace.span("decoder", "wait", planned, time.perf_counter(), at_most_ms=round(plan.wait * 1000, 3))

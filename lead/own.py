@@ -33,11 +33,10 @@ class OwnDraft:
         self._drafts: dict[int, Draft] = {}
 
     def begin(self, session: Session, alone: bool) -> None:
-        """An answer begins. `alone`: no other is under way, so the prompt is read now; else when the planner asks for
-        drafting, which knows what that takes."""
-        prompt = session.prefix.tokens
-        draft = self._model.open(session.id, session.params, len(prompt), eos=session.eos)
-        draft.commit(0, prompt)
+        """An answer has its first token. `alone`: no other is under way, so the prompt is read now; else when the
+        planner asks for drafting, which knows what that takes."""
+        draft = self._model.open(session.id, session.params, session.prompt_length, eos=session.eos)
+        draft.commit(0, session.prefix.tokens)
         self._drafts[session.id] = draft
         if alone:
             self._try(draft, self._catch_up)

@@ -47,6 +47,10 @@ class Seats:
         """How many tokens of the prompt the seat's cache begins with."""
         return min(common_length(seat.held, prompt), self._engine.length(seat.id))
 
+    def known(self, prompt: list[int]) -> int:
+        """How many tokens of the prompt some seat's cache begins with."""
+        return max(self.common(seat, prompt) for seat in self._seats)
+
     def take(self, prompt: list[int]) -> Seat | None:
         """A seat for a new answer; None while all are taken."""
         free = [seat for seat in self._seats if not seat.taken]

@@ -15,7 +15,7 @@ from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import TREE, Draft, Policy, room
 from duo.engines import Engine, Logits, Row
-from duo.engines.base import InterruptedForwardError
+from duo.engines.base import InterruptedForwardError, Piece
 from duo.errors import DuoError
 from duo.protocol import Begun, CommittedTokens, Ended
 from duo.sampling import Sampler, SamplingParams
@@ -39,7 +39,8 @@ class DraftEngine(SlottedEngine):
         self.passes: list[Sequence[Row]] = []
         self._interrupted = False
 
-    def forward(self, rows: Sequence[Row]) -> Logits:
+    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
+        assert not pieces, "a draft model reads apart"
         live = sum(len(part.rows) for part in self.parts)
         assert live + len(rows) <= room(self.slots), "there is room for no more rows"
         for row in rows:

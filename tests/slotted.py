@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from duo.engines.base import Logits, Row
+from duo.engines.base import Logits, Piece, Row
 from tests.test_drafting import CheckedEngine, FakeModel
 
 EOS = 3
@@ -52,8 +52,11 @@ class SlottedEngine:
         self.pieces.append((slot, len(tokens)))
         self.parts[slot].extend(slot, tokens)
 
-    def forward(self, rows: Sequence[Row]) -> Logits:
-        assert 0 < len(rows) <= self.batch
+    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
+        assert 0 < len(rows) + sum(len(piece.tokens) for piece in pieces) <= self.batch
+        for slot, tokens in pieces:
+            assert not self.parts[slot].rows, "a slot that is given a piece has no rows"
+            self.extend(slot, tokens)
         live = [row for part in self.parts for row in part.rows]
         assert len({*live, *(row.id for row in rows)}) == len(live) + len(rows), "row ids are unique over all slots"
         self.widths.append({row.slot for row in rows})

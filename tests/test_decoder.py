@@ -150,6 +150,29 @@ def test_more_answers_than_slots_wait_in_their_order() -> None:
     assert all(one.tokens == one.expected for one in asked)
 
 
+def test_prompts_are_read_in_the_forward_passes_of_those_who_answer() -> None:
+    loop = Loop(3)
+    first = loop.ask(Asked([5, 6, 7], GREEDY, 12))
+    loop.turn()
+    assert len(loop.engine.widths) == 1 and first.tokens, "its prompt and its first token in one pass"
+    others = [loop.ask(Asked([8 + i, 6, 7, 8], GREEDY, 12)) for i in range(2)]
+    loop.turn()
+    assert loop.engine.widths[1:] == [{0, 1, 2}]
+    assert loop.engine.pieces == [(0, 2), (1, 3), (2, 3)]
+    assert all(one.tokens for one in others)
+    loop.finish()
+    assert all(one.tokens == one.expected for one in [first, *others])
+
+
+def test_exactly_means_that_prompts_are_read_apart() -> None:
+    loop = Loop(2, exact=True)
+    asked = [loop.ask(Asked([5, 6, 7, 8], GREEDY, 6)), loop.ask(Asked([9, 6, 7, 8], GREEDY, 6))]
+    loop.turn()
+    assert loop.engine.widths == [set(), {0, 1}]
+    loop.finish()
+    assert all(one.tokens == one.expected for one in asked)
+
+
 def test_what_conversations_have_in_common_is_read_once() -> None:
     loop = Loop(3)
     system = [4 + i % 7 for i in range(60)]

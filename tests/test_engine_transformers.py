@@ -6,7 +6,7 @@ import hashlib
 import json
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from bench.processes import wait_for
 from duo.engines import EngineOptions, load, runtime_of
 from duo.engines._arena import GROUPED, PlaceBook, grouped_attention
-from duo.engines.base import ROOT, Engine, InterruptedForwardError, Row
+from duo.engines.base import ROOT, Engine, InterruptedForwardError, Piece, Row
 from duo.engines.transformers import TransformersEngine, _attention, _context
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting
@@ -159,14 +159,21 @@ class Mirror:
     def of(self, slot: int) -> list[int]:
         return [id for id, row in self.rows.items() if row.slot == slot]
 
+    def some(self, count: int) -> list[int]:
+        return [self.random.randrange(LOGITS) for _ in range(count)]
+
     def extend(self, slot: int, count: int) -> None:
-        tokens = [self.random.randrange(LOGITS) for _ in range(count)]
+        tokens = self.some(count)
         self.engine.extend(slot, tokens)
         for id in self.of(slot):
             del self.rows[id]
         self.committed[slot] += tokens
 
-    def forward(self, slots: list[int], count: int) -> None:
+    def forward(self, slots: list[int], count: int, pieces: Mapping[int, int] | None = None) -> None:
+        """`pieces`: so many tokens of a prompt for which slots."""
+        read = [Piece(slot, self.some(length)) for slot, length in (pieces or {}).items()]
+        for slot, tokens in read:
+            self.committed[slot] += tokens
         made = []
         for _ in range(count):
             slot = self.random.choice(slots)
@@ -175,7 +182,7 @@ class Mirror:
             self.next_id += self.random.choice([1, 1, 7])
             self.rows[row.id] = row
             made.append(row)
-        logits = self.engine.forward(made)
+        logits = self.engine.forward(made, read)
         assert logits.shape == (count, LOGITS) and logits.dtype == np.float32
         for row, got in zip(made, logits, strict=True):
             np.testing.assert_allclose(got, self.reference.logits(self.tokens(row.id)), atol=1e-4)
@@ -228,6 +235,10 @@ def test_architectures(name: str, tmp_path: Path) -> None:
         mirror.forward([0, 1], 8)
     mirror.keep(0, rest_share=0.7)
     mirror.forward([0, 1], 6)
+    mirror.engine.keep(1, ())
+    for id in mirror.of(1):
+        del mirror.rows[id]
+    mirror.forward([0, 1], 4, {1: 4})
     mirror.check()
     assert engine.vocabulary.size == LOGITS
 
@@ -278,7 +289,13 @@ def interleave(folder: str, reference: Reference, seed: int, apart: bool) -> Non
                 ]
                 fitting = [s for s in range(slots) if deepest[s] + batch <= context]
                 if fitting and len(mirror.rows) + batch <= room:
-                    mirror.forward(fitting, dice.randint(1, batch))
+                    # Of a full batch, so that whatever hangs from what is new fits the context.
+                    count, pieces = dice.randint(1, batch), dict[int, int]()
+                    for reader in fitting:
+                        spare = batch - count - sum(pieces.values())
+                        if spare and not mirror.of(reader) and dice.random() < 0.5:
+                            pieces[reader] = dice.randint(1, spare)
+                    mirror.forward(fitting, count, pieces)
         mirror.check()
     for slot in range(slots):
         engine.truncate(slot, 0)

@@ -8,10 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-from duo.engines.base import ROOT, Engine, Logits, Row, Vocabulary
+from duo.engines.base import ROOT, Engine, Logits, Piece, Row, Vocabulary
 from duo.errors import ModelError
 
-__all__ = ["ROOT", "Engine", "EngineOptions", "FlashAttention", "Logits", "Row", "Vocabulary", "load", "runtime_of"]
+__all__ = [
+    "ROOT", "Engine", "EngineOptions", "FlashAttention", "Logits", "Piece", "Row", "Vocabulary", "load", "runtime_of",
+]  # fmt: skip
 
 Runtime = Literal["auto", "transformers", "llamacpp"]
 FlashAttention = Literal["auto", "on", "off"]

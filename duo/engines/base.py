@@ -4,7 +4,8 @@ A *slot* holds one sequence: its committed tokens, whose keys and values are in 
 *rows* that hangs from the last committed token. A row is one token with a parent: another row of the slot or the
 committed sequence itself. `forward` adds rows and returns their logits; rows stay, so that later rows can hang from
 them; `keep` turns a path of rows into committed tokens and forgets the rest. The verification of a draft tree, a draft
-model that grows its tree batch by batch, and plain decoding are all the same three calls.
+model that grows its tree batch by batch, and plain decoding are all the same three calls. Pieces of prompts can be read
+in the same forward passes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ class Row(NamedTuple):
     slot: int
     token: int
     parent: int = ROOT
+
+
+class Piece(NamedTuple):
+    """Tokens of a prompt for a forward pass: they become committed tokens of a slot that has no rows."""
+
+    slot: int
+    tokens: Sequence[int]
 
 
 class Vocabulary(Protocol):
@@ -120,7 +128,7 @@ class Engine(Protocol):
 
     @property
     def batch(self) -> int:
-        """Most rows that one `forward` takes."""
+        """Most rows and tokens of pieces that one `forward` takes."""
         ...
 
     def length(self, slot: int) -> int:
@@ -134,12 +142,13 @@ class Engine(Protocol):
         """
         ...
 
-    def forward(self, rows: Sequence[Row]) -> Logits:
+    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
         """Run the model over the rows, parents before children, and return logits of shape [len(rows), size].
 
-        `logits[i]` predicts the token after `rows[i]`. The array may be reused by the next call.
+        `logits[i]` predicts the token after `rows[i]`. The array may be reused by the next call. Each piece, at most
+        one of a slot, is appended to what its slot has committed; rows of that slot come after it.
         Raises ContextError if a path does not fit the context or there is no room left for rows, and
-        InterruptedForwardError if it was interrupted; in both cases none of the rows is there.
+        InterruptedForwardError if it was interrupted; in both cases none of the rows and pieces is there.
         """
         ...
 

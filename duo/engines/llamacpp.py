@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from duo.engines import EngineOptions
 from duo.engines._llamacpp_vocabulary import LlamaCppVocabulary
-from duo.engines.base import ROOT, InterruptedForwardError, Logits, Row
+from duo.engines.base import ROOT, InterruptedForwardError, Logits, Piece, Row
 from duo.errors import ContextError, ModelError
 
 _DEFAULT_CONTEXT = 4096
@@ -169,50 +169,60 @@ class LlamaCppEngine:
         return self._at(slot).root.pos + 1
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
-        self._tidy()
         state = self._slot(slot)
-        values = np.asarray(tokens, dtype=np.int64)
-        if values.size and not 0 <= int(values.min()) <= int(values.max()) < self._size:
+        count = len(tokens)
+        if count and not 0 <= min(tokens) <= max(tokens) < self._size:
             raise ValueError(f"a token is not in the vocabulary of {self._size}")
         self.keep(slot, ())
-        root = state.root
-        start = root.pos + 1
-        end = start + len(values)
+        end = state.root.pos + 1 + count
         if end > self._context:
             raise ContextError(f"{end} tokens do not fit the context of {self._context}")
-        self._stop.clear()
-        for first in range(0, len(values), self._batch):
-            part = values[first : first + self._batch]
-            code = self._arrays.prefill(self._llama, part, start + first, root.seq)
-            if code:
-                _seq_rm(self._memory, root.seq, start, -1)
-                if state.guard is not None:
-                    _seq_rm(self._memory, state.guard, start, -1)
-                raise _failed(code)
-            if state.guard is not None:
-                _seq_cp(self._memory, root.seq, state.guard, start + first, -1)
-        root.pos = end - 1
+        try:
+            for first in range(0, count, self._batch):
+                self.forward((), [Piece(slot, tokens[first : first + self._batch])])
+        except BaseException:
+            self.truncate(slot, end - count)
+            raise
 
-    def forward(self, rows: Sequence[Row]) -> Logits:
+    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
         count = len(rows)
-        if count > self._batch:
-            raise ValueError(f"{count} rows are more than the batch of {self._batch}")
+        width = count + sum(len(piece.tokens) for piece in pieces)
+        if width > self._batch:
+            raise ValueError(f"{width} rows are more than the batch of {self._batch}")
         if len(self._rows) + count > self._room:
             raise ContextError(f"{len(self._rows) + count} rows do not fit: there is room for {self._room}")
-        if not count:
+        if not width:
             return self._logits[:0]
         self._tidy()
-        for at in {row.slot for row in rows}:
+        for at in {row.slot for row in rows} | {piece.slot for piece in pieces}:
             self._slot(at)
-
-        new: dict[int, _Node] = {}
-        seqs: list[int] = []
-        shared: dict[int, list[int]] = {}  # the other sequences of rows that have several, by row id
+        # The tokens of the pieces come first, so that the logits, which only rows have, lie in the order of the rows.
+        tokens: list[int] = []
+        places: list[int] = []
+        owners: list[Sequence[int]] = []
+        grown: dict[_Node, int] = {}  # committed ends of slots that get a piece, and where they were
+        others: dict[_Node, list[int]] = {}  # further sequences that are to have a piece's tokens, or a new row
         copies: list[tuple[int, int, int, int]] = []
         # The sequences in use: slot, last node before (None for a new sequence), place of the first new row.
         before: dict[int, tuple[_Slot, _Node | None, int]] = {}
+        new: dict[int, _Node] = {}
         slots, live, context, size = self._slots, self._rows, self._context, self._size
         try:
+            for at, piece in pieces:
+                slot, root = slots[at], slots[at].root
+                if slot.rows or root in grown:
+                    raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")
+                if not len(piece) or not 0 <= min(piece) <= max(piece) < size:
+                    raise ValueError(f"a piece is empty, or has a token that is not in the vocabulary of {size}")
+                end = root.pos + 1 + len(piece)
+                if end > context:
+                    raise ContextError(f"{end} tokens do not fit the context of {context}")
+                grown[root] = root.pos
+                others[root] = owned = [root.seq]
+                tokens += piece
+                places += range(root.pos + 1, end)
+                owners += [owned] * len(piece)
+                root.pos = end - 1
             for row, at, token, above in rows:
                 if not 0 <= at < len(slots):
                     raise ValueError(f"there is no slot {at}")
@@ -235,43 +245,48 @@ class LlamaCppEngine:
                 else:
                     seq = self._take(slot)
                     before[seq] = (slot, None, pos)
-                    # Ancestors in this batch have no cell yet: their cells are told of the sequence as they are made.
+                    # What of the path is in this batch has no cells yet: they are told of the sequence as they are
+                    # made.
                     over: Any = parent
                     while over.id in new:
-                        shared.setdefault(over.id, []).append(seq)
+                        others[over].append(seq)
                         over = over.parent
-                    if self._have[seq] <= over.pos:
-                        copies.append((over.seq, seq, self._have[seq], over.pos + 1))
+                    known = over.pos
+                    if over in grown:
+                        others[over].append(seq)
+                        known = grown[over]
+                    if self._have[seq] <= known:
+                        copies.append((over.seq, seq, self._have[seq], known + 1))
                 node = _Node(row, parent, pos, seq, slot)
                 new[row] = node
                 tips[seq] = node
-                seqs.append(seq)
+                others[node] = owned = [seq]
+                tokens.append(token)
+                places.append(pos)
+                owners.append(owned)
         except Exception:
-            self._undo(before, copied=False)
+            self._undo(before, grown, copied=False)
             raise
 
         memory = self._memory
         for source, target, first, end in copies:
             _seq_cp(memory, source, target, first, end)
-        tokens = [row[2] for row in rows]
-        places = [node.pos for node in new.values()]
         self._stop.clear()
-        if shared:
-            owners = [[seq, *shared.get(row, ())] for row, seq in zip(new, seqs, strict=True)]
-            code = self._arrays.decode_shared(self._llama, tokens, places, owners)
-        else:
-            code = self._arrays.decode(self._llama, tokens, places, seqs)
+        code = self._arrays.decode(self._llama, tokens, places, owners, width - count)
         if code:
-            self._undo(before, copied=True)
+            self._undo(before, grown, copied=True)
             raise InterruptedForwardError if code == _ABORTED else _failed(code)
 
         live.update(new)
         for row, node in new.items():
             node.slot.rows[row] = node
+        for root, pos in grown.items():
+            if root.slot.guard is not None:
+                _seq_cp(memory, root.seq, root.slot.guard, pos + 1, root.pos + 1)
         for seq, (slot, _, pos) in before.items():
             if slot.guard is not None:
                 _seq_cp(memory, seq, slot.guard, pos, -1)
-        return self._take_logits(count)
+        return self._take_logits(count) if count else self._logits[:0]
 
     def interrupt(self) -> None:
         self._stop.set()
@@ -458,8 +473,12 @@ class LlamaCppEngine:
             _seq_rm(self._memory, seq, -1, -1)
         self._empty.append(seq)
 
-    def _undo(self, before: dict[int, tuple[_Slot, _Node | None, int]], copied: bool) -> None:
-        """Forget the rows of a forward pass that did not happen, in the books and in llama.cpp's memory."""
+    def _undo(self, before: dict[int, tuple[_Slot, _Node | None, int]], grown: dict[_Node, int], copied: bool) -> None:
+        """Forget what was new in a forward pass that did not happen, in the books and in llama.cpp's memory."""
+        for root, pos in grown.items():
+            root.pos = pos
+            if copied:
+                _seq_rm(self._memory, root.seq, pos + 1, -1)
         for seq, (slot, tip, pos) in before.items():
             if tip is not None:
                 slot.tips[seq] = tip
@@ -502,56 +521,37 @@ class _Batch:
         self._starts = np.zeros(rows, dtype=np.uintp)
         self._flat = np.zeros(2 * rows, dtype=np.int32)
         self._wanted = np.ones(rows, dtype=np.int8)
-        self._unwanted = np.zeros(rows, dtype=np.int8)
-        self._logits_on: Any = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
-        self._logits_off: Any = self._unwanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         self._struct = cast("Any", llama_cpp.llama_batch())  # its fields are typed as arrays, and are pointers
         self._struct.token = self._token.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
         self._struct.embd = None
         self._struct.pos = self._pos.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos))
-        self._struct.logits = self._logits_on
+        self._struct.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
         self._single = self._owners(self._ones, self._places)
         self._several = self._owners(self._counts, self._starts)
-        self._struct.n_seq_id, self._struct.seq_id = self._single
 
-    def decode(self, llama: Any, tokens: list[int], places: list[int], seqs: list[int]) -> int:
-        """Rows of one sequence each, logits wanted; returns llama_decode's code."""
+    def decode(self, llama: Any, tokens: list[int], places: list[int], owners: list[Sequence[int]], quiet: int) -> int:
+        """Tokens of any number of sequences each. Of the first `quiet` no logits are wanted. Returns llama_decode's
+        code."""
         count = len(tokens)
         self._token[:count] = tokens
         self._pos[:count] = places
-        self._seq[:count] = seqs
-        self._struct.n_tokens = count
-        return _decode(llama, self._struct)
-
-    def decode_shared(self, llama: Any, tokens: list[int], places: list[int], owners: list[list[int]]) -> int:
-        """Rows of any number of sequences each, logits wanted."""
-        count = len(tokens)
-        self._token[:count] = tokens
-        self._pos[:count] = places
-        flat = [seq for of in owners for seq in of]
-        if len(flat) > len(self._flat):
-            self._flat = np.zeros(2 * len(flat), dtype=np.int32)
-        counts = [len(of) for of in owners]
-        step, start = self._flat.itemsize, self._flat.ctypes.data
-        self._flat[: len(flat)] = flat
-        self._counts[:count] = counts
-        self._starts[:count] = [start + step * before for before in accumulate(counts[:-1], initial=0)]
-        self._struct.n_seq_id, self._struct.seq_id = self._several
+        if all(len(of) == 1 for of in owners):
+            self._seq[:count] = [seq for (seq,) in owners]
+            self._struct.n_seq_id, self._struct.seq_id = self._single
+        else:
+            flat = [seq for of in owners for seq in of]
+            if len(flat) > len(self._flat):
+                self._flat = np.zeros(2 * len(flat), dtype=np.int32)
+            counts = [len(of) for of in owners]
+            step, start = self._flat.itemsize, self._flat.ctypes.data
+            self._flat[: len(flat)] = flat
+            self._counts[:count] = counts
+            self._starts[:count] = [start + step * before for before in accumulate(counts[:-1], initial=0)]
+            self._struct.n_seq_id, self._struct.seq_id = self._several
+        self._wanted[:quiet] = 0
         self._struct.n_tokens = count
         code = _decode(llama, self._struct)
-        self._struct.n_seq_id, self._struct.seq_id = self._single
-        return code
-
-    def prefill(self, llama: Any, tokens: NDArray[np.int64], start: int, seq: int) -> int:
-        """Tokens of one sequence from place `start` on, no logits."""
-        count = len(tokens)
-        self._token[:count] = tokens
-        self._pos[:count] = np.arange(start, start + count)
-        self._seq[:count] = seq
-        self._struct.n_tokens = count
-        self._struct.logits = self._logits_off
-        code = _decode(llama, self._struct)
-        self._struct.logits = self._logits_on
+        self._wanted[:quiet] = 1
         return code
 
     @staticmethod

@@ -10,11 +10,13 @@ a lane of the arena to itself, rows of several slots have a mask for each lane.
 from __future__ import annotations
 
 import gc
+import inspect
 import logging
 import warnings
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import groupby, product
+from itertools import product
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal
@@ -30,7 +32,7 @@ from duo.engines import EngineOptions, Progress
 from duo.engines._arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip
 from duo.engines._hf_vocabulary import HFVocabulary
 from duo.engines._packed import pack
-from duo.engines.base import ROOT, Logits, Row
+from duo.engines.base import ROOT, Logits, Piece, Row
 from duo.errors import ContextError, ModelError
 
 DEFAULT_CONTEXT = 4096
@@ -78,6 +80,17 @@ class _Node:
         """Places of its uncommitted ancestors, from the committed sequence downwards, and of itself, the last."""
 
 
+class _Part:
+    """What of a forward pass lies in one lane: pieces of prompts, then rows, given by their numbers."""
+
+    __slots__ = ("pieces", "rows", "width")
+
+    def __init__(self) -> None:
+        self.pieces: list[Piece] = []
+        self.rows: list[int] = []
+        self.width = 0
+
+
 class TransformersEngine:
     """A causal language model of the transformers library, run through the KV arena."""
 
@@ -117,6 +130,8 @@ class TransformersEngine:
         self._mask = np.zeros(0, dtype=np.float32)
         self._windowed_mask = np.zeros(0, dtype=np.float32)
 
+        self._chooses = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        """Whether the model computes logits of some rows alone where it is told which."""
         self._form: MaskForm = forms[0]
         self._size = 0
         heads = getattr(text_config, "num_attention_heads", None)
@@ -159,9 +174,8 @@ class TransformersEngine:
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
         seat = self._slot(slot)
-        ids = np.asarray(tokens, dtype=np.int64)
-        count = len(ids)
-        if count and (int(ids.min()) < 0 or int(ids.max()) >= self._size):
+        count = len(tokens)
+        if count and not 0 <= min(tokens) <= max(tokens) < self._size:
             raise ValueError(f"a token is not in 0..{self._size - 1}")
         self._forget(slot)
         if seat.length + count > self._context:
@@ -172,61 +186,33 @@ class TransformersEngine:
         if count > book.capacity - book.used:
             raise ContextError(f"no room for {count} more tokens beside the other slots' rows: forget some of those")
         for begin in range(0, count, self._batch):
-            self._prefill(slot, ids[begin : begin + self._batch])
+            self.forward((), [Piece(slot, tokens[begin : begin + self._batch])])
 
-    def forward(self, rows: Sequence[Row]) -> Logits:
-        width = len(rows)
+    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
+        width = len(rows) + sum(len(piece.tokens) for piece in pieces)
         if not width:
             return np.zeros((0, self._size), dtype=np.float32)
         if width > self._batch:
             raise ValueError(f"{width} rows in one forward pass, at most {self._batch} are allowed")
-        if self._apart and any(row.slot != rows[0].slot for row in rows):
-            return self._forward_lanes(rows)
-        fresh = self._admit(rows)
-        strip = self._take(self._lane(rows[0].slot), width)
-        try:
-            mask, _ = self._buffers(width, strip.keys)
-            self._draw(fresh, list(fresh.values()), strip.places.tolist(), mask)
-            positions = [node.position for node in fresh.values()]
-            logits = self._run([row.token for row in rows], positions, strip, mask)
-        except BaseException:
-            self._give(strip)
-            raise
-        self._settle(fresh)
-        return logits
-
-    def _forward_lanes(self, rows: Sequence[Row]) -> Logits:
-        """A forward pass over rows of several slots that have a lane each."""
-        order = sorted(range(len(rows)), key=lambda index: rows[index].slot)
-        ordered = [rows[index] for index in order]
-        fresh = self._admit(ordered)
-        nodes = list(fresh.values())
+        fresh = self._admit(rows, pieces)
+        lengths = {piece.slot: self._slots[piece.slot].length for piece in pieces}
+        parts = self._parts(rows, pieces)
         strips: list[Strip] = []
-        masks: list[NDArray[np.float32]] = []
         try:
-            for slot, group in groupby(nodes, key=lambda node: node.slot):
-                strips.append(self._take(slot, sum(1 for _ in group)))
-            room = sum(len(strip.places) * strip.keys for strip in strips)
-            memory = self._buffers(1, room)[0][0]
-            begin = end = 0
-            for strip in strips:
-                width, keys = len(strip.places), strip.keys
-                mask = memory[end : end + width * keys].reshape(width, keys)
-                self._draw(fresh, nodes[begin : begin + width], strip.places.tolist(), mask)
-                masks.append(mask)
-                begin, end = begin + width, end + width * keys
-            tokens = [row.token for row in ordered]
-            logits = self._run_lanes(tokens, [node.position for node in nodes], strips, masks)
+            for lane, part in parts:
+                strips.append(self._take(lane, part.width))
+            ids, positions, masks, wanted = self._compose(rows, fresh, parts, strips)
+            logits = self._run(ids, positions, strips, masks, wanted)
         except BaseException:
+            for slot, length in lengths.items():
+                self._cut(slot, length)
             for strip in strips:
-                self._give(strip)
+                self._books[strip.lane].give(strip.places)
             raise
-        self._settle(fresh)
-        if order == sorted(order):
-            return logits
-        result = np.empty_like(logits)
-        result[order] = logits
-        return result
+        self._nodes.update(fresh)
+        for id, node in fresh.items():
+            self._slots[node.slot].rows.add(id)
+        return logits
 
     def interrupt(self) -> None:
         self._cache.interrupted = True
@@ -266,10 +252,7 @@ class TransformersEngine:
         if not 0 <= length <= seat.length:
             raise ValueError(f"cannot cut {seat.length} committed tokens to {length}")
         self._forget(slot)
-        gone = seat.places[length : seat.length]
-        seat.sight[gone] = self._hidden
-        self._books[self._lane(slot)].give(gone)
-        seat.length = length
+        self._books[self._lane(slot)].give(self._cut(slot, length))
 
     def share(self, source: int, target: int, length: int) -> None:
         giver, seat = self._slot(source), self._slot(target)
@@ -325,14 +308,13 @@ class TransformersEngine:
         book = self._books[lane]
         return Strip(lane, book.take(count), book.keys)
 
-    def _give(self, strip: Strip) -> None:
-        self._books[strip.lane].give(strip.places)
-
-    def _settle(self, fresh: dict[int, _Node]) -> None:
-        """The rows of a forward pass that happened are live."""
-        self._nodes.update(fresh)
-        for id, node in fresh.items():
-            self._slots[node.slot].rows.add(id)
+    def _cut(self, slot: int, length: int) -> Places:
+        """Cut the committed sequence to so many tokens; returns the places of the others, which are still taken."""
+        seat = self._slots[slot]
+        gone = seat.places[length : seat.length]
+        seat.sight[gone] = self._hidden
+        seat.length = length
+        return gone
 
     def _forget(self, slot: int) -> None:
         """Drop all uncommitted rows of the slot."""
@@ -341,9 +323,19 @@ class TransformersEngine:
             self._books[self._lane(slot)].give([self._nodes.pop(id).trail[-1] for id in seat.rows])
             seat.rows = set()
 
-    def _admit(self, rows: Sequence[Row]) -> dict[int, _Node]:
-        """Check the rows and give each its position; nothing of the engine changes yet."""
+    def _admit(self, rows: Sequence[Row], pieces: Sequence[Piece]) -> dict[int, _Node]:
+        """Check the rows and pieces and give each row its position; nothing of the engine changes yet."""
         live, size, context = self._nodes, self._size, self._context
+        lengths: dict[int, int] = {}
+        for slot, tokens in pieces:
+            seat = self._slot(slot)
+            if slot in lengths or seat.rows:
+                raise ValueError(f"slot {slot} cannot take a piece: it has rows or another one")
+            if not len(tokens) or min(tokens) < 0 or max(tokens) >= size:
+                raise ValueError(f"a piece is empty, or has a token that is not in 0..{size - 1}")
+            lengths[slot] = seat.length + len(tokens)
+            if lengths[slot] > context:
+                raise ContextError(f"{lengths[slot]} tokens do not fit the context of {context}")
         fresh: dict[int, _Node] = {}
         for id, slot, token, parent in rows:
             if id < 0 or id in live or id in fresh:
@@ -351,7 +343,7 @@ class TransformersEngine:
             if not 0 <= token < size:
                 raise ValueError(f"token {token} is not in 0..{size - 1}")
             if parent == ROOT:
-                position = self._slot(slot).length
+                position = lengths[slot] if slot in lengths else self._slot(slot).length
             else:
                 above = fresh.get(parent) or live.get(parent)
                 if above is None or above.slot != slot:
@@ -361,6 +353,62 @@ class TransformersEngine:
                 raise ContextError(f"position {position} is beyond the context of {context} tokens")
             fresh[id] = _Node(slot, parent, position)
         return fresh
+
+    def _parts(self, rows: Sequence[Row], pieces: Sequence[Piece]) -> Sequence[tuple[int, _Part]]:
+        """What of a forward pass lies in which lane, in the order of the lanes."""
+        parts: defaultdict[int, _Part] = defaultdict(_Part)
+        for piece in pieces:
+            part = parts[self._lane(piece.slot)]
+            part.pieces.append(piece)
+            part.width += len(piece.tokens)
+        for index, row in enumerate(rows):
+            part = parts[self._lane(row.slot)]
+            part.rows.append(index)
+            part.width += 1
+        return sorted(parts.items())
+
+    def _compose(
+        self,
+        rows: Sequence[Row],
+        fresh: dict[int, _Node],
+        parts: Sequence[tuple[int, _Part]],
+        strips: Sequence[Strip],
+    ) -> tuple[list[int], list[int], list[NDArray[np.float32]], list[int]]:
+        """Tokens, positions and a mask [rows, keys] for each strip; and where in all this the rows are. The pieces are
+        committed on the way."""
+        ids: list[int] = []
+        positions: list[int] = []
+        masks: list[NDArray[np.float32]] = []
+        wanted = [0] * len(rows)
+        memory = self._mask_memory(sum(part.width * strip.keys for (_, part), strip in zip(parts, strips, strict=True)))
+        begin = 0
+        for (_, part), strip in zip(parts, strips, strict=True):
+            mask = memory[begin : begin + part.width * strip.keys].reshape(part.width, strip.keys)
+            begin += mask.size
+            at = 0
+            for slot, tokens in part.pieces:
+                end = at + len(tokens)
+                ids += tokens
+                positions += range(self._slots[slot].length, self._slots[slot].length + len(tokens))
+                self._commit(slot, strip.places[at:end], mask[at:end])
+                at = end
+            nodes = [fresh[rows[index].id] for index in part.rows]
+            self._draw(fresh, nodes, strip.places[at:].tolist(), mask[at:])
+            for index, node in zip(part.rows, nodes, strict=True):
+                wanted[index] = len(ids)
+                ids.append(rows[index].token)
+                positions.append(node.position)
+            masks.append(mask)
+        return ids, positions, masks, wanted
+
+    def _commit(self, slot: int, places: Places, mask: NDArray[np.float32]) -> None:
+        """Append a piece, which is a chain: its mask is the slot's own and a triangle."""
+        seat, count = self._slots[slot], len(places)
+        mask[:] = seat.sight[: mask.shape[1]]
+        mask[:, places] = np.triu(np.full((count, count), self._hidden, dtype=np.float32), 1)
+        seat.places[seat.length : seat.length + count] = places
+        seat.sight[places] = 0.0
+        seat.length += count
 
     def _draw(
         self, fresh: dict[int, _Node], nodes: Sequence[_Node], places: Sequence[int], mask: NDArray[np.float32]
@@ -383,73 +431,33 @@ class TransformersEngine:
                 node.trail = [*above.trail, place]
             row[place] = 0.0
 
-    def _prefill(self, slot: int, ids: Places) -> None:
-        """Append one batch of committed tokens: a chain, whose mask is the slot's own plus a triangle."""
-        seat, width = self._slots[slot], len(ids)
-        strip = self._take(self._lane(slot), width)
-        places = strip.places
-        try:
-            mask, _ = self._buffers(width, strip.keys)
-            mask[:] = seat.sight[: strip.keys]
-            mask[:, places] = np.triu(np.full((width, width), self._hidden, dtype=np.float32), 1)
-            positions = np.arange(seat.length, seat.length + width)
-            self._run(ids, positions, strip, mask, logits=False)
-        except BaseException:
-            self._give(strip)
-            raise
-        seat.places[seat.length : seat.length + width] = places
-        seat.sight[places] = 0.0
-        seat.length += width
-
-    def _buffers(self, width: int, keys: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Uninitialised memory for the mask and, where the model has windows, the windowed mask: [width, keys] each."""
-        size = width * keys
+    def _mask_memory(self, size: int) -> NDArray[np.float32]:
+        """Uninitialised memory for the masks and, where the model has windows, as much for the windowed ones."""
         if self._mask.size < size:
             # Twice as much for the small masks of decoding, which grow a little every few tokens; not for a prefill's.
             room = max(size, min(2 * size, 1 << 20))
             self._mask = np.empty(room, dtype=np.float32)
             self._windowed_mask = np.empty(room if self._window else 0, dtype=np.float32)
-        mask = self._mask[:size].reshape(width, keys)
-        return mask, self._windowed_mask[:size].reshape(width, keys) if self._window else mask
+        return self._mask
 
     def _run(
-        self,
-        ids: Sequence[int] | Places,
-        positions: Sequence[int] | Places,
-        strip: Strip,
-        mask: NDArray[np.float32],
-        logits: bool = True,
-    ) -> Logits:
-        """One forward pass over rows of one lane; logits [rows, size], or [0, 0] if none are wanted."""
-        width = len(mask)
-        numbers = self._numbers[: 3 * width].reshape(3, width)
-        numbers[0], numbers[1], numbers[2] = ids, positions, strip.places
-        with torch.inference_mode():
-            on_device = self._numbers_tensor[: 3 * width].view(3, 1, width).to(self._device)
-            input_ids, position_ids, where = on_device.unbind(0)
-            full = self._tensor(mask)
-            sliding = full
-            if self._window:
-                windowed = self._windowed(mask, numbers[1], strip, self._windowed_mask)
-                sliding = full if windowed is mask else self._tensor(windowed)
-            self._cache.aim(strip, where[0])
-            return self._call(input_ids, position_ids, full, sliding, logits)
-
-    def _run_lanes(
         self,
         ids: Sequence[int],
         positions: Sequence[int],
         strips: Sequence[Strip],
         masks: Sequence[NDArray[np.float32]],
+        wanted: Sequence[int],
     ) -> Logits:
-        """One forward pass over rows of several lanes, side by side as the strips are; logits [rows, size]."""
+        """One forward pass over the strips side by side; logits [len(wanted), size] of those rows."""
         width = len(ids)
-        numbers = self._numbers[: 2 * width].reshape(2, width)
+        numbers = self._numbers[: 3 * width].reshape(3, width)
         numbers[0], numbers[1] = ids, positions
+        if len(strips) == 1:
+            numbers[2] = strips[0].places
         with torch.inference_mode():
-            input_ids, position_ids = self._numbers_tensor[: 2 * width].view(2, 1, width).unbind(0)
-            full = self._tensors(masks)
-            sliding = full
+            on_device = self._numbers_tensor[: 3 * width].view(3, 1, width).to(self._device)
+            input_ids, position_ids, where = on_device.unbind(0)
+            full = sliding = self._tensors(masks)
             if self._window:
                 windowed, begin, end = list(masks), 0, 0
                 for index, (strip, mask) in enumerate(zip(strips, masks, strict=True)):
@@ -457,33 +465,37 @@ class TransformersEngine:
                     windowed[index] = self._windowed(mask, mine, strip, self._windowed_mask[end:])
                     begin, end = begin + len(mask), end + mask.size
                 sliding = self._tensors(windowed)
-            self._cache.aim_lanes(strips)
-            return self._call(input_ids, position_ids, full, sliding, logits=True)
-
-    def _call(
-        self,
-        input_ids: torch.Tensor,
-        position_ids: torch.Tensor,
-        full: torch.Tensor,
-        sliding: torch.Tensor,
-        logits: bool,
-    ) -> Logits:
-        attention_mask: Any = sliding
-        if self._window and self._form == "by layer type":
-            attention_mask = {"full_attention": full, "sliding_attention": sliding}
-        # The base model stops before the projection to the vocabulary, which prefill has no use for.
-        module = self._model if logits else self._model.base_model
-        output = module(
-            input_ids=input_ids,
-            position_ids=position_ids,
-            attention_mask=attention_mask,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
-        if not logits:
-            return np.zeros((0, 0), dtype=np.float32)
-        result: Logits = output.logits[0].to(device="cpu", dtype=torch.float32).numpy()
-        return result
+            if len(strips) == 1:
+                self._cache.aim(strips[0], where[0])
+            else:
+                self._cache.aim_lanes(strips)
+            attention_mask: Any = sliding
+            if self._window and self._form == "by layer type":
+                attention_mask = {"full_attention": full, "sliding_attention": sliding}
+            options: dict[str, Any] = {}
+            module, chosen = self._model, None
+            if not wanted:
+                # The base model stops before the projection to the vocabulary.
+                module = self._model.base_model
+            elif wanted != list(range(width)):
+                chosen = torch.tensor(wanted, device=self._device)
+                if self._chooses:
+                    options["logits_to_keep"] = chosen
+            output = module(
+                input_ids=input_ids,
+                position_ids=position_ids,
+                attention_mask=attention_mask,
+                past_key_values=self._cache,
+                use_cache=True,
+                **options,
+            )
+            if not wanted:
+                return np.zeros((0, self._size), dtype=np.float32)
+            logits = output.logits[0]
+            if chosen is not None and not options:
+                logits = logits[chosen]
+            result: Logits = logits.to(device="cpu", dtype=torch.float32).numpy()
+            return result
 
     def _windowed(
         self, mask: NDArray[np.float32], positions: Places, strip: Strip, memory: NDArray[np.float32]
@@ -500,13 +512,15 @@ class TransformersEngine:
         return windowed
 
     def _tensors(self, masks: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-        """The masks of several lanes. They travel through the model on one that only says how many rows there are."""
+        """The masks as the model wants them, [1, 1, rows, keys]. Those of several lanes travel through the model on one
+        that only says how many rows there are."""
+        if len(masks) == 1:
+            return self._tensor(masks[0])
         carrier = torch.zeros((1, 1, sum(map(len, masks)), 1), dtype=self._dtype)
         setattr(carrier, LANES, [self._tensor(mask) for mask in masks])
         return carrier
 
     def _tensor(self, mask: NDArray[np.float32]) -> torch.Tensor:
-        """The mask as the model wants it, [1, 1, rows, keys]."""
         return torch.from_numpy(mask)[None, None].to(device=self._device, dtype=self._dtype)
 
     def _prove(self, forms: Sequence[MaskForm], shared_keys: bool, kind: str) -> None:
@@ -563,18 +577,23 @@ class TransformersEngine:
         length, slots = len(texts[0]), range(len(texts))
         half, name = length // 2, len(texts) * length
         room = self._books[0].capacity // (1 if self._apart else len(texts))
-        for slot in slots:
-            self.extend(slot, texts[slot][:half])
-            if room > length:
-                # In the arena, but not to be seen by the rows below.
-                self.forward([Row(name + slot, slot, texts[slot][-1])])
         rows = [
             Row(slot * length + at, slot, texts[slot][at], slot * length + at - 1 if at > half else ROOT)
             for at in range(half, length)
             for slot in slots
         ]
         got: list[Logits] = []
-        for begin in range(0, len(rows), self._batch):
+        for slot, text in enumerate(texts):
+            self.extend(slot, text[: half - 1])
+            pieces = [Piece(slot, text[half - 1 : half])]
+            if self._batch == 1:
+                self.forward((), pieces)
+                pieces = []
+            got.extend(self.forward([rows[slot]], pieces))
+            if room > length:
+                # In the arena, but not to be seen by the rows below.
+                self.forward([Row(name + slot, slot, text[-1])])
+        for begin in range(len(texts), len(rows), self._batch):
             got.extend(self.forward(rows[begin : begin + self._batch]))
         for slot in slots:
             self.truncate(slot, 0)
