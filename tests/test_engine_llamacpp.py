@@ -469,12 +469,12 @@ def test_with_flash_attention_other_slots_change_no_bit(plain: Path) -> None:
 def test_slots_that_are_put_aside_come_back_as_they_were(
     plain: Path, truth: Truth, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llamacpp, "_IDLE", 2)
+    monkeypatch.setattr(llamacpp, "_IDLE", 1)
     monkeypatch.setattr(llamacpp, "_TIDY_EVERY", 1)
     engine = open_engine(plain, context=96, slots=4, tree_rows=48, batch=32)
     aside: set[int] = set()
     mirror = Mirror(engine, 4, truth, seed)
-    for _ in range(100):
+    for _ in range(60):
         mirror.play(4, 96, 48, width=6)
         aside |= {number for number, slot in enumerate(engine._slots) if slot.aside is not None}
     assert len(aside) > 1
