@@ -357,22 +357,17 @@ def _attend_lanes(
     key_heads = visible[0][1].shape[1]
     groups, scale = heads // key_heads, options.get("scaling")
     attend = torch.nn.functional.scaled_dot_product_attention
-    if len(masks) == rows:  # one row each: all that has to be moved is seen with other strides
-        parts = torch.tensor_split(query.transpose(1, 2).reshape(rows, key_heads, groups, dim), rows)
-        alone = [
-            attend(part, keys, values, attn_mask=mask, scale=scale)
-            for part, (_, keys, values), mask in zip(parts, visible, masks, strict=True)
-        ]
-        return torch.cat(alone).reshape(1, rows, heads, -1)
-    done = []
-    begin = 0
-    for (_, keys, values), mask in zip(visible, masks, strict=True):
-        width = mask.shape[2]
-        part = query.narrow(2, begin, width).reshape(1, key_heads, groups * width, dim)
-        folded = attend(part, keys, values, attn_mask=_tiled(mask, groups), scale=scale)
-        done.append(folded.reshape(1, heads, width, -1).transpose(1, 2))
-        begin += width
-    return torch.cat(done, 1)
+    widths = [mask.shape[2] for mask in masks]
+    parts = query.transpose(1, 2).reshape(rows, key_heads, groups, dim).split(widths)
+    done: list[torch.Tensor] = []
+    for width, part, (_, keys, values), mask in zip(widths, parts, visible, masks, strict=True):
+        if width == 1:
+            done.append(attend(part, keys, values, attn_mask=mask, scale=scale))
+            continue
+        folded = part.permute(1, 2, 0, 3).reshape(1, key_heads, groups * width, dim)
+        folded = attend(folded, keys, values, attn_mask=_tiled(mask, groups), scale=scale)
+        done.append(folded.reshape(key_heads, groups, width, -1).permute(2, 0, 1, 3))
+    return torch.cat(done).reshape(1, rows, heads, -1)
 
 
 def _tiled(mask: torch.Tensor, groups: int) -> torch.Tensor:
