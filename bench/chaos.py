@@ -32,7 +32,6 @@ BACKS = 3
 """Most backs at a time."""
 LEAD_LIVES = (12.0, 25.0)
 """Seconds after which the lead is killed, at random between these."""
-QUESTIONS = 6
 TOKENS = 64
 
 VARIANTS: Sequence[Mapping[str, Any]] = (
@@ -197,10 +196,10 @@ class Clients:
             thread.join()
 
 
-def run(engine: str, seconds: float, clients: int, seed: int, say: Callable[[str], None]) -> Toll:
-    """Let it happen for so long; what was seen."""
+def run(engine: str, seconds: float, clients: int, count: int, seed: int, say: Callable[[str], None]) -> Toll:
+    """Let it happen for so long, with so many questions in all variants; what was seen."""
     rng, toll = random.Random(seed), Toll()
-    questions = [conversation.turns[0] for conversation in prompts.shipped(QUESTIONS)]
+    questions = [conversation.turns[0] for conversation in prompts.shipped(count)]
     scene = Scene(engine, toll)
     try:
         say("what the answers are when nothing goes wrong")
@@ -241,13 +240,14 @@ def _storm(scene: Scene, rng: random.Random, seconds: float) -> None:
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--seconds", type=float, default=600.0, help="how long")
     p.add_argument("--clients", type=positive, default=6, help="that ask at the same time")
+    p.add_argument("--questions", type=positive, default=6, help="different ones, each asked in several ways")
     p.add_argument("--engine", choices=("transformers", "llamacpp"), default="transformers", help="of the shipped pair")
     p.add_argument("--seed", type=int, default=1, help="of what happens when")
 
 
 def main(args: argparse.Namespace) -> int:
     console = Console()
-    toll = run(args.engine, args.seconds, args.clients, args.seed, console.print)
+    toll = run(args.engine, args.seconds, args.clients, args.questions, args.seed, console.print)
     for event, number in sorted(toll.events.items()):
         console.print(f"{number:6} {event}")
     console.print(f"{len(toll.wrong):6} wrong answers", style="bold red" if toll.wrong else "bold")

@@ -131,8 +131,8 @@ def test_answers_are_valid_and_the_same_with_guesses(target: Engine) -> None:
 
 
 @pytest.mark.slow
-def test_two_hundred_answers_of_two_hundred_are_valid(target: Engine) -> None:
-    for first in range(0, 200, SLOTS):
+def test_all_answers_are_valid(target: Engine) -> None:
+    for first in range(0, 48, SLOTS):
         for session in answers(target, range(first, first + SLOTS)).values():
             check_valid(target.vocabulary, session)
 

@@ -358,7 +358,7 @@ def _attend_lanes(
     groups, scale = heads // key_heads, options.get("scaling")
     attend = torch.nn.functional.scaled_dot_product_attention
     widths = [mask.shape[2] for mask in masks]
-    parts = query.transpose(1, 2).reshape(rows, key_heads, groups, dim).split(widths)
+    parts = torch.split(query.transpose(1, 2).reshape(rows, key_heads, groups, dim), widths)
     done: list[torch.Tensor] = []
     for width, part, (_, keys, values), mask in zip(widths, parts, visible, masks, strict=True):
         if width == 1:
