@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any
 
 import grpc
@@ -29,6 +29,29 @@ from lead.own import NAME
 log = logging.getLogger("lead")
 
 Stream = grpc.aio.ServicerContext[bytes, bytes]
+
+
+SETTLING = 5.0
+"""Seconds that a message may still take when its stream is to end."""
+
+
+class _Out:
+    """The way out of a stream. A message that was begun is finished even if whoever sends it is cancelled: gRPC takes
+    one at a time, and cannot end a stream in order while one is on its way."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._sending: asyncio.Future[None] | None = None
+
+    async def send(self, message: bytes) -> None:
+        self._sending = asyncio.ensure_future(self._stream.write(message))
+        await asyncio.shield(self._sending)
+
+    async def settle(self) -> None:
+        """Wait for the message on its way, if there is one."""
+        if self._sending is not None:
+            with contextlib.suppress(Exception):  # a peer that is gone, or does not read
+                await asyncio.wait_for(asyncio.shield(self._sending), SETTLING)
 
 
 class _Back:
@@ -115,7 +138,7 @@ class Backs:
     async def _draft(self, requests: AsyncIterator[bytes], stream: Stream) -> None:
         """One stream, from its first message to its end."""
         side = LeadSide(self._me, self._ledger, time.perf_counter())
-        back = _Back(side)
+        back, out = _Back(side), _Out(stream)
         joined = False
         try:
             side.receive(await asyncio.wait_for(anext(requests), timeout=10), time.perf_counter())
@@ -123,12 +146,13 @@ class Backs:
             joined = True
             self._decoder.joined(back.name)
             log.info("back %s joined: %s, from %s", back.name, side.back.model if side.back else "", stream.peer())
-            await _first_of(self._read(requests, back), self._write(stream.write, back), self._watch(back))
+            await _first_of(self._read(requests, back), self._write(out, back), self._watch(back))
             log.info("back %s left", back.name)
         except (ProtocolError, RefusedError) as error:
             self._tell_refusal(back.name if side.back else plain(stream.peer()), error)
+            await out.settle()
             with contextlib.suppress(TimeoutError):  # it need not listen
-                await asyncio.wait_for(stream.write(LeadSide.refusal(error)), 5)
+                await asyncio.wait_for(out.send(LeadSide.refusal(error)), SETTLING)
         except (StopAsyncIteration, TimeoutError):
             log.debug("a stream from %s ended before it began", stream.peer())
         except asyncio.CancelledError:
@@ -141,6 +165,7 @@ class Backs:
                 self._decoder.left(back.name)
                 del self._backs[back.name]
                 self._decoder.mailbox.drop(back.name)
+            await out.settle()
 
     def _tell_refusal(self, who: str, error: Exception) -> None:
         """One line for each back and reason, however often it tries."""
@@ -186,7 +211,7 @@ class Backs:
             elif back.side.asked:
                 back.news.set()
 
-    async def _write(self, write: Callable[[bytes], Awaitable[None]], back: _Back) -> None:
+    async def _write(self, out: _Out, back: _Back) -> None:
         while True:
             back.news.clear()
             for message in back.side.send(time.perf_counter()):
@@ -195,7 +220,7 @@ class Backs:
                     self._trace.instant(
                         "backs", f"send {kind}", time.perf_counter(), back=back.name, bytes=len(message)
                     )
-                await write(message)
+                await out.send(message)
             await back.news.wait()
 
     async def _watch(self, back: _Back) -> None:

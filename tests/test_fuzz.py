@@ -45,11 +45,14 @@ def hello(lead: LeadProcess) -> bytes:
 
 
 def say(lead: LeadProcess, messages: Sequence[bytes]) -> None:
-    """As a back: all of the messages, then listen until the lead ends the stream or has welcomed us."""
-    with grpc.insecure_channel(f"127.0.0.1:{lead.back_port}") as channel, contextlib.suppress(grpc.RpcError):
-        call = channel.stream_stream(METHOD)(iter(messages), timeout=10)  # type: ignore[arg-type,var-annotated]
-        for _ in call:
-            pass
+    """As a back: all of the messages, and no more; then listen until the lead ends the stream, as it must."""
+    with grpc.insecure_channel(f"127.0.0.1:{lead.back_port}") as channel:
+        call = channel.stream_stream(METHOD)(iter(messages), timeout=60)  # type: ignore[arg-type,var-annotated]
+        try:
+            for _ in call:
+                pass
+        except grpc.RpcError:
+            assert call.code() is not grpc.StatusCode.DEADLINE_EXCEEDED, "the lead does not end the stream"
 
 
 def slots(lead: LeadProcess) -> list[dict[str, object]]:
@@ -71,6 +74,12 @@ def test_arbitrary_streams_change_no_answer(
     assert reply.text == text
 
 
+def test_who_says_hello_and_goes_is_let_go(lead: LeadProcess, hello: bytes) -> None:
+    """Whether the welcome is on its way by then or not."""
+    for _ in range(30):
+        say(lead, [hello])
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.booleans(), st.binary(max_size=300) | st.binary(max_size=60).map(lambda b: b"POST /v1/models HTTP/1.1\r\n" + b)
@@ -86,6 +95,7 @@ def test_arbitrary_bytes_on_both_ports_change_no_answer(lead: LeadProcess, text:
 def test_after_all_that_the_answer_is_the_same(lead: LeadProcess, text: str) -> None:
     assert lead.ask(QUESTION, **GREEDY).text == text
     assert lead.backs() == []
+    assert "Traceback" not in lead.log
 
 
 def test_floods_of_connections_and_who_says_half_of_something(lead: LeadProcess, text: str) -> None:
