@@ -24,20 +24,17 @@ class Trust:
     def __init__(self) -> None:
         self._claimed = [0.0] * (len(BANDS) + 1)
         self._hits = [0.0] * (len(BANDS) + 1)
-        self._tries = [0.0] * (len(BANDS) + 1)
 
     def chance(self, claim: float) -> float:
         """Probability that a guess is right which the back claims to be right with probability `claim`."""
         i = bisect_left(BANDS, claim)
-        tries = self._tries[i]
-        if not tries:
-            return claim
-        # The claim is scaled by how the band's claims did, so that the order within a band is kept.
-        return min(1.0, claim * (PRIOR * claim + self._hits[i]) / (PRIOR * claim + self._claimed[i]))
+        weight = PRIOR * claim + self._claimed[i]
+        # The claim is scaled by how the band's claims did, so that the order within a band is kept. A claim of nothing
+        # may come from the network, too.
+        return min(1.0, claim * (PRIOR * claim + self._hits[i]) / weight) if weight else claim
 
     def outcome(self, claim: float, hit: bool) -> None:
         """A guess that was claimed so likely was, or was not, the target's pick, its prefix having been right."""
         i = bisect_left(BANDS, claim)
         self._claimed[i] = self._claimed[i] * FADE + claim
         self._hits[i] = self._hits[i] * FADE + hit
-        self._tries[i] = self._tries[i] * FADE + 1

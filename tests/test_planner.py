@@ -340,6 +340,15 @@ class TestTrust:
     def test_a_new_back_is_believed(self) -> None:
         assert Trust().chance(0.7) == 0.7
 
+    @pytest.mark.parametrize("claim", [0.0, 5e-324])
+    def test_a_claim_of_nothing_is_no_more_than_that(self, claim: float) -> None:
+        """Whatever comes from the network."""
+        trust = Trust()
+        trust.outcome(claim, hit=False)
+        assert 0.0 <= trust.chance(claim) <= claim
+        trust.outcome(claim, hit=True)
+        assert 0.0 <= trust.chance(claim) <= 1.0
+
     @pytest.mark.parametrize(("claim", "real"), [(0.9, 0.3), (0.3, 0.6), (1.0, 0.0)])
     def test_outcomes_count_more_than_claims(self, claim: float, real: float) -> None:
         trust, rng = Trust(), random.Random(0)
