@@ -43,6 +43,8 @@ CHECKS = [
 ]
 
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = settings(
     max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )

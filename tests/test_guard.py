@@ -206,7 +206,12 @@ class TestSlow:
 
     @pytest.mark.parametrize(
         "begun",
-        [b"", b"GET /", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: b\r\n", b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b"],
+        [
+            b"",
+            b"GET /",
+            b"GET / HTTP/1.1\r\nHost: x\r\nX-A: b\r\n",
+            pytest.param(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b", marks=pytest.mark.slow),
+        ],
     )
     def test_head(self, begun: bytes) -> None:
         with serving(limits=Limits(head_seconds=SHORT)) as port, connect(port) as connection:

@@ -13,6 +13,8 @@ from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 from bench.processes import free_port
 from duo import __version__, mdns
 
+pytestmark = pytest.mark.slow
+
 HERE = "127.0.0.1"
 
 

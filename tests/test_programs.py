@@ -23,6 +23,8 @@ from bench.trace import load
 from duo.protocol import METHOD
 from duo.v1 import duo_pb2 as pb
 
+pytestmark = pytest.mark.slow
+
 QUESTION = "What does os.path.join do?"
 GREEDY = {"temperature": 0, "max_tokens": 60, "ignore_eos": True}
 
@@ -74,7 +76,6 @@ def hello(lead: LeadProcess, **changes: object) -> bytes:
     return pb.BackMessage(hello=pb.Hello(**{**fields, **changes})).SerializeToString()  # type: ignore[arg-type]
 
 
-@pytest.mark.slow
 class TestRefusals:
     """A back that cannot work here is told so in one line, both sides say so, and the answer under way goes on."""
 
@@ -248,7 +249,6 @@ class TestBadInput:
         assert lead.ask(QUESTION, **GREEDY).text == text
 
 
-@pytest.mark.slow
 def test_the_plain_asynchronous_chain(text: str, tmp_path: Path) -> None:
     """`--policy chain` on both sides: the same text, with guesses in one line, all verified, and never a wait."""
     files = [tmp_path / "lead.json", tmp_path / "back.json"]
@@ -273,7 +273,6 @@ def test_the_plain_asynchronous_chain(text: str, tmp_path: Path) -> None:
     assert set(drafts) == {1}
 
 
-@pytest.mark.slow
 class TestSignals:
     """Programs stop cleanly, whatever they are doing."""
 

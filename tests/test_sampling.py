@@ -90,7 +90,7 @@ def draw(logits: NDArray[np.float32], seeds: int, positions: int, **knobs: Any) 
         (1, DRAWS, {}),
         pytest.param(DRAWS // 10, 10, {"top_k": 5}, marks=pytest.mark.slow),
         pytest.param(400, 500, {"top_p": 0.8}, marks=pytest.mark.slow),
-        (500, 400, {"top_k": 9, "top_p": 0.9, "min_p": 0.1, "temperature": 1.4}),
+        pytest.param(500, 400, {"top_k": 9, "top_p": 0.9, "min_p": 0.1, "temperature": 1.4}, marks=pytest.mark.slow),
     ],
     ids=["all", "top-k", "top-p", "top-k, top-p, min-p and temperature"],
 )
