@@ -14,7 +14,7 @@ from statistics import median
 
 from bench.trace import Event, named
 
-BUSY = ("forward", "wait", "draft", "rank", "read")
+BUSY = ("forward", "prefill", "wait", "draft", "rank", "read")
 """What of a lead's step is accounted for by itself."""
 SOONEST = 0.1
 """Share of the messages to a back that come while it is between two forward passes: it looks for them only then."""

@@ -3,7 +3,8 @@
 Each virtual user asks one question after the other, for so many seconds. It prints what the load test of Hugging Face's
 text-generation-inference prints for speculation: requests and tokens per second, acceleration (tokens per forward pass
 of an answer), and percentiles of the latency and of the time to the first token. Every text is compared with that of
-the same question asked alone. Leads with backs and without are both there, and are asked in turns.
+the same question asked alone. Leads with backs, without, and with a draft model beside the target are all there, and
+are asked in turns.
 """
 
 from __future__ import annotations
@@ -186,7 +187,8 @@ def main(args: argparse.Namespace) -> int:
                     console.print(f"round {round_ + 1} of {args.rounds}: {users} at once, {name}", style="dim")
                     samples, begin, end = run(asks[name], users, len(questions), args.seconds, round_ * 7)
                     cell = cells.setdefault((name, users), Cell())
-                    cell.samples += samples
+                    # Of those that had to wait for all others' prompts the times do not count; there may be none else.
+                    cell.samples += [sample for sample in samples if sample.asked >= begin] or samples
                     cell.seconds += end - begin
                     cell.requests += sum(begin <= sample.ended <= end for sample in samples)
                     cell.tokens += sum(sample.share(begin, end) for sample in samples)

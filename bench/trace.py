@@ -100,8 +100,9 @@ class Timeline:
             if event["ph"] == "X" and (not names or event["name"] in names)
         ]
 
-    def sum(self, name: str, detail: str) -> int:
-        return sum(int(event["args"].get(detail) or 0) for event in self.events if event["name"] == name)
+    def sum(self, detail: str, *names: str) -> int:
+        """Over the events of these names."""
+        return sum(int(event["args"].get(detail) or 0) for event in self.events if event["name"] in names)
 
     @property
     def leads(self) -> bool:
@@ -156,11 +157,12 @@ def summarise(timelines: Sequence[Timeline]) -> Summary:
             1 - used / rows if rows else None,
         )
 
-    lines = [line(lead, "forward", "prefill", lead.sum("forward", "guesses"), lead.sum("forward", "accepted"))]
+    steps = ("forward", "prefill")  # that which ends a prompt is a step as well
+    lines = [line(lead, *steps, lead.sum("guesses", *steps), lead.sum("accepted", *steps))]
     for back in timelines:
         if not back.leads:
-            lines.append(line(back, "draft", "read", back.sum("draft", "rows"), back.sum("commit", "expanded")))
-    return Summary(whole / 1e6, lead.sum("forward", "tokens"), len(forward), lines)
+            lines.append(line(back, "draft", "read", back.sum("rows", "draft"), back.sum("expanded", "commit")))
+    return Summary(whole / 1e6, lead.sum("tokens", *steps), len(lead.spans("verify")), lines)
 
 
 def table(summary: Summary) -> Table:

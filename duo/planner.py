@@ -35,8 +35,8 @@ of it otherwise."""
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """llama-server's meaning: at most `draft_max` guesses are verified, none of less probability than `p_min`, and if
-    fewer than `draft_min` are left, none at all."""
+    """llama-server's meaning: of each answer at most `draft_max` guesses are verified, none of less probability than
+    `p_min`, and if fewer than `draft_min` are left, none at all."""
 
     draft_max: int = 16
     draft_min: int = 0
@@ -101,7 +101,7 @@ class Planner:
         self._missed = 0.0
         """Tokens that an own draft model would have brought, had it not been in arrears."""
         self._anew: bool | None = None
-        """Whether the last commit was to a place of which nothing had been guessed; None before that was looked at."""
+        """Whether nothing had been guessed of the place where an answer got to last; None before that was looked at."""
 
     @property
     def rate(self) -> float:
@@ -179,12 +179,12 @@ class Planner:
             share = self.cost(1) / self.cost(answers)
             self._worth_of_many.step(took * share, tokens / answers, alone, self.cost.slower)
 
-    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None) -> Plan:
+    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
         """What to do next, for all answers that share the forward pass.
 
         The guesses are taken in order of path probability over all trees together, a set that is closed under parents
         in each of them. `own`: what a draft model beside the target would take, if there is one that has something to
-        expand.
+        expand. `room`: given if the same pass reads prompts: for so many guesses it has room, and for none it waits.
         """
         limits, answers = self._limits, len(trees)
         self._beside |= own is not None
@@ -194,6 +194,8 @@ class Planner:
         ranked = [(path, number, node) for number, of in enumerate(best) for node, path in of]
         ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
         most = min(answers * limits.draft_max, limits.rows - answers)
+        if room is not None:
+            most = min(most, room)
         rate = self._rate(answers)
         prices = [rate * self.cost(answers + count) for count in range(most + 1)]
         outlook = Outlook([path for path, _, _ in ranked], prices, rate, limits.draft_min)
@@ -201,7 +203,7 @@ class Planner:
         nodes: list[list[Node]] = [[] for _ in trees]
         for _, number, node in ranked[:chosen]:
             nodes[number].append(node)
-        if chosen == most:
+        if chosen == most or room is not None:
             return Plan(nodes)
         leaves = [leaf for it, of in zip(trees, best, strict=True) for leaf in _leaves(it, of)]
         if not leaves:
@@ -303,7 +305,7 @@ class Schedule(Protocol):
 
     def finished(self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1) -> None: ...
 
-    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None) -> Plan: ...
+    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan: ...
 
 
 class Everything:
@@ -312,11 +314,11 @@ class Everything:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None) -> Plan:
+    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
         """As `Planner.plan`, whatever it costs: as many of each answer as there is room for. A draft model beside the
         target is left alone."""
-        limits = self._limits
-        most = min(limits.draft_max, (limits.rows - len(trees)) // len(trees))
+        limits, answers = self._limits, len(trees)
+        most = min(limits.draft_max, min(limits.rows - answers, limits.rows if room is None else room) // answers)
         best = [tree.best(most, limits.p_min, length_below) for tree, length_below in trees]
         return Plan([[node for node, _ in of] if len(of) >= limits.draft_min else [] for of in best])
 

@@ -73,6 +73,10 @@ class Node:
             stack.extend(node.children.values())
 
 
+def _guesses(node: Node) -> Expansion:
+    return Expansion(node.length, node.hash, list(node.children), [child.chance for child in node.children.values()])
+
+
 class GuessTree:
     """Guesses for one session. One thread uses it."""
 
@@ -136,8 +140,11 @@ class GuessTree:
         path, at = 1.0, node
         while at.parent is not None:
             path, at = path * at.chance, at.parent
-        chances = [child.chance for child in node.children.values()]
-        return Place(path, Expansion(node.length, node.hash, list(node.children), chances))
+        return Place(path, _guesses(node))
+
+    def known(self) -> list[Expansion]:
+        """All that is known, parents before children."""
+        return [_guesses(node) for node in self.root.subtree() if node.children]
 
     def advance(self, token: int, prefix_hash: int) -> None:
         """Commit one token: re-root at its node if it was guessed, else start anew from there."""

@@ -127,7 +127,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     group.add_argument(
         "--draft-max", "--draft", type=cli.count, default=Limits().draft_max, metavar="N",
-        help="most guesses verified in one forward pass; 0: none",
+        help="most guesses of an answer verified in one forward pass; 0: none",
     )  # fmt: skip
     group.add_argument(
         "--draft-min", type=cli.count, default=Limits().draft_min, metavar="N",

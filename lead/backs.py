@@ -45,13 +45,16 @@ class _Out:
 
     async def send(self, message: bytes) -> None:
         self._sending = asyncio.ensure_future(self._stream.write(message))
+        self._sending.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is known by then
         await asyncio.shield(self._sending)
 
-    async def settle(self) -> None:
-        """Wait for the message on its way, if there is one."""
+    async def settle(self) -> bool:
+        """Wait for the message on its way, if there is one; returns whether the way is free then."""
         if self._sending is not None:
             with contextlib.suppress(Exception):  # a peer that is gone, or does not read
                 await asyncio.wait_for(asyncio.shield(self._sending), SETTLING)
+            return self._sending.done()
+        return True
 
 
 class _Back:
@@ -150,9 +153,9 @@ class Backs:
             log.info("back %s left", back.name)
         except (ProtocolError, RefusedError) as error:
             self._tell_refusal(back.name if side.back else plain(stream.peer()), error)
-            await out.settle()
-            with contextlib.suppress(TimeoutError):  # it need not listen
-                await asyncio.wait_for(out.send(LeadSide.refusal(error)), SETTLING)
+            if await out.settle():
+                with contextlib.suppress(TimeoutError):  # it need not listen
+                    await asyncio.wait_for(out.send(LeadSide.refusal(error)), SETTLING)
         except (StopAsyncIteration, TimeoutError):
             log.debug("a stream from %s ended before it began", stream.peer())
         except asyncio.CancelledError:

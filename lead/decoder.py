@@ -38,7 +38,7 @@ log = logging.getLogger("lead")
 PIECE = 64
 """Tokens of a prompt that are read at a time at least, and at first, while others decode."""
 STALL = 3.0
-"""As long as so many decode steps one may take that reads a piece of a prompt besides."""
+"""As long as so many decode steps one may take that reads a piece of a prompt besides, if it is more than `PIECE`."""
 
 MOST_TRUSTED = 256
 """Backs whose claims are remembered after they have left: names come from the network."""
@@ -110,8 +110,9 @@ class Decoder:
 
         own: a draft model beside the target.
 
-        exact: verify chains only, and no row alone, so that llama.cpp computes the same bits with guesses and without:
-        every token then has its keys and values in the same place, and every row the same arithmetic.
+        exact: verify chains only, no row alone, and read prompts apart, so that llama.cpp computes the same bits with
+        guesses and without: every token then has its keys and values in the same place, and every row the same
+        arithmetic.
         """
         self._engine = engine
         self._ledger = ledger
@@ -332,16 +333,13 @@ class Decoder:
             return min(PIECE, most)
         return max(min(PIECE, most), min(most, int(STALL * self._per_step / self._per_token)))
 
-    def _have_read(self, pieces: Mapping[_Run, Piece], started: float, done: float) -> None:
-        """A forward pass that read this has come to its end, with all that follows."""
-        count = sum(len(piece.tokens) for piece in pieces.values())
+    def _have_read(self, runs: Iterable[_Run], count: int, started: float, done: float) -> None:
+        """A forward pass that read so many tokens of their prompts has come to its end, with all that follows."""
         if count >= PIECE:
             self._per_token = (done - started) / count
-        for run, piece in pieces.items():
-            run.job.read_tokens += len(piece.tokens)
+        for run in runs:
             if not run.unread:
                 self._answer(run, max(started, done - self._per_step) if run.session.steps else done)
-        # What follows is not to be judged by the time that this has taken.
         self._planner.begun(done)
 
     def _answer(self, run: _Run, now: float) -> None:
@@ -355,13 +353,17 @@ class Decoder:
     def _pass(self, runs: list[_Run], pieces: Mapping[_Run, Piece]) -> None:
         """One forward pass: a step of these answers, and pieces of prompts, perhaps the last ones of some of the
         same."""
-        chosen = self._plan(runs, hurry=bool(pieces))
+        read = sum(len(piece.tokens) for piece in pieces.values())
+        chosen = self._plan(runs, self._engine.batch - read - len(runs) if pieces else None)
         rows: list[Row] = []
         firsts: list[int] = []
         for run, nodes in zip(runs, chosen, strict=True):
             firsts.append(len(rows))
             rows += run.session.rows(nodes, len(rows), at_least=2 if self._exact and len(runs) == 1 else 1)
         started = time.perf_counter()
+        if pieces:
+            # What came before is not to be counted, nor is this.
+            self._planner.begun(started)
         try:
             logits = self._engine.forward(rows, list(pieces.values()))
         except Exception as error:
@@ -371,8 +373,10 @@ class Decoder:
             self._fail(pieces, error)
             return
         ended = time.perf_counter()
+        for run, piece in pieces.items():
+            run.job.read_tokens += len(piece.tokens)
         # Before the roots move on: what came meanwhile belongs to them, and the planner learns when messages come.
-        self._take_guesses(runs)
+        self._take_guesses()
         steps: list[Step] = []
         for run, nodes, first in zip(list(runs), chosen, firsts, strict=True):
             session, start = run.session, len(run.session.prefix)
@@ -388,7 +392,7 @@ class Decoder:
             steps.append(step)
         done = time.perf_counter()
         if pieces:
-            self._have_read({run: piece for run, piece in pieces.items() if run.job.state == "reading"}, started, done)
+            self._have_read([run for run in pieces if run.job.state == "reading"], read, started, done)
         else:
             self._per_step = done - started
             # What follows the forward pass grows with its rows as well.
@@ -398,16 +402,27 @@ class Decoder:
             self._ledger.resting = self._planner.resting
             self._changed()
         if self._trace.on:
-            read = sum(len(piece.tokens) for piece in pieces.values())
             self._record(runs, steps, len(rows), read, started, ended, done)
         for run, step in zip(runs, steps, strict=True):
             run.job.decode_seconds = done - run.job.answering
             run.job.on_step(step)
             if run.session.finish_reason is not None:
                 self._end(run, None)
-            elif self._own is not None and run.session.steps == 1:
-                self._own.begin(run.session, len(self._answering) == 1 and not self._reading)
         self._stepped()
+        new = [run for run in runs if run.session.steps == 1 and run.job.state == "answering"]
+        if self._own is not None and new:
+            self._draft_beside(self._own, new)
+
+    def _draft_beside(self, own: OwnDraft, runs: Sequence[_Run]) -> None:
+        """The draft model beside the target hears of answers that have their first tokens. What it reads at once
+        belongs to the time of their prompts."""
+        for run in runs:
+            started = time.perf_counter()
+            own.begin(run.session, len(self._answering) == 1 and not self._reading)
+            took = time.perf_counter() - started
+            run.job.prompt_seconds += took
+            run.job.answering += took
+        self._planner.begun(time.perf_counter())
 
     def _record(
         self,
@@ -419,34 +434,33 @@ class Decoder:
         ended: float,
         done: float,
     ) -> None:
-        if not runs:
-            self._trace.span("decoder", "prefill", started, ended, tokens=read)
-            return
         drafted = sum(len(step.drafted) for step in steps)
         rejected = sum(len(step.rejected) for step in steps)
         self._trace.span(
-            "decoder", "forward", started, ended, rows=rows, guesses=drafted, accepted=drafted - rejected,
-            rejected=rejected, tokens=sum(len(step.committed) for step in steps), answers=len(runs), prompt=read,
+            "decoder", "prefill" if read else "forward", started, ended, prompt=read, rows=rows, guesses=drafted,
+            accepted=drafted - rejected, rejected=rejected, tokens=sum(len(step.committed) for step in steps),
+            answers=len(runs),
         )  # fmt: skip
-        self._trace.span("decoder", "verify", ended, done)
+        if runs:
+            self._trace.span("decoder", "verify", ended, done)
         for run, step in zip(runs, steps, strict=True):
             self._trace.instant(
                 "decoder", "commit", done, tokens=len(step.committed), length=len(run.session.prefix)
             )  # fmt: skip
 
-    def _plan(self, runs: Sequence[_Run], hurry: bool) -> Sequence[Sequence[Node]]:
-        """The guesses to verify now, for each answer, after such waits as are worth it; without any if somebody's
-        prompt is to be read in the same forward pass."""
+    def _plan(self, runs: Sequence[_Run], room: int | None) -> Sequence[Sequence[Node]]:
+        """The guesses to verify now, for each answer, after such waits as are worth it; without any if a `room` is
+        given, because the same forward pass reads prompts."""
         if not runs:
             return []
         sessions = {run.session.id: run.session for run in runs}
-        own = self._own if not hurry else None
+        own = self._own if room is None else None
         while True:
             began = time.perf_counter()
-            self._take_guesses(runs)
+            self._take_guesses()
             offer = own.offer(sessions.values()) if own is not None else None
             growing = [Growing(run.session.tree, run.session.limit) for run in runs]
-            plan = self._planner.plan(growing, time.perf_counter(), offer)
+            plan = self._planner.plan(growing, time.perf_counter(), offer, room)
             planned = time.perf_counter()
             if self._trace.on:
                 held, chosen = sum(len(it.tree) for it in growing), sum(map(len, plan.nodes))
@@ -455,7 +469,7 @@ class Decoder:
                 for number, found in own.expand(sessions.values(), began).items():
                     self._planner.drafted(self._merge(sessions[number], found, NAME))
                 continue
-            if not plan.wait or hurry or self._stopping:
+            if not plan.wait or self._stopping:
                 break
             self.mailbox.wait(plan.wait)
             self._trace.span("decoder", "wait", planned, time.perf_counter(), at_most_ms=round(plan.wait * 1000, 3))
@@ -463,12 +477,12 @@ class Decoder:
             return [planner.chain(run.session.tree, nodes) for run, nodes in zip(runs, plan.nodes, strict=True)]
         return plan.nodes
 
-    def _take_guesses(self, runs: Sequence[_Run]) -> None:
+    def _take_guesses(self) -> None:
         """Put what has come from the backs into the trees."""
         letters = self.mailbox.take()
         if not letters:
             return
-        sessions = {run.session.id: run.session for run in [*runs, *self._reading]}
+        sessions = {run.session.id: run.session for run in [*self._answering, *self._reading]}
         for back, came, guesses in letters:
             session = sessions.get(guesses.session)
             if session is None:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from duo.draft_model import DraftModel
 from duo.drafting import RIDERS, Draft
-from duo.errors import ContextError, RequestError
+from duo.errors import ContextError, DeadEndError, RequestError
 from duo.forecast import Own, own
 from duo.session import Session
 from duo.tree import Expansion
@@ -33,10 +33,12 @@ class OwnDraft:
         self._drafts: dict[int, Draft] = {}
 
     def begin(self, session: Session, alone: bool) -> None:
-        """An answer has its first token. `alone`: no other is under way, so the prompt is read now; else when the
+        """An answer has its first tokens. `alone`: no other is under way, so the prompt is read now; else when the
         planner asks for drafting, which knows what that takes."""
         draft = self._model.open(session.id, session.params, session.prompt_length, eos=session.eos)
         draft.commit(0, session.prefix.tokens)
+        for expansion in session.tree.known():
+            draft.merge(expansion)
         self._drafts[session.id] = draft
         if alone:
             self._try(draft, self._catch_up)
@@ -108,7 +110,7 @@ class OwnDraft:
         return None
 
     def _without(self, draft: Draft, error: Exception) -> None:
-        if isinstance(error, (ContextError, RequestError)):
+        if isinstance(error, (ContextError, RequestError, DeadEndError)):
             log.info("this answer goes on without the draft model beside the target: %s", error)
             self._model.leave(draft)
         else:

@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duo.cost import CostCurve
-from duo.engines import Engine
+from duo.engines import Engine, Logits, Piece, Row
 from duo.errors import DuoError
 from duo.planner import Everything, Limits, Planner, Schedule
 from duo.protocol import BackSide, Ledger
 from duo.sampling import SamplingParams
-from duo.session import Step
+from duo.session import Session, Step
 from duo.trace import Trace
+from duo.tree import Place
 from duo.v1 import duo_pb2 as pb
 from lead.decoder import PIECE, Decoder, Job
 from lead.mailbox import Letter
@@ -91,6 +93,13 @@ class Loop:
 
 
 GREEDY = SamplingParams(temperature=0.0)
+
+
+def talkative() -> Asked:
+    """A question with an answer of 40 tokens."""
+    return next(it for n in range(100) if len((it := Asked([4 + n % 8, 4 + n // 8], GREEDY, 40)).expected) == 40)
+
+
 prompts = st.lists(st.integers(4, SIZE - 1), min_size=1, max_size=80)
 temperatures = st.sampled_from([0.0, 0.7, 1.5])
 
@@ -162,6 +171,77 @@ def test_prompts_are_read_in_the_forward_passes_of_those_who_answer() -> None:
     assert all(one.tokens for one in others)
     loop.finish()
     assert all(one.tokens == one.expected for one in [first, *others])
+
+
+def test_prompts_leave_room_for_guesses_in_a_pass_and_guesses_for_prompts() -> None:
+    """The engine says so if a pass is wider than its batch."""
+    for everything in (False, True):
+        loop = Loop(3, Everything(Limits(draft_max=16, rows=48)) if everything else None)
+        asked = [loop.ask(talkative())]
+        for number, length in enumerate((44, 45, 46, 47, 48, 49, 60, 100, 140)):
+            asked.append(loop.ask(Asked([4 + (number + i * i) % 8 for i in range(length)], GREEDY, 6)))
+        for _ in range(200):
+            if loop.decoder.waiting or loop.decoder.seated:
+                loop.guess(doubt=0.0)
+                loop.turn()
+        assert all(one.error is None and one.tokens == one.expected for one in asked)
+        assert any(one.job.session and one.job.session.total.accepted for one in asked)
+
+
+def test_what_comes_while_a_prompt_is_read_says_nothing_of_how_long_a_back_takes() -> None:
+    """It need not have waited for anything, and nobody has answered for a minute perhaps."""
+    told: list[bool | None] = []
+
+    class Watched(Planner):
+        def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
+            told.append(self._anew)
+            super().heard(now, back, found)
+
+    loop = Loop(1, Watched(CostCurve({1: 1.0, 8: 1.1}), Limits(draft_max=8, rows=32)))
+    loop.ask(Asked([5, 6, 7], GREEDY, 4))
+    forward = loop.engine.forward
+
+    def meanwhile(rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
+        loop.guess(doubt=0.0)
+        return forward(rows, pieces)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.engine, "forward", meanwhile)
+        loop.turn()
+    assert told == [None]
+
+
+def test_an_answer_that_fails_does_not_spoil_a_prompt_that_is_read_beside_it() -> None:
+    loop = Loop(2)
+    bad = loop.ask(talkative())
+    loop.turn()
+    other = loop.ask(Asked([4 + i % 8 for i in range(120)], GREEDY, 6))
+    assert bad.job.session is not None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Session, "verify", _breaks)
+        loop.turn()
+    assert bad.ended and "broken" in str(bad.error)
+    loop.finish()
+    assert other.error is None and other.tokens == other.expected
+
+
+def _breaks(*args: object) -> Step:
+    raise ZeroDivisionError("broken")
+
+
+def test_exactly_does_not_lose_guesses_while_a_prompt_is_read() -> None:
+    loop = Loop(2, Everything(Limits(draft_max=4, rows=32)), exact=True)
+    first = loop.ask(talkative())
+    loop.turn()
+    other = loop.ask(Asked([4 + i % 8 for i in range(200)], GREEDY, 4))
+    assert first.job.session is not None
+    while other.job.state != "answering":
+        before = first.job.session.total.accepted
+        loop.guess(doubt=0.0)
+        loop.turn()
+        assert first.job.session.total.accepted > before
+    loop.finish()
+    assert first.tokens == first.expected and other.tokens == other.expected
 
 
 def test_exactly_means_that_prompts_are_read_apart() -> None:

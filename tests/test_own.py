@@ -68,6 +68,17 @@ def test_it_goes_on_from_what_backs_have_guessed(engine: Engine) -> None:
     assert (found.length, found.hash) == (22, extend_hash(after, 8))
 
 
+def test_what_backs_had_guessed_before_it_began_is_not_drafted_again(engine: Engine) -> None:
+    own, session = begun(engine, 20)
+    own.end(session)
+    session.tree.merge(Expansion(20, session.prefix.hash, [7], [0.99]), "back")
+    after = extend_hash(session.prefix.hash, 7)
+    session.tree.merge(Expansion(21, after, [8], [0.99]), "back")
+    own.begin(session, alone=True)
+    (found, *_) = expand(own, session)
+    assert (found.length, found.hash) == (22, extend_hash(after, 8))
+
+
 def test_what_it_has_left_unread_is_in_arrears(engine: Engine) -> None:
     own, session = begun(engine, 20)
     own.committed(session, 20, list(range(RIDERS)))

@@ -202,10 +202,13 @@ def events(title: str, *what: tuple[str, float, float, dict[str, int]]) -> list[
 LEAD = events(
     "lead: big",
     ("answer", 1000, 2000, {}),
-    ("prefill", 1000, 1100, {}),
+    ("prefill", 1000, 1100, {"prompt": 9, "tokens": 1}),
+    ("verify", 1100, 1100, {}),
     ("forward", 1100, 1500, {"guesses": 4, "accepted": 1, "tokens": 2}),
+    ("verify", 1500, 1500, {}),
     ("wait", 1500, 1550, {}),
     ("forward", 1600, 2000, {"guesses": 4, "accepted": 3, "tokens": 4}),
+    ("verify", 2000, 2000, {}),
 )
 BACK = events(
     "back one: small",
@@ -220,7 +223,7 @@ BACK = events(
 class TestSummary:
     def test_shares(self) -> None:
         summary = summarise([Timeline(BACK), Timeline(LEAD)])
-        assert (summary.seconds, summary.tokens, summary.steps) == (0.001, 6, 2)
+        assert (summary.seconds, summary.tokens, summary.steps) == (0.001, 7, 3)
         lead, back = summary.lines
         assert (lead.title, lead.forward, lead.reading, lead.waiting) == ("lead", 0.8, 0.1, 0.05)
         assert (lead.rows, lead.lost, lead.overlap) == (8, 0.5, None)
@@ -273,9 +276,10 @@ def test_lead_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert of_back.title.startswith("back one: ")
     assert of_back.aligned
     forward, drafts = of_lead.spans("forward"), of_back.spans("draft")
-    assert of_lead.sum("forward", "tokens") == of_lead.sum("commit", "tokens") == tokens
+    assert of_lead.sum("tokens", "forward", "prefill") == of_lead.sum("tokens", "commit") == tokens
     assert len(of_lead.spans("answer", "prefill")) == 2
-    assert len(of_lead.spans("plan")) >= len(of_lead.spans("verify")) == len(forward) > 0
+    assert of_lead.sum("prompt", "prefill") > 0 == of_lead.sum("prompt", "forward")
+    assert len(of_lead.spans("plan")) >= len(of_lead.spans("verify")) == len(forward) + 1
     assert total(common(drafts, forward)) > 0
     # What the lead got is what the back had sent, and later than that, give or take what the clocks are apart.
     sent = sorted(e["ts"] for e in of_back.events if e["name"] == "send")

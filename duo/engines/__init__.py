@@ -27,7 +27,7 @@ class EngineOptions:
 
     threads: CPU threads, 0 for the runtime's own choice. context: tokens per slot, 0 for the model's own (at most
     4,096 unless asked for). tree_rows: room for uncommitted rows beside the committed tokens, over all slots.
-    batch: most rows per forward pass, also the size of a prefill step. gpu_layers: llama.cpp's -ngl. device, dtype:
+    batch: most rows per forward pass, tokens of prompts included. gpu_layers: llama.cpp's -ngl. device, dtype:
     torch's names, or 'auto' (dtype auto: float32 on a CPU, the checkpoint's own elsewhere). flash_attention:
     llama.cpp's (auto: as llama.cpp decides on a GPU, off on a CPU).
     """

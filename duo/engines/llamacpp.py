@@ -41,8 +41,8 @@ _IDLE = 64
 _TIDY_EVERY = 8
 """Calls after which it is looked for such a slot."""
 _NO_ROOM = 1
-_ABORTED = 2
 """llama_decode's answer when it finds no free cells; it has changed nothing then."""
+_ABORTED = 2
 
 _decode: Callable[[Any, Any], int] = llama_cpp.llama_decode
 _seq_cp = llama_cpp.llama_memory_seq_cp
