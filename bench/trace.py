@@ -143,7 +143,7 @@ def summarise(timelines: Sequence[Timeline]) -> Summary:
     # All of its spans: the answer in which a lead was killed has none of its own.
     answering = union(lead.spans())
     whole = max(total(answering), 1e-9)
-    forward = lead.spans("forward")
+    forward = lead.spans("forward", "prefill")
 
     def line(timeline: Timeline, works: str, reads: str, rows: int, used: int) -> Line:
         spans = timeline.spans(works)

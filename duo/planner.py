@@ -134,9 +134,10 @@ class Planner:
         self._gone.append(back)
 
     def begun(self, now: float) -> None:
-        """What has been going on until now is not to be counted: nobody answered, or a prompt was read as well."""
+        """What has been going on until now is not to be counted: nobody answered, or a prompt was read. Nor does it say
+        when messages come: a back may have been told long ago."""
         self._committed = now
-        self._anew = None
+        self._anew = False
 
     def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
         """New guesses of a back arrived at `now`."""
@@ -147,21 +148,24 @@ class Planner:
         """The lead's own draft model has found something, as a plan said it should."""
         self._forecast.revealed(found)
 
-    def finished(self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1) -> None:
+    def finished(
+        self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1, read: bool = False
+    ) -> None:
         """A forward pass over `rows` rows of so many answers took `seconds` and led to so many new tokens, committed at
-        `now`."""
-        self.cost.observe(rows, seconds)
+        `now`. `read`: it read prompts as well, so its time says nothing."""
         self._answers = answers
         if self._newcomer:
             self._newcomer = False
             self._worth.newcomer()
             self._worth_of_many.newcomer()
-        if self._committed is not None:
-            took = max(now - self._committed, 1e-9)
+        took = max(now - self._committed, 1e-9) if self._committed is not None and not read else None
+        if not read:
+            self.cost.observe(rows, seconds)
+        if took is not None:
             self._idle += took
-            if self._present:
-                self._weigh(took, tokens, answers)
             self._rates[answers].step(took, tokens)
+        if self._present and self._committed is not None:
+            self._weigh(took, tokens, answers)
         if self._anew and self._committed is not None and not self.resting:
             self._forecast.passed(self._committed, now)
         while self._gone:
@@ -169,7 +173,7 @@ class Planner:
         self._committed = now
         self._anew = None
 
-    def _weigh(self, took: float, tokens: int, answers: int) -> None:
+    def _weigh(self, took: float | None, tokens: int, answers: int) -> None:
         """Whether backs pay is another question for one answer than for several, whose rows share the passes anyway."""
         alone = 1 / self.cost(1) if not self._beside else None
         if answers == 1:
@@ -177,7 +181,8 @@ class Planner:
         else:
             # As if for one answer, so that it may be compared where their number changes.
             share = self.cost(1) / self.cost(answers)
-            self._worth_of_many.step(took * share, tokens / answers, alone, self.cost.slower)
+            seconds = took * share if took is not None else None
+            self._worth_of_many.step(seconds, tokens / answers, alone, self.cost.slower)
 
     def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
         """What to do next, for all answers that share the forward pass.
@@ -303,7 +308,9 @@ class Schedule(Protocol):
 
     def drafted(self, found: Sequence[Place]) -> None: ...
 
-    def finished(self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1) -> None: ...
+    def finished(
+        self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1, read: bool = False
+    ) -> None: ...
 
     def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan: ...
 
@@ -347,5 +354,7 @@ class Everything:
     def drafted(self, found: Sequence[Place]) -> None:
         """It never is asked to."""
 
-    def finished(self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1) -> None:
+    def finished(
+        self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1, read: bool = False
+    ) -> None:
         """Nothing is learned from it."""

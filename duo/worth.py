@@ -102,9 +102,9 @@ class Worth:
         if self.resting:
             self._enter("trial", TRIAL)
 
-    def step(self, seconds: float, tokens: float, alone: float | None, slower: float = 1.0) -> None:
+    def step(self, seconds: float | None, tokens: float, alone: float | None, slower: float = 1.0) -> None:
         """A step took so long, from one commit to the next, and led to so many tokens (of each answer, if there are
-        several).
+        several). `seconds` None: that says nothing, because prompts were read in it.
 
         `alone`: tokens per second of the target alone as far as is known, measured while backs were there; None if a
         draft model is beside it. `slower`: than when it was loaded is the target lately, by its forward passes.
@@ -112,10 +112,12 @@ class Worth:
         self._steps += 1
         if not self.resting:
             self._slower = slower
-        if self._steps > SETTLE:
-            (self._alone if self.resting else self._with).step(seconds, tokens)
-            self._trial.step(seconds, tokens)
-        if self._state == "trial" and self._steps >= EARLY and self._trial.value < PLAIN * self._alone.value:
+        counted = seconds if self._steps > SETTLE else None
+        if counted is not None:
+            (self._alone if self.resting else self._with).step(counted, tokens)
+            self._trial.step(counted, tokens)
+        fails = self._steps >= EARLY and self._trial.value < PLAIN * self._alone.value
+        if counted is not None and self._state == "trial" and fails:
             self._put_to_rest()
         elif self._steps >= self._until:
             self._over(alone, slower)

@@ -279,7 +279,7 @@ class Decoder:
 
     def _fail(self, runs: Iterable[_Run], error: Exception) -> None:
         if not isinstance(error, DuoError):
-            log.error("an answer failed", exc_info=error)
+            log.error("a forward pass failed", exc_info=error)
             error = DuoError(f"the answer failed: {error!r}")
         for run in list(runs):
             self._seats.forget(run.seat)
@@ -340,7 +340,6 @@ class Decoder:
         for run in runs:
             if not run.unread:
                 self._answer(run, max(started, done - self._per_step) if run.session.steps else done)
-        self._planner.begun(done)
 
     def _answer(self, run: _Run, now: float) -> None:
         """Its prompt was read at `now`."""
@@ -370,6 +369,7 @@ class Decoder:
             if not pieces:
                 raise
             # A prompt that cannot be read concerns nobody else: the others try again without it.
+            self._planner.begun(time.perf_counter())
             self._fail(pieces, error)
             return
         ended = time.perf_counter()
@@ -395,9 +395,12 @@ class Decoder:
             self._have_read([run for run in pieces if run.job.state == "reading"], read, started, done)
         else:
             self._per_step = done - started
+        if runs:
             # What follows the forward pass grows with its rows as well.
             committed = sum(len(step.committed) for step in steps)
-            self._planner.finished(done, len(rows), done - started, committed, len(firsts))
+            self._planner.finished(done, len(rows), done - started, committed, len(firsts), read=bool(pieces))
+        else:
+            self._planner.begun(done)
         if self._planner.resting != self._ledger.resting:
             self._ledger.resting = self._planner.resting
             self._changed()
@@ -416,9 +419,10 @@ class Decoder:
     def _draft_beside(self, own: OwnDraft, runs: Sequence[_Run]) -> None:
         """The draft model beside the target hears of answers that have their first tokens. What it reads at once
         belongs to the time of their prompts."""
+        alone = len(self._answering) == 1 and not self._reading and not (self._jobs and self._seats.free)
         for run in runs:
             started = time.perf_counter()
-            own.begin(run.session, len(self._answering) == 1 and not self._reading)
+            own.begin(run.session, alone)
             took = time.perf_counter() - started
             run.job.prompt_seconds += took
             run.job.answering += took

@@ -36,11 +36,10 @@ class OwnDraft:
         """An answer has its first tokens. `alone`: no other is under way, so the prompt is read now; else when the
         planner asks for drafting, which knows what that takes."""
         draft = self._model.open(session.id, session.params, session.prompt_length, eos=session.eos)
-        draft.commit(0, session.prefix.tokens)
-        for expansion in session.tree.known():
-            draft.merge(expansion)
         self._drafts[session.id] = draft
-        if alone:
+        self.committed(session, 0, session.prefix.tokens)
+        self.merge(session, session.tree.known())
+        if alone and session.id in self._drafts:
             self._try(draft, self._catch_up)
 
     def end(self, session: Session) -> None:
@@ -52,13 +51,17 @@ class OwnDraft:
     def committed(self, session: Session, start: int, tokens: Sequence[int]) -> None:
         """Tokens of the session from `start` on are final."""
         if (draft := self._drafts.get(session.id)) is not None:
-            draft.commit(start, tokens)
+            self._try(draft, lambda draft: draft.commit(start, tokens))
 
     def merge(self, session: Session, found: Iterable[Expansion]) -> None:
         """Backs have guessed this."""
-        if (draft := self._drafts.get(session.id)) is not None:
+
+        def take_in(draft: Draft) -> None:
             for expansion in found:
                 draft.merge(expansion)
+
+        if (draft := self._drafts.get(session.id)) is not None:
+            self._try(draft, take_in)
 
     def offer(self, sessions: Iterable[Session]) -> Own | None:
         """What it would take to expand something for these now; None if there is nothing to expand."""

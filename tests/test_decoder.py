@@ -208,7 +208,7 @@ def test_what_comes_while_a_prompt_is_read_says_nothing_of_how_long_a_back_takes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.engine, "forward", meanwhile)
         loop.turn()
-    assert told == [None]
+    assert told == [False]
 
 
 def test_an_answer_that_fails_does_not_spoil_a_prompt_that_is_read_beside_it() -> None:

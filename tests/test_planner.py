@@ -336,6 +336,19 @@ class TestWaiting:
         assert it.plan(nothing(), now).wait == 0.0
 
 
+def test_a_pass_that_reads_prompts_teaches_no_speed() -> None:
+    it = Planner(CostCurve({1: 1.0, 8: 1.7}), Limits())
+    it.finished(1.0, 1, 1.0, 1)
+    it.finished(2.0, 1, 1.0, 1)
+    known = it.rate, it.cost(1), it.cost(8)
+    it.joined("back")
+    for now in range(3, 60):
+        it.finished(float(now), 4, 3.0, 1, answers=2, read=True)
+    assert (it.rate, it.cost(1), it.cost(8)) == known
+    it.finished(60.0, 1, 1.0, 1)
+    assert it.rate == known[0]
+
+
 class TestTrust:
     def test_a_new_back_is_believed(self) -> None:
         assert Trust().chance(0.7) == 0.7

@@ -228,7 +228,7 @@ class TestSummary:
         assert (lead.title, lead.forward, lead.reading, lead.waiting) == ("lead", 0.8, 0.1, 0.05)
         assert (lead.rows, lead.lost, lead.overlap) == (8, 0.5, None)
         assert (back.title, back.forward, back.reading, back.waiting) == ("back one", 0.45, 0.05, 0.0)
-        assert back.overlap == pytest.approx(0.3)
+        assert back.overlap == pytest.approx(0.35)
         assert (back.rows, back.lost) == (10, 0.8)
 
     @pytest.mark.parametrize("files", [[BACK], [LEAD, LEAD]])

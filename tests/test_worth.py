@@ -8,7 +8,7 @@ import random
 import pytest
 
 from duo.pacing import BUNDLE, LEAST, Pacing
-from duo.worth import FIRST, SOLO, USUAL, Worth
+from duo.worth import FIRST, LONG_SOLO, SOLO, USUAL, Worth
 
 
 def live(worth: Worth, steps: int, with_backs: float, seed: int = 0) -> tuple[float, int]:
@@ -39,6 +39,15 @@ def test_backs_that_help_keep_helping(with_backs: float, seed: int) -> None:
     speed, rested = live(Worth(), 4000, with_backs, seed)
     assert speed > 0.97 * with_backs
     assert rested < 0.05 * 4000
+
+
+def test_while_prompts_are_read_it_neither_measures_nor_stays_silent() -> None:
+    worth = Worth()
+    while not worth.resting:
+        worth.step(1.0, 2, 1.0)
+    for _ in range(LONG_SOLO):
+        worth.step(None, 2, 1.0)
+    assert not worth.resting, "it has seen nothing of the target alone"
 
 
 def beside(worth: Worth, steps: int, gain: float, slower: float, seed: int = 0) -> tuple[float, int]:
