@@ -43,10 +43,11 @@ def test_backs_that_help_keep_helping(with_backs: float, seed: int) -> None:
 
 def test_while_prompts_are_read_it_neither_measures_nor_stays_silent() -> None:
     worth = Worth()
-    while not worth.resting:
-        worth.step(1.0, 2, 1.0)
+    for _ in range(FIRST):
+        worth.step(1.0, 1, 1.0)
+    assert worth.resting
     for _ in range(LONG_SOLO):
-        worth.step(None, 2, 1.0)
+        worth.step(None, 1, 1.0)
     assert not worth.resting, "it has seen nothing of the target alone"
 
 
