@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -30,12 +31,24 @@ from bench.models import Runtime, shipped
 from bench.padding import padded, size_of
 from bench.processes import BackProcess, LeadProcess, Reply, halves
 from duo.cli import positive
-from duo.engines import ROOT, EngineOptions, FlashAttention, Row, curve, load
+from duo.engines import ROOT, Engine, EngineOptions, FlashAttention, Row, curve, load
 
 BLOCKS, IN_A_ROW = 5, 12
 """How often each width of the cost curve is measured."""
 RAMP = 1.0
 """Seconds of each measurement that do not count: all prompts are read at once then."""
+
+
+class Allowed(NamedTuple):
+    """How many times one client's throughput the cost of forward passes allows: users x cost(1) / cost(users).
+
+    `line`: of rows of one slot, by the cost curve. `apart`: of a row of each of so many slots, which attend over keys
+    and values of their own.
+    """
+
+    line: float
+    apart: float
+
 
 Ask = Callable[[int, Reply], Iterator[str]]
 """Ask the question of this number; the text as it comes, also in the reply."""
@@ -212,29 +225,43 @@ def _pin(cpus: Sequence[int]) -> None:
         os.sched_setaffinity(0, cpus)
 
 
-def _allowed(target: str, runtime: Runtime, users: Sequence[int], flash_attention: FlashAttention) -> dict[int, float]:
-    """How many times one client's throughput the cost curve allows: users x cost(1) / cost(users), of rows of one slot.
-
-    Each width many times in a row, as it is with so many users: llama.cpp takes longer where the width changes.
-    """
+def _allowed(
+    target: str, runtime: Runtime, users: Sequence[int], flash_attention: FlashAttention
+) -> dict[int, Allowed]:
+    """Each width many times in a row, as it is with so many users: llama.cpp takes longer where the width changes."""
     options = EngineOptions(threads=1, slots=max(users), tree_rows=2 * max(users), flash_attention=flash_attention)
     engine = load(target, runtime, options)
-    engine.extend(0, [0] * curve.CONTEXT)
-    seconds: dict[int, list[float]] = {width: [] for width in {1, *users}}
+    context = [0] * curve.CONTEXT
+    engine.extend(0, context)
+    line: dict[int, list[float]] = {width: [] for width in {1, *users}}
+    apart: dict[int, list[float]] = {width: [] for width in users}
     for _ in range(BLOCKS):
-        for width, taken in seconds.items():
-            rows = [Row(i, 0, 0, i - 1 if i else ROOT) for i in range(width)]
-            for _ in range(IN_A_ROW):
-                started = time.perf_counter()
-                engine.forward(rows)
-                taken.append(time.perf_counter() - started)
-                engine.keep(0, [])
+        for width, taken in line.items():
+            taken += _timed(engine, [Row(i, 0, 0, i - 1 if i else ROOT) for i in range(width)])
+        for width, taken in apart.items():
+            for slot in range(1, width):
+                engine.extend(slot, context)
+            taken += _timed(engine, [Row(slot, slot, 0, ROOT) for slot in range(width)])
+            for slot in range(1, width):
+                engine.truncate(slot, 0)
     engine.close()
-    cost = {width: statistics.median(taken) for width, taken in seconds.items()}
-    return {n: n * cost[1] / cost[n] for n in users}
+    one = statistics.median(line[1])
+    return {n: Allowed(n * one / statistics.median(line[n]), n * one / statistics.median(apart[n])) for n in users}
 
 
-def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> list[dict[str, object]]:
+def _timed(engine: Engine, rows: Sequence[Row]) -> list[float]:
+    """Seconds of so many forward passes over the rows."""
+    taken = []
+    for _ in range(IN_A_ROW):
+        started = time.perf_counter()
+        engine.forward(rows)
+        taken.append(time.perf_counter() - started)
+        for slot in {row.slot for row in rows}:
+            engine.keep(slot, [])
+    return taken
+
+
+def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) -> list[dict[str, object]]:
     least = min(users for _, users in cells)
     figures: list[dict[str, object]] = []
     for (name, users), cell in sorted(cells.items(), key=lambda item: (item[0][1], item[0][0])):
@@ -249,7 +276,8 @@ def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> l
                 "tokens_per_second": cell.speed,
                 "acceleration": cell.acceleration,
                 "of_one_client": cell.speed / one,
-                "of_allowed": cell.speed / one / allowed[users] * allowed[least],
+                "of_allowed": cell.speed / one / allowed[users].line * allowed[least].line,
+                "of_allowed_apart": cell.speed / one / allowed[users].apart * allowed[least].apart,
                 "of_no_back": cell.speed / cells[("no back", users)].speed,
                 "latency": [percentile(latencies, p) for p in (0.5, 0.9, 0.99)],
                 "first_token": [percentile(firsts, p) for p in (0.5, 0.9, 0.99)],
@@ -260,9 +288,9 @@ def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> l
     return figures
 
 
-def _table(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> Table:
+def _table(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) -> Table:
     table = Table(title="Several clients at once")
-    heads = ("users", "", "req/s", "tok/s", "accel.", "x one", "of allowed", "x no back",
+    heads = ("users", "", "req/s", "tok/s", "accel.", "x one", "of allowed", "apart", "x no back",
              "p50 p90 p99, s", "first token, s")  # fmt: skip
     for head in heads:
         table.add_column(head, justify="left" if not head else "right")
@@ -272,6 +300,7 @@ def _table(cells: dict[tuple[str, int], Cell], allowed: dict[int, float]) -> Tab
         table.add_row(
             str(row["users"]), str(row["lead"]), f"{row['requests_per_second']:.2f}", f"{row['tokens_per_second']:.1f}",
             f"{row['acceleration']:.2f}", f"{row['of_one_client']:.2f}", f"{row['of_allowed']:.2f}",
+            f"{row['of_allowed_apart']:.2f}",
             f"{row['of_no_back']:.2f}", " ".join(f"{v:.2f}" for v in latency), " ".join(f"{v:.3f}" for v in first),
         )  # fmt: skip
     return table
