@@ -13,6 +13,7 @@ comparison with the time added to the cost (`duo.outlook`).
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,6 +82,8 @@ class Planner:
 
     def __init__(self, cost: CostCurve, limits: Limits) -> None:
         self.cost = cost
+        self._cost_of_many = copy.deepcopy(cost)
+        """Where several answers share the passes: each attends over keys and values of its own, so they are dearer."""
         self._limits = limits
         self._rates: defaultdict[int, _Rate] = defaultdict(_Rate)
         """By number of answers that share the steps."""
@@ -111,7 +114,11 @@ class Planner:
     def _rate(self, answers: int) -> float:
         """The same where so many answers share the steps."""
         rate = self._rates[answers]
-        return rate.tokens / rate.seconds if rate.seconds else answers / self.cost(answers)
+        return rate.tokens / rate.seconds if rate.seconds else answers / self._curve(answers)(answers)
+
+    def _curve(self, answers: int) -> CostCurve:
+        """The cost curve where so many answers share the passes."""
+        return self.cost if answers == 1 else self._cost_of_many
 
     @property
     def resting(self) -> bool:
@@ -160,7 +167,7 @@ class Planner:
             self._worth_of_many.newcomer()
         took = max(now - self._committed, 1e-9) if self._committed is not None and not read else None
         if not read:
-            self.cost.observe(rows, seconds)
+            self._curve(answers).observe(rows, seconds)
         if took is not None:
             self._idle += took
             self._rates[answers].step(took, tokens)
@@ -180,9 +187,9 @@ class Planner:
             self._worth.step(took, tokens, alone, self.cost.slower)
         else:
             # As if for one answer, so that it may be compared where their number changes.
-            share = self.cost(1) / self.cost(answers)
+            share = self.cost(1) / self._cost_of_many(answers)
             seconds = took * share if took is not None else None
-            self._worth_of_many.step(seconds, tokens / answers, alone, self.cost.slower)
+            self._worth_of_many.step(seconds, tokens / answers, alone, self._cost_of_many.slower)
 
     def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
         """What to do next, for all answers that share the forward pass.
@@ -202,7 +209,8 @@ class Planner:
         if room is not None:
             most = min(most, room)
         rate = self._rate(answers)
-        prices = [rate * self.cost(answers + count) for count in range(most + 1)]
+        cost = self._curve(answers)
+        prices = [rate * cost(answers + count) for count in range(most + 1)]
         outlook = Outlook([path for path, _, _ in ranked], prices, rate, limits.draft_min)
         chosen, value = outlook.choose(outlook.paths)
         nodes: list[list[Node]] = [[] for _ in trees]
@@ -231,7 +239,7 @@ class Planner:
         to hold up an answer.
         """
         committed = self._committed if self._committed is not None else now
-        left = committed + self.cost(answers) - now
+        left = committed + self._curve(answers)(answers) - now
         if self.resting:
             return [], left
         return self._forecast.due(now, committed, bool(self._anew), left), left

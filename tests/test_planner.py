@@ -349,6 +349,13 @@ def test_a_pass_that_reads_prompts_teaches_no_speed() -> None:
     assert it.rate == known[0]
 
 
+def test_what_several_answers_cost_says_nothing_of_one() -> None:
+    it = Planner(CostCurve({1: 1.0, 8: 1.7}), Limits())
+    for now in range(50):
+        it.finished(float(now), 8, 9.0, 8, answers=8)
+    assert (it.cost(1), it.cost(8)) == (1.0, 1.7)
+
+
 class TestTrust:
     def test_a_new_back_is_believed(self) -> None:
         assert Trust().chance(0.7) == 0.7
