@@ -228,7 +228,10 @@ def _pin(cpus: Sequence[int]) -> None:
 def _allowed(
     target: str, runtime: Runtime, users: Sequence[int], flash_attention: FlashAttention
 ) -> dict[int, Allowed]:
-    """Each width many times in a row, as it is with so many users: llama.cpp takes longer where the width changes."""
+    """What forward passes allow so many users each.
+
+    Each width is measured many times in a row, as it is with so many users: llama.cpp takes longer where it changes.
+    """
     options = EngineOptions(threads=1, slots=max(users), tree_rows=2 * max(users), flash_attention=flash_attention)
     engine = load(target, runtime, options)
     context = [0] * curve.CONTEXT

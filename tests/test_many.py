@@ -29,8 +29,13 @@ QUESTIONS = [conversation.turns[0] for conversation in prompts.shipped(CLIENTS)]
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
-def lead(request: pytest.FixtureRequest) -> Iterator[LeadProcess]:
-    runtime: Runtime = request.param
+def runtime(request: pytest.FixtureRequest) -> Runtime:
+    it: Runtime = request.param
+    return it
+
+
+@pytest.fixture(scope="module")
+def lead(runtime: Runtime) -> Iterator[LeadProcess]:
     with LeadProcess("--engine", runtime, "--threads", "1", "--parallel", str(CLIENTS), "--print-mode", "none") as lead:
         yield lead.ready()
 
@@ -49,14 +54,15 @@ def slots(lead: LeadProcess) -> list[str]:
     return [slot["state"] for slot in requests.get(f"{lead.url}/slots", timeout=10).json()]
 
 
-def test_eight_clients_get_what_each_would_get_alone(lead: LeadProcess) -> None:
+def test_eight_clients_get_what_each_would_get_alone(lead: LeadProcess, runtime: Runtime) -> None:
     alone = [ask(lead, client) for client in range(CLIENTS)]
     assert all(alone)
     assert all_at_once(lead) == alone
     with BackProcess(lead.back_port, "--engine", "transformers", "--threads", "1", "--parallel", "4") as back:
         lead.has_backs(1)
         assert all_at_once(lead) == alone
-        assert lead.backs(), "whether its guesses are worth verifying depends on the machine"
+        # For a target of a millisecond per token it is up to the machine whether any guess is worth verifying.
+        assert lead.backs()[0]["drafted"] > 0 or runtime == "llamacpp"
         with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
             running = [pool.submit(ask, lead, client) for client in range(CLIENTS)]
             wait_for(lambda: slots(lead).count("answering") > 1, "answers under way")
