@@ -30,8 +30,9 @@ from bench.compare import prompts
 from bench.models import Runtime, shipped
 from bench.padding import padded, size_of
 from bench.processes import BackProcess, LeadProcess, Reply, halves
+from bench.slots import apart, line, timed
 from duo.cli import positive
-from duo.engines import ROOT, Engine, EngineOptions, FlashAttention, Row, curve, load
+from duo.engines import EngineOptions, FlashAttention, curve, load
 
 BLOCKS, IN_A_ROW = 5, 12
 """How often each width of the cost curve is measured."""
@@ -236,32 +237,20 @@ def _allowed(
     engine = load(target, runtime, options)
     context = [0] * curve.CONTEXT
     engine.extend(0, context)
-    line: dict[int, list[float]] = {width: [] for width in {1, *users}}
-    apart: dict[int, list[float]] = {width: [] for width in users}
+    in_line: dict[int, list[float]] = {width: [] for width in {1, *users}}
+    side_by_side: dict[int, list[float]] = {width: [] for width in users}
     for _ in range(BLOCKS):
-        for width, taken in line.items():
-            taken += _timed(engine, [Row(i, 0, 0, i - 1 if i else ROOT) for i in range(width)])
-        for width, taken in apart.items():
+        for width, taken in in_line.items():
+            taken += [timed(engine, line(width)) for _ in range(IN_A_ROW)]
+        for width, taken in side_by_side.items():
             for slot in range(1, width):
                 engine.extend(slot, context)
-            taken += _timed(engine, [Row(slot, slot, 0, ROOT) for slot in range(width)])
+            taken += [timed(engine, apart(width)) for _ in range(IN_A_ROW)]
             for slot in range(1, width):
                 engine.truncate(slot, 0)
     engine.close()
-    one = statistics.median(line[1])
-    return {n: Allowed(n * one / statistics.median(line[n]), n * one / statistics.median(apart[n])) for n in users}
-
-
-def _timed(engine: Engine, rows: Sequence[Row]) -> list[float]:
-    """Seconds of so many forward passes over the rows."""
-    taken = []
-    for _ in range(IN_A_ROW):
-        started = time.perf_counter()
-        engine.forward(rows)
-        taken.append(time.perf_counter() - started)
-        for slot in {row.slot for row in rows}:
-            engine.keep(slot, [])
-    return taken
+    cost, cost_apart = ({n: statistics.median(it) for n, it in of.items()} for of in (in_line, side_by_side))
+    return {n: Allowed(n * cost[1] / cost[n], n * cost[1] / cost_apart[n]) for n in users}
 
 
 def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) -> list[dict[str, object]]:

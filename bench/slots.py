@@ -43,25 +43,42 @@ def main(args: argparse.Namespace) -> int:
         )
         for way in WAYS[args.engine]
     }
-    one = [Row(0, 0, 0, ROOT)]
-    line = [Row(i, 0, 0, i - 1 if i else ROOT) for i in range(count)]
-    each = [Row(i, i, 0, ROOT) for i in range(count)]
     table = Table(title=f"One forward pass over {count} rows, as a multiple of one row's")
     for head in ("context", "flash attention", "one row", f"{count} of one slot", f"{count} slots"):
         table.add_column(head, justify="right")
     for context in args.context:
         seconds = {
             name: _medians(engines, rows, context, args.rounds)
-            for name, rows in (("one", one), ("line", line), ("each", each))
+            for name, rows in (("one", line(1)), ("line", line(count)), ("apart", apart(count)))
         }
         usual = seconds["one"][WAYS[args.engine][0]]
         for way in engines:
-            figures = [f"{seconds[name][way] / usual:.2f}" for name in ("one", "line", "each")]
+            figures = [f"{seconds[name][way] / usual:.2f}" for name in ("one", "line", "apart")]
             table.add_row(str(context), way, *figures)
     for engine in engines.values():
         engine.close()
     Console().print(table)
     return 0
+
+
+def line(count: int) -> list[Row]:
+    """So many rows of one slot, each after the other."""
+    return [Row(i, 0, 0, i - 1 if i else ROOT) for i in range(count)]
+
+
+def apart(count: int) -> list[Row]:
+    """A row of each of so many slots."""
+    return [Row(slot, slot, 0, ROOT) for slot in range(count)]
+
+
+def timed(engine: Engine, rows: Sequence[Row]) -> float:
+    """Seconds for a forward pass over the rows, which are forgotten then."""
+    started = time.perf_counter()
+    engine.forward(rows)
+    taken = time.perf_counter() - started
+    for slot in {row.slot for row in rows}:
+        engine.keep(slot, ())
+    return taken
 
 
 def _medians(engines: Mapping[str, Engine], rows: Sequence[Row], context: int, rounds: int) -> dict[str, float]:
@@ -76,9 +93,5 @@ def _medians(engines: Mapping[str, Engine], rows: Sequence[Row], context: int, r
     taken: dict[str, list[float]] = {way: [] for way in engines}
     for _ in range(rounds):
         for way, engine in engines.items():
-            started = time.perf_counter()
-            engine.forward(rows)
-            taken[way].append(time.perf_counter() - started)
-            for slot in used:
-                engine.keep(slot, ())
+            taken[way].append(timed(engine, rows))
     return {way: statistics.median(of) for way, of in taken.items()}
