@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import os
 import statistics
 import sys
@@ -78,8 +79,10 @@ class Cell:
     """What so many users got of one lead."""
 
     samples: list[Sample] = field(default_factory=list)
-    tokens: float = 0.0
+    tokens: list[float] = field(default_factory=list)
+    """In each measurement."""
     seconds: float = 0.0
+    """Of all measurements."""
     requests: int = 0
     """Of the samples, those that ended in this time."""
     wrong: int = 0
@@ -87,7 +90,13 @@ class Cell:
 
     @property
     def speed(self) -> float:
-        return self.tokens / self.seconds
+        return sum(self.tokens) / self.seconds
+
+    def over(self, other: Cell) -> tuple[float, float]:
+        """Its speed over the other's, and the standard error of that, from how measurements of a round differ."""
+        ratios = [one / two for one, two in zip(self.tokens, other.tokens, strict=True)]
+        error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan
+        return self.speed / other.speed, error
 
     @property
     def acceleration(self) -> float:
@@ -141,6 +150,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--backs", type=positive, default=1, help="backs of the lead that has some")
     p.add_argument("--draft-beside", action="store_true", help="also a lead with a draft model beside its target")
+    p.add_argument("--again", action="store_true", help="also a second lead without backs: how much two such differ")
     p.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
 
 
@@ -155,12 +165,14 @@ def _users(text: str) -> list[int]:
 def leads(
     args: argparse.Namespace, target: str, cores: tuple[list[int], list[int]]
 ) -> Iterator[dict[str, LeadProcess]]:
-    """A lead without backs, one with some, and if asked for one with a draft model beside the target, ready; of which
-    one at a time is asked."""
+    """A lead without backs, one with some, and if asked for another without and one with a draft model beside the
+    target, ready; of which one at a time is asked."""
     near, far = cores
     flags = ("--engine", args.engine, "--threads", "1", "--parallel", str(max(args.vu)))
     of_lead = ("-m", target, "--flash-attn", args.flash_attn, "--queue", "1024", "--print-mode", "none")
     ways: dict[str, tuple[str, ...]] = {"no back": (), "with backs": ()}
+    if args.again:
+        ways["no back, again"] = ()
     if args.draft_beside:
         ways["draft beside"] = ("--model-draft", "shipped")
     with contextlib.ExitStack() as stack:
@@ -205,7 +217,7 @@ def main(args: argparse.Namespace) -> int:
                     cell.samples += [sample for sample in samples if sample.asked >= begin] or samples
                     cell.seconds += end - begin
                     cell.requests += sum(begin <= sample.ended <= end for sample in samples)
-                    cell.tokens += sum(sample.share(begin, end) for sample in samples)
+                    cell.tokens.append(sum(sample.share(begin, end) for sample in samples))
                     cell.wrong += sum(sample.text != alone[sample.question] for sample in samples)
     console.print(_table(cells, allowed))
     if args.output:
@@ -260,6 +272,7 @@ def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) ->
         latencies = [s.ended - s.asked for s in cell.samples]
         firsts = [s.first - s.asked for s in cell.samples]
         one = cells[("no back", least)].speed
+        of_no_back, error = cell.over(cells[("no back", users)])
         figures.append(
             {
                 "users": users,
@@ -270,7 +283,8 @@ def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) ->
                 "of_one_client": cell.speed / one,
                 "of_allowed": cell.speed / one / allowed[users].line * allowed[least].line,
                 "of_allowed_apart": cell.speed / one / allowed[users].apart * allowed[least].apart,
-                "of_no_back": cell.speed / cells[("no back", users)].speed,
+                "of_no_back": of_no_back,
+                "of_no_back_error": error,
                 "latency": [percentile(latencies, p) for p in (0.5, 0.9, 0.99)],
                 "first_token": [percentile(firsts, p) for p in (0.5, 0.9, 0.99)],
                 "tokens": statistics.mean(s.tokens for s in cell.samples),
@@ -293,6 +307,7 @@ def _table(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) -> T
             str(row["users"]), str(row["lead"]), f"{row['requests_per_second']:.2f}", f"{row['tokens_per_second']:.1f}",
             f"{row['acceleration']:.2f}", f"{row['of_one_client']:.2f}", f"{row['of_allowed']:.2f}",
             f"{row['of_allowed_apart']:.2f}",
-            f"{row['of_no_back']:.2f}", " ".join(f"{v:.2f}" for v in latency), " ".join(f"{v:.3f}" for v in first),
+            f"{row['of_no_back']:.2f} ±{row['of_no_back_error']:.2f}",
+            " ".join(f"{v:.2f}" for v in latency), " ".join(f"{v:.3f}" for v in first),
         )  # fmt: skip
     return table
