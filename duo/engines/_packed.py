@@ -4,10 +4,15 @@ PyTorch multiplies float32 matrices with whatever BLAS it was built with, and fo
 anew in every pass: four rows of a verification may then take twice the time of one. oneDNN, which PyTorch carries as
 well, takes weights that were laid out once. That is what `torch.compile` does to a frozen model; here nothing has to be
 compiled. Besides, in most shapes oneDNN computes a row in the same way however many rows there are, bit for bit.
+
+On some processors it takes longer for one or two rows than for `ROWS` (a Zen 5 core: a quarter longer for one, with
+weights that come from memory). Which is so is measured, and fewer rows are filled up there.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +24,15 @@ ROWS = 4
 LEAST = 1 << 16
 """Weights of a smaller layer stay as they are: there the call itself takes longer than the multiplication."""
 
+LARGE = 1 << 18
+"""Weights of a layer from which on rows are filled up, where that is faster: to copy them takes microseconds."""
+
+FASTER = 0.9
+"""As long as that share of what fewer rows take may `ROWS` take, to be said to be faster."""
+
+SWEEPS, PATIENCE = 2, 0.2
+"""How often that is measured at least, and for how many seconds if they are short; the fastest counts."""
+
 _TYPES = (torch.float32, torch.bfloat16)
 
 
@@ -28,8 +42,10 @@ class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.bias = linear.bias
+        self.bias, self.dtype = linear.bias, linear.weight.dtype
         self._packed: Any = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), ROWS)
+        self.filled_up: Collection[int] = ()
+        """Numbers of rows that are filled up to `ROWS`."""
 
     @property
     def weight(self) -> Tensor:
@@ -38,6 +54,12 @@ class PackedLinear(nn.Module):
         return dense
 
     def forward(self, x: Tensor) -> Tensor:
+        rows = x.shape[-2]
+        if rows in self.filled_up and x.numel() == rows * self.in_features:
+            return self._multiply(nn.functional.pad(x, (0, 0, 0, ROWS - rows)))[..., :rows, :]
+        return self._multiply(x)
+
+    def _multiply(self, x: Tensor) -> Tensor:
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._packed, self.bias, "none", [], "")
         return out
 
@@ -54,10 +76,40 @@ def pack(model: nn.Module) -> None:
     """Replace the linear layers of a model that is on the CPU, one after the other."""
     if not possible():
         return
+    large: list[PackedLinear] = []
     for module in model.modules():
         for name, child in module.named_children():
             if type(child) is nn.Linear and _pays(child.weight):
-                setattr(module, name, PackedLinear(child))
+                packed = PackedLinear(child)
+                setattr(module, name, packed)
+                if child.weight.numel() >= LARGE:
+                    large.append(packed)
+    filled_up = _slow(large)
+    for layer in large:
+        layer.filled_up = filled_up
+
+
+def _slow(layers: Sequence[PackedLinear]) -> Collection[int]:
+    """Numbers of rows for which these layers, one after the other, take longer than for `ROWS`."""
+    if not layers:
+        return ()
+    best = dict.fromkeys(range(1, ROWS + 1), float("inf"))
+    sweeps, begun = 0, time.perf_counter()
+    while sweeps < SWEEPS or time.perf_counter() - begun < PATIENCE:
+        sweeps += 1
+        for rows, least in best.items():
+            best[rows] = min(least, _sweep(layers, rows))
+    return [rows for rows in range(1, ROWS) if best[ROWS] < FASTER * best[rows]]
+
+
+def _sweep(layers: Sequence[PackedLinear], rows: int) -> float:
+    """Seconds for so many rows through each of the layers."""
+    given = [torch.zeros((1, rows, layer.in_features), dtype=layer.dtype) for layer in layers]
+    with torch.inference_mode():
+        started = time.perf_counter()
+        for layer, x in zip(layers, given, strict=True):
+            layer(x)
+        return time.perf_counter() - started
 
 
 def _pays(weight: Tensor) -> bool:

@@ -1,0 +1,77 @@
+"""Linear layers laid out once compute what they did before, filled up or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from duo.engines import _packed
+from duo.engines._packed import LARGE, ROWS, PackedLinear, pack
+
+pytestmark = pytest.mark.skipif(not _packed.possible(), reason="this PyTorch has no oneDNN")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_rows_filled_up(dtype: torch.dtype, bias: bool) -> None:
+    linear = nn.Linear(96, 160, bias=bias).to(dtype)
+    layer = PackedLinear(linear)
+    layer.filled_up = (1, 2)
+    with torch.inference_mode():
+        for shape in ((1, 1, 96), (1, 2, 96), (1, 3, 96), (1, 9, 96), (2, 96), (2, 2, 96)):
+            x = torch.randn(shape).to(dtype)
+            wanted, got = linear(x), layer(x)
+            assert got.shape == wanted.shape
+            assert torch.allclose(got.float(), wanted.float(), rtol=2e-2, atol=1e-5 if dtype == torch.float32 else 2e-2)
+
+
+class _Clock:
+    """Says that a sweep over so many rows took so long: what `taken` has for them, in turn."""
+
+    def __init__(self, taken: Iterator[float]) -> None:
+        self._taken = taken
+        self._now = 0.0
+
+    def sweep(self, layers: object, rows: int) -> float:
+        self._now += _packed.PATIENCE
+        return next(self._taken)
+
+    def now(self) -> float:
+        return self._now
+
+
+@pytest.mark.parametrize(
+    ("taken", "filled_up"),
+    [
+        ([1.3, 1.6, 1.05, 1.0] * 2, [1, 2]),
+        ([1.0, 1.0, 1.0, 1.0] * 2, []),
+        # Once disturbed counts for nothing.
+        ([1.0, 1.0, 1.0, 1.0, 1.9, 1.0, 1.0, 0.95], []),
+        ([1.3, 1.3, 1.3, 2.0, 1.3, 1.3, 1.3, 1.0], [1, 2, 3]),
+    ],
+)
+def test_what_is_filled_up_is_measured(
+    monkeypatch: pytest.MonkeyPatch, taken: list[float], filled_up: list[int]
+) -> None:
+    clock = _Clock(iter(taken))
+    monkeypatch.setattr(_packed, "_sweep", clock.sweep)
+    monkeypatch.setattr("duo.engines._packed.time.perf_counter", clock.now)
+    width = int(LARGE**0.5)
+    model = nn.Sequential(nn.Linear(width, width), nn.Linear(width, width // 2), nn.Linear(8, 8))
+    pack(model)
+    large, middle, small = model
+    assert isinstance(large, PackedLinear) and large.filled_up == filled_up
+    assert isinstance(middle, PackedLinear) and middle.filled_up == ()
+    assert type(small) is nn.Linear
+
+
+def test_a_sweep_takes_time() -> None:
+    assert _packed._sweep([PackedLinear(nn.Linear(64, 64))], ROWS) > 0.0
+
+
+def test_without_large_layers_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(_packed, "_sweep")
+    pack(nn.Sequential(nn.Linear(8, 8)))
