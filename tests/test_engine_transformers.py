@@ -20,8 +20,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from bench.processes import wait_for
 from duo.engines import EngineOptions, load, runtime_of
 from duo.engines._arena import GROUPED, PlaceBook, grouped_attention
+from duo.engines._hf_model import attention, context_of
 from duo.engines.base import ROOT, Engine, InterruptedForwardError, Piece, Row
-from duo.engines.transformers import TransformersEngine, _attention, _context
+from duo.engines.transformers import TransformersEngine
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting
 
@@ -570,11 +571,11 @@ def test_context_follows_the_model() -> None:
     def config(**fields: Any) -> Any:
         return transformers.LlamaConfig(**{**SHAPE, **fields})
 
-    assert _context(config(max_position_embeddings=131072), 0, "m") == 4096
-    assert _context(config(max_position_embeddings=131072), 8192, "m") == 8192
-    assert _context(transformers.PreTrainedConfig(), 0, "m") == 4096
+    assert context_of(config(max_position_embeddings=131072), 0, "m") == 4096
+    assert context_of(config(max_position_embeddings=131072), 8192, "m") == 8192
+    assert context_of(transformers.PreTrainedConfig(), 0, "m") == 4096
     with pytest.raises(ModelError, match="97 tokens is more than the 96"):
-        _context(config(), 97, "m")
+        context_of(config(), 97, "m")
     rope = {
         "rope_type": "longrope",
         "original_max_position_embeddings": 64,
@@ -583,7 +584,7 @@ def test_context_follows_the_model() -> None:
     }
     long = transformers.PreTrainedConfig()
     long.max_position_embeddings, long.rope_parameters = 1024, rope
-    assert _context(long, 0, "m") == 64
+    assert context_of(long, 0, "m") == 64
 
 
 def test_vocabulary(tmp_path: Path) -> None:
@@ -718,7 +719,7 @@ def test_attention_that_a_mask_cannot_express_is_refused() -> None:
         for field, value in fields.items():
             setattr(config, field, value)
         with pytest.raises(ModelError, match="m "):
-            _attention(config, config, "m ")
+            attention(config, config, "m ")
 
 
 @pytest.mark.parametrize("path", ["/no/such", "./nosuch", "../nosuch", "~/nosuch-model", "a/b/c", " "])

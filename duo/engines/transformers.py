@@ -11,35 +11,22 @@ from __future__ import annotations
 
 import gc
 import inspect
-import logging
-import warnings
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from itertools import product
-from pathlib import Path
-from textwrap import shorten
-from typing import Any, Literal
+from typing import Any
 
-import huggingface_hub
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from duo.engines import EngineOptions, Progress
+from duo.engines import _hf_model as hf
 from duo.engines._arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip
 from duo.engines._hf_vocabulary import HFVocabulary
 from duo.engines._packed import pack
 from duo.engines.base import ROOT, Logits, Piece, Row
 from duo.errors import ContextError, ModelError
-
-DEFAULT_CONTEXT = 4096
-"""Tokens per slot, at most, unless more is asked for."""
-
-PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
-"""Kinds of layers whose whole memory of the past is keys and values behind a mask."""
 
 CHECK_TOKENS = 12
 """Length of the sequence that every model must get right through the arena before it is used."""
@@ -47,8 +34,6 @@ CHECK_TOKENS = 12
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6}
 """Relative error of the logits in that check. Float32 gives 1e-6 and half precision some per cent, more where a mixture
 of experts has a near tie; a model that sees the wrong tokens is far off."""
-
-MaskForm = Literal["single", "by layer type"]
 
 
 class _Slot:
@@ -96,21 +81,21 @@ class TransformersEngine:
 
     def __init__(self, model: str, options: EngineOptions, progress: Progress) -> None:
         progress(0.0)
-        source, self._name = _locate(model)
+        source, self._name = hf.locate(model)
         if options.slots < 1 or options.batch < 1 or options.tree_rows < 0 or options.context < 0:
             raise ModelError("slots and batch must be at least 1, tree_rows and context at least 0")
         if options.threads > 0:
             torch.set_num_threads(options.threads)
-        self._device = _device(options.device)
-        with _quiet():
-            config = _read_config(source, self._name)
+        self._device = hf.device_of(options.device)
+        with hf.quiet():
+            config = hf.read_config(source, self._name)
             text_config = config.get_text_config(decoder=True)
-            self._window, forms = _attention(config, text_config, self._name)
-            self._context = _context(text_config, options.context, self._name)
+            self._window, forms = hf.attention(config, text_config, self._name)
+            self._context = hf.context_of(text_config, options.context, self._name)
             progress(0.05)
-            tokenizer = _read_tokenizer(source, self._name)
+            tokenizer = hf.read_tokenizer(source, self._name)
             progress(0.1)
-            self._model = _read_weights(source, self._name, options.dtype, self._device)
+            self._model = hf.read_weights(source, self._name, options.dtype, self._device)
         pack(self._model)
         progress(0.9)
 
@@ -132,12 +117,12 @@ class TransformersEngine:
 
         self._chooses = "logits_to_keep" in inspect.signature(self._model.forward).parameters
         """Whether the model computes logits of some rows alone where it is told which."""
-        self._form: MaskForm = forms[0]
+        self._form: hf.MaskForm = forms[0]
         self._size = 0
         heads = getattr(text_config, "num_attention_heads", None)
         shared_keys = getattr(text_config, "num_key_value_heads", heads) != heads
         self._prove(forms, shared_keys, str(config.model_type))
-        self._vocabulary = HFVocabulary(tokenizer, self._size, _eos(self._model, tokenizer))
+        self._vocabulary = HFVocabulary(tokenizer, self._size, hf.eos_of(self._model, tokenizer))
         progress(1.0)
 
     @property
@@ -523,7 +508,7 @@ class TransformersEngine:
     def _tensor(self, mask: NDArray[np.float32]) -> torch.Tensor:
         return torch.from_numpy(mask)[None, None].to(device=self._device, dtype=self._dtype)
 
-    def _prove(self, forms: Sequence[MaskForm], shared_keys: bool, kind: str) -> None:
+    def _prove(self, forms: Sequence[hf.MaskForm], shared_keys: bool, kind: str) -> None:
         """Find the attention and the form of mask that suit the model, by comparing the arena's logits with its own.
 
         Whether a model's code takes positions and a mask from outside is nowhere declared, and one that ignores them
@@ -542,14 +527,14 @@ class TransformersEngine:
         if own == "sdpa" and self._count > 1 and self._device.type == "cpu":
             ways.insert(0, (GROUPED, True))
         failure = ""
-        with _quiet(), torch.inference_mode():
+        with hf.quiet(), torch.inference_mode():
             try:
                 wanted: list[Logits] = []
                 for ids in texts:
                     reference = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False)
                     wanted.append(reference.logits[0].float().cpu().numpy())
             except Exception as fault:  # from code that is not ours
-                raise ModelError(f"{self._name} ({kind}) does not run: {_line(fault)}") from fault
+                raise ModelError(f"{self._name} ({kind}) does not run: {hf.first_line(fault)}") from fault
             self._size = wanted[0].shape[1]
             for (attention, apart), form in product(ways, forms):
                 self._form = form
@@ -559,7 +544,7 @@ class TransformersEngine:
                         self._model.set_attn_implementation(attention)
                     error = max(self._compare(texts[:1], wanted[:1]), self._compare(texts, wanted))
                 except Exception as fault:  # whatever a model's code makes of a mask or a cache it does not know
-                    failure = _line(fault)
+                    failure = hf.first_line(fault)
                     continue
                 if error <= TOLERANCE.get(self._dtype, 0.25):
                     return
@@ -599,181 +584,3 @@ class TransformersEngine:
             self.truncate(slot, 0)
         expected = np.stack([wanted[slot][at] for at in range(half, length) for slot in slots])
         return float(np.linalg.norm(np.stack(got) - expected) / np.linalg.norm(expected - expected.mean()))
-
-
-def _locate(model: str) -> tuple[str, str]:
-    """What to hand to from_pretrained, and the model's name. What looks like a path is never looked up on the hub."""
-    path = Path(model).expanduser()
-    if not model.strip():
-        raise ModelError("no model is named: give a local directory or a hub id")
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{model} holds no config.json: give the directory of a model in the Hugging Face layout")
-        if not any(path.glob("*.safetensors")):
-            raise ModelError(
-                f"{model} holds no .safetensors weights (pickled ones can run code and are not read): convert them"
-            )
-        return str(path), path.resolve().name
-    if path.exists():
-        raise ModelError(f"{model} is a file: give the directory that it lies in, or a .gguf file")
-    if model.startswith(("/", "./", "../", "~")) or model.count("/") > 1:
-        raise ModelError(f"there is no directory {model!r}: check the path")
-    return model, model
-
-
-def _read_config(source: str, name: str) -> Any:
-    try:
-        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # a file or a network of someone else's
-        if Path(source).is_dir():
-            raise ModelError(f"cannot read {name}'s config.json: {_line(error)}") from error
-        raise ModelError(
-            f"{name} is neither a local directory nor a model that the Hugging Face hub gives out: {_line(error)}"
-        ) from error
-    if config.is_encoder_decoder:
-        raise ModelError(f"{name} is an encoder-decoder model ({config.model_type}): use a decoder-only one")
-    return config
-
-
-def _attention(config: Any, text_config: Any, name: str) -> tuple[int, tuple[MaskForm, ...]]:
-    """The sliding window in tokens (0: none), and the forms of mask to try. Refuses what a mask cannot express."""
-    layer_types = getattr(text_config, "layer_types", None)
-    window = int(getattr(text_config, "sliding_window", None) or 0)
-    strange = set(layer_types or ()) - PLAIN_LAYERS
-    if getattr(text_config, "attention_chunk_size", None) and layer_types is None:
-        strange = {"chunked_attention"}
-    if "local" in (getattr(text_config, "attention_layers", None) or ()):
-        strange = {"local attention"}
-    if strange:
-        raise ModelError(
-            f"{name} ({config.model_type}) has layers of kind {', '.join(sorted(strange))}, not only attention over "
-            "all or the latest tokens: the transformers engine cannot branch them, use another model"
-        )
-    if getattr(text_config, "alibi", False):
-        raise ModelError(
-            f"{name} ({config.model_type}) uses ALiBi, which knows no explicit positions: use another model"
-        )
-    if layer_types is None:
-        return window, ("single",)
-    if "sliding_attention" not in layer_types:
-        return 0, ("single",)
-    if not window:
-        raise ModelError(f"{name}'s config.json names sliding layers but no sliding_window: mend it")
-    if "full_attention" in layer_types:
-        return window, ("by layer type",)
-    return window, ("by layer type", "single")
-
-
-def _context(text_config: Any, asked: int, name: str) -> int:
-    own = getattr(text_config, "max_position_embeddings", None)
-    # Rotary embeddings of this type switch to other factors for the whole batch once any position of it is beyond the
-    # original length, so that a row's logits would depend on its neighbours. Below that length they do not.
-    rope = getattr(text_config, "rope_parameters", None) or {}
-    if rope.get("rope_type") == "longrope":
-        own = rope.get("original_max_position_embeddings") or own
-    if not own or own < 0:
-        return asked or DEFAULT_CONTEXT
-    if asked > own:
-        raise ModelError(f"a context of {asked} tokens is more than the {own} that {name} was made for: ask for less")
-    return asked or min(int(own), DEFAULT_CONTEXT)
-
-
-def _read_tokenizer(source: str, name: str) -> Any:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # a file or a network of someone else's
-        raise ModelError(
-            f"{name} has no usable tokenizer, put its tokenizer.json beside its config.json: {_line(error)}"
-        ) from error
-    if not tokenizer.get_vocab():
-        raise ModelError(f"{name}'s tokenizer is empty: put its tokenizer.json beside its config.json")
-    return tokenizer
-
-
-def _read_weights(source: str, name: str, dtype: str, device: torch.device) -> Any:
-    """The model, ready to run on the device."""
-    wanted: Any = dtype
-    if dtype == "auto":
-        wanted = torch.float32 if device.type == "cpu" else "auto"
-    else:
-        wanted = getattr(torch, dtype, None)
-        if not isinstance(wanted, torch.dtype) or not wanted.is_floating_point:
-            raise ModelError(f"there is no dtype {dtype!r}: use auto, float32, bfloat16 or float16")
-    try:
-        loader: Any = AutoModelForCausalLM
-        model, report = loader.from_pretrained(
-            source,
-            dtype=wanted,
-            use_safetensors=True,
-            trust_remote_code=False,
-            output_loading_info=True,
-            # Only so that the report below names them instead of a table on the terminal.
-            ignore_mismatched_sizes=True,
-        )
-    except Exception as error:  # a file or a network of someone else's
-        if isinstance(error, ValueError) and "Unrecognized configuration class" in str(error):
-            raise ModelError(
-                f"{name} is not a language model that predicts the next token: use another model"
-            ) from error
-        raise ModelError(f"cannot load {name}'s weights (safetensors): {_line(error)}") from error
-    if mismatched := sorted(report["mismatched_keys"]):
-        tensor = mismatched[0][0] if isinstance(mismatched[0], tuple) else mismatched[0]
-        raise ModelError(f"{name}'s weights do not fit its config.json, first {tensor}: get both from one place")
-    if missing := sorted(report["missing_keys"]):
-        raise ModelError(
-            f"{name}'s weights lack {len(missing)} of the model's tensors, first {missing[0]}: get the whole model"
-        )
-    try:
-        return model.to(device).eval()
-    except (RuntimeError, ValueError, AssertionError) as error:
-        raise ModelError(f"cannot move {name} to {device}: {_line(error)}") from error
-
-
-def _device(wanted: str) -> torch.device:
-    if wanted == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        return torch.device(wanted)
-    except RuntimeError as error:
-        raise ModelError(f"there is no device {wanted!r}: use auto, cpu, cuda, cuda:N or mps") from error
-
-
-def _eos(model: Any, tokenizer: Any) -> frozenset[int]:
-    own = getattr(model.generation_config, "eos_token_id", None)
-    tokens = [] if own is None else own if isinstance(own, list | tuple) else [own]
-    if tokenizer.eos_token_id is not None:
-        tokens = [*tokens, tokenizer.eos_token_id]
-    return frozenset(int(token) for token in tokens)
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for a terminal."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return shorten(text, 200, placeholder="...")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep the libraries' progress bars, log lines and warnings off the terminal for a while."""
-    log: Any = transformers.utils.logging
-    bars: Any = huggingface_hub.utils
-    hub = logging.getLogger("huggingface_hub")
-    verbosity, hub_level = log.get_verbosity(), hub.level
-    loading_bars, download_bars = log.is_progress_bar_enabled(), not bars.are_progress_bars_disabled()
-    log.set_verbosity(log.CRITICAL)
-    hub.setLevel(logging.CRITICAL)
-    log.disable_progress_bar()
-    bars.disable_progress_bars()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.set_verbosity(verbosity)
-        hub.setLevel(hub_level)
-        if loading_bars:
-            log.enable_progress_bar()
-        if download_bars:
-            bars.enable_progress_bars()

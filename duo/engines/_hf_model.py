@@ -1,0 +1,205 @@
+"""A model and its tokenizer as the transformers library reads them, with one clear line for whatever is wrong there."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, Literal
+
+import huggingface_hub
+import torch
+import transformers
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from duo.errors import ModelError
+
+DEFAULT_CONTEXT = 4096
+"""Tokens per slot, at most, unless more is asked for."""
+
+PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
+"""Kinds of layers whose whole memory of the past is keys and values behind a mask."""
+
+MaskForm = Literal["single", "by layer type"]
+"""How a model takes its attention masks: one for all layers, or one for each kind."""
+
+
+def locate(model: str) -> tuple[str, str]:
+    """What to hand to from_pretrained, and the model's name. What looks like a path is never looked up on the hub."""
+    path = Path(model).expanduser()
+    if not model.strip():
+        raise ModelError("no model is named: give a local directory or a hub id")
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(f"{model} holds no config.json: give the directory of a model in the Hugging Face layout")
+        if not any(path.glob("*.safetensors")):
+            raise ModelError(
+                f"{model} holds no .safetensors weights (pickled ones can run code and are not read): convert them"
+            )
+        return str(path), path.resolve().name
+    if path.exists():
+        raise ModelError(f"{model} is a file: give the directory that it lies in, or a .gguf file")
+    if model.startswith(("/", "./", "../", "~")) or model.count("/") > 1:
+        raise ModelError(f"there is no directory {model!r}: check the path")
+    return model, model
+
+
+def read_config(source: str, name: str) -> Any:
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # a file or a network of someone else's
+        if Path(source).is_dir():
+            raise ModelError(f"cannot read {name}'s config.json: {first_line(error)}") from error
+        raise ModelError(
+            f"{name} is neither a local directory nor a model that the Hugging Face hub gives out: {first_line(error)}"
+        ) from error
+    if config.is_encoder_decoder:
+        raise ModelError(f"{name} is an encoder-decoder model ({config.model_type}): use a decoder-only one")
+    return config
+
+
+def attention(config: Any, text_config: Any, name: str) -> tuple[int, tuple[MaskForm, ...]]:
+    """The sliding window in tokens (0: none), and the forms of mask to try. Refuses what a mask cannot express."""
+    layer_types = getattr(text_config, "layer_types", None)
+    window = int(getattr(text_config, "sliding_window", None) or 0)
+    strange = set(layer_types or ()) - PLAIN_LAYERS
+    if getattr(text_config, "attention_chunk_size", None) and layer_types is None:
+        strange = {"chunked_attention"}
+    if "local" in (getattr(text_config, "attention_layers", None) or ()):
+        strange = {"local attention"}
+    if strange:
+        raise ModelError(
+            f"{name} ({config.model_type}) has layers of kind {', '.join(sorted(strange))}, not only attention over "
+            "all or the latest tokens: the transformers engine cannot branch them, use another model"
+        )
+    if getattr(text_config, "alibi", False):
+        raise ModelError(
+            f"{name} ({config.model_type}) uses ALiBi, which knows no explicit positions: use another model"
+        )
+    if layer_types is None:
+        return window, ("single",)
+    if "sliding_attention" not in layer_types:
+        return 0, ("single",)
+    if not window:
+        raise ModelError(f"{name}'s config.json names sliding layers but no sliding_window: mend it")
+    if "full_attention" in layer_types:
+        return window, ("by layer type",)
+    return window, ("by layer type", "single")
+
+
+def context_of(text_config: Any, asked: int, name: str) -> int:
+    own = getattr(text_config, "max_position_embeddings", None)
+    # Rotary embeddings of this type switch to other factors for the whole batch once any position of it is beyond the
+    # original length, so that a row's logits would depend on its neighbours. Below that length they do not.
+    rope = getattr(text_config, "rope_parameters", None) or {}
+    if rope.get("rope_type") == "longrope":
+        own = rope.get("original_max_position_embeddings") or own
+    if not own or own < 0:
+        return asked or DEFAULT_CONTEXT
+    if asked > own:
+        raise ModelError(f"a context of {asked} tokens is more than the {own} that {name} was made for: ask for less")
+    return asked or min(int(own), DEFAULT_CONTEXT)
+
+
+def read_tokenizer(source: str, name: str) -> Any:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
+    except Exception as error:  # a file or a network of someone else's
+        raise ModelError(
+            f"{name} has no usable tokenizer, put its tokenizer.json beside its config.json: {first_line(error)}"
+        ) from error
+    if not tokenizer.get_vocab():
+        raise ModelError(f"{name}'s tokenizer is empty: put its tokenizer.json beside its config.json")
+    return tokenizer
+
+
+def read_weights(source: str, name: str, dtype: str, device: torch.device) -> Any:
+    """The model, ready to run on the device."""
+    wanted: Any = dtype
+    if dtype == "auto":
+        wanted = torch.float32 if device.type == "cpu" else "auto"
+    else:
+        wanted = getattr(torch, dtype, None)
+        if not isinstance(wanted, torch.dtype) or not wanted.is_floating_point:
+            raise ModelError(f"there is no dtype {dtype!r}: use auto, float32, bfloat16 or float16")
+    try:
+        loader: Any = AutoModelForCausalLM
+        model, report = loader.from_pretrained(
+            source,
+            dtype=wanted,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+            # Only so that the report below names them instead of a table on the terminal.
+            ignore_mismatched_sizes=True,
+        )
+    except Exception as error:  # a file or a network of someone else's
+        if isinstance(error, ValueError) and "Unrecognized configuration class" in str(error):
+            raise ModelError(
+                f"{name} is not a language model that predicts the next token: use another model"
+            ) from error
+        raise ModelError(f"cannot load {name}'s weights (safetensors): {first_line(error)}") from error
+    if mismatched := sorted(report["mismatched_keys"]):
+        tensor = mismatched[0][0] if isinstance(mismatched[0], tuple) else mismatched[0]
+        raise ModelError(f"{name}'s weights do not fit its config.json, first {tensor}: get both from one place")
+    if missing := sorted(report["missing_keys"]):
+        raise ModelError(
+            f"{name}'s weights lack {len(missing)} of the model's tensors, first {missing[0]}: get the whole model"
+        )
+    try:
+        return model.to(device).eval()
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ModelError(f"cannot move {name} to {device}: {first_line(error)}") from error
+
+
+def device_of(wanted: str) -> torch.device:
+    if wanted == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        return torch.device(wanted)
+    except RuntimeError as error:
+        raise ModelError(f"there is no device {wanted!r}: use auto, cpu, cuda, cuda:N or mps") from error
+
+
+def eos_of(model: Any, tokenizer: Any) -> frozenset[int]:
+    own = getattr(model.generation_config, "eos_token_id", None)
+    tokens = [] if own is None else own if isinstance(own, list | tuple) else [own]
+    if tokenizer.eos_token_id is not None:
+        tokens = [*tokens, tokenizer.eos_token_id]
+    return frozenset(int(token) for token in tokens)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, short enough for a terminal."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return shorten(text, 200, placeholder="...")
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the libraries' progress bars, log lines and warnings off the terminal for a while."""
+    log: Any = transformers.utils.logging
+    bars: Any = huggingface_hub.utils
+    hub = logging.getLogger("huggingface_hub")
+    verbosity, hub_level = log.get_verbosity(), hub.level
+    loading_bars, download_bars = log.is_progress_bar_enabled(), not bars.are_progress_bars_disabled()
+    log.set_verbosity(log.CRITICAL)
+    hub.setLevel(logging.CRITICAL)
+    log.disable_progress_bar()
+    bars.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(verbosity)
+        hub.setLevel(hub_level)
+        if loading_bars:
+            log.enable_progress_bar()
+        if download_bars:
+            bars.enable_progress_bars()

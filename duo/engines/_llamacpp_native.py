@@ -1,0 +1,249 @@
+"""llama.cpp's C library: loading, its log, batches, giving up a decode. What `llamacpp` makes of it is told there."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, cast
+
+import llama_cpp
+import numpy as np
+from numpy.typing import NDArray
+
+from duo.engines import EngineOptions
+from duo.errors import ContextError, ModelError
+
+NO_ROOM = 1
+"""llama_decode's answer when it finds no free cells; it has changed nothing then."""
+ABORTED = 2
+
+_decode: Callable[[Any, Any], int] = llama_cpp.llama_decode
+
+
+class Batch:
+    """One llama_batch over arrays of ours, filled again for every call."""
+
+    def __init__(self, rows: int) -> None:
+        self._token = np.zeros(rows, dtype=np.int32)
+        self._pos = np.zeros(rows, dtype=np.int32)
+        self._seq = np.zeros(rows, dtype=np.int32)
+        # With one sequence for each row, how many each has and where they lie never changes.
+        self._ones = np.ones(rows, dtype=np.int32)
+        self._places = (self._seq.ctypes.data + self._seq.itemsize * np.arange(rows)).astype(np.uintp)
+        # With several, these are used instead.
+        self._counts = np.zeros(rows, dtype=np.int32)
+        self._starts = np.zeros(rows, dtype=np.uintp)
+        self._flat = np.zeros(2 * rows, dtype=np.int32)
+        self._wanted = np.ones(rows, dtype=np.int8)
+        self._struct = cast("Any", llama_cpp.llama_batch())  # its fields are typed as arrays, and are pointers
+        self._struct.token = self._token.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_token))
+        self._struct.embd = None
+        self._struct.pos = self._pos.ctypes.data_as(ctypes.POINTER(llama_cpp.llama_pos))
+        self._struct.logits = self._wanted.ctypes.data_as(ctypes.POINTER(ctypes.c_int8))
+        self._single = self._owners(self._ones, self._places)
+        self._several = self._owners(self._counts, self._starts)
+
+    def decode(self, llama: Any, tokens: list[int], places: list[int], owners: list[Sequence[int]], quiet: int) -> int:
+        """Tokens of any number of sequences each. Of the first `quiet` no logits are wanted. Returns llama_decode's
+        code."""
+        count = len(tokens)
+        self._token[:count] = tokens
+        self._pos[:count] = places
+        if all(len(of) == 1 for of in owners):
+            self._seq[:count] = [seq for (seq,) in owners]
+            self._struct.n_seq_id, self._struct.seq_id = self._single
+        else:
+            flat = [seq for of in owners for seq in of]
+            if len(flat) > len(self._flat):
+                self._flat = np.zeros(2 * len(flat), dtype=np.int32)
+            counts = [len(of) for of in owners]
+            step, start = self._flat.itemsize, self._flat.ctypes.data
+            self._flat[: len(flat)] = flat
+            self._counts[:count] = counts
+            self._starts[:count] = [start + step * before for before in accumulate(counts[:-1], initial=0)]
+            self._struct.n_seq_id, self._struct.seq_id = self._several
+        self._wanted[:quiet] = 0
+        self._struct.n_tokens = count
+        code = _decode(llama, self._struct)
+        self._wanted[:quiet] = 1
+        return code
+
+    @staticmethod
+    def _owners(counts: NDArray[np.int32], pointers: NDArray[np.uintp]) -> tuple[Any, Any]:
+        return (
+            counts.ctypes.data_as(ctypes.POINTER(ctypes.c_int32)),
+            pointers.ctypes.data_as(ctypes.POINTER(ctypes.POINTER(llama_cpp.llama_seq_id))),
+        )
+
+
+_errors: deque[str] = deque(maxlen=8)
+
+
+def _remember(level: int, text: bytes | None, data: object) -> None:
+    """Silence llama.cpp, which logs a hundred lines per model, but remember what it says is wrong."""
+    if level == 4 and text:  # GGML_LOG_LEVEL_ERROR
+        line = text.decode("utf-8", errors="replace").strip()
+        _errors.append(line.partition(": ")[2] or line)  # llama.cpp begins with the name of a C++ function
+
+
+_log: Any = llama_cpp.llama_log_callback(_remember)
+
+
+def start() -> None:
+    # At each load, not once: importing other parts of llama_cpp sets a callback that prints.
+    llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
+    llama_cpp.llama_backend_init()
+    _errors.clear()
+
+
+def forget_errors() -> None:
+    """What has been said so far is not the reason of a failure to come."""
+    _errors.clear()
+
+
+def _reason() -> str:
+    # Of one failure's lines the first is the cause, the later ones say what could not be done because of it.
+    reason = " ".join(_errors[0].split()) if _errors else "llama.cpp does not say why"
+    _errors.clear()
+    return reason
+
+
+def check_file(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            magic = file.read(4)
+    except FileNotFoundError:
+        raise ModelError(f"there is no file {path}; check the path, or download the model") from None
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); name a GGUF file") from error
+    if magic != b"GGUF":
+        raise ModelError(f"{path} is not a GGUF file; convert the model, or download it in the GGUF format")
+
+
+def check_kind(path: Path, model: Any) -> None:
+    """Refuse models whose state cannot be branched and cut back token by token."""
+    if llama_cpp.llama_model_has_encoder(model) or not llama_cpp.llama_model_has_decoder(model):
+        raise encoder_error(path)
+    if llama_cpp.llama_model_is_diffusion(model):
+        raise ModelError(f"{path.name} is a diffusion model; take one that generates token by token")
+    if llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model):
+        raise ModelError(
+            f"{path.name} is a recurrent or hybrid model, whose state cannot go back over rejected tokens; take one "
+            "with attention in all layers"
+        )
+
+
+def encoder_error(path: Path) -> ModelError:
+    return ModelError(f"{path.name} is an encoder or embedding model; take one that generates text")
+
+
+def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) -> Any:
+    raised: list[BaseException] = []
+    done = 0.0
+
+    def report(share: float, data: object) -> bool:
+        nonlocal done
+        try:
+            # The rest of the way is making the context, and then the last report is 1.
+            done = max(done, min(share, 0.99))
+            progress(done)
+        except BaseException as error:  # ctypes would print it and go on; Ctrl-C has to end the loading
+            raised.append(error)
+            return False
+        return True
+
+    params = llama_cpp.llama_model_default_params()
+    params.n_gpu_layers = options.gpu_layers
+    # Where a virtual machine shows AMX and does not let it be used, llama.cpp dies in it without a word.
+    params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
+    callback = llama_cpp.llama_progress_callback(report)
+    params.progress_callback = callback
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    if model is None:
+        if raised:
+            raise raised[0]
+        raise ModelError(f"{path} cannot be loaded: {_reason()}; if the file is damaged, download or convert it again")
+    return model
+
+
+def make_context(path: Path, model: Any, options: EngineOptions, cells: int, batch: int, sequences: int) -> Any:
+    params = llama_cpp.llama_context_default_params()
+    params.n_ctx = cells  # which llama.cpp rounds up to a multiple of 256
+    # llama.cpp aborts the process if there can be more sequences than rows in a batch, or than cells.
+    params.n_batch = params.n_ubatch = max(batch, sequences)
+    params.n_seq_max = sequences
+    params.n_threads = params.n_threads_batch = options.threads or _cores()
+    # Every row attends over the cells of all slots, most of them masked. Without it each sequence has cells of its own,
+    # and a branch of a tree would be a copy of all of its slot's.
+    params.kv_unified = True
+    params.swa_full = True
+    params.no_perf = True
+    params.flash_attn_type = _flash_attention(options)
+    _errors.clear()
+    context = llama_cpp.llama_init_from_model(model, params)
+    if context is None:
+        raise ModelError(
+            f"{path.name} cannot run with {cells} tokens of memory: {_reason()}; try a smaller context or fewer slots"
+        )
+    return context
+
+
+def _flash_attention(options: EngineOptions) -> int:
+    """On a CPU llama.cpp's passes over masked cells, which is much where there are many slots. But it takes each row by
+    itself: several rows of one slot cost more, on some machines three times as much with a small model. It also sums
+    values in 16 bits. So there it has to be asked for."""
+    if options.flash_attention == "on":
+        return llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
+    if options.flash_attention == "auto" and options.gpu_layers:
+        return llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
+    return llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+
+
+def free(context: Any, model: Any) -> None:
+    llama_cpp.llama_free(context)
+    llama_cpp.llama_model_free(model)
+
+
+class Stop:
+    """Makes llama.cpp give up a decode. Between any two operations of a graph it asks a function whether to go on.
+
+    One in Python would have to be given the interpreter each time, some thousand times in a forward pass. So it is the
+    C library's strlen, asked for the length of a string that is empty until the decode is to end.
+    """
+
+    def __init__(self, context: Any) -> None:
+        libc = ctypes.CDLL(None) if os.name == "posix" else ctypes.CDLL("msvcrt")
+        self._string = ctypes.create_string_buffer(2)
+        self._asked = llama_cpp.ggml_abort_callback(ctypes.cast(libc.strlen, ctypes.c_void_p).value or 0)
+        llama_cpp.llama_set_abort_callback(context, self._asked, ctypes.cast(self._string, ctypes.c_void_p))
+
+    def set(self) -> None:
+        self._string[0] = b"x"
+
+    def clear(self) -> None:
+        self._string[0] = b"\0"
+
+
+def failed(code: int) -> ContextError | ModelError:
+    if code == NO_ROOM:
+        return ContextError("llama.cpp has no room left for these tokens; keep fewer rows or ask for a smaller context")
+    return ModelError(f"llama.cpp failed with code {code}: {_reason()}; start again, with a smaller batch if it recurs")
+
+
+def _cores() -> int:
+    """Physical cores that this process may use: a second thread on the same core only gets in llama.cpp's way."""
+    if sys.platform != "linux":
+        return max(1, (os.cpu_count() or 2) // 2)
+    cores = set()
+    for cpu in os.sched_getaffinity(0):
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            cores.add(((topology / "physical_package_id").read_text(), (topology / "core_id").read_text()))
+        except OSError:
+            cores.add((str(cpu), ""))
+    return len(cores)
