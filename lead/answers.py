@@ -22,7 +22,7 @@ class Question:
 
     max_tokens None: until the model ends it or the context is full. stop: strings that end the answer and are not a
     part of it. top_logprobs: how many of the likeliest tokens to report with each one; 0 only the token's own log
-    probability, None nothing.
+    probability, None nothing. prompt_logprobs: whether to report as much of the prompt's tokens.
     """
 
     prompt: Sequence[int]
@@ -31,6 +31,7 @@ class Question:
     ignore_eos: bool = False
     stop: Sequence[str] = ()
     top_logprobs: int | None = None
+    prompt_logprobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,11 @@ class Answer(Protocol):
 
     @property
     def prompt_tokens(self) -> int: ...
+
+    @property
+    def prompt_logprobs(self) -> Sequence[Logprobs]:
+        """Of the prompt's tokens but the first, if they were asked for; complete when the first piece comes."""
+        ...
 
     @property
     def summary(self) -> Summary:

@@ -19,12 +19,12 @@ from typing import Literal
 
 from duo import planner, protocol
 from duo.constraint import Grammars
-from duo.engines import Engine, Piece, Row
+from duo.engines import ROOT, Engine, Piece, Row
 from duo.errors import DeadEndError, DuoError, StoppedError
 from duo.planner import Growing, Schedule
 from duo.prefix import Prefix, common_length
 from duo.protocol import Entry, Ledger
-from duo.sampling import SamplingParams
+from duo.sampling import Logprobs, SamplingParams, logprobs
 from duo.session import Session, Step
 from duo.trace import Trace
 from duo.tree import Expansion, Node, Place
@@ -37,6 +37,8 @@ log = logging.getLogger("lead")
 
 PIECE = 64
 """Tokens of a prompt that are read at a time at least, and at first, while others decode."""
+SCORED = 32
+"""Tokens of a prompt that are read at a time where it is asked how likely they are: so many rows there is room for."""
 STALL = 3.0
 """As long as so many decode steps one may take that reads a piece of a prompt besides, if it is more than `PIECE`."""
 
@@ -57,6 +59,8 @@ class Job:
     on_step: Callable[[Step], None]
     on_end: Callable[[DuoError | None], None]
     top_logprobs: int | None = None
+    prompt_logprobs: list[Logprobs] | None = None
+    """Where it is asked how likely the prompt is: of its tokens but the first, as far as they have been read."""
     cancelled: threading.Event = field(default_factory=threading.Event)
     state: State = "waiting"
     session: Session | None = None
@@ -89,6 +93,11 @@ class _Run:
     def unread(self) -> int:
         """Tokens of the prompt that are to be read before the first step, which is given the last one as a row."""
         return self.session.prompt_length - 1 - self.job.read_tokens
+
+    @property
+    def scores(self) -> bool:
+        """Whether there are tokens of the prompt left of which it is asked how likely they are."""
+        return self.job.prompt_logprobs is not None and self.unread > 0
 
 
 class Decoder:
@@ -200,6 +209,8 @@ class Decoder:
     def turn(self) -> None:
         """Once round the loop: what the thread does over and over while there is something to do."""
         self._seat()
+        if scored := next((run for run in self._reading if run.scores), None):
+            self._try(lambda: self._score(scored), lambda: [scored])
         pieces = self._pieces()
         if self._exact and pieces:
             self._try(lambda: self._pass([], pieces), list)
@@ -293,6 +304,8 @@ class Decoder:
         pieces: dict[_Run, Piece] = {}
         left = self._most()
         for run in list(self._reading):
+            if run.scores:
+                continue
             # What a prompt has in common with one that is being read now is taken from there afterwards.
             alike = max((common_length(run.prompt, other.prompt) for other in pieces), default=0)
             if left <= 0 or alike > self._seats.known(run.prompt):
@@ -319,10 +332,31 @@ class Decoder:
     def _settle(self, run: _Run) -> None:
         if run.seat.held is not run.prompt:
             # Exact: at least two tokens are read, because a lone one is computed in another way.
-            short = 3 if self._exact else 1
-            run.job.cached_tokens = run.job.read_tokens = self._seats.settle(
-                run.seat, run.prompt, len(run.prompt) - short
-            )
+            most = len(run.prompt) - (3 if self._exact else 1) if run.job.prompt_logprobs is None else 0
+            run.job.cached_tokens = run.job.read_tokens = self._seats.settle(run.seat, run.prompt, most)
+
+    def _score(self, run: _Run) -> None:
+        """Read some of a prompt as rows, whose logits say how likely the tokens are. A forward pass of its own."""
+        self._settle(run)
+        job, prompt, begin = run.job, run.prompt, run.job.read_tokens
+        assert job.prompt_logprobs is not None
+        count = min(run.unread, SCORED, self._most())
+        if self._exact and run.unread - count == 1 and count > 2:
+            count -= 1
+        end = begin + count
+        logits = self._engine.forward(
+            [
+                Row(at - begin, run.seat.id, prompt[at], at - begin - 1 if at > begin else ROOT)
+                for at in range(begin, end)
+            ]
+        )
+        job.prompt_logprobs += [
+            logprobs(row, token, job.top_logprobs or 0)
+            for row, token in zip(logits, prompt[begin + 1 : end + 1], strict=True)
+        ]
+        self._engine.keep(run.seat.id, range(count))
+        job.read_tokens = end
+        self._planner.begun(time.perf_counter())
 
     def _most(self) -> int:
         """Most tokens of prompts to read at once. Every answer has a row in the same pass."""

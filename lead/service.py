@@ -19,7 +19,7 @@ from duo.engines import Engine, Vocabulary
 from duo.errors import BusyError, ContextError, DuoError, RequestError
 from duo.planner import Schedule
 from duo.protocol import MAX_BIASES, Identity, Ledger
-from duo.session import Step
+from duo.session import Logprobs, Step
 from duo.text import Stops, TextStream
 from duo.trace import Trace
 from lead.answers import BackCount, FinishReason, Piece, Question, SlotView, Summary
@@ -76,6 +76,10 @@ class _Answer:
     @property
     def prompt_tokens(self) -> int:
         return len(self._job.prompt)
+
+    @property
+    def prompt_logprobs(self) -> Sequence[Logprobs]:
+        return self._job.prompt_logprobs or ()
 
     @property
     def summary(self) -> Summary:
@@ -247,6 +251,7 @@ class Service:
             on_step=lambda step: self._handover.step(answer, step),
             on_end=lambda error: self._handover.end(answer, error),
             top_logprobs=question.top_logprobs,
+            prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = _Answer(
             next(self._numbers), job, question.stop, self._engine, self._listener, lambda: self._decoder.cancel(job)

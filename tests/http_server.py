@@ -28,6 +28,7 @@ from duo.constraint import Grammars
 from duo.engines import Vocabulary
 from duo.engines._hf_vocabulary import HFVocabulary
 from duo.pem import Files
+from duo.session import Logprobs
 from lead.answers import Answer, BackView, Piece, Question, SlotView, Summary
 from lead.http import Options, Watch, create_app
 from lead.site import create_site
@@ -83,6 +84,7 @@ class ScriptedAnswer:
     def __init__(self, question: Question, script: Sequence[Step], summary: Summary) -> None:
         self.question = question
         self.prompt_tokens = summary.prompt_tokens
+        self.prompt_logprobs = [Logprobs(-0.25, [(token, -0.25)]) for token in question.prompt[1:]]
         self.summary = summary
         self.cancelled = threading.Event()
         self.ended = threading.Event()

@@ -17,7 +17,7 @@ from duo.engines import Engine, Logits, Piece, Row
 from duo.errors import DuoError
 from duo.planner import Everything, Limits, Planner, Schedule
 from duo.protocol import BackSide, Ledger
-from duo.sampling import SamplingParams
+from duo.sampling import SamplingParams, logprobs
 from duo.session import Session, Step
 from duo.trace import Trace
 from duo.tree import Place
@@ -34,18 +34,25 @@ MODEL = FakeModel()
 class Asked:
     """A job, and what became of it."""
 
-    def __init__(self, prompt: Sequence[int], sampling: SamplingParams, count: int = 12) -> None:
+    def __init__(self, prompt: Sequence[int], sampling: SamplingParams, count: int = 12, scored: bool = False) -> None:
         self.tokens: list[int] = []
         self.ended = False
         self.error: DuoError | None = None
         self.expected = text_without_backs(prompt, sampling, {EOS}, len(prompt) + count)
         self.job = Job(
             prompt=list(prompt), sampling=sampling, max_tokens=count, ignore_eos=False,
-            on_step=self._step, on_end=self._end,
+            on_step=self._step, on_end=self._end, top_logprobs=2 if scored else None,
+            prompt_logprobs=[] if scored else None,
         )  # fmt: skip
+
+    def scores_are_right(self) -> bool:
+        prompt = list(self.job.prompt)
+        expected = [logprobs(MODEL.logits(prompt[:at]), prompt[at], 2) for at in range(1, len(prompt))]
+        return self.job.prompt_logprobs == (expected if self.job.top_logprobs is not None else None)
 
     def _step(self, step: Step) -> None:
         assert not self.ended
+        assert self.tokens or self.scores_are_right(), "known before the first token"
         self.tokens += [done.token for done in step.committed]
 
     def _end(self, error: DuoError | None) -> None:
@@ -107,22 +114,26 @@ temperatures = st.sampled_from([0.0, 0.7, 1.5])
 @settings(max_examples=60, deadline=None)
 @given(
     st.integers(1, 4),
-    st.lists(st.tuples(prompts, temperatures, st.integers(1, 14), st.integers(0, 6)), min_size=1, max_size=8),
+    st.lists(
+        st.tuples(prompts, temperatures, st.integers(1, 14), st.integers(0, 6), st.sampled_from([False, False, True])),
+        min_size=1,
+        max_size=8,
+    ),
     st.booleans(),
     st.booleans(),
     st.booleans(),
 )
 def test_every_answer_is_what_it_would_be_alone(
     slots: int,
-    questions: list[tuple[list[int], float, int, int]],
+    questions: list[tuple[list[int], float, int, int, bool]],
     guessing: bool,
     everything: bool,
     exact: bool,
 ) -> None:
     loop = Loop(slots, Everything(Limits(draft_max=4, rows=32)) if everything else None, exact)
     asked: list[Asked] = []
-    for number, (prompt, temperature, count, pause) in enumerate(questions):
-        asked.append(loop.ask(Asked(prompt, SamplingParams(temperature=temperature, seed=number), count)))
+    for number, (prompt, temperature, count, pause, scored) in enumerate(questions):
+        asked.append(loop.ask(Asked(prompt, SamplingParams(temperature=temperature, seed=number), count, scored)))
         for _ in range(pause):
             if guessing:
                 loop.guess()
@@ -131,8 +142,41 @@ def test_every_answer_is_what_it_would_be_alone(
     loop.finish()
     for one in asked:
         assert one.ended and one.error is None
-        assert one.tokens == one.expected
+        assert one.tokens == one.expected and one.scores_are_right()
     assert not loop.ledger
+
+
+def test_how_likely_a_prompt_is_is_told_again_though_the_cache_holds_it() -> None:
+    loop = Loop(2)
+    prompt = [4 + i % 7 for i in range(100)]
+    first = loop.ask(Asked(prompt, GREEDY, 4))
+    loop.finish()
+    scored, beside = loop.ask(Asked(prompt, GREEDY, 4, scored=True)), loop.ask(talkative())
+    while scored.job.state != "answering":
+        had = len(beside.tokens)
+        loop.turn()
+        assert beside.job.state != "answering" or len(beside.tokens) > had, "others go on meanwhile"
+    loop.finish()
+    assert scored.tokens == first.tokens and scored.scores_are_right()
+    assert scored.job.cached_tokens == 0 and scored.job.read_tokens == len(prompt) - 1
+    again = loop.ask(Asked(prompt, GREEDY, 4))
+    loop.finish()
+    assert again.tokens == first.tokens and again.job.cached_tokens == len(prompt) - 1
+
+
+def test_a_prompt_whose_likelihood_cannot_be_found_ends_no_other_answer() -> None:
+    loop = Loop(2)
+    fine = loop.ask(Asked([5], GREEDY, 12))
+    loop.turn()
+    bad = loop.ask(Asked([6] * 20, GREEDY, 4, scored=True))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop.engine.parts[1], "keep", _breaks)
+        loop.turn()
+    assert bad.ended and "broken" in str(bad.error)
+    later = loop.ask(Asked([6] * 20, GREEDY, 4, scored=True))
+    loop.finish()
+    assert fine.tokens == fine.expected
+    assert later.tokens == later.expected and later.scores_are_right()
 
 
 def test_answers_share_forward_passes() -> None:

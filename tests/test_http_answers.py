@@ -126,7 +126,6 @@ def test_prompts_of_all_forms(url: str, answerer: ScriptedAnswerer, prompt: Any,
         ({"prompt": "a", "suffix": "b"}, "suffix", "gaps"),
         ({"prompt": "a", "n": 2, "best_of": 3}, "best_of", "same as n"),
         ({"prompt": ["a"] * 100, "n": 2}, "n", "128"),
-        ({"prompt": "a", "echo": True, "logprobs": 0}, "logprobs", "without echo"),
         ({"prompt": "a", "logprobs": True}, "logprobs", "true"),
     ],
 )
@@ -224,6 +223,39 @@ def test_log_probabilities_of_a_completion(client: OpenAI, answerer: ScriptedAns
         for offset in chunk.choices[0].logprobs.text_offset or []
     ]
     assert offsets == logprobs.text_offset
+
+
+@pytest.mark.parametrize("prompt", ["Once upon a Köln", [0, 41, 42, 43]])
+def test_log_probabilities_of_a_prompt(client: OpenAI, answerer: ScriptedAnswerer, prompt: Any) -> None:
+    """What a program asks for that scores texts: it cuts the list at the number of the prompt's tokens."""
+    end = Piece("", token=min(vocabulary().eos), logprobs=Logprobs(-0.1, []))
+    answerer.script = [(*pieces(" a time", 1), end)]
+    asked: Any = {"model": "any", "prompt": prompt, "echo": True, "logprobs": 1}
+    completion = client.completions.create(**asked)
+    question = answerer.next_asked().question
+    assert question.prompt_logprobs and question.top_logprobs == 1
+    logprobs: Any = completion.choices[0].logprobs
+    text, count = completion.choices[0].text, len(question.prompt)
+    assert text.endswith(" a time") and len(logprobs.tokens) == count + len(pieces(" a time")) + 1
+    assert logprobs.token_logprobs[0] is None and logprobs.top_logprobs[0] is None
+    assert set(logprobs.token_logprobs[1:count]) == {-0.25} and logprobs.token_logprobs[-1] == -0.1
+    assert [list(top.values()) for top in logprobs.top_logprobs[1:count]] == [[-0.25]] * (count - 1)
+    for token, offset in zip(logprobs.tokens, logprobs.text_offset, strict=True):
+        assert text[offset:].startswith(token) or token.startswith("bytes:")
+    streamed: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+    told = ""
+    for chunk in client.completions.create(**asked, stream=True):
+        told += chunk.choices[0].text
+        if chunk.choices[0].logprobs:
+            for name, values in chunk.choices[0].logprobs.model_dump().items():
+                streamed[name] += values
+    assert told == text and streamed == logprobs.model_dump()
+
+
+def test_a_prompt_is_not_scored_unasked(url: str, answerer: ScriptedAnswerer) -> None:
+    for fields in ({"echo": True}, {"logprobs": 1}, {}):
+        assert post(url, TEXT, prompt="Hi", **fields).ok
+        assert not answerer.next_asked().question.prompt_logprobs
 
 
 # -- Structure -----------------------------------------------------------------------------------------------------

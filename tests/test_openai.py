@@ -115,6 +115,26 @@ def test_log_probabilities_are_of_the_text(client: OpenAI) -> None:
         assert sum(math.exp(top.logprob) for top in one.top_logprobs) <= 1 + 1e-6
 
 
+def test_a_text_is_as_likely_as_when_it_was_written(lead: LeadProcess, client: OpenAI) -> None:
+    """Written greedily token by token, and then read as a prompt."""
+    text = "The function returns a list of"
+    told = client.completions.create(model="any", prompt=text, temperature=0, max_tokens=40, logprobs=1).choices[0]
+    assert told.logprobs is not None and told.logprobs.token_logprobs and told.logprobs.tokens
+    before = requests.post(f"{lead.url}/tokenize", json={"content": text, "add_special": True}, timeout=30).json()
+    after = requests.post(f"{lead.url}/tokenize", json={"content": told.text, "add_special": False}, timeout=30).json()
+    prompt = before["tokens"] + after["tokens"]
+    read: Any = client.completions.create(
+        model="any", prompt=prompt, temperature=0, max_tokens=1, logprobs=1, echo=True
+    ).choices[0]
+    assert read.text.startswith(text + told.text)
+    assert len(read.logprobs.tokens) == len(prompt) + 1 and read.logprobs.token_logprobs[0] is None
+    count = len(before["tokens"])
+    assert read.logprobs.tokens[count:-1] == told.logprobs.tokens
+    assert read.logprobs.token_logprobs[count:-1] == pytest.approx(told.logprobs.token_logprobs, abs=0.02)
+    for token, tops in zip(read.logprobs.tokens[count:-1], read.logprobs.top_logprobs[count:-1], strict=True):
+        assert [*tops] == [token], "written greedily, each was the likeliest"
+
+
 def test_prompts_as_text_and_as_tokens(lead: LeadProcess, client: OpenAI) -> None:
     text = "The function returns "
     tokens = requests.post(f"{lead.url}/tokenize", json={"content": text, "add_special": True}, timeout=30).json()

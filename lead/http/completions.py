@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
@@ -19,7 +19,7 @@ from lead.http.errors import dump
 from lead.http.fields import DEFAULT_TEMPERATURE, MAX_CHOICES, MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.options import Options
 from lead.http.parsing import Cannot, parse, short
-from lead.http.shapes import TextLogprobs, Timings, Usage, text_logprobs, timings, together, usage
+from lead.http.shapes import TextLogprobs, Timings, Usage, prompt_logprobs, text_logprobs, timings, together, usage
 from lead.http.streams import events, head_of, respond
 from lead.http.watch import Watch, ask_all
 
@@ -72,8 +72,6 @@ class CompletionRequest(AnswerFields):
             raise RequestError(
                 f"{len(self.prompt)} prompts with {count} answers each: at most {MAX_CHOICES} in all", "n"
             )
-        if self.echo and self.logprobs is not None:
-            raise RequestError("logprobs of a prompt are not known: ask without echo", "logprobs")
         schema = self.response_format.answer() if self.response_format is not None else self.json_schema or None
         sampling = self.sampling(DEFAULT_TEMPERATURE, of_json_schema(schema) if schema is not None else "")
         return [
@@ -85,6 +83,7 @@ class CompletionRequest(AnswerFields):
                     ignore_eos=bool(self.ignore_eos),
                     stop=tuple(self.stop or ()),
                     top_logprobs=self.logprobs,
+                    prompt_logprobs=bool(self.echo) and self.logprobs is not None,
                 ),
                 i,
             )
@@ -93,10 +92,14 @@ class CompletionRequest(AnswerFields):
             for i in range(count)
         ]
 
-    def echoes(self, vocabulary: Vocabulary) -> list[str]:
+    def echoes(self, questions: Sequence[Question], vocabulary: Vocabulary) -> list[_Echo]:
         """What stands before each answer."""
         texts = [prompt if isinstance(prompt, str) else vocabulary.decode(prompt) for prompt in self.prompt]
-        return [text if self.echo else "" for text in texts for _ in range(self.n or 1)]
+        count = self.n or 1
+        return [
+            _Echo(texts[i // count] if self.echo else "", question.prompt, question.prompt_logprobs)
+            for i, question in enumerate(questions)
+        ]
 
     @staticmethod
     def _checked(prompt: str | list[int], vocabulary: Vocabulary) -> list[int]:
@@ -105,6 +108,15 @@ class CompletionRequest(AnswerFields):
         if strange := [token for token in prompt if token >= vocabulary.size]:
             raise RequestError(f"prompt: no token {strange[0]} in a vocabulary of {vocabulary.size}", "prompt")
         return prompt
+
+
+class _Echo(NamedTuple):
+    """What stands before an answer, and of which tokens it was made. `scored`: it is told how likely they are, and what
+    comes after them counts to the end."""
+
+    text: str
+    prompt: Sequence[int]
+    scored: bool
 
 
 class CompletionChoice(BaseModel):
@@ -140,13 +152,16 @@ def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
         vocabulary = answerer.vocabulary
         # Others are served while a long prompt is cut into tokens.
         questions = await asyncio.to_thread(asked.questions, vocabulary)
-        echoes = await asyncio.to_thread(asked.echoes, vocabulary)
+        echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
         answers = ask_all(answerer, questions, watch)
         head = head_of("cmpl", "text_completion", options.alias or answerer.model)
         stream = None
         if asked.stream:
             start = f"data: {dump(head)[:-1]}"
-            writers = [TextWriter(start, i, asked, echo, vocabulary) for i, echo in enumerate(echoes)]
+            writers = [
+                TextWriter(start, i, asked, echo, answer, vocabulary)
+                for i, (answer, echo) in enumerate(zip(answers, echoes, strict=True))
+            ]
             stream = events(answers, writers, asked.n or 1, start if asked.wants_usage else None)
         return await respond(
             request, answers, lambda pieces: _completion(head, asked, answers, pieces, echoes, vocabulary), stream
@@ -160,14 +175,23 @@ def _completion(
     asked: CompletionRequest,
     answers: Sequence[Answer],
     pieces: Sequence[Sequence[Piece]],
-    echoes: Sequence[str],
+    echoes: Sequence[_Echo],
     vocabulary: Vocabulary,
 ) -> dict[str, object]:
+    def logprobs(answer: Answer, told: Sequence[Piece], echo: _Echo) -> dict[str, list[object]] | None:
+        if asked.logprobs is None:
+            return None
+        after = text_logprobs(told, vocabulary, len(echo.text), echo.scored)
+        if not echo.scored:
+            return after
+        before = prompt_logprobs(echo.prompt, answer.prompt_logprobs, vocabulary)
+        return {name: [*before[name], *after[name]] for name in after}
+
     choices = [
         {
             "index": index,
-            "text": echo + "".join([piece.text for piece in told]),
-            "logprobs": text_logprobs(told, vocabulary, 0) if asked.logprobs is not None else None,
+            "text": echo.text + "".join([piece.text for piece in told]),
+            "logprobs": logprobs(answer, told, echo),
             "finish_reason": answer.summary.finish_reason,
         }
         for index, (answer, told, echo) in enumerate(zip(answers, pieces, echoes, strict=True))
@@ -179,28 +203,44 @@ def _completion(
 class TextWriter:
     """Writes one answer as chunks."""
 
-    def __init__(self, start: str, index: int, asked: CompletionRequest, echo: str, vocabulary: Vocabulary) -> None:
+    def __init__(
+        self, start: str, index: int, asked: CompletionRequest, echo: _Echo, answer: Answer, vocabulary: Vocabulary
+    ) -> None:
         self._no_usage = ',"usage":null' if asked.wants_usage else ""
-        self._start, self._index, self._vocabulary, self._echo = start, index, vocabulary, echo
+        self._start, self._index, self._vocabulary = start, index, vocabulary
+        self._echo, self._answer, self._scored = echo, answer, not echo.scored
         self._before = f'{start},"choices":[{{"index":{index},"text":'
         self._after = f',"logprobs":null,"finish_reason":null}}]{self._no_usage}}}\n\n'
         self._logprobs, self._accepted = asked.logprobs is not None, bool(asked.accepted)
-        self._offset = 0
+        self._offset = len(echo.text)
 
     def begin(self) -> str:
-        return self._before + dump(self._echo) + self._after if self._echo else ""
+        echo = self._echo
+        return self._before + dump(echo.text) + self._after if echo.text and not echo.scored else ""
 
     def batch(self, pieces: Sequence[Piece]) -> str:
+        if self._scored:
+            return self._told(pieces)
+        # How likely the prompt is is known by now.
+        self._scored = True
+        chances = prompt_logprobs(self._echo.prompt, self._answer.prompt_logprobs, self._vocabulary)
+        choice = {"index": self._index, "text": self._echo.text, "logprobs": chances, "finish_reason": None}
+        return self._chunk(choice) + self._told(pieces)
+
+    def _told(self, pieces: Sequence[Piece]) -> str:
         text = "".join([piece.text for piece in pieces])
         if not (self._logprobs or self._accepted):
             return self._before + dump(text) + self._after if text else ""
         choice: dict[str, object] = {"index": self._index, "text": text, "logprobs": None, "finish_reason": None}
         if self._logprobs:
-            choice["logprobs"] = text_logprobs(pieces, self._vocabulary, self._offset)
+            choice["logprobs"] = text_logprobs(pieces, self._vocabulary, self._offset, self._echo.scored)
             self._offset += len(text)
         if self._accepted:
             choice["accepted"] = accepted(pieces, text, 0)[0]
-        return f'{self._start},"choices":[{dump(choice)}]{self._no_usage}}}\n\n' if text or self._logprobs else ""
+        return self._chunk(choice) if text or self._logprobs else ""
+
+    def _chunk(self, choice: Mapping[str, object]) -> str:
+        return f'{self._start},"choices":[{dump(choice)}]{self._no_usage}}}\n\n'
 
     def end(self, summary: Summary) -> str:
         choice = {"index": self._index, "text": "", "logprobs": None, "finish_reason": summary.finish_reason}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pydantic import BaseModel
 
 from duo.engines import Vocabulary
+from duo.session import Logprobs
+from duo.text import TextStream
 from lead.answers import Piece, Summary
 
 LEAST_LOGPROB = -9999.0
@@ -122,11 +124,11 @@ class ChatLogprobs(BaseModel):
 
 
 class TextLogprobs(BaseModel):
-    """The older form: four lists of equal length."""
+    """The older form: four lists of equal length. Nothing is known of how likely the first token of a prompt is."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
 
 
@@ -148,9 +150,37 @@ def chat_logprobs(pieces: Sequence[Piece], vocabulary: Vocabulary) -> list[dict[
     ]
 
 
-def text_logprobs(pieces: Sequence[Piece], vocabulary: Vocabulary, offset: int) -> dict[str, object]:
-    """TextLogprobs of pieces whose text begins at character `offset` of what the client is given."""
+def text_logprobs(
+    pieces: Sequence[Piece], vocabulary: Vocabulary, offset: int, ends: bool = False
+) -> dict[str, list[object]]:
+    """TextLogprobs of pieces whose text begins at character `offset` of what the client is given. `ends`: tokens that
+    end an answer are counted too."""
+    found = _no_logprobs()
+    for piece in pieces:
+        if piece.token is not None and piece.logprobs is not None and (ends or piece.token not in vocabulary.eos):
+            _add(found, piece.token, piece.logprobs, offset, vocabulary)
+        offset += len(piece.text)
+    return found
 
+
+def prompt_logprobs(
+    prompt: Sequence[int], chances: Sequence[Logprobs], vocabulary: Vocabulary
+) -> dict[str, list[object]]:
+    """TextLogprobs of the tokens of a prompt, which are all there; `chances` are of all but the first."""
+    found, text, offset = _no_logprobs(), TextStream(vocabulary.decode), 0
+    for token, chance in zip(prompt, (None, *chances), strict=True):
+        _add(found, token, chance, offset, vocabulary)
+        offset += len(text.push(token))
+    return found
+
+
+def _no_logprobs() -> dict[str, list[object]]:
+    return {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
+
+
+def _add(
+    found: Mapping[str, list[object]], token: int, chance: Logprobs | None, offset: int, vocabulary: Vocabulary
+) -> None:
     def spelled(token: int) -> str:
         text = vocabulary.token_bytes(token)
         try:
@@ -158,15 +188,11 @@ def text_logprobs(pieces: Sequence[Piece], vocabulary: Vocabulary, offset: int) 
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in text)
 
-    tokens: list[str] = []
-    logprobs: list[float] = []
-    tops: list[dict[str, float]] = []
-    offsets: list[int] = []
-    for piece in pieces:
-        if piece.token is not None and piece.logprobs is not None and piece.token not in vocabulary.eos:
-            tokens.append(spelled(piece.token))
-            logprobs.append(max(piece.logprobs.picked, LEAST_LOGPROB))
-            tops.append({spelled(token): max(logprob, LEAST_LOGPROB) for token, logprob in piece.logprobs.top})
-            offsets.append(offset)
-        offset += len(piece.text)
-    return {"tokens": tokens, "token_logprobs": logprobs, "top_logprobs": tops, "text_offset": offsets}
+    picked = top = None
+    if chance is not None:
+        picked = max(chance.picked, LEAST_LOGPROB)
+        top = {spelled(other): max(logprob, LEAST_LOGPROB) for other, logprob in chance.top}
+    found["tokens"].append(spelled(token))
+    found["token_logprobs"].append(picked)
+    found["top_logprobs"].append(top)
+    found["text_offset"].append(offset)

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 
 from duo.errors import DuoError, RequestError
+from duo.session import Logprobs
 from lead.answers import Answer, Answerer, Piece, Question, Summary
 from lead.http.errors import CLIENT_GONE
 
@@ -39,6 +40,10 @@ class WatchedAnswer:
     @property
     def prompt_tokens(self) -> int:
         return self._answer.prompt_tokens
+
+    @property
+    def prompt_logprobs(self) -> Sequence[Logprobs]:
+        return self._answer.prompt_logprobs
 
     @property
     def summary(self) -> Summary:
