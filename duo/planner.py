@@ -8,7 +8,8 @@ is greatest, where cost(k) is the measured cost curve and rate the tokens per se
 now is paid at the long-run rate. (Maximising the tokens per second of this step alone is not the same, and worse.)
 
 Waiting for guesses that are about to arrive (`duo.forecast`), or drafting some beside the target, is the same
-comparison with the time added to the cost (`duo.outlook`).
+comparison with the time added to the cost (`duo.outlook`). And so is whether all answers take part: where two rows cost
+more than twice one (llama.cpp's Q8_0 on a CPU), two answers are better served in turns.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ MEMORY = 40
 """Steps over which the rate is averaged."""
 SOONER = 1.25
 """Backs whose guesses come so soon, as a multiple of the time that an own draft model takes, are left to do it."""
+TURNS = 0.05
+"""So many tokens a forward pass for some of the answers must be worth more than one for all."""
 EXPLORE = 0.004
 """Share of the time that an own draft model gets even if it does not seem worth its time: nothing would ever be learned
 of it otherwise."""
@@ -56,7 +59,8 @@ class Growing(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Plan:
     """`wait` > 0: plan again when guesses have come, at the latest after so many seconds. `draft`: plan again when the
-    lead's own draft model has expanded the likeliest leaves. Else: verify `nodes`, those of each answer, now."""
+    lead's own draft model has expanded the likeliest leaves. Else: verify `nodes`, those of each answer, now. If there
+    are fewer of these than answers, only the first ones take part."""
 
     nodes: Sequence[Sequence[Node]]
     wait: float = 0.0
@@ -80,8 +84,10 @@ class _Rate:
 class Planner:
     """Plans the steps of a lead. Clock-free: every method is told the time, in seconds."""
 
-    def __init__(self, cost: CostCurve, limits: Limits) -> None:
+    def __init__(self, cost: CostCurve, limits: Limits, turns: bool = True) -> None:
+        """`turns`: whether answers may take turns where that is faster."""
         self.cost = cost
+        self._turns = turns
         self._cost_of_many = copy.deepcopy(cost)
         """Where several answers share the passes: each attends over keys and values of its own, so they are dearer."""
         self._limits = limits
@@ -197,21 +203,19 @@ class Planner:
         The guesses are taken in order of path probability over all trees together, a set that is closed under parents
         in each of them. `own`: what a draft model beside the target would take, if there is one that has something to
         expand. `room`: given if the same pass reads prompts: for so many guesses it has room, and for none it waits.
+        Answers that have waited longest for a step come first.
         """
-        limits, answers = self._limits, len(trees)
         self._beside |= own is not None
+        if self._turns and not self._beside and room is None:
+            trees = trees[: self._together(trees)]
+        limits, answers = self._limits, len(trees)
         if self._anew is None:
             self._anew = any(not it.tree.root.children for it in trees)
         best = [it.tree.best(limits.draft_max, limits.p_min, it.length_below) for it in trees]
         ranked = [(path, number, node) for number, of in enumerate(best) for node, path in of]
         ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
-        most = min(answers * limits.draft_max, limits.rows - answers)
-        if room is not None:
-            most = min(most, room)
-        rate = self._rate(answers)
-        cost = self._curve(answers)
-        prices = [rate * cost(answers + count) for count in range(most + 1)]
-        outlook = Outlook([path for path, _, _ in ranked], prices, rate, limits.draft_min)
+        outlook = self._outlook([path for path, _, _ in ranked], answers, self._rate(answers), room)
+        most = len(outlook.prices) - 1
         chosen, value = outlook.choose(outlook.paths)
         nodes: list[list[Node]] = [[] for _ in trees]
         for _, number, node in ranked[:chosen]:
@@ -231,6 +235,30 @@ class Planner:
             self._forecast.wait(due[0][1])
             return Plan(nodes, min(due[0][0] * 1.05 + 1e-6, left))
         return Plan(nodes)
+
+    def _outlook(self, paths: Sequence[float], answers: int, rate: float, room: int | None) -> Outlook:
+        """Of a forward pass for so many answers, whose guesses have these path probabilities, falling."""
+        limits, cost = self._limits, self._curve(answers)
+        most = min(answers * limits.draft_max, limits.rows - answers)
+        if room is not None:
+            most = min(most, room)
+        prices = [rate * cost(answers + count) for count in range(most + 1)]
+        return Outlook(paths, prices, rate, limits.draft_min)
+
+    def _together(self, trees: Sequence[Growing]) -> int:
+        """How many of the answers, the first ones, should share the next forward pass."""
+        answers = len(trees)
+        fewer = min(range(1, answers + 1), key=lambda count: self._curve(count)(count) / count, default=0)
+        if fewer == answers:
+            return answers
+        # By the rate of what was done last: that of the other way may have been another long ago.
+        rate = self._rate(fewer if self._answers == fewer else answers)
+        limits, value = self._limits, dict[int, float]()
+        for count in (fewer, answers):
+            best = [it.tree.best(limits.draft_max, limits.p_min, it.length_below) for it in trees[:count]]
+            paths = sorted((path for of in best for _, path in of), reverse=True)
+            value[count] = count - 1 + self._outlook(paths, count, rate, None).choose(paths)[1]
+        return fewer if value[fewer] > value[answers] + TURNS else answers
 
     def _due(self, now: float, answers: int) -> tuple[list[tuple[float, str]], float]:
         """Whose messages are due when, and how long one may wait.

@@ -221,7 +221,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         speed = cli.speed(args, engine)
         widths = min(rows, max(1 + limits.draft_max, 2 * args.parallel))
         cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, widths, speed))
-        schedule = Planner(cost, limits) if args.policy == "tree" else Everything(limits)
+        schedule = Planner(cost, limits, turns=not args.exact) if args.policy == "tree" else Everything(limits)
         drafts = args.model_draft and args.policy == "tree"
         own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
         service = Service(engine, console, schedule, args.exact, timeline, own, args.queue)

@@ -83,6 +83,8 @@ class _Run:
     job: Job
     session: Session
     seat: Seat
+    stepped: float = 0.0
+    """When it had its last step."""
 
     @property
     def prompt(self) -> list[int]:
@@ -216,8 +218,7 @@ class Decoder:
             self._try(lambda: self._pass([], pieces), list)
             pieces = {}
         last = [run for run, piece in pieces.items() if len(piece.tokens) == run.unread]
-        # In the order of their slots: so they lie in the runtime's memory.
-        runs = sorted([*self._answering, *last], key=lambda run: run.seat.id)
+        runs = [*self._answering, *last]
         if runs or pieces:
             # After a forward pass that failed nothing is known of those whose rows it had.
             self._try(lambda: self._pass(runs, pieces), lambda: [run for run in runs if run.job.state != "ended"])
@@ -384,8 +385,8 @@ class Decoder:
     # -- Step: all answers -------------------------------------------------------------------------------------------
 
     def _pass(self, runs: list[_Run], pieces: Mapping[_Run, Piece]) -> None:
-        """One forward pass: a step of these answers, and pieces of prompts, perhaps the last ones of some of the
-        same."""
+        """One forward pass: a step of these answers, and pieces of prompts, perhaps the last ones of some of the same.
+        Answers that have no part in it are taken from `runs`."""
         read = sum(len(piece.tokens) for piece in pieces.values())
         chosen = self._plan(runs, self._engine.batch - read - len(runs) if pieces else None)
         rows: list[Row] = []
@@ -441,7 +442,7 @@ class Decoder:
         if self._trace.on:
             self._record(runs, steps, len(rows), read, started, ended, done)
         for run, step in zip(runs, steps, strict=True):
-            run.job.decode_seconds = done - run.job.answering
+            run.stepped, run.job.decode_seconds = done, done - run.job.answering
             run.job.on_step(step)
             if run.session.finish_reason is not None:
                 self._end(run, None)
@@ -486,11 +487,12 @@ class Decoder:
                 "decoder", "commit", done, tokens=len(step.committed), length=len(run.session.prefix)
             )  # fmt: skip
 
-    def _plan(self, runs: Sequence[_Run], room: int | None) -> Sequence[Sequence[Node]]:
+    def _plan(self, runs: list[_Run], room: int | None) -> Sequence[Sequence[Node]]:
         """The guesses to verify now, for each answer, after such waits as are worth it; without any if a `room` is
-        given, because the same forward pass reads prompts."""
+        given, because the same forward pass reads prompts. Leaves of `runs` those that take part."""
         if not runs:
             return []
+        runs.sort(key=lambda run: run.stepped)
         sessions = {run.session.id: run.session for run in runs}
         own = self._own if room is None else None
         while True:
@@ -511,9 +513,12 @@ class Decoder:
                 break
             self.mailbox.wait(plan.wait)
             self._trace.span("decoder", "wait", planned, time.perf_counter(), at_most_ms=round(plan.wait * 1000, 3))
+        # In the order of their slots: so they lie in the runtime's memory.
+        taking_part = sorted(zip(runs, plan.nodes, strict=False), key=lambda it: it[0].seat.id)
+        runs[:] = [run for run, _ in taking_part]
         if self._exact:
-            return [planner.chain(run.session.tree, nodes) for run, nodes in zip(runs, plan.nodes, strict=True)]
-        return plan.nodes
+            return [planner.chain(run.session.tree, nodes) for run, nodes in taking_part]
+        return [nodes for _, nodes in taking_part]
 
     def _take_guesses(self) -> None:
         """Put what has come from the backs into the trees."""

@@ -6,6 +6,7 @@ The decoder's own steps are called from here instead of its thread, so that ever
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -60,13 +61,24 @@ class Asked:
         self.ended, self.error = True, error
 
 
+class Fixed(CostCurve):
+    """One that learns nothing of how long the fake engine takes."""
+
+    def observe(self, rows: int, seconds: float) -> None:
+        assert rows > 0 and seconds >= 0.0
+
+
+FLAT = {1: 1.0, 8: 1.1, 48: 2.0}
+STEEP = {1: 1.0, 2: 2.8, 4: 3.5, 8: 5.0}
+
+
 class Loop:
     """A decoder without its thread."""
 
     def __init__(self, slots: int, schedule: Schedule | None = None, exact: bool = False) -> None:
         self.engine = SlottedEngine(MODEL, slots)
         self.ledger = Ledger()
-        planner = schedule or Planner(CostCurve({1: 1.0, 8: 1.1, 48: 2.0}), Limits(draft_max=8, rows=32))
+        planner = schedule or Planner(Fixed(FLAT), Limits(draft_max=8, rows=32))
         self.decoder = Decoder(
             cast(Engine, self.engine), self.ledger, lambda: None, lambda: None, planner, exact, Trace()
         )
@@ -120,17 +132,22 @@ temperatures = st.sampled_from([0.0, 0.7, 1.5])
         max_size=8,
     ),
     st.booleans(),
-    st.booleans(),
+    st.sampled_from(["flat", "steep", "everything"]),
     st.booleans(),
 )
 def test_every_answer_is_what_it_would_be_alone(
     slots: int,
     questions: list[tuple[list[int], float, int, int, bool]],
     guessing: bool,
-    everything: bool,
+    schedule: str,
     exact: bool,
 ) -> None:
-    loop = Loop(slots, Everything(Limits(draft_max=4, rows=32)) if everything else None, exact)
+    limits = Limits(draft_max=4, rows=32)
+    schedules: dict[str, Schedule] = {
+        "everything": Everything(limits),
+        "steep": Planner(Fixed(STEEP), limits),
+    }
+    loop = Loop(slots, schedules.get(schedule), exact)
     asked: list[Asked] = []
     for number, (prompt, temperature, count, pause, scored) in enumerate(questions):
         asked.append(loop.ask(Asked(prompt, SamplingParams(temperature=temperature, seed=number), count, scored)))
@@ -184,6 +201,18 @@ def test_answers_share_forward_passes() -> None:
     asked = [loop.ask(Asked([4 + i], SamplingParams(seed=i), 6)) for i in range(4)]
     loop.finish()
     assert {0, 1, 2, 3} in loop.engine.widths
+    assert all(one.tokens == one.expected for one in asked)
+
+
+def test_answers_take_turns_where_a_second_row_is_dear() -> None:
+    loop = Loop(2, Planner(Fixed(STEEP), Limits(draft_max=2, rows=32)))
+    asked = [loop.ask(talkative()) for _ in range(2)]
+    loop.turn()
+    while not any(one.ended for one in asked):
+        loop.turn()
+    assert len(loop.engine.widths) > 40 and {0, 1} not in loop.engine.widths
+    assert all(one != two for one, two in pairwise(loop.engine.widths))
+    loop.finish()
     assert all(one.tokens == one.expected for one in asked)
 
 

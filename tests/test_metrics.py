@@ -91,6 +91,14 @@ def test_refusals_and_broken_answers_are_counted_by_status(client: TestClient, a
     assert figures["duo_tokens_predicted_total"] == 0
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/messages"])
+def test_what_cannot_be_asked_is_counted_too(client: TestClient, path: str) -> None:
+    for body in (b"{", b"{}", b'{"temperature": -1}'):
+        assert client.post(path, content=body).status_code == 400
+    figures = scraped(client)
+    assert figures["duo_requests_total{status=400}"] == 3 and figures["duo_answers_begun_total"] == 0
+
+
 def test_what_is_done_now_is_read_when_asked_for(client: TestClient, answerer: ScriptedAnswerer) -> None:
     answerer.slot_views = [
         SlotView(0, "reading"),

@@ -216,6 +216,45 @@ class TestSeveralAnswers:
         assert sum(self.of(FLAT, *trees, limits=Limits(rows=72))) == 64
 
 
+class TestTurns:
+    """Where two rows cost nearly three times one."""
+
+    @staticmethod
+    def taking_part(*trees: GuessTree, curve: dict[int, float] = STEEP, it: Planner | None = None) -> int:
+        plan = (it or Planner(CostCurve(curve), Limits())).plan([Growing(tree) for tree in trees], 0.0)
+        return len(plan.nodes)
+
+    def test_two_answers_go_in_turns_and_four_together(self) -> None:
+        assert [self.taking_part(*[line()] * count) for count in (1, 2, 4, 8)] == [1, 1, 4, 8]
+
+    def test_where_rows_are_cheap_all_go_together(self) -> None:
+        assert self.taking_part(line(), line(), curve=FLAT) == 2
+
+    def test_with_guesses_that_are_almost_certain_two_are_better_together(self) -> None:
+        sure = [line(*[0.98] * 6) for _ in range(2)]
+        assert self.taking_part(*sure) == 2
+
+    def test_it_is_judged_by_the_rate_that_is_achieved_in_turns(self) -> None:
+        it = Planner(CostCurve(STEEP), Limits())
+        it.begun(0.0)
+        for step in range(1, 200):
+            it.finished(step * STEEP[1], 1, STEEP[1], 1)
+            assert self.taking_part(line(), line(), it=it) == 1
+
+    def test_if_passes_for_two_turn_out_cheap_both_go_together(self) -> None:
+        it = Planner(CostCurve(STEEP), Limits())
+        it.begun(0.0)
+        for step in range(1, 60):
+            it.finished(step * 0.04, 2, 0.04, 2, answers=2)
+        assert self.taking_part(line(), line(), it=it) == 2
+
+    def test_never_where_it_is_not_wanted_nor_while_prompts_are_read_nor_with_an_own_draft(self) -> None:
+        two = [Growing(line()), Growing(line())]
+        assert len(Planner(CostCurve(STEEP), Limits(), turns=False).plan(two, 0.0).nodes) == 2
+        assert len(Planner(CostCurve(STEEP), Limits()).plan(two, 0.0, room=8).nodes) == 2
+        assert len(Planner(CostCurve(STEEP), Limits()).plan(two, 0.0, Own(1.0, 1.0)).nodes) == 2
+
+
 class TestEverything:
     """The plain asynchronous chain's planner."""
 

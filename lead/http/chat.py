@@ -20,7 +20,7 @@ from lead.http.parsing import Body, Cannot, parse, short
 from lead.http.shapes import ChatLogprobs, Timings, Usage, chat_logprobs, timings, together, usage
 from lead.http.streams import events, head_of, respond
 from lead.http.tools import Call, CallParser, ToolCall, ToolFields
-from lead.http.watch import Watch, ask_all
+from lead.http.watch import Watch, ask_all, refusals
 
 # -- What is asked -------------------------------------------------------------------------------------------------
 
@@ -239,11 +239,12 @@ def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
     @routes.post("/v1/chat/completions")
     @routes.post("/chat/completions", include_in_schema=False)
     async def chat_completions(request: Request) -> Response:
-        asked = await parse(ChatRequest, request)
-        # Others are served while a long prompt is cut into tokens.
-        question = await asyncio.to_thread(asked.question, answerer.vocabulary)
-        count = asked.n or 1
-        answers = ask_all(answerer, [with_seed(question, i) for i in range(count)], watch)
+        with refusals(watch):
+            asked = await parse(ChatRequest, request)
+            # Others are served while a long prompt is cut into tokens.
+            question = await asyncio.to_thread(asked.question, answerer.vocabulary)
+            count = asked.n or 1
+            answers = ask_all(answerer, [with_seed(question, i) for i in range(count)], watch)
         shape = "chat.completion.chunk" if asked.stream else "chat.completion"
         head = head_of("chatcmpl", shape, options.alias or answerer.model)
         stream = None

@@ -21,7 +21,7 @@ from lead.http.options import Options
 from lead.http.parsing import Cannot, parse, short
 from lead.http.shapes import TextLogprobs, Timings, Usage, prompt_logprobs, text_logprobs, timings, together, usage
 from lead.http.streams import events, head_of, respond
-from lead.http.watch import Watch, ask_all
+from lead.http.watch import Watch, ask_all, refusals
 
 Tokens = list[Annotated[int, Field(ge=0)]]
 
@@ -148,12 +148,13 @@ def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
     @routes.post("/v1/completions")
     @routes.post("/completions")
     async def completions(request: Request) -> Response:
-        asked = await parse(CompletionRequest, request)
         vocabulary = answerer.vocabulary
-        # Others are served while a long prompt is cut into tokens.
-        questions = await asyncio.to_thread(asked.questions, vocabulary)
-        echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
-        answers = ask_all(answerer, questions, watch)
+        with refusals(watch):
+            asked = await parse(CompletionRequest, request)
+            # Others are served while a long prompt is cut into tokens.
+            questions = await asyncio.to_thread(asked.questions, vocabulary)
+            echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
+            answers = ask_all(answerer, questions, watch)
         head = head_of("cmpl", "text_completion", options.alias or answerer.model)
         stream = None
         if asked.stream:

@@ -15,7 +15,7 @@ from lead.http.chat import Message, Text
 from lead.http.fields import DEFAULT_TEMPERATURE, SamplingFields
 from lead.http.parsing import Cannot, parse
 from lead.http.streams import respond
-from lead.http.watch import Watch, ask_all
+from lead.http.watch import Watch, ask_all, refusals
 
 
 class MessagesRequest(SamplingFields):
@@ -57,10 +57,11 @@ def router(answerer: Answerer, watch: Watch) -> APIRouter:
 
     @routes.post("/messages")
     async def messages(request: Request) -> Response:
-        asked = await parse(MessagesRequest, request)
-        # Others are served while a long prompt is cut into tokens.
-        question = await asyncio.to_thread(asked.question, answerer.vocabulary)
-        answers = ask_all(answerer, [question], watch)
+        with refusals(watch):
+            asked = await parse(MessagesRequest, request)
+            # Others are served while a long prompt is cut into tokens.
+            question = await asyncio.to_thread(asked.question, answerer.vocabulary)
+            answers = ask_all(answerer, [question], watch)
         return await respond(
             request, answers, lambda pieces: {"content": {"text": "".join([piece.text for piece in pieces[0]])}}
         )

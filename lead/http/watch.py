@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+
+from starlette.requests import ClientDisconnect
 
 from duo.errors import DuoError, RequestError
 from duo.session import Logprobs
@@ -75,6 +78,19 @@ class WatchedAnswer:
             self._watch.failed(status)
 
 
+@contextmanager
+def refusals(watch: Watch) -> Iterator[None]:
+    """What is refused in here is counted, be it malformed, impossible or too much."""
+    try:
+        yield
+    except ClientDisconnect:
+        watch.failed(CLIENT_GONE)
+        raise
+    except Exception as error:
+        watch.failed(error.status if isinstance(error, DuoError) else 500)
+        raise
+
+
 def ask_all(answerer: Answerer, questions: Sequence[Question], watch: Watch) -> list[Answer]:
     """Ask all of the questions or none. Raises what `Answerer.ask` raises."""
     answers: list[Answer] = []
@@ -83,9 +99,8 @@ def ask_all(answerer: Answerer, questions: Sequence[Question], watch: Watch) -> 
             raise RequestError(f"{len(questions)} answers in one request: this lead takes {answerer.most} at once", "n")
         for question in questions:
             answers.append(WatchedAnswer(answerer.ask(question), watch))
-    except BaseException as error:
+    except BaseException:
         for answer in answers:
             answer.cancel()
-        watch.failed(error.status if isinstance(error, DuoError) else 500)
         raise
     return answers
