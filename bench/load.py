@@ -37,6 +37,8 @@ from duo.engines import EngineOptions, FlashAttention, curve, load
 
 BLOCKS, IN_A_ROW = 5, 12
 """How often each width of the cost curve is measured."""
+LEAST_ROUNDS = 4
+"""By fewer it cannot be said how sure a ratio is."""
 RAMP = 1.0
 """Seconds of each measurement that do not count: all prompts are read at once then."""
 
@@ -92,10 +94,11 @@ class Cell:
     def speed(self) -> float:
         return sum(self.tokens) / self.seconds
 
-    def over(self, other: Cell) -> tuple[float, float]:
-        """Its speed over the other's, and the standard error of that, from how measurements of a round differ."""
-        ratios = [one / two for one, two in zip(self.tokens, other.tokens, strict=True)]
-        error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) > 1 else math.nan
+    def over(self, other: Cell) -> tuple[float, float | None]:
+        """Its speed over the other's, and the standard error of that, from how it differs between rounds; None if there
+        are too few. What differs between two processes is not in it."""
+        ratios = [one / two for one, two in zip(self.tokens, other.tokens, strict=True) if two]
+        error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) >= LEAST_ROUNDS else None
         return self.speed / other.speed, error
 
     @property
@@ -301,13 +304,13 @@ def _table(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) -> T
     for head in heads:
         table.add_column(head, justify="left" if not head else "right")
     for row in _figures(cells, allowed):
-        latency, first = row["latency"], row["first_token"]
+        latency, first, error = row["latency"], row["first_token"], row["of_no_back_error"]
         assert isinstance(latency, list) and isinstance(first, list)
         table.add_row(
             str(row["users"]), str(row["lead"]), f"{row['requests_per_second']:.2f}", f"{row['tokens_per_second']:.1f}",
             f"{row['acceleration']:.2f}", f"{row['of_one_client']:.2f}", f"{row['of_allowed']:.2f}",
             f"{row['of_allowed_apart']:.2f}",
-            f"{row['of_no_back']:.2f} ±{row['of_no_back_error']:.2f}",
+            f"{row['of_no_back']:.2f}" + (f" ±{error:.2f}" if error is not None else ""),
             " ".join(f"{v:.2f}" for v in latency), " ".join(f"{v:.3f}" for v in first),
         )  # fmt: skip
     return table

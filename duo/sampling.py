@@ -284,6 +284,8 @@ def _places(tokens: Ints | None, wanted: Ints) -> tuple[Ints, Ints | slice]:
 def _highest(z: Floats, count: int) -> Ints:
     """Indices of the `count` highest values, falling; of equal ones the lowest indices, so that lead and back, on
     whatever machine, cut a tie at the same place."""
+    if count == 1:
+        return np.array([z.argmax()])  # the first of equal ones
     if count < len(z):
         indices = np.flatnonzero(~(z < np.partition(z, len(z) - count)[len(z) - count]))
     else:

@@ -26,6 +26,7 @@ from lead import certs, connections
 from lead.answers import Answer, BackView, Question, SlotView
 from lead.console import Console
 from lead.credentials import Access, access, how_to_join, is_loopback
+from lead.decoder import SCORED
 from lead.door import Door
 from lead.guard import guarded
 from lead.http import BODY_LIMIT, Options
@@ -214,7 +215,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     announcing = contextlib.AsyncExitStack()
     console = Console(args.print_mode)
     try:
-        rows = max(TREE_ROWS, args.draft_max + 2, 2 * args.parallel)
+        rows = max(TREE_ROWS, SCORED, args.draft_max + 2, 2 * args.parallel)
         engine = await asyncio.to_thread(cli.load_engine, args, "target", rows, args.parallel)
         rows = min(rows, engine.batch)
         limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows)

@@ -240,7 +240,8 @@ class Decoder:
 
     def _begin(self, job: Job) -> None:
         prefix = Prefix(job.prompt)
-        seat = self._seats.take(prefix.tokens)
+        # What is to be read anew in any case takes no conversation's cache.
+        seat = self._seats.take(prefix.tokens if job.prompt_logprobs is None else [])
         assert seat is not None
         session = job.session = Session(
             id=secrets.randbits(64),
@@ -256,9 +257,11 @@ class Decoder:
         )
         job.state, job.seated = "reading", time.perf_counter()
         self._reading.append(_Run(job, session, seat))
-        # The backs hear of the prompt first, so that they read it while the target does.
-        self._ledger[session.id] = Entry(session.id, job.sampling, session.prompt_length, prefix, self._planner.backs)
-        self._changed()
+        if job.max_tokens > 1:
+            # The backs hear of the prompt first, so that they read it while the target does.
+            entry = Entry(session.id, job.sampling, session.prompt_length, prefix, self._planner.backs)
+            self._ledger[session.id] = entry
+            self._changed()
 
     def _end(self, run: _Run, error: DuoError | None) -> None:
         """The answer is over, or is to be."""
@@ -307,16 +310,17 @@ class Decoder:
         for run in list(self._reading):
             if run.scores:
                 continue
-            # What a prompt has in common with one that is being read now is taken from there afterwards.
-            alike = max((common_length(run.prompt, other.prompt) for other in pieces), default=0)
-            if left <= 0 or alike > self._seats.known(run.prompt):
-                break
+            if run.job.prompt_logprobs is None:
+                # What a prompt has in common with one that is being read now is taken from there afterwards.
+                alike = max((common_length(run.prompt, other.prompt) for other in pieces), default=0)
+                if left <= 0 or alike > self._seats.known(run.prompt):
+                    break
             try:
                 self._settle(run)
             except Exception as error:
                 self._fail([run], error)
                 continue
-            count = min(run.unread, left)
+            count = max(0, min(run.unread, left))
             if self._exact and run.unread - count == 1:
                 # One more, or one less where that would not fit one pass.
                 count += 1 if count < self._engine.batch else -1
@@ -345,12 +349,10 @@ class Decoder:
         if self._exact and run.unread - count == 1 and count > 2:
             count -= 1
         end = begin + count
-        logits = self._engine.forward(
-            [
-                Row(at - begin, run.seat.id, prompt[at], at - begin - 1 if at > begin else ROOT)
-                for at in range(begin, end)
-            ]
-        )
+        rows = [Row(i, run.seat.id, token, i - 1 if i else ROOT) for i, token in enumerate(prompt[begin:end])]
+        started = time.perf_counter()
+        logits = self._engine.forward(rows)
+        self._trace.span("decoder", "prefill", started, time.perf_counter(), prompt=count, rows=count)
         job.prompt_logprobs += [
             logprobs(row, token, job.top_logprobs or 0)
             for row, token in zip(logits, prompt[begin + 1 : end + 1], strict=True)
@@ -388,7 +390,8 @@ class Decoder:
         """One forward pass: a step of these answers, and pieces of prompts, perhaps the last ones of some of the same.
         Answers that have no part in it are taken from `runs`."""
         read = sum(len(piece.tokens) for piece in pieces.values())
-        chosen = self._plan(runs, self._engine.batch - read - len(runs) if pieces else None)
+        reading = pieces or any(run.scores for run in self._reading)
+        chosen = self._plan(runs, self._engine.batch - read - len(runs) if reading else None)
         rows: list[Row] = []
         firsts: list[int] = []
         for run, nodes in zip(runs, chosen, strict=True):

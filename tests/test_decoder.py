@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from duo.cost import CostCurve
 from duo.engines import Engine, Logits, Piece, Row
 from duo.errors import DuoError
-from duo.planner import Everything, Limits, Planner, Schedule
+from duo.forecast import Own
+from duo.planner import Everything, Growing, Limits, Plan, Planner, Schedule
 from duo.protocol import BackSide, Ledger
 from duo.sampling import SamplingParams, logprobs
 from duo.session import Session, Step
@@ -179,6 +180,38 @@ def test_how_likely_a_prompt_is_is_told_again_though_the_cache_holds_it() -> Non
     again = loop.ask(Asked(prompt, GREEDY, 4))
     loop.finish()
     assert again.tokens == first.tokens and again.job.cached_tokens == len(prompt) - 1
+
+
+def test_a_prompt_that_is_read_anew_leaves_conversations_their_caches() -> None:
+    loop = Loop(2)
+    conversation = loop.ask(Asked([9] * 60, GREEDY, 4))
+    loop.finish()
+    scored = loop.ask(Asked([9] * 40, GREEDY, 1, scored=True))
+    loop.turn()
+    assert not loop.ledger, "no back drafts for an answer of one token"
+    loop.finish()
+    assert scored.scores_are_right()
+    again = loop.ask(Asked([9] * 60 + conversation.tokens, GREEDY, 4))
+    loop.finish()
+    assert again.job.cached_tokens >= 60
+
+
+def test_while_a_prompt_is_scored_nobody_waits_for_guesses() -> None:
+    rooms: list[int | None] = []
+
+    class Watched(Planner):
+        def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
+            rooms.append(room)
+            return super().plan(trees, now, own, room)
+
+    loop = Loop(2, Watched(Fixed(FLAT), Limits(draft_max=8, rows=32)))
+    loop.ask(talkative())
+    loop.turn()
+    scored = loop.ask(Asked([6] * 100, GREEDY, 2, scored=True))
+    rooms.clear()
+    loop.turn()
+    loop.turn()
+    assert scored.job.state == "reading" and rooms and None not in rooms
 
 
 def test_a_prompt_whose_likelihood_cannot_be_found_ends_no_other_answer() -> None:

@@ -127,6 +127,9 @@ def test_prompts_of_all_forms(url: str, answerer: ScriptedAnswerer, prompt: Any,
         ({"prompt": "a", "n": 2, "best_of": 3}, "best_of", "same as n"),
         ({"prompt": ["a"] * 100, "n": 2}, "n", "128"),
         ({"prompt": "a", "logprobs": True}, "logprobs", "true"),
+        ({"prompt": "a", "logprobs": 1, "echo": True, "n": 2}, "n", "one answer"),
+        ({"prompt": [[5] * 7000], "logprobs": 20, "echo": True}, "logprobs", "147000"),
+        ({"prompt": "a", "max_tokens": 0}, "max_tokens", "at least 1"),
     ],
 )
 def test_wrong_completions(
@@ -250,6 +253,39 @@ def test_log_probabilities_of_a_prompt(client: OpenAI, answerer: ScriptedAnswere
             for name, values in chunk.choices[0].logprobs.model_dump().items():
                 streamed[name] += values
     assert told == text and streamed == logprobs.model_dump()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_prompt_alone(url: str, answerer: ScriptedAnswerer, stream: bool) -> None:
+    """Older programs that score texts ask for no tokens at all."""
+    answerer.script = [pieces("Yes")]
+    fields: dict[str, Any] = {"prompt": "Once upon", "echo": True, "logprobs": 0, "max_tokens": 0}
+    if stream:
+        first, last = chunks(url, TEXT, **fields)
+        (choice,) = first["choices"]
+        assert last["choices"][0]["finish_reason"] == "stop" and not last["choices"][0]["text"]
+    else:
+        body = post(url, TEXT, **fields).json()
+        (choice,) = body["choices"]
+        assert body["usage"]["completion_tokens"] == 0
+    question = answerer.next_asked().question
+    assert question.max_tokens == 1 and choice["text"] == "Once upon"
+    assert len(choice["logprobs"]["tokens"]) == len(question.prompt)
+
+
+def test_tokens_that_are_written_out_in_a_prompt_belong_to_its_text(url: str, answerer: ScriptedAnswerer) -> None:
+    (special,) = vocabulary().eos
+    body = post(url, TEXT, prompt=[*vocabulary().encode("ab "), special, 41, 42], echo=True, logprobs=1).json()
+    choice = body["choices"][0]
+    for token, offset in zip(choice["logprobs"]["tokens"], choice["logprobs"]["text_offset"], strict=True):
+        assert choice["text"][offset:].startswith(token)
+
+
+def test_of_tokens_that_are_spelled_alike_the_likeliest_counts(url: str, answerer: ScriptedAnswerer) -> None:
+    (special,) = vocabulary().eos
+    answerer.script = [(Piece("a", token=41, logprobs=Logprobs(-3.0, [(special, -0.1), (0, -6.0), (50, -7.0)])),)]
+    (top,) = post(url, TEXT, prompt="a", logprobs=3).json()["choices"][0]["logprobs"]["top_logprobs"]
+    assert top[""] == -0.1 and len(top) == 2
 
 
 def test_a_prompt_is_not_scored_unasked(url: str, answerer: ScriptedAnswerer) -> None:

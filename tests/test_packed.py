@@ -21,7 +21,7 @@ def test_rows_filled_up(dtype: torch.dtype, bias: bool) -> None:
     layer = PackedLinear(linear)
     layer.filled_up = (1, 2)
     with torch.inference_mode():
-        for shape in ((1, 1, 96), (1, 2, 96), (1, 3, 96), (1, 9, 96), (2, 96), (2, 2, 96)):
+        for shape in ((96,), (1, 1, 96), (1, 2, 96), (1, 3, 96), (1, 9, 96), (2, 96), (2, 2, 96)):
             x = torch.randn(shape).to(dtype)
             wanted, got = linear(x), layer(x)
             assert got.shape == wanted.shape

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -32,6 +33,9 @@ FASTER = 0.9
 
 SWEEPS, PATIENCE = 2, 0.2
 """How often that is measured at least, and for how many seconds if they are short; the fastest counts."""
+
+SWEPT = 1 << 27
+"""Weights that it is measured with at most: so many come from memory and not from a cache."""
 
 _TYPES = (torch.float32, torch.bfloat16)
 
@@ -54,7 +58,7 @@ class PackedLinear(nn.Module):
         return dense
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.shape[-2]
+        rows = x.shape[-2] if x.dim() > 1 else 0
         if rows in self.filled_up and x.numel() == rows * self.in_features:
             return self._multiply(nn.functional.pad(x, (0, 0, 0, ROWS - rows)))[..., :rows, :]
         return self._multiply(x)
@@ -93,6 +97,8 @@ def _slow(layers: Sequence[PackedLinear]) -> Collection[int]:
     """Numbers of rows for which these layers, one after the other, take longer than for `ROWS`."""
     if not layers:
         return ()
+    sizes = accumulate(layer.in_features * layer.out_features for layer in layers)
+    layers = [layer for layer, size in zip(layers, sizes, strict=True) if size <= SWEPT] or layers[:1]
     best = dict.fromkeys(range(1, ROWS + 1), float("inf"))
     sweeps, begun = 0, time.perf_counter()
     while sweeps < SWEEPS or time.perf_counter() - begun < PATIENCE:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from fastapi import APIRouter, Request
@@ -16,7 +17,7 @@ from duo.errors import RequestError
 from lead.answers import Answer, Answerer, Piece, Question, Summary
 from lead.http.chat import ResponseFormat, accepted
 from lead.http.errors import dump
-from lead.http.fields import DEFAULT_TEMPERATURE, MAX_CHOICES, MAX_TOP_LOGPROBS, AnswerFields, with_seed
+from lead.http.fields import DEFAULT_TEMPERATURE, MAX_CHOICES, MAX_SCORES, MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.options import Options
 from lead.http.parsing import Cannot, parse, short
 from lead.http.shapes import TextLogprobs, Timings, Usage, prompt_logprobs, text_logprobs, timings, together, usage
@@ -52,7 +53,7 @@ class CompletionRequest(AnswerFields):
     """Body of POST /v1/completions. Several prompts have `n` answers each, in their order."""
 
     prompt: Prompts = Field(min_length=1, max_length=MAX_CHOICES)
-    echo: bool | None = None
+    echo: bool | None = Field(None, description="The prompt before the answer; with `logprobs`, how likely it is too.")
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     best_of: int | None = Field(None, description="Only the same as n.")
     response_format: ResponseFormat | None = None
@@ -72,6 +73,13 @@ class CompletionRequest(AnswerFields):
             raise RequestError(
                 f"{len(self.prompt)} prompts with {count} answers each: at most {MAX_CHOICES} in all", "n"
             )
+        scored = bool(self.echo) and self.logprobs is not None
+        if scored and count > 1:
+            raise RequestError(f"n is {count}: how likely a prompt is is told with one answer", "n")
+        prompts = [self._checked(prompt, vocabulary) for prompt in self.prompt]
+        scores = sum(map(len, prompts)) * (1 + (self.logprobs or 0)) if scored else 0
+        if scores > MAX_SCORES:
+            raise RequestError(f"{scores} log probabilities of prompts: at most {MAX_SCORES} at a time", "logprobs")
         schema = self.response_format.answer() if self.response_format is not None else self.json_schema or None
         sampling = self.sampling(DEFAULT_TEMPERATURE, of_json_schema(schema) if schema is not None else "")
         return [
@@ -79,27 +87,33 @@ class CompletionRequest(AnswerFields):
                 Question(
                     prompt=tokens,
                     sampling=sampling,
-                    max_tokens=self.limit(),
+                    max_tokens=1 if self.silent else self.limit(),
                     ignore_eos=bool(self.ignore_eos),
                     stop=tuple(self.stop or ()),
                     top_logprobs=self.logprobs,
-                    prompt_logprobs=bool(self.echo) and self.logprobs is not None,
+                    prompt_logprobs=scored,
                 ),
                 i,
             )
-            for prompt in self.prompt
-            for tokens in (self._checked(prompt, vocabulary),)
+            for tokens in prompts
             for i in range(count)
         ]
 
+    @property
+    def silent(self) -> bool:
+        """Whether only the prompt is asked for, and no answer. One token is made, and not told."""
+        return bool(self.echo) and self.max_tokens == 0
+
     def echoes(self, questions: Sequence[Question], vocabulary: Vocabulary) -> list[_Echo]:
         """What stands before each answer."""
-        texts = [prompt if isinstance(prompt, str) else vocabulary.decode(prompt) for prompt in self.prompt]
-        count = self.n or 1
-        return [
-            _Echo(texts[i // count] if self.echo else "", question.prompt, question.prompt_logprobs)
-            for i, question in enumerate(questions)
-        ]
+        count, echoes = self.n or 1, list[_Echo]()
+        for i, question in enumerate(questions):
+            text, scored = self.prompt[i // count], question.prompt_logprobs
+            # The text that belongs to the tokens, which where they are told must be the one that they make.
+            if scored or not isinstance(text, str):
+                text = vocabulary.decode(question.prompt)
+            echoes.append(_Echo(text if self.echo else "", question.prompt, scored))
+        return echoes
 
     @staticmethod
     def _checked(prompt: str | list[int], vocabulary: Vocabulary) -> list[int]:
@@ -111,8 +125,8 @@ class CompletionRequest(AnswerFields):
 
 
 class _Echo(NamedTuple):
-    """What stands before an answer, and of which tokens it was made. `scored`: it is told how likely they are, and what
-    comes after them counts to the end."""
+    """What stands before an answer, and of which tokens it is made. `scored`: it is told how likely they are. Then the
+    token that ends the answer is told as well: programs that score texts leave out the last one."""
 
     text: str
     prompt: Sequence[int]
@@ -188,6 +202,8 @@ def _completion(
         before = prompt_logprobs(echo.prompt, answer.prompt_logprobs, vocabulary)
         return {name: [*before[name], *after[name]] for name in after}
 
+    if asked.silent:
+        pieces = [[] for _ in pieces]
     choices = [
         {
             "index": index,
@@ -198,6 +214,8 @@ def _completion(
         for index, (answer, told, echo) in enumerate(zip(answers, pieces, echoes, strict=True))
     ]
     summary = together([answer.summary for answer in answers], asked.n or 1)
+    if asked.silent:
+        summary = replace(summary, completion_tokens=0)
     return {**head, "choices": choices, "usage": usage(summary), "timings": timings(summary)}
 
 
@@ -209,7 +227,8 @@ class TextWriter:
     ) -> None:
         self._no_usage = ',"usage":null' if asked.wants_usage else ""
         self._start, self._index, self._vocabulary = start, index, vocabulary
-        self._echo, self._answer, self._scored = echo, answer, not echo.scored
+        self._echo, self._answer = echo, answer
+        self._begun, self._silent = not echo.scored, asked.silent
         self._before = f'{start},"choices":[{{"index":{index},"text":'
         self._after = f',"logprobs":null,"finish_reason":null}}]{self._no_usage}}}\n\n'
         self._logprobs, self._accepted = asked.logprobs is not None, bool(asked.accepted)
@@ -220,15 +239,19 @@ class TextWriter:
         return self._before + dump(echo.text) + self._after if echo.text and not echo.scored else ""
 
     def batch(self, pieces: Sequence[Piece]) -> str:
-        if self._scored:
+        if self._silent:
+            pieces = ()
+        if self._begun:
             return self._told(pieces)
         # How likely the prompt is is known by now.
-        self._scored = True
+        self._begun = True
         chances = prompt_logprobs(self._echo.prompt, self._answer.prompt_logprobs, self._vocabulary)
         choice = {"index": self._index, "text": self._echo.text, "logprobs": chances, "finish_reason": None}
         return self._chunk(choice) + self._told(pieces)
 
     def _told(self, pieces: Sequence[Piece]) -> str:
+        if not pieces:
+            return ""
         text = "".join([piece.text for piece in pieces])
         if not (self._logprobs or self._accepted):
             return self._before + dump(text) + self._after if text else ""

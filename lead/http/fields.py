@@ -23,6 +23,8 @@ MAX_STOPS = 32
 MAX_STOP = 256
 """Characters of a stop string."""
 MAX_TOP_LOGPROBS = 20
+MAX_SCORES = 1 << 17
+"""Log probabilities of prompts that one request may ask for: they are all written at once."""
 
 
 def _stops(value: object) -> object:

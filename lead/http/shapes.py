@@ -188,10 +188,14 @@ def _add(
         except UnicodeDecodeError:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in text)
 
-    picked = top = None
+    picked: float | None = None
+    top: dict[str, float] | None = None
     if chance is not None:
         picked = max(chance.picked, LEAST_LOGPROB)
-        top = {spelled(other): max(logprob, LEAST_LOGPROB) for other, logprob in chance.top}
+        top = {}
+        for other, logprob in chance.top:
+            # Some tokens are spelled alike: the likeliest of these counts.
+            top.setdefault(spelled(other), max(logprob, LEAST_LOGPROB))
     found["tokens"].append(spelled(token))
     found["token_logprobs"].append(picked)
     found["top_logprobs"].append(top)
