@@ -32,6 +32,9 @@ SOONER = 1.25
 """Backs whose guesses come so soon, as a multiple of the time that an own draft model takes, are left to do it."""
 TURNS = 0.05
 """So many tokens a forward pass for some of the answers must be worth more than one for all."""
+CLOSE, TRIED = 2.0, 128
+"""Where it is dearer or cheaper by no more than this factor, per answer, to serve one than to serve all, the way that
+is not taken is tried once in so many passes: what it costs would never be learned otherwise."""
 EXPLORE = 0.004
 """Share of the time that an own draft model gets even if it does not seem worth its time: nothing would ever be learned
 of it otherwise."""
@@ -95,6 +98,10 @@ class Planner:
         """By number of answers that share the steps."""
         self._answers = 1
         """How many did so last."""
+        self._under_way = 1
+        """How many were under way then."""
+        self._passes = 0
+        """For several answers, since some of them were tried without the others, or all together."""
         self._committed: float | None = None
         self._forecast = Forecast()
         self._worth, self._worth_of_many = Worth(), Worth()
@@ -129,7 +136,7 @@ class Planner:
     @property
     def resting(self) -> bool:
         """Whether the target is faster alone: the backs need not hear of what is committed."""
-        return (self._worth if self._answers == 1 else self._worth_of_many).resting
+        return (self._worth if self._under_way == 1 else self._worth_of_many).resting
 
     @property
     def backs(self) -> Sequence[str]:
@@ -188,14 +195,15 @@ class Planner:
 
     def _weigh(self, took: float | None, tokens: int, answers: int) -> None:
         """Whether backs pay is another question for one answer than for several, whose rows share the passes anyway."""
-        alone = 1 / self.cost(1) if not self._beside else None
-        if answers == 1:
-            self._worth.step(took, tokens, alone, self.cost.slower)
+        alone, slower = 1 / self.cost(1) if not self._beside else None, self._curve(answers).slower
+        if self._under_way == 1:
+            self._worth.step(took, tokens, alone, slower)
         else:
-            # As if for one answer, so that it may be compared where their number changes.
-            share = self.cost(1) / self._cost_of_many(answers)
-            seconds = took * share if took is not None else None
-            self._worth_of_many.step(seconds, tokens / answers, alone, self._cost_of_many.slower)
+            # As if for one answer, so that it may be compared where their number changes: what the target does alone
+            # for so many is what it does for one.
+            least = self._per_answer(self._cheapest(self._under_way))
+            seconds = took * self.cost(1) / (answers * least) if took is not None else None
+            self._worth_of_many.step(seconds, tokens / answers, alone, slower)
 
     def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
         """What to do next, for all answers that share the forward pass.
@@ -206,7 +214,8 @@ class Planner:
         Answers that have waited longest for a step come first.
         """
         self._beside |= own is not None
-        if self._turns and not self._beside and room is None:
+        self._under_way = len(trees)
+        if self._takes_turns and room is None and len(trees) > 1:
             trees = trees[: self._together(trees)]
         limits, answers = self._limits, len(trees)
         if self._anew is None:
@@ -245,10 +254,28 @@ class Planner:
         prices = [rate * cost(answers + count) for count in range(most + 1)]
         return Outlook(paths, prices, rate, limits.draft_min)
 
+    @property
+    def _takes_turns(self) -> bool:
+        """A draft model beside the target works for all answers at once."""
+        return self._turns and not self._beside
+
+    def _per_answer(self, answers: int) -> float:
+        """Seconds of a forward pass without guesses, for each of so many answers."""
+        return self._curve(answers)(answers) / answers
+
+    def _cheapest(self, answers: int) -> int:
+        """How many of so many answers share a forward pass best if there are no guesses."""
+        return min(range(1, answers + 1), key=self._per_answer) if self._takes_turns else answers
+
     def _together(self, trees: Sequence[Growing]) -> int:
         """How many of the answers, the first ones, should share the next forward pass."""
         answers = len(trees)
-        fewer = min(range(1, answers + 1), key=lambda count: self._curve(count)(count) / count, default=0)
+        fewer = self._cheapest(answers)
+        self._passes += 1
+        if self._passes > TRIED:
+            self._passes = 0
+            if 1 / CLOSE < self._per_answer(1) / self._per_answer(answers) < CLOSE:
+                return 1 if self._answers == answers else answers
         if fewer == answers:
             return answers
         # By the rate of what was done last: that of the other way may have been another long ago.

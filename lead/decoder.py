@@ -83,8 +83,8 @@ class _Run:
     job: Job
     session: Session
     seat: Seat
-    stepped: float = 0.0
-    """When it had its last step."""
+    stepped: float
+    """When it had its last step; its slot, if it has had none."""
 
     @property
     def prompt(self) -> list[int]:
@@ -256,7 +256,7 @@ class Decoder:
             top_logprobs=job.top_logprobs,
         )
         job.state, job.seated = "reading", time.perf_counter()
-        self._reading.append(_Run(job, session, seat))
+        self._reading.append(_Run(job, session, seat, job.seated))
         if job.max_tokens > 1:
             # The backs hear of the prompt first, so that they read it while the target does.
             entry = Entry(session.id, job.sampling, session.prompt_length, prefix, self._planner.backs)

@@ -249,6 +249,17 @@ def test_answers_take_turns_where_a_second_row_is_dear() -> None:
     assert all(one.tokens == one.expected for one in asked)
 
 
+def test_newcomers_do_not_push_in_where_answers_take_turns() -> None:
+    """Theirs are prompts that need no reading, and answers of one token."""
+    loop = Loop(2, Planner(Fixed(STEEP), Limits(draft_max=2, rows=32)))
+    long = loop.ask(talkative())
+    for number in range(100):
+        loop.ask(Asked([4 + number % 8], GREEDY, 1))
+    for _ in range(100):
+        loop.turn()
+    assert long.ended and long.tokens == long.expected
+
+
 def test_more_answers_than_slots_wait_in_their_order() -> None:
     loop = Loop(2)
     order: list[int] = []

@@ -261,13 +261,14 @@ def test_a_prompt_alone(url: str, answerer: ScriptedAnswerer, stream: bool) -> N
     answerer.script = [pieces("Yes")]
     fields: dict[str, Any] = {"prompt": "Once upon", "echo": True, "logprobs": 0, "max_tokens": 0}
     if stream:
-        first, last = chunks(url, TEXT, **fields)
+        first, last, usage = chunks(url, TEXT, **fields, stream_options={"include_usage": True})
         (choice,) = first["choices"]
-        assert last["choices"][0]["finish_reason"] == "stop" and not last["choices"][0]["text"]
+        assert last["choices"][0]["finish_reason"] == "length" and not last["choices"][0]["text"]
+        assert usage["usage"]["completion_tokens"] == 0
     else:
         body = post(url, TEXT, **fields).json()
         (choice,) = body["choices"]
-        assert body["usage"]["completion_tokens"] == 0
+        assert body["usage"]["completion_tokens"] == 0 and choice["finish_reason"] == "length"
     question = answerer.next_asked().question
     assert question.max_tokens == 1 and choice["text"] == "Once upon"
     assert len(choice["logprobs"]["tokens"]) == len(question.prompt)

@@ -237,9 +237,11 @@ class TestTurns:
     def test_it_is_judged_by_the_rate_that_is_achieved_in_turns(self) -> None:
         it = Planner(CostCurve(STEEP), Limits())
         it.begun(0.0)
+        counts = []
         for step in range(1, 200):
             it.finished(step * STEEP[1], 1, STEEP[1], 1)
-            assert self.taking_part(line(), line(), it=it) == 1
+            counts.append(self.taking_part(line(), line(), it=it))
+        assert counts.count(1) >= 198, "but for one trial"
 
     def test_if_passes_for_two_turn_out_cheap_both_go_together(self) -> None:
         it = Planner(CostCurve(STEEP), Limits())
@@ -247,6 +249,39 @@ class TestTurns:
         for step in range(1, 60):
             it.finished(step * 0.04, 2, 0.04, 2, answers=2)
         assert self.taking_part(line(), line(), it=it) == 2
+
+    @pytest.mark.parametrize(("two", "wrong"), [(2.8, {1: 1.9, 2: 2.8}), (1.6, {1: 1.0, 2: 3.0})])
+    def test_the_way_that_is_not_taken_is_tried_now_and_then(self, two: float, wrong: dict[int, float]) -> None:
+        """Nothing would be learned of it otherwise: here what was measured at first is wrong."""
+        it = Planner(CostCurve(wrong), Limits())
+        it.begun(0.0)
+        now, late = 0.0, list[int]()
+        for step in range(4000):
+            count = self.taking_part(line(), line(), it=it)
+            seconds = 1.0 if count == 1 else two
+            now += seconds
+            it.finished(now, count, seconds, count, answers=count)
+            if step > 3000:
+                late.append(count)
+        best = 1 if two > 2.0 else 2
+        assert late.count(best) > 0.98 * len(late)
+
+    def test_backs_that_make_turns_needless_are_kept(self) -> None:
+        """In a hard stretch answers take turns without them, in an easy one they go together with their guesses."""
+        it = Planner(CostCurve({1: 1.0, 2: 2.2, 4: 2.8, 8: 4.0, 16: 7.0}), Limits())
+        it.joined("one")
+        it.begun(0.0)
+        now, rested = 0.0, 0
+        for step in range(2000):
+            easy = step // 20 % 2
+            trees = [line(*[0.95 if easy else 0.2] * 3) for _ in range(2)] if not it.resting else [line(), line()]
+            plan = it.plan([Growing(tree) for tree in trees], now)
+            answers, guesses = len(plan.nodes), sum(map(len, plan.nodes))
+            seconds = it._curve(answers)(answers + guesses)
+            now += seconds
+            it.finished(now, answers + guesses, seconds, answers + (guesses if easy else 0), answers=answers)
+            rested += it.resting
+        assert rested < 200
 
     def test_never_where_it_is_not_wanted_nor_while_prompts_are_read_nor_with_an_own_draft(self) -> None:
         two = [Growing(line()), Growing(line())]

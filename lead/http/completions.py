@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from duo.constraint import of_json_schema
 from duo.engines import Vocabulary
 from duo.errors import RequestError
+from duo.session import Logprobs
 from lead.answers import Answer, Answerer, Piece, Question, Summary
 from lead.http.chat import ResponseFormat, accepted
 from lead.http.errors import dump
@@ -133,6 +134,30 @@ class _Echo(NamedTuple):
     scored: bool
 
 
+class _Silent:
+    """An answer of which nothing is told."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.cancel = answer.cancel
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self._answer.prompt_tokens
+
+    @property
+    def prompt_logprobs(self) -> Sequence[Logprobs]:
+        return self._answer.prompt_logprobs
+
+    @property
+    def summary(self) -> Summary:
+        return replace(self._answer.summary, completion_tokens=0, finish_reason="length")
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
+        async for _ in self._answer:
+            yield ()
+
+
 class CompletionChoice(BaseModel):
     index: int
     text: str
@@ -169,6 +194,8 @@ def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
             questions = await asyncio.to_thread(asked.questions, vocabulary)
             echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
             answers = ask_all(answerer, questions, watch)
+        if asked.silent:
+            answers = [_Silent(answer) for answer in answers]
         head = head_of("cmpl", "text_completion", options.alias or answerer.model)
         stream = None
         if asked.stream:
@@ -202,8 +229,6 @@ def _completion(
         before = prompt_logprobs(echo.prompt, answer.prompt_logprobs, vocabulary)
         return {name: [*before[name], *after[name]] for name in after}
 
-    if asked.silent:
-        pieces = [[] for _ in pieces]
     choices = [
         {
             "index": index,
@@ -214,8 +239,6 @@ def _completion(
         for index, (answer, told, echo) in enumerate(zip(answers, pieces, echoes, strict=True))
     ]
     summary = together([answer.summary for answer in answers], asked.n or 1)
-    if asked.silent:
-        summary = replace(summary, completion_tokens=0)
     return {**head, "choices": choices, "usage": usage(summary), "timings": timings(summary)}
 
 
@@ -227,8 +250,7 @@ class TextWriter:
     ) -> None:
         self._no_usage = ',"usage":null' if asked.wants_usage else ""
         self._start, self._index, self._vocabulary = start, index, vocabulary
-        self._echo, self._answer = echo, answer
-        self._begun, self._silent = not echo.scored, asked.silent
+        self._echo, self._answer, self._begun = echo, answer, not echo.scored
         self._before = f'{start},"choices":[{{"index":{index},"text":'
         self._after = f',"logprobs":null,"finish_reason":null}}]{self._no_usage}}}\n\n'
         self._logprobs, self._accepted = asked.logprobs is not None, bool(asked.accepted)
@@ -239,8 +261,6 @@ class TextWriter:
         return self._before + dump(echo.text) + self._after if echo.text and not echo.scored else ""
 
     def batch(self, pieces: Sequence[Piece]) -> str:
-        if self._silent:
-            pieces = ()
         if self._begun:
             return self._told(pieces)
         # How likely the prompt is is known by now.
