@@ -78,7 +78,7 @@ def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) ->
         ("/v1/chat/completions", {}),
         ("/v1/chat/completions", {"n": 2, "logprobs": True, "top_logprobs": 1, "accepted": True}),
         ("/v1/chat/completions", {"tools": [{"function": {"name": "now"}}], "stream_options": {"include_usage": True}}),
-        ("/v1/completions", {"n": 2, "logprobs": 1, "echo": True}),
+        ("/v1/completions", {"logprobs": 1, "echo": True}),
         ("/v1/completions", {"n": 2, "logprobs": 1, "accepted": True, "stream_options": {"include_usage": True}}),
     ],
 )
