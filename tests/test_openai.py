@@ -43,8 +43,8 @@ TOOLS: list[Any] = [
 @pytest.fixture(scope="module", params=RUNTIMES)
 def lead(request: pytest.FixtureRequest) -> Iterator[LeadProcess]:
     # These forms lead the model where it is at a loss, and every token is a near tie: there llama.cpp has to compute
-    # the same bits with guesses and without.
-    exact = ("--exact",) if request.param == "llamacpp" else ()
+    # the same bits with guesses and without, and what other slots hold moves them as well.
+    exact = ("--exact", "--parallel", "1") if request.param == "llamacpp" else ()
     with LeadProcess("--engine", request.param, "--threads", "1", "--print-mode", "none", *exact) as lead:
         yield lead.ready()
 
@@ -130,9 +130,11 @@ def test_a_text_is_as_likely_as_when_it_was_written(lead: LeadProcess, client: O
     assert len(read.logprobs.tokens) == len(prompt) + 1 and read.logprobs.token_logprobs[0] is None
     count = len(before["tokens"])
     assert read.logprobs.tokens[count:-1] == told.logprobs.tokens
-    assert read.logprobs.token_logprobs[count:-1] == pytest.approx(told.logprobs.token_logprobs, abs=0.02)
-    for token, tops in zip(read.logprobs.tokens[count:-1], read.logprobs.top_logprobs[count:-1], strict=True):
-        assert [*tops] == [token], "written greedily, each was the likeliest"
+    # llama.cpp's logits move by some 0.1 with the width of a forward pass (docs/exactness.md).
+    likely = read.logprobs.token_logprobs[count:-1]
+    assert likely == pytest.approx(told.logprobs.token_logprobs, abs=0.2)
+    for chance, tops in zip(likely, read.logprobs.top_logprobs[count:-1], strict=True):
+        assert max(tops.values()) == pytest.approx(chance, abs=0.2), "written greedily, each was the likeliest"
 
 
 def test_prompts_as_text_and_as_tokens(lead: LeadProcess, client: OpenAI) -> None:
