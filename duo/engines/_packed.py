@@ -5,8 +5,8 @@ anew in every pass: four rows of a verification may then take twice the time of 
 well, takes weights that were laid out once. That is what `torch.compile` does to a frozen model; here nothing has to be
 compiled. Besides, in most shapes oneDNN computes a row in the same way however many rows there are, bit for bit.
 
-On some processors it takes longer for one or two rows than for `ROWS` (a Zen 4 core: a quarter longer for one, with
-weights that come from memory). Which is so is measured, and fewer rows are filled up there.
+On some processors it takes longer for one or two rows than for `ROWS` (a Zen 4 core does, with weights that come
+from memory). Which is so is measured, and fewer rows are filled up there.
 """
 
 from __future__ import annotations

@@ -14,7 +14,6 @@ from pydantic import BaseModel, BeforeValidator, Field
 from duo.constraint import of_json_schema
 from duo.engines import Vocabulary
 from duo.errors import RequestError
-from duo.session import Logprobs
 from lead.answers import Answer, Answerer, Piece, Question, Summary
 from lead.http.chat import ResponseFormat, accepted
 from lead.http.errors import dump
@@ -23,7 +22,7 @@ from lead.http.options import Options
 from lead.http.parsing import Cannot, parse, short
 from lead.http.shapes import TextLogprobs, Timings, Usage, prompt_logprobs, text_logprobs, timings, together, usage
 from lead.http.streams import events, head_of, respond
-from lead.http.watch import Watch, ask_all, refusals
+from lead.http.watch import Relayed, Watch, ask_all, refusals
 
 Tokens = list[Annotated[int, Field(ge=0)]]
 
@@ -134,24 +133,12 @@ class _Echo(NamedTuple):
     scored: bool
 
 
-class _Silent:
+class _Silent(Relayed):
     """An answer of which nothing is told."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self.cancel = answer.cancel
-
-    @property
-    def prompt_tokens(self) -> int:
-        return self._answer.prompt_tokens
-
-    @property
-    def prompt_logprobs(self) -> Sequence[Logprobs]:
-        return self._answer.prompt_logprobs
 
     @property
     def summary(self) -> Summary:
-        return replace(self._answer.summary, completion_tokens=0, finish_reason="length")
+        return replace(super().summary, completion_tokens=0, finish_reason="length")
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
         async for _ in self._answer:

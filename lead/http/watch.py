@@ -31,14 +31,11 @@ class Watch:
         """There is no answer, or no whole one. `status` 499: the client went away."""
 
 
-class WatchedAnswer:
-    """An answer that a watch hears of. See `lead.answers.Answer`."""
+class Relayed:
+    """An answer handed on as it is, for others to change something of. See `lead.answers.Answer`."""
 
-    def __init__(self, answer: Answer, watch: Watch) -> None:
-        self._answer, self._watch = answer, watch
-        self._asked = time.perf_counter()
-        self._ended = False
-        watch.began()
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
 
     @property
     def prompt_tokens(self) -> int:
@@ -51,6 +48,23 @@ class WatchedAnswer:
     @property
     def summary(self) -> Summary:
         return self._answer.summary
+
+    def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
+        return self._answer.__aiter__()
+
+    def cancel(self) -> None:
+        self._answer.cancel()
+
+
+class WatchedAnswer(Relayed):
+    """An answer that a watch hears of."""
+
+    def __init__(self, answer: Answer, watch: Watch) -> None:
+        super().__init__(answer)
+        self._watch = watch
+        self._asked = time.perf_counter()
+        self._ended = False
+        watch.began()
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
         begun = False
@@ -69,7 +83,7 @@ class WatchedAnswer:
             self._watch.finished(summary)
 
     def cancel(self) -> None:
-        self._answer.cancel()
+        super().cancel()
         self._fail(CLIENT_GONE)
 
     def _fail(self, status: int) -> None:
