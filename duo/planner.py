@@ -127,7 +127,7 @@ class Planner:
     def _rate(self, answers: int) -> float:
         """The same where so many answers share the steps."""
         rate = self._rates[answers]
-        return rate.tokens / rate.seconds if rate.seconds else answers / self._curve(answers)(answers)
+        return rate.tokens / rate.seconds if rate.seconds else 1 / self._per_answer(answers)
 
     def _curve(self, answers: int) -> CostCurve:
         """The cost curve where so many answers share the passes."""
