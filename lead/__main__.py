@@ -141,7 +141,7 @@ def parser() -> argparse.ArgumentParser:
     cli.add_draft_model_flags(group)
     group.add_argument(
         "--exact", action="store_true",
-        help="chains, not trees, and no token alone: llama.cpp with one slot then computes the same bits, backs or none",
+        help="chains, not trees, and no token alone: llama.cpp with one slot computes the same bits, backs or none",
     )  # fmt: skip
     group = p.add_argument_group("console")
     group.add_argument(
