@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from duo.draft_model import DraftModel
 from duo.drafting import Draft
 from duo.errors import ContextError, DuoError, ProtocolError
-from duo.pacing import Pacing
+from duo.pacing import LEAST, Pacing
 from duo.prefix import Prefix
-from duo.protocol import MAX_EXPANSIONS, MAX_KNOWN, BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
+from duo.protocol import MAX_KNOWN, BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
 from duo.trace import Trace
 from duo.tree import Expansion
 
@@ -62,6 +62,8 @@ class Drafter:
         """For people to see; read from another thread."""
         self._has_read = False
         """Whether the last forward pass was a reading one."""
+        self._told = float("-inf")
+        """When something was sent last."""
         self._events: deque[Event] = deque()
         self._wake = threading.Condition()
         self._stopping = False
@@ -225,16 +227,21 @@ class Drafter:
             it.drafting += seconds * each.rows / max(1, rows)
 
     def _tell(self, idle: bool) -> None:
-        """Send what is due. `idle`: there is nothing to wait for."""
-        now, messages = time.perf_counter(), list[bytes]()
-        for session, it in self._sessions.items():
-            if not it.found or not (idle or it.draft.ahead or it.pacing.due(now)):
-                continue
-            for start in range(0, len(it.found), MAX_EXPANSIONS):
-                said = it.found[start : start + MAX_EXPANSIONS]
-                messages.append(BackSide.guesses(session, said))
-                self._trace.instant("drafter", "send", now, expansions=len(said), bytes=len(messages[-1]))
+        """Send all that was found if something of it is due. `idle`: there is nothing to wait for."""
+        now = time.perf_counter()
+        telling = {session: it for session, it in self._sessions.items() if it.found}
+        if not idle:
+            if len(self._sessions) > 1 and now - self._told < LEAST:
+                return
+            if not any(it.draft.ahead or it.pacing.due(now) for it in telling.values()):
+                return
+        if not telling:
+            return
+        messages = list(BackSide.guesses({session: it.found for session, it in telling.items()}))
+        expansions = sum(len(it.found) for it in telling.values())
+        self._trace.instant("drafter", "send", now, expansions=expansions, bytes=sum(map(len, messages)))
+        for it in telling.values():
             it.found = []
             it.pacing.said(now)
-        if messages:
-            self._send(messages)
+        self._told = now
+        self._send(messages)

@@ -17,7 +17,7 @@ gets what it lacks, and one that comes back after a broken connection and says w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -29,7 +29,7 @@ from duo.sampling import SamplingParams
 from duo.tree import ALONE, Expansion, Turn
 from duo.v1 import duo_pb2 as pb
 
-VERSION = 1
+VERSION = 2
 METHOD = "/duo.v1.Duo/Draft"
 
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -191,15 +191,18 @@ class LeadSide:
         self.back = Identity(name, self.back.model, self.back.fingerprint, self.back.vocabulary_size)
 
     def _check(self, guesses: pb.Guesses) -> None:
-        if len(guesses.expansions) > MAX_EXPANSIONS:
-            raise ProtocolError(f"{len(guesses.expansions)} expansions in a message, {MAX_EXPANSIONS} are allowed")
+        number = sum(max(1, len(of.expansions)) for of in guesses.sessions)
+        if number > MAX_EXPANSIONS:
+            raise ProtocolError(f"{number} expansions in a message, {MAX_EXPANSIONS} are allowed")
         size = self._me.vocabulary_size
-        for expansion in guesses.expansions:
-            count = len(expansion.tokens)
-            if count > MAX_CHILDREN or count != len(expansion.probabilities):
-                raise ProtocolError(f"an expansion of {count} tokens and {len(expansion.probabilities)} probabilities")
-            if any(token >= size for token in expansion.tokens):
-                raise ProtocolError(f"a guessed token is outside the vocabulary of {size}")
+        for of in guesses.sessions:
+            for expansion in of.expansions:
+                tokens, count = expansion.tokens, len(expansion.tokens)
+                if count > MAX_CHILDREN or count != len(expansion.probabilities):
+                    chances = len(expansion.probabilities)
+                    raise ProtocolError(f"an expansion of {count} tokens and {chances} probabilities")
+                if count and max(tokens) >= size:
+                    raise ProtocolError(f"a guessed token is outside the vocabulary of {size}")
 
     @property
     def asked(self) -> bool:
@@ -391,24 +394,30 @@ class BackSide:
         return now - self.heard >= LOST_AFTER
 
     @staticmethod
-    def guesses(session: int, expansions: Sequence[Expansion]) -> bytes:
-        return pb.BackMessage(
-            guesses=pb.Guesses(
-                session=session,
-                expansions=[
-                    pb.Expansion(length=e.length, hash=e.hash, tokens=e.tokens, probabilities=e.probabilities)
-                    for e in expansions
-                ],
-            )
-        ).SerializeToString()
+    def guesses(found: Mapping[int, Sequence[Expansion]]) -> Iterator[bytes]:
+        """What was found of each session, in as few messages as will do."""
+        message, room = pb.BackMessage(guesses=pb.Guesses()), MAX_EXPANSIONS
+        for session, expansions in found.items():
+            rest = [
+                pb.Expansion(length=e.length, hash=e.hash, tokens=e.tokens, probabilities=e.probabilities)
+                for e in expansions
+            ]
+            while rest:
+                message.guesses.sessions.add(session=session, expansions=rest[:room])
+                rest, room = rest[room:], max(0, room - len(rest))
+                if not room:
+                    yield message.SerializeToString()
+                    message, room = pb.BackMessage(guesses=pb.Guesses()), MAX_EXPANSIONS
+        if room < MAX_EXPANSIONS:
+            yield message.SerializeToString()
 
     @staticmethod
     def status(state: State) -> bytes:
         return pb.BackMessage(status=pb.Status(state=_STATE_NAMES[state])).SerializeToString()
 
 
-def expansions(guesses: pb.Guesses) -> Iterator[Expansion]:
-    """The guesses of a message that `LeadSide.receive` has let through."""
+def expansions(guesses: pb.SessionGuesses) -> Iterator[Expansion]:
+    """The guesses for one session, of a message that `LeadSide.receive` has let through."""
     for e in guesses.expansions:
         yield Expansion(e.length, e.hash, e.tokens, e.probabilities)
 

@@ -204,13 +204,12 @@ class Backs:
             now = time.perf_counter()
             guesses = back.side.receive(data, now)
             if guesses is not None:
-                if not allowance.takes(len(guesses.expansions), now):
+                expansions = sum(len(of.expansions) for of in guesses.sessions)
+                if not allowance.takes(expansions, now):
                     self._tell_too_many(back)
                     continue
                 self._decoder.mailbox.put(Letter(back.name, now, guesses))
-                self._trace.instant(
-                    "backs", "guesses", now, back=back.name, expansions=len(guesses.expansions), bytes=len(data)
-                )
+                self._trace.instant("backs", "guesses", now, back=back.name, expansions=expansions, bytes=len(data))
             elif back.side.asked:
                 back.news.set()
 

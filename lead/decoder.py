@@ -530,14 +530,17 @@ class Decoder:
             return
         sessions = {run.session.id: run.session for run in [*self._answering, *self._reading]}
         for back, came, guesses in letters:
-            session = sessions.get(guesses.session)
-            if session is None:
-                continue
-            useful = self._merge(session, protocol.expansions(guesses), back)
-            if useful:
-                self._planner.heard(came, back, useful)
-            if self._own is not None:
-                self._own.merge(session, [place.guesses for place in useful])
+            heard: list[Place] = []
+            for of in guesses.sessions:
+                session = sessions.get(of.session)
+                if session is None:
+                    continue
+                useful = self._merge(session, protocol.expansions(of), back)
+                heard += useful
+                if self._own is not None:
+                    self._own.merge(session, [place.guesses for place in useful])
+            if heard:
+                self._planner.heard(came, back, heard)
 
     def _merge(self, session: Session, found: Iterable[Expansion], who: str) -> list[Place]:
         """Put guesses into the tree; returns those that are new there, with what they are worth."""

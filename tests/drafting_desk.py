@@ -105,7 +105,8 @@ class Desk:
         for data in messages:
             message = pb.BackMessage()
             message.ParseFromString(data)
-            self.heard[message.guesses.session] += protocol.expansions(message.guesses)
+            for of in message.guesses.sessions:
+                self.heard[of.session] += protocol.expansions(of)
 
     def begin(self, session: int, prompt: Sequence[int], params: SamplingParams | None = None) -> Asked:
         it = Asked(session, params or SamplingParams(temperature=0.0), list(prompt), [])

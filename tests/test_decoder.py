@@ -22,7 +22,7 @@ from duo.protocol import BackSide, Ledger
 from duo.sampling import SamplingParams, logprobs
 from duo.session import Session, Step
 from duo.trace import Trace
-from duo.tree import Place
+from duo.tree import Expansion, Place
 from duo.v1 import duo_pb2 as pb
 from lead.decoder import PIECE, Decoder, Job
 from lead.mailbox import Letter
@@ -108,8 +108,8 @@ class Loop:
             expansion = pb.Expansion(
                 length=len(prefix), hash=prefix.hash, tokens=[token, (token + 1) % SIZE], probabilities=[0.9, 0.1]
             )
-            guesses = pb.Guesses(session=entry.session, expansions=[expansion])
-            self.decoder.mailbox.put(Letter("back", 0.0, guesses))
+            of = pb.SessionGuesses(session=entry.session, expansions=[expansion])
+            self.decoder.mailbox.put(Letter("back", 0.0, pb.Guesses(sessions=[of])))
 
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -478,8 +478,8 @@ def test_after_a_forward_pass_that_failed_the_next_questions_are_answered() -> N
 def test_guesses_for_other_sessions_do_no_harm() -> None:
     loop = Loop(2)
     asked = loop.ask(Asked([5], GREEDY, 6))
-    loop.decoder.mailbox.put(Letter("back", 0.0, pb.Guesses(session=12345)))
-    message = pb.BackMessage.FromString(BackSide.guesses(99, []))
-    loop.decoder.mailbox.put(Letter("back", 0.0, message.guesses))
+    loop.decoder.mailbox.put(Letter("back", 0.0, pb.Guesses(sessions=[pb.SessionGuesses(session=12345)])))
+    for data in BackSide.guesses({99: [Expansion(1, 1, [5], [0.5])], 98: []}):
+        loop.decoder.mailbox.put(Letter("back", 0.0, pb.BackMessage.FromString(data).guesses))
     loop.finish()
     assert asked.tokens == asked.expected

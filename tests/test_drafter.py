@@ -17,6 +17,7 @@ from bench.models import shipped
 from duo.drafting import CHAIN, FLOOR, MAX_ROWS, MOST, RIDERS, Policy, room
 from duo.engines import EngineOptions, load
 from duo.errors import ContextError, RequestError
+from duo.pacing import LEAST
 from duo.prefix import extend_hash
 from duo.protocol import Welcomed
 from duo.sampling import Sampler
@@ -91,15 +92,36 @@ def test_sessions_that_count_the_same_take_turns() -> None:
     assert len(rows) == 3 and max(rows.values()) - min(rows.values()) <= 1
 
 
-def test_each_message_is_of_one_session_and_all_are_handed_over_at_once() -> None:
-    desk = Desk()
-    calls: list[int] = []
-    desk.drafter._send = lambda messages: (calls.append(len(messages)), desk._send(messages))[0]  # type: ignore
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+def test_one_message_tells_of_all_sessions_and_the_next_waits_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("back.drafter.time", clock)
+    desk = Desk(n_ahead=64)
+    sent: list[tuple[float, int]] = []
+    desk.drafter._send = lambda messages: (sent.append((clock.now, len(messages))), desk._send(messages))[0]  # type: ignore
     for session in (1, 2, 3):
         desk.begin(session, [session, 5, 6])
     desk.work(1)
-    assert calls == [3]
+    assert sent == [(0.0, 1)]
     assert all(desk.guessed(session) for session in (1, 2, 3))
+    for _ in range(3):
+        clock.now += LEAST / 8
+        assert desk.work(1) == 1
+    assert any(it.draft.ahead for it in desk.drafter._sessions.values())
+    assert len(sent) == 1
+    clock.now = LEAST
+    assert desk.work(1) == 1
+    assert sent[1:] == [(LEAST, 1)]
+    # Nobody has to wait for what is found last.
+    desk.work()
+    assert not any(it.found for it in desk.drafter._sessions.values())
 
 
 def test_a_batch_is_given_up_when_the_answer_goes_elsewhere() -> None:

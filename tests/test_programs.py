@@ -20,7 +20,7 @@ import requests
 from bench.models import shipped
 from bench.processes import ROOT, BackProcess, LeadProcess, Program, Reply, wait_for
 from bench.trace import load
-from duo.protocol import METHOD
+from duo.protocol import METHOD, VERSION
 from duo.v1 import duo_pb2 as pb
 
 pytestmark = pytest.mark.slow
@@ -67,7 +67,7 @@ def hello(lead: LeadProcess, **changes: object) -> bytes:
 
     vocabulary = load(shipped("draft", "llamacpp"), "llamacpp", EngineOptions(threads=1)).vocabulary
     fields: dict[str, object] = {
-        "protocol_version": 1,
+        "protocol_version": VERSION,
         "name": "impostor",
         "model": "m",
         "vocabulary_fingerprint": vocabulary.fingerprint,

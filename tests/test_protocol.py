@@ -7,7 +7,7 @@ test can write down, and nothing waits for anything.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -389,12 +389,24 @@ TestWire.settings = settings(max_examples=60, stateful_step_count=30, deadline=N
 
 def test_guesses_arrive_as_they_were_said() -> None:
     side = joined(Ledger(), Back())
-    said = [Expansion(10, 2**64 - 1, [3, SIZE - 1], [0.5, 0.25]), Expansion(11, 0, [], [])]
-    guesses = side.receive(BackSide.guesses(2**63, said), 1.0)
-    assert guesses is not None
-    assert guesses.session == 2**63
-    heard = [Expansion(e.length, e.hash, list(e.tokens), list(e.probabilities)) for e in protocol.expansions(guesses)]
-    assert heard == said
+    said = {
+        2**63: [Expansion(10, 2**64 - 1, [3, SIZE - 1], [0.5, 0.25]), Expansion(11, 0, [], [])],
+        5: [Expansion(n, n, [1], [0.5]) for n in range(MAX_EXPANSIONS - 2)],
+        6: [],
+        7: [Expansion(n, n, [2], [0.75]) for n in range(2 * MAX_EXPANSIONS + 1)],
+    }
+    heard: dict[int, list[Expansion]] = {}
+    for number, message in enumerate(BackSide.guesses(said)):
+        guesses = side.receive(message, 1.0)
+        assert guesses is not None
+        for of in guesses.sessions:
+            assert of.session == 7 or number == 0
+            heard.setdefault(of.session, []).extend(
+                Expansion(e.length, e.hash, list(e.tokens), list(e.probabilities)) for e in protocol.expansions(of)
+            )
+    assert heard == {session: found for session, found in said.items() if found}
+    assert number == 3
+    assert list(BackSide.guesses({})) == list(BackSide.guesses({1: []})) == []
 
 
 def test_states_are_shown_and_unknown_ones_ignored() -> None:
@@ -590,7 +602,7 @@ def test_another_vocabulary_is_refused(fields: dict[str, Any]) -> None:
         b"",
         b"\xff" * 100,
         BackSide.status("drafting"),
-        BackSide.guesses(1, []),
+        next(BackSide.guesses({1: [Expansion(1, 1, [1], [0.5])]})),
         hello(known=[pb.Known(session=i) for i in range(MAX_KNOWN + 1)]),
         b"\0" * (MAX_MESSAGE_BYTES + 1),
     ],
@@ -617,18 +629,20 @@ def expansion(tokens: int, probabilities: int, token: int = 1) -> pb.Expansion:
 
 
 @pytest.mark.parametrize(
-    "guesses",
+    "found",
     [
-        pb.Guesses(expansions=[expansion(1, 1, token=SIZE)]),
-        pb.Guesses(expansions=[expansion(1, 1), expansion(2, 2, token=2**32 - 1)]),
-        pb.Guesses(expansions=[expansion(2, 1)]),
-        pb.Guesses(expansions=[expansion(1, 2)]),
-        pb.Guesses(expansions=[expansion(MAX_CHILDREN + 1, MAX_CHILDREN + 1)]),
-        pb.Guesses(expansions=[expansion(1, 1)] * (MAX_EXPANSIONS + 1)),
+        [[expansion(1, 1, token=SIZE)]],
+        [[expansion(1, 1)], [expansion(1, 1), expansion(2, 2, token=2**32 - 1)]],
+        [[expansion(2, 1)]],
+        [[expansion(1, 2)]],
+        [[expansion(MAX_CHILDREN + 1, MAX_CHILDREN + 1)]],
+        [[expansion(1, 1)] * MAX_EXPANSIONS, [expansion(1, 1)]],
+        [[]] * (MAX_EXPANSIONS + 1),
     ],
-    ids=["token", "large token", "few chances", "many chances", "many children", "many expansions"],
+    ids=["token", "large token", "few chances", "many chances", "many children", "many expansions", "many sessions"],
 )
-def test_impossible_guesses_are_protocol_errors(guesses: pb.Guesses) -> None:
+def test_impossible_guesses_are_protocol_errors(found: Sequence[Sequence[pb.Expansion]]) -> None:
+    guesses = pb.Guesses(sessions=[pb.SessionGuesses(session=1, expansions=of) for of in found])
     side = joined(Ledger(), Back())
     with pytest.raises(ProtocolError) as error:
         side.receive(pb.BackMessage(guesses=guesses).SerializeToString(), 0.0)
@@ -643,11 +657,12 @@ def test_the_largest_guesses_allowed_fit_a_message() -> None:
         tokens=[SIZE - 1] * MAX_CHILDREN,
         probabilities=[0.5] * MAX_CHILDREN,
     )
-    message = pb.BackMessage(guesses=pb.Guesses(session=2**64 - 1, expansions=[most] * MAX_EXPANSIONS))
+    of = [pb.SessionGuesses(session=2**64 - n, expansions=[most]) for n in range(1, MAX_EXPANSIONS + 1)]
+    message = pb.BackMessage(guesses=pb.Guesses(sessions=of))
     assert side.receive(message.SerializeToString(), 0.0) is not None
     # The same with the largest tokens of any vocabulary.
-    for e in message.guesses.expansions:
-        e.tokens[:] = [2**32 - 1] * MAX_CHILDREN
+    for one in message.guesses.sessions:
+        one.expansions[0].tokens[:] = [2**32 - 1] * MAX_CHILDREN
     assert len(message.SerializeToString()) <= MAX_MESSAGE_BYTES
     assert COMMIT_TOKENS * 5 + 100 <= MAX_MESSAGE_BYTES
 
@@ -737,9 +752,12 @@ of_back = st.one_of(
         vocabulary_size=st.sampled_from([SIZE, 0]),
         known=knowns,
     ).map(lambda m: pb.BackMessage(hello=m)),
-    st.builds(pb.Guesses, session=uint64, expansions=st.lists(expansions, max_size=3)).map(
-        lambda m: pb.BackMessage(guesses=m)
-    ),
+    st.builds(
+        pb.Guesses,
+        sessions=st.lists(
+            st.builds(pb.SessionGuesses, session=uint64, expansions=st.lists(expansions, max_size=3)), max_size=3
+        ),
+    ).map(lambda m: pb.BackMessage(guesses=m)),
     st.builds(pb.Ping, value=uint64).map(lambda m: pb.BackMessage(ping=m)),
     st.builds(pb.Pong, value=uint64).map(lambda m: pb.BackMessage(pong=m)),
 )

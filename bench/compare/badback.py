@@ -61,7 +61,8 @@ def guess(address: str, me: Identity) -> None:
             elif isinstance(event, CommittedTokens) and (prefix := prefixes.get(event.session)) is not None:
                 prefix.extend(event.tokens)
                 if not event.more:
-                    outbox.put(BackSide.guesses(event.session, chain(prefix, me.vocabulary_size, rng)))
+                    for message in BackSide.guesses({event.session: chain(prefix, me.vocabulary_size, rng)}):
+                        outbox.put(message)
             for message in side.send(time.perf_counter()):
                 outbox.put(message)
 

@@ -159,6 +159,12 @@ class End(_message.Message):
     def __init__(self, session: _Optional[int] = ...) -> None: ...
 
 class Guesses(_message.Message):
+    __slots__ = ("sessions",)
+    SESSIONS_FIELD_NUMBER: _ClassVar[int]
+    sessions: _containers.RepeatedCompositeFieldContainer[SessionGuesses]
+    def __init__(self, sessions: _Optional[_Iterable[_Union[SessionGuesses, _Mapping]]] = ...) -> None: ...
+
+class SessionGuesses(_message.Message):
     __slots__ = ("session", "expansions")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     EXPANSIONS_FIELD_NUMBER: _ClassVar[int]
