@@ -93,6 +93,8 @@ class Planner:
         self._turns = turns
         self._cost_of_many = copy.deepcopy(cost)
         """Where several answers share the passes: each attends over keys and values of its own, so they are dearer."""
+        self._at_load = copy.deepcopy(cost)
+        """As it was measured, whatever passes have taken since."""
         self._limits = limits
         self._rates: defaultdict[int, _Rate] = defaultdict(_Rate)
         """By number of answers that share the steps."""
@@ -195,15 +197,18 @@ class Planner:
 
     def _weigh(self, took: float | None, tokens: int, answers: int) -> None:
         """Whether backs pay is another question for one answer than for several, whose rows share the passes anyway."""
-        alone, slower = 1 / self.cost(1) if not self._beside else None, self._curve(answers).slower
+        slower = self._curve(answers).slower
         if self._under_way == 1:
-            self._worth.step(took, tokens, alone, slower)
+            self._worth.step(took, tokens, 1 / self.cost(1) if not self._beside else None, slower)
         else:
             # As if for one answer, so that it may be compared where their number changes: what the target does alone
-            # for so many is what it does for one.
-            least = self._per_answer(self._cheapest(self._under_way))
-            seconds = took * self.cost(1) / (answers * least) if took is not None else None
-            self._worth_of_many.step(seconds, tokens / answers, alone, slower)
+            # for so many is what it does for one. By the curve that was measured: one that follows the passes would
+            # make up for whatever backs cost them.
+            cost = self._at_load
+            counts = range(1 if self._takes_turns else self._under_way, self._under_way + 1)
+            least = min(cost(count) / count for count in counts)
+            seconds = took * cost(1) / (answers * least) if took is not None else None
+            self._worth_of_many.step(seconds, tokens / answers, 1 / cost(1) if not self._beside else None, slower)
 
     def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
         """What to do next, for all answers that share the forward pass.

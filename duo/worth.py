@@ -24,7 +24,8 @@ CALM = 1.01
 CERTAIN = 1.0
 """Standard errors that a difference must have."""
 FIRST, CLOSE, USUAL = 24, 80, 600
-"""Steps with backs before the target alone is measured: the first time, after a close result, after a clear one."""
+"""Steps with backs before the target alone is measured: the first time, after a close result or one of few steps, after
+a clear one."""
 CLEAR = 1.15
 KEEP = 1.03
 """What they must gain to be kept at work: five steps alone say no more exactly than that."""
@@ -132,11 +133,16 @@ class Worth:
             elif self._steps >= LONG_SOLO or self._certain:
                 self._judge()
         elif alone is not None and self._with.value > SURE * alone:
-            self._enter("with", USUAL)
+            self._enter("with", USUAL if self._known else CLOSE)
         elif self._state == "with":
             self._enter("measuring", SOLO)
         else:
             self._judge()
+
+    @property
+    def _known(self) -> bool:
+        """Whether enough steps with backs have been seen: the first ones are those of short contexts."""
+        return self._with.steps >= MEMORY
 
     @property
     def _certain(self) -> bool:
@@ -147,9 +153,10 @@ class Worth:
     def _judge(self) -> None:
         if self._state == "trial" and self._trial.value > CLEAR * self._alone.value:
             self._with = self._trial  # they have become useful
-        if self._with.value >= (KEEP if self._with.steps >= MEMORY else DOUBT) * self._alone.value:
+        if self._with.value >= (KEEP if self._known else DOUBT) * self._alone.value:
             self._rest = REST
-            self._enter("with", USUAL if self._with.value > CLEAR * self._alone.value else CLOSE)
+            clear = self._known and self._with.value > CLEAR * self._alone.value
+            self._enter("with", USUAL if clear else CLOSE)
         else:
             self._put_to_rest()
 

@@ -211,6 +211,20 @@ class TestSeveralAnswers:
         it.finished(30.0, 1, 1.0, 1)
         assert it.rate < 1.0
 
+    def test_backs_that_slow_every_pass_down_are_left_at_rest(self) -> None:
+        """However much slower the passes are by then said to be. At rest the answers make 2 tokens per second."""
+        it = Planner(CostCurve({1: 1.0, 8: 4.0, 16: 6.0}), Limits())
+        it.joined("one")
+        it.begun(0.0)
+        now, rested = 0.0, 0
+        for _ in range(3000):
+            it.plan([Growing(line()) for _ in range(8)], now)
+            rows, seconds, tokens = (8, 4.0, 8) if it.resting else (16, 7.9, 15)
+            now += seconds
+            it.finished(now, rows, seconds, tokens, answers=8)
+            rested += it.resting
+        assert rested > 2500
+
     def test_sixty_four_guesses_fit_one_pass(self) -> None:
         trees = [line(*[0.9] * 8) for _ in range(8)]
         assert sum(self.of(FLAT, *trees, limits=Limits(rows=72))) == 64

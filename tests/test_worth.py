@@ -8,7 +8,7 @@ import random
 import pytest
 
 from duo.pacing import BUNDLE, LEAST, Pacing
-from duo.worth import FIRST, LONG_SOLO, SOLO, USUAL, Worth
+from duo.worth import CLOSE, FIRST, LONG_SOLO, SOLO, USUAL, Worth
 
 
 def live(worth: Worth, steps: int, with_backs: float, seed: int = 0) -> tuple[float, int]:
@@ -98,6 +98,12 @@ def test_a_newcomer_gets_its_trial_at_once() -> None:
 
 def test_the_first_measurement_is_short() -> None:
     assert live(Worth(), FIRST + SOLO + 10, 1.1)[1] == SOLO
+
+
+def test_a_first_impression_is_soon_looked_at_again() -> None:
+    worth = Worth()
+    live(worth, FIRST + SOLO, 1.4)
+    assert live(worth, 4 * CLOSE, 0.8)[1] > CLOSE
 
 
 def test_what_is_plain_is_not_measured() -> None:
