@@ -143,6 +143,8 @@ class Drafter:
         known, expanded, guessed = len(draft.prefix), draft.answered, draft.guessed
         draft.commit(event.start, event.tokens, event.more)
         it.pacing.heard(now, draft.anew)
+        if draft.anew:
+            it.found = []  # it hangs from what the answer did not come to
         tokens, agreed = len(draft.prefix) - known, draft.guessed - guessed
         # Of the rows drafted those that the answer passed through, `expanded`, were of use. Where a token was not among
         # the guesses the tree is lost.
@@ -231,7 +233,8 @@ class Drafter:
         now = time.perf_counter()
         telling = {session: it for session, it in self._sessions.items() if it.found}
         if not idle:
-            if len(self._sessions) > 1 and now - self._told < LEAST:
+            soon = len(self._sessions) > 1 and now - self._told < LEAST
+            if soon and not any(it.pacing.urgent for it in telling.values()):
                 return
             if not any(it.draft.ahead or it.pacing.due(now) for it in telling.values()):
                 return

@@ -9,7 +9,8 @@ been guessed.
 from __future__ import annotations
 
 LEAST = 0.004
-"""Seconds between two messages, always."""
+"""Seconds between two messages, also where they tell of several answers: unless the lead may be waiting for the second,
+or nothing more is to come."""
 BUNDLE = 0.01
 """Seconds between two while the target is at work."""
 SOON = 0.8
@@ -40,6 +41,11 @@ class Pacing:
             share = SHORTER if period < self._period else LONGER
             self._period += share * (period - self._period) if self._period else period
         self._heard, self._anew = now, anew
+
+    @property
+    def urgent(self) -> bool:
+        """Whether the lead may be waiting, and has been told nothing yet."""
+        return self._anew and self._said < self._heard
 
     def due(self, now: float) -> bool:
         """Whether to tell now what there is."""

@@ -207,8 +207,10 @@ class Planner:
             cost = self._at_load
             counts = range(1 if self._takes_turns else self._under_way, self._under_way + 1)
             least = min(cost(count) / count for count in counts)
-            seconds = took * cost(1) / (answers * least) if took is not None else None
-            self._worth_of_many.step(seconds, tokens / answers, 1 / cost(1) if not self._beside else None, slower)
+            many, faster = self._under_way, min(1.0, slower)
+            seconds = took * cost(1) / (many * least) if took is not None else None
+            alone = 1 / (cost(1) * faster) if not self._beside else None
+            self._worth_of_many.step(seconds, tokens / many, alone, slower)
 
     def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
         """What to do next, for all answers that share the forward pass.

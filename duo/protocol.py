@@ -191,18 +191,18 @@ class LeadSide:
         self.back = Identity(name, self.back.model, self.back.fingerprint, self.back.vocabulary_size)
 
     def _check(self, guesses: pb.Guesses) -> None:
-        number = sum(max(1, len(of.expansions)) for of in guesses.sessions)
+        number = expansion_count(guesses)
         if number > MAX_EXPANSIONS:
             raise ProtocolError(f"{number} expansions in a message, {MAX_EXPANSIONS} are allowed")
-        size = self._me.vocabulary_size
+        vocabulary_size = self._me.vocabulary_size
         for of in guesses.sessions:
             for expansion in of.expansions:
                 tokens, count = expansion.tokens, len(expansion.tokens)
                 if count > MAX_CHILDREN or count != len(expansion.probabilities):
                     chances = len(expansion.probabilities)
                     raise ProtocolError(f"an expansion of {count} tokens and {chances} probabilities")
-                if count and max(tokens) >= size:
-                    raise ProtocolError(f"a guessed token is outside the vocabulary of {size}")
+                if count and max(tokens) >= vocabulary_size:
+                    raise ProtocolError(f"a guessed token is outside the vocabulary of {vocabulary_size}")
 
     @property
     def asked(self) -> bool:
@@ -414,6 +414,11 @@ class BackSide:
     @staticmethod
     def status(state: State) -> bytes:
         return pb.BackMessage(status=pb.Status(state=_STATE_NAMES[state])).SerializeToString()
+
+
+def expansion_count(guesses: pb.Guesses) -> int:
+    """Expansions in a message, of each session at least one: what says nothing is work for the lead as well."""
+    return max(1, sum(max(1, len(of.expansions)) for of in guesses.sessions))
 
 
 def expansions(guesses: pb.SessionGuesses) -> Iterator[Expansion]:

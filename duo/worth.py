@@ -65,6 +65,11 @@ class _Rate:
         self._weight = self._weight * fade + 1
         self._weights = self._weights * fade * fade + 1
 
+    def forget(self) -> None:
+        """Let what is known count half."""
+        self._tokens, self._squares, self._seconds = self._tokens / 2, self._squares / 2, self._seconds / 2
+        self._weight, self._weights = self._weight / 2, self._weights / 4
+
     @property
     def value(self) -> float:
         return self._tokens / self._seconds if self._seconds else 0.0
@@ -129,12 +134,14 @@ class Worth:
             self._enter("trial", TRIAL)
         elif self._state == "measuring":
             if alone is None and self._slower < CALM * slower:
-                self._enter("with", USUAL)
+                self._enter("with", USUAL if self._known else CLOSE)
             elif self._steps >= LONG_SOLO or self._certain:
                 self._judge()
         elif alone is not None and self._with.value > SURE * alone:
             self._enter("with", USUAL if self._known else CLOSE)
         elif self._state == "with":
+            if alone is not None:
+                self._alone.forget()  # contexts may have grown since
             self._enter("measuring", SOLO)
         else:
             self._judge()

@@ -537,7 +537,7 @@ class Decoder:
                     continue
                 useful = self._merge(session, protocol.expansions(of), back)
                 heard += useful
-                if self._own is not None:
+                if useful and self._own is not None:
                     self._own.merge(session, [place.guesses for place in useful])
             if heard:
                 self._planner.heard(came, back, heard)

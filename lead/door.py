@@ -64,16 +64,17 @@ class Door:
 
 
 class Allowance:
-    """A token bucket: so many units per second, and one second's worth at once."""
+    """A token bucket: so many units per second, and one second's worth at once, or `at_once` if that is more."""
 
-    def __init__(self, per_second: float, now: float) -> None:
+    def __init__(self, per_second: float, now: float, at_once: float = 0.0) -> None:
         self._per_second = per_second
-        self._left = float(per_second)
+        self._most = max(float(per_second), at_once)
+        self._left = self._most
         self._then = now
 
     def takes(self, units: int, now: float) -> bool:
         """Whether so many more are within the allowance at `now`, seconds by any steady clock; if so they are taken."""
-        self._left = min(self._per_second, self._left + (now - self._then) * self._per_second)
+        self._left = min(self._most, self._left + (now - self._then) * self._per_second)
         self._then = now
         if units > self._left:
             return False

@@ -10,8 +10,7 @@ from duo.v1 import duo_pb2 as pb
 
 DEPTH = 128
 """Messages of one back that wait for the next step; when there are more, the oldest go. Enough for all that a back says
-while the target reads a prompt (at most one per row that it may hold, `duo.drafting.MAX_ROWS`): later guesses hang from
-earlier ones."""
+while the target reads a piece of a prompt: later guesses hang from earlier ones."""
 
 
 class Letter(NamedTuple):

@@ -119,9 +119,17 @@ def test_one_message_tells_of_all_sessions_and_the_next_waits_a_little(monkeypat
     clock.now = LEAST
     assert desk.work(1) == 1
     assert sent[1:] == [(LEAST, 1)]
-    # Nobody has to wait for what is found last.
+    # Nobody has to wait for what is found last, nor for what is found first where an answer went elsewhere.
     desk.work()
     assert not any(it.found for it in desk.drafter._sessions.values())
+    before, guesses = len(sent), desk.heard[1][0].tokens
+    clock.now += LEAST / 8
+    desk.commit(1, [next(token for token in range(4, 12) if token not in guesses)])
+    assert desk.work(1) == 1
+    assert len(sent) == before + 1 and not desk.drafter._sessions[1].draft.ahead
+    clock.now += LEAST / 8
+    assert desk.work(1) == 1
+    assert len(sent) == before + 1
 
 
 def test_a_batch_is_given_up_when_the_answer_goes_elsewhere() -> None:

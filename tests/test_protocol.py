@@ -409,6 +409,11 @@ def test_guesses_arrive_as_they_were_said() -> None:
     assert list(BackSide.guesses({})) == list(BackSide.guesses({1: []})) == []
 
 
+def test_what_says_nothing_counts_as_well() -> None:
+    of = [pb.SessionGuesses(session=1), pb.SessionGuesses(session=2, expansions=[expansion(1, 1)] * 3)]
+    assert [protocol.expansion_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
+
+
 def test_states_are_shown_and_unknown_ones_ignored() -> None:
     side = joined(Ledger(), Back())
     assert side.state == "waiting"
