@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from duo.errors import ProtocolError, RefusedError
-from duo.protocol import LOOK_EVERY, MAX_EXPANSIONS, METHOD, Identity, LeadSide, Ledger, expansion_count
+from duo.protocol import LOOK_EVERY, METHOD, Identity, LeadSide, Ledger, expansion_count
 from duo.session import Step
 from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
@@ -199,7 +199,7 @@ class Backs:
         self._backs[back.name] = back
 
     async def _read(self, requests: AsyncIterator[bytes], back: _Back) -> None:
-        allowance = Allowance(self._door.guesses, time.perf_counter(), at_once=MAX_EXPANSIONS)
+        allowance = Allowance(self._door.guesses, time.perf_counter())
         async for data in requests:
             now = time.perf_counter()
             guesses = back.side.receive(data, now)

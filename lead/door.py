@@ -26,7 +26,8 @@ MOST_REMEMBERED = 1000
 
 @dataclass(frozen=True)
 class Door:
-    """What a back needs to come in, and what it may then do. `guesses`: expansions per second."""
+    """What a back needs to come in, and what it may then do. `guesses`: expansions per second; of
+    fewer than a message may hold (`duo.protocol.MAX_EXPANSIONS`) whole messages are dropped."""
 
     tokens: Sequence[str] = ()
     tls: Files = field(default_factory=Files)
@@ -64,17 +65,16 @@ class Door:
 
 
 class Allowance:
-    """A token bucket: so many units per second, and one second's worth at once, or `at_once` if that is more."""
+    """A token bucket: so many units per second, and one second's worth at once."""
 
-    def __init__(self, per_second: float, now: float, at_once: float = 0.0) -> None:
+    def __init__(self, per_second: float, now: float) -> None:
         self._per_second = per_second
-        self._most = max(float(per_second), at_once)
-        self._left = self._most
+        self._left = float(per_second)
         self._then = now
 
     def takes(self, units: int, now: float) -> bool:
         """Whether so many more are within the allowance at `now`, seconds by any steady clock; if so they are taken."""
-        self._left = min(self._most, self._left + (now - self._then) * self._per_second)
+        self._left = min(self._per_second, self._left + (now - self._then) * self._per_second)
         self._then = now
         if units > self._left:
             return False

@@ -99,11 +99,3 @@ def test_allowance() -> None:
     assert allowance.takes(5, 101.0)
     assert not allowance.takes(11, 1000.0)
     assert allowance.takes(10, 1000.0)
-
-
-def test_what_one_message_may_hold_is_never_too_much_at_once() -> None:
-    allowance = Allowance(10, 0.0, at_once=30)
-    assert allowance.takes(30, 0.0)
-    assert not allowance.takes(30, 2.0)
-    assert allowance.takes(30, 3.0)
-    assert not allowance.takes(31, 1000.0)
