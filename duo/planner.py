@@ -204,12 +204,10 @@ class Planner:
             # As if for one answer, so that it may be compared where their number changes: what the target does alone
             # for so many is what it does for one. By the curve that was measured: one that follows the passes would
             # make up for whatever backs cost them.
-            cost = self._at_load
-            counts = range(1 if self._takes_turns else self._under_way, self._under_way + 1)
-            least = min(cost(count) / count for count in counts)
-            many, faster = self._under_way, min(1.0, slower)
+            cost, many = self._at_load, self._under_way
+            least = min(cost(count) / count for count in self._shares(many))
             seconds = took * cost(1) / (many * least) if took is not None else None
-            alone = 1 / (cost(1) * faster) if not self._beside else None
+            alone = 1 / (cost(1) * min(1.0, slower)) if not self._beside else None
             self._worth_of_many.step(seconds, tokens / many, alone, slower)
 
     def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
@@ -272,7 +270,11 @@ class Planner:
 
     def _cheapest(self, answers: int) -> int:
         """How many of so many answers share a forward pass best if there are no guesses."""
-        return min(range(1, answers + 1), key=self._per_answer) if self._takes_turns else answers
+        return min(self._shares(answers), key=self._per_answer)
+
+    def _shares(self, answers: int) -> Sequence[int]:
+        """How many of so many answers may share a forward pass."""
+        return range(1 if self._takes_turns else answers, answers + 1)
 
     def _together(self, trees: Sequence[Growing]) -> int:
         """How many of the answers, the first ones, should share the next forward pass."""
