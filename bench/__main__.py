@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import NamedTuple
 
 from duo.cli import Help
+from duo.errors import DuoError
 
 
 class Command(NamedTuple):
@@ -49,7 +50,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_flags(parser)
             parser.set_defaults(run=module.main)
     args = p.parse_args(argv)
-    return int(args.run(args))
+    try:
+        return int(args.run(args))
+    except DuoError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import argparse
 import contextlib
 import json
 import math
-import os
 import statistics
 import sys
 import threading
@@ -27,31 +26,19 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+from bench.allowed import Allowance, Allowed
 from bench.compare import prompts
-from bench.models import Runtime, shipped
-from bench.padding import padded, size_of
-from bench.processes import BackProcess, LeadProcess, Reply, halves
-from bench.slots import apart, line, timed
+from bench.padding import model
+from bench.processes import BackProcess, LeadProcess, Reply, halves, pinned
 from duo.cli import positive
-from duo.engines import EngineOptions, FlashAttention, curve, load
+from duo.errors import DuoError
 
-BLOCKS, IN_A_ROW = 5, 12
-"""How often each width of the cost curve is measured."""
 LEAST_ROUNDS = 4
 """By fewer it cannot be said how sure a ratio is."""
+WIDTH = 170
+"""Of the table where it is not printed on a terminal."""
 RAMP = 1.0
 """Seconds of each measurement that do not count: all prompts are read at once then."""
-
-
-class Allowed(NamedTuple):
-    """How many times one client's throughput the cost of forward passes allows: users x cost(1) / cost(users).
-
-    `line`: of rows of one slot, by the cost curve. `apart`: of a row of each of so many slots, which attend over keys
-    and values of their own.
-    """
-
-    line: float
-    apart: float
 
 
 Ask = Callable[[int, Reply], Iterator[str]]
@@ -76,6 +63,20 @@ class Sample:
         return self.tokens * max(0.0, inside) / max(1e-9, self.ended - self.first)
 
 
+class Ratio(NamedTuple):
+    """`error`: its standard error, from how it differs between rounds; None if there are too few."""
+
+    value: float
+    error: float | None
+
+    def __str__(self) -> str:
+        return f"{self.value:.2f}" + (f" ±{self.error:.2f}" if self.error is not None else "")
+
+
+def _error(ratios: Sequence[float]) -> float | None:
+    return statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) >= LEAST_ROUNDS else None
+
+
 @dataclass
 class Cell:
     """What so many users got of one lead."""
@@ -89,17 +90,38 @@ class Cell:
     """Of the samples, those that ended in this time."""
     wrong: int = 0
     """Answers that are not what the same question gave alone."""
+    allowed: list[Allowed] = field(default_factory=list)
+    """What the cost of forward passes allows so many users, around each measurement."""
+
+    def add(self, samples: Sequence[Sample], begin: float, end: float, allowed: Allowed) -> None:
+        """A measurement from `begin` to `end`. Raises DuoError if it was too short."""
+        tokens = sum(sample.share(begin, end) for sample in samples)
+        if not tokens:
+            raise DuoError(f"no token came in {end - begin:.3g} seconds; measure longer (--seconds)")
+        # Of those that had to wait for all others' prompts the times do not count; there may be none else.
+        self.samples += [sample for sample in samples if sample.asked >= begin] or samples
+        self.requests += sum(begin <= sample.ended <= end for sample in samples)
+        self.seconds += end - begin
+        self.tokens.append(tokens)
+        self.allowed.append(allowed)
 
     @property
     def speed(self) -> float:
         return sum(self.tokens) / self.seconds
 
-    def over(self, other: Cell) -> tuple[float, float | None]:
-        """Its speed over the other's, and the standard error of that, from how it differs between rounds; None if there
-        are too few. What differs between two processes is not in it."""
-        ratios = [one / two for one, two in zip(self.tokens, other.tokens, strict=True) if two]
-        error = statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) >= LEAST_ROUNDS else None
-        return self.speed / other.speed, error
+    def over(self, other: Cell) -> Ratio:
+        """Its speed over the other's. What differs between two processes is not in the error."""
+        return Ratio(self.speed / other.speed, _error(self._ratios(other)))
+
+    def of_allowed(self, one: Cell, reading: Callable[[Allowed], float]) -> Ratio:
+        """Its speed over that of one client, as a share of what a reading of the costs allows. By rounds: the machine
+        may have become slower or faster between two of them."""
+        allowed = [reading(mine) / reading(its) for mine, its in zip(self.allowed, one.allowed, strict=True)]
+        shares = [ratio / most for ratio, most in zip(self._ratios(one), allowed, strict=True)]
+        return Ratio(statistics.fmean(shares), _error(shares))
+
+    def _ratios(self, other: Cell) -> list[float]:
+        return [mine / its for mine, its in zip(self.tokens, other.tokens, strict=True)]
 
     @property
     def acceleration(self) -> float:
@@ -191,16 +213,16 @@ def leads(
 
 
 def main(args: argparse.Namespace) -> int:
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = Console(width=None if sys.stdout.isatty() else WIDTH)
     conversations = prompts.read(args.data) if args.data else prompts.shipped()
     questions = [[*c.before, {"role": "user", "content": c.turns[0]}] for c in conversations]
     near, far = halves()
-    _pin(near)
-    target = padded("target", *size_of(args.size), args.engine) if args.size else shipped("target", args.engine)
-    allowed = _allowed(target, args.engine, args.vu, args.flash_attn)
-    _pin(far)  # who asks must not disturb the lead
+    target = model("target", args.size, args.engine)
+    with pinned(near):
+        allowance = Allowance(target, args.engine, args.vu, args.flash_attn)
     cells: dict[tuple[str, int], Cell] = {}
-    with leads(args, target, (near, far)) as ready:
+    # Who asks must not disturb the lead.
+    with contextlib.closing(allowance), leads(args, target, (near, far)) as ready, pinned(far):
         asks = {name: _asker(lead, questions, args) for name, lead in ready.items()}
         alone: dict[int, str] = {}
         for name, ask in asks.items():
@@ -211,20 +233,18 @@ def main(args: argparse.Namespace) -> int:
                 if alone.setdefault(number, reply.text) != reply.text:
                     cells.setdefault((name, min(args.vu)), Cell()).wrong += 1
         for round_ in range(args.rounds):
+            with pinned(near):
+                allowed = allowance.measure()
             for users in args.vu:
                 for name in list(asks)[:: 1 if round_ % 2 else -1]:
                     console.print(f"round {round_ + 1} of {args.rounds}: {users} at once, {name}", style="dim")
                     samples, begin, end = run(asks[name], users, len(questions), args.seconds, round_ * 7)
                     cell = cells.setdefault((name, users), Cell())
-                    # Of those that had to wait for all others' prompts the times do not count; there may be none else.
-                    cell.samples += [sample for sample in samples if sample.asked >= begin] or samples
-                    cell.seconds += end - begin
-                    cell.requests += sum(begin <= sample.ended <= end for sample in samples)
-                    cell.tokens.append(sum(sample.share(begin, end) for sample in samples))
+                    cell.add(samples, begin, end, allowed[users])
                     cell.wrong += sum(sample.text != alone[sample.question] for sample in samples)
-    console.print(_table(cells, allowed))
+    console.print(_table(cells))
     if args.output:
-        args.output.write_text(json.dumps(_figures(cells, allowed), indent=1))
+        args.output.write_text(json.dumps(_figures(cells), indent=1))
     wrong = sum(cell.wrong for cell in cells.values())
     console.print(f"{wrong} answers that are not what the same question gives alone")
     return 1 if wrong else 0
@@ -235,47 +255,13 @@ def _asker(lead: LeadProcess, questions: Sequence[Sequence[prompts.Message]], ar
     return lambda number, reply: lead.stream(questions[number], reply, seed=number, **options)
 
 
-def _pin(cpus: Sequence[int]) -> None:
-    """This process to these cores, where the system can say so."""
-    if cpus and sys.platform == "linux":
-        os.sched_setaffinity(0, cpus)
-
-
-def _allowed(
-    target: str, runtime: Runtime, users: Sequence[int], flash_attention: FlashAttention
-) -> dict[int, Allowed]:
-    """What forward passes allow so many users each.
-
-    Each width is measured many times in a row, as it is with so many users: llama.cpp takes longer where it changes.
-    """
-    options = EngineOptions(threads=1, slots=max(users), tree_rows=2 * max(users), flash_attention=flash_attention)
-    engine = load(target, runtime, options)
-    context = [0] * curve.CONTEXT
-    engine.extend(0, context)
-    in_line: dict[int, list[float]] = {width: [] for width in {1, *users}}
-    side_by_side: dict[int, list[float]] = {width: [] for width in users}
-    for _ in range(BLOCKS):
-        for width, taken in in_line.items():
-            taken += [timed(engine, line(width)) for _ in range(IN_A_ROW)]
-        for width, taken in side_by_side.items():
-            for slot in range(1, width):
-                engine.extend(slot, context)
-            taken += [timed(engine, apart(width)) for _ in range(IN_A_ROW)]
-            for slot in range(1, width):
-                engine.truncate(slot, 0)
-    engine.close()
-    cost, cost_apart = ({n: statistics.median(it) for n, it in of.items()} for of in (in_line, side_by_side))
-    return {n: Allowed(n * cost[1] / cost[n], n * cost[1] / cost_apart[n]) for n in users}
-
-
-def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) -> list[dict[str, object]]:
+def _figures(cells: dict[tuple[str, int], Cell]) -> list[dict[str, object]]:
     least = min(users for _, users in cells)
+    one = cells["no back", least]
     figures: list[dict[str, object]] = []
     for (name, users), cell in sorted(cells.items(), key=lambda item: (item[0][1], item[0][0])):
         latencies = [s.ended - s.asked for s in cell.samples]
         firsts = [s.first - s.asked for s in cell.samples]
-        one = cells[("no back", least)].speed
-        of_no_back, error = cell.over(cells[("no back", users)])
         figures.append(
             {
                 "users": users,
@@ -283,11 +269,10 @@ def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) ->
                 "requests_per_second": cell.requests / cell.seconds,
                 "tokens_per_second": cell.speed,
                 "acceleration": cell.acceleration,
-                "of_one_client": cell.speed / one,
-                "of_allowed": cell.speed / one / allowed[users].line * allowed[least].line,
-                "of_allowed_apart": cell.speed / one / allowed[users].apart * allowed[least].apart,
-                "of_no_back": of_no_back,
-                "of_no_back_error": error,
+                "of_one_client": cell.over(one),
+                "of_allowed": cell.of_allowed(one, lambda it: it.line),
+                "of_allowed_apart": cell.of_allowed(one, lambda it: it.apart),
+                "of_no_back": cell.over(cells["no back", users]),
                 "latency": [percentile(latencies, p) for p in (0.5, 0.9, 0.99)],
                 "first_token": [percentile(firsts, p) for p in (0.5, 0.9, 0.99)],
                 "tokens": statistics.mean(s.tokens for s in cell.samples),
@@ -297,20 +282,19 @@ def _figures(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) ->
     return figures
 
 
-def _table(cells: dict[tuple[str, int], Cell], allowed: dict[int, Allowed]) -> Table:
+def _table(cells: dict[tuple[str, int], Cell]) -> Table:
     table = Table(title="Several clients at once")
     heads = ("users", "", "req/s", "tok/s", "accel.", "x one", "of allowed", "apart", "x no back",
              "p50 p90 p99, s", "first token, s")  # fmt: skip
     for head in heads:
         table.add_column(head, justify="left" if not head else "right")
-    for row in _figures(cells, allowed):
-        latency, first, error = row["latency"], row["first_token"], row["of_no_back_error"]
+    for row in _figures(cells):
+        latency, first = row["latency"], row["first_token"]
         assert isinstance(latency, list) and isinstance(first, list)
         table.add_row(
             str(row["users"]), str(row["lead"]), f"{row['requests_per_second']:.2f}", f"{row['tokens_per_second']:.1f}",
-            f"{row['acceleration']:.2f}", f"{row['of_one_client']:.2f}", f"{row['of_allowed']:.2f}",
-            f"{row['of_allowed_apart']:.2f}",
-            f"{row['of_no_back']:.2f}" + (f" ±{error:.2f}" if error is not None else ""),
+            f"{row['acceleration']:.2f}", str(row["of_one_client"]), str(row["of_allowed"]),
+            str(row["of_allowed_apart"]), str(row["of_no_back"]),
             " ".join(f"{v:.2f}" for v in latency), " ".join(f"{v:.3f}" for v in first),
         )  # fmt: skip
     return table

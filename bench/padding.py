@@ -32,7 +32,8 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.models import Runtime
+from bench.models import Runtime, shipped
+from duo.errors import ModelError
 from duo.models.export import cached_gguf, directory, read_safetensors
 
 FORMAT = 2
@@ -111,11 +112,11 @@ def shape(which: Literal["target", "draft"], size: str) -> Shape:
     if found := re.fullmatch(r"(\d+)L", size):
         old = _shipped_shape(which)
         if int(found[1]) < old.layers:
-            raise ValueError(f"the {which} has {old.layers} layers already")
+            raise ModelError(f"the {which} has {old.layers} layers already")
         return dataclasses.replace(old, layers=int(found[1]))
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([MB])", size)
     if not found:
-        raise ValueError(f"size {size!r} is not understood; write it like 1B, 0.3B, 60M or 120L")
+        raise ModelError(f"size {size!r} is not understood; write it like 1B, 0.3B, 60M or 120L")
     wanted = float(found[1]) * {"M": 1e6, "B": 1e9}[found[2]]
     old = _shipped_shape(which)
     quarter = 4 * old.head
@@ -127,14 +128,8 @@ def shape(which: Literal["target", "draft"], size: str) -> Shape:
     inner = step * max(math.ceil(old.inner / step), round((wanted - bare.parameters) / (3 * layers * hidden) / step))
     new = Shape(layers, hidden, inner, bare.heads, bare.kv_heads, old.head, old.vocabulary)
     if not 0.75 < new.parameters / wanted < 1.25:
-        raise ValueError(f"the {which} cannot be padded to {size}: it has at least {new.parameters / 1e6:.0f}M then")
+        raise ModelError(f"the {which} cannot be padded to {size}: it has at least {new.parameters / 1e6:.0f}M then")
     return new
-
-
-def size_of(text: str) -> tuple[str, Type]:
-    """Of '0.3B-q8_0': the size and the type."""
-    size, _, kind = text.partition("-")
-    return size, "q8_0" if kind == "q8_0" else "bf16"
 
 
 def padded(which: Literal["target", "draft"], size: str, dtype: Type = "bf16", runtime: Runtime = "llamacpp") -> str:
@@ -144,18 +139,31 @@ def padded(which: Literal["target", "draft"], size: str, dtype: Type = "bf16", r
     """
     new = shape(which, size)
     if runtime == "transformers" and dtype != "bf16":
-        raise ValueError(f"transformers' models are padded in bf16, not in {dtype}")
-    shipped = cached_gguf(which, dtype)  # makes the cache's directory, too
-    source = shipped if runtime == "llamacpp" else directory(which)
+        raise ModelError(f"transformers' models are padded in bf16, not in {dtype}")
+    gguf_file = cached_gguf(which, dtype)  # makes the cache's directory, too
+    source = gguf_file if runtime == "llamacpp" else directory(which)
     digest = hashlib.sha256(f"{FORMAT} {new}".encode())
     for file in [source] if source.is_file() else sorted(source.iterdir()):
         if file.is_file():
             digest.update(file.name.encode() + file.read_bytes())
     suffix = ".gguf" if runtime == "llamacpp" else ""
-    out = shipped.with_name(f"{which}-{size}-{dtype}-{digest.hexdigest()[:16]}{suffix}")
+    out = gguf_file.with_name(f"{which}-{size}-{dtype}-{digest.hexdigest()[:16]}{suffix}")
     if not out.exists():
         _appear(out, lambda part: _gguf(which, source, part, new) if suffix else _directory(which, source, part, new))
     return str(out)
+
+
+def model(which: Literal["target", "draft"], size: str | None, runtime: Runtime) -> str:
+    """Path of a shipped model as it is (none or "shipped"), or padded to a size such as "0.3B" or "0.3B-q8_0".
+
+    Raises ModelError if there is no such size or type.
+    """
+    if not size or size == "shipped":
+        return shipped(which, runtime)
+    number, _, dtype = size.partition("-")
+    if dtype not in ("", "bf16", "q8_0"):
+        raise ModelError(f"{dtype!r} is not a type to pad to: bf16 or q8_0")
+    return padded(which, number, "q8_0" if dtype == "q8_0" else "bf16", runtime)
 
 
 def _appear(out: Path, write: Callable[[Path], None]) -> None:
@@ -178,7 +186,7 @@ def _config(source: Path) -> dict[str, Any]:
 def _shipped_shape(which: Literal["target", "draft"]) -> Shape:
     config = _config(directory(which))
     if not config["tie_word_embeddings"]:
-        raise ValueError(f"the shipped {which} has an output matrix of its own, which padding does not know")
+        raise ModelError(f"the shipped {which} has an output matrix of its own, which padding does not know")
     return Shape(
         layers=config["num_hidden_layers"],
         hidden=config["hidden_size"],

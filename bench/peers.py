@@ -26,7 +26,8 @@ from typing import IO, Any, Literal, Self
 
 import requests
 
-from bench.processes import ROOT, Program, free_port, wait_for
+from bench.processes import ROOT, Program, free_port, pinned, wait_for
+from duo.errors import DuoError
 
 LONGEST = 600.0
 """Seconds after which an answer has failed. Large models on one busy core are slow."""
@@ -34,7 +35,7 @@ LONGEST = 600.0
 Schedule = Literal["constant", "heuristic"]
 
 
-class PeerError(RuntimeError):
+class PeerError(DuoError):
     """A peer is missing or does not run; the message says why and what to do."""
 
 
@@ -60,25 +61,18 @@ class Peer(Program):
         self.command = list(command)
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-        pinned = bool(cpus) and sys.platform == "linux"
-        if pinned:
-            # A new process has the cores of the thread that starts it.
-            before = os.sched_getaffinity(0)
-            os.sched_setaffinity(0, cpus)
         try:
-            self.process = subprocess.Popen(
-                self.command,
-                stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
-                stdout=subprocess.PIPE if talks else self._out,
-                stderr=self._out,
-                env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"},
-            )
+            with pinned(cpus):
+                self.process = subprocess.Popen(
+                    self.command,
+                    stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
+                    stdout=subprocess.PIPE if talks else self._out,
+                    stderr=self._out,
+                    env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"},
+                )
         except OSError as error:
             self._out.close()
             raise PeerError(f"{self.command[0]} cannot be started: {error.strerror}") from error
-        finally:
-            if pinned:
-                os.sched_setaffinity(0, before)
 
     def ended(self) -> PeerError:
         return PeerError(f"{' '.join(self.command)} ended with {self.process.poll()}:\n{self.log[-3000:]}")
@@ -148,11 +142,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """`python -m bench build-llama-server`."""
-    try:
-        print(f"llama-server is in {build_llama_server()}")
-    except PeerError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    print(f"llama-server is in {build_llama_server()}")
     return 0
 
 

@@ -7,7 +7,6 @@ here, the simulator says how fast the answers come, and what they would gain if 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -151,11 +150,7 @@ def _times(speed: float, speeds: Speeds) -> str:
 
 
 def main(args: argparse.Namespace) -> int:
-    try:
-        now = figures(args)
-    except DuoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    now = figures(args)
     speeds = now.all_speeds()
     backs = f"{len(now.machines)} backs" if len(now.machines) > 1 else "1 back"
     table = Table(title=f"Expected, with {backs} and acceptance {now.acceptance:.2f}")

@@ -42,6 +42,19 @@ def halves() -> tuple[list[int], list[int]]:
     return (cpus[:middle], cpus[middle:]) if middle else ([], [])
 
 
+@contextlib.contextmanager
+def pinned(cpus: Collection[int]) -> Iterator[None]:
+    """This thread, and the threads and processes that it starts, on these cores only, where the system can say so."""
+    before = os.sched_getaffinity(0) if cpus and sys.platform == "linux" else set()
+    if before:
+        os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        if before:
+            os.sched_setaffinity(0, before)
+
+
 def wait_for(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Look again and again until it holds. Raises TimeoutError."""
     deadline = time.monotonic() + patience

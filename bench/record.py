@@ -7,7 +7,6 @@ back does, its scale learned along the way.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from bench.replay import Recorded
 from duo import cli
 from duo.drafting import CHILDREN, FLOOR, MAX_ROWS, Scale, Sharpness
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
-from duo.errors import DuoError, FileError
+from duo.errors import FileError
 from duo.sampling import Sampler, SamplingParams
 from lead.__main__ import TREE_ROWS
 
@@ -130,16 +129,12 @@ def along(
 def main(args: argparse.Namespace) -> int:
     from bench.compare.run import models
 
-    try:
-        setup = models(args)
-        wanted = Wanted(
-            setup.target, setup.draft, args.runtime, args.prompts, args.questions, args.tokens, args.rounds,
-            args.temperature,
-        )  # fmt: skip
-        answers = record(wanted)
-        replay.write(args.out, answers)
-    except DuoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    setup = models(args)
+    wanted = Wanted(
+        setup.target, setup.draft, args.runtime, args.prompts, args.questions, args.tokens, args.rounds,
+        args.temperature,
+    )  # fmt: skip
+    answers = record(wanted)
+    replay.write(args.out, answers)
     print(calibration.markdown(answers))
     return 0

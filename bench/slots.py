@@ -15,8 +15,7 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from bench.models import shipped
-from bench.padding import padded, size_of
+from bench.padding import model
 from duo.cli import positive
 from duo.engines import ROOT, Engine, EngineOptions, FlashAttention, Row, load
 
@@ -33,7 +32,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     count = args.slots
-    target = padded("target", *size_of(args.size), args.engine) if args.size else shipped("target", args.engine)
+    target = model("target", args.size, args.engine)
     room = max(args.context) + count + 1
     engines: dict[str, Engine] = {
         way: load(

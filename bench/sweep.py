@@ -26,7 +26,7 @@ from bench.replay import Replayed
 from bench.simulate import Machine
 from bench.world import TARGETS, Absences, Acceptance, Asked, Link
 from duo import cli
-from duo.errors import DuoError, FileError
+from duo.errors import FileError
 
 DRAFT_MS = "2,8,15,30"
 ROUND_TRIPS_MS = "0.5,1,5,10,40"
@@ -145,16 +145,12 @@ def sweep(conditions: Conditions, grid: Sequence[Place], jobs: int, console: Con
 
 
 def main(args: argparse.Namespace) -> int:
-    try:
-        conditions = Conditions.of(args)
-        if args.replay:
-            _recording(args.replay)  # what is wrong with it is said before anything is simulated
-        if args.out:
-            _folder(args.out)
-        found = sweep(conditions, places(args), args.jobs, Console(stderr=True))
-    except DuoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    conditions = Conditions.of(args)
+    if args.replay:
+        _recording(args.replay)  # what is wrong with it is said before anything is simulated
+    if args.out:
+        _folder(args.out)
+    found = sweep(conditions, places(args), args.jobs, Console(stderr=True))
     head, *rows = cells.rows(found, args.backs)
     table = Table(title=f"Tokens per second, simulated, {conditions.name}")
     for name in head:

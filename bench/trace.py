@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from duo.errors import DuoError, FileError
+from duo.errors import FileError
 
 Event = Mapping[str, Any]
 Span = tuple[float, float]
@@ -201,14 +200,10 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> int:
     console = Console()
-    try:
-        timelines = [Timeline(load(path)) for path in args.files]
-        summary = summarise(timelines)
-        if args.output:
-            merge(timelines, args.output)
-    except DuoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    timelines = [Timeline(load(path)) for path in args.files]
+    summary = summarise(timelines)
+    if args.output:
+        merge(timelines, args.output)
     console.print(table(summary))
     for timeline in timelines:
         if not timeline.aligned:

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -34,6 +31,7 @@ from bench.compare.run import models
 from bench.compare.schedules import BACK_TRACE, LEAD_TRACE, OwnLead, Setup
 from bench.compare.trial import seed
 from bench.costs import Observed, Seen, observed
+from bench.processes import pinned
 from bench.record import Wanted
 from bench.replay import Recorded, Replayed
 from bench.simulate import Machine, answers
@@ -41,7 +39,7 @@ from bench.world import Cost, Link
 from duo.cost import CostCurve
 from duo.drafting import BATCH, CHAIN, MAX_ROWS, TREE
 from duo.engines import Engine, EngineOptions, curve, load
-from duo.errors import DuoError, FileError
+from duo.errors import FileError
 from duo.planner import Everything, Limits, Planner
 from lead.__main__ import TREE_ROWS
 
@@ -88,19 +86,6 @@ class Rest:
     draft: Cost
     curve: Mapping[int, float]
     """Of the target, as a lead would have measured it."""
-
-
-@contextmanager
-def pinned(cpus: Sequence[int]) -> Iterator[None]:
-    """On these cores only, where the system can say so."""
-    before = os.sched_getaffinity(0) if cpus and sys.platform == "linux" else set()
-    if before:
-        os.sched_setaffinity(0, cpus)
-    try:
-        yield
-    finally:
-        if before:
-            os.sched_setaffinity(0, before)
 
 
 def at_rest(setup: Setup) -> Rest:
@@ -293,10 +278,5 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    try:
-        found = [it for run in [Run.read(path) for path in args.files] for it in compared(run)]
-    except DuoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    print(markdown(found))
+    print(markdown([it for run in [Run.read(path) for path in args.files] for it in compared(run)]))
     return 0

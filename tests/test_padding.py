@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bench.models import Runtime, shipped
 from bench.padding import padded, shape
 from duo.engines import ROOT, EngineOptions, Row, load
+from duo.errors import ModelError
 from duo.models import corpus
 from duo.models.export import Type, cached_gguf
 
@@ -99,9 +100,9 @@ def test_shapes_have_the_size_asked_for_and_usual_proportions() -> None:
 
 
 def test_sizes_that_cannot_be_are_refused() -> None:
-    with pytest.raises(ValueError, match="write it like 1B"):
+    with pytest.raises(ModelError, match="write it like 1B"):
         shape("target", "big")
-    with pytest.raises(ValueError, match="cannot be padded to 5M"):
+    with pytest.raises(ModelError, match="cannot be padded to 5M"):
         shape("target", "5M")
-    with pytest.raises(ValueError, match="in bf16"):
+    with pytest.raises(ModelError, match="in bf16"):
         padded("draft", "10M", "q8_0", "transformers")

@@ -12,10 +12,10 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
+from bench import padding
 from bench.compare import entrants, prompts, report, timeline
 from bench.compare.entrants import Parts
 from bench.compare.figures import Record, different_texts
@@ -25,11 +25,8 @@ from bench.compare.prompts import Conversation, Message, Question
 from bench.compare.schedules import Setup
 from bench.compare.trial import Plan, Say, Trial
 from bench.compare.worker import WorkerProcess
-from bench.models import Runtime, shipped
-from bench.padding import padded
-from bench.peers import PeerError
 from bench.processes import halves
-from duo.errors import DuoError, FileError, ModelError
+from duo.errors import FileError
 
 ROOM = 40
 """Tokens of context that are left over for a tree of guesses."""
@@ -37,13 +34,7 @@ ROOM = 40
 
 def main(args: argparse.Namespace) -> int:
     console = Console(stderr=True)
-    try:
-        return compare(args, lambda words: console.print(words, highlight=False, markup=False, soft_wrap=True))
-    except (DuoError, PeerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code if isinstance(error, DuoError) else 1
-    except KeyboardInterrupt:
-        return 130
+    return compare(args, lambda words: console.print(words, highlight=False, markup=False, soft_wrap=True))
 
 
 def compare(args: argparse.Namespace, say: Say) -> int:
@@ -91,22 +82,10 @@ def compare(args: argparse.Namespace, say: Say) -> int:
 def models(args: argparse.Namespace) -> Setup:
     """The pair that the flags name."""
     size, _, draft_size = args.pair.partition("+")
-    target = args.target or _model("target", size, args.runtime)
-    draft = args.draft or _model("draft", draft_size or "shipped", args.runtime)
+    target = args.target or padding.model("target", size, args.runtime)
+    draft = args.draft or padding.model("draft", draft_size, args.runtime)
     lead_cpus, back_cpus = halves()
     return Setup(target, draft, args.runtime, lead_cpus, back_cpus)
-
-
-def _model(which: Literal["target", "draft"], size: str, runtime: Runtime) -> str:
-    if size == "shipped":
-        return shipped(which, runtime)
-    number, _, dtype = size.partition("-")
-    if dtype not in ("", "bf16", "q8_0"):
-        raise ModelError(f"--pair: {dtype!r} is not a type to pad to: bf16 or q8_0")
-    try:
-        return padded(which, number, "q8_0" if dtype == "q8_0" else "bf16", runtime)
-    except ValueError as error:
-        raise ModelError(f"--pair {size}: {error}") from None
 
 
 def ask_for(conversations: Sequence[Conversation], args: argparse.Namespace, parts: Parts, say: Say) -> list[Question]:
