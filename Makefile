@@ -3,6 +3,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
+# Two processes for the tests, because most of them wait for programs to start. A module's tests share what it sets up.
+TWO := --numprocesses 2 --dist loadfile
 
 .PHONY: demo test quick check proto clean
 
@@ -10,10 +12,10 @@ demo: $(VENV)/.demo  ## lead and back on this machine, four ways to ask the same
 	$(BIN)/python -m bench demo
 
 test: $(VENV)/.all  ## every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TWO)
 
 quick: $(VENV)/.all  ## the tests to run all the time
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TWO) -m "not slow"
 
 check: $(VENV)/.all  ## style and types
 	$(BIN)/ruff check .
