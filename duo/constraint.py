@@ -44,6 +44,14 @@ COMPILED = 32
 _HEADER = '%llguidance {"no_forcing": true}\n'
 _OPTIONS = {"whitespace_flexible": False}
 """Compact JSON: small models ramble where they may add white space."""
+_FORMATS = (
+    "date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid",
+)  # fmt: skip
+"""Formats of strings that llguidance knows."""
+_SCHEMAS = frozenset({"additionalProperties", "allOf", "anyOf", "items", "oneOf", "prefixItems"})
+"""Keywords whose value is a schema, or a list of schemas."""
+_OF_SCHEMAS = frozenset({"$defs", "definitions", "patternProperties", "properties"})
+"""Keywords whose value has schemas by name."""
 _PARAM = "response_format"
 
 
@@ -77,6 +85,7 @@ def of_regex(text: str) -> str:
 def json_rule(schema: Mapping[str, Any]) -> str:
     """A schema as a part of a Lark grammar, compact JSON. Raises RequestError as `of_json_schema` does."""
     try:
+        schema = _without_hints(schema)
         text = json.dumps({**schema, "x-guidance": _OPTIONS}, allow_nan=False)
         patterns = references = intersections = 0
         for key, value in _members(schema):
@@ -94,6 +103,25 @@ def json_rule(schema: Mapping[str, Any]) -> str:
         if number > most:
             raise RequestError(f"the JSON schema has {number} {what}, at most {most} are allowed: simplify it", _PARAM)
     return f"%json {text}"
+
+
+def _without_hints(schema: Any) -> Any:
+    """The same schema without what asks for nothing and llguidance would refuse: formats that it does not know, which
+    JSON Schema takes for annotations, and `uniqueItems` where they need not be unique."""
+    if not isinstance(schema, Mapping):
+        return schema
+    plain: dict[str, Any] = {}
+    for key, value in schema.items():
+        if (key == "format" and value not in _FORMATS) or (key == "uniqueItems" and value is False):
+            continue
+        if key in _OF_SCHEMAS and isinstance(value, Mapping):
+            value = {name: _without_hints(inner) for name, inner in value.items()}
+        elif key in _SCHEMAS and isinstance(value, list):
+            value = [_without_hints(inner) for inner in value]
+        elif key in _SCHEMAS:
+            value = _without_hints(value)
+        plain[key] = value
+    return plain
 
 
 def _members(value: Any) -> Iterator[tuple[str, Any]]:

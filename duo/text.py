@@ -11,15 +11,22 @@ from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]
 
+CONTEXT = 4
+"""Tokens of what came before that are decoded together with the first new one."""
+
 
 class TextStream:
     """Turns a growing list of tokens into pieces of text that never break a character."""
 
-    def __init__(self, decode: Decode) -> None:
+    def __init__(self, decode: Decode, before: Sequence[int] = ()) -> None:
+        """`before`: the tokens whose text goes on. Alone, the first token of a text would lose its leading space in
+        some vocabularies."""
         self._decode = decode
-        self._tokens: list[int] = []
+        self._tokens = list(before[-CONTEXT:])
+        if decode(self._tokens).endswith("\ufffd"):
+            self._tokens = []  # they end in the middle of a character
         self._start = 0
-        self._shown = 0
+        self._shown = len(self._tokens)
 
     def push(self, token: int) -> str:
         """Text that is whole now that `token` has come; may be empty."""

@@ -106,6 +106,11 @@ def parser() -> argparse.ArgumentParser:
         "--cors-origin", action="append", default=[], metavar="ORIGIN",
         help="let pages from there ask in a browser, such as http://localhost:3000, or * for all (default: none)",
     )  # fmt: skip
+    group.add_argument(
+        "--allowed-host", action="append", default=[], metavar="NAME",
+        help="without a key, answer those too who call this host so, as a proxy before it may (default: localhost, "
+        "addresses and --host)",
+    )  # fmt: skip
     _add_access_flags(p.add_argument_group("access"))
     _add_limit_flags(p.add_argument_group("limits"))
     group = p.add_argument_group("serving")
@@ -255,11 +260,12 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
 
 def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:
     """The app with all that stands before it."""
+    names = None if args.insecure else [name.lower() for name in (args.host, *args.allowed_host)]
     limits = connections.Limits(
         args.max_connections, args.max_connections_per_address, args.head_timeout, args.body_timeout
     )
     return uvicorn.Config(
-        guarded(app, allowed.keys, args.max_body, args.cors_origin, None if args.insecure else [args.host.lower()]),
+        guarded(app, allowed.keys, args.max_body, args.cors_origin, names),
         http=limits.protocol(),
         # A connection that became a websocket would not be counted, nor ended; and nothing here speaks it.
         ws="none",

@@ -22,7 +22,8 @@ class Question:
 
     max_tokens None: until the model ends it or the context is full. stop: strings that end the answer and are not a
     part of it. top_logprobs: how many of the likeliest tokens to report with each one; 0 only the token's own log
-    probability, None nothing. prompt_logprobs: whether to report as much of the prompt's tokens.
+    probability, None nothing. prompt_logprobs: whether to report as much of the prompt's tokens. continues: whether the
+    answer goes on with the prompt's text, and is no text of its own: then it may begin with a space.
     """
 
     prompt: Sequence[int]
@@ -32,6 +33,7 @@ class Question:
     stop: Sequence[str] = ()
     top_logprobs: int | None = None
     prompt_logprobs: bool = False
+    continues: bool = False
 
 
 @dataclass(frozen=True, slots=True)

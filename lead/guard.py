@@ -85,7 +85,10 @@ class _Guard:
         except ValueError:
             return "the headers Host and Origin make no sense"
         if not known:
-            return f"this lead needs no key and is not known as {host[:100]!r}: call it by its address, or use a key"
+            return (
+                f"this lead needs no key and is not known as {host[:100]!r}: call it by its address, or start it with "
+                "that name (--allowed-host) or with a key"
+            )
         if own or {origin, "*"} & self._origins:
             return ""
         assert origin is not None

@@ -18,7 +18,7 @@ import duo
 from duo.engines.base import Vocabulary
 from duo.errors import BusyError, DuoError, RequestError
 from lead.answers import Answerer, SlotView
-from lead.http.chat import Message
+from lead.http.chat import Conversation
 from lead.http.errors import json_response
 from lead.http.fields import DEFAULT_TEMPERATURE
 from lead.http.options import Options
@@ -50,10 +50,9 @@ class DetokenizeRequest(Body):
     tokens: list[Token] = Field(default_factory=list)
 
 
-class TemplateRequest(Body):
-    """Body of POST /apply-template: a chat request, of which only these two are looked at."""
+class TemplateRequest(Conversation):
+    """Body of POST /apply-template: a chat request, of which only these are looked at."""
 
-    messages: list[Message] = Field(min_length=1)
     tools: list[Tool] | None = None
 
 
@@ -141,9 +140,8 @@ def router(answerer: Answerer, options: Options) -> APIRouter:
     @api.post("/apply-template")
     async def apply_template(request: Request) -> Response:
         asked = await parse(TemplateRequest, request)
-        messages = [message.plain() for message in asked.messages]
         tools = [tool.plain() for tool in asked.tools or ()]
-        prompt = await asyncio.to_thread(answerer.vocabulary.render, messages, tools)
+        prompt = await asyncio.to_thread(answerer.vocabulary.render, asked.turns(), tools, asked.variables)
         return json_response({"prompt": prompt})
 
     @api.get("/props")

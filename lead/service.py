@@ -54,15 +54,21 @@ class _Answer:
     """An answer under way. See `lead.answers.Answer`."""
 
     def __init__(
-        self, number: int, job: Job, stop: Sequence[str], engine: Engine, listener: Listener, cancel: Callable[[], None]
+        self,
+        number: int,
+        job: Job,
+        question: Question,
+        engine: Engine,
+        listener: Listener,
+        cancel: Callable[[], None],
     ) -> None:
         self._number = number
         self._job = job
         self._engine = engine
         self._listener = listener
         self._cancel = cancel
-        self._text = TextStream(engine.vocabulary.decode)
-        self._stops = Stops(stop)
+        self._text = TextStream(engine.vocabulary.decode, question.prompt if question.continues else ())
+        self._stops = Stops(question.stop)
         self._held: deque[Piece] = deque()
         """Tokens whose text may be the beginning of a stop string."""
         self._clear = 0
@@ -254,7 +260,7 @@ class Service:
             prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = _Answer(
-            next(self._numbers), job, question.stop, self._engine, self._listener, lambda: self._decoder.cancel(job)
+            next(self._numbers), job, question, self._engine, self._listener, lambda: self._decoder.cancel(job)
         )
         self._decoder.submit(job)
         return answer

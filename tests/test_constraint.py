@@ -342,3 +342,31 @@ def test_any_object(vocabulary: Vocabulary) -> None:
     begins = {vocabulary.token_bytes(int(token))[:1] for token in follow.allowed([])}
     assert begins == {b"{"}
     assert isinstance(follow.allowed([]), np.ndarray)
+
+
+@pytest.mark.parametrize(
+    "hint", [{"format": "password"}, {"format": "int64"}, {"format": 3}, {"uniqueItems": False}, {"format": "uri"}]
+)
+def test_what_asks_for_nothing_is_no_reason_to_refuse(vocabulary: Vocabulary, hint: dict[str, Any]) -> None:
+    """pydantic's SecretStr and bytes, and OpenAPI's numbers, come so."""
+    field = {"type": "string", **hint}
+    schema: dict[str, Any] = {
+        "$defs": {"it": field},
+        "type": "object",
+        # These are names of fields, and no keywords.
+        "properties": {"format": field, "uniqueItems": {"type": "array", "items": {"anyOf": [field, {"const": 1}]}}},
+        "required": ["format", "uniqueItems"],
+        "additionalProperties": False,
+    }
+    grammars = Grammars(vocabulary)
+    grammar = of_json_schema(schema)
+    grammars.check(grammar)
+    assert "uniqueItems" in grammar and schema["properties"]["format"] == {"type": "string", **hint}
+    value = "https://example.org" if hint == {"format": "uri"} else "x"
+    text = json.dumps({"format": value, "uniqueItems": [value, 1]}, separators=(",", ":"))
+    assert set(grammars.constraint(grammar).allowed(vocabulary.encode_rendered(text))) == vocabulary.eos
+
+
+def test_what_cannot_be_kept_is_refused(vocabulary: Vocabulary) -> None:
+    with pytest.raises(RequestError, match="uniqueItems"):
+        Grammars(vocabulary).check(of_json_schema({"type": "array", "uniqueItems": True}))

@@ -32,11 +32,14 @@ CHAT = "/v1/chat/completions"
 HI: list[Any] = [{"role": "user", "content": "Hi"}]
 
 TIMINGS = {
+    "cache_n": 4,
     "prompt_n": 7,
     "prompt_ms": 500.0,
+    "prompt_per_token_ms": pytest.approx(500 / 7),
     "prompt_per_second": 14.0,
     "predicted_n": 6,
     "predicted_ms": 2000.0,
+    "predicted_per_token_ms": pytest.approx(2000 / 6),
     "predicted_per_second": 3.0,
     "draft_n": 5,
     "draft_n_accepted": 3,
@@ -179,6 +182,8 @@ def test_streamed_answer_with_the_openai_client(client: OpenAI, answerer: Script
     assert last.model_extra is not None and last.model_extra["timings"] == TIMINGS
     assert usage.choices == [] and usage.usage is not None
     assert usage.usage.model_dump(exclude_none=True) == USAGE
+    # Where programs made for llama-server look for them.
+    assert usage.model_extra is not None and usage.model_extra["timings"] == TIMINGS
 
 
 def test_stream_on_the_wire(url: str, answerer: ScriptedAnswerer) -> None:
@@ -215,6 +220,7 @@ def test_rates_of_no_time_are_zero(url: str, answerer: ScriptedAnswerer) -> None
     )
     body = post(url, messages=HI).json()
     assert body["choices"][0]["message"]["content"] == ""
+    assert body["timings"].pop("cache_n") == 11
     assert set(body["timings"].values()) == {0}
 
 
@@ -282,10 +288,28 @@ def test_other_spellings(url: str, answerer: ScriptedAnswerer) -> None:
     assert asked(url, answerer, repeat_penalty=1.3).sampling.repetition_penalty == 1.3
     assert asked(url, answerer, max_completion_tokens=5).max_tokens == 5
     assert asked(url, answerer, max_completion_tokens=5, max_tokens=9).max_tokens == 5
+    assert asked(url, answerer, n_predict=3, max_completion_tokens=5, max_tokens=9).max_tokens == 3
+    assert asked(url, answerer, n_predict=None, max_tokens=9).max_tokens == 9
+
+
+def test_numbers_of_clients_that_know_no_integers(url: str, answerer: ScriptedAnswerer) -> None:
+    question = asked(url, answerer, max_tokens=9.0, top_k=40.0, seed=7.0, n=1.0, logprobs=True, top_logprobs=2.0)
+    assert (question.max_tokens, question.sampling.top_k, question.sampling.seed) == (9, 40, 7)
+    assert question.top_logprobs == 2
+    for wrong in (2.5, True, "3", 1e300):
+        assert post(url, messages=HI, max_tokens=wrong).status_code == 400
+
+
+def test_variables_of_the_template(url: str, answerer: ScriptedAnswerer) -> None:
+    """As Qwen's enable_thinking; but no template of the client's own."""
+    asked(url, answerer, chat_template_kwargs={"enable_thinking": False})
+    refused = post(url, messages=HI, chat_template_kwargs={"chat_template": "{{ 1 }}"})
+    assert refused.status_code == 400
+    assert refused.json()["error"]["param"] == "chat_template_kwargs"
 
 
 def test_messages_as_parts_and_roles(url: str, answerer: ScriptedAnswerer) -> None:
-    parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
+    parts = [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]
     question = asked(
         url,
         answerer,
@@ -298,7 +322,7 @@ def test_messages_as_parts_and_roles(url: str, answerer: ScriptedAnswerer) -> No
     )
     assert conversation(question.prompt)["messages"] == [
         {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "one two"},
+        {"role": "user", "content": "one\ntwo"},
         {"role": "assistant", "content": ""},
         {"role": "user", "content": "日本\n語"},
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -332,7 +333,8 @@ def test_tools_with_the_openai_client(client: OpenAI, answerer: ScriptedAnswerer
     (choice,) = completion.choices
     assert (choice.finish_reason, choice.message.content) == ("tool_calls", "Let me see.\n")
     (call,) = choice.message.tool_calls or []
-    assert call.type == "function" and call.function.name == "weather" and call.id.startswith("call_")
+    assert call.type == "function" and call.function.name == "weather"
+    assert re.fullmatch("[a-zA-Z0-9]{9}", call.id), "what Mistral's templates take"
     assert json.loads(call.function.arguments) == {"city": "Köln"}
     question = answerer.next_asked().question
     given = conversation(question.prompt)
@@ -404,10 +406,18 @@ def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
         (f"[TOOL_CALLS][{CALL}]", "", ["weather"]),
         ('[TOOL_CALLS]weather[ARGS]{"city": "a"}[TOOL_CALLS]time[ARGS]{}', "", ["weather", "time"]),
         (f"<|python_tag|>{CALL}; {CALL}", "", ["weather"] * 2),
+        # Of a model that has the marks as special tokens, which are no text.
+        ('weather{"city": "a"}time{}', "", ["weather", "time"]),
+        ("time[ARGS]{}", "", ["time"]),
         # No calls.
         ("a < b <tool and 1 [TOOL", "a < b <tool and 1 [TOOL", []),
         ('{"name": "other", "arguments": {}}', '{"name": "other", "arguments": {}}', []),
         ('{"name": "weather", "argum', '{"name": "weather", "argum', []),
+        ('<tool_call>{"name": ["x"], "arguments": {}}</tool_call>',) * 2 + ([],),
+        ('{"function": {"name": {"a": 1}}}', '{"function": {"name": {"a": 1}}}', []),
+        ("weather in Köln", "weather in Köln", []),
+        ("weather{so}", "weather{so}", []),
+        ("other{}", "other{}", []),
         ('{"answer": 42}', '{"answer": 42}', []),
         ("<tool_call>nonsense</tool_call>!", "<tool_call>nonsense</tool_call>!", []),
         ("  \n", "  \n", []),

@@ -97,7 +97,9 @@ def test_the_template_is_applied_as_to_a_chat(client: TestClient) -> None:
         "tools": [tool],
     }
     prompt = client.post("/apply-template", json=body).json()["prompt"]
-    assert prompt == vocabulary().render([{"role": "system", "content": "Be!"}], [tool])
+    assert prompt == vocabulary().render([{"role": "system", "content": "Be\n!"}], [tool])
+    rejected = client.post("/apply-template", json={**body, "chat_template_kwargs": {"tokenize": True}})
+    assert rejected.status_code == 400 and rejected.json()["error"]["param"] == "chat_template_kwargs"
     assert refused(client, "/apply-template", {"messages": []})[1] == "messages"
 
 

@@ -31,7 +31,7 @@ GREEDY = {"temperature": 0, "max_tokens": 60, "ignore_eos": True}
 
 @pytest.fixture(scope="module")
 def lead() -> Iterator[LeadProcess]:
-    with LeadProcess("--threads", "1") as it:
+    with LeadProcess("--threads", "1", "--allowed-host", "GPUbox") as it:
         it.ready()
         yield it
 
@@ -39,6 +39,15 @@ def lead() -> Iterator[LeadProcess]:
 @pytest.fixture(scope="module")
 def text(lead: LeadProcess) -> str:
     return lead.ask(QUESTION, **GREEDY).text
+
+
+@pytest.mark.parametrize(("host", "status"), [("gpubox:8080", 200), ("localhost", 200), ("evil.example", 403)])
+def test_names_by_which_it_may_be_called(lead: LeadProcess, host: str, status: int) -> None:
+    """As behind a proxy that hands on what the client called it."""
+    answer = requests.get(f"{lead.url}/v1/models", headers={"Host": host}, timeout=60)
+    assert answer.status_code == status
+    if status == 403:
+        assert "--allowed-host" in answer.json()["error"]["message"]
 
 
 def exchange(lead: LeadProcess, *messages: bytes) -> pb.LeadMessage:

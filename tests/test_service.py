@@ -11,7 +11,7 @@ import pytest
 from duo.engines import Engine
 from duo.sampling import Logprobs, SamplingParams
 from duo.session import Committed, Step
-from lead.answers import Piece
+from lead.answers import Piece, Question
 from lead.decoder import Job
 from lead.service import _Answer
 
@@ -46,7 +46,8 @@ def shown(stop: Sequence[str], *steps: Step) -> tuple[list[Piece], _Answer, list
     job = Job([1], SamplingParams(), 10, False, lambda step: None, lambda error: None)
 
     async def run() -> tuple[list[Piece], _Answer]:
-        answer = _Answer(1, job, stop, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True))
+        question = Question([1], SamplingParams(), stop=stop)
+        answer = _Answer(1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True))
         for each in steps:
             answer.steps.put_nowait([each])
         answer.steps.put_nowait(None)

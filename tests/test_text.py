@@ -87,6 +87,18 @@ def test_a_token_that_looks_different_after_another_is_shown_as_it_is_there() ->
     stream = TextStream(sentencepiece)
     assert [stream.push(token) for token in (0, 1, 2, 3)] == ["Hello", " world", "!", " Again"]
     assert stream.flush() == ""
+    # Where the text goes on after another one the space is a part of it.
+    after = TextStream(sentencepiece, [1] * 9 + [2])
+    assert [after.push(token) for token in (3, 0)] == [" Again", " Hello"]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(0, len(PIECES) - 1), max_size=9), st.lists(st.integers(0, len(PIECES) - 1), max_size=9))
+def test_a_text_that_goes_on_is_the_rest_of_the_whole(before: list[int], tokens: list[int]) -> None:
+    stream = TextStream(decode, before)
+    shown = "".join([stream.push(token) for token in tokens]) + stream.flush()
+    first = decode(before)
+    assert shown == (decode(tokens) if first.endswith("\ufffd") else decode(before + tokens)[len(first) :])
 
 
 @pytest.mark.parametrize("silent", [0, 2])

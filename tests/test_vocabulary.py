@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,10 +10,12 @@ from typing import Any
 
 import pytest
 import transformers
+from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from bench.models import shipped
-from duo.engines import Engine, EngineOptions, Vocabulary, load
+from duo.engines import Engine, EngineOptions, Vocabulary, _tools, load
 from duo.engines._hf_vocabulary import HFVocabulary
 from duo.errors import RequestError
 
@@ -125,6 +128,28 @@ def test_a_template_that_knows_tools_gets_them() -> None:
     bare = HFVocabulary(tokenizer_of(core), 3, frozenset([1]))
     assert bare.render([QUESTION], [TOOL]).endswith("\nuser: How is the weather in Köln?\nassistant:")
     assert json.dumps(TOOL, ensure_ascii=False) in bare.render([QUESTION], [TOOL])
+
+
+def test_variables_reach_the_template_but_no_template_comes_with_them() -> None:
+    core = Tokenizer(models.BPE(vocab={"<s>": 0, "</s>": 1, "a": 2}, merges=[]))
+    template = "{{ messages[0].content }}{% if enable_thinking is false %} without{% endif %}"
+    vocabulary = HFVocabulary(tokenizer_of(core, template), 3, frozenset([1]))
+    assert vocabulary.render([{"role": "user", "content": "a"}]) == "a"
+    assert vocabulary.render([{"role": "user", "content": "a"}], (), {"enable_thinking": False}) == "a without"
+    for name in ("chat_template", "tokenize", "messages"):
+        with pytest.raises(RequestError, match=name) as caught:
+            vocabulary.render([QUESTION], (), {name: "x"})
+        assert caught.value.param == "chat_template_kwargs"
+
+
+def test_no_name_that_the_runtimes_know_is_a_variable() -> None:
+    """Also after they have been updated."""
+    theirs = {
+        *inspect.signature(transformers.PreTrainedTokenizerFast.apply_chat_template).parameters,
+        *inspect.signature(render_jinja_template).parameters,
+        *inspect.signature(Jinja2ChatFormatter.__call__).parameters,
+    }
+    assert theirs - {"kwargs"} <= _tools.OURS
 
 
 def test_bytes_of_a_vocabulary_like_sentencepieces() -> None:

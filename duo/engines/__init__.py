@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from duo.engines._hf_directory import locate
 from duo.engines.base import ROOT, Engine, Logits, Piece, Row, Vocabulary
 from duo.errors import ModelError
 
@@ -68,6 +69,7 @@ def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progres
         return LlamaCppEngine(next(path.glob("*.gguf")) if path.is_dir() else path, options, report)
     _need("transformers", "transformers")
     _need("torch", "transformers")
+    locate(model)
     from duo.engines.transformers import TransformersEngine
 
     return TransformersEngine(model, options, report)

@@ -27,26 +27,6 @@ MaskForm = Literal["single", "by layer type"]
 """How a model takes its attention masks: one for all layers, or one for each kind."""
 
 
-def locate(model: str) -> tuple[str, str]:
-    """What to hand to from_pretrained, and the model's name. What looks like a path is never looked up on the hub."""
-    path = Path(model).expanduser()
-    if not model.strip():
-        raise ModelError("no model is named: give a local directory or a hub id")
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelError(f"{model} holds no config.json: give the directory of a model in the Hugging Face layout")
-        if not any(path.glob("*.safetensors")):
-            raise ModelError(
-                f"{model} holds no .safetensors weights (pickled ones can run code and are not read): convert them"
-            )
-        return str(path), path.resolve().name
-    if path.exists():
-        raise ModelError(f"{model} is a file: give the directory that it lies in, or a .gguf file")
-    if model.startswith(("/", "./", "../", "~")) or model.count("/") > 1:
-        raise ModelError(f"there is no directory {model!r}: check the path")
-    return model, model
-
-
 def read_config(source: str, name: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)

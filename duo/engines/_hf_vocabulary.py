@@ -12,6 +12,7 @@ from textwrap import shorten
 from typing import Any
 
 from duo.engines import _tools
+from duo.engines.base import NO_VARIABLES
 from duo.errors import RequestError
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -75,20 +76,31 @@ class HFVocabulary:
             raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
         return self._bytes[token]
 
-    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> str:
+        _tools.check_variables(variables)
         try:
             if not _tools.concern(messages, tools):
-                return self._written([dict(message) for message in messages], None)
+                return self._written([dict(message) for message in messages], None, variables)
             if self._knows_tools:
-                return self._written(_tools.structured(messages), [dict(tool) for tool in tools] or None)
-            return self._written(_tools.plain(messages, tools), None)
+                return self._written(_tools.structured(messages), [dict(tool) for tool in tools] or None, variables)
+            return self._written(_tools.plain(messages, tools), None, variables)
         except KeyError as error:
             raise RequestError(f"a message lacks {error}", param="messages") from error
         except Exception as error:  # a template is a program from outside: anything may come out of it
             raise RequestError(f"the model's chat template refuses: {_line(error)}", param="messages") from error
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
-        rendered = self.render(messages, tools)
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> list[int]:
+        rendered = self.render(messages, tools, variables)
         return self.encode(rendered) if self._tokenizer.chat_template is None else self.encode_rendered(rendered)
 
     def _encode(self, text: str, add_special: bool) -> list[int]:
@@ -101,12 +113,17 @@ class HFVocabulary:
         # Not verbose: a text beyond the model's context is the engine's to refuse, not the tokenizer's to warn about.
         return [int(t) for t in self._tokenizer.encode(text, add_special_tokens=add_special, verbose=False)]
 
-    def _written(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None) -> str:
+    def _written(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> str:
         if self._tokenizer.chat_template is None:
             lines = [f"{message['role']}: {message['content']}" for message in messages]
             return "\n".join([*lines, "assistant:"])
         text: str = self._tokenizer.apply_chat_template(
-            messages, tools=tools, add_generation_prompt=True, tokenize=False
+            messages, tools=tools, add_generation_prompt=True, tokenize=False, **variables
         )
         return text
 

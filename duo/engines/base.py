@@ -11,6 +11,7 @@ in the same forward passes.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -45,6 +46,10 @@ class Piece(NamedTuple):
 
     slot: int
     tokens: Sequence[int]
+
+
+NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
+"""Of a chat template, beside the messages and tools."""
 
 
 class Vocabulary(Protocol):
@@ -86,17 +91,28 @@ class Vocabulary(Protocol):
         """What the token adds to a text, as bytes; nothing for a special token."""
         ...
 
-    def render(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> str:
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> str:
         """The prompt of a conversation by the model's chat template, up to where the assistant's next answer begins.
 
         `messages` and `tools` as in OpenAI's API: `role` and `content` each, perhaps `tool_calls` and `tool_call_id`.
+        `variables`: further ones of the template, such as Qwen's enable_thinking.
         Raises RequestError if the template does not accept them.
         """
         ...
 
-    def chat(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]] = ()) -> list[int]:
-        """Token ids of a conversation: `encode_rendered(render(messages, tools))`, or what the model's own way to do
-        both at once gives. Raises RequestError as `render` does."""
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> list[int]:
+        """Token ids of a conversation: `encode_rendered(render(messages, tools, variables))`, or what the model's own
+        way to do both at once gives. Raises RequestError as `render` does."""
         ...
 
 

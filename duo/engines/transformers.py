@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from duo.engines import EngineOptions, Progress
 from duo.engines import _hf_model as hf
 from duo.engines._arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip
+from duo.engines._hf_directory import locate
 from duo.engines._hf_vocabulary import HFVocabulary
 from duo.engines._packed import pack
 from duo.engines.base import ROOT, Logits, Piece, Row
@@ -81,7 +82,7 @@ class TransformersEngine:
 
     def __init__(self, model: str, options: EngineOptions, progress: Progress) -> None:
         progress(0.0)
-        source, self._name = hf.locate(model)
+        source, self._name = locate(model)
         if options.slots < 1 or options.batch < 1 or options.tree_rows < 0 or options.context < 0:
             raise ModelError("slots and batch must be at least 1, tree_rows and context at least 0")
         if options.threads > 0:

@@ -14,7 +14,7 @@ from duo.engines import Vocabulary
 from duo.errors import RequestError
 from lead.answers import Answer, Answerer, Piece, Question, Summary
 from lead.http.errors import dump
-from lead.http.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, limit_of, with_seed
+from lead.http.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, Whole, with_seed
 from lead.http.options import Options
 from lead.http.parsing import Body, Cannot, parse, short
 from lead.http.shapes import ChatLogprobs, Timings, Usage, chat_logprobs, timings, together, usage
@@ -31,7 +31,8 @@ class TextPart(Body):
 
 
 def joined(content: object) -> object:
-    """A list of text parts as the text that they make together; anything else as it is, for the type to judge."""
+    """A list of text parts as one text, a line after the other, as other servers have it; anything else as it is, for
+    the type to judge."""
     if not isinstance(content, list):
         return content
     texts: list[str] = []
@@ -43,7 +44,7 @@ def joined(content: object) -> object:
                 raise ValueError(f"a part of type {short(kind)} cannot be read, only text can")
             case _:
                 raise ValueError(f"{short(part)} is not a text part")
-    return "".join(texts)
+    return "\n".join(texts)
 
 
 Text = Annotated[str, BeforeValidator(joined, json_schema_input_type=str | list[TextPart])]
@@ -123,16 +124,34 @@ class ResponseFormat(Body):
         return schema
 
 
-class ChatRequest(ToolFields, AnswerFields):
-    """Body of POST /v1/chat/completions."""
+class Conversation(Body):
+    """What a prompt is made of by the model's chat template, beside tools."""
 
     messages: list[Message] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=-1, lt=1 << 31)
+    chat_template_kwargs: dict[str, Any] | None = Field(
+        None, description="Variables of the model's chat template, such as enable_thinking."
+    )
+
+    def turns(self) -> list[dict[str, Any]]:
+        """The messages as the vocabulary takes them."""
+        return [message.plain() for message in self.messages]
+
+    @property
+    def variables(self) -> Mapping[str, Any]:
+        """Of the template."""
+        return self.chat_template_kwargs or {}
+
+
+class ChatRequest(Conversation, ToolFields, AnswerFields):
+    """Body of POST /v1/chat/completions."""
+
+    max_completion_tokens: Whole | None = Field(None, ge=-1, lt=1 << 31)
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    top_logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
     json_schema: dict[str, Any] | None = Field(None, description="llama-server's: the same as a response_format.")
 
+    limits: ClassVar[Sequence[str]] = ("n_predict", "max_completion_tokens", "max_tokens")
     cannot: ClassVar[Cannot] = {
         **AnswerFields.cannot,
         "functions": ((None, []), "functions are not supported, use tools"),
@@ -144,22 +163,16 @@ class ChatRequest(ToolFields, AnswerFields):
 
     def question(self, vocabulary: Vocabulary) -> Question:
         """Raises RequestError."""
-        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
-        name = "max_tokens" if self.max_completion_tokens is None else "max_completion_tokens"
         if self.top_logprobs and not self.logprobs:
             raise RequestError(f"top_logprobs is {self.top_logprobs}: set logprobs to true as well", "top_logprobs")
         return Question(
-            prompt=vocabulary.chat(self.turns(), [tool.plain() for tool in self.offered()]),
+            prompt=vocabulary.chat(self.turns(), [tool.plain() for tool in self.offered()], self.variables),
             sampling=self.sampling(DEFAULT_TEMPERATURE, self.tool_grammar(self._answer())),
-            max_tokens=limit_of(name, limit),
+            max_tokens=self.limit(),
             ignore_eos=bool(self.ignore_eos),
             stop=tuple(self.stop or ()),
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )
-
-    def turns(self) -> list[dict[str, Any]]:
-        """The messages as the vocabulary takes them."""
-        return [message.plain() for message in self.messages]
 
     def parser(self) -> CallParser | None:
         """Of one answer, where there may be calls in it."""
@@ -221,7 +234,7 @@ class ChunkChoice(BaseModel):
 
 
 class ChatChunk(BaseModel):
-    """One event of a streamed answer. `timings` are on the last one of each choice."""
+    """One event of a streamed answer. `timings` are on the last one of each choice, and beside the usage."""
 
     id: str
     object: Literal["chat.completion.chunk"]

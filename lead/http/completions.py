@@ -17,7 +17,15 @@ from duo.errors import RequestError
 from lead.answers import Answer, Answerer, Piece, Question, Summary
 from lead.http.chat import ResponseFormat, accepted
 from lead.http.errors import dump
-from lead.http.fields import DEFAULT_TEMPERATURE, MAX_CHOICES, MAX_SCORES, MAX_TOP_LOGPROBS, AnswerFields, with_seed
+from lead.http.fields import (
+    DEFAULT_TEMPERATURE,
+    MAX_CHOICES,
+    MAX_SCORES,
+    MAX_TOP_LOGPROBS,
+    AnswerFields,
+    Whole,
+    with_seed,
+)
 from lead.http.options import Options
 from lead.http.parsing import Cannot, parse, short
 from lead.http.shapes import TextLogprobs, Timings, Usage, prompt_logprobs, text_logprobs, timings, together, usage
@@ -54,8 +62,8 @@ class CompletionRequest(AnswerFields):
 
     prompt: Prompts = Field(min_length=1, max_length=MAX_CHOICES)
     echo: bool | None = Field(None, description="The prompt before the answer; with `logprobs`, how likely it is too.")
-    logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    best_of: int | None = Field(None, description="Only the same as n.")
+    logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    best_of: Whole | None = Field(None, description="Only the same as n.")
     response_format: ResponseFormat | None = None
     json_schema: dict[str, Any] | None = Field(None, description="llama-server's: the answer is JSON of this schema.")
 
@@ -92,6 +100,7 @@ class CompletionRequest(AnswerFields):
                     stop=tuple(self.stop or ()),
                     top_logprobs=self.logprobs,
                     prompt_logprobs=scored,
+                    continues=True,
                 ),
                 i,
             )
@@ -102,7 +111,7 @@ class CompletionRequest(AnswerFields):
     @property
     def silent(self) -> bool:
         """Whether only the prompt is asked for, and no answer. One token is made, and not told."""
-        return bool(self.echo) and self.max_tokens == 0
+        return bool(self.echo) and self.no_answer
 
     def echoes(self, questions: Sequence[Question], vocabulary: Vocabulary) -> list[_Echo]:
         """What stands before each answer."""

@@ -6,6 +6,7 @@ None, which many clients send, means the default everywhere.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
@@ -32,6 +33,13 @@ def _stops(value: object) -> object:
     return [value] if isinstance(value, str) and value else [] if value == "" else value
 
 
+def _whole(value: object) -> object:
+    """A number without a fraction as an integer: some clients know no other numbers."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
+
 Stop = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]],
     Field(max_length=MAX_STOPS),
@@ -46,7 +54,7 @@ Stop = Annotated[
 class StreamOptions(Body):
     """`include_usage`: one more chunk, the last one, holds the usage."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class SamplingFields(Body):
@@ -55,10 +63,11 @@ class SamplingFields(Body):
     model: Any = Field(None, description="Not looked at: there is only one.")
     temperature: float | None = Field(None, ge=0, le=100)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1, le=1 << 31)
+    top_k: Whole | None = Field(None, ge=-1, le=1 << 31)
     min_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, lt=1 << SEED_BITS, description="One that is negative asks for a random one.")
-    max_tokens: int | None = Field(None, ge=-1, lt=1 << 31, description="-1: no limit but the context.")
+    seed: Whole | None = Field(None, lt=1 << SEED_BITS, description="One that is negative asks for a random one.")
+    max_tokens: Whole | None = Field(None, ge=-1, lt=1 << 31, description="-1: no limit but the context.")
+    n_predict: Whole | None = Field(None, ge=-1, lt=1 << 31, description="llama-server's: the same, and comes first.")
     stop: Stop | None = None
     presence_penalty: float | None = Field(None, ge=-100, le=100)
     frequency_penalty: float | None = Field(None, ge=-100, le=100)
@@ -86,15 +95,31 @@ class SamplingFields(Body):
             grammar=grammar,
         )
 
+    limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
+    """Fields that limit an answer's tokens: the first that is given counts."""
+
     def limit(self) -> int | None:
-        """Most tokens of an answer. Raises RequestError."""
-        return limit_of("max_tokens", self.max_tokens)
+        """Most tokens of an answer, None for no limit but the context. Raises RequestError for 0."""
+        name = self._limited_by
+        tokens: int | None = getattr(self, name)
+        if tokens == 0:
+            raise RequestError(f"{name} is 0: it must be at least 1, or -1 for no limit", name)
+        return None if tokens == -1 else tokens
+
+    @property
+    def no_answer(self) -> bool:
+        """Whether no token of an answer is asked for."""
+        return bool(getattr(self, self._limited_by) == 0)
+
+    @property
+    def _limited_by(self) -> str:
+        return next((name for name in self.limits if getattr(self, name) is not None), self.limits[-1])
 
 
 class AnswerFields(SamplingFields):
     """And how the answers are to be told."""
 
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Answers, with seeds one after the other.")
+    n: Whole | None = Field(None, ge=1, le=MAX_CHOICES, description="Answers, with seeds one after the other.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     accepted: bool | None = Field(
@@ -112,7 +137,7 @@ class AnswerFields(SamplingFields):
 
     @property
     def wants_usage(self) -> bool:
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 def with_seed(question: Question, offset: int) -> Question:
@@ -126,10 +151,3 @@ def _token_id(key: str) -> int:
     if not (key.isascii() and key.isdecimal() and len(key) <= 9):
         raise RequestError(f"logit_bias: {short(key)} is not a token id", "logit_bias")
     return int(key)
-
-
-def limit_of(name: str, tokens: int | None) -> int | None:
-    """A limit of tokens as a question has it, -1 being none. Raises RequestError for 0."""
-    if tokens == 0:
-        raise RequestError(f"{name} is 0: it must be at least 1, or -1 for no limit", name)
-    return None if tokens == -1 else tokens

@@ -38,13 +38,16 @@ class Usage(BaseModel):
 
 
 class Timings(BaseModel):
-    """llama-server's figures. prompt_n counts the prompt tokens that were really processed, not the cached ones."""
+    """llama-server's figures. prompt_n counts the prompt tokens that were really processed, cache_n the others."""
 
+    cache_n: int
     prompt_n: int
     prompt_ms: float
+    prompt_per_token_ms: float
     prompt_per_second: float
     predicted_n: int
     predicted_ms: float
+    predicted_per_token_ms: float
     predicted_per_second: float
     draft_n: int
     draft_n_accepted: int
@@ -68,12 +71,15 @@ def timings(summary: Summary) -> dict[str, object]:
     """See `Timings`."""
     processed = summary.prompt_tokens - summary.cached_tokens
     return {
+        "cache_n": summary.cached_tokens,
         "prompt_n": processed,
         "prompt_ms": 1e3 * summary.prompt_seconds,
-        "prompt_per_second": _rate(processed, summary.prompt_seconds),
+        "prompt_per_token_ms": 1e3 * _share(summary.prompt_seconds, processed),
+        "prompt_per_second": _share(processed, summary.prompt_seconds),
         "predicted_n": summary.completion_tokens,
         "predicted_ms": 1e3 * summary.decode_seconds,
-        "predicted_per_second": _rate(summary.completion_tokens, summary.decode_seconds),
+        "predicted_per_token_ms": 1e3 * _share(summary.decode_seconds, summary.completion_tokens),
+        "predicted_per_second": _share(summary.completion_tokens, summary.decode_seconds),
         "draft_n": summary.drafted,
         "draft_n_accepted": summary.accepted,
     }
@@ -97,8 +103,8 @@ def together(summaries: Sequence[Summary], per_prompt: int) -> Summary:
     )
 
 
-def _rate(count: int, seconds: float) -> float:
-    return count / seconds if seconds > 0 else 0.0
+def _share(of: float, by: float) -> float:
+    return of / by if by > 0 else 0.0
 
 
 # -- Log probabilities ---------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from duo.errors import DuoError
 from lead.answers import Answer, Piece, Summary
 from lead.http.errors import CLIENT_GONE, UNEXPECTED, dump, error_of, json_response
-from lead.http.shapes import together, usage
+from lead.http.shapes import timings, together, usage
 
 log = logging.getLogger(__name__)
 
@@ -131,8 +131,10 @@ async def events(
         yield f"data: {dump(UNEXPECTED)}\n\n"
         return
     if usage_start is not None:
-        figures = usage(together([answer.summary for answer in answers], per_prompt))
-        yield f'{usage_start},"choices":[],"usage":{dump(figures)}}}\n\n'
+        summary = together([answer.summary for answer in answers], per_prompt)
+        # llama-server's clients look for the timings where the usage is.
+        figures = dump({"choices": [], "usage": usage(summary), "timings": timings(summary)})
+        yield f"{usage_start},{figures[1:]}\n\n"
     yield "data: [DONE]\n\n"
 
 

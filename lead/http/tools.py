@@ -28,7 +28,9 @@ _MARKED: Sequence[tuple[str, str]] = (
     ("<|python_tag|>", ""),  # Llama 3.1
 )
 """How a call begins, and how it ends; an empty end is the answer's. Marks that a model has as special tokens are never
-text: then what is left of them is bare JSON."""
+text: then what is left of them is bare JSON, or in Mistral's newer form a name and JSON."""
+_KEYS = ('{"name":"', '{"type":"function"', '{"function":', '{"arguments":', '{"parameters":')
+"""How a call begins that is bare JSON, without white space."""
 
 
 class FunctionDefinition(Body):
@@ -148,6 +150,8 @@ class CallParser:
     def __init__(self, names: Sequence[str], parallel: bool = True) -> None:
         """`names`: of the tools. `parallel` False: only the first call counts."""
         self._names = frozenset(names)
+        self._names_of_calls = [name + after for name in names for after in ("{", "[ARGS]")]
+        """How a call in Mistral's newer form begins."""
         self._parallel = parallel
         self._calls = 0
         self._begun = self._after_call = False
@@ -182,10 +186,9 @@ class CallParser:
             begin = self.held.lstrip()
             if not begin and not final:
                 return "", [], False
-            if begin[:1] in ("{", "["):
-                bare = self._bare(final)
-                if bare is not None:
-                    return bare
+            bare = self._bare(begin, final)
+            if bare is not None:
+                return bare
             self._begun = True
         at, begin, end = min(
             ((self.held.find(begin), begin, end) for begin, end in _MARKED if begin in self.held),
@@ -213,13 +216,16 @@ class CallParser:
         self._after_call = bool(calls)
         return ("", calls, True) if calls else (whole, [], True)
 
-    def _bare(self, final: bool) -> tuple[str, list[Call], bool] | None:
-        """A call without marks, which is the whole answer; None: it is none."""
+    def _bare(self, begin: str, final: bool) -> tuple[str, list[Call], bool] | None:
+        """A call without marks, which is the whole answer; None: it is none. `begin`: what is held from its first
+        letter."""
         if not final:
             # Only what may become a call is held back: any other JSON streams.
-            head = re.sub(r"\s", "", self.held[:200]).lstrip("[")
-            keys = ('{"name":"', '{"type":"function"', '{"function":', '{"arguments":', '{"parameters":')
-            if any(head.startswith(key) or key.startswith(head) for key in keys):
+            head = re.sub(r"\s", "", begin[:200])
+            if any(key.startswith(head) or head.startswith(key) for key in self._names_of_calls):
+                return "", [], False
+            head = head.lstrip("[") if begin[0] in "{[" else head
+            if any(key.startswith(head) or head.startswith(key) for key in _KEYS):
                 return "", [], False
             return None
         calls = self._parsed(self.held)
@@ -260,11 +266,11 @@ class CallParser:
         arguments = value.get("arguments", value.get("parameters", {}))
         if isinstance(arguments, str):
             arguments = json.loads(arguments)
-        if value.get("name") not in self._names or not isinstance(arguments, dict):
+        name = value.get("name")
+        if not isinstance(name, str) or name not in self._names or not isinstance(arguments, dict):
             return None
-        return Call(
-            f"call_{secrets.token_hex(12)}", value["name"], json.dumps(arguments, ensure_ascii=False, allow_nan=False)
-        )
+        # Mistral's templates take ids of nine letters and digits only, and nobody minds them.
+        return Call(secrets.token_hex(5)[:9], name, json.dumps(arguments, ensure_ascii=False, allow_nan=False))
 
 
 def _overlap(text: str, mark: str) -> int:
