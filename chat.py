@@ -418,9 +418,10 @@ class Chat:
             figures = self.lead.answer(body, write, guessed)
             said()
         except KeyboardInterrupt:
-            # What was said stays said: the person stopped because it was enough. After any other error the answer is
-            # asked for again, so the conversation is as it was before.
-            said()
+            # What was said stays said: the person stopped because it was enough. If nothing was, and after any other
+            # error, the conversation is as it was before.
+            if parts:
+                said()
             raise
         finally:
             screen.end()
@@ -477,10 +478,12 @@ class Chat:
             raise ChatError("nothing has been asked that could be asked again")
         before = self.turns[-2:]
         del self.turns[-2:]
+        kept = list(self.turns)
         try:
             self.note(self.ask(before[0]["content"]))
-        except ChatError:
-            self.turns += before
+        except (ChatError, KeyboardInterrupt):
+            if self.turns == kept:
+                self.turns += before
             raise
 
     def tokens(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -89,7 +90,9 @@ class Link:
             while True:
                 side = BackSide(self._me, time.perf_counter(), PROBES if self._trace.on else 0)
                 try:
-                    await self._stream(side)
+                    # In gRPC's Python an InvalidStateError is what a writer meets whose stream has ended.
+                    with contextlib.suppress(asyncio.InvalidStateError):
+                        await self._stream(side)
                     self._say(f"lost the lead at {self._address}: it closed the stream")
                 except RefusedError as error:
                     self._say(f"refused by the lead at {self._address}: {error}")

@@ -10,9 +10,11 @@ import asyncio
 import contextlib
 import ssl
 from dataclasses import dataclass
+from pathlib import Path
 
 import grpc
 
+from duo.errors import FileError
 from duo.pem import Files
 
 PATIENCE = 5.0
@@ -39,10 +41,21 @@ class ClientTls:
         return self.files.load_into(context)
 
     @staticmethod
-    def _of_the_system() -> bytes | None:
-        """gRPC brings a list of its own, which knows nothing of what an administrator has added."""
+    def _of_the_system() -> bytes:
+        """gRPC brings a list of its own, which knows nothing of what an administrator has added or removed. Raises
+        FileError if there are none."""
         found = ssl.create_default_context().get_ca_certs(binary_form=True)
-        return "".join(ssl.DER_cert_to_PEM_cert(one) for one in found).encode() or None
+        pem = "".join(ssl.DER_cert_to_PEM_cert(one) for one in found).encode()
+        # OpenSSL looks into a directory only when it needs an authority, so these are not among those that it names.
+        directory = ssl.get_default_verify_paths().capath
+        if not pem and directory:
+            with contextlib.suppress(OSError):
+                files = sorted(path for path in Path(directory).iterdir() if path.is_file())
+                found_there = dict.fromkeys(path.read_bytes() for path in files)  # most are there under two names
+                pem = b"\n".join(data for data in found_there if b"BEGIN CERTIFICATE" in data)
+        if not pem:
+            raise FileError("--tls: this system names no authorities that it trusts; give the lead's with --tls-ca")
+        return pem
 
 
 async def why(address: str, tls: ClientTls | None) -> str | None:
@@ -61,7 +74,7 @@ async def why(address: str, tls: ClientTls | None) -> str | None:
         return _of_handshake(error, host, tls)
     except ConnectionResetError:
         return _NO_TLS if tls else None
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, UnicodeError):  # the last one: it cannot be the name of a host
         return None
     with contextlib.closing(writer):
         try:

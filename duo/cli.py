@@ -142,8 +142,8 @@ def positive(text: str) -> int:
 
 def secret(text: str) -> str:
     """For argparse: a key or token, as it fits into a header."""
-    if not text or not all("!" <= character <= "~" for character in text.replace(" ", "")):
-        raise argparse.ArgumentTypeError("a key or token is at least one ASCII character, and has no line breaks")
+    if not text.strip(" ,") or not all("!" <= character <= "~" for character in text.replace(" ", "")):
+        raise argparse.ArgumentTypeError("a key or token is ASCII, more than spaces and commas, and has no line breaks")
     return text
 
 

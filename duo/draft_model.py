@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from duo.constraint import Constraint, Grammars
 from duo.cost import CostCurve
@@ -50,9 +50,21 @@ log = logging.getLogger(__name__)
 
 
 class DraftModel:
-    """Not thread-safe: one thread calls it. `lane`: where the trace shows what it does."""
+    """Not thread-safe: one thread calls it. `lane`: where the trace shows what it does. `vocabulary`: tokens of the
+    target's, which may have more or less padding behind the same texts than the draft's own; 0: as many."""
 
-    def __init__(self, engine: Engine, cost: CostCurve, n_ahead: int, policy: Policy, trace: Trace, lane: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        cost: CostCurve,
+        n_ahead: int,
+        policy: Policy,
+        trace: Trace,
+        lane: str,
+        vocabulary: int = 0,
+    ) -> None:
+        size = engine.vocabulary.size
+        self._size = min(size, vocabulary or size)
         self.n_ahead = n_ahead
         self.cost = cost
         self._engine = engine
@@ -80,10 +92,16 @@ class DraftModel:
         """The draft of a session that begins, not yet in a slot. `eos`: the tokens that end its answer; None: as far as
         is known the model's own."""
         eos = self._engine.vocabulary.eos if eos is None else eos
+        if any(token >= self._size for token in params.logit_bias):
+            params = replace(params, logit_bias={t: bias for t, bias in params.logit_bias.items() if t < self._size})
         return Draft(
             session, params, prompt_length, self.n_ahead, self.cost, self._scale, self._sharpness, self._policy, turn,
             ids=self._ids, eos=eos, context=self._engine.context, constraint=self._constraint(params.grammar),
         )  # fmt: skip
+
+    def knows(self, tokens: Sequence[int]) -> bool:
+        """Whether none of the tokens is padding that only the target's vocabulary has."""
+        return max(tokens, default=0) < self._size
 
     def _constraint(self, grammar: str) -> Constraint | None:
         """What the grammar stands for; None if there is none, or it is of no use here: then guesses are only worse."""
@@ -214,7 +232,7 @@ class DraftModel:
             seat.used = self._batches
             seat.drafted += part.expanded
             try:
-                found.append(Found(draft, draft.absorb(logits[start:end]), len(part.rows)))
+                found.append(Found(draft, draft.absorb(logits[start:end, : self._size]), len(part.rows)))
             except DuoError as error:
                 # What it asks of the sampler cannot be had here: the others know nothing of that.
                 found.append(Found(draft, (), len(part.rows), error))

@@ -421,6 +421,11 @@ def expansion_count(guesses: pb.Guesses) -> int:
     return max(1, sum(max(1, len(of.expansions)) for of in guesses.sessions))
 
 
+def guess_count(guesses: pb.Guesses) -> int:
+    """Guesses in a message: tokens, of each expansion at least one, and of each session."""
+    return max(1, sum(max(1, sum(max(1, len(e.tokens)) for e in of.expansions)) for of in guesses.sessions))
+
+
 def expansions(guesses: pb.SessionGuesses) -> Iterator[Expansion]:
     """The guesses for one session, of a message that `LeadSide.receive` has let through."""
     for e in guesses.expansions:

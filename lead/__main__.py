@@ -305,7 +305,8 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
         raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
     cost = CostCurve(curve.remembered(engine, BATCH, cli.speed(flags, engine)))
     log.info("%s on %s drafts here", engine.name, engine.runtime)
-    return OwnDraft(DraftModel(engine, cost, max(1, min(limits.draft_max, MOST - RIDERS)), TREE, timeline, "decoder"))
+    ahead = max(1, min(limits.draft_max, MOST - RIDERS))
+    return OwnDraft(DraftModel(engine, cost, ahead, TREE, timeline, "decoder", target.vocabulary.size))
 
 
 def _listen(host: str, port: int, flag: str) -> socket.socket:

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from duo.errors import ProtocolError, RefusedError
-from duo.protocol import LOOK_EVERY, METHOD, Identity, LeadSide, Ledger, expansion_count
+from duo.protocol import LOOK_EVERY, METHOD, Identity, LeadSide, Ledger, guess_count
 from duo.session import Step
 from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
@@ -204,12 +204,12 @@ class Backs:
             now = time.perf_counter()
             guesses = back.side.receive(data, now)
             if guesses is not None:
-                expansions = expansion_count(guesses)
-                if not allowance.takes(expansions, now):
+                count = guess_count(guesses)
+                if not allowance.takes(count, now):
                     self._tell_too_many(back)
                     continue
                 self._decoder.mailbox.put(Letter(back.name, now, guesses))
-                self._trace.instant("backs", "guesses", now, back=back.name, expansions=expansions, bytes=len(data))
+                self._trace.instant("backs", "guesses", now, back=back.name, guesses=count, bytes=len(data))
             elif back.side.asked:
                 back.news.set()
 

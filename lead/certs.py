@@ -61,8 +61,10 @@ def make(directory: Path, hosts: Sequence[str], backs: Sequence[str], valid: tim
     Raises FileError.
     """
     for name in backs:
-        if name in ("ca", "lead") or not name.replace("-", "").replace("_", "").isalnum():
-            raise FileError(f"--back {name}: a name of letters, digits, - and _ is needed, and not ca or lead")
+        if name in ("ca", "lead") or name.endswith("-key") or not name.replace("-", "").replace("_", "").isalnum():
+            raise FileError(
+                f"--back {name}: letters, digits, - and _ make a name, but not ca, lead or one that ends in -key"
+            )
     try:
         directory.mkdir(parents=True, exist_ok=True)
         authority = _Authority.at(directory)

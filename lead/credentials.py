@@ -58,6 +58,8 @@ def is_loopback(host: str) -> bool:
     """Whether only this machine can reach the address, or all that the name stands for. Raises AddressError."""
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
+    except UnicodeError:
+        raise AddressError(f"--host {host}: it cannot be the name of a host") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise AddressError(f"--host {host}: {reason}") from None

@@ -42,6 +42,10 @@ SCORED = 32
 STALL = 3.0
 """As long as so many decode steps one may take that reads a piece of a prompt besides, if it is more than `PIECE`."""
 
+HEARING, LEAST_HEARING = 0.1, 2e-3
+"""Share of a step's time that what backs say may take, twice in each step, and seconds that it may take in any case: no
+number of backs, and nothing that they say, is to hold up an answer."""
+
 MOST_TRUSTED = 256
 """Backs whose claims are remembered after they have left: names come from the network."""
 
@@ -161,8 +165,11 @@ class Decoder:
 
     def submit(self, job: Job) -> None:
         with self._wake:
-            self._jobs.append(job)
-            self._wake.notify()
+            if not self._stopping:
+                self._jobs.append(job)
+                self._wake.notify()
+                return
+        job.on_end(StoppedError("the lead is stopping"))
 
     def cancel(self, job: Job) -> None:
         """Nobody wants the answer any more: its slot, or its place in the queue, is free after the current step."""
@@ -205,7 +212,10 @@ class Decoder:
             self.turn()
         for run in [*self._reading, *self._answering]:
             self._end(run, StoppedError("the lead is stopping"))
-        for job in self._jobs:
+        with self._wake:
+            waiting = list(self._jobs)
+            self._jobs.clear()
+        for job in waiting:
             job.on_end(StoppedError("the lead is stopping"))
 
     def turn(self) -> None:
@@ -524,12 +534,10 @@ class Decoder:
         return [nodes for _, nodes in taking_part]
 
     def _take_guesses(self) -> None:
-        """Put what has come from the backs into the trees."""
-        letters = self.mailbox.take()
-        if not letters:
-            return
+        """Put what has come from the backs into the trees, as far as a share of a step's time allows."""
         sessions = {run.session.id: run.session for run in [*self._answering, *self._reading]}
-        for back, came, guesses in letters:
+        until = time.perf_counter() + max(LEAST_HEARING, HEARING * self._per_step)
+        for back, came, guesses in self.mailbox.take():
             heard: list[Place] = []
             for of in guesses.sessions:
                 session = sessions.get(of.session)
@@ -541,6 +549,8 @@ class Decoder:
                     self._own.merge(session, [place.guesses for place in useful])
             if heard:
                 self._planner.heard(came, back, heard)
+            if time.perf_counter() > until:
+                break  # the rest may come too late, which only makes the answer slower
 
     def _merge(self, session: Session, found: Iterable[Expansion], who: str) -> list[Place]:
         """Put guesses into the tree; returns those that are new there, with what they are worth."""

@@ -26,8 +26,8 @@ MOST_REMEMBERED = 1000
 
 @dataclass(frozen=True)
 class Door:
-    """What a back needs to come in, and what it may then do. `guesses`: expansions per second; of
-    fewer than a message may hold (`duo.protocol.MAX_EXPANSIONS`) whole messages are dropped."""
+    """What a back needs to come in, and what it may then do. `guesses`: tokens per second that it may guess; of fewer
+    than a message holds whole messages are dropped."""
 
     tokens: Sequence[str] = ()
     tls: Files = field(default_factory=Files)

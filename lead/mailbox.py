@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from duo.v1 import duo_pb2 as pb
@@ -27,6 +28,7 @@ class Mailbox:
     def __init__(self) -> None:
         self._boxes: dict[str, deque[Letter]] = {}
         self._bell = threading.Event()
+        self._taken = 0
 
     def put(self, letter: Letter) -> None:
         self._boxes.setdefault(letter.back, deque(maxlen=DEPTH)).append(letter)
@@ -36,14 +38,20 @@ class Mailbox:
         """The back is gone, and what it said with it."""
         self._boxes.pop(back, None)
 
-    def take(self) -> list[Letter]:
-        """All letters that are there now, those of one back in their order."""
+    def take(self) -> Iterator[Letter]:
+        """The letters that are there now, a back's in their order, and one of each back after the other, beginning with
+        another one each time: whoever stops before the end hears all of them alike. What is left is there the next
+        time."""
         self._bell.clear()
-        letters: list[Letter] = []
-        for box in list(self._boxes.values()):
-            # Not `while box`: a back that says more than can be heard would hold up the answer.
-            letters += [box.popleft() for _ in range(len(box))]
-        return letters
+        # Counted beforehand: a back that says more than can be heard would hold up the answer.
+        boxes = [(box, len(box)) for box in list(self._boxes.values())]
+        self._taken += 1
+        first = self._taken % max(1, len(boxes))
+        boxes = boxes[first:] + boxes[:first]
+        for number in range(max((count for _, count in boxes), default=0)):
+            for box, count in boxes:
+                if number < count:
+                    yield box.popleft()
 
     def wait(self, seconds: float) -> None:
         """Until there is a letter that `take` has not seen, or the time is up."""

@@ -81,6 +81,7 @@ def test_again(tmp_path: Path) -> None:
         ({"ca.pem": "x", "ca-key.pem": "y"}, [], "not a certificate and its key"),
         ({}, ["--back", "../x"], "--back ../x"),
         ({}, ["--back", "ca"], "--back ca"),
+        ({}, ["--back", "ca-key", "--renew"], "--back ca-key"),
         ({}, ["--host", "ä" * 70], "neither an address nor a name"),
         ({"d": "a file"}, [], "d: file exists"),
     ],
@@ -159,6 +160,21 @@ class TestWhatABackSays:
 
     def test_nobody_there(self) -> None:
         assert asyncio.run(why("localhost:1", ClientTls(Files()))) is None
+        assert asyncio.run(why("192.168.1..20:1", ClientTls(Files()))) is None
+
+    def test_authorities_of_the_system(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """In a file, in a directory, or nowhere: then not those that gRPC brings along."""
+        authority = (self.here / "ca.pem").read_bytes()
+        monkeypatch.setenv("SSL_CERT_FILE", str(self.here / "ca.pem"))
+        monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+        assert ClientTls._of_the_system().split() == authority.split()
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+        with pytest.raises(FileError, match="names no authorities"):
+            ClientTls(Files()).credentials()
+        for name in ("one.pem", "one.0"):
+            (tmp_path / name).write_bytes(authority)
+        (tmp_path / "README").write_text("not one")
+        assert ClientTls._of_the_system() == authority
 
     @pytest.mark.parametrize(
         ("given", "words"),

@@ -497,6 +497,27 @@ def test_retry_and_tokens(url: str, answerer: ScriptedAnswerer, terminal: Callab
         assert list(answerer.next_asked().messages) == [{"role": "user", "content": "one"}]
 
 
+def test_an_answer_that_is_stopped_before_its_first_word_changes_nothing(
+    url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal]
+) -> None:
+    here = terminal(url)
+    here.expect("> ")
+    here.type("one\n")
+    here.expect(SUMMARY_LINE)
+    here.expect("> ")
+    answerer.next_asked()
+    for line in (":retry", "two"):
+        answerer.script = [Gate()]
+        here.type(f"{line}\n")
+        assert answerer.next_asked().messages[-1]["role"] == "user"
+        here.type("\x03")
+        here.expect("> ")
+    answerer.script = [("fine",)]
+    here.type("three\n")
+    here.expect(SUMMARY_LINE)
+    assert [turn["content"] for turn in answerer.next_asked().messages] == ["one", "Hello, world!", "three"]
+
+
 def test_save_and_load(url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal], tmp_path: Path) -> None:
     file = tmp_path / "talk with spaces.json"
     here = terminal(url, "--system", "Be brief.")

@@ -67,6 +67,20 @@ def test_what_is_wrong(tmp_path: Path) -> None:
         asked("--api-key-file", str(tmp_path / "missing"))
 
 
+def test_a_secret_that_is_none_is_not_taken_for_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """As of variables that are not set: the lead would need no key though one was asked for."""
+    for flag in ("--api-key", "--token"):
+        for given in (",", " ", " , ,"):
+            with pytest.raises(SystemExit):
+                asked(flag, given)
+            assert "more than spaces and commas" in capsys.readouterr().err
+
+
+def test_a_name_that_cannot_be_one() -> None:
+    with pytest.raises(AddressError, match=r"--host 192\.168\.1\.\.20: it cannot be the name of a host"):
+        is_loopback("192.168.1..20")
+
+
 def test_how_to_join() -> None:
     """Secrets that were made are in the commands, those that were given are not."""
     args = parser().parse_args(["--host", "192.168.1.20"])

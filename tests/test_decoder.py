@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from duo.cost import CostCurve
 from duo.engines import Engine, Logits, Piece, Row
-from duo.errors import DuoError
+from duo.errors import DuoError, StoppedError
 from duo.forecast import Own
 from duo.planner import Everything, Growing, Limits, Plan, Planner, Schedule
 from duo.protocol import BackSide, Ledger
@@ -24,6 +24,7 @@ from duo.session import Session, Step
 from duo.trace import Trace
 from duo.tree import Expansion, Place
 from duo.v1 import duo_pb2 as pb
+from lead import decoder
 from lead.decoder import PIECE, Decoder, Job
 from lead.mailbox import Letter
 from tests.slotted import EOS, SlottedEngine
@@ -473,6 +474,41 @@ def test_after_a_forward_pass_that_failed_the_next_questions_are_answered() -> N
     again = [loop.ask(Asked([5, 6], GREEDY, 8)), loop.ask(Asked([7, 6], GREEDY, 8))]
     loop.finish()
     assert all(one.tokens == one.expected for one in again)
+
+
+def test_backs_that_say_much_hold_up_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What there is no time for is heard later, and all are heard alike."""
+    monkeypatch.setattr(decoder, "LEAST_HEARING", 0.0)
+    loop = Loop(1)
+    asked = loop.ask(Asked([5], GREEDY, 6))
+    box = loop.decoder.mailbox
+    for number in range(30):
+        for back in ("one", "two"):
+            box.put(Letter(back, float(number), pb.Guesses(sessions=[pb.SessionGuesses(session=1)])))
+    loop.turn()
+    left = [(letter.back, letter.came) for letter in box.take()]
+    assert 60 - 2 * 2 <= len(left) < 60, "one a time, and twice in a step"
+    assert sorted(left[-2:]) == [("one", 29.0), ("two", 29.0)]
+    assert abs(sum(back == "one" for back, _ in left) - len(left) / 2) <= 0.5
+    loop.finish()
+    assert asked.tokens == asked.expected
+
+
+def test_when_it_stops_all_who_wait_are_told() -> None:
+    """Whoever is told may take back what it has asked."""
+    loop = Loop(1)
+    waiting = [loop.ask(Asked([5], GREEDY, 6)) for _ in range(20)]
+    tell = waiting[0].job.on_end
+
+    def told(error: DuoError | None) -> None:
+        tell(error)
+        loop.decoder.cancel(waiting[-1].job)
+
+    waiting[0].job.on_end = told
+    loop.decoder._stopping = True
+    loop.decoder._loop()
+    late = loop.ask(Asked([5], GREEDY, 6))
+    assert all(isinstance(one.error, StoppedError) for one in [*waiting, late])
 
 
 def test_guesses_for_other_sessions_do_no_harm() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -215,6 +216,28 @@ class TestSeveralSessions:
         third = self.asked(3, [5] * (engine.context + 1))
         own.begin(third, alone=True)
         assert own.offer([third]) is None and expand(own, second)
+
+    def test_another_padding_of_the_same_vocabulary(self, engine: DraftEngine) -> None:
+        """As that of Qwen 2.5, whose large models have 128 tokens more that mean nothing."""
+        size = FakeModel.size
+        for vocabulary in (size + 8, size - 2):
+            engine = DraftEngine(FakeModel(0.4), slots=2)
+            with of_lead(None) as trace:
+                model = DraftModel(cast(Engine, engine), CostCurve(FLAT), 16, TREE, trace, "decoder", vocabulary)
+            own = OwnDraft(model)
+            least = min(size, vocabulary)
+            first, second = self.asked(1, [5, 6]), self.asked(2, [5, 6, 7])
+            first.params = replace(first.params, logit_bias={least: 5.0, 7: 50.0})
+            for session in (first, second):
+                own.begin(session, alone=False)
+            found = own.expand([first, second])
+            assert found[1][0].tokens[0] == 7, "the others stand"
+            assert all(token < least for of in found.values() for each in of for token in each.tokens)
+            own.merge(second, [Expansion(3, second.prefix.hash, [least], [0.9])])
+            assert expand(own, second)
+            own.committed(first, 2, [least])
+            assert own.offer([first]) is None, "this one goes on without"
+            assert expand(own, second), "the other does not"
 
     def test_it_does_not_draft_past_the_end_of_an_answer(self, own: OwnDraft, engine: DraftEngine) -> None:
         every = range(FakeModel.size)

@@ -412,6 +412,9 @@ def test_guesses_arrive_as_they_were_said() -> None:
 def test_what_says_nothing_counts_as_well() -> None:
     of = [pb.SessionGuesses(session=1), pb.SessionGuesses(session=2, expansions=[expansion(1, 1)] * 3)]
     assert [protocol.expansion_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
+    assert [protocol.guess_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
+    wide = pb.SessionGuesses(session=3, expansions=[expansion(5, 5), expansion(0, 0)])
+    assert protocol.guess_count(pb.Guesses(sessions=[*of, wide])) == 4 + 5 + 1
 
 
 def test_states_are_shown_and_unknown_ones_ignored() -> None:

@@ -1,0 +1,75 @@
+"""The back's stream to its lead, where it ends in an order that a real lead brings about once in a while only."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from back import link
+from back.link import Link
+from bench.models import shipped
+from duo.cost import CostCurve
+from duo.drafting import TREE
+from duo.engines import EngineOptions, load
+from duo.trace import Trace
+
+
+class _Call:
+    """A stream that the lead has closed in good order, while the back still has something to say."""
+
+    async def write(self, message: bytes) -> None:
+        self.written = getattr(self, "written", 0) + 1
+        if self.written > 1:
+            raise asyncio.InvalidStateError("RPC already finished.")  # as gRPC's Python does
+
+    async def read(self) -> object:
+        await asyncio.sleep(0)
+        return grpc.aio.EOF
+
+    async def code(self) -> grpc.StatusCode:
+        return grpc.StatusCode.OK
+
+    def cancel(self) -> None: ...
+
+
+class _Channel:
+    def __init__(self) -> None:
+        self.calls = 0
+        self.enough = asyncio.Event()
+
+    async def __aenter__(self) -> _Channel:
+        return self
+
+    async def __aexit__(self, *error: object) -> None: ...
+
+    def stream_stream(self, method: str) -> Any:
+        self.calls += 1
+        if self.calls == 3:
+            self.enough.set()
+        return lambda metadata: _Call()
+
+
+def test_a_back_goes_on_trying_when_its_lead_closes_the_stream(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(link, "FIRST_WAIT", 0.001)
+    engine = load(shipped("draft", "llamacpp"), "llamacpp", EngineOptions(threads=1, context=64))
+
+    async def run() -> None:
+        back = Link("nowhere:1", "back", engine, CostCurve({1: 1.0}), 4, TREE, Trace())
+        channel = _Channel()
+        monkeypatch.setattr(back, "_channel", lambda options: cast(Any, channel))
+        monkeypatch.setattr("duo.protocol.BackSide.send", lambda self, now: [b"a ping"])
+        running = asyncio.ensure_future(back.run())
+        enough = asyncio.ensure_future(channel.enough.wait())
+        await asyncio.wait([running, enough], timeout=60, return_when=asyncio.FIRST_COMPLETED)
+        assert enough.done() and not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+    engine.close()
+    assert "lost the lead at nowhere:1: it closed the stream; trying again" in caplog.text
