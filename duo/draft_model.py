@@ -50,8 +50,7 @@ log = logging.getLogger(__name__)
 
 
 class DraftModel:
-    """Not thread-safe: one thread calls it. `lane`: where the trace shows what it does. `vocabulary`: tokens of the
-    target's, which may have more or less padding behind the same texts than the draft's own; 0: as many."""
+    """Not thread-safe: one thread calls it. `lane`: where the trace shows what it does."""
 
     def __init__(
         self,
@@ -61,10 +60,9 @@ class DraftModel:
         policy: Policy,
         trace: Trace,
         lane: str,
-        vocabulary: int = 0,
     ) -> None:
-        size = engine.vocabulary.size
-        self._size = min(size, vocabulary or size)
+        self._size = engine.vocabulary.size
+        """Tokens that both models have."""
         self.n_ahead = n_ahead
         self.cost = cost
         self._engine = engine
@@ -80,6 +78,10 @@ class DraftModel:
         self._lock = threading.Lock()
         self._warned = False
         self._grammars: Grammars | None = None
+
+    def drafts_for(self, vocabulary_size: int) -> None:
+        """The target has so many tokens: more or less padding, perhaps, behind the same texts."""
+        self._size = min(self._engine.vocabulary.size, vocabulary_size)
 
     def open(
         self,

@@ -62,7 +62,8 @@ _STATE_NAMES = {name: pb.Status.State.Name(number) for number, name in _STATES.i
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who someone is: its name, its model, and the vocabulary that its token ids mean."""
+    """Who someone is: its name, its model, and the vocabulary that its token ids mean. The fingerprint says whether two
+    are the same; the size counts what pads one as well."""
 
     name: str
     model: str
@@ -172,7 +173,7 @@ class LeadSide:
                 "install the same release of duo on both machines",
                 pb.Refusal.REASON_PROTOCOL_VERSION,
             )
-        if (hello.vocabulary_fingerprint, hello.vocabulary_size) != (self._me.fingerprint, self._me.vocabulary_size):
+        if hello.vocabulary_fingerprint != self._me.fingerprint:
             raise RefusedError(
                 f"the draft model {hello.model[:MAX_NAME]!r} has another vocabulary ({hello.vocabulary_size} tokens) "
                 f"than the target model {self._me.model!r} ({self._me.vocabulary_size} tokens): "
@@ -215,7 +216,10 @@ class LeadSide:
             return
         if not self._welcomed:
             self._welcomed = True
-            welcome = pb.Welcome(protocol_version=VERSION, name=self.back.name, model=self._me.model)
+            me, name = self._me, self.back.name
+            welcome = pb.Welcome(
+                protocol_version=VERSION, name=name, model=me.model, vocabulary_size=me.vocabulary_size
+            )
             yield pb.LeadMessage(welcome=welcome).SerializeToString()
         while self._pongs:
             pong = pb.Pong(value=self._pongs.pop(0), clock=int(now * 1e9))
@@ -272,8 +276,11 @@ class LeadSide:
 
 @dataclass(frozen=True, slots=True)
 class Welcomed:
+    """`vocabulary_size`: of the target, with what pads it."""
+
     name: str
     model: str
+    vocabulary_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +324,8 @@ class BackSide:
         self.offset = ClockOffset()
         self.heard = now
         self.welcomed = False
+        self._size = me.vocabulary_size
+        """Tokens of the lead's vocabulary."""
 
     def hello(self, known: Sequence[tuple[int, Prefix]]) -> bytes:
         """The first message of a stream; `known`: sessions that the back still holds, newest last."""
@@ -344,7 +353,9 @@ class BackSide:
             if kind != "welcome":
                 raise ProtocolError(f"the lead's first message must be a Welcome, not {kind or 'an empty one'}")
             self.welcomed = True
-            return Welcomed(_printable(message.welcome.name), _printable(message.welcome.model))
+            welcome = message.welcome
+            self._size = welcome.vocabulary_size or self._me.vocabulary_size
+            return Welcomed(_printable(welcome.name), _printable(welcome.model), self._size)
         if kind == "begin":
             sampling = _from_wire(message.begin.sampling)
             self._check(sampling.logit_bias)
@@ -371,8 +382,8 @@ class BackSide:
         return None
 
     def _check(self, tokens: Iterable[int]) -> None:
-        if any(token >= self._me.vocabulary_size for token in tokens):
-            raise ProtocolError(f"the lead names a token outside the vocabulary of {self._me.vocabulary_size}")
+        if any(token >= self._size for token in tokens):
+            raise ProtocolError(f"the lead names a token outside its vocabulary of {self._size}")
 
     def send(self, now: float) -> Iterator[bytes]:
         """Answers to pings, and when it is time what the back is doing, and a ping of our own."""

@@ -306,7 +306,9 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
     cost = CostCurve(curve.remembered(engine, BATCH, cli.speed(flags, engine)))
     log.info("%s on %s drafts here", engine.name, engine.runtime)
     ahead = max(1, min(limits.draft_max, MOST - RIDERS))
-    return OwnDraft(DraftModel(engine, cost, ahead, TREE, timeline, "decoder", target.vocabulary.size))
+    model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
+    model.drafts_for(target.vocabulary.size)
+    return OwnDraft(model)
 
 
 def _listen(host: str, port: int, flag: str) -> socket.socket:

@@ -20,7 +20,7 @@ from duo.errors import ContextError, RequestError
 from duo.pacing import LEAST
 from duo.prefix import extend_hash
 from duo.protocol import Welcomed
-from duo.sampling import Sampler
+from duo.sampling import Sampler, SamplingParams
 from duo.seats import TENURE
 from tests.drafting_desk import Desk
 from tests.slotted import EOS
@@ -407,7 +407,7 @@ def test_after_a_new_stream_all_is_said_again(desk: Desk) -> None:
     desk.work()
     said, read = {session: len(desk.heard[session]) for session in (1, 2)}, desk.engine.read
     assert [session for session, _ in desk.drafter.known()] == [1, 2]  # for the Hello
-    desk.drafter._take(Welcomed("back", "target"))
+    desk.drafter._take(Welcomed("back", "target", FakeModel.size))
     desk.heard = {1: [], 2: []}
     desk.work()
     assert {session: len(desk.heard[session]) for session in (1, 2)} == said
@@ -546,13 +546,34 @@ def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone
         engine.close()
 
 
+def test_another_padding_of_the_same_vocabulary(desk: Desk) -> None:
+    """What only the target has ends the drafting of one session, and nothing else; what only the draft has is not
+    guessed."""
+    size = FakeModel.size
+    desk.drafter._take(Welcomed("back", "target", size + 8))
+    for session in (1, 2):
+        desk.begin(session, [UNSURE, 5, session])
+    desk.work()
+    desk.commit(1, [size + 3])
+    desk.commit(2, [6])
+    desk.commit(1, [5])
+    desk.work()
+    assert [session for session, _ in desk.drafter.known()] == [2] and not desk.errors
+    assert desk.guessed(2)
+    desk.drafter._take(Welcomed("back", "target", size - 2))
+    desk.begin(3, [UNSURE, 5, 7], SamplingParams(temperature=0.0, logit_bias={size - 1: 100.0}))
+    desk.work()
+    assert desk.guessed(3)
+    assert max(token for of in desk.heard[3] for token in of.tokens) < size - 2
+
+
 def test_what_the_hello_did_not_name_is_forgotten(desk: Desk) -> None:
     """The last stream's news may be heard after the Hello; the lead will never say that such a session has ended."""
     desk.begin(1, [UNSURE, *LONG[:40], 1])
     desk.work()
     desk.drafter.known()
     desk.begin(2, [UNSURE, *LONG[:40], 2])
-    desk.drafter._take(Welcomed("back", "target"))
+    desk.drafter._take(Welcomed("back", "target", FakeModel.size))
     assert [session for session, _ in desk.drafter.known()] == [1]
 
 

@@ -223,7 +223,8 @@ class TestSeveralSessions:
         for vocabulary in (size + 8, size - 2):
             engine = DraftEngine(FakeModel(0.4), slots=2)
             with of_lead(None) as trace:
-                model = DraftModel(cast(Engine, engine), CostCurve(FLAT), 16, TREE, trace, "decoder", vocabulary)
+                model = DraftModel(cast(Engine, engine), CostCurve(FLAT), 16, TREE, trace, "decoder")
+            model.drafts_for(vocabulary)
             own = OwnDraft(model)
             least = min(size, vocabulary)
             first, second = self.asked(1, [5, 6]), self.asked(2, [5, 6, 7])

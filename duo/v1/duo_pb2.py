@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x64uo/v1/duo.proto\x12\x06\x64uo.v1\"\xb7\x01\n\x0b\x42\x61\x63kMessage\x12\x1e\n\x05hello\x18\x01 \x01(\x0b\x32\r.duo.v1.HelloH\x00\x12\"\n\x07guesses\x18\x02 \x01(\x0b\x32\x0f.duo.v1.GuessesH\x00\x12\x1c\n\x04ping\x18\x03 \x01(\x0b\x32\x0c.duo.v1.PingH\x00\x12\x1c\n\x04pong\x18\x04 \x01(\x0b\x32\x0c.duo.v1.PongH\x00\x12 \n\x06status\x18\x05 \x01(\x0b\x32\x0e.duo.v1.StatusH\x00\x42\x06\n\x04kind\"\xf7\x01\n\x0bLeadMessage\x12\"\n\x07welcome\x18\x01 \x01(\x0b\x32\x0f.duo.v1.WelcomeH\x00\x12\"\n\x07refusal\x18\x02 \x01(\x0b\x32\x0f.duo.v1.RefusalH\x00\x12\x1e\n\x05\x62\x65gin\x18\x03 \x01(\x0b\x32\r.duo.v1.BeginH\x00\x12 \n\x06\x63ommit\x18\x04 \x01(\x0b\x32\x0e.duo.v1.CommitH\x00\x12\x1a\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x0b.duo.v1.EndH\x00\x12\x1c\n\x04ping\x18\x06 \x01(\x0b\x32\x0c.duo.v1.PingH\x00\x12\x1c\n\x04pong\x18\x07 \x01(\x0b\x32\x0c.duo.v1.PongH\x00\x42\x06\n\x04kind\"\x95\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x1e\n\x16vocabulary_fingerprint\x18\x04 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\r\x12\x1c\n\x05known\x18\x06 \x03(\x0b\x32\r.duo.v1.Known\"6\n\x05Known\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x0c\n\x04hash\x18\x03 \x01(\x06\"@\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\"\xca\x01\n\x07Refusal\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.duo.v1.Refusal.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x85\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17REASON_PROTOCOL_VERSION\x10\x01\x12\x15\n\x11REASON_VOCABULARY\x10\x02\x12\x14\n\x10REASON_MALFORMED\x10\x03\x12\x19\n\x15REASON_TOO_MANY_BACKS\x10\x04\"\xa3\x02\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05min_p\x18\x04 \x01(\x01\x12\x1a\n\x12repetition_penalty\x18\x05 \x01(\x01\x12\x18\n\x10presence_penalty\x18\x06 \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x01\x12\x33\n\nlogit_bias\x18\x08 \x03(\x0b\x32\x1f.duo.v1.Sampling.LogitBiasEntry\x12\x0c\n\x04seed\x18\t \x01(\x06\x12\x0f\n\x07grammar\x18\n \x01(\t\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"p\n\x05\x42\x65gin\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\"\n\x08sampling\x18\x02 \x01(\x0b\x32\x10.duo.v1.Sampling\x12\x15\n\rprompt_length\x18\x03 \x01(\r\x12\x0c\n\x04turn\x18\x04 \x01(\r\x12\r\n\x05\x62\x61\x63ks\x18\x05 \x01(\r\"F\n\x06\x43ommit\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0e\n\x06tokens\x18\x03 \x03(\r\x12\x0c\n\x04more\x18\x04 \x01(\x08\"\x16\n\x03\x45nd\x12\x0f\n\x07session\x18\x01 \x01(\x06\"3\n\x07Guesses\x12(\n\x08sessions\x18\x01 \x03(\x0b\x32\x16.duo.v1.SessionGuesses\"H\n\x0eSessionGuesses\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12%\n\nexpansions\x18\x02 \x03(\x0b\x32\x11.duo.v1.Expansion\"P\n\tExpansion\x12\x0e\n\x06length\x18\x01 \x01(\r\x12\x0c\n\x04hash\x18\x02 \x01(\x06\x12\x0e\n\x06tokens\x18\x03 \x03(\r\x12\x15\n\rprobabilities\x18\x04 \x03(\x02\"\x8b\x01\n\x06Status\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.duo.v1.Status.State\"\\\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x15\n\x11STATE_CATCHING_UP\x10\x02\x12\x12\n\x0eSTATE_DRAFTING\x10\x03\"\x15\n\x04Ping\x12\r\n\x05value\x18\x01 \x01(\x06\"$\n\x04Pong\x12\r\n\x05value\x18\x01 \x01(\x06\x12\r\n\x05\x63lock\x18\x02 \x01(\x06\x32<\n\x03\x44uo\x12\x35\n\x05\x44raft\x12\x13.duo.v1.BackMessage\x1a\x13.duo.v1.LeadMessage(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x10\x64uo/v1/duo.proto\x12\x06\x64uo.v1\"\xb7\x01\n\x0b\x42\x61\x63kMessage\x12\x1e\n\x05hello\x18\x01 \x01(\x0b\x32\r.duo.v1.HelloH\x00\x12\"\n\x07guesses\x18\x02 \x01(\x0b\x32\x0f.duo.v1.GuessesH\x00\x12\x1c\n\x04ping\x18\x03 \x01(\x0b\x32\x0c.duo.v1.PingH\x00\x12\x1c\n\x04pong\x18\x04 \x01(\x0b\x32\x0c.duo.v1.PongH\x00\x12 \n\x06status\x18\x05 \x01(\x0b\x32\x0e.duo.v1.StatusH\x00\x42\x06\n\x04kind\"\xf7\x01\n\x0bLeadMessage\x12\"\n\x07welcome\x18\x01 \x01(\x0b\x32\x0f.duo.v1.WelcomeH\x00\x12\"\n\x07refusal\x18\x02 \x01(\x0b\x32\x0f.duo.v1.RefusalH\x00\x12\x1e\n\x05\x62\x65gin\x18\x03 \x01(\x0b\x32\r.duo.v1.BeginH\x00\x12 \n\x06\x63ommit\x18\x04 \x01(\x0b\x32\x0e.duo.v1.CommitH\x00\x12\x1a\n\x03\x65nd\x18\x05 \x01(\x0b\x32\x0b.duo.v1.EndH\x00\x12\x1c\n\x04ping\x18\x06 \x01(\x0b\x32\x0c.duo.v1.PingH\x00\x12\x1c\n\x04pong\x18\x07 \x01(\x0b\x32\x0c.duo.v1.PongH\x00\x42\x06\n\x04kind\"\x95\x01\n\x05Hello\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x1e\n\x16vocabulary_fingerprint\x18\x04 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x05 \x01(\r\x12\x1c\n\x05known\x18\x06 \x03(\x0b\x32\r.duo.v1.Known\"6\n\x05Known\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\x0e\n\x06length\x18\x02 \x01(\r\x12\x0c\n\x04hash\x18\x03 \x01(\x06\"Y\n\x07Welcome\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x17\n\x0fvocabulary_size\x18\x04 \x01(\r\"\xca\x01\n\x07Refusal\x12&\n\x06reason\x18\x01 \x01(\x0e\x32\x16.duo.v1.Refusal.Reason\x12\x0f\n\x07message\x18\x02 \x01(\t\"\x85\x01\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17REASON_PROTOCOL_VERSION\x10\x01\x12\x15\n\x11REASON_VOCABULARY\x10\x02\x12\x14\n\x10REASON_MALFORMED\x10\x03\x12\x19\n\x15REASON_TOO_MANY_BACKS\x10\x04\"\xa3\x02\n\x08Sampling\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\r\n\x05top_p\x18\x03 \x01(\x01\x12\r\n\x05min_p\x18\x04 \x01(\x01\x12\x1a\n\x12repetition_penalty\x18\x05 \x01(\x01\x12\x18\n\x10presence_penalty\x18\x06 \x01(\x01\x12\x19\n\x11\x66requency_penalty\x18\x07 \x01(\x01\x12\x33\n\nlogit_bias\x18\x08 \x03(\x0b\x32\x1f.duo.v1.Sampling.LogitBiasEntry\x12\x0c\n\x04seed\x18\t \x01(\x06\x12\x0f\n\x07grammar\x18\n \x01(\t\x1a\x30\n\x0eLogitBiasEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"p\n\x05\x42\x65gin\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\"\n\x08sampling\x18\x02 \x01(\x0b\x32\x10.duo.v1.Sampling\x12\x15\n\rprompt_length\x18\x03 \x01(\r\x12\x0c\n\x04turn\x18\x04 \x01(\r\x12\r\n\x05\x62\x61\x63ks\x18\x05 \x01(\r\"F\n\x06\x43ommit\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12\r\n\x05start\x18\x02 \x01(\r\x12\x0e\n\x06tokens\x18\x03 \x03(\r\x12\x0c\n\x04more\x18\x04 \x01(\x08\"\x16\n\x03\x45nd\x12\x0f\n\x07session\x18\x01 \x01(\x06\"3\n\x07Guesses\x12(\n\x08sessions\x18\x01 \x03(\x0b\x32\x16.duo.v1.SessionGuesses\"H\n\x0eSessionGuesses\x12\x0f\n\x07session\x18\x01 \x01(\x06\x12%\n\nexpansions\x18\x02 \x03(\x0b\x32\x11.duo.v1.Expansion\"P\n\tExpansion\x12\x0e\n\x06length\x18\x01 \x01(\r\x12\x0c\n\x04hash\x18\x02 \x01(\x06\x12\x0e\n\x06tokens\x18\x03 \x03(\r\x12\x15\n\rprobabilities\x18\x04 \x03(\x02\"\x8b\x01\n\x06Status\x12#\n\x05state\x18\x01 \x01(\x0e\x32\x14.duo.v1.Status.State\"\\\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_WAITING\x10\x01\x12\x15\n\x11STATE_CATCHING_UP\x10\x02\x12\x12\n\x0eSTATE_DRAFTING\x10\x03\"\x15\n\x04Ping\x12\r\n\x05value\x18\x01 \x01(\x06\"$\n\x04Pong\x12\r\n\x05value\x18\x01 \x01(\x06\x12\r\n\x05\x63lock\x18\x02 \x01(\x06\x32<\n\x03\x44uo\x12\x35\n\x05\x44raft\x12\x13.duo.v1.BackMessage\x1a\x13.duo.v1.LeadMessage(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,35 +42,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KNOWN']._serialized_start=616
   _globals['_KNOWN']._serialized_end=670
   _globals['_WELCOME']._serialized_start=672
-  _globals['_WELCOME']._serialized_end=736
-  _globals['_REFUSAL']._serialized_start=739
-  _globals['_REFUSAL']._serialized_end=941
-  _globals['_REFUSAL_REASON']._serialized_start=808
-  _globals['_REFUSAL_REASON']._serialized_end=941
-  _globals['_SAMPLING']._serialized_start=944
-  _globals['_SAMPLING']._serialized_end=1235
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=1187
-  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=1235
-  _globals['_BEGIN']._serialized_start=1237
-  _globals['_BEGIN']._serialized_end=1349
-  _globals['_COMMIT']._serialized_start=1351
-  _globals['_COMMIT']._serialized_end=1421
-  _globals['_END']._serialized_start=1423
-  _globals['_END']._serialized_end=1445
-  _globals['_GUESSES']._serialized_start=1447
-  _globals['_GUESSES']._serialized_end=1498
-  _globals['_SESSIONGUESSES']._serialized_start=1500
-  _globals['_SESSIONGUESSES']._serialized_end=1572
-  _globals['_EXPANSION']._serialized_start=1574
-  _globals['_EXPANSION']._serialized_end=1654
-  _globals['_STATUS']._serialized_start=1657
-  _globals['_STATUS']._serialized_end=1796
-  _globals['_STATUS_STATE']._serialized_start=1704
-  _globals['_STATUS_STATE']._serialized_end=1796
-  _globals['_PING']._serialized_start=1798
-  _globals['_PING']._serialized_end=1819
-  _globals['_PONG']._serialized_start=1821
-  _globals['_PONG']._serialized_end=1857
-  _globals['_DUO']._serialized_start=1859
-  _globals['_DUO']._serialized_end=1919
+  _globals['_WELCOME']._serialized_end=761
+  _globals['_REFUSAL']._serialized_start=764
+  _globals['_REFUSAL']._serialized_end=966
+  _globals['_REFUSAL_REASON']._serialized_start=833
+  _globals['_REFUSAL_REASON']._serialized_end=966
+  _globals['_SAMPLING']._serialized_start=969
+  _globals['_SAMPLING']._serialized_end=1260
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_start=1212
+  _globals['_SAMPLING_LOGITBIASENTRY']._serialized_end=1260
+  _globals['_BEGIN']._serialized_start=1262
+  _globals['_BEGIN']._serialized_end=1374
+  _globals['_COMMIT']._serialized_start=1376
+  _globals['_COMMIT']._serialized_end=1446
+  _globals['_END']._serialized_start=1448
+  _globals['_END']._serialized_end=1470
+  _globals['_GUESSES']._serialized_start=1472
+  _globals['_GUESSES']._serialized_end=1523
+  _globals['_SESSIONGUESSES']._serialized_start=1525
+  _globals['_SESSIONGUESSES']._serialized_end=1597
+  _globals['_EXPANSION']._serialized_start=1599
+  _globals['_EXPANSION']._serialized_end=1679
+  _globals['_STATUS']._serialized_start=1682
+  _globals['_STATUS']._serialized_end=1821
+  _globals['_STATUS_STATE']._serialized_start=1729
+  _globals['_STATUS_STATE']._serialized_end=1821
+  _globals['_PING']._serialized_start=1823
+  _globals['_PING']._serialized_end=1844
+  _globals['_PONG']._serialized_start=1846
+  _globals['_PONG']._serialized_end=1882
+  _globals['_DUO']._serialized_start=1884
+  _globals['_DUO']._serialized_end=1944
 # @@protoc_insertion_point(module_scope)
