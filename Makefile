@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Two processes for the tests, because most of them wait for programs to start. A module's tests share what it sets up.
 TWO := --numprocesses 2 --dist loadfile
+# Threads that wait for work are not to take the other process's core.
+export OMP_WAIT_POLICY := PASSIVE
 
 .PHONY: demo test quick check proto clean
 
