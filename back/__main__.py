@@ -94,6 +94,8 @@ def credentials(args: argparse.Namespace) -> tuple[str, ClientTls | None]:
 
 async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     token, tls = credentials(args)
+    if tls is not None:
+        tls.credentials()  # what is wrong with them is said before a model is loaded
     engine = await asyncio.to_thread(cli.load_engine, args, "draft", room(args.parallel), args.parallel)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
     cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, BATCH, cli.speed(args, engine)))

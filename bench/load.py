@@ -94,9 +94,9 @@ class Cell:
     """What the cost of forward passes allows so many users, around each measurement."""
 
     def add(self, samples: Sequence[Sample], begin: float, end: float, allowed: Allowed) -> None:
-        """A measurement from `begin` to `end`. Raises DuoError if it was too short."""
+        """A measurement from `begin` to `end`. Raises DuoError if the first one was too short."""
         tokens = sum(sample.share(begin, end) for sample in samples)
-        if not tokens:
+        if not tokens and not self.tokens:
             raise DuoError(f"no token came in {end - begin:.3g} seconds; measure longer (--seconds)")
         # Of those that had to wait for all others' prompts the times do not count; there may be none else.
         self.samples += [sample for sample in samples if sample.asked >= begin] or samples
@@ -117,11 +117,13 @@ class Cell:
         """Its speed over that of one client, as a share of what a reading of the costs allows. By rounds: the machine
         may have become slower or faster between two of them."""
         allowed = [reading(mine) / reading(its) for mine, its in zip(self.allowed, one.allowed, strict=True)]
-        shares = [ratio / most for ratio, most in zip(self._ratios(one), allowed, strict=True)]
+        shares = self._ratios(one, allowed)
         return Ratio(statistics.fmean(shares), _error(shares))
 
-    def _ratios(self, other: Cell) -> list[float]:
-        return [mine / its for mine, its in zip(self.tokens, other.tokens, strict=True)]
+    def _ratios(self, other: Cell, allowed: Sequence[float] = ()) -> list[float]:
+        """By rounds, but those in which the other got nothing at all."""
+        rounds = zip(self.tokens, other.tokens, allowed or [1.0] * len(self.tokens), strict=True)
+        return [mine / its / most for mine, its, most in rounds if its]
 
     @property
     def acceleration(self) -> float:
@@ -164,6 +166,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--vu", type=_users, default=[1, 2, 4, 8], metavar="N,...", help="virtual users (default: 1,2,4,8)")
     p.add_argument("--data", type=Path, metavar="FILE", help="questions: JSONL with `turns` or `messages` on each line")
+    p.add_argument("--questions", type=positive, default=20, help="at most, of these")
     p.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     p.add_argument("--rounds", type=positive, default=6, help="measurements of each, in turns")
     p.add_argument("--max-tokens", type=positive, default=128, help="of an answer")
@@ -214,7 +217,7 @@ def leads(
 
 def main(args: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
-    conversations = prompts.read(args.data) if args.data else prompts.shipped()
+    conversations = (prompts.read(args.data) if args.data else prompts.shipped())[: args.questions]
     questions = [[*c.before, {"role": "user", "content": c.turns[0]}] for c in conversations]
     near, far = halves()
     target = model("target", args.size, args.engine)

@@ -164,6 +164,10 @@ class Planner:
     def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
         """New guesses of a back arrived at `now`."""
         committed = self._committed if self._committed is not None else now
+        if now < committed:
+            # They were heard late, which says nothing of when messages come.
+            self._forecast.revealed(found)
+            return
         self._forecast.heard(now, back, committed, bool(self._anew), found)
 
     def drafted(self, found: Sequence[Place]) -> None:

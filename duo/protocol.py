@@ -38,7 +38,7 @@ COMMIT_TOKENS = 4096
 MAX_BIASES = 8192
 """Most entries of a logit bias, which goes in one Begin."""
 MAX_EXPANSIONS = 256
-MAX_CHILDREN = 64
+MAX_CHILDREN = 8
 MAX_KNOWN = 64
 MAX_NAME = 128
 

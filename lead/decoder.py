@@ -43,8 +43,8 @@ STALL = 3.0
 """As long as so many decode steps one may take that reads a piece of a prompt besides, if it is more than `PIECE`."""
 
 HEARING, LEAST_HEARING = 0.1, 2e-3
-"""Share of a step's time that what backs say may take, twice in each step, and seconds that it may take in any case: no
-number of backs, and nothing that they say, is to hold up an answer."""
+"""Share of a step's time that what backs say may take before a forward pass, and again after it, and seconds that it
+may take in any case: no number of backs, and nothing that they say, is to hold up an answer."""
 
 MOST_TRUSTED = 256
 """Backs whose claims are remembered after they have left: names come from the network."""
@@ -543,7 +543,7 @@ class Decoder:
                 session = sessions.get(of.session)
                 if session is None:
                     continue
-                useful = self._merge(session, protocol.expansions(of), back)
+                useful = self._merge(session, protocol.expansions(of), back, until)
                 heard += useful
                 if useful and self._own is not None:
                     self._own.merge(session, [place.guesses for place in useful])
@@ -552,11 +552,16 @@ class Decoder:
             if time.perf_counter() > until:
                 break  # the rest may come too late, which only makes the answer slower
 
-    def _merge(self, session: Session, found: Iterable[Expansion], who: str) -> list[Place]:
-        """Put guesses into the tree; returns those that are new there, with what they are worth."""
+    def _merge(
+        self, session: Session, found: Iterable[Expansion], who: str, until: float = float("inf")
+    ) -> list[Place]:
+        """Put guesses into the tree, at least one and until it is so late; returns those that are new there, with what
+        they are worth."""
         tree, new = session.tree, list[Place]()
         for expansion in found:
             known = tree.guessed(expansion.hash)
             if tree.merge(expansion, who) and not known and (place := tree.place(expansion.hash)) is not None:
                 new.append(place)
+            if time.perf_counter() > until:
+                break
         return new

@@ -33,7 +33,7 @@ class Door:
     tls: Files = field(default_factory=Files)
     backs: int = 64
     message_bytes: int = MAX_MESSAGE_BYTES
-    guesses: int = 20_000
+    guesses: int = 80_000
 
     def server(self) -> grpc.aio.Server:
         options = [

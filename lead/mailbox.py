@@ -28,7 +28,8 @@ class Mailbox:
     def __init__(self) -> None:
         self._boxes: dict[str, deque[Letter]] = {}
         self._bell = threading.Event()
-        self._taken = 0
+        self._last = ""
+        """Who was heard last."""
 
     def put(self, letter: Letter) -> None:
         self._boxes.setdefault(letter.back, deque(maxlen=DEPTH)).append(letter)
@@ -39,20 +40,24 @@ class Mailbox:
         self._boxes.pop(back, None)
 
     def take(self) -> Iterator[Letter]:
-        """The letters that are there now, a back's in their order, and one of each back after the other, beginning with
-        another one each time: whoever stops before the end hears all of them alike. What is left is there the next
-        time."""
+        """The letters that are there now, a back's in their order, one of each back after the other. It begins after
+        the back that was heard last: whoever stops before the end hears all of them alike. What is left is there the
+        next time, and nobody waits for it."""
         self._bell.clear()
         # Counted beforehand: a back that says more than can be heard would hold up the answer.
-        boxes = [(box, len(box)) for box in list(self._boxes.values())]
-        self._taken += 1
-        first = self._taken % max(1, len(boxes))
+        boxes = [(back, box, count) for back, box in list(self._boxes.items()) if (count := len(box))]
+        first = next((i + 1 for i, (back, _, _) in enumerate(boxes) if back == self._last), 0)
         boxes = boxes[first:] + boxes[:first]
-        for number in range(max((count for _, count in boxes), default=0)):
-            for box, count in boxes:
-                if number < count:
-                    yield box.popleft()
+        try:
+            for number in range(max((count for _, _, count in boxes), default=0)):
+                for back, box, count in boxes:
+                    if number < count:
+                        self._last = back
+                        yield box.popleft()
+        finally:
+            if any(box for _, box, _ in boxes):
+                self._bell.set()
 
-    def wait(self, seconds: float) -> None:
-        """Until there is a letter that `take` has not seen, or the time is up."""
-        self._bell.wait(seconds)
+    def wait(self, seconds: float) -> bool:
+        """Until there is a letter that nobody has taken, or the time is up; whether there is one."""
+        return self._bell.wait(seconds)

@@ -26,7 +26,7 @@ from duo.tree import Expansion, Place
 from duo.v1 import duo_pb2 as pb
 from lead import decoder
 from lead.decoder import PIECE, Decoder, Job
-from lead.mailbox import Letter
+from lead.mailbox import Letter, Mailbox
 from tests.slotted import EOS, SlottedEngine
 from tests.test_drafting import SIZE, FakeModel
 from tests.test_session import text_without_backs
@@ -477,11 +477,14 @@ def test_after_a_forward_pass_that_failed_the_next_questions_are_answered() -> N
 
 
 def test_backs_that_say_much_hold_up_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What there is no time for is heard later, and all are heard alike."""
+    """What there is no time for is heard later, and all are heard alike, whoever else is there and silent."""
     monkeypatch.setattr(decoder, "LEAST_HEARING", 0.0)
     loop = Loop(1)
     asked = loop.ask(Asked([5], GREEDY, 6))
     box = loop.decoder.mailbox
+    for back in ("one", "silent", "also silent", "two"):
+        box.put(Letter(back, 0.0, pb.Guesses()))
+    list(box.take())
     for number in range(30):
         for back in ("one", "two"):
             box.put(Letter(back, float(number), pb.Guesses(sessions=[pb.SessionGuesses(session=1)])))
@@ -492,6 +495,36 @@ def test_backs_that_say_much_hold_up_no_answer(monkeypatch: pytest.MonkeyPatch) 
     assert abs(sum(back == "one" for back, _ in left) - len(left) / 2) <= 0.5
     loop.finish()
     assert asked.tokens == asked.expected
+
+
+def test_a_long_message_is_heard_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoder, "LEAST_HEARING", 0.0)
+    loop = Loop(1)
+    asked = loop.ask(talkative())
+    loop.turn()
+    (entry,) = loop.ledger.values()
+    prefix = entry.prefix
+    one = pb.Expansion(length=len(prefix), hash=prefix.hash, tokens=[5], probabilities=[0.9])
+    other = pb.Expansion(length=len(prefix), hash=prefix.hash, tokens=[6], probabilities=[0.1])
+    of = pb.SessionGuesses(session=entry.session, expansions=[one, other])
+    loop.decoder.mailbox.put(Letter("back", 0.0, pb.Guesses(sessions=[of])))
+    loop.decoder._take_guesses()
+    session = loop.decoder._answering[0].session
+    assert set(session.tree.root.children) == {5}
+    loop.finish()
+    assert asked.tokens == asked.expected
+
+
+def test_nobody_waits_for_letters_that_are_there() -> None:
+    box = Mailbox()
+    for number in range(3):
+        box.put(Letter("back", float(number), pb.Guesses()))
+    for letter in box.take():
+        assert letter.came == 0.0
+        break
+    assert box.wait(30.0), "what is left"
+    assert [letter.came for letter in box.take()] == [1.0, 2.0]
+    assert not box.wait(0.0)
 
 
 def test_when_it_stops_all_who_wait_are_told() -> None:

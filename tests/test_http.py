@@ -298,6 +298,8 @@ def test_numbers_of_clients_that_know_no_integers(url: str, answerer: ScriptedAn
     assert question.top_logprobs == 2
     for wrong in (2.5, True, "3", 1e300):
         assert post(url, messages=HI, max_tokens=wrong).status_code == 400
+    schema = ChatRequest.model_json_schema()["properties"]["max_tokens"]["anyOf"][0]
+    assert schema == {"type": "integer", "minimum": -1, "exclusiveMaximum": 1 << 31}
 
 
 def test_variables_of_the_template(url: str, answerer: ScriptedAnswerer) -> None:

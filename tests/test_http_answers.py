@@ -433,6 +433,12 @@ def test_calls_in_a_text(text: str, content: str, names: list[str], size: int) -
     assert (told + shown, [call.name for call in calls + found], parser.held) == (content, names, "")
 
 
+def test_text_that_is_no_call_is_not_held_back() -> None:
+    parser = CallParser(["python"])
+    shown = "".join(parser.push(letter)[0] for letter in "python{x for x in y} and more")
+    assert shown.startswith("python{x for x in y}")
+
+
 def test_one_call_at_a_time(url: str, answerer: ScriptedAnswerer) -> None:
     answerer.script = [(f"<tool_call>{CALL}</tool_call>",)] * 2
     body = post(url, CHAT, messages=HI, tools=[WEATHER], parallel_tool_calls=False).json()

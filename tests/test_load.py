@@ -27,6 +27,10 @@ def test_a_measurement_without_a_token_is_too_short() -> None:
     late = Sample(question=0, asked=9.0, first=10.0, ended=20.0, tokens=50, accepted=0, text="")
     with pytest.raises(DuoError, match="measure longer"):
         Cell().add([late], 1.0, 2.0, Allowed(1.0, 1.0))
+    once = Cell()
+    for begin in (10.0, 0.0):  # a later one spoils nothing of what was measured before
+        once.add([late], begin, begin + 5.0, Allowed(1.0, 1.0))
+    assert once.over(once).value == 1.0 and once.of_allowed(once, lambda it: it.line).value == 1.0
 
 
 def test_a_ratio_says_how_sure_it_is_once_there_are_enough_rounds() -> None:
@@ -64,7 +68,7 @@ def test_a_short_run_finds_no_text_that_differs(tmp_path: Path, capsys: pytest.C
     data, output = tmp_path / "questions.jsonl", tmp_path / "figures.json"
     questions = ["What does shutil.copytree do?", "Which module has namedtuple?"]
     data.write_text("".join(json.dumps({"turns": [question]}) + "\n" for question in questions))
-    flags = ["--data", str(data), "-o", str(output), "--vu", "1,3", "--rounds", "1", "--seconds", "1"]
+    flags = ["--data", str(data), "-o", str(output), "--vu", "1,3", "--rounds", "1", "--seconds", "2"]
     assert bench.main(["load", *flags, "--max-tokens", "16"]) == 0
     said = capsys.readouterr().out
     assert "0 answers that are not what the same question gives alone" in said

@@ -350,6 +350,13 @@ class TestWaiting:
         plan = self.regular(0.005).plan(nothing(), 14.001)
         assert 0.003 < plan.wait < 0.02
 
+    def test_what_was_heard_late_does_not_say_when_messages_come(self) -> None:
+        it = self.regular(0.005)
+        it.plan(nothing(), 14.0005)
+        for _ in range(20):
+            it.heard(13.9, "one", [guessed(0.8, 0.1)])
+        assert 0.003 < it.plan(nothing(), 14.001).wait < 0.02
+
     def test_one_that_takes_too_long_is_not(self) -> None:
         assert self.regular(0.09).plan(nothing(), 14.001).wait == 0.0
 

@@ -14,7 +14,7 @@ from duo.engines import Vocabulary
 from duo.errors import RequestError
 from lead.answers import Answer, Answerer, Piece, Question, Summary
 from lead.http.errors import dump
-from lead.http.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, Whole, with_seed
+from lead.http.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.options import Options
 from lead.http.parsing import Body, Cannot, parse, short
 from lead.http.shapes import ChatLogprobs, Timings, Usage, chat_logprobs, timings, together, usage
@@ -145,9 +145,9 @@ class Conversation(Body):
 class ChatRequest(Conversation, ToolFields, AnswerFields):
     """Body of POST /v1/chat/completions."""
 
-    max_completion_tokens: Whole | None = Field(None, ge=-1, lt=1 << 31)
+    max_completion_tokens: int | None = Field(None, ge=-1, lt=1 << 31)
     logprobs: bool | None = None
-    top_logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
     json_schema: dict[str, Any] | None = Field(None, description="llama-server's: the same as a response_format.")
 

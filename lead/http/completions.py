@@ -23,7 +23,6 @@ from lead.http.fields import (
     MAX_SCORES,
     MAX_TOP_LOGPROBS,
     AnswerFields,
-    Whole,
     with_seed,
 )
 from lead.http.options import Options
@@ -62,8 +61,8 @@ class CompletionRequest(AnswerFields):
 
     prompt: Prompts = Field(min_length=1, max_length=MAX_CHOICES)
     echo: bool | None = Field(None, description="The prompt before the answer; with `logprobs`, how likely it is too.")
-    logprobs: Whole | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    best_of: Whole | None = Field(None, description="Only the same as n.")
+    logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
+    best_of: int | None = Field(None, description="Only the same as n.")
     response_format: ResponseFormat | None = None
     json_schema: dict[str, Any] | None = Field(None, description="llama-server's: the answer is JSON of this schema.")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AliasChoices, BeforeValidator, Field
+from pydantic import AliasChoices, BeforeValidator, Field, model_validator
 
 from duo.errors import RequestError
 from duo.sampling import SEED_BITS, SamplingParams
@@ -32,13 +32,6 @@ def _stops(value: object) -> object:
     """One stop string as a list of one; anything else as it is, for the type to judge."""
     return [value] if isinstance(value, str) and value else [] if value == "" else value
 
-
-def _whole(value: object) -> object:
-    """A number without a fraction as an integer: some clients know no other numbers."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-Whole = Annotated[int, BeforeValidator(_whole, json_schema_input_type=int)]
 
 Stop = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]],
@@ -63,11 +56,11 @@ class SamplingFields(Body):
     model: Any = Field(None, description="Not looked at: there is only one.")
     temperature: float | None = Field(None, ge=0, le=100)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: Whole | None = Field(None, ge=-1, le=1 << 31)
+    top_k: int | None = Field(None, ge=-1, le=1 << 31)
     min_p: float | None = Field(None, ge=0, le=1)
-    seed: Whole | None = Field(None, lt=1 << SEED_BITS, description="One that is negative asks for a random one.")
-    max_tokens: Whole | None = Field(None, ge=-1, lt=1 << 31, description="-1: no limit but the context.")
-    n_predict: Whole | None = Field(None, ge=-1, lt=1 << 31, description="llama-server's: the same, and comes first.")
+    seed: int | None = Field(None, lt=1 << SEED_BITS, description="One that is negative asks for a random one.")
+    max_tokens: int | None = Field(None, ge=-1, lt=1 << 31, description="-1: no limit but the context.")
+    n_predict: int | None = Field(None, ge=-1, lt=1 << 31, description="llama-server's: the same, and comes first.")
     stop: Stop | None = None
     presence_penalty: float | None = Field(None, ge=-100, le=100)
     frequency_penalty: float | None = Field(None, ge=-100, le=100)
@@ -95,6 +88,16 @@ class SamplingFields(Body):
             grammar=grammar,
         )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, fields: object) -> object:
+        """Those with a point and nothing behind it: some clients know no others."""
+        if not isinstance(fields, dict):
+            return fields
+        whole = [name for name, field in cls.model_fields.items() if field.annotation == int | None]
+        found = {name: fields[name] for name in whole if isinstance(fields.get(name), float)}
+        return {**fields, **{name: int(value) for name, value in found.items() if value.is_integer()}}
+
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
     """Fields that limit an answer's tokens: the first that is given counts."""
 
@@ -119,7 +122,7 @@ class SamplingFields(Body):
 class AnswerFields(SamplingFields):
     """And how the answers are to be told."""
 
-    n: Whole | None = Field(None, ge=1, le=MAX_CHOICES, description="Answers, with seeds one after the other.")
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Answers, with seeds one after the other.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     accepted: bool | None = Field(

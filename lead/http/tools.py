@@ -150,7 +150,7 @@ class CallParser:
     def __init__(self, names: Sequence[str], parallel: bool = True) -> None:
         """`names`: of the tools. `parallel` False: only the first call counts."""
         self._names = frozenset(names)
-        self._names_of_calls = [name + after for name in names for after in ("{", "[ARGS]")]
+        self._names_of_calls = [name + after for name in names for after in ('{"', "{}", "[ARGS]")]
         """How a call in Mistral's newer form begins."""
         self._parallel = parallel
         self._calls = 0
