@@ -8,17 +8,14 @@ import re
 import struct
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from textwrap import shorten
 from typing import Any
 
-from duo.engines import _tools
-from duo.engines.base import NO_VARIABLES
-from duo.errors import RequestError
+from duo.engines._chat import ChatVocabulary
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
-class HFVocabulary:
+class HFVocabulary(ChatVocabulary):
     """Implements `duo.engines.Vocabulary`, for any number of threads at a time."""
 
     def __init__(self, tokenizer: Any, size: int, eos: frozenset[int]) -> None:
@@ -76,33 +73,6 @@ class HFVocabulary:
             raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
         return self._bytes[token]
 
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> str:
-        _tools.check_variables(variables)
-        try:
-            if not _tools.concern(messages, tools):
-                return self._written([dict(message) for message in messages], None, variables)
-            if self._knows_tools:
-                return self._written(_tools.structured(messages), [dict(tool) for tool in tools] or None, variables)
-            return self._written(_tools.plain(messages, tools), None, variables)
-        except KeyError as error:
-            raise RequestError(f"a message lacks {error}", param="messages") from error
-        except Exception as error:  # a template is a program from outside: anything may come out of it
-            raise RequestError(f"the model's chat template refuses: {_line(error)}", param="messages") from error
-
-    def chat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> list[int]:
-        rendered = self.render(messages, tools, variables)
-        return self.encode(rendered) if self._tokenizer.chat_template is None else self.encode_rendered(rendered)
-
     def _encode(self, text: str, add_special: bool) -> list[int]:
         # What is no Unicode, as half of a pair of surrogates, becomes a question mark: as in the other runtime.
         text = text.encode("utf-8", errors="replace").decode("utf-8")
@@ -113,23 +83,13 @@ class HFVocabulary:
         # Not verbose: a text beyond the model's context is the engine's to refuse, not the tokenizer's to warn about.
         return [int(t) for t in self._tokenizer.encode(text, add_special_tokens=add_special, verbose=False)]
 
-    def _written(
-        self,
-        messages: list[dict[str, Any]],
-        tools: list[dict[str, Any]] | None,
-        variables: Mapping[str, Any] = NO_VARIABLES,
+    def _apply(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
     ) -> str:
-        if self._tokenizer.chat_template is None:
-            lines = [f"{message['role']}: {message['content']}" for message in messages]
-            return "\n".join([*lines, "assistant:"])
         text: str = self._tokenizer.apply_chat_template(
             messages, tools=tools, add_generation_prompt=True, tokenize=False, **variables
         )
         return text
-
-    @cached_property
-    def _knows_tools(self) -> bool:
-        return _tools.knows_tools(self._written)
 
     @cached_property
     def _bytes(self) -> list[bytes]:
@@ -168,9 +128,3 @@ def _byte_alphabet() -> dict[str, int]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
     return {chr(byte) if byte in printable else chr(next(others)): byte for byte in range(256)}
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for a terminal."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return shorten(text, 200, placeholder="...")

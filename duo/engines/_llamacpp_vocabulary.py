@@ -12,14 +12,13 @@ from typing import Any
 import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-from duo.engines import _tools
-from duo.engines.base import NO_VARIABLES
-from duo.errors import ModelError, RequestError
+from duo.engines._chat import ChatVocabulary
+from duo.errors import ModelError
 
 _UNUSED = llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
 
 
-class LlamaCppVocabulary:
+class LlamaCppVocabulary(ChatVocabulary):
     """Implements `duo.engines.Vocabulary`, for any number of threads at a time. Valid as long as the model that `model`
     points to is loaded."""
 
@@ -70,52 +69,11 @@ class LlamaCppVocabulary:
     def token_bytes(self, token: int) -> bytes:
         return self._piece(token)
 
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] = NO_VARIABLES,
+    def _apply(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
     ) -> str:
-        _tools.check_variables(variables)
-        template = self._template  # a broken one is the model's fault, and not the request's
-        try:
-            if not _tools.concern(messages, tools):
-                return self._written([dict(message) for message in messages], None, variables)
-            if template is not None and self._knows_tools:
-                return self._written(_tools.structured(messages), [dict(tool) for tool in tools] or None, variables)
-            return self._written(_tools.plain(messages, tools), None, variables)
-        except KeyError as error:
-            raise RequestError(f"a message lacks {error}", param="messages") from error
-        except Exception as error:  # a template runs arbitrary code: what it raises is not for us to foresee
-            reason = " ".join(str(error).split())
-            raise RequestError(
-                f"the model's chat template does not accept these messages: {reason}", param="messages"
-            ) from error
-
-    def chat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> list[int]:
-        rendered = self.render(messages, tools, variables)
-        return self.encode(rendered) if self._template is None else self.encode_rendered(rendered)
-
-    def _written(
-        self,
-        messages: list[dict[str, Any]],
-        tools: list[dict[str, Any]] | None,
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> str:
-        template = self._template
-        if template is None:
-            return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
-        text: str = template(messages=messages, tools=tools, **variables).prompt
+        text: str = self._template(messages=messages, tools=tools, **variables).prompt
         return text
-
-    @cached_property
-    def _knows_tools(self) -> bool:
-        return _tools.knows_tools(self._written)
 
     @cached_property
     def _template(self) -> Any:

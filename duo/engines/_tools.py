@@ -12,22 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from duo.errors import RequestError
-
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
 Template = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], str]
 """A chat template: messages and tools (None: there are none) to a prompt."""
-
-OURS = frozenset(
-    {
-        "add_generation_prompt", "bos_token", "chat_template", "continue_final_message", "conversation",
-        "conversations", "documents", "eos_token", "function_call", "functions", "max_length", "messages", "padding",
-        "raise_exception", "return_assistant_tokens_mask", "return_dict", "return_tensors", "sanitize_control_tokens",
-        "self", "strftime_now", "tokenize", "tokenizer_kwargs", "tool_choice", "tools", "truncation",
-    }
-)  # fmt: skip
-"""What transformers' and llama-cpp-python's templating take besides a template's own variables."""
 
 _INSTRUCTIONS = (
     "You may call functions to answer. Their signatures are within <tools></tools>:\n<tools>\n{tools}\n</tools>\n"
@@ -42,13 +30,6 @@ _PROBE: dict[str, Any] = {
         "parameters": {"type": "object", "properties": {"it": {"type": "string", "description": "Anything."}}},
     },
 }
-
-
-def check_variables(variables: Mapping[str, Any]) -> None:
-    """Raises RequestError for names that mean something to the runtimes: what is asked for over the network must not
-    bring a template of its own."""
-    if taken := sorted(OURS & set(variables)):
-        raise RequestError(f"chat_template_kwargs: {taken[0]} is not for requests to say", "chat_template_kwargs")
 
 
 def concern(messages: Sequence[Message], tools: Sequence[Tool]) -> bool:

@@ -1,0 +1,95 @@
+"""Prompts of conversations, by a model's own chat template: what both runtimes' vocabularies do alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from textwrap import shorten
+from typing import Any
+
+from duo.engines import _tools
+from duo.engines.base import NO_VARIABLES
+from duo.errors import ModelError, RequestError
+
+_RUNTIMES = frozenset(
+    {
+        "add_generation_prompt", "bos_token", "chat_template", "continue_final_message", "conversation",
+        "conversations", "documents", "eos_token", "function_call", "functions", "max_length", "messages", "padding",
+        "raise_exception", "return_assistant_tokens_mask", "return_dict", "return_tensors", "sanitize_control_tokens",
+        "self", "strftime_now", "tokenize", "tokenizer_kwargs", "tool_choice", "tools", "truncation",
+    }
+)  # fmt: skip
+"""What transformers' and llama-cpp-python's templating take besides a template's own variables."""
+
+
+class ChatVocabulary(ABC):
+    """The part of `duo.engines.Vocabulary` that is about conversations."""
+
+    @property
+    @abstractmethod
+    def chat_template(self) -> str: ...
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]: ...
+
+    @abstractmethod
+    def encode_rendered(self, text: str) -> list[int]: ...
+
+    @abstractmethod
+    def _apply(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
+    ) -> str:
+        """What the template, of a model that has one, makes of these. Raises ModelError if it cannot be read, and
+        whatever a template raises."""
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> str:
+        # What is asked for over the network must not bring a template of its own, nor say how to use this one.
+        if taken := sorted(_RUNTIMES & set(variables)):
+            raise RequestError(f"chat_template_kwargs: {taken[0]} is not for requests to say", "chat_template_kwargs")
+        try:
+            if not _tools.concern(messages, tools):
+                return self._written([dict(message) for message in messages], None, variables)
+            if self.chat_template and self._knows_tools:
+                return self._written(_tools.structured(messages), [dict(tool) for tool in tools] or None, variables)
+            return self._written(_tools.plain(messages, tools), None, variables)
+        except ModelError:
+            raise  # a template that cannot be read is the model's fault, and no request's
+        except KeyError as error:
+            raise RequestError(f"a message lacks {error}", param="messages") from error
+        except Exception as error:  # a template is a program from outside: anything may come out of it
+            raise RequestError(f"the model's chat template refuses: {_line(error)}", param="messages") from error
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] = (),
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> list[int]:
+        rendered = self.render(messages, tools, variables)
+        return self.encode_rendered(rendered) if self.chat_template else self.encode(rendered)
+
+    def _written(
+        self,
+        messages: list[dict[str, Any]],
+        tools: list[dict[str, Any]] | None,
+        variables: Mapping[str, Any] = NO_VARIABLES,
+    ) -> str:
+        if self.chat_template:
+            return self._apply(messages, tools, variables)
+        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
+
+    @cached_property
+    def _knows_tools(self) -> bool:
+        return _tools.knows_tools(self._written)
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message, short enough for a terminal."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return shorten(text, 200, placeholder="...")
