@@ -220,7 +220,11 @@ class DraftModel:
         self.cost.observe(len(rows), done - (started if since is None else since))
         if self._trace.on:
             depth = max((e.length - len(it.draft.prefix) for it in found for e in it.expansions), default=0)
-            self._trace.span(self._lane, "draft", started, forwarded, rows=len(rows), depth=depth, sessions=len(parts))
+            expanded = sum(part.expanded for part in parts)
+            self._trace.span(
+                self._lane, "draft", started, forwarded, rows=len(rows), expanded=expanded, depth=depth,
+                sessions=len(parts),
+            )  # fmt: skip
             self._trace.span(self._lane, "rank", forwarded, done)
         return found
 

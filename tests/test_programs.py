@@ -20,7 +20,6 @@ import requests
 from bench.models import shipped
 from bench.processes import ROOT, BackProcess, LeadProcess, Program, Reply, wait_for
 from bench.trace import load
-from duo.drafting import RIDERS
 from duo.protocol import METHOD, VERSION
 from duo.v1 import duo_pb2 as pb
 
@@ -280,9 +279,8 @@ def test_the_plain_asynchronous_chain(text: str, tmp_path: Path) -> None:
     of_lead, of_back = map(load, files)
     assert not [event for event in of_lead if event["name"] == "wait"]
     drafts = [event["args"] for event in of_back if event["name"] == "draft"]
-    # One row of each answer (of the last one it may not be known yet that it is over), and what it has not read.
-    assert drafts and all(draft["rows"] <= draft["sessions"] + RIDERS for draft in drafts)
-    assert any(draft["rows"] == 1 for draft in drafts)
+    # One place of each answer: of the last one it may not be known yet that it is over.
+    assert drafts and all(draft["expanded"] == draft["sessions"] for draft in drafts)
 
 
 class TestSignals:

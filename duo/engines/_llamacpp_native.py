@@ -196,8 +196,8 @@ def make_context(path: Path, model: Any, options: EngineOptions, cells: int, bat
 def _flash_attention(options: EngineOptions) -> int:
     """On a CPU llama.cpp's passes over masked cells, which is much where there are many slots. But it takes each row by
     itself: several rows of one slot cost more. It also sums values in 16 bits, and where the processor has arithmetic
-    for those (AVX512-FP16) it does so number by number unless a head has a multiple of 128: then all of it takes three
-    times as long. So there it has to be asked for."""
+    for those (AVX512-FP16) it does so number by number unless a head is a multiple of 128, which takes several times as
+    long. So there it has to be asked for."""
     if options.flash_attention == "on":
         return llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
     if options.flash_attention == "auto" and options.gpu_layers:
