@@ -91,7 +91,7 @@ class Cell:
     wrong: int = 0
     """Answers that are not what the same question gave alone."""
     allowed: list[Allowed] = field(default_factory=list)
-    """What the cost of forward passes allows so many users, around each measurement."""
+    """What the cost of forward passes allows so many users, in the round of each measurement."""
 
     def add(self, samples: Sequence[Sample], begin: float, end: float, allowed: Allowed) -> None:
         """A measurement from `begin` to `end`. Raises DuoError if the first one was too short."""
@@ -166,7 +166,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--vu", type=_users, default=[1, 2, 4, 8], metavar="N,...", help="virtual users (default: 1,2,4,8)")
     p.add_argument("--data", type=Path, metavar="FILE", help="questions: JSONL with `turns` or `messages` on each line")
-    p.add_argument("--questions", type=positive, default=20, help="at most, of these")
+    p.add_argument("--questions", type=positive, metavar="N", help="the first so many of them (default: all)")
     p.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
     p.add_argument("--rounds", type=positive, default=6, help="measurements of each, in turns")
     p.add_argument("--max-tokens", type=positive, default=128, help="of an answer")
