@@ -201,18 +201,17 @@ class Planner:
 
     def _weigh(self, took: float | None, tokens: int, answers: int) -> None:
         """Whether backs pay is another question for one answer than for several, whose rows share the passes anyway."""
-        slower = self._curve(answers).slower
-        if self._under_way == 1:
-            self._worth.step(took, tokens, 1 / self.cost(1) if not self._beside else None, slower)
-        else:
-            # As if for one answer, so that it may be compared where their number changes: what the target does alone
-            # for so many is what it does for one. By the curve that was measured: one that follows the passes would
-            # make up for whatever backs cost them.
-            cost, many = self._at_load, self._under_way
-            least = min(cost(count) / count for count in self._shares(many))
-            seconds = took * cost(1) / (many * least) if took is not None else None
-            alone = 1 / (cost(1) * min(1.0, slower)) if not self._beside else None
-            self._worth_of_many.step(seconds, tokens / many, alone, slower)
+        # By the curve as measured at load: one that follows the passes would make up for whatever backs cost them.
+        cost, many, slower = self._at_load, self._under_way, self._curve(answers).slower
+        alone = 1 / (cost(1) * min(1.0, slower)) if not self._beside else None
+        if many == 1:
+            self._worth.step(took, tokens, alone, slower)
+            return
+        # As if for one answer, so that it may be compared where their number changes: what the target does alone for
+        # so many is what it does for one.
+        least = min(cost(count) / count for count in self._shares(many))
+        seconds = took * cost(1) / (many * least) if took is not None else None
+        self._worth_of_many.step(seconds, tokens / many, alone, slower)
 
     def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
         """What to do next, for all answers that share the forward pass.

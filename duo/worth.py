@@ -137,7 +137,7 @@ class Worth:
                 self._enter("with", USUAL if self._known else CLOSE)
             elif self._steps >= LONG_SOLO or self._certain:
                 self._judge()
-        elif alone is not None and self._with.value > SURE * alone:
+        elif alone is not None and self._with.value > SURE * max(alone, self._alone.value):
             self._enter("with", USUAL if self._known else CLOSE)
         elif self._state == "with":
             if alone is not None:

@@ -211,17 +211,22 @@ class TestSeveralAnswers:
         it.finished(30.0, 1, 1.0, 1)
         assert it.rate < 1.0
 
-    def test_backs_that_slow_every_pass_down_are_left_at_rest(self) -> None:
-        """However much slower the passes are by then said to be. At rest the answers make 2 tokens per second."""
-        it = Planner(CostCurve({1: 1.0, 8: 4.0, 16: 6.0}), Limits())
+    @pytest.mark.parametrize(
+        ("answers", "alone", "beside"), [(1, (1, 1.0, 1), (6, 7.0, 6)), (8, (8, 4.0, 8), (16, 7.9, 15))]
+    )
+    def test_backs_that_slow_every_pass_down_are_left_at_rest(
+        self, answers: int, alone: tuple[int, float, int], beside: tuple[int, float, int]
+    ) -> None:
+        """However much slower passes are by then said to be. Rows, seconds and tokens of a step at rest, and else."""
+        it = Planner(CostCurve({1: 1.0, 4: 2.0, 8: 4.0, 16: 6.0}), Limits())
         it.joined("one")
         it.begun(0.0)
         now, rested = 0.0, 0
         for _ in range(3000):
-            it.plan([Growing(line()) for _ in range(8)], now)
-            rows, seconds, tokens = (8, 4.0, 8) if it.resting else (16, 7.9, 15)
+            it.plan([Growing(line()) for _ in range(answers)], now)
+            rows, seconds, tokens = alone if it.resting else beside
             now += seconds
-            it.finished(now, rows, seconds, tokens, answers=8)
+            it.finished(now, rows, seconds, tokens, answers=answers)
             rested += it.resting
         assert rested > 2500
 

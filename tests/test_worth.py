@@ -110,6 +110,18 @@ def test_what_is_plain_is_not_measured() -> None:
     assert live(Worth(), 2000, 3.0)[1] == 0
 
 
+def test_what_was_measured_counts_more_than_what_is_said_of_the_target() -> None:
+    """A curve may be of a moment when the machine was busy, and say half of what the target does alone."""
+    worth = Worth()
+    live(worth, 2000, 0.9)
+    assert worth.resting
+    rested = 0
+    for _ in range(10_000):
+        rested += worth.resting
+        worth.step(1.0 if worth.resting else 1.05, 1, 0.5)
+    assert rested > 9000
+
+
 class TestPacing:
     def regular(self, period: float, anew: bool = False) -> Pacing:
         it = Pacing()
