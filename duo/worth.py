@@ -33,8 +33,8 @@ DOUBT = 0.92
 """What is enough while fewer than `MEMORY` steps with backs have been seen: they may have met a hard stretch of
 text, and a rest is long."""
 SURE = 1.5
-"""So much faster than the target's forward pass over one row that it need not be measured: backs do not slow it down
-by that much."""
+"""So much faster than the target was alone, and than its forward pass over one row lets it be now, that it need not be
+measured again."""
 TRIAL = 24
 """Steps with backs after a rest, before they are judged."""
 REST, LONGEST_REST = 48, 6144
@@ -112,8 +112,8 @@ class Worth:
         """A step took so long, from one commit to the next, and led to so many tokens (of each answer, if there are
         several). `seconds` None: that says nothing, because prompts were read in it.
 
-        `alone`: tokens per second of the target alone as far as is known, measured while backs were there; None if a
-        draft model is beside it. `slower`: than when it was loaded is the target lately, by its forward passes.
+        `alone`: tokens per second of the target alone, by the curve as measured at load; None if a draft model is
+        beside it. `slower`: than when it was loaded is the target lately, by its forward passes.
         """
         self._steps += 1
         if not self.resting:
@@ -137,9 +137,10 @@ class Worth:
                 self._enter("with", USUAL if self._known else CLOSE)
             elif self._steps >= LONG_SOLO or self._certain:
                 self._judge()
-        elif alone is not None and self._with.value > SURE * max(alone, self._alone.value):
-            self._enter("with", USUAL if self._known else CLOSE)
         elif self._state == "with":
+            if alone is not None and self._with.value > SURE * max(alone, self._alone.value) and self._alone.steps:
+                self._enter("with", USUAL if self._known else CLOSE)
+                return
             if alone is not None:
                 self._alone.forget()  # contexts may have grown since
             self._enter("measuring", SOLO)

@@ -106,15 +106,15 @@ def test_a_first_impression_is_soon_looked_at_again() -> None:
     assert live(worth, 4 * CLOSE, 0.8)[1] > CLOSE
 
 
-def test_what_is_plain_is_not_measured() -> None:
-    assert live(Worth(), 2000, 3.0)[1] == 0
+def test_what_is_plain_is_measured_only_once() -> None:
+    assert live(Worth(), 2000, 3.0)[1] == SOLO
 
 
-def test_what_was_measured_counts_more_than_what_is_said_of_the_target() -> None:
+@pytest.mark.parametrize("steps", [1, 2000])
+def test_what_was_measured_counts_as_well_as_what_is_said_of_the_target(steps: int) -> None:
     """A curve may be of a moment when the machine was busy, and say half of what the target does alone."""
     worth = Worth()
-    live(worth, 2000, 0.9)
-    assert worth.resting
+    live(worth, steps, 0.9)
     rested = 0
     for _ in range(10_000):
         rested += worth.resting
