@@ -15,8 +15,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-SETTLE = 3
-"""Steps after a change that are not counted: the backs draft to the end of what they know first."""
+SETTLE, SETTLED = 3, 0.1
+"""So many steps after a change, and so many seconds of steps, are not counted: the backs draft to the end of what they
+know first."""
 SOLO, LONG_SOLO = 8, 48
 """Steps of the target alone, of which those after `SETTLE` are counted: so few if they tell enough, at most so many."""
 CALM = 1.01
@@ -89,8 +90,8 @@ class Worth:
 
     def __init__(self) -> None:
         self._state: State = "with"
-        self._steps = 0
-        """In this state."""
+        self._steps, self._seconds = 0, 0.0
+        """In this state. Those steps that come after the first `SETTLE`, but too soon, are left out."""
         self._until = FIRST
         self._rest = REST
         self._with, self._alone, self._trial = _Rate(), _Rate(), _Rate()
@@ -115,7 +116,9 @@ class Worth:
         `alone`: tokens per second of the target alone, by the curve as measured at load; None if a draft model is
         beside it. `slower`: than when it was loaded is the target lately, by its forward passes.
         """
-        self._steps += 1
+        if self._steps < SETTLE or self._seconds >= SETTLED or seconds is None:
+            self._steps += 1
+        self._seconds += seconds or 0.0
         if not self.resting:
             self._slower = slower
         counted = seconds if self._steps > SETTLE else None
@@ -173,4 +176,5 @@ class Worth:
         self._rest = min(LONGEST_REST, LONGER * self._rest)
 
     def _enter(self, state: State, steps: int) -> None:
-        self._state, self._steps, self._until, self._trial = state, 0, steps, _Rate()
+        self._state, self._until, self._trial = state, steps, _Rate()
+        self._steps, self._seconds = 0, 0.0

@@ -110,6 +110,20 @@ def test_what_is_plain_is_measured_only_once() -> None:
     assert live(Worth(), 2000, 3.0)[1] == SOLO
 
 
+@pytest.mark.parametrize("with_backs", [0.9, 1.2])
+def test_a_fast_target_is_not_measured_while_backs_still_draft(with_backs: float) -> None:
+    """Three steps of 4 ms are over before they have come to rest, and until then they disturb the target."""
+    worth, now, silent, rested = Worth(), 0.0, 0.0, 0
+    for _ in range(10_000):
+        silent = silent if worth.resting else now
+        alone = 0.8 if now - silent < 0.06 else 1.0
+        speed = alone if worth.resting else with_backs
+        rested += worth.resting
+        worth.step(0.004 / speed, 1, 250.0)
+        now += 0.004 / speed
+    assert rested > 9000 if with_backs < 1.0 else rested < 1000
+
+
 @pytest.mark.parametrize("steps", [1, 2000])
 def test_what_was_measured_counts_as_well_as_what_is_said_of_the_target(steps: int) -> None:
     """A curve may be of a moment when the machine was busy, and say half of what the target does alone."""
