@@ -16,8 +16,8 @@ import math
 from typing import Literal
 
 SETTLE, SETTLED = 3, 0.1
-"""So many steps after a change, and so many seconds of steps, are not counted: the backs draft to the end of what they
-know first."""
+"""So many steps after a change are not counted, and so many seconds of them where the target is alone: the backs draft
+to the end of what they know first."""
 SOLO, LONG_SOLO = 8, 48
 """Steps of the target alone, of which those after `SETTLE` are counted: so few if they tell enough, at most so many."""
 CALM = 1.01
@@ -54,21 +54,25 @@ class _Rate:
     """Tokens per second, averaged over steps."""
 
     def __init__(self) -> None:
-        self._tokens = self._squares = self._seconds = self._weight = self._weights = 0.0
+        self._tokens = self._seconds = self._weight = self._weights = 0.0
+        self._products = [0.0, 0.0, 0.0]
+        """Sums of tokens squared, of tokens times seconds, and of seconds squared."""
         self.steps = 0
 
     def step(self, seconds: float, tokens: float) -> None:
         fade = 1 - 1 / MEMORY
         self.steps += 1
         self._tokens = self._tokens * fade + tokens
-        self._squares = self._squares * fade + tokens * tokens
         self._seconds = self._seconds * fade + seconds
+        products = (tokens * tokens, tokens * seconds, seconds * seconds)
+        self._products = [of * fade + more for of, more in zip(self._products, products, strict=True)]
         self._weight = self._weight * fade + 1
         self._weights = self._weights * fade * fade + 1
 
     def forget(self) -> None:
         """Let what is known count half."""
-        self._tokens, self._squares, self._seconds = self._tokens / 2, self._squares / 2, self._seconds / 2
+        self._tokens, self._seconds = self._tokens / 2, self._seconds / 2
+        self._products = [of / 2 for of in self._products]
         self._weight, self._weights = self._weight / 2, self._weights / 4
 
     @property
@@ -77,12 +81,13 @@ class _Rate:
 
     @property
     def error(self) -> float:
-        """Standard error, as a share of the value, from how many tokens a step makes."""
+        """Standard error, as a share of the value, from how many tokens a step makes and how long it takes."""
         if not self._tokens:
             return math.inf
-        mean = self._tokens / self._weight
-        variance = max(0.0, self._squares / self._weight - mean * mean)
-        return math.sqrt(variance * self._weights) / (mean * self._weight)
+        tokens, both, seconds = self._products
+        made, taken = self._tokens / self._weight, self._seconds / self._weight
+        variance = (tokens / made**2 - 2 * both / (made * taken) + seconds / taken**2) / self._weight
+        return math.sqrt(max(0.0, variance) * self._weights) / self._weight
 
 
 class Worth:
@@ -90,8 +95,8 @@ class Worth:
 
     def __init__(self) -> None:
         self._state: State = "with"
-        self._steps, self._seconds = 0, 0.0
-        """In this state. Those steps that come after the first `SETTLE`, but too soon, are left out."""
+        self._steps, self._silent = 0, 0.0
+        """In this state: steps, less those that come too soon after the first ones, and seconds of all."""
         self._until = FIRST
         self._rest = REST
         self._with, self._alone, self._trial = _Rate(), _Rate(), _Rate()
@@ -116,9 +121,9 @@ class Worth:
         `alone`: tokens per second of the target alone, by the curve as measured at load; None if a draft model is
         beside it. `slower`: than when it was loaded is the target lately, by its forward passes.
         """
-        if self._steps < SETTLE or self._seconds >= SETTLED or seconds is None:
+        if self._steps < SETTLE or seconds is None or not self.resting or self._silent >= SETTLED:
             self._steps += 1
-        self._seconds += seconds or 0.0
+        self._silent += seconds or 0.0
         if not self.resting:
             self._slower = slower
         counted = seconds if self._steps > SETTLE else None
@@ -177,4 +182,4 @@ class Worth:
 
     def _enter(self, state: State, steps: int) -> None:
         self._state, self._until, self._trial = state, steps, _Rate()
-        self._steps, self._seconds = 0, 0.0
+        self._steps, self._silent = 0, 0.0
