@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import FrameType
 from typing import NamedTuple
 
 from duo.cli import Help
@@ -39,6 +41,10 @@ COMMANDS = {
 }
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     p = argparse.ArgumentParser(prog="bench", description=__doc__, formatter_class=Help)
@@ -50,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_flags(parser)
             parser.set_defaults(run=module.main)
     args = p.parse_args(argv)
+    # As Ctrl-C: what a command has started must not outlive it.
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(args.run(args))
     except DuoError as error:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -50,6 +53,25 @@ def test_what_the_costs_allow_is_held_against_the_round_in_which_it_was_measured
     two = Cell(tokens=[18.0, 9.0], seconds=2.0, allowed=[Allowed(2.0, 1.8), Allowed(1.0, 0.9)])
     assert two.of_allowed(one, lambda it: it.line).value == pytest.approx(0.9)
     assert two.of_allowed(one, lambda it: it.apart).value == pytest.approx(1.0)
+
+
+def test_a_command_that_is_told_to_stop_takes_what_it_started_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[str] = []
+
+    def measured(args: argparse.Namespace) -> int:
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return 0
+        finally:
+            stopped.append("the leads")
+
+    monkeypatch.setattr("bench.load.main", measured)
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        assert bench.main(["load"]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert stopped == ["the leads"]
 
 
 def test_what_forward_passes_allow_is_measured_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
