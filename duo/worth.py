@@ -5,9 +5,9 @@ their messages take from the lead, and where they share a machine with it, the m
 lead falls silent for a few steps, which lets the backs come to rest, and measures the target alone. If that is faster,
 the backs stay at rest, and are given another trial later and later.
 
-Alone the target makes a token a step, and a few steps tell how fast it is. With a draft model beside it that is not so:
-then it is first asked whether its forward passes are any faster while the backs rest, and only if they are it is
-measured how many tokens they make, for as long as it takes to tell the difference.
+Alone the target makes a token a step, and where these take equally long a few tell how fast it is; else it is measured
+for as long as it takes to tell the difference. So it is with a draft model beside it: then it is first asked whether
+its forward passes are any faster while the backs rest, and only if they are it is measured how many tokens they make.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ FIRST, CLOSE, USUAL = 24, 80, 600
 a clear one."""
 CLEAR = 1.15
 KEEP = 1.03
-"""What they must gain to be kept at work: five steps alone say no more exactly than that."""
+"""What they must gain to be kept at work."""
 DOUBT = 0.92
 """What is enough while fewer than `MEMORY` steps with backs have been seen: they may have met a hard stretch of
 text, and a rest is long."""
 SURE = 1.5
-"""So much faster than the target was alone, and than its forward pass over one row lets it be now, that it need not be
+"""So much faster than the target was alone, and than its forward pass over one row lets it be, that it need not be
 measured again."""
 TRIAL = 24
 """Steps with backs after a rest, before they are judged."""
@@ -146,12 +146,12 @@ class Worth:
             elif self._steps >= LONG_SOLO or self._certain:
                 self._judge()
         elif self._state == "with":
-            if alone is not None and self._with.value > SURE * max(alone, self._alone.value) and self._alone.steps:
+            if alone is not None and self._alone.steps and self._with.value > SURE * max(alone, self._alone.value):
                 self._enter("with", USUAL if self._known else CLOSE)
-                return
-            if alone is not None:
-                self._alone.forget()  # contexts may have grown since
-            self._enter("measuring", SOLO)
+            else:
+                if alone is not None:
+                    self._alone.forget()  # contexts may have grown since
+                self._enter("measuring", SOLO)
         else:
             self._judge()
 

@@ -9,7 +9,7 @@ from textwrap import shorten
 from typing import Any
 
 from duo.engines import _tools
-from duo.engines.base import NO_VARIABLES
+from duo.engines.base import NO_VARIABLES, Vocabulary
 from duo.errors import ModelError, RequestError
 
 _RUNTIMES = frozenset(
@@ -23,18 +23,8 @@ _RUNTIMES = frozenset(
 """What transformers' and llama-cpp-python's templating take besides a template's own variables."""
 
 
-class ChatVocabulary(ABC):
-    """The part of `duo.engines.Vocabulary` that is about conversations."""
-
-    @property
-    @abstractmethod
-    def chat_template(self) -> str: ...
-
-    @abstractmethod
-    def encode(self, text: str) -> list[int]: ...
-
-    @abstractmethod
-    def encode_rendered(self, text: str) -> list[int]: ...
+class ChatVocabulary(Vocabulary, ABC):
+    """The part of a vocabulary that is about conversations."""
 
     @abstractmethod
     def _apply(
@@ -64,15 +54,6 @@ class ChatVocabulary(ABC):
             raise RequestError(f"a message lacks {error}", param="messages") from error
         except Exception as error:  # a template is a program from outside: anything may come out of it
             raise RequestError(f"the model's chat template refuses: {_line(error)}", param="messages") from error
-
-    def chat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> list[int]:
-        rendered = self.render(messages, tools, variables)
-        return self.encode_rendered(rendered) if self.chat_template else self.encode(rendered)
 
     def _written(
         self,

@@ -111,9 +111,9 @@ class Vocabulary(Protocol):
         tools: Sequence[Mapping[str, Any]] = (),
         variables: Mapping[str, Any] = NO_VARIABLES,
     ) -> list[int]:
-        """Token ids of a conversation: `encode_rendered(render(messages, tools, variables))`, or what the model's own
-        way to do both at once gives. Raises RequestError as `render` does."""
-        ...
+        """Token ids of a conversation as `render` writes it. Raises RequestError as that does."""
+        rendered = self.render(messages, tools, variables)
+        return self.encode_rendered(rendered) if self.chat_template else self.encode(rendered)
 
 
 class Engine(Protocol):
