@@ -11,14 +11,18 @@ import argparse
 import contextlib
 import io
 import json
+import math
 import os
 import re
+import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import requests
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -90,7 +94,8 @@ class Lead:
                 told = True
             time.sleep(LOADING_POLL_SECONDS)
         if response.status_code != 200:
-            raise ChatError(f"what answers at {self.url} is not a lead (HTTP status {response.status_code})")
+            other = f"what answers at {self.url} is not a lead (HTTP status {response.status_code})"
+            raise ChatError(_error(response, other)[0])
 
     def get(self, path: str) -> list[dict[str, Any]]:
         """The list that the lead has under `path`."""
@@ -134,15 +139,38 @@ class Lead:
                 "signed the lead's certificate"
             ) from None
         except requests.ConnectionError:
-            raise ChatError(
-                f"no lead at {self.url}: start one there with duo-lead, or name another address (chat.py URL)"
-            ) from None
+            raise ChatError(self._why_no_answer()) from None
         except requests.RequestException as error:
             raise ChatError(f"{self.url}: {error}") from None
         if response.status_code == 401:
             wrong = "does not take this key" if self._has_key else "wants a key"
             raise ChatError(f"the lead at {self.url} {wrong}: give its own with --api-key KEY or in {KEY_VARIABLE}")
         return response
+
+    def _why_no_answer(self) -> str:
+        """A handshake tells a port that speaks TLS or something else from one where nobody listens."""
+        where = urlsplit(self.url)
+        default = 443 if where.scheme == "https" else 80
+        try:
+            connection = socket.create_connection((where.hostname, where.port or default), CONNECT_SECONDS)
+        except OSError:
+            return f"no lead at {self.url}: start one there with duo-lead, or name another address (chat.py URL)"
+        with connection:
+            if where.scheme == "http" and _speaks_tls(connection):
+                return f"what listens at {self.url} speaks TLS: try {self.url.replace('http', 'https', 1)}"
+        return f"what listens at {self.url} does not speak HTTP: name the lead's port for clients (chat.py URL)"
+
+
+def _speaks_tls(connection: socket.socket) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    # Nothing is said to whoever it is.
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        context.wrap_socket(connection).close()
+    except OSError:
+        return False
+    return True
 
 
 def _innermost(error: BaseException) -> str:
@@ -179,13 +207,13 @@ def _events(response: requests.Response) -> Iterator[dict[str, Any]]:
     raise ChatError("the connection to the lead broke in the middle of the answer")
 
 
-def _error(response: requests.Response) -> tuple[str, str | None]:
-    """Message and code of a response that is not the one that was asked for."""
+def _error(response: requests.Response, other: str = "") -> tuple[str, str | None]:
+    """Message and code of a response that is not the one that was asked for; `other`: what to say if it has none."""
     try:
         error = response.json()["error"]
         return str(error["message"]), error.get("code")
     except (requests.RequestException, ValueError, KeyError, TypeError):
-        return f"the lead at {response.url} answered with HTTP status {response.status_code}", None
+        return other or f"the lead at {response.url} answered with HTTP status {response.status_code}", None
 
 
 # -- Text on the screen --------------------------------------------------------------------------------------------
@@ -468,8 +496,8 @@ class Chat:
         if value:
             try:
                 setattr(self.options, name, None if value.lower() == "none" else _SETTINGS[name](value))
-            except ValueError:
-                raise ChatError(f":{name} takes a number, and not {value!r}") from None
+            except argparse.ArgumentTypeError as error:
+                raise ChatError(f":{name}: {error}") from None
         now = getattr(self.options, name)
         self.note(f"{name}: {'not set' if now is None else now}")
 
@@ -554,7 +582,26 @@ _NAMES = (
     ":tokens",
 )  # fmt: skip
 _TAKE_VALUE = {":system", ":temperature", ":seed", ":save", ":load"}
-_SETTINGS: dict[str, Callable[[str], object]] = {"system": str, "temperature": float, "seed": int}
+
+
+def _temperature(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
+    return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+_SETTINGS: dict[str, Callable[[str], object]] = {"system": str, "temperature": _temperature, "seed": _whole}
 
 
 def _command(word: str) -> str:
@@ -672,9 +719,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("url", metavar="URL", nargs="?", default=DEFAULT_URL, help="the lead's (default %(default)s)")
     parser.add_argument("--system", metavar="TEXT", help="system message at the head of every conversation")
-    parser.add_argument("--temperature", metavar="T", type=float, help="0 is greedy (default: the lead's, 0.8)")
-    parser.add_argument("--seed", metavar="N", type=int, help="the same answer each time (default: a random one)")
-    parser.add_argument("--max-tokens", metavar="N", type=int, help="end an answer there (default: no limit)")
+    parser.add_argument("--temperature", metavar="T", type=_temperature, help="0 is greedy (default: the lead's, 0.8)")
+    parser.add_argument("--seed", metavar="N", type=_whole, help="the same answer each time (default: a random one)")
+    parser.add_argument("--max-tokens", metavar="N", type=_whole, help="end an answer there (default: no limit)")
     parser.add_argument(
         "--api-key", metavar="KEY", type=_key, default=os.environ.get(KEY_VARIABLE) or None,
         help=f"the lead's (default: what the environment variable {KEY_VARIABLE} holds)",

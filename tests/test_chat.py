@@ -31,7 +31,9 @@ from duo.errors import ContextError, DuoError
 from duo.pem import Files
 from lead import certs
 from lead.answers import BackView, Piece
-from tests.http_server import PATIENCE, Gate, ScriptedAnswerer, serving
+from lead.guard import guarded
+from lead.site import create_site
+from tests.http_server import PATIENCE, Gate, ScriptedAnswerer, served, serving
 from tests.locked import locked
 
 CHAT = Path(chat.__file__)
@@ -161,7 +163,9 @@ def test_an_error_in_the_middle_of_an_answer(url: str, answerer: ScriptedAnswere
 
 def test_wrong_arguments() -> None:
     run = pipe("--seed", "soon")
-    assert (run.returncode, run.stdout) == (2, "") and "--seed" in run.stderr
+    assert (run.returncode, run.stdout) == (2, "") and "--seed: 'soon' is not a whole number" in run.stderr
+    run = pipe("--temperature", "-1")
+    assert run.returncode == 2 and "--temperature: '-1' is not a number of at least 0" in run.stderr
     run = pipe("--help")
     assert run.returncode == 0 and ":stats" in run.stdout and chat.DEFAULT_URL in run.stdout
 
@@ -259,6 +263,33 @@ def test_something_else_is_at_the_address(broken_lead: Callable[[bytes], str]) -
     run = pipe(broken_lead(b""), questions=":stats\n")
     assert (run.returncode, run.stdout) == (1, "")
     assert run.stderr.endswith(" is not a lead\n")
+
+
+def test_what_does_not_speak_http() -> None:
+    """Such as the lead's port for backs, which closes the connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def hang_up() -> None:
+            with suppress(OSError):
+                while True:
+                    listener.accept()[0].close()
+
+        Thread(target=hang_up, daemon=True).start()
+        run = pipe(url)
+        listener.shutdown(socket.SHUT_RDWR)
+    assert (
+        run.stderr
+        == f"chat.py: what listens at {url} does not speak HTTP: name the lead's port for clients (chat.py URL)\n"
+    )
+    assert run.returncode == 1
+
+
+def test_a_lead_that_is_not_known_by_that_name(answerer: ScriptedAnswerer) -> None:
+    app = guarded(create_site(answerer), [], 1 << 20, names=[])
+    with served(app) as url:
+        run = pipe(url.replace("127.0.0.1", "127.1"))  # short for the same address, but not one to the lead
+    assert run.returncode == 1 and "--allowed-host" in run.stderr and run.stderr.count("\n") == 1
 
 
 # -- On a terminal -------------------------------------------------------------------------------------------------
@@ -452,7 +483,10 @@ def test_settings_last_and_can_be_taken_back(
         (":system Be brief.", "system: Be brief."),
         (":temp 0.25", "temperature: 0.25"),
         (":seed", "seed: 7"),
-        (":seed soon", ":seed takes a number, and not 'soon'"),
+        (":seed soon", ":seed: 'soon' is not a whole number"),
+        (":temp nan", ":temperature: 'nan' is not a number of at least 0"),
+        (":temp inf", ":temperature: 'inf' is not a number of at least 0"),
+        (":temp", "temperature: 0.25"),
         (":s 5", ":s may be :save or :seed or :stats or :system"),
         (":new now", ":new takes nothing after it, and not 'now'"),
     ):
@@ -711,5 +745,8 @@ def test_tls(answerer: ScriptedAnswerer, tmp_path: Path) -> None:
         run = pipe(url, questions="one\n")
         assert (run.returncode, run.stdout, run.stderr.count("\n")) == (1, "", 1)
         assert run.stderr.startswith(f"chat.py: no trusted connection to {url}: ") and "--tls-ca FILE" in run.stderr
+        plain = url.replace("https", "http")
+        run = pipe(plain, questions="one\n")
+        assert (run.returncode, run.stderr) == (1, f"chat.py: what listens at {plain} speaks TLS: try {url}\n")
     run = pipe("--tls-ca", str(tmp_path / "nothing"))
     assert run.returncode == 2 and "there is no file" in run.stderr
