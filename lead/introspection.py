@@ -12,7 +12,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 
 import duo
 from duo.engines.base import Vocabulary
@@ -22,10 +22,27 @@ from lead.http.chat import Conversation
 from lead.http.errors import json_response
 from lead.http.fields import DEFAULT_TEMPERATURE
 from lead.http.options import Options
-from lead.http.parsing import Body, Cannot, parse
+from lead.http.parsing import Body, Cannot, parse, short
 from lead.http.tools import Tool
 
-Token = Annotated[int, Field(ge=0, lt=1 << 31)]
+MAX_TOKEN = (1 << 31) - 1
+Token = Annotated[int, Field(ge=0, le=MAX_TOKEN)]
+
+
+def _parts(value: object) -> object:
+    """A text, or a list of texts and tokens, as a list."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise ValueError(f"{short(value)} is neither a text nor a list of texts and tokens")
+    for i, item in enumerate(value):
+        token = isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MAX_TOKEN
+        if not isinstance(item, str) and not token:
+            raise ValueError(f"{short(item)} at {i} is neither a text nor a token")
+    return value
+
+
+Parts = Annotated[list[str | int], BeforeValidator(_parts, json_schema_input_type=str | list[str | Token])]
 
 
 class SwitchedOffError(DuoError):
@@ -37,9 +54,9 @@ class SwitchedOffError(DuoError):
 class TokenizeRequest(Body):
     """Body of POST /tokenize. Of a list, texts become tokens and tokens stay as they are."""
 
-    content: str | list[str | Token] = ""
-    add_special: bool = Field(False, description="Begin as a prompt does, with BOS where the model wants one.")
-    with_pieces: bool = Field(False, description="Also say what each token adds to a text.")
+    content: Parts | None = None
+    add_special: bool | None = Field(None, description="Begin as a prompt does, with BOS where the model wants one.")
+    with_pieces: bool | None = Field(None, description="Also say what each token adds to a text.")
 
     cannot: ClassVar[Cannot] = {"parse_special": ((None, True), "special tokens are always read as such")}
 
@@ -47,7 +64,7 @@ class TokenizeRequest(Body):
 class DetokenizeRequest(Body):
     """Body of POST /detokenize."""
 
-    tokens: list[Token] = Field(default_factory=list)
+    tokens: list[Token] | None = None
 
 
 class TemplateRequest(Conversation):
@@ -134,8 +151,9 @@ def router(answerer: Answerer, options: Options) -> APIRouter:
     @api.post("/detokenize")
     async def detokenize(request: Request) -> Response:
         asked = await parse(DetokenizeRequest, request)
-        _check(asked.tokens, answerer.vocabulary, "tokens")
-        return json_response({"content": await asyncio.to_thread(answerer.vocabulary.decode, asked.tokens)})
+        tokens = asked.tokens or []
+        _check(tokens, answerer.vocabulary, "tokens")
+        return json_response({"content": await asyncio.to_thread(answerer.vocabulary.decode, tokens)})
 
     @api.post("/apply-template")
     async def apply_template(request: Request) -> Response:
@@ -162,9 +180,8 @@ def router(answerer: Answerer, options: Options) -> APIRouter:
 
 
 def _tokens(asked: TokenizeRequest, vocabulary: Vocabulary) -> list[Any]:
-    parts = [asked.content] if isinstance(asked.content, str) else asked.content
     tokens: list[int] = []
-    for index, part in enumerate(parts):
+    for index, part in enumerate(asked.content or ()):
         if isinstance(part, int):
             _check([part], vocabulary, f"content[{index}]")
             tokens.append(part)

@@ -44,6 +44,14 @@ def test_text_becomes_tokens_and_text_again(client: TestClient) -> None:
     assert client.post("/detokenize", json={}).json() == {"content": ""}
 
 
+def test_null_is_the_default(client: TestClient) -> None:
+    nothing = {"content": None, "add_special": None, "with_pieces": None}
+    assert client.post("/tokenize", json=nothing).json() == {"tokens": []}
+    tokens = client.post("/tokenize", json={**nothing, "content": TEXT}).json()["tokens"]
+    assert tokens == vocabulary().encode_rendered(TEXT)
+    assert client.post("/detokenize", json={"tokens": None}).json() == {"content": ""}
+
+
 def test_add_special_makes_it_a_prompt(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
     # The shipped models want no BOS, so one that does is made of their vocabulary.
     plain = vocabulary().encode_rendered
@@ -79,7 +87,11 @@ def test_what_is_no_token_is_refused(client: TestClient) -> None:
     assert refused(client, "/detokenize", {"tokens": [-1]})[1] == "tokens[0]"
     assert refused(client, "/detokenize", {"tokens": "1"})[1] == "tokens"
     assert refused(client, "/tokenize", {"content": ["a", size]})[1] == "content[1]"
-    assert (refused(client, "/tokenize", {"content": 7})[1] or "").startswith("content")
+    message = "content: 7 is neither a text nor a list of texts and tokens"
+    assert refused(client, "/tokenize", {"content": 7}) == (message, "content")
+    for strange in (True, -1, 1 << 31, None):
+        message, param = refused(client, "/tokenize", {"content": ["a", strange]})
+        assert message.endswith(" at 1 is neither a text nor a token") and param == "content"
     assert refused(client, "/tokenize", {"content": "a", "parse_special": False})[1] == "parse_special"
 
 
