@@ -286,6 +286,8 @@ def test_without_a_seed_each_answer_has_its_own(url: str, answerer: ScriptedAnsw
 
 def test_other_spellings(url: str, answerer: ScriptedAnswerer) -> None:
     assert asked(url, answerer, repeat_penalty=1.3).sampling.repetition_penalty == 1.3
+    assert asked(url, answerer, repetition_penalty=None, repeat_penalty=1.3).sampling.repetition_penalty == 1.3
+    assert asked(url, answerer, top_p=0, typical_p=1.0, dry_multiplier=0.0, mirostat=0).sampling.top_p == 0
     assert asked(url, answerer, max_completion_tokens=5).max_tokens == 5
     assert asked(url, answerer, max_completion_tokens=5, max_tokens=9).max_tokens == 5
     assert asked(url, answerer, n_predict=3, max_completion_tokens=5, max_tokens=9).max_tokens == 3
@@ -386,6 +388,14 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
     ({"tools": [tool("two words")]}, "tools[0].function.name", "two words"),
     ({"tools": [tool("a"), tool("a")]}, "tools", "two have the name"),
+    *[
+        (
+            {"tools": [tool("a"), {"function": {"name": "b", "parameters": {"type": kind}}}]},
+            "tools[1].function.parameters",
+            f'tool "b" are of type {json.dumps(kind)}: parameters must be of type object',
+        )
+        for kind in ("string", ["object", "null"], None)
+    ],
     ({"tool_choice": "required"}, "tool_choice", "no tools"),
     ({"tools": [tool("a")], "tool_choice": "perhaps"}, "tool_choice", "perhaps"),
     ({"tools": [tool("a")], "tool_choice": {"name": "a"}}, "tool_choice", "neither"),
@@ -431,7 +441,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"logit_bias": {"9" * 5000: 1}}, "logit_bias", "not a token id"),
     # Out of range.
     ({"temperature": -0.1}, "temperature", "-0.1"),
-    ({"top_p": 0}, "top_p", "top_p is 0"),
+    ({"top_p": -0.1}, "top_p", "top_p is -0.1"),
     ({"top_p": 1.5}, "top_p", "1.5"),
     ({"top_k": -2}, "top_k", "-2"),
     ({"min_p": 2}, "min_p", "2"),

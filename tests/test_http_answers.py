@@ -130,7 +130,6 @@ def test_prompts_of_all_forms(url: str, answerer: ScriptedAnswerer, prompt: Any,
         ({"prompt": "a", "logprobs": True}, "logprobs", "true"),
         ({"prompt": "a", "logprobs": 1, "echo": True, "n": 2}, "n", "one answer"),
         ({"prompt": [[5] * 7000], "logprobs": 20, "echo": True}, "logprobs", "147000"),
-        ({"prompt": "a", "max_tokens": 0}, "max_tokens", "at least 1"),
     ],
 )
 def test_wrong_completions(
@@ -275,6 +274,13 @@ def test_a_prompt_alone(url: str, answerer: ScriptedAnswerer, stream: bool) -> N
     assert len(choice["logprobs"]["tokens"]) == len(question.prompt)
 
 
+def test_nothing_at_all(url: str, answerer: ScriptedAnswerer) -> None:
+    """So that the prompt is computed, for the questions that begin with it."""
+    body = post(url, TEXT, prompt="Once upon", max_tokens=0).json()
+    (choice,) = body["choices"]
+    assert (choice["text"], choice["finish_reason"], body["usage"]["completion_tokens"]) == ("", "length", 0)
+
+
 def test_tokens_that_are_written_out_in_a_prompt_belong_to_its_text(url: str, answerer: ScriptedAnswerer) -> None:
     (special,) = vocabulary().eos
     body = post(url, TEXT, prompt=[*vocabulary().encode("ab "), special, 41, 42], echo=True, logprobs=1).json()
@@ -390,6 +396,31 @@ def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
     body = post(url, CHAT, messages=HI, tools=tools, tool_choice="none").json()
     assert body["choices"][0]["message"]["content"] == CALL.replace(" ", "")
     assert not conversation(answerer.next_asked().question.prompt)["tools"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "argument"),
+    [
+        *[({"parameters": schema}, False) for schema in (None, {}, {"type": "object", "properties": {}})],
+        ({}, False),
+        ({"parameters": {"type": "object"}}, True),
+        ({"parameters": {"minProperties": 0}}, True),
+    ],
+)
+def test_a_call_without_parameters_has_no_arguments(
+    url: str, answerer: ScriptedAnswerer, parameters: dict[str, Any], argument: bool
+) -> None:
+    tools = [{"type": "function", "function": {"name": "time", **parameters}}]
+    grammar = grammar_of(url, answerer, tools=tools, tool_choice="required")
+
+    def follows(arguments: str) -> bool:
+        text = vocabulary().encode_rendered(f'{{"name":"time","arguments":{arguments}}}')
+        try:
+            return set(Grammars(vocabulary()).constraint(grammar).allowed(text)) == vocabulary().eos
+        except DeadEndError:
+            return False
+
+    assert [follows(arguments) for arguments in ("{}", '{" Execution":null}', "7")] == [True, argument, False]
 
 
 @pytest.mark.parametrize("size", [1, 3, 1000])

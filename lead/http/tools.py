@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, ValidationInfo, field_validator
 
 from duo.constraint import json_rule, of_lark
 from duo.errors import RequestError
@@ -33,11 +33,31 @@ _KEYS = ('{"name":"', '{"type":"function"', '{"function":', '{"arguments":', '{"
 """How a call begins that is bare JSON, without white space."""
 
 
+_NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
+"""As OpenAI's documentation and most clients write it, though to JSON Schema it is any object."""
+
+
 class FunctionDefinition(Body):
     name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
     description: str | None = None
-    parameters: dict[str, Any] | None = Field(None, description="A JSON schema; none: there are no parameters.")
+    parameters: dict[str, Any] | None = Field(
+        None, description="A JSON schema of type object; none: there are no parameters."
+    )
     strict: bool | None = None
+
+    @field_validator("parameters")
+    @classmethod
+    def _of_type_object(cls, schema: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+        if schema and schema.get("type", "object") != "object":
+            of, name = short(schema["type"]), info.data.get("name")
+            raise ValueError(f"those of the tool {short(name)} are of type {of}: parameters must be of type object")
+        return schema
+
+    def arguments(self) -> Mapping[str, Any]:
+        """The schema that the arguments of a call must follow."""
+        if not self.parameters or self.parameters == _NO_PARAMETERS:
+            return {**_NO_PARAMETERS, "additionalProperties": False}
+        return {"type": "object", **self.parameters}
 
 
 class Tool(Body):
@@ -47,7 +67,7 @@ class Tool(Body):
     def plain(self) -> dict[str, Any]:
         """For chat templates, which miss what is not there."""
         function = self.function
-        parameters = function.parameters or {"type": "object", "properties": {}}
+        parameters = function.parameters or _NO_PARAMETERS
         described = {"name": function.name, "description": function.description or "", "parameters": parameters}
         return {"type": "function", "function": described}
 
@@ -122,7 +142,7 @@ class ToolFields(Body):
         for i, tool in enumerate(tools):
             head = json.dumps(f'{{"name":"{tool.function.name}","arguments":')
             rules += [f'call{i}: {head} arguments{i} "}}"']
-            rules += [f"arguments{i}: {json_rule(tool.function.parameters or {'type': 'object', 'properties': {}})}"]
+            rules += [f"arguments{i}: {json_rule(tool.function.arguments())}"]
         alternatives = [rule.split(":")[0] for rule in rules if not rule.startswith("arguments")]
         return of_lark("\n".join([f"start: {' | '.join(alternatives)}", *rules, ""]))
 
