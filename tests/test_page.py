@@ -182,12 +182,38 @@ def test_an_answer_that_fails_can_be_asked_for_again(page: Page, answerer: Scrip
     answerer.script = [("Hel",), DuoError("the engine lost its context")]
     page.ask("one")
     page.until(lambda: page["status"].text == "the engine lost its context", "the error")
-    assert page["question"].get_attribute("value") == "one" and not page.all("article")
+    page.until(lambda: page["question"].get_attribute("value") == "one", "the question, to be put again")
+    assert not page.all("article")
     answerer.next_asked()
     answerer.script = [("Hello",)]
     page["send"].click()
     page.answered()
     assert list(answerer.next_asked().messages) == [{"role": "user", "content": "one"}]
+
+
+def test_a_retry_without_an_answer_leaves_the_old_one(page: Page, answerer: ScriptedAnswerer) -> None:
+    """Whether the lead refuses it, or it is stopped before its first word."""
+    page.ask("one")
+    page.answered()
+    before = page.texts("article")
+    answerer.next_asked()
+    set_temperature = "document.getElementById('temperature').value = arguments[0]"
+    page.chrome.execute_script(set_temperature, "200")
+    page["retry"].click()
+    page.until(lambda: page["status"].get_attribute("class") == "bad", "the error")
+    assert "temperature is 200" in page["status"].text
+    page.until(lambda: page.texts("article") == before, "the old answer")
+    assert not page["empty"].is_displayed() and not page["question"].get_attribute("value")
+    page.chrome.execute_script(set_temperature, "")
+    answerer.script = [Gate()]
+    page["retry"].click()
+    answerer.next_asked()
+    page["stop"].click()
+    page.until(lambda: page["status"].text == "stopped" and page.texts("article") == before, "the old answer")
+    answerer.script = [("fine",)]
+    page.ask("two")
+    page.answered(2)
+    assert [turn["content"] for turn in answerer.next_asked().messages] == ["one", "Hello, world!", "two"]
 
 
 def test_light_dark_and_small(page: Page) -> None:

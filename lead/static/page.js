@@ -100,6 +100,7 @@ function following() {
   return box.scrollHeight - box.scrollTop - box.clientHeight < 60;
 }
 
+// Resolves to whether there is an answer, or a part of one; if not, the conversation is as it was before.
 async function ask(question) {
   const asked = { role: "user", content: question };
   const shownQuestion = article("user");
@@ -149,15 +150,13 @@ async function ask(question) {
   const stopped = running.signal.aborted;
   running = null;
   busy(false);
-  if (failed && !stopped) {
-    // It is asked for again, so the conversation is as it was before.
+  if (failed && !(stopped && pieces.length)) {
     shownQuestion.remove();
     shown.remove();
     $("empty").hidden = turns.length > 0;
-    if (!$("question").value) $("question").value = question;
     const lost = failed instanceof TypeError ? "no connection to the lead: is it still running?" : failed.message;
-    status(lost, true);
-    return;
+    status(stopped ? "stopped" : lost, !stopped);
+    return false;
   }
   draw();
   shown.removeAttribute("aria-busy");
@@ -171,6 +170,7 @@ async function ask(question) {
     shown.append(node);
     $("messages").scrollTop = $("messages").scrollHeight;
   }
+  return true;
 }
 
 function figures(timings, finish) {
@@ -201,12 +201,12 @@ function busy(now) {
   $("retry").disabled = $("new").disabled = now;
 }
 
-$("ask").addEventListener("submit", (event) => {
+$("ask").addEventListener("submit", async (event) => {
   event.preventDefault();
   const question = $("question").value.trim();
   if (!question || running) return;
   $("question").value = "";
-  ask(question);
+  if (!(await ask(question)) && !$("question").value) $("question").value = question;
 });
 
 $("question").addEventListener("keydown", (event) => {
@@ -221,11 +221,15 @@ $("stop").addEventListener("click", () => {
   $("question").focus();
 });
 
-$("retry").addEventListener("click", () => {
+$("retry").addEventListener("click", async () => {
   if (turns.length < 2) return;
-  const [asked] = turns.splice(-2);
-  for (const node of [...$("messages").querySelectorAll("article")].slice(-2)) node.remove();
-  ask(asked.content);
+  const before = turns.splice(-2);
+  const shown = [...$("messages").querySelectorAll("article")].slice(-2);
+  for (const node of shown) node.remove();
+  if (await ask(before[0].content)) return;
+  turns.push(...before);
+  $("empty").hidden = true;
+  $("messages").append(...shown);
 });
 
 $("new").addEventListener("click", () => {
