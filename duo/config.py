@@ -12,9 +12,12 @@ from collections.abc import Mapping
 from typing import IO, Any, NoReturn
 
 import configargparse
+import yaml
 
 _SETS_NOTHING = ("help", "version", "list_devices", "config")
 """Where argparse puts flags that make no sense in a file."""
+_NOTHING = (None, "", "~", "null")
+"""A YAML value that is none: the default."""
 
 
 class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
@@ -44,7 +47,9 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
     def get_possible_config_keys(self, action: argparse.Action) -> list[str]:
         if action.dest in _SETS_NOTHING:
             return []
-        return [key for key in super().get_possible_config_keys(action) if not key.startswith("-")]
+        keys = [key for key in super().get_possible_config_keys(action) if not key.startswith("-")]
+        # `slots: false`, and not `no-slots: true` as well, of which the library would take the value alone.
+        return keys[:1] if isinstance(action, argparse.BooleanOptionalAction) else keys
 
     @property
     def keys(self) -> list[str]:
@@ -57,7 +62,7 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         raise AssertionError("a program that has ended goes on")
 
 
-class _File(configargparse.YAMLConfigFileParser):  # type: ignore[misc]
+class _File(configargparse.ConfigFileParser):  # type: ignore[misc]
     """A flat YAML mapping with the parser's keys. Raises ConfigFileParserException, which ends it."""
 
     def __init__(self, parser: Parser) -> None:
@@ -65,21 +70,38 @@ class _File(configargparse.YAMLConfigFileParser):  # type: ignore[misc]
 
     def parse(self, stream: IO[str]) -> Mapping[str, Any]:
         name = stream.name
-        try:
-            items: Mapping[Any, Any] = super().parse(stream)
-        except configargparse.ConfigFileParserException as error:
-            raise configargparse.ConfigFileParserException(f"{name}: {' '.join(str(error).split())}") from None
         settings: dict[str, Any] = {}
         known = self._parser.keys
-        for key, value in items.items():
+        for key, value in _mapping(stream).items():
             plain = str(key).removeprefix("--").replace("_", "-")
             plain = plain if plain in known else str(key)
             if plain not in known:
                 near = difflib.get_close_matches(plain, known, 1, 0.5)
                 hint = f"did you mean {near[0]}?" if near else "its keys are the long flags without their dashes"
                 raise configargparse.ConfigFileParserException(f"{name}: there is no setting {key!r}: {hint}")
-            settings[plain] = value
+            if isinstance(value, dict):
+                raise configargparse.ConfigFileParserException(f"{name}: {key} holds settings of its own: it has none")
+            if value not in _NOTHING:
+                settings[plain] = value
         return settings
+
+
+def _mapping(stream: IO[str]) -> Mapping[str, Any]:
+    """What a file of YAML holds, each value as it is written there: what `on` means is for the flag to say.
+
+    Raises ConfigFileParserException.
+    """
+    try:
+        items = yaml.load(stream, yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise configargparse.ConfigFileParserException(f"{stream.name}: {' '.join(str(error).split())}") from None
+    if items in _NOTHING:
+        return {}
+    if not isinstance(items, dict):
+        raise configargparse.ConfigFileParserException(
+            f"{stream.name}: it must hold lines such as ctx-size: 4096, a YAML mapping"
+        )
+    return items
 
 
 def _open(path: str) -> IO[str]:

@@ -38,6 +38,7 @@ log = logging.getLogger("lead")
 
 TREE_ROWS = 32
 """Room for the rows of one verification; llama.cpp's time per forward pass grows with it."""
+SLOTS = 4
 
 
 class Lead:
@@ -104,12 +105,13 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--announce", action="store_true", help="let backs with --lead auto find this lead (mDNS)")
     group.add_argument(
         "--cors-origin", action="append", default=[], metavar="ORIGIN",
-        help="let pages from there ask in a browser, such as http://localhost:3000, or * for all (default: none)",
+        help="let pages from there ask in a browser, such as http://localhost:3000, or * for all (also several; "
+        "default: none)",
     )  # fmt: skip
     group.add_argument(
         "--allowed-host", action="append", default=[], metavar="NAME",
-        help="without a key, answer those too who call this host so, as a proxy before it may (default: localhost, "
-        "addresses and --host)",
+        help="without a key, answer those too who call this host so, as a proxy before it may (also several; "
+        "default: localhost, addresses and --host)",
     )  # fmt: skip
     _add_access_flags(p.add_argument_group("access"))
     _add_limit_flags(p.add_argument_group("limits"))
@@ -121,7 +123,7 @@ def parser() -> argparse.ArgumentParser:
         help="serve GET /slots: what is being answered (default: yes)",
     )  # fmt: skip
     group.add_argument(
-        "-np", "--parallel", type=cli.positive, default=4, metavar="N", help="slots: answers that are generated at once"
+        "-np", "--parallel", type=_slots, default=SLOTS, metavar="N", help="slots: answers that are generated at once"
     )
     group.add_argument(
         "--queue", type=cli.count, default=64, metavar="N", help="most questions that wait for a slot; more get a 503"
@@ -155,6 +157,11 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     cli.add_common_flags(p)
     return p
+
+
+def _slots(text: str) -> int:
+    """For argparse: -1, which with llama-server leaves it to the server, or how many."""
+    return SLOTS if text == "-1" else cli.positive(text)
 
 
 def _add_access_flags(group: argparse._ArgumentGroup) -> None:
@@ -237,7 +244,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         lead.service = service
         log.info(
             "%s on %s, %d tokens of context: %s://%s:%d for clients, port %d for backs",
-            engine.name, engine.runtime, engine.context, "https" if files.cert else "http", args.host, port, back_port,
+            engine.name, engine.runtime, engine.context,
+            "https" if files.cert else "http", cli.in_url(args.host), port, back_port,
         )  # fmt: skip
         if args.announce:
             name = args.alias or engine.name
@@ -260,12 +268,12 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
 
 def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:
     """The app with all that stands before it."""
-    names = None if args.insecure else [name.lower() for name in (args.host, *args.allowed_host)]
+    names = None if args.insecure else [name.lower() for name in (args.host, *cli.several(args.allowed_host))]
     limits = connections.Limits(
         args.max_connections, args.max_connections_per_address, args.head_timeout, args.body_timeout
     )
     return uvicorn.Config(
-        guarded(app, allowed.keys, args.max_body, args.cors_origin, names),
+        guarded(app, allowed.keys, args.max_body, cli.several(args.cors_origin), names),
         http=limits.protocol(),
         # A connection that became a websocket would not be counted, nor ended; and nothing here speaks it.
         ws="none",

@@ -11,6 +11,7 @@ import pytest
 import back.__main__
 import lead.__main__
 from duo import __version__
+from duo.cli import several
 
 Write = Callable[[str], str]
 
@@ -61,6 +62,8 @@ def test_several_values(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     file = write("api-key: [one, two]\ncors-origin:\n- http://a\n- http://b\n")
     args = lead_args("--config", file)
     assert (args.api_key, args.cors_origin) == (["one", "two"], ["http://a", "http://b"])
+    monkeypatch.setenv("DUO_LEAD_CORS_ORIGIN", "http://c, http://d")
+    assert several(lead_args("--config", file).cors_origin) == ["http://c", "http://d"]
     monkeypatch.setenv("DUO_LEAD_API_KEY", "three")
     assert lead_args("--config", file).api_key == ["three"]
     assert lead_args("--config", file, "--api-key", "4", "--api-key", "5").api_key == ["4", "5"]
@@ -86,8 +89,10 @@ def test_switches(write: Write, monkeypatch: pytest.MonkeyPatch, word: str) -> N
         ("zzz: 1\n", "there is no setting 'zzz': its keys are the long flags"),
         ("list-devices: true\n", "there is no setting 'list-devices'"),
         ("config: other.yaml\n", "there is no setting 'config'"),
+        ("no-slots: true\n", "there is no setting 'no-slots': did you mean slots?"),
         ("- 1\n- 2\n", "YAML mapping"),
-        ("a: [\n", "parse"),
+        ("queue:\n  length: 7\n", "queue holds settings of its own"),
+        ("a: [\n", "while parsing"),
         ("port: 99999\n", "'99999' is not a port"),
         ("port: [1, 2]\n", "port can't be set to a list"),
     ],
@@ -96,6 +101,23 @@ def test_what_is_wrong_with_a_file(capsys: pytest.CaptureFixture[str], write: Wr
     line = refusal(capsys, "--config", write(text))
     assert words in line
     assert "port" in text or "duo.yaml" in line
+
+
+def test_values_are_what_is_written(write: Write) -> None:
+    """YAML's own `on` is a truth value, and 0x10 a number."""
+    args = lead_args("--config", write("flash-attn: on\nalias: yes\nmodel-draft:\nqueue: null\ntoken: 0x10\n"))
+    assert (args.flash_attention, args.alias, args.model_draft, args.queue) == ("on", "yes", "", 64)
+    assert args.token == ["0x10"]
+
+
+@pytest.mark.parametrize("text", ["", "# queue: 7\n", "---\n"])
+def test_a_file_may_be_empty(write: Write, text: str) -> None:
+    assert lead_args("--config", write(text)).queue == 64
+
+
+def test_llama_servers_words_for_leaving_it_open() -> None:
+    args = lead_args("--ctx-size", "0", "--threads", "-1", "-np", "-1")
+    assert (args.context, args.threads, args.parallel) == (0, 0, 4)
 
 
 def test_what_is_wrong_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
