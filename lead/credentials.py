@@ -7,7 +7,7 @@ import hmac
 import ipaddress
 import secrets
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from duo import cli
 from duo.errors import AddressError, FileError
 
 SECRET_BYTES = 24
-"""Of randomness in a key that is made here."""
+"""Of randomness in a key that is made here. Told in hexadecimal digits: a command line would take a dash for a flag."""
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ def access(args: argparse.Namespace) -> Access:
 
     Raises FileError, AddressError.
     """
-    keys = (*_split(args.api_key or ()), *_of_file("--api-key-file", args.api_key_file))
-    tokens = (*_split(args.token or ()), *_of_file("--token-file", args.token_file))
+    keys = (*cli.several(args.api_key or ()), *_of_file("--api-key-file", args.api_key_file))
+    tokens = (*cli.several(args.token or ()), *_of_file("--token-file", args.token_file))
     if args.insecure or is_loopback(args.host):
         return Access(keys, tokens)
     made = []
     if not keys:
-        made.append(secrets.token_urlsafe(SECRET_BYTES))
+        made.append(secrets.token_hex(SECRET_BYTES))
         keys = (made[-1],)
     if not tokens:
-        made.append(secrets.token_urlsafe(SECRET_BYTES))
+        made.append(secrets.token_hex(SECRET_BYTES))
         tokens = (made[-1],)
     return Access(keys, tokens, frozenset(made))
 
@@ -68,8 +68,7 @@ def is_loopback(host: str) -> bool:
 
 def how_to_join(args: argparse.Namespace, access: Access, port: int, back_port: int) -> list[str]:
     """The commands for other machines, for the person who starts the lead; with the secrets if they were made here."""
-    host = reachable(args.host)
-    host = f"[{host}]" if ":" in host else host
+    host = cli.in_url(reachable(args.host))
     key = access.keys[0] if access.keys and access.keys[0] in access.made else "KEY"
     token = access.tokens[0] if access.tokens and access.tokens[0] in access.made else "TOKEN"
     trust = " --tls-ca ca.pem" if args.tls_cert else ""
@@ -94,11 +93,6 @@ def reachable(host: str) -> str:
             return str(s.getsockname()[0])
         except OSError:
             return socket.gethostname()
-
-
-def _split(given: Sequence[str]) -> list[str]:
-    """Several in one flag are separated by commas, as with llama-server."""
-    return [one.strip() for text in given for one in text.split(",") if one.strip()]
 
 
 def _of_file(flag: str, path: str) -> list[str]:
