@@ -10,7 +10,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Any, Literal
@@ -25,10 +27,15 @@ from duo.devices import ListDevices
 from duo.engines import Engine, EngineOptions, curve
 from duo.errors import DuoError, ModelError
 
+# gRPC's own lines, such as one for every handshake that fails, are not for the people who read the logs of lead and
+# back. It looks here when it is imported, which has to be later.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
 SHIPPED = "shipped"
 """Names the shipped model where no model has to be given."""
 LEAST_BATCH = 32
 """A tree of guesses must fit into one forward pass, whatever -b says of prompts."""
+WORKERS = 4
 GARBAGE = 20_000
 """New objects after which the collector looks for circles among them. Usual are 700, which is every few steps."""
 
@@ -58,9 +65,9 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     group.add_argument(
         "--engine", choices=("auto", "transformers", "llamacpp"), default="auto", help="runtime; auto: by the model"
     )
-    group.add_argument("-t", "--threads", type=positive, metavar="N", default=0, help="CPU threads (default: all)")
+    group.add_argument("-t", "--threads", type=count_or_auto, metavar="N", default=0, help="CPU threads (default: all)")
     group.add_argument(
-        "-c", "--ctx-size", "--n-ctx", "--n_ctx", dest="context", type=positive, metavar="N", default=0,
+        "-c", "--ctx-size", "--n-ctx", "--n_ctx", dest="context", type=count, metavar="N", default=0,
         help="context size in tokens (default: the model's own, at most 4096)",
     )  # fmt: skip
     group.add_argument(
@@ -86,8 +93,9 @@ def add_draft_model_flags(group: argparse._ArgumentGroup) -> None:
         help="also run a draft model here, for where no back's guesses have come; shipped: the shipped draft",
     )  # fmt: skip
     group.add_argument(
-        "-td", "--threads-draft", type=positive, metavar="N", default=0, help="its CPU threads (default: as the target)"
-    )
+        "-td", "--threads-draft", type=count_or_auto, metavar="N", default=0,
+        help="its CPU threads (default: as the target)",
+    )  # fmt: skip
     group.add_argument(
         "-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", dest="gpu_layers_draft", type=int, metavar="N",
         default=0, help="its layers on the GPU (llama.cpp)",
@@ -165,6 +173,11 @@ def count(text: str) -> int:
     return int(text)
 
 
+def count_or_auto(text: str) -> int:
+    """For argparse: as `count`; 0 leaves it to the program, and so does -1, which is llama-server's word for that."""
+    return 0 if text == "-1" else count(text)
+
+
 def probability(text: str) -> float:
     """For argparse: from 0 to 1."""
     try:
@@ -181,6 +194,16 @@ def port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
     return int(text)
+
+
+def several(given: Sequence[str]) -> list[str]:
+    """Of a flag that may be given again: several in one are separated by commas, as with llama-server."""
+    return [one.strip() for text in given for one in text.split(",") if one.strip()]
+
+
+def in_url(host: str) -> str:
+    """The host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], tree_rows: int, slots: int) -> Engine:
@@ -234,8 +257,6 @@ def _shipped(which: Literal["target", "draft"], runtime: str) -> str:
 
 def run(program: Callable[[], Coroutine[Any, Any, None]], verbose: bool) -> int:
     """Run a program to its end; returns its exit code. Errors that a person can mend are one line."""
-    # gRPC's own lines, such as one for every handshake that fails, are not for the people who read these logs.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )
@@ -251,10 +272,24 @@ def run(program: Callable[[], Coroutine[Any, Any, None]], verbose: bool) -> int:
     return 0
 
 
+def _workers() -> ThreadPoolExecutor:
+    """Threads for what would hold up everybody else, all of them from the start: if their number grows, it leaks."""
+    pool = ThreadPoolExecutor(WORKERS, "worker")
+    together = threading.Barrier(WORKERS)
+    for _ in range(WORKERS):
+        pool.submit(together.wait)
+    return pool
+
+
 async def _until_stopped(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run the program; Ctrl-C and SIGTERM cancel it, which is its clean end. A second one kills."""
+    """Run the program; Ctrl-C and SIGTERM cancel it, which is its clean end. A second one kills.
+
+    A program that was cancelled has closed all that it had open, and the process ends with it: a thread may still be
+    loading a model, which takes minutes and cannot be interrupted.
+    """
     task = asyncio.ensure_future(program())
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(_workers())
 
     def stop(number: signal.Signals) -> None:
         if task.cancelling():
@@ -265,3 +300,8 @@ async def _until_stopped(program: Callable[[], Coroutine[Any, Any, None]]) -> No
         loop.add_signal_handler(number, stop, number)
     with contextlib.suppress(asyncio.CancelledError):
         await task
+        return
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)

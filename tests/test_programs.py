@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -312,6 +313,25 @@ class TestSignals:
             program.send(signal.SIGTERM)
             assert program.process.wait(60) == 0
             assert "Traceback" not in program.log
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_while_a_load_takes_longer_than_anybody_waits(self, tmp_path: Path, number: signal.Signals) -> None:
+        (tmp_path / "stuck.py").write_text(
+            "import asyncio, threading\n"
+            "from duo import cli\n"
+            "async def program():\n"
+            "    try:\n"
+            "        print('loading')\n"
+            "        await asyncio.to_thread(threading.Event().wait)\n"
+            "    finally:\n"
+            "        print('closed', end='')\n"
+            "cli.run(program, False)\n"
+        )
+        with Program("stuck", environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}) as program:
+            program.says("loading")
+            program.send(number)
+            assert program.process.wait(30) == 0
+            assert program.log.endswith("closed")
 
 
 class TestSmallMachine:

@@ -169,6 +169,7 @@ def test_tls_both_ways_and_a_token(machines: tuple[Machine, Machine], trust: tup
                 assert refused.process.poll() is None
                 assert "joined" not in refused.log
                 assert "Traceback" not in refused.log
+                assert "ssl_transport_security" not in refused.log  # gRPC's own words
         for port in (lead.port, lead.back_port):
             status, said = spare.ask(f"http://{strong.address}:{port}/health")
             assert status == 0, said
@@ -186,6 +187,7 @@ def test_tls_both_ways_and_a_token(machines: tuple[Machine, Machine], trust: tup
         assert lead.log.count("refused: the token is wrong") == 1
         assert lead.log.count("refused: no token given") == 1
         assert "Traceback" not in lead.log + good.log
+        assert "ssl_transport_security" not in lead.log
         for secret in (KEY, TOKEN):
             assert secret not in lead.log
 
