@@ -50,9 +50,10 @@ _GOLDEN = 0x9E3779B97F4A7C15
 class SamplingParams:
     """How to pick tokens; the defaults leave the model's distribution as it is.
 
-    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off. Repetition penalty divides positive and multiplies
-    negative logits of tokens seen in prompt or completion (Keskar et al., CTRL, 1909.05858); presence and frequency
-    penalties are OpenAI's, over the completion. Raises RequestError for values outside their range.
+    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off; top_p 0 leaves the likeliest token. Repetition
+    penalty divides positive and multiplies negative logits of tokens seen in prompt or completion (Keskar et al., CTRL,
+    1909.05858); presence and frequency penalties are OpenAI's, over the completion. Raises RequestError for values
+    outside their range.
     """
 
     temperature: float = 1.0
@@ -76,7 +77,7 @@ class SamplingParams:
 
         check("temperature", 0, 100)
         check("top_k", 0, 1 << 31)
-        check("top_p", 0, 1, above=True)
+        check("top_p", 0, 1)
         check("min_p", 0, 1)
         check("repetition_penalty", 0, 100, above=True)
         check("presence_penalty", -100, 100)

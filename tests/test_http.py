@@ -332,6 +332,24 @@ def test_messages_as_parts_and_roles(url: str, answerer: ScriptedAnswerer) -> No
     ]
 
 
+@pytest.mark.parametrize(
+    ("turn", "content"),
+    [
+        ({"refusal": "I cannot."}, "I cannot."),
+        ({"content": None, "refusal": "I cannot."}, "I cannot."),
+        ({"content": "", "refusal": "I cannot."}, "I cannot."),
+        ({"content": "Well.", "refusal": "I cannot."}, "Well."),
+        ({"content": [{"type": "refusal", "refusal": "I cannot."}]}, "I cannot."),
+        ({"content": [{"type": "text", "text": "Well."}, {"type": "refusal", "refusal": "No."}]}, "Well.\nNo."),
+    ],
+)
+def test_a_refusal_is_what_the_assistant_said(
+    url: str, answerer: ScriptedAnswerer, turn: dict[str, Any], content: str
+) -> None:
+    question = asked(url, answerer, messages=[*HI, {"role": "assistant", **turn}, *HI])
+    assert conversation(question.prompt)["messages"][1] == {"role": "assistant", "content": content}
+
+
 def test_fields_that_change_nothing_are_taken(url: str, answerer: ScriptedAnswerer) -> None:
     asked(
         url,
@@ -376,6 +394,13 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"messages": [{"role": "user", "content": IMAGE}]}, "messages[0].content", "image_url"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content", "not a text part"),
     ({"messages": [{"role": "user", "content": [7]}]}, "messages[0].content", "7"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "No."}]}]},
+        "messages[0].content",
+        "ref",
+    ),
+    ({"messages": [{"role": "user", "refusal": "No."}]}, "messages[0]", "content is missing"),
+    ({"messages": [{"role": "assistant", "refusal": 7}]}, "messages[0].refusal", "7"),
     ({"messages": [*HI, {"role": "tool", "content": "4"}]}, "messages[1]", "tool_call_id is missing"),
     ({"messages": [{"role": "user", "tool_calls": [CALL]}]}, "messages[0]", "assistant's"),
     (

@@ -294,7 +294,7 @@ def test_cuts_fall_where_they_should() -> None:
     def left(**knobs: Any) -> int:
         return len(Sampler(SamplingParams(**knobs), []).rank(logits, [], 3))
 
-    assert [left(top_p=p) for p in (0.01, 0.499, 0.501, 0.799, 0.801, 1.0)] == [1, 1, 2, 2, 3, 3]
+    assert [left(top_p=p) for p in (0.0, 0.01, 0.499, 0.501, 0.799, 0.801, 1.0)] == [1, 1, 1, 2, 2, 3, 3]
     assert [left(min_p=p) for p in (0.0, 0.399, 0.401, 0.599, 0.601, 1.0)] == [3, 3, 2, 2, 1, 1]
     assert [left(top_k=k) for k in (0, 1, 2, 3, 4)] == [3, 1, 2, 3, 3]
     # top-p looks at what top-k left: 0.5 of 0.8 is more than 0.6.
@@ -358,7 +358,7 @@ BAD: Sequence[Mapping[str, Any]] = [
     {"temperature": math.inf},
     {"top_k": -1},
     {"top_k": 10**400},
-    {"top_p": 0.0},
+    {"top_p": -0.1},
     {"top_p": 1.01},
     {"min_p": -0.1},
     {"min_p": 1.1},

@@ -110,7 +110,7 @@ class CompletionRequest(AnswerFields):
     @property
     def silent(self) -> bool:
         """Whether only the prompt is asked for, and no answer. One token is made, and not told."""
-        return bool(self.echo) and self.no_answer
+        return self.no_answer
 
     def echoes(self, questions: Sequence[Question], vocabulary: Vocabulary) -> list[_Echo]:
         """What stands before each answer."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
-from pydantic import AliasChoices, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from duo.errors import RequestError
 from duo.sampling import SEED_BITS, SamplingParams
@@ -55,7 +55,7 @@ class SamplingFields(Body):
 
     model: Any = Field(None, description="Not looked at: there is only one.")
     temperature: float | None = Field(None, ge=0, le=100)
-    top_p: float | None = Field(None, gt=0, le=1)
+    top_p: float | None = Field(None, ge=0, le=1, description="0: the likeliest token.")
     top_k: int | None = Field(None, ge=-1, le=1 << 31)
     min_p: float | None = Field(None, ge=0, le=1)
     seed: int | None = Field(None, lt=1 << SEED_BITS, description="One that is negative asks for a random one.")
@@ -64,10 +64,8 @@ class SamplingFields(Body):
     stop: Stop | None = None
     presence_penalty: float | None = Field(None, ge=-100, le=100)
     frequency_penalty: float | None = Field(None, ge=-100, le=100)
-    # llama-server's spelling too.
-    repetition_penalty: float | None = Field(
-        None, gt=0, le=100, validation_alias=AliasChoices("repetition_penalty", "repeat_penalty")
-    )
+    repetition_penalty: float | None = Field(None, gt=0, le=100)
+    repeat_penalty: float | None = Field(None, gt=0, le=100, description="llama-server's: the same.")
     logit_bias: dict[str, float] | None = Field(None, description="Token ids, as strings, and what to add to logits.")
     ignore_eos: bool | None = None
 
@@ -79,7 +77,7 @@ class SamplingFields(Body):
             top_k=0 if self.top_k in (None, -1) else self.top_k,  # other servers switch it off with -1
             top_p=1.0 if self.top_p is None else self.top_p,
             min_p=self.min_p or 0.0,
-            repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
+            repetition_penalty=self.repetition_penalty or self.repeat_penalty or 1.0,  # neither may be 0
             presence_penalty=self.presence_penalty or 0.0,
             frequency_penalty=self.frequency_penalty or 0.0,
             logit_bias={_token_id(key): bias for key, bias in (self.logit_bias or {}).items()},
@@ -132,6 +130,15 @@ class AnswerFields(SamplingFields):
     cannot: ClassVar[Cannot] = {
         "grammar": ((None, ""), "grammars are not taken as text, use response_format with a json_schema"),
         "stop_sequences": ((None, []), "it is called stop here"),
+        "stop_token_ids": ((None, []), "use stop, or logit_bias"),
+        "min_tokens": ((None, 0), "use ignore_eos with max_tokens, or logit_bias"),
+        "n_probs": ((None, 0), "use logprobs"),
+        "mirostat": ((None, 0), "use temperature, top_k, top_p and min_p"),
+        "typical_p": ((None, 1), "use top_p or min_p"),
+        "dynatemp_range": ((None, 0), "use temperature"),
+        "xtc_probability": ((None, 0), "use top_k, top_p and min_p"),
+        "dry_multiplier": ((None, 0), "use presence_penalty, frequency_penalty or repetition_penalty"),
+        "structured_outputs": ((None,), "use response_format"),
         "guided_json": ((None,), "use response_format"),
         "guided_regex": ((None,), "use response_format with a json_schema"),
         "guided_choice": ((None,), "use response_format with a json_schema"),
