@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from duo.engines import Vocabulary
 from duo.errors import RequestError
@@ -30,7 +30,14 @@ class TextPart(Body):
     text: str
 
 
-def joined(content: object) -> object:
+class RefusalPart(Body):
+    """In the assistant's turns alone."""
+
+    type: Literal["refusal"]
+    refusal: str
+
+
+def joined(content: object, info: ValidationInfo) -> object:
     """A list of text parts as one text, a line after the other, as other servers have it; anything else as it is, for
     the type to judge."""
     if not isinstance(content, list):
@@ -40,6 +47,8 @@ def joined(content: object) -> object:
         match part:
             case {"type": "text", "text": str(text)}:
                 texts.append(text)
+            case {"type": "refusal", "refusal": str(text)} if info.data.get("role") == "assistant":
+                texts.append(text)
             case {"type": str(kind)} if kind != "text":
                 raise ValueError(f"a part of type {short(kind)} cannot be read, only text can")
             case _:
@@ -47,7 +56,7 @@ def joined(content: object) -> object:
     return "\n".join(texts)
 
 
-Text = Annotated[str, BeforeValidator(joined, json_schema_input_type=str | list[TextPart])]
+Text = Annotated[str, BeforeValidator(joined, json_schema_input_type=str | list[TextPart | RefusalPart])]
 
 
 class GivenFunction(Body):
@@ -62,10 +71,11 @@ class GivenCall(Body):
 
 
 class Message(Body):
-    """One turn. Only the assistant's may lack content, where it has tool_calls."""
+    """One turn. Only the assistant's may lack content, where it has tool_calls or a refusal, which then is its text."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | None = None
+    refusal: str | None = None
     tool_calls: list[GivenCall] | None = None
     tool_call_id: str | None = None
     name: str | None = None
@@ -76,16 +86,20 @@ class Message(Body):
     def _whole(self) -> Message:
         if self.tool_calls and self.role != "assistant":
             raise ValueError("tool_calls are the assistant's alone")
-        if self.content is None and not self.tool_calls:
+        if self._text is None and not self.tool_calls:
             raise ValueError("content is missing")
         if self.role == "tool" and self.tool_call_id is None:
             raise ValueError("tool_call_id is missing: it says which call this is the answer to")
         return self
 
+    @property
+    def _text(self) -> str | None:
+        return self.refusal if self.role == "assistant" and self.refusal and not self.content else self.content
+
     def plain(self) -> dict[str, Any]:
         """As the vocabulary takes it."""
         # OpenAI's newer word for system, which chat templates do not know.
-        turn: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": self.content}
+        turn: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": self._text}
         if self.tool_calls:
             turn["tool_calls"] = [call.model_dump() for call in self.tool_calls]
         if self.role == "tool":
