@@ -38,6 +38,7 @@ WEATHER: Any = {
 }
 TIME: Any = {"type": "function", "function": {"name": "time"}}
 CALL = '{"name": "weather", "arguments": {"city": "Köln"}}'
+MARK_INSIDE = r'{"name": "weather", "arguments": {"city": "a \"</tool_call>\\"}}'
 
 
 @pytest.fixture
@@ -440,6 +441,11 @@ def test_a_call_without_parameters_has_no_arguments(
         # Of a model that has the marks as special tokens, which are no text.
         ('weather{"city": "a"}time{}', "", ["weather", "time"]),
         ("time[ARGS]{}", "", ["time"]),
+        # The mark within an argument.
+        (f"<tool_call>{MARK_INSIDE}</tool_call>!", "!", ["weather"]),
+        (f"<tool_call>{MARK_INSIDE}</tool_call><tool_call>{CALL}</tool_call>", "", ["weather"] * 2),
+        (f"<tool_call>{MARK_INSIDE}", "", ["weather"]),
+        (f"[TOOL_CALLS][{MARK_INSIDE}, {CALL}]", "", ["weather"] * 2),
         # No calls.
         ("a < b <tool and 1 [TOOL", "a < b <tool and 1 [TOOL", []),
         ('{"name": "other", "arguments": {}}', '{"name": "other", "arguments": {}}', []),
@@ -451,6 +457,9 @@ def test_a_call_without_parameters_has_no_arguments(
         ("other{}", "other{}", []),
         ('{"answer": 42}', '{"answer": 42}', []),
         ("<tool_call>nonsense</tool_call>!", "<tool_call>nonsense</tool_call>!", []),
+        ('<tool_call>{"x</tool_call>!', '<tool_call>{"x</tool_call>!', []),
+        (f'<tool_call>{{"x</tool_call>\n<tool_call>{CALL}</tool_call>', '<tool_call>{"x</tool_call>', ["weather"]),
+        ('<tool_call>{"name": "time", "arguments": []}</tool_call>',) * 2 + ([],),
         ("  \n", "  \n", []),
     ],
 )
@@ -462,6 +471,13 @@ def test_calls_in_a_text(text: str, content: str, names: list[str], size: int) -
         told, calls = told + shown, calls + found
     shown, found = parser.flush()
     assert (told + shown, [call.name for call in calls + found], parser.held) == (content, names, "")
+
+
+@pytest.mark.parametrize("arguments", ["null", '""', '"null"', "{}", '"{}"'])
+def test_a_call_without_arguments(arguments: str) -> None:
+    text = f'<tool_call>{{"name": "time", "arguments": {arguments}}}</tool_call>'
+    _, (call,) = CallParser(["time"]).push(text)
+    assert (call.name, call.arguments) == ("time", "{}")
 
 
 def test_text_that_is_no_call_is_not_held_back() -> None:

@@ -29,6 +29,10 @@ _MARKED: Sequence[tuple[str, str]] = (
 )
 """How a call begins, and how it ends; an empty end is the answer's. Marks that a model has as special tokens are never
 text: then what is left of them is bare JSON, or in Mistral's newer form a name and JSON."""
+_NAMED = re.compile(r"(?:\[TOOL_CALLS\])?([\w.-]+)\s*(?:\[ARGS\]\s*(?=\{|\Z)|(?=\{))")
+"""Mistral's newer form: a name, and then the arguments."""
+_BETWEEN = re.compile(r"(?:[\s;,\]]|\[(?!TOOL_CALLS\]))*")
+"""What stands before, between and after calls, as in a list of them."""
 _KEYS = ('{"name":"', '{"type":"function"', '{"function":', '{"arguments":', '{"parameters":')
 """How a call begins that is bare JSON, without white space."""
 
@@ -226,13 +230,15 @@ class CallParser:
         if at:
             text, self.held = self.held[:at], self.held[at:]
             return text if text.strip() else "", [], True  # as above
-        close = self.held.find(end) if end else -1
+        close = _closing(self.held, end) if end else -1
         if close < 0 and not final:
             return "", [], False
         inside = self.held[len(begin) : close if close >= 0 else len(self.held)]
+        calls = self._parsed(inside)
+        if not calls and end:
+            close = self.held.find(end)  # what is no JSON has no strings
         whole = self.held[: close + len(end)] if close >= 0 else self.held
         self.held = self.held[len(whole) :]
-        calls = self._parsed(inside)
         self._after_call = bool(calls)
         return ("", calls, True) if calls else (whole, [], True)
 
@@ -256,41 +262,69 @@ class CallParser:
 
     def _parsed(self, text: str) -> list[Call]:
         """All calls of a text, if it is nothing but calls of these tools."""
-        decoder, values, at = json.JSONDecoder(), list[Any](), 0
         try:
-            while at < len(text):
-                if text[at].isspace() or text[at] in ";,":
-                    at += 1
-                    continue
-                # Mistral's newer form: a name, then the arguments.
-                named = re.compile(r"(?:\[TOOL_CALLS\])?([\w.-]+)\s*(?:\[ARGS\])?\s*(?=\{)").match(text, at)
-                if named:
-                    value, at = decoder.raw_decode(text, named.end())
-                    values.append({"name": named[1], "arguments": value})
-                else:
-                    value, at = decoder.raw_decode(text, at)
-                    values += value if isinstance(value, list) else [value]
-            calls = [self._call(value) for value in values]
+            calls, rest = self._read(text)
         except (ValueError, RecursionError):
             return []
-        return [call for call in calls if call] if all(calls) else []
+        return [] if rest else calls
 
-    def _call(self, value: Any) -> Call | None:
-        """Raises ValueError and RecursionError."""
-        if not isinstance(value, dict):
-            return None
-        if isinstance(value.get("function"), dict):
-            value = value["function"]
-        elif isinstance(value.get("function"), str):
-            value = {"name": value["function"], **value}
-        arguments = value.get("arguments", value.get("parameters", {}))
+    def _read(self, text: str) -> tuple[list[Call], str]:
+        """The calls that a text begins with, and the rest, which is no JSON. Raises ValueError if there is JSON that is
+        no call of these tools, and RecursionError."""
+        decoder, calls, at = json.JSONDecoder(), list[Call](), 0
+        while (between := _BETWEEN.match(text, at)) and (at := between.end()) < len(text):
+            named = _NAMED.match(text, at)
+            try:
+                value, end = decoder.raw_decode(text, named.end() if named else at)
+            except ValueError:
+                break
+            calls.append(self._call({"name": named[1], "arguments": value} if named else value))
+            at = end
+        return calls, text[at:]
+
+    def _call(self, value: Any) -> Call:
+        """Raises ValueError if it is none of these tools, and RecursionError."""
+        function = _function(value)
+        arguments = function.get("arguments", function.get("parameters"))
         if isinstance(arguments, str):
-            arguments = json.loads(arguments)
-        name = value.get("name")
-        if not isinstance(name, str) or name not in self._names or not isinstance(arguments, dict):
-            return None
-        # Mistral's templates take ids of nine letters and digits only, and nobody minds them.
-        return Call(secrets.token_hex(5)[:9], name, json.dumps(arguments, ensure_ascii=False, allow_nan=False))
+            arguments = json.loads(arguments or "null")
+        if arguments is None:
+            arguments = {}
+        if not isinstance(arguments, dict):
+            raise ValueError("the arguments of a call are an object")
+        return Call(_new_id(), self._name(function), json.dumps(arguments, ensure_ascii=False, allow_nan=False))
+
+    def _name(self, function: Mapping[str, Any]) -> str:
+        name = function.get("name")
+        if not isinstance(name, str) or name not in self._names:
+            raise ValueError("no tool has this name")
+        return name
+
+
+def _function(value: Any) -> Mapping[str, Any]:
+    """Name and arguments of a call, however it is written. Raises ValueError for what is no object."""
+    match value:
+        case {"function": dict(function)}:
+            return function
+        case {"function": str(name)}:
+            return {"name": name, **value}
+        case dict():
+            return value
+    raise ValueError("a call is an object")
+
+
+def _new_id() -> str:
+    """Mistral's templates take ids of nine letters and digits only, and nobody minds them."""
+    return secrets.token_hex(5)[:9]
+
+
+def _closing(text: str, mark: str) -> int:
+    """Where the mark is that ends a call, not counting those in its strings; -1: nowhere."""
+    if mark in text:
+        for found in re.finditer(rf'"(?:[^"\\\x00-\x1f]|\\.)*+"?|{re.escape(mark)}', text):
+            if found[0] == mark:
+                return found.start()
+    return -1
 
 
 def _overlap(text: str, mark: str) -> int:
