@@ -11,14 +11,20 @@ import ipaddress
 import logging
 import re
 import socket
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from zeroconf import InterfaceChoice, ServiceStateChange, Zeroconf, get_all_addresses  # type: ignore[attr-defined]
+from zeroconf import (  # type: ignore[attr-defined]
+    ServiceStateChange,
+    Zeroconf,
+    get_all_addresses,
+    get_all_addresses_v6,
+)
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from duo import __version__
+from duo.errors import AddressError
 
 SERVICE = "_duo-lead._tcp.local."
 
@@ -29,7 +35,13 @@ SAY_AFTER = 5.0
 ANSWER_MS = 3000
 REACH_SECONDS = 2.0
 
+Interfaces = list[str | int]
+"""By own addresses, or by index: zeroconf takes both."""
+
 log = logging.getLogger("back")
+
+# An interface that cannot do multicast would be told of with a traceback; the others do.
+logging.getLogger("zeroconf").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
@@ -45,9 +57,11 @@ class Found:
 
 @asynccontextmanager
 async def announced(host: str, port: int, model: str, tls: bool) -> AsyncIterator[str]:
-    """Announce a lead that takes backs on this port, for as long as the context is open; gives the name it got."""
-    everywhere = ipaddress.ip_address(host).is_unspecified if _is_address(host) else False
-    addresses = _outer(get_all_addresses()) if everywhere else [_resolved(host)]
+    """Announce a lead that takes backs on this port, for as long as the context is open; gives the name it got.
+
+    Raises AddressError.
+    """
+    addresses, interfaces = _of_host(host)
     machine = re.sub(r"[^\w-]+", "-", socket.gethostname().partition(".")[0])[:40] or "lead"
     name = f"{machine}-{port}"  # a machine may run several
     info = AsyncServiceInfo(
@@ -58,8 +72,7 @@ async def announced(host: str, port: int, model: str, tls: bool) -> AsyncIterato
         parsed_addresses=addresses,
         server=f"{name}.local.",
     )
-    # A lead that listens on one address speaks of it on that network only.
-    zeroconf = AsyncZeroconf(interfaces=InterfaceChoice.All if everywhere else addresses)
+    zeroconf = _open(interfaces, "start the lead without --announce")
     try:
         await (await zeroconf.async_register_service(info, allow_name_change=True))
         yield info.name.removesuffix(f".{SERVICE}")
@@ -69,7 +82,10 @@ async def announced(host: str, port: int, model: str, tls: bool) -> AsyncIterato
 
 
 async def find(interfaces: Sequence[str] | None = None) -> str:
-    """HOST:PORT of a lead: looks until there is one, and takes the first by name. `interfaces`: own addresses; all."""
+    """HOST:PORT of a lead: looks until there is one, and takes the first by name. `interfaces`: own addresses; all.
+
+    Raises AddressError.
+    """
     found = await _all(interfaces)
     while not (reached := [(one, at) for one in found if (at := await _reach(one))]):
         for one in found:
@@ -91,7 +107,7 @@ async def _all(interfaces: Sequence[str] | None) -> list[Found]:
         (names.discard if state_change is ServiceStateChange.Removed else names.add)(name)
         news.set()
 
-    zeroconf = AsyncZeroconf(interfaces=interfaces or InterfaceChoice.All)
+    zeroconf = _open(list(interfaces) if interfaces else _all_interfaces(), "name the lead with --lead HOST:PORT")
     try:
         browser = AsyncServiceBrowser(zeroconf.zeroconf, SERVICE, handlers=[changed])
         said = False
@@ -140,9 +156,35 @@ def _text(properties: Mapping[bytes, bytes | None]) -> dict[str, str]:
     return {key.decode("utf-8", "replace"): "".join(c for c in value if c.isprintable()) for key, value in plain}
 
 
-def _outer(addresses: Iterable[str]) -> list[str]:
-    """Those by which others reach this machine."""
-    return [address for address in addresses if not ipaddress.ip_address(address).is_loopback]
+def _of_host(host: str) -> tuple[list[str], Interfaces]:
+    """What a lead that listens there announces, and where: if it is one address, then on its network only."""
+    address = ipaddress.ip_address(_resolved(host))
+    if address.is_unspecified:
+        found = get_all_addresses() + (_all_v6() if address.version == 6 else [])
+        return [one for one in found if not ipaddress.ip_address(one).is_loopback], _all_interfaces()
+    if address.is_loopback:
+        return [str(address)], ["127.0.0.1"]  # by IPv6 there is no multicast on this interface
+    plain = str(address).partition("%")[0]
+    return [plain], [plain]
+
+
+def _all_v6() -> list[str]:
+    """All by which others may reach this machine; not those that mean something else on each of its interfaces."""
+    return [ip for (ip, _, _), _ in get_all_addresses_v6() if not ipaddress.ip_address(ip).is_link_local]
+
+
+def _all_interfaces() -> Interfaces:
+    v6 = {index for (ip, _, _), index in get_all_addresses_v6() if not ipaddress.ip_address(ip).is_loopback}
+    return [*get_all_addresses(), *sorted(v6)]
+
+
+def _open(interfaces: Interfaces, instead: str) -> AsyncZeroconf:
+    """`instead`: what to do where it cannot be. Raises AddressError."""
+    try:
+        return AsyncZeroconf(interfaces=interfaces)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise AddressError(f"no multicast DNS on this network: {reason.lower()}; {instead}") from None
 
 
 def _is_address(host: str) -> bool:

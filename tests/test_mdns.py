@@ -1,17 +1,23 @@
-"""Leads that announce themselves are found, over the loopback interface."""
+"""Leads that announce themselves are found, over the loopback interface and between network namespaces."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from contextlib import AsyncExitStack
+import shlex
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
 from bench.processes import free_port
 from duo import __version__, mdns
+from duo.errors import AddressError
 
 pytestmark = pytest.mark.slow
 
@@ -24,9 +30,9 @@ def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mdns, "SERVICE", f"_duo-{os.getpid()}._tcp.local.")
 
 
-async def listen(stack: AsyncExitStack) -> int:
+async def listen(stack: AsyncExitStack, host: str = HERE) -> int:
     """Something that takes connections; its port."""
-    server = await asyncio.start_server(lambda _, writer: writer.close(), HERE, 0)
+    server = await asyncio.start_server(lambda _, writer: writer.close(), host, 0)
     stack.callback(server.close)
     return int(server.sockets[0].getsockname()[1])
 
@@ -84,3 +90,93 @@ def test_none_is_said_once_and_looked_for_on(caplog: pytest.LogCaptureFixture, m
 
     asyncio.run(run())
     assert caplog.text.count("no lead announces itself") == 1
+
+
+def test_ipv6s_loopback(caplog: pytest.LogCaptureFixture) -> None:
+    """It has no multicast: IPv4's carries the news."""
+    if not _has_ipv6():
+        pytest.skip("no IPv6 here")
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack:
+            port = await listen(stack, "::1")
+            await stack.enter_async_context(mdns.announced("::1", port, "m", False))
+            assert await mdns.find() == f"[::1]:{port}"
+
+    asyncio.run(run())
+    assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize("host", ["192.0.2.77", "2001:db8::77"])
+def test_an_address_that_is_not_this_machines(host: str) -> None:
+    async def run() -> None:
+        async with mdns.announced(host, 1, "m", False):
+            pass
+
+    with pytest.raises(AddressError, match=r"no multicast DNS on this network: .+; start the lead without"):
+        asyncio.run(run())
+
+
+_LEAD = """
+import asyncio, sys
+from duo import mdns
+
+async def run(host, port):
+    async with await asyncio.start_server(lambda _, writer: writer.close(), host, port):
+        async with mdns.announced(host, port, "m", False):
+            print("announced", flush=True)
+            await asyncio.to_thread(sys.stdin.read)
+
+asyncio.run(run(sys.argv[1], 5556))
+"""
+_BACK = "import asyncio; from duo import mdns; print(asyncio.run(mdns.find()))"
+
+
+@pytest.fixture(scope="module")
+def namespaces() -> Iterator[tuple[str, str]]:
+    """Two machines that know each other by IPv6 only, fd00:db8::1 and fd00:db8::2."""
+    a, b = (f"duo-mdns-{os.getpid()}-{which}" for which in "ab")
+
+    def ip(*commands: str) -> bool:
+        return all(subprocess.run(["ip", *shlex.split(c)], capture_output=True).returncode == 0 for c in commands)
+
+    if sys.platform != "linux" or not _has_ipv6():
+        pytest.skip("no IPv6 here, or no network namespaces")
+    try:
+        if not ip(
+            f"netns add {a}",
+            f"netns add {b}",
+            f"-n {a} link add lan type veth peer name lan netns {b}",
+            f"-n {a} addr add fd00:db8::1/64 dev lan nodad",
+            f"-n {b} addr add fd00:db8::2/64 dev lan nodad",
+            *(f"-n {ns} link set {device} up" for ns in (a, b) for device in ("lo", "lan")),
+        ):
+            pytest.skip("network namespaces cannot be made here")
+        yield a, b
+    finally:
+        ip(f"netns del {a}")
+        ip(f"netns del {b}")
+
+
+@pytest.mark.parametrize("host", ["fd00:db8::1", "::"])
+def test_between_machines_by_ipv6(namespaces: tuple[str, str], host: str) -> None:
+    def command(namespace: str, *program: str) -> list[str]:
+        return ["ip", "netns", "exec", namespace, sys.executable, "-c", *program]
+
+    there, here = namespaces
+    lead = command(there, _LEAD, host)
+    with subprocess.Popen(lead, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as a:
+        try:
+            assert a.stdout is not None
+            assert a.stdout.readline() == "announced\n"
+            found = subprocess.run(command(here, _BACK), capture_output=True, text=True, timeout=60, check=True)
+            assert found.stdout == "[fd00:db8::1]:5556\n"
+        finally:
+            _, said = a.communicate("", timeout=60)
+    assert "Traceback" not in found.stderr + said
+
+
+def _has_ipv6() -> bool:
+    with suppress(OSError), socket.create_server(("::1", 0), family=socket.AF_INET6):
+        return True
+    return False
