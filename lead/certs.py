@@ -1,7 +1,8 @@
 """`python -m lead certs DIR --host NAME ...`: a private authority, and certificates of it for the lead and its backs.
 
 In DIR: ca.pem, which every machine gets, and ca-key.pem, which stays where it is; lead.pem and lead-key.pem for the
-lead; NAME.pem and NAME-key.pem for each --back. An authority that is there is used again and never written over.
+lead; NAME.pem and NAME-key.pem for each --back. An authority that is there is used again and never written over. A new
+lead.pem keeps the names of the old one; delete that one to begin anew.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import contextlib
 import ipaddress
 import os
+import re
 import socket
 import sys
 import tempfile
@@ -31,13 +33,17 @@ EARLIER = timedelta(hours=1)
 
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.IGNORECASE)
+
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="lead certs", description=__doc__.split("\n")[0] if __doc__ else None)
     p.add_argument("directory", type=Path, metavar="DIR", help="where they are, or shall be")
     p.add_argument(
         "--host", action="append", default=[], metavar="NAME_OR_IP",
-        help="how others reach the lead, beside this machine's name and localhost; several times for several",
+        help="how others reach the lead, beside this machine's name, localhost and what lead.pem is for already; "
+        "several times for several",
     )  # fmt: skip
     p.add_argument("--back", action="append", default=[], metavar="NAME", help="a back (default: one called back)")
     p.add_argument("--days", type=int, default=DAYS, help=f"how long they are valid (default: {DAYS})")
@@ -65,11 +71,14 @@ def make(directory: Path, hosts: Sequence[str], backs: Sequence[str], valid: tim
             raise FileError(
                 f"--back {name}: letters, digits, - and _ make a name, but not ca, lead or one that ends in -key"
             )
+    added = [_general(host) for host in hosts]
     try:
         directory.mkdir(parents=True, exist_ok=True)
         authority = _Authority.at(directory)
-        names = list(dict.fromkeys((*_ALWAYS, socket.gethostname(), *hosts)))
-        if hosts or renew or not (directory / "lead.pem").exists():
+        lead = directory / "lead.pem"
+        if hosts or renew or not lead.exists():
+            always = [*map(_general, _ALWAYS), x509.DNSName(socket.gethostname())]
+            names = list(dict.fromkeys((*always, *_names_in(lead), *added)))
             authority.sign("lead", valid, ExtendedKeyUsageOID.SERVER_AUTH, names)
         for name in backs:
             if renew or not (directory / f"{name}.pem").exists():
@@ -125,7 +134,9 @@ class _Authority:
         print(f"uses {cert_file}")
         return cls(directory, certificate, found)
 
-    def sign(self, name: str, valid: timedelta, purpose: x509.ObjectIdentifier, hosts: Sequence[str]) -> None:
+    def sign(
+        self, name: str, valid: timedelta, purpose: x509.ObjectIdentifier, names: Sequence[x509.GeneralName]
+    ) -> None:
         """A certificate with a key of its own, written to the directory."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
@@ -135,9 +146,9 @@ class _Authority:
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
             .add_extension(_key_of(self._certificate), critical=False)
         )
-        if hosts:
-            builder = builder.add_extension(x509.SubjectAlternativeName([_general(host) for host in hosts]), False)
-        _write(self._directory, name, builder.sign(self._key, hashes.SHA256()), key, hosts)
+        if names:
+            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        _write(self._directory, name, builder.sign(self._key, hashes.SHA256()), key, names)
 
 
 def _begun(
@@ -179,16 +190,32 @@ def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 
-def _general(host: str) -> x509.GeneralName:
+def _general(host: str) -> x509.IPAddress | x509.DNSName:
     """An address or a name, as a client will ask for it. Raises FileError."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
     except ValueError:
         pass
     try:
-        return x509.DNSName(host.encode("idna").decode())
+        name = host.encode("idna").decode()
     except UnicodeError:
-        raise FileError(f"--host {host}: neither an address nor a name") from None
+        name = ""
+    if not _HOST_NAME.fullmatch(name):
+        raise FileError(f"--host {host}: neither an address nor a name")
+    return x509.DNSName(name)
+
+
+def _names_in(path: Path) -> Sequence[x509.GeneralName]:
+    """Whom the certificate is for; nobody if there is none. Raises FileError."""
+    if not path.exists():
+        return ()
+    try:
+        certificate = x509.load_pem_x509_certificate(path.read_bytes())
+        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
+    except x509.ExtensionNotFound:
+        return ()
+    except ValueError:
+        raise FileError(f"{path}: not a certificate in PEM; remove it, and a new one is made") from None
 
 
 def _write(
@@ -196,7 +223,7 @@ def _write(
     name: str,
     certificate: x509.Certificate,
     key: ec.EllipticCurvePrivateKey,
-    hosts: Sequence[str],
+    names: Sequence[x509.GeneralName],
 ) -> None:
     """The key for its owner only, from its first byte on, and each file whole or not at all."""
     private = key.private_bytes(
@@ -205,7 +232,8 @@ def _write(
     _put(directory / f"{name}-key.pem", private, 0o600)
     _put(directory / f"{name}.pem", certificate.public_bytes(serialization.Encoding.PEM), 0o644)
     until = certificate.not_valid_after_utc.date()
-    print(f"made {directory / name}.pem, valid until {until}{', for ' + ', '.join(hosts) if hosts else ''}")
+    whom = f", for {', '.join(str(one.value) for one in names)}" if names else ""
+    print(f"made {directory / name}.pem, valid until {until}{whom}")
 
 
 def _put(path: Path, data: bytes, mode: int) -> None:

@@ -59,6 +59,22 @@ def test_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert handshake(lead, ClientTls(files(directory, name)), "127.0.0.1") is None
 
 
+def names_in(path: Path) -> list[str]:
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
+
+
+def test_names_are_added(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither another --host nor --renew takes one away, and whom the certificate is for is said each time."""
+    for arguments in (["--host", "a.lan"], ["--host", "10.1.2.3", "--host", "a.lan"], ["--renew"]):
+        assert make(tmp_path, *arguments) == 0
+    names = names_in(tmp_path / "lead.pem")
+    assert names[:3] == ["localhost", "127.0.0.1", "::1"] and names[-2:] == ["a.lan", "10.1.2.3"]
+    assert len(set(names)) == len(names)
+    assert f", for {', '.join(names)}\n" in capsys.readouterr().out
+
+
 def test_again(tmp_path: Path) -> None:
     """The authority stays; what is there stays, but for the lead's if it gets other hosts, or all that is renewed."""
     assert make(tmp_path) == 0
@@ -83,6 +99,10 @@ def test_again(tmp_path: Path) -> None:
         ({}, ["--back", "ca"], "--back ca"),
         ({}, ["--back", "ca-key", "--renew"], "--back ca-key"),
         ({}, ["--host", "ä" * 70], "neither an address nor a name"),
+        ({}, ["--host", "bad name"], "--host bad name: neither an address nor a name"),
+        ({}, ["--host", ""], "neither an address nor a name"),
+        ({}, ["--host", "lead:5556"], "neither an address nor a name"),
+        ({}, ["--host", "lead-.lan"], "neither an address nor a name"),
         ({"d": "a file"}, [], "d: file exists"),
     ],
 )
@@ -95,7 +115,14 @@ def test_what_is_wrong(
     assert make(tmp_path / "d" if "d" in prepare else tmp_path, *arguments) == FileError.exit_code
     (line,) = capsys.readouterr().err.splitlines()
     assert words in line
-    assert {name: (tmp_path / name).read_text() for name in prepare} == prepare
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == prepare
+
+
+def test_a_certificate_that_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert make(tmp_path) == 0
+    (tmp_path / "lead.pem").write_text("x")
+    assert make(tmp_path, "--renew") == FileError.exit_code
+    assert "lead.pem: not a certificate in PEM; remove it" in capsys.readouterr().err
 
 
 class TestWhatABackSays:
