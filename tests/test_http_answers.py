@@ -6,6 +6,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import openai
@@ -478,6 +479,109 @@ def test_a_call_without_arguments(arguments: str) -> None:
     text = f'<tool_call>{{"name": "time", "arguments": {arguments}}}</tool_call>'
     _, (call,) = CallParser(["time"]).push(text)
     assert (call.name, call.arguments) == ("time", "{}")
+
+
+@pytest.mark.parametrize(
+    ("mark", "head", "arguments", "tail"),
+    [
+        ("<tool_call>", '\n{"name": "weather", "arguments": ', '{"city": "a </tool_call> b", "n": [1]}', "}"),
+        ("<tool_call>", '{"function": {"name": "weather", "parameters": ', r'{"city": "\"arguments\": {"}', "}}"),
+        ("<tool_call>", '{"function": "weather", "arguments": ', '{"city": "<"}', "}"),
+        ("[TOOL_CALLS]", '[{"name": "weather", "arguments": ', "{}", "}"),
+        ("[TOOL_CALLS]", "weather[ARGS]", '{"city": "Köln"}', ""),
+        ("<|python_tag|>", '{"type": "function", "name": "weather", "parameters": ', '{"city": "Köln"}', "}"),
+        ("", '{"name":"weather","arguments":', '{"city":"Köln"}', "}"),  # where it must be one
+    ],
+)
+@pytest.mark.parametrize("size", [1, 1000])
+def test_a_call_that_is_cut_anywhere(mark: str, head: str, arguments: str, tail: str, size: int) -> None:
+    text = mark + head + arguments + tail + ("</tool_call>" if mark == "<tool_call>" else "")
+    named = len(mark) + (head.index('weather"') + len('weather"') if '"' in head else len(head))
+    given, whole = len(mark + head), len(mark + head + arguments + tail)
+    for length in range(len(mark), len(text) + 1):
+        parser = CallParser(["weather", "weather_tomorrow"], must_call=not mark)
+        parts = [parser.push(text[at : min(at + size, length)]) for at in range(0, length, size)]
+        parts.append(parser.flush(cut=True))
+        assert "".join(shown for shown, _ in parts) == parser.held == ""
+        calls = [(call.name, call.arguments) for _, found in parts for call in found]
+        if length < whole:
+            assert calls == ([("weather", arguments[: max(0, length - given)])] if length >= named else [])
+            assert parser.finish_reason("length") == parser.finish_reason("stop") == "length"
+        else:
+            assert calls == [("weather", json.dumps(json.loads(arguments), ensure_ascii=False))]
+            assert parser.finish_reason("length") == "tool_calls"
+
+
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize(
+    ("text", "content", "calls", "reason"),
+    [
+        (
+            f"So: <tool_call>{CALL}</tool_call>\n<tool_call>{CALL[:-3]}",
+            "So: ",
+            ['{"city": "Köln"}', '{"city": "Köln'],
+            "length",
+        ),
+        (f'<tool_call>{CALL}</tool_call><tool_call>{{"name": "wea', "", ['{"city": "Köln"}'], "length"),
+        (f"<tool_call>{CALL}</tool_call>\n<tool_c", "\n<tool_c", ['{"city": "Köln"}'], "tool_calls"),
+        (f"[TOOL_CALLS][{CALL}, {CALL[:20]}", "", ['{"city": "Köln"}', ""], "length"),
+        ('weather[ARGS]{"city": "a"}[TOOL_CALLS]wea', "", ['{"city": "a"}'], "length"),
+        ('[TOOL_CALLS]weather[ARGS]{"city": "a"}[TOOL', "", ['{"city": "a"}'], "tool_calls"),
+        (r'<tool_call>{"name": "weather", "arguments": "{\"city\": \"K', "", ['{"city": "K'], "length"),
+        ('<tool_call>{"name": "weather", "arguments": nul', "", [""], "length"),
+        (CALL[:-1], "", ['{"city": "Köln"}'], "length"),
+        # Not known to be one, or none.
+        (CALL[:10], CALL[:10], [], "length"),
+        ("weather", "weather", [], "length"),
+        ("<tool_call>nonsense", "<tool_call>nonsense", [], "length"),
+        ('<tool_call>{"name": "other", "arg', '<tool_call>{"name": "other", "arg', [], "length"),
+        ('<tool_call>{"name": "weather", arg', '<tool_call>{"name": "weather", arg', [], "length"),
+        ('<tool_call>{"name": "weather", "x": "\n', '<tool_call>{"name": "weather", "x": "\n', [], "length"),
+        ("<tool", "<tool", [], "length"),
+    ],
+)
+def test_an_answer_that_is_cut(
+    url: str, answerer: ScriptedAnswerer, text: str, content: str, calls: list[str], reason: str, size: int
+) -> None:
+    answerer.script = [(text[at : at + size],) for at in range(0, len(text), size)]
+    answerer.summary = replace(SUMMARY, finish_reason="length")
+    (choice,) = post(url, CHAT, messages=HI, tools=[WEATHER]).json()["choices"]
+    assert (choice["message"]["content"] or "", choice["finish_reason"]) == (content, reason)
+    assert [call["function"]["arguments"] for call in choice["message"].get("tool_calls", [])] == calls
+    streamed = [chunk["choices"][0] for chunk in chunks(url, CHAT, messages=HI, tools=[WEATHER])]
+    assert "".join(one["delta"].get("content", "") for one in streamed) == content
+    assert streamed[-1]["finish_reason"] == reason
+    told = [call for one in streamed for call in one["delta"].get("tool_calls", [])]
+    assert [(call["index"], call["function"]["arguments"]) for call in told] == list(enumerate(calls))
+
+
+@pytest.mark.parametrize(("text", "calls"), [("", 0), ('{"name":"wea', 0), ('{"name":"weather","arguments":{"ci', 1)])
+@pytest.mark.parametrize("cut", [{"finish_reason": "length"}, {"finish_reason": "stop"}])
+def test_a_call_that_must_be_is_never_content(
+    url: str, answerer: ScriptedAnswerer, text: str, calls: int, cut: dict[str, Any]
+) -> None:
+    """Cut at the limit, or at a stop string."""
+    answerer.script, answerer.summary = [(text,)], replace(SUMMARY, **cut)
+    asked: dict[str, Any] = {"messages": HI, "tools": [WEATHER], "tool_choice": "required"}
+    (choice,) = post(url, CHAT, **asked).json()["choices"]
+    assert (choice["message"]["content"], choice["finish_reason"]) == (None, "length")
+    assert len(choice["message"].get("tool_calls", [])) == calls
+    streamed = [chunk["choices"][0] for chunk in chunks(url, CHAT, **asked)]
+    assert not any(one["delta"].get("content") for one in streamed) and streamed[-1]["finish_reason"] == "length"
+    assert sum(len(one["delta"].get("tool_calls", [])) for one in streamed) == calls
+
+
+def test_what_the_model_ended_itself_is_not_cut(url: str, answerer: ScriptedAnswerer) -> None:
+    answerer.script = [("That is written <tool_call>",)]
+    for stop, content, reason in ([], "That is written <tool_call>", "stop"), (["x"], "That is written ", "length"):
+        (choice,) = post(url, CHAT, messages=HI, tools=[WEATHER], stop=stop).json()["choices"]
+        assert (choice["message"]["content"], choice["finish_reason"]) == (content, reason)
+
+
+def test_only_the_first_of_calls_that_are_cut() -> None:
+    parser = CallParser(["weather"], parallel=False)
+    assert len(parser.push(f"<tool_call>{CALL}</tool_call><tool_call>{CALL[:-3]}")[1]) == 1
+    assert parser.flush(cut=True) == ("", []) and parser.finish_reason("length") == "tool_calls"
 
 
 def test_text_that_is_no_call_is_not_held_back() -> None:

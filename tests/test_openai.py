@@ -95,6 +95,21 @@ def test_forms_and_calls(lead: LeadProcess, client: OpenAI) -> None:
         assert (people(client), calls(client)) == alone
 
 
+@pytest.mark.parametrize(("most", "begun"), [(1, False), (24, True)])
+def test_a_call_that_is_cut(client: OpenAI, most: int, begun: bool) -> None:
+    asked: dict[str, Any] = {"model": "any", "messages": QUESTION, "temperature": 0, "max_tokens": most}
+    asked |= {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "person"}}}
+    (whole,) = client.chat.completions.create(**asked).choices
+    streamed = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True)]
+    assert whole.finish_reason == streamed[-1].finish_reason == "length"
+    assert whole.message.content is None and not any(chunk.delta.content for chunk in streamed)
+    calls = [(call.function.name, call.function.arguments) for call in whole.message.tool_calls or []]
+    told = [call.function for chunk in streamed for call in chunk.delta.tool_calls or []]
+    assert [(function.name, function.arguments) for function in told] == calls
+    assert [name for name, _ in calls] == ["person"] * begun
+    assert all('{"name":'.startswith(arguments[:8]) for _, arguments in calls)
+
+
 def test_several_answers_are_those_of_their_seeds(client: OpenAI) -> None:
     def ask(**fields: Any) -> list[str]:
         made = client.chat.completions.create(model="any", messages=QUESTION, max_tokens=16, temperature=1, **fields)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from duo.engines import Vocabulary
 from duo.errors import RequestError
-from lead.answers import Answer, Answerer, Piece, Question, Summary
+from lead.answers import Answer, Answerer, FinishReason, Piece, Question, Summary
 from lead.http.errors import dump
 from lead.http.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.options import Options
@@ -191,7 +191,11 @@ class ChatRequest(Conversation, ToolFields, AnswerFields):
     def parser(self) -> CallParser | None:
         """Of one answer, where there may be calls in it."""
         names = [tool.function.name for tool in self.offered()]
-        return CallParser(names, self.parallel_tool_calls is not False) if names else None
+        return CallParser(names, self.parallel_tool_calls is not False, self.must_call) if names else None
+
+    def cut(self, reason: FinishReason) -> bool:
+        """Whether an answer that ended for this reason may have ended anywhere: at the limit, or at a stop string."""
+        return reason == "length" or bool(self.stop)
 
     def _answer(self) -> Mapping[str, Any] | None:
         given = self.response_format.answer() if self.response_format is not None else None
@@ -295,17 +299,18 @@ def _completion(
 ) -> dict[str, object]:
     choices = []
     for index, (answer, told) in enumerate(zip(answers, pieces, strict=True)):
-        text, calls = "".join([piece.text for piece in told]), list[Call]()
+        text, reason = "".join([piece.text for piece in told]), answer.summary.finish_reason
+        message: dict[str, object] = {"role": "assistant", "content": text, "refusal": None}
         if parser := asked.parser():
             text, calls = parser.push(text)
-            rest, more = parser.flush()
+            rest, more = parser.flush(asked.cut(reason))
             text, calls = text + rest, calls + more
-        message: dict[str, object] = {"role": "assistant", "content": text, "refusal": None}
-        if calls:
-            message |= {"content": text or None, "tool_calls": [call.shape() for call in calls]}
+            message["content"] = text or (None if calls or parser.cut else "")
+            if calls:
+                message["tool_calls"] = [call.shape() for call in calls]
         logprobs = {"content": chat_logprobs(told, vocabulary), "refusal": None} if asked.logprobs else None
-        reason = "tool_calls" if calls else answer.summary.finish_reason
-        choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": reason})
+        finish_reason = parser.finish_reason(reason) if parser else reason
+        choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish_reason})
     summary = together([answer.summary for answer in answers], len(answers))
     figures = {"usage": usage(summary), "timings": timings(summary)}
     return {**head, "choices": choices, **figures}
@@ -320,7 +325,7 @@ class ChatWriter:
         self._start, self._index, self._vocabulary = start, index, vocabulary
         self._before = f'{start},"choices":[{{"index":{index},"delta":{{"content":'
         self._after = f'}},"logprobs":null,"finish_reason":null}}]{self._no_usage}}}\n\n'
-        self._parser = asked.parser()
+        self._parser, self._cut = asked.parser(), asked.cut
         self._logprobs, self._accepted = bool(asked.logprobs), bool(asked.accepted)
         self._plain = not (self._parser or self._logprobs or self._accepted)
         self._calls = 0
@@ -341,11 +346,12 @@ class ChatWriter:
         return self._chunk(text, calls) if text or calls else ""
 
     def end(self, summary: Summary) -> str:
-        text, calls = self._parser.flush() if self._parser else ("", [])
+        reason = summary.finish_reason
+        text, calls = self._parser.flush(self._cut(reason)) if self._parser else ("", [])
         # Tokens without text, as one that ends the answer, have log probabilities too.
         rest = self._chunk(text, calls) if text or calls or (self._logprobs and self._pieces) else ""
-        reason = "tool_calls" if self._calls else summary.finish_reason
-        choice = {"index": self._index, "delta": {}, "logprobs": None, "finish_reason": reason}
+        finish_reason = self._parser.finish_reason(reason) if self._parser else reason
+        choice = {"index": self._index, "delta": {}, "logprobs": None, "finish_reason": finish_reason}
         figures = f'"timings":{dump(timings(summary))}'
         return f'{rest}{self._start},"choices":[{dump(choice)}]{self._no_usage},{figures}}}\n\n'
 

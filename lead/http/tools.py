@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic_core import from_json
 
 from duo.constraint import json_rule, of_lark
 from duo.errors import RequestError
+from lead.answers import FinishReason
 from lead.http.parsing import Body, short
 
 MAX_TOOLS = 128
@@ -33,6 +35,7 @@ _NAMED = re.compile(r"(?:\[TOOL_CALLS\])?([\w.-]+)\s*(?:\[ARGS\]\s*(?=\{|\Z)|(?=
 """Mistral's newer form: a name, and then the arguments."""
 _BETWEEN = re.compile(r"(?:[\s;,\]]|\[(?!TOOL_CALLS\]))*")
 """What stands before, between and after calls, as in a list of them."""
+_ARGUMENTS = re.compile(r'"(?:arguments|parameters)"\s*:\s*')
 _KEYS = ('{"name":"', '{"type":"function"', '{"function":', '{"arguments":', '{"parameters":')
 """How a call begins that is bare JSON, without white space."""
 
@@ -89,7 +92,7 @@ class NamedTool(Body):
 
 class CalledFunction(BaseModel):
     name: str
-    arguments: str = Field(description="JSON, as the model wrote it.")
+    arguments: str = Field(description="JSON; only its beginning where the answer ended within the call, for length.")
 
 
 class ToolCall(BaseModel):
@@ -119,13 +122,18 @@ class ToolFields(Body):
                 return NamedTool(type="function", function=FunctionName(name=name))
         raise ValueError(f"{short(value)} is neither none, auto, required nor a tool's name as OpenAI writes it")
 
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer is nothing but a call."""
+        return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
+
     def offered(self) -> Sequence[Tool]:
         """The tools that the model is told of. Raises RequestError for tools that contradict each other."""
         tools, choice = self.tools or [], self.tool_choice
         names = [tool.function.name for tool in tools]
         if twice := [name for name in names if names.count(name) > 1]:
             raise RequestError(f"tools: two have the name {short(twice[0])}", "tools")
-        if not tools and (choice == "required" or isinstance(choice, NamedTool)):
+        if not tools and self.must_call:
             raise RequestError("tool_choice asks for a call, but there are no tools", "tool_choice")
         if isinstance(choice, NamedTool) and choice.function.name not in names:
             raise RequestError(f"tool_choice: no tool has the name {short(choice.function.name)}", "tool_choice")
@@ -156,11 +164,13 @@ class ToolFields(Body):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`arguments`: JSON."""
+    """`arguments`: JSON. A call that is not `whole` is one that the answer ended in: its arguments are as far as it got,
+    and its name is empty unless it got to its end."""
 
     id: str
     name: str
     arguments: str
+    whole: bool = True
 
     def shape(self) -> dict[str, object]:
         """As OpenAI has it."""
@@ -171,46 +181,58 @@ class CallParser:
     """Finds the calls in a text as it comes: what cannot be a part of one is given out at once, the rest is held back
     until it is known. What looks like a call but is none of these tools' is text."""
 
-    def __init__(self, names: Sequence[str], parallel: bool = True) -> None:
-        """`names`: of the tools. `parallel` False: only the first call counts."""
+    def __init__(self, names: Sequence[str], parallel: bool = True, must_call: bool = False) -> None:
+        """`names`: of the tools. `parallel` False: only the first call counts. `must_call`: a grammar sees to it that
+        the text is a call, and nothing else."""
         self._names = frozenset(names)
         self._names_of_calls = [name + after for name in names for after in ('{"', "{}", "[ARGS]")]
         """How a call in Mistral's newer form begins."""
-        self._parallel = parallel
+        self._parallel, self._must_call = parallel, must_call
         self._calls = 0
         self._begun = self._after_call = False
         self.held = ""
         """Of the text so far, what has not been given out."""
+        self.cut = False
+        """Whether the answer ended within a call."""
 
     def push(self, text: str) -> tuple[str, list[Call]]:
         """Text that is certain now, and calls that are complete."""
         self.held += text
         return self._take(final=False)
 
-    def flush(self) -> tuple[str, list[Call]]:
-        """The rest, when the answer has ended."""
-        return self._take(final=True)
+    def flush(self, cut: bool = False) -> tuple[str, list[Call]]:
+        """The rest, when the answer has ended. `cut`: perhaps not where the model would have ended it."""
+        shown, calls = self._take(final=True, cut=cut or self._must_call)
+        self.cut |= self._must_call and not (shown or self._calls)  # cut before its first letter
+        return shown, calls
 
-    def _take(self, final: bool) -> tuple[str, list[Call]]:
+    def finish_reason(self, reason: FinishReason) -> Literal["stop", "length", "tool_calls"]:
+        """Why the answer ended, which for its text alone is `reason`. Calls cannot be trusted to be whole, and so to be
+        carried out, unless it is tool_calls."""
+        return "length" if self.cut else "tool_calls" if self._calls else reason
+
+    def _take(self, final: bool, cut: bool = False) -> tuple[str, list[Call]]:
         shown, calls = "", list[Call]()
         while self.held:
-            text, found, more = self._next(final)
+            text, found, more = self._next(final, cut)
             shown += text
             calls += found
             if not more:
                 break
         if not self._parallel:
             calls = calls[: max(0, 1 - self._calls)]
+        self.cut = not all(call.whole for call in calls)
+        calls = [call for call in calls if call.name]
         self._calls += len(calls)
         return shown, calls
 
-    def _next(self, final: bool) -> tuple[str, list[Call], bool]:
+    def _next(self, final: bool, cut: bool) -> tuple[str, list[Call], bool]:
         """Text, calls, and whether there may be more in what is held."""
         if not self._begun:
             begin = self.held.lstrip()
             if not begin and not final:
                 return "", [], False
-            bare = self._bare(begin, final)
+            bare = self._bare(begin, final, cut)
             if bare is not None:
                 return bare
             self._begun = True
@@ -233,8 +255,11 @@ class CallParser:
         close = _closing(self.held, end) if end else -1
         if close < 0 and not final:
             return "", [], False
-        inside = self.held[len(begin) : close if close >= 0 else len(self.held)]
-        calls = self._parsed(inside)
+        # Where a mark is cut, what is before it is whole.
+        stop = close if close >= 0 else len(self.held) - _overlap(self.held, end or begin)
+        calls = self._parsed(self.held[len(begin) : stop])
+        if not calls and close < 0 and cut:
+            calls = self._broken_off(self.held[len(begin) :])
         if not calls and end:
             close = self.held.find(end)  # what is no JSON has no strings
         whole = self.held[: close + len(end)] if close >= 0 else self.held
@@ -242,9 +267,11 @@ class CallParser:
         self._after_call = bool(calls)
         return ("", calls, True) if calls else (whole, [], True)
 
-    def _bare(self, begin: str, final: bool) -> tuple[str, list[Call], bool] | None:
+    def _bare(self, begin: str, final: bool, cut: bool) -> tuple[str, list[Call], bool] | None:
         """A call without marks, which is the whole answer; None: it is none. `begin`: what is held from its first
         letter."""
+        if self._must_call and not final:
+            return "", [], False
         if not final:
             # Only what may become a call is held back: any other JSON streams.
             head = re.sub(r"\s", "", begin[:200])
@@ -254,8 +281,9 @@ class CallParser:
             if any(key.startswith(head) or head.startswith(key) for key in _KEYS):
                 return "", [], False
             return None
-        calls = self._parsed(self.held)
-        if not calls:
+        calls = self._parsed(self.held) or (self._broken_off(self.held) if cut else [])
+        # Without marks a name is needed to tell a call from other text.
+        if not calls or not (calls[0].name or self._must_call):
             return None
         self.held = ""
         return "", calls, False
@@ -267,6 +295,29 @@ class CallParser:
         except (ValueError, RecursionError):
             return []
         return [] if rest else calls
+
+    def _broken_off(self, text: str) -> list[Call]:
+        """The same for a text that ends within the last of its calls."""
+        try:
+            calls, rest = self._read(text)
+            return [*calls, self._begun_call(rest)]
+        except (ValueError, RecursionError):
+            return []
+
+    def _begun_call(self, text: str) -> Call:
+        """Raises ValueError if the text does not begin a call of these tools."""
+        named = _NAMED.match(text)
+        if named:
+            name, arguments = self._name({"name": named[1]}), text[named.end() :]
+            from_json(arguments or "{", allow_partial=True)
+        elif any(f"{name}[ARGS]".startswith(text.removeprefix("[TOOL_CALLS]")) for name in self._names):
+            return Call("", "", "", whole=False)
+        else:
+            function = _function(from_json(text, allow_partial=True))
+            name = self._name(function) if "name" in function else ""
+            found = _ARGUMENTS.search(text)
+            arguments = _as_far(text[found.end() :]) if found else ""
+        return Call(_new_id(), name, arguments, whole=False)
 
     def _read(self, text: str) -> tuple[list[Call], str]:
         """The calls that a text begins with, and the rest, which is no JSON. Raises ValueError if there is JSON that is
@@ -311,6 +362,18 @@ def _function(value: Any) -> Mapping[str, Any]:
         case dict():
             return value
     raise ValueError("a call is an object")
+
+
+def _as_far(arguments: str) -> str:
+    """Of a text that begins with arguments and may end within them, the arguments."""
+    if arguments.startswith('"'):
+        return str(from_json(arguments, allow_partial="trailing-strings"))
+    if not arguments.startswith("{"):
+        return ""
+    try:
+        return arguments[: json.JSONDecoder().raw_decode(arguments)[1]]
+    except ValueError:
+        return arguments
 
 
 def _new_id() -> str:
