@@ -1,7 +1,7 @@
 """TLS from the back's side: what it shows and trusts, and why a connection did not come about.
 
-gRPC says of a failed handshake little that a person could act on. So where a connection fails, `why` tries the
-handshake itself, with Python's own TLS, and puts what it finds into one line.
+gRPC says of a failed connection little that a person could act on. So where one fails, `why` tries the handshake
+itself, with Python's own TLS, and HTTP, and puts what it finds into one line.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ class ClientTls:
 
 
 async def why(address: str, tls: ClientTls | None) -> str | None:
-    """Why a lead that listens there does not get on with this back's TLS; None if that is not the reason.
+    """Why what listens there does not get on with this back: TLS, or it is no port for backs; None for other reasons.
 
-    One line. Opens a connection of its own and closes it again.
+    One line. Opens connections of its own and closes them again.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -71,12 +71,14 @@ async def why(address: str, tls: ClientTls | None) -> str | None:
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=host)
     except ssl.SSLError as error:
-        return _of_handshake(error, host, tls)
+        return _of_handshake(error, host, tls) or await _of_plain(host, int(port))
     except ConnectionResetError:
-        return _NO_TLS if tls else None
+        return _NO_TLS if tls else await _of_plain(host, int(port))
     except (OSError, TimeoutError, UnicodeError):  # the last one: it cannot be the name of a host
         return None
     with contextlib.closing(writer):
+        if writer.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
+            return _OTHER_PORT
         try:
             async with asyncio.timeout(PATIENCE):
                 greeted = bool(await reader.read(1))
@@ -95,6 +97,19 @@ async def why(address: str, tls: ClientTls | None) -> str | None:
 
 _NO_TLS = "it does not speak TLS: leave --tls and --tls-ca away, or start it with --tls-cert"
 _NEEDS_TLS = "it speaks TLS: start this back with --tls-ca and the CA of the lead's certificate, or with --tls"
+_OTHER_PORT = "it is no port for backs, but perhaps a lead's port for clients: the lead prints both when it starts"
+
+
+async def _of_plain(host: str, port: int) -> str | None:
+    """gRPC does not answer HTTP/1."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            reader, writer = await asyncio.open_connection(host, port)
+            with contextlib.closing(writer):
+                writer.write(b"GET / HTTP/1.0\r\n\r\n")
+                return _OTHER_PORT if await reader.read(5) == b"HTTP/" else None
+    except (OSError, TimeoutError):
+        return None
 
 
 def _unsafe() -> ssl.SSLContext:

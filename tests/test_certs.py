@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import stat
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
@@ -14,6 +15,9 @@ from back.tls import ClientTls, why
 from duo.errors import FileError
 from duo.pem import Files
 from lead import certs
+from lead.door import Door
+from tests.http_server import ScriptedAnswerer
+from tests.locked import locked
 
 
 def make(directory: Path, *arguments: str) -> int:
@@ -33,6 +37,7 @@ def handshake(lead: Files, back: ClientTls | None, host: str = "localhost") -> s
     async def run() -> str | None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=lead.ca)
         context.verify_mode = ssl.CERT_REQUIRED
+        context.set_alpn_protocols(["h2"])
         lead.load_into(context)
         async with await asyncio.start_server(greet, "127.0.0.1", 0, ssl=context) as server:
             return await why(f"{host}:{server.sockets[0].getsockname()[1]}", back)
@@ -184,6 +189,25 @@ class TestWhatABackSays:
         with_tls, without = asyncio.run(run())
         assert "does not speak TLS" in str(with_tls)
         assert without is None
+
+    def test_the_port_for_clients(self) -> None:
+        """With TLS or without; and the port for backs is not taken for it."""
+        lead = files(self.here, "lead")
+        for tls, back in ((None, None), (lead, None), (lead, ClientTls(files(self.here, "back")))):
+            with locked(ScriptedAnswerer(), tls=tls) as url:
+                said = asyncio.run(why(f"localhost:{urlsplit(url).port}", back))
+            assert "perhaps a lead's port for clients" in str(said)
+
+        async def backs() -> str | None:
+            server = Door().server()
+            port = Door().open(server, "127.0.0.1", 0)
+            await server.start()
+            try:
+                return await why(f"localhost:{port}", None)
+            finally:
+                await server.stop(None)
+
+        assert asyncio.run(backs()) is None
 
     def test_nobody_there(self) -> None:
         assert asyncio.run(why("localhost:1", ClientTls(Files()))) is None
