@@ -164,7 +164,7 @@ class ToolFields(Body):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`arguments`: JSON. A call that is not `whole` is one that the answer ended in: its arguments are as far as it got,
+    """`arguments`: JSON. If the answer ended within the call, this is not `whole`: its arguments are as far as it got,
     and its name is empty unless it got to its end."""
 
     id: str
