@@ -405,7 +405,9 @@ def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
     [
         *[({"parameters": schema}, False) for schema in (None, {}, {"type": "object", "properties": {}})],
         ({}, False),
+        ({"parameters": {"title": "nowArguments", "properties": {}, "required": []}}, False),
         ({"parameters": {"type": "object"}}, True),
+        ({"parameters": {"properties": {}, "additionalProperties": True}}, True),
         ({"parameters": {"minProperties": 0}}, True),
     ],
 )

@@ -146,6 +146,11 @@ class Conversation(Body):
         None, description="Variables of the model's chat template, such as enable_thinking."
     )
 
+    cannot: ClassVar[Cannot] = {
+        "continue_final_message": ((None, False), "an answer is a turn of its own, use /v1/completions"),
+        "add_generation_prompt": ((None, True), "a prompt ends where the answer begins"),
+    }
+
     def turns(self) -> list[dict[str, Any]]:
         """The messages as the vocabulary takes them."""
         return [message.plain() for message in self.messages]
@@ -167,6 +172,7 @@ class ChatRequest(Conversation, ToolFields, AnswerFields):
 
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_completion_tokens", "max_tokens")
     cannot: ClassVar[Cannot] = {
+        **Conversation.cannot,
         **AnswerFields.cannot,
         "functions": ((None, []), "functions are not supported, use tools"),
         "function_call": ((None, "none", "auto"), "functions are not supported, use tools and tool_choice"),

@@ -42,6 +42,8 @@ _KEYS = ('{"name":"', '{"type":"function"', '{"function":', '{"arguments":', '{"
 
 _NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 """As OpenAI's documentation and most clients write it, though to JSON Schema it is any object."""
+_SAYS_NO_MORE = frozenset({"type", "properties", "required", "title", "description", "$schema"})
+"""What may stand beside properties without there being more of them."""
 
 
 class FunctionDefinition(Body):
@@ -62,9 +64,10 @@ class FunctionDefinition(Body):
 
     def arguments(self) -> Mapping[str, Any]:
         """The schema that the arguments of a call must follow."""
-        if not self.parameters or self.parameters == _NO_PARAMETERS:
+        given = self.parameters or _NO_PARAMETERS
+        if given.get("properties") == {} and not given.get("required") and given.keys() <= _SAYS_NO_MORE:
             return {**_NO_PARAMETERS, "additionalProperties": False}
-        return {"type": "object", **self.parameters}
+        return {"type": "object", **given}
 
 
 class Tool(Body):
