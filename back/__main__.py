@@ -64,10 +64,13 @@ def address(text: str) -> str:
     host, colon, number = text.rpartition(":")
     if not colon or text.endswith("]"):
         host, number = text, "5556"
+    wrong = argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
+    if not host.strip():
+        raise wrong
     try:
         return f"{host}:{cli.port(number)}"
     except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT") from None
+        raise wrong from None
 
 
 async def draft(args: argparse.Namespace) -> None:

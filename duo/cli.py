@@ -27,10 +27,6 @@ from duo.devices import ListDevices
 from duo.engines import Engine, EngineOptions, curve
 from duo.errors import DuoError, ModelError
 
-# gRPC's own lines, such as one for every handshake that fails, are not for the people who read the logs of lead and
-# back. It looks here when it is imported, which has to be later.
-os.environ.setdefault("GRPC_VERBOSITY", "NONE")
-
 SHIPPED = "shipped"
 """Names the shipped model where no model has to be given."""
 LEAST_BATCH = 32

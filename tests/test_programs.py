@@ -223,7 +223,8 @@ class TestBadInput:
         "arguments",
         [
             ("lead", "--port", "x"),
-            ("lead", "-t", "0"),
+            ("lead", "-t", "-2"),
+            ("back", "--lead", ""),
             ("back", "--lead", "host:port"),
             ("back", "-na", "no"),
             ("lead", "--policy", "x"),
