@@ -140,7 +140,7 @@ class Lead:
             ) from None
         except requests.ConnectionError:
             raise ChatError(self._why_no_answer()) from None
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # the latter: the URL cannot be one
             raise ChatError(f"{self.url}: {error}") from None
         if response.status_code == 401:
             wrong = "does not take this key" if self._has_key else "wants a key"
@@ -158,7 +158,10 @@ class Lead:
         with connection:
             if where.scheme == "http" and _speaks_tls(connection):
                 return f"what listens at {self.url} speaks TLS: try {self.url.replace('http', 'https', 1)}"
-        return f"what listens at {self.url} does not speak HTTP: name the lead's port for clients (chat.py URL)"
+        return (
+            f"what listens at {self.url} broke the connection: name the lead's port for clients (chat.py URL), or try "
+            "again"
+        )
 
 
 def _speaks_tls(connection: socket.socket) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import gc
 import logging
 import os
@@ -286,17 +285,21 @@ async def _until_stopped(program: Callable[[], Coroutine[Any, Any, None]]) -> No
     task = asyncio.ensure_future(program())
     loop = asyncio.get_running_loop()
     loop.set_default_executor(_workers())
+    stopping = asyncio.Event()
 
     def stop(number: signal.Signals) -> None:
-        if task.cancelling():
+        if stopping.is_set():
             os._exit(128 + number)
+        stopping.set()
         task.cancel()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
-        return
+    try:
+        return await task
+    except asyncio.CancelledError:
+        if not stopping.is_set():
+            raise
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

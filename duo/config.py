@@ -16,8 +16,6 @@ import yaml
 
 _SETS_NOTHING = ("help", "version", "list_devices", "config")
 """Where argparse puts flags that make no sense in a file."""
-_NOTHING = (None, "", "~", "null")
-"""A YAML value that is none: the default."""
 
 
 class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
@@ -51,6 +49,12 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         # `slots: false`, and not `no-slots: true` as well, of which the library would take the value alone.
         return keys[:1] if isinstance(action, argparse.BooleanOptionalAction) else keys
 
+    def convert_item_to_command_line_arg(self, action: argparse.Action, key: str, value: str | list[str]) -> list[str]:
+        if action.nargs == 0 and isinstance(value, list):
+            self.error(f"{key} is a list: it must be true or false")
+        args: list[str] = super().convert_item_to_command_line_arg(action, key, value)
+        return args
+
     @property
     def keys(self) -> list[str]:
         """All that a file may hold."""
@@ -81,21 +85,28 @@ class _File(configargparse.ConfigFileParser):  # type: ignore[misc]
                 raise configargparse.ConfigFileParserException(f"{name}: there is no setting {key!r}: {hint}")
             if isinstance(value, dict):
                 raise configargparse.ConfigFileParserException(f"{name}: {key} holds settings of its own: it has none")
-            if value not in _NOTHING:
-                settings[plain] = value
+            if value is not None:
+                settings[plain] = [str(one) for one in value] if isinstance(value, list) else str(value)
         return settings
 
 
-def _mapping(stream: IO[str]) -> Mapping[str, Any]:
-    """What a file of YAML holds, each value as it is written there: what `on` means is for the flag to say.
+class _AsWritten(yaml.SafeLoader):
+    """Knows null and merged mappings; all else is text, for what `on` means is for the flag to say."""
 
-    Raises ConfigFileParserException.
-    """
+
+_AsWritten.yaml_implicit_resolvers = {
+    first: [(tag, words) for tag, words in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def _mapping(stream: IO[str]) -> Mapping[str, Any]:
+    """What a file of YAML holds, each value as it is written there. Raises ConfigFileParserException."""
     try:
-        items = yaml.load(stream, yaml.BaseLoader)
-    except yaml.YAMLError as error:
+        items = yaml.load(stream, _AsWritten)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise configargparse.ConfigFileParserException(f"{stream.name}: {' '.join(str(error).split())}") from None
-    if items in _NOTHING:
+    if items is None:
         return {}
     if not isinstance(items, dict):
         raise configargparse.ConfigFileParserException(

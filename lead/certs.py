@@ -77,7 +77,7 @@ def make(directory: Path, hosts: Sequence[str], backs: Sequence[str], valid: tim
         authority = _Authority.at(directory)
         lead = directory / "lead.pem"
         if hosts or renew or not lead.exists():
-            always = [*map(_general, _ALWAYS), x509.DNSName(socket.gethostname())]
+            always = [*map(_general, _ALWAYS), *_own_name()]
             names = list(dict.fromkeys((*always, *_names_in(lead), *added)))
             authority.sign("lead", valid, ExtendedKeyUsageOID.SERVER_AUTH, names)
         for name in backs:
@@ -197,12 +197,20 @@ def _general(host: str) -> x509.IPAddress | x509.DNSName:
     except ValueError:
         pass
     try:
-        name = host.encode("idna").decode()
+        name = host.removesuffix(".").encode("idna").decode()
     except UnicodeError:
         name = ""
-    if not _HOST_NAME.fullmatch(name):
+    if not _HOST_NAME.fullmatch(name.removeprefix("*.")):
         raise FileError(f"--host {host}: neither an address nor a name")
     return x509.DNSName(name)
+
+
+def _own_name() -> Sequence[x509.GeneralName]:
+    """Of this machine, if it is a name at all."""
+    try:
+        return [_general(socket.gethostname())]
+    except FileError:
+        return []
 
 
 def _names_in(path: Path) -> Sequence[x509.GeneralName]:

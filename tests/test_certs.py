@@ -105,6 +105,7 @@ def test_again(tmp_path: Path) -> None:
         ({}, ["--back", "ca-key", "--renew"], "--back ca-key"),
         ({}, ["--host", "ä" * 70], "neither an address nor a name"),
         ({}, ["--host", "bad name"], "--host bad name: neither an address nor a name"),
+        ({}, ["--host", "*"], "neither an address nor a name"),
         ({}, ["--host", ""], "neither an address nor a name"),
         ({}, ["--host", "lead:5556"], "neither an address nor a name"),
         ({}, ["--host", "lead-.lan"], "neither an address nor a name"),

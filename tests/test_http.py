@@ -422,7 +422,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
             "tools[1].function.parameters",
             f'tool "b" are of type {json.dumps(kind)}: parameters must be of type object',
         )
-        for kind in ("string", ["object", "null"], None)
+        for kind in ("string", ["string", "null"], 7)
     ],
     ({"tool_choice": "required"}, "tool_choice", "no tools"),
     ({"tools": [tool("a")], "tool_choice": "perhaps"}, "tool_choice", "perhaps"),

@@ -12,7 +12,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationIn
 
 from duo.engines import Vocabulary
 from duo.errors import RequestError
-from lead.answers import Answer, Answerer, FinishReason, Piece, Question, Summary
+from lead.answers import Answer, Answerer, Piece, Question, Summary
 from lead.http.errors import dump
 from lead.http.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.options import Options
@@ -199,10 +199,6 @@ class ChatRequest(Conversation, ToolFields, AnswerFields):
         names = [tool.function.name for tool in self.offered()]
         return CallParser(names, self.parallel_tool_calls is not False, self.must_call) if names else None
 
-    def cut(self, reason: FinishReason) -> bool:
-        """Whether an answer that ended for this reason may have ended anywhere: at the limit, or at a stop string."""
-        return reason == "length" or bool(self.stop)
-
     def _answer(self) -> Mapping[str, Any] | None:
         given = self.response_format.answer() if self.response_format is not None else None
         if given is not None and self.json_schema:
@@ -309,9 +305,9 @@ def _completion(
         message: dict[str, object] = {"role": "assistant", "content": text, "refusal": None}
         if parser := asked.parser():
             text, calls = parser.push(text)
-            rest, more = parser.flush(asked.cut(reason))
+            rest, more = parser.flush(reason)
             text, calls = text + rest, calls + more
-            message["content"] = text or (None if calls or parser.cut else "")
+            message["content"] = text or (None if calls else "")
             if calls:
                 message["tool_calls"] = [call.shape() for call in calls]
         logprobs = {"content": chat_logprobs(told, vocabulary), "refusal": None} if asked.logprobs else None
@@ -331,7 +327,7 @@ class ChatWriter:
         self._start, self._index, self._vocabulary = start, index, vocabulary
         self._before = f'{start},"choices":[{{"index":{index},"delta":{{"content":'
         self._after = f'}},"logprobs":null,"finish_reason":null}}]{self._no_usage}}}\n\n'
-        self._parser, self._cut = asked.parser(), asked.cut
+        self._parser = asked.parser()
         self._logprobs, self._accepted = bool(asked.logprobs), bool(asked.accepted)
         self._plain = not (self._parser or self._logprobs or self._accepted)
         self._calls = 0
@@ -353,7 +349,7 @@ class ChatWriter:
 
     def end(self, summary: Summary) -> str:
         reason = summary.finish_reason
-        text, calls = self._parser.flush(self._cut(reason)) if self._parser else ("", [])
+        text, calls = self._parser.flush(reason) if self._parser else ("", [])
         # Tokens without text, as one that ends the answer, have log probabilities too.
         rest = self._chunk(text, calls) if text or calls or (self._logprobs and self._pieces) else ""
         finish_reason = self._parser.finish_reason(reason) if self._parser else reason

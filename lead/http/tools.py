@@ -36,6 +36,7 @@ _NAMED = re.compile(r"(?:\[TOOL_CALLS\])?([\w.-]+)\s*(?:\[ARGS\]\s*(?=\{|\Z)|(?=
 _BETWEEN = re.compile(r"(?:[\s;,\]]|\[(?!TOOL_CALLS\]))*")
 """What stands before, between and after calls, as in a list of them."""
 _ARGUMENTS = re.compile(r'"(?:arguments|parameters)"\s*:\s*')
+_CALL_KEYS = frozenset({"id", "type", "function", "name", "arguments", "parameters"})
 _KEYS = ('{"name":"', '{"type":"function"', '{"function":', '{"arguments":', '{"parameters":')
 """How a call begins that is bare JSON, without white space."""
 
@@ -44,6 +45,12 @@ _NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 """As OpenAI's documentation and most clients write it, though to JSON Schema it is any object."""
 _SAYS_NO_MORE = frozenset({"type", "properties", "required", "title", "description", "$schema"})
 """What may stand beside properties without there being more of them."""
+
+
+def _types(schema: Mapping[str, Any]) -> Sequence[object]:
+    """Of which a value may be."""
+    given = schema.get("type") or "object"
+    return given if isinstance(given, list) else [given]
 
 
 class FunctionDefinition(Body):
@@ -57,7 +64,7 @@ class FunctionDefinition(Body):
     @field_validator("parameters")
     @classmethod
     def _of_type_object(cls, schema: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
-        if schema and schema.get("type", "object") != "object":
+        if schema and "object" not in _types(schema):
             of, name = short(schema["type"]), info.data.get("name")
             raise ValueError(f"those of the tool {short(name)} are of type {of}: parameters must be of type object")
         return schema
@@ -67,7 +74,7 @@ class FunctionDefinition(Body):
         given = self.parameters or _NO_PARAMETERS
         if given.get("properties") == {} and not given.get("required") and given.keys() <= _SAYS_NO_MORE:
             return {**_NO_PARAMETERS, "additionalProperties": False}
-        return {"type": "object", **given}
+        return {**given, "type": "object"}
 
 
 class Tool(Body):
@@ -203,9 +210,9 @@ class CallParser:
         self.held += text
         return self._take(final=False)
 
-    def flush(self, cut: bool = False) -> tuple[str, list[Call]]:
-        """The rest, when the answer has ended. `cut`: perhaps not where the model would have ended it."""
-        shown, calls = self._take(final=True, cut=cut or self._must_call)
+    def flush(self, reason: FinishReason = "stop") -> tuple[str, list[Call]]:
+        """The rest, when the answer has ended, for this reason."""
+        shown, calls = self._take(final=True, cut=reason == "length" or self._must_call)
         self.cut |= self._must_call and not (shown or self._calls)  # cut before its first letter
         return shown, calls
 
@@ -316,7 +323,10 @@ class CallParser:
         elif any(f"{name}[ARGS]".startswith(text.removeprefix("[TOOL_CALLS]")) for name in self._names):
             return Call("", "", "", whole=False)
         else:
-            function = _function(from_json(text, allow_partial=True))
+            value = from_json(text, allow_partial=True)
+            function = _function(value)
+            if not value.keys() | function.keys() <= _CALL_KEYS:
+                raise ValueError("other JSON, with a name")
             name = self._name(function) if "name" in function else ""
             found = _ARGUMENTS.search(text)
             arguments = _as_far(text[found.end() :]) if found else ""
