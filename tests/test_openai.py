@@ -102,7 +102,7 @@ def test_a_call_that_is_cut(client: OpenAI, most: int, begun: bool) -> None:
     (whole,) = client.chat.completions.create(**asked).choices
     streamed = [chunk.choices[0] for chunk in client.chat.completions.create(**asked, stream=True)]
     assert whole.finish_reason == streamed[-1].finish_reason == "length"
-    assert whole.message.content is None and not any(chunk.delta.content for chunk in streamed)
+    assert not whole.message.content and not any(chunk.delta.content for chunk in streamed)
     calls = [(call.function.name, call.function.arguments) for call in whole.message.tool_calls or []]
     told = [call.function for chunk in streamed for call in chunk.delta.tool_calls or []]
     assert [(function.name, function.arguments) for function in told] == calls
