@@ -196,8 +196,11 @@ class Clients:
             thread.join()
 
 
-def run(engine: str, seconds: float, clients: int, count: int, seed: int, say: Callable[[str], None]) -> Toll:
-    """Let it happen for so long, with so many questions in all variants; what was seen."""
+def run(
+    engine: str, seconds: float, clients: int, count: int, seed: int, say: Callable[[str], None], deaths: int = 0
+) -> Toll:
+    """Let it happen for so long, and until so many leads and so many backs have been killed, with so many questions in
+    all variants; what was seen."""
     rng, toll = random.Random(seed), Toll()
     questions = [conversation.turns[0] for conversation in prompts.shipped(count)]
     scene = Scene(engine, toll)
@@ -213,7 +216,7 @@ def run(engine: str, seconds: float, clients: int, count: int, seed: int, say: C
         say(f"{clients} clients for {seconds:.0f} s; backs come and go, the lead too")
         crowd = Clients(clients, scene.lead.url, expected, toll, seed)
         try:
-            _storm(scene, rng, seconds)
+            _storm(scene, rng, seconds, lambda: min(toll.events["leads killed"], toll.events["backs killed"]) >= deaths)
         finally:
             crowd.stop()
         for question, variant in rng.sample(list(expected), 6):
@@ -224,11 +227,11 @@ def run(engine: str, seconds: float, clients: int, count: int, seed: int, say: C
     return toll
 
 
-def _storm(scene: Scene, rng: random.Random, seconds: float) -> None:
+def _storm(scene: Scene, rng: random.Random, seconds: float, enough: Callable[[], bool]) -> None:
     actions = (scene.start_back, scene.start_back, scene.kill_back, scene.stop_back, scene.wake_backs, scene.nuisance)
     end = time.monotonic() + seconds
     lead_dies = time.monotonic() + rng.uniform(*LEAD_LIVES)
-    while time.monotonic() < end:
+    while time.monotonic() < end or not enough():
         rng.choice(actions)(rng)
         if time.monotonic() > lead_dies:
             scene.kill_lead()
