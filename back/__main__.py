@@ -13,9 +13,9 @@ from pathlib import Path
 from back.link import Link
 from back.tls import ClientTls
 from duo import cli, mdns, trace
-from duo.cost import CostCurve
 from duo.drafting import BATCH, CHAIN, MOST, RIDERS, TREE, room
-from duo.engines import curve
+from duo.engines import measure
+from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from duo.pem import Files
 from duo.trace import Trace
@@ -101,7 +101,7 @@ async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
         tls.credentials()  # what is wrong with them is said before a model is loaded
     engine = await asyncio.to_thread(cli.load_engine, args, "draft", room(args.parallel), args.parallel)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
-    cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, BATCH, cli.speed(args, engine)))
+    cost = CostCurve(await asyncio.to_thread(measure.remembered, engine, BATCH, cli.speed(args, engine)))
     policy = TREE if args.policy == "tree" else CHAIN
     look = mdns.find if args.lead == AUTO else None
     lead = await look() if look else args.lead

@@ -14,10 +14,10 @@ import grpc
 
 from back.drafter import Drafter
 from back.tls import ClientTls, why
-from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import Policy
 from duo.engines import Engine
+from duo.engines.cost import CostCurve
 from duo.errors import DuoError, ProtocolError, RefusedError
 from duo.protocol import (
     LOOK_EVERY,

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from bench.models import Runtime
 from bench.slots import apart, line, timed
-from duo.engines import EngineOptions, FlashAttention, Row, curve, load
+from duo.engines import EngineOptions, FlashAttention, Row, load, measure
 
 BLOCKS, IN_A_ROW = 2, 12
 """How often each width is timed."""
@@ -36,7 +36,7 @@ class Allowance:
         most = max(users)
         options = EngineOptions(threads=1, slots=most, tree_rows=2 * most, flash_attention=flash_attention)
         self._engine = load(target, runtime, options)
-        self._context = [0] * curve.CONTEXT
+        self._context = [0] * measure.CONTEXT
         self._engine.extend(0, self._context)
 
     def measure(self) -> dict[int, Allowed]:

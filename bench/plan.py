@@ -198,7 +198,7 @@ def figures(args: argparse.Namespace) -> Figures:
 def measured(model: str, which: Literal["target", "draft"], threads: int) -> Points:
     """The cost curve of a model on this machine, in milliseconds. Raises ModelError."""
     from duo.drafting import BATCH, MAX_ROWS
-    from duo.engines import EngineOptions, curve, load
+    from duo.engines import EngineOptions, load, measure
     from duo.planner import Limits
     from lead.__main__ import TREE_ROWS
 
@@ -206,6 +206,6 @@ def measured(model: str, which: Literal["target", "draft"], threads: int) -> Poi
     options = EngineOptions(threads=threads, tree_rows=rows)
     engine = load(model, "auto", options)
     # What a lead or a back with the same flags says of its speed, so that they use the same measurement.
-    found = curve.remembered(engine, most, curve.conditions(model, engine, options))
+    found = measure.remembered(engine, most, measure.conditions(model, engine, options))
     engine.close()
     return [(rows, 1000 * seconds) for rows, seconds in sorted(found.items())]

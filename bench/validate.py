@@ -36,9 +36,9 @@ from bench.record import Wanted
 from bench.replay import Recorded, Replayed
 from bench.simulate import Machine, answers
 from bench.world import Cost, Link
-from duo.cost import CostCurve
 from duo.drafting import BATCH, CHAIN, MAX_ROWS, TREE
-from duo.engines import Engine, EngineOptions, curve, load
+from duo.engines import Engine, EngineOptions, load, measure
+from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from duo.planner import Everything, Limits, Planner
 from lead.__main__ import TREE_ROWS
@@ -103,8 +103,8 @@ def at_rest(setup: Setup) -> Rest:
 
 def fastest(engine: Engine, most: int, model: str) -> dict[int, float]:
     """The engine's cost curve. What is remembered is what a lead or a back with this model starts from."""
-    now = curve.measure(engine, most, PATIENCE)
-    before = curve.remembered(engine, most, curve.conditions(model, engine, EngineOptions(threads=1)))
+    now = measure.measure(engine, most, PATIENCE)
+    before = measure.remembered(engine, most, measure.conditions(model, engine, EngineOptions(threads=1)))
     return {rows: min(seconds, before.get(rows, seconds)) for rows, seconds in now.items()}
 
 

@@ -17,7 +17,7 @@ from typing import Protocol
 
 import numpy as np
 
-from duo.cost import CostCurve
+from duo.engines.cost import CostCurve
 from duo.planner import Growing, Limits, Planner
 from duo.prefix import EMPTY, extend_hash, mix
 from duo.tree import Expansion, GuessTree

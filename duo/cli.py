@@ -23,7 +23,7 @@ from duo import __version__
 from duo import engines as runtimes
 from duo.config import Parser
 from duo.devices import ListDevices
-from duo.engines import Engine, EngineOptions, curve
+from duo.engines import Engine, EngineOptions, measure
 from duo.errors import DuoError, ModelError
 
 SHIPPED = "shipped"
@@ -226,7 +226,7 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
 
 def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
     """All that the flags say which changes how fast the engine is."""
-    return curve.conditions(args.model, engine, _options(args))
+    return measure.conditions(args.model, engine, _options(args))
 
 
 def _options(args: argparse.Namespace) -> EngineOptions:

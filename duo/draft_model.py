@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from duo.constraint import Constraint, Grammars
-from duo.cost import CostCurve
 from duo.drafting import Draft, Part, Policy, Scale, Sharpness, gather
 from duo.engines import Engine, Logits
 from duo.engines.base import InterruptedForwardError
+from duo.engines.cost import CostCurve
 from duo.errors import ContextError, DuoError, RequestError
 from duo.sampling import SamplingParams
 from duo.seats import Seats

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from duo.cost import CostCurve
+from duo.engines.cost import CostCurve
 from duo.forecast import Forecast, Own
 from duo.outlook import DRAFTING, WAITING, Outlook
 from duo.tree import GuessTree, Node, Place

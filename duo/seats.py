@@ -95,9 +95,7 @@ class Seats:
             return False
         if seat.draft is not None:
             self._vacate(seat)
-        kept = seat.common(draft.prefix)
-        self._engine.truncate(seat.slot, kept)
-        draft.moved(kept)
+        draft.moved(self._engine.truncate(seat.slot, seat.common(draft.prefix)))
         seat.draft, seat.read, seat.drafted = draft, 0, 0
         self._of[draft.session] = seat
         self._divide()
@@ -121,8 +119,7 @@ class Seats:
         seat = self._of[draft.session]
         best, other = max(((each.common(draft.prefix), each) for each in self._seats), key=lambda it: it[0])
         if best > draft.held + RIDERS:
-            self._engine.share(other.slot, seat.slot, best)
-            draft.moved(best)
+            draft.moved(self._engine.share(other.slot, seat.slot, best))
 
     def leave(self, draft: Draft) -> None:
         """The draft needs its slot no more. What is there stays for another."""

@@ -14,10 +14,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from duo import cli, mdns, trace
-from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import BATCH, MOST, RIDERS, TREE, room
-from duo.engines import Engine, Vocabulary, curve
+from duo.engines import Engine, Vocabulary, measure
+from duo.engines.cost import CostCurve
 from duo.errors import AddressError, FileError, ModelError
 from duo.pem import Files
 from duo.planner import Everything, Limits, Planner
@@ -233,7 +233,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows)
         speed = cli.speed(args, engine)
         widths = min(rows, max(1 + limits.draft_max, 2 * args.parallel))
-        cost = CostCurve(await asyncio.to_thread(curve.remembered, engine, widths, speed))
+        cost = CostCurve(await asyncio.to_thread(measure.remembered, engine, widths, speed))
         schedule = Planner(cost, limits, turns=not args.exact) if args.policy == "tree" else Everything(limits)
         drafts = args.model_draft and args.policy == "tree"
         own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
@@ -311,7 +311,7 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
         )
     if engine.runtime == target.runtime == "transformers" and flags.threads != args.threads:
         raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
-    cost = CostCurve(curve.remembered(engine, BATCH, cli.speed(flags, engine)))
+    cost = CostCurve(measure.remembered(engine, BATCH, cli.speed(flags, engine)))
     log.info("%s on %s drafts here", engine.name, engine.runtime)
     ahead = max(1, min(limits.draft_max, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")

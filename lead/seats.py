@@ -44,8 +44,8 @@ class Seats:
         return sum(not seat.taken for seat in self._seats)
 
     def common(self, seat: Seat, prompt: list[int]) -> int:
-        """How many tokens of the prompt the seat's cache begins with."""
-        return min(common_length(seat.held, prompt), self._engine.length(seat.id))
+        """How many tokens of the prompt can be had from the seat's cache."""
+        return self._engine.restorable(seat.id, common_length(seat.held, prompt))
 
     def known(self, prompt: list[int]) -> int:
         """How many tokens of the prompt some seat's cache begins with."""
@@ -66,14 +66,14 @@ class Seats:
     def settle(self, seat: Seat, prompt: list[int], most: int) -> int:
         """Leave in the seat's cache what it has in common with the prompt, or what another seat has if that is more,
         though at most `most` tokens; returns how many that are."""
-        best = max(self._seats, key=lambda other: (self.common(other, prompt), other is seat))
-        count = max(0, min(self.common(best, prompt), most))
-        if best is seat or count <= self.common(seat, prompt):
-            self._engine.truncate(seat.id, count)
-        else:
-            self._engine.share(best.id, seat.id, count)
+
+        def useful(other: Seat) -> int:
+            return self._engine.restorable(other.id, max(0, min(common_length(other.held, prompt), most)))
+
+        best = max(self._seats, key=lambda other: (useful(other), other is seat))
+        count = useful(best)
         seat.held = prompt
-        return count
+        return self._engine.truncate(seat.id, count) if best is seat else self._engine.share(best.id, seat.id, count)
 
     def leave(self, seat: Seat) -> None:
         """The answer is over; what is in the cache stays there."""

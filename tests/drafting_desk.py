@@ -11,11 +11,11 @@ from typing import cast
 
 from back.drafter import Drafter
 from duo import protocol
-from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import TREE, Draft, Policy, room
 from duo.engines import Engine, Logits, Row
 from duo.engines.base import InterruptedForwardError, Piece
+from duo.engines.cost import CostCurve
 from duo.errors import DuoError
 from duo.protocol import Begun, CommittedTokens, Ended
 from duo.sampling import Sampler, SamplingParams

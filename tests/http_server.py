@@ -26,7 +26,7 @@ from starlette.types import ASGIApp
 from bench.models import shipped
 from duo.constraint import Grammars
 from duo.engines import Vocabulary
-from duo.engines._hf_vocabulary import HFVocabulary
+from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.pem import Files
 from duo.session import Logprobs
 from lead.answers import Answer, BackView, Piece, Question, SlotView, Summary

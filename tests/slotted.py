@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from duo.engines.base import Logits, Piece, Row
+from duo.engines.base import TREES, Logits, Piece, Row
 from tests.test_drafting import CheckedEngine, FakeModel
 
 EOS = 3
@@ -23,6 +23,7 @@ class SlottedEngine:
     """A `CheckedEngine` for each slot, and row ids that are unique over all of them."""
 
     name, runtime, batch, context = "fake", "fake", 48, 256
+    rollback = TREES
 
     def __init__(self, model: FakeModel, slots: int) -> None:
         self.vocabulary = Vocabulary()
@@ -71,15 +72,19 @@ class SlottedEngine:
     def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         self.parts[slot].keep(slot, path, rest)
 
-    def truncate(self, slot: int, length: int) -> None:
-        self.parts[slot].truncate(slot, length)
+    def restorable(self, slot: int, length: int) -> int:
+        return min(length, self.length(slot))
 
-    def share(self, source: int, target: int, length: int) -> None:
+    def truncate(self, slot: int, length: int) -> int:
+        return self.parts[slot].truncate(slot, length)
+
+    def share(self, source: int, target: int, length: int) -> int:
         assert source != target
         assert 0 <= length <= self.length(source)
         self.parts[target].committed = self.parts[source].committed[:length]
         self.parts[target].rows.clear()
         self.shared += length
+        return length
 
     def interrupt(self) -> None:
         raise AssertionError("a target's forward pass is never given up")

@@ -24,8 +24,8 @@ from bench.compare.schedules import Answer, Schedule, Setting
 from bench.compare.speculate import ChainDraft, Decoded, Target, free, synchronous
 from bench.compare.trial import Plan, Trial
 from bench.processes import Gate
-from duo.cost import CostCurve
 from duo.drafting import CHAIN, TREE, Scale, Sharpness
+from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from duo.planner import Limits, Planner
 from duo.prefix import Prefix

@@ -17,10 +17,10 @@ from llguidance import LLParserLimits
 from bench.models import shipped
 from duo import constraint
 from duo.constraint import GrammarConstraint, Grammars, json_rule, of_json_object, of_json_schema, of_lark, of_regex
-from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import TREE
 from duo.engines import Engine, EngineOptions, Row, Vocabulary, load
+from duo.engines.cost import CostCurve
 from duo.errors import DeadEndError, RequestError
 from duo.prefix import Prefix
 from duo.sampling import MAX_GRAMMAR_BYTES, SamplingParams

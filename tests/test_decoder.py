@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duo.cost import CostCurve
 from duo.engines import Engine, Logits, Piece, Row
+from duo.engines.cost import CostCurve
 from duo.errors import DuoError, StoppedError
 from duo.forecast import Own
 from duo.planner import Everything, Growing, Limits, Plan, Planner, Schedule

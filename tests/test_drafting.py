@@ -111,11 +111,12 @@ class CheckedEngine:
             row: Row(row, self.slot, r.token, ROOT if r.parent == parent else r.parent) for row, r in kept.items()
         }
 
-    def truncate(self, slot: int, length: int) -> None:
+    def truncate(self, slot: int, length: int) -> int:
         assert slot == self.slot
         assert 0 <= length <= len(self.committed)
         del self.committed[length:]
         self.rows.clear()
+        return length
 
 
 class Bench:

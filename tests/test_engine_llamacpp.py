@@ -18,9 +18,10 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.processes import wait_for
-from duo.engines import ROOT, EngineOptions, Logits, Piece, Row, llamacpp, load
+from duo.engines import ROOT, EngineOptions, Logits, Piece, Row, load
 from duo.engines.base import InterruptedForwardError
-from duo.engines.llamacpp import LlamaCppEngine
+from duo.engines.llamacpp import engine as llamacpp
+from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting
 

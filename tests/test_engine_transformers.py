@@ -19,10 +19,10 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from bench.processes import wait_for
 from duo.engines import EngineOptions, load, runtime_of
-from duo.engines._arena import GROUPED, PlaceBook, grouped_attention
-from duo.engines._hf_model import attention, context_of
 from duo.engines.base import ROOT, Engine, InterruptedForwardError, Piece, Row
-from duo.engines.transformers import TransformersEngine
+from duo.engines.transformers.arena import GROUPED, PlaceBook, grouped_attention
+from duo.engines.transformers.engine import TransformersEngine
+from duo.engines.transformers.loading import attention, context_of
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting
 

@@ -11,9 +11,9 @@ import pytest
 from back import link
 from back.link import Link
 from bench.models import shipped
-from duo.cost import CostCurve
 from duo.drafting import TREE
 from duo.engines import EngineOptions, load
+from duo.engines.cost import CostCurve
 from duo.trace import Trace
 
 

@@ -9,10 +9,10 @@ from typing import cast
 import pytest
 
 from bench.models import shipped
-from duo.cost import CostCurve
 from duo.draft_model import DraftModel
 from duo.drafting import RIDERS, TREE
 from duo.engines import Engine, EngineOptions, Logits, Row, load
+from duo.engines.cost import CostCurve
 from duo.prefix import Prefix, extend_hash
 from duo.sampling import SamplingParams
 from duo.session import Session

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from duo.engines import _packed
-from duo.engines._packed import LARGE, ROWS, PackedLinear, pack
+from duo.engines.transformers import packed
+from duo.engines.transformers.packed import LARGE, ROWS, PackedLinear, pack
 
-pytestmark = pytest.mark.skipif(not _packed.possible(), reason="this PyTorch has no oneDNN")
+pytestmark = pytest.mark.skipif(not packed.possible(), reason="this PyTorch has no oneDNN")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -36,7 +36,7 @@ class _Clock:
         self._now = 0.0
 
     def sweep(self, layers: object, rows: int) -> float:
-        self._now += _packed.PATIENCE
+        self._now += packed.PATIENCE
         return next(self._taken)
 
     def now(self) -> float:
@@ -57,8 +57,8 @@ def test_what_is_filled_up_is_measured(
     monkeypatch: pytest.MonkeyPatch, taken: list[float], filled_up: list[int]
 ) -> None:
     clock = _Clock(iter(taken))
-    monkeypatch.setattr(_packed, "_sweep", clock.sweep)
-    monkeypatch.setattr("duo.engines._packed.time.perf_counter", clock.now)
+    monkeypatch.setattr(packed, "_sweep", clock.sweep)
+    monkeypatch.setattr("duo.engines.transformers.packed.time.perf_counter", clock.now)
     width = int(LARGE**0.5)
     model = nn.Sequential(nn.Linear(width, width), nn.Linear(width, width // 2), nn.Linear(8, 8))
     pack(model)
@@ -69,9 +69,9 @@ def test_what_is_filled_up_is_measured(
 
 
 def test_a_sweep_takes_time() -> None:
-    assert _packed._sweep([PackedLinear(nn.Linear(64, 64))], ROWS) > 0.0
+    assert packed._sweep([PackedLinear(nn.Linear(64, 64))], ROWS) > 0.0
 
 
 def test_without_large_layers_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(_packed, "_sweep")
+    monkeypatch.delattr(packed, "_sweep")
     pack(nn.Sequential(nn.Linear(8, 8)))

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duo import planner
-from duo.cost import CostCurve
 from duo.drafting import Scale, Sharpness
+from duo.engines.cost import CostCurve
 from duo.forecast import Own, own
 from duo.planner import Everything, Growing, Limits, Planner, Schedule
 from duo.prefix import EMPTY, extend_hash

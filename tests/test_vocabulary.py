@@ -15,8 +15,9 @@ from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from bench.models import shipped
-from duo.engines import Engine, EngineOptions, Vocabulary, _chat, load
-from duo.engines._hf_vocabulary import HFVocabulary
+from duo.engines import Engine, EngineOptions, Vocabulary, load
+from duo.engines.chat import template
+from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.errors import RequestError
 
 TOOL: dict[str, Any] = {
@@ -149,7 +150,7 @@ def test_no_name_that_the_runtimes_know_is_a_variable() -> None:
         *inspect.signature(render_jinja_template).parameters,
         *inspect.signature(Jinja2ChatFormatter.__call__).parameters,
     }
-    assert theirs - {"kwargs"} <= _chat._RUNTIMES
+    assert theirs - {"kwargs"} <= template._RUNTIMES
 
 
 def test_bytes_of_a_vocabulary_like_sentencepieces() -> None:

@@ -19,9 +19,9 @@ from typing import Any, Self
 
 from bench.compare.speculate import POLICIES, Chain, ChainDraft, Decoded, Target, free, synchronous
 from bench.processes import PATIENCE, Program, free_port
-from duo.cost import CostCurve
 from duo.drafting import MAX_ROWS, Scale, Sharpness
-from duo.engines import Engine, EngineOptions, curve, load
+from duo.engines import Engine, EngineOptions, load, measure
+from duo.engines.cost import CostCurve
 from duo.errors import DuoError, ModelError
 from duo.planner import Limits, Planner
 from duo.sampling import SamplingParams
@@ -83,7 +83,7 @@ class Worker:
     """What the process does, request by request: methods called `do_...`."""
 
     def __init__(self, target: Engine | None, draft: Engine | None, what: Sequence[object]) -> None:
-        """`what`: the `curve.conditions` of the target."""
+        """`what`: the `measure.conditions` of the target."""
         self._target = Target(target) if target is not None else None
         self._draft = draft
         self._chains = ChainDraft(draft) if draft is not None else None
@@ -94,7 +94,7 @@ class Worker:
         if target is not None:
             most = Limits().draft_max
             for name in POLICIES:
-                cost = CostCurve(curve.remembered(target, 1 + most, what))
+                cost = CostCurve(measure.remembered(target, 1 + most, what))
                 self._planners[name] = Planner(cost, Limits(draft_max=most))
 
     def do_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
@@ -228,7 +228,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", flush=True)
         return error.exit_code
     # What a lead with the same flags says of its speed, so that both use the same measurement.
-    what = curve.conditions(args.target, target, EngineOptions(threads=args.threads)) if target else []
+    what = measure.conditions(args.target, target, EngineOptions(threads=args.threads)) if target else []
     worker = Worker(target, draft, what)
     with socket.create_server(("127.0.0.1", args.port)) as listening:
         print(f"the worker is ready after {time.perf_counter() - started:.1f} s", flush=True)

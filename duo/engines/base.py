@@ -10,6 +10,7 @@ in the same forward passes.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
@@ -39,6 +40,30 @@ class Row(NamedTuple):
     slot: int
     token: int
     parent: int = ROOT
+
+
+UNBOUNDED = sys.maxsize
+"""A `Rollback.depth` without a bound."""
+
+
+class Rollback(NamedTuple):
+    """How far a model's memory goes back over rows that are not kept. It bounds what may be verified.
+
+    Attention drops the keys and values of any row. So its rows may branch, and nothing bounds how many are dropped. A
+    recurrent state has seen every row that ran. It goes back over the end of one chain, by a bounded number of tokens.
+
+    trees: whether rows of a slot may branch. If not, the live rows of a slot form one chain, that chain comes in one
+    `forward`, and `keep` is called for the slot before its next rows. depth: how many rows of a slot `keep` can drop;
+    0: the model is served without guesses. replay: whether dropping rows runs the kept ones again, from a checkpoint.
+    """
+
+    trees: bool
+    depth: int
+    replay: bool = False
+
+
+TREES = Rollback(trees=True, depth=UNBOUNDED)
+"""What attention allows."""
 
 
 class Piece(NamedTuple):
@@ -147,6 +172,11 @@ class Engine(Protocol):
         """Most rows and tokens of pieces that one `forward` takes."""
         ...
 
+    @property
+    def rollback(self) -> Rollback:
+        """How far slots go back over rows that are not kept."""
+        ...
+
     def length(self, slot: int) -> int:
         """Number of committed tokens in the slot."""
         ...
@@ -183,13 +213,24 @@ class Engine(Protocol):
         """
         ...
 
-    def truncate(self, slot: int, length: int) -> None:
-        """Cut the committed sequence to its first `length` tokens and forget all rows of the slot."""
+    def restorable(self, slot: int, length: int) -> int:
+        """How many tokens `truncate` to `length` would leave.
+
+        All of them where the model has attention only. A recurrent model goes back to the last checkpoint before.
+        """
         ...
 
-    def share(self, source: int, target: int, length: int) -> None:
-        """Let `target`'s committed sequence be the first `length` tokens of `source`'s, without computing them again;
-        what it held before, and its rows, are forgotten. What becomes of either slot later does not touch the other."""
+    def truncate(self, slot: int, length: int) -> int:
+        """Cut the committed sequence to at most its first `length` tokens and forget all rows of the slot.
+
+        Returns how many tokens are left: `restorable(slot, length)`.
+        """
+        ...
+
+    def share(self, source: int, target: int, length: int) -> int:
+        """Let `target`'s committed sequence be at most the first `length` tokens of `source`'s, without computing them
+        again. What it held before, and its rows, are forgotten. What becomes of either slot later does not touch the
+        other. Returns how many tokens `target` holds now: `restorable(source, length)`."""
         ...
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Measures an engine's cost curve when it is loaded, and remembers it on disk for the next time.
 
 The fastest of a few runs counts at each width: what disturbs a run only makes it slower. Real steps correct the curve
-later on (`duo.cost`), so it need not be exact, only to know where the steps are.
+later on (`duo.engines.cost`), so it need not be exact, only to know where the steps are.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from duo.engines import EngineOptions
 from duo.engines.base import ROOT, Engine, Row
+from duo.engines.options import EngineOptions
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 32)
 CONTEXT = 128

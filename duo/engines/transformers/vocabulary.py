@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from duo.engines._chat import ChatVocabulary
+from duo.engines.chat.template import ChatVocabulary
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 

@@ -8,8 +8,8 @@ from functools import cached_property
 from textwrap import shorten
 from typing import Any
 
-from duo.engines import _tools
 from duo.engines.base import NO_VARIABLES, Vocabulary
+from duo.engines.chat import tools as _tools
 from duo.errors import ModelError, RequestError
 
 _RUNTIMES = frozenset(

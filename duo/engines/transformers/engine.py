@@ -20,13 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from duo.engines import EngineOptions, Progress
-from duo.engines import _hf_model as hf
-from duo.engines._arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip
-from duo.engines._hf_directory import locate
-from duo.engines._hf_vocabulary import HFVocabulary
-from duo.engines._packed import pack
-from duo.engines.base import ROOT, Logits, Piece, Row
+from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
+from duo.engines.options import EngineOptions, Progress
+from duo.engines.transformers import loading as hf
+from duo.engines.transformers.arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip
+from duo.engines.transformers.directory import locate
+from duo.engines.transformers.packed import pack
+from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.errors import ContextError, ModelError
 
 CHECK_TOKENS = 12
@@ -155,6 +155,10 @@ class TransformersEngine:
         """Places of the arena that hold committed tokens or live rows, over all slots."""
         return sum(book.used for book in self._books)
 
+    @property
+    def rollback(self) -> Rollback:
+        return TREES
+
     def length(self, slot: int) -> int:
         return self._slot(slot).length
 
@@ -233,23 +237,26 @@ class TransformersEngine:
                 node.parent = ROOT
         seat.rows = set(staying)
 
-    def truncate(self, slot: int, length: int) -> None:
+    def restorable(self, slot: int, length: int) -> int:
+        return min(length, self.length(slot))
+
+    def truncate(self, slot: int, length: int) -> int:
         seat = self._slot(slot)
         if not 0 <= length <= seat.length:
             raise ValueError(f"cannot cut {seat.length} committed tokens to {length}")
         self._forget(slot)
         self._books[self._lane(slot)].give(self._cut(slot, length))
+        return length
 
-    def share(self, source: int, target: int, length: int) -> None:
+    def share(self, source: int, target: int, length: int) -> int:
         giver, seat = self._slot(source), self._slot(target)
         if not 0 <= length <= giver.length:
             raise ValueError(f"slot {source} has {giver.length} tokens, the first {length} of them cannot be shared")
         if source == target:
-            self.truncate(target, length)
-            return
+            return self.truncate(target, length)
         self.truncate(target, 0)
         if not length:
-            return
+            return 0
         strip = self._take(self._lane(target), length)
         lane, taken = self._lane(source), giver.places[:length]
         with torch.inference_mode():
@@ -258,6 +265,7 @@ class TransformersEngine:
         seat.places[:length] = strip.places
         seat.sight[strip.places] = 0.0
         seat.length = length
+        return length
 
     def close(self) -> None:
         self._model = None

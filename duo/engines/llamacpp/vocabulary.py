@@ -12,7 +12,7 @@ from typing import Any
 import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
-from duo.engines._chat import ChatVocabulary
+from duo.engines.chat.template import ChatVocabulary
 from duo.errors import ModelError
 
 _UNUSED = llama_cpp.LLAMA_TOKEN_ATTR_UNUSED

@@ -23,10 +23,10 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from duo.engines import EngineOptions
-from duo.engines import _llamacpp_native as native
-from duo.engines._llamacpp_vocabulary import LlamaCppVocabulary
-from duo.engines.base import ROOT, InterruptedForwardError, Logits, Piece, Row
+from duo.engines.base import ROOT, TREES, InterruptedForwardError, Logits, Piece, Rollback, Row
+from duo.engines.llamacpp import native
+from duo.engines.llamacpp.vocabulary import LlamaCppVocabulary
+from duo.engines.options import EngineOptions
 from duo.errors import ContextError, ModelError
 
 _DEFAULT_CONTEXT = 4096
@@ -156,6 +156,10 @@ class LlamaCppEngine:
     @property
     def batch(self) -> int:
         return self._batch
+
+    @property
+    def rollback(self) -> Rollback:
+        return TREES
 
     def length(self, slot: int) -> int:
         return self._at(slot).root.pos + 1
@@ -345,13 +349,16 @@ class LlamaCppEngine:
             _seq_rm(memory, seq, length, -1)
             self._release(state, seq, length)
 
-    def truncate(self, slot: int, length: int) -> None:
+    def restorable(self, slot: int, length: int) -> int:
+        return min(length, self.length(slot))
+
+    def truncate(self, slot: int, length: int) -> int:
         state = self._slot(slot)
         if not 0 <= length <= state.root.pos + 1:
             raise ValueError(f"slot {slot} has {state.root.pos + 1} tokens, it cannot be cut to {length}")
         self.keep(slot, ())
         if length == state.root.pos + 1:
-            return
+            return length
         state.root.pos = length - 1
         _seq_rm(self._memory, state.root.seq, length, -1)
         if state.guard is not None:
@@ -363,24 +370,25 @@ class LlamaCppEngine:
             if have > length:
                 _seq_rm(self._memory, seq, length, -1)
             self._release(state, seq, min(have, length))
+        return length
 
-    def share(self, source: int, target: int, length: int) -> None:
+    def share(self, source: int, target: int, length: int) -> int:
         giver, taker = self._slot(source), self._slot(target)
         if not 0 <= length <= giver.root.pos + 1:
             raise ValueError(
                 f"slot {source} has {giver.root.pos + 1} tokens, the first {length} of them cannot be shared"
             )
         if giver is taker:
-            self.truncate(target, length)
-            return
+            return self.truncate(target, length)
         self.truncate(target, 0)
         if not length:
-            return
+            return 0
         # The cells are both slots' from now on: what one of them gives up stays the other's.
         _seq_cp(self._memory, giver.root.seq, taker.root.seq, 0, length)
         if taker.guard is not None:
             _seq_cp(self._memory, giver.root.seq, taker.guard, 0, length)
         taker.root.pos = length - 1
+        return length
 
     def close(self) -> None:
         self._free()

@@ -15,7 +15,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from duo.engines import EngineOptions
+from duo.engines.options import EngineOptions
 from duo.errors import ContextError, ModelError
 
 NO_ROOM = 1

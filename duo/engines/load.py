@@ -1,0 +1,48 @@
+"""Which runtime serves a model, and loading it there."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from duo.engines.base import Engine
+from duo.engines.options import EngineOptions, Progress, Runtime
+from duo.engines.transformers.directory import locate
+from duo.errors import ModelError
+
+
+def runtime_of(model: str) -> Literal["transformers", "llamacpp"]:
+    """Which runtime serves `model`: GGUF files (or a folder that holds just one) llama.cpp, all else transformers."""
+    path = Path(model)
+    if path.suffix.lower() == ".gguf":
+        return "llamacpp"
+    if path.is_dir() and not (path / "config.json").exists() and len(list(path.glob("*.gguf"))) == 1:
+        return "llamacpp"
+    return "transformers"
+
+
+def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progress | None = None) -> Engine:
+    """Load a model: a GGUF file, a local directory in the Hugging Face layout, or a hub id.
+
+    Raises ModelError if it cannot be found or run, or if the runtime is not installed.
+    """
+    chosen = runtime_of(model) if runtime == "auto" else runtime
+    report = progress or (lambda share: None)
+    if chosen == "llamacpp":
+        _need("llama_cpp", "llamacpp")
+        from duo.engines.llamacpp.engine import LlamaCppEngine
+
+        path = Path(model)
+        return LlamaCppEngine(next(path.glob("*.gguf")) if path.is_dir() else path, options, report)
+    _need("transformers", "transformers")
+    _need("torch", "transformers")
+    locate(model)
+    from duo.engines.transformers.engine import TransformersEngine
+
+    return TransformersEngine(model, options, report)
+
+
+def _need(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        raise ModelError(f"this model needs {module}, which is not installed: pip install 'duo-speculative[{extra}]'")

@@ -1,0 +1,34 @@
+"""How a model is to be run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+Runtime = Literal["auto", "transformers", "llamacpp"]
+FlashAttention = Literal["auto", "on", "off"]
+Progress = Callable[[float], None]
+"""Called with the share of the model that is loaded, from 0 to 1, not decreasing; the last call is 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """How to run a model; what a runtime does not know, it ignores.
+
+    threads: CPU threads, 0 for the runtime's own choice. context: tokens per slot, 0 for the model's own (at most
+    4,096 unless asked for). tree_rows: room for uncommitted rows beside the committed tokens, over all slots.
+    batch: most rows per forward pass, tokens of prompts included. gpu_layers: llama.cpp's -ngl. device, dtype:
+    torch's names, or 'auto' (dtype auto: float32 on a CPU, the checkpoint's own elsewhere). flash_attention:
+    llama.cpp's (auto: as llama.cpp decides on a GPU, off on a CPU).
+    """
+
+    threads: int = 0
+    context: int = 0
+    slots: int = 1
+    tree_rows: int = 256
+    batch: int = 512
+    gpu_layers: int = 0
+    device: str = "auto"
+    dtype: str = "auto"
+    flash_attention: FlashAttention = "auto"
