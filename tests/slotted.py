@@ -25,6 +25,7 @@ class SlottedEngine:
 
     name, runtime, batch, context = "fake", "fake", 48, 256
     rollback = TREES
+    note = ""
 
     def __init__(self, model: FakeModel, slots: int) -> None:
         self.vocabulary = Vocabulary()
