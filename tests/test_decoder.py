@@ -17,9 +17,10 @@ from duo.engines import Engine, Logits, Piece, Row
 from duo.engines.cost import CostCurve
 from duo.errors import DuoError, StoppedError
 from duo.forecast import Own
-from duo.planner import Everything, Growing, Limits, Plan, Planner, Schedule
+from duo.planner import Planner
 from duo.protocol import BackSide, Ledger
 from duo.sampling import SamplingParams, logprobs
+from duo.schedule import Everything, Growing, Limits, Plan, Schedule
 from duo.session import Session, Step
 from duo.trace import Trace
 from duo.tree import Expansion, Place

@@ -165,6 +165,10 @@ class LlamaCppEngine:
     def rollback(self) -> Rollback:
         return TREES
 
+    @property
+    def mixes(self) -> bool:
+        return True
+
     def length(self, slot: int) -> int:
         return self._at(slot).root.pos + 1
 
