@@ -16,7 +16,7 @@ Cost = Callable[[int], float]
 SMOOTHING = 0.1
 """How far one rejection moves the time of a restore."""
 LEAST = 0.25
-"""Share of a step's time that is taken for the forward pass at least, whatever checkpoints are said to take."""
+"""Share of the rest of a step that is the forward pass's at least, whatever checkpoints are said to take."""
 
 
 class Checkpoints(NamedTuple):
@@ -65,4 +65,5 @@ class Replay:
             again = sum(self._cost(rows) for rows in replayed.rows)
             seen = (replayed.seconds - again) / len(replayed.rows)
             self._restore += SMOOTHING * (seen - self._restore)
-        return max(LEAST * seconds, seconds - replayed.seconds - replayed.saved * self._save)
+        forward = max(0.0, seconds - replayed.seconds)
+        return max(LEAST * forward, forward - replayed.saved * self._save)
