@@ -107,6 +107,10 @@ class LlamaCppEngine(Runtime):
     def rollback(self) -> Rollback:
         return TREES
 
+    @property
+    def mixes(self) -> bool:
+        return True
+
     def length(self, slot: int) -> int:
         return self._at(slot).root.pos + 1
 
