@@ -9,6 +9,7 @@ from duo.engines.base import Engine
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.engines.llamacpp.runtime import Model
+from duo.engines.llamacpp.states import StateTreeEngine
 from duo.engines.options import EngineOptions
 
 
@@ -18,7 +19,12 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
     Raises ModelError with a line that says what is wrong.
     """
     model = Model(path, options, progress)
-    chains = model.recurrent or options.chains
-    engine = ChainEngine(model, options) if chains else LlamaCppEngine(model, options)
+    engine: Engine
+    if model.recurrent and options.drafts:
+        engine = StateTreeEngine(model, options)
+    elif model.recurrent or options.chains:
+        engine = ChainEngine(model, options)
+    else:
+        engine = LlamaCppEngine(model, options)
     progress(1.0)
     return engine
