@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from bench.kinds import vocabulary
 from bench.kinds.kind import Kind, Value
-from bench.kinds.steps import Config, each, heads, plus_one, rotary_pairs, split
+from bench.kinds.steps import Config, Tensors, each, heads, plus_one, rename, rotary_pairs, split
 from duo.models.export import Array
 
 WINDOW = 24
@@ -34,6 +35,31 @@ def _gemma2_keys(config: Config) -> dict[str, Value]:
         "attn_logit_softcapping": config["attn_logit_softcapping"],
         "final_logit_softcapping": config["final_logit_softcapping"],
     }
+
+
+def _gemma4_keys(config: Config) -> dict[str, Value]:
+    """Layers that see all tokens have wider heads, and the last layers no keys and values of their own."""
+    wide = config["per_layer_config"]["3"]["head_dim"]
+    return {
+        **window_keys(config),
+        "attention.key_length": wide,
+        "attention.value_length": wide,
+        "attention.key_length_swa": config["head_dim"],
+        "attention.value_length_swa": config["head_dim"],
+        "attention.shared_kv_layers": config["num_kv_shared_layers"],
+        "final_logit_softcapping": config["final_logit_softcapping"],
+        "embedding_length_per_layer_input": config["hidden_size_per_layer_input"],
+        "rope.dimension_count": wide,
+        "rope.dimension_count_swa": config["head_dim"],
+    }
+
+
+def _gemma4_rotation(tensors: Tensors, config: Config) -> Tensors:
+    """Of the pairs that llama.cpp rotates in wide heads, most have to stay as they are: by a huge wavelength."""
+    pairs = config["per_layer_config"]["3"]["head_dim"] // 2
+    turned = int(pairs * config["rope_parameters"]["full_attention"]["partial_rotary_factor"])
+    factors = np.array([1.0] * turned + [1e30] * (pairs - turned), dtype=np.float32)
+    return tensors | {"rope_freqs.weight": factors}
 
 
 def _cohere_keys(config: Config) -> dict[str, Value]:
@@ -174,6 +200,22 @@ KINDS = (
         "gemma3",
         window_keys,
         (plus_one,),
+    ),
+    Kind(
+        "gemma4",
+        "sliding window",
+        "gemma4_text",
+        {
+            "vocab_size_per_layer_input": vocabulary.SIZE,
+            "hidden_size_per_layer_input": 16,
+            "num_kv_shared_layers": 2,
+            "final_logit_softcapping": 30.0,
+            "per_layer_config": {"1": {"head_dim": 32}, "3": {"head_dim": 32}},
+            **windows(2),
+        },
+        "gemma4",
+        _gemma4_keys,
+        (rename(r"layer_scalar$", "layer_scalar.weight"), _gemma4_rotation),
     ),
     Kind("olmo3", "sliding window", "olmo3", windows(4), "olmo2", window_keys),
 )

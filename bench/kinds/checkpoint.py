@@ -48,8 +48,8 @@ def write(kind: Kind, folder: Path, seed: int) -> dict[str, Any]:
         model.save_pretrained(folder)
     vocabulary.write(folder)
     # Under the usual names too, which are properties in some configurations.
-    named = {name: getattr(model.config, name) for name in SIZES if hasattr(model.config, name)}
-    return model.config.to_dict() | named
+    full: dict[str, Any] = model.config.to_dict()
+    return full | {name: getattr(model.config, name, None) for name in SIZES if name not in full}
 
 
 @torch.no_grad()

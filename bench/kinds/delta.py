@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bench.kinds.attention import rope
-from bench.kinds.experts import EXPERTS, SIGMOID, shared_keys, width_keys
+from bench.kinds.experts import CORRECTION, EXPERTS, SIGMOID, SPLIT_LATENT, latent_keys, shared_keys, width_keys
 from bench.kinds.kind import Kind, Value
 from bench.kinds.steps import (
     Config,
@@ -107,7 +107,62 @@ def _lfm2moe_keys(config: Config) -> dict[str, Value]:
     }
 
 
+# --- Kimi Linear: a delta net whose every channel has a decay of its own, and DeepSeek's attention without positions.
+
+
+def _kimi_keys(config: Config) -> dict[str, Value]:
+    return {
+        **latent_keys(config),
+        **width_keys(config),
+        "attention.head_count_kv": [1 if kind == "full_attention" else 0 for kind in config["layer_types"]],
+        "context_length": config["model_max_length"],
+        "ssm.conv_kernel": config["linear_conv_kernel_dim"],
+        "kda.head_dim": config["linear_head_dim"],
+        "expert_shared_count": config["num_shared_experts"],
+        "expert_weights_scale": float(config["routed_scaling_factor"]),
+        "expert_gating_func": SIGMOID,
+        "leading_dense_block_count": 1,
+    }
+
+
+def _kimi_convolution(array: Array, config: Config) -> Array:
+    return array.reshape(1, len(array), 1, -1)
+
+
 KINDS = (
+    Kind(
+        "kimi-linear",
+        "gated delta net",
+        "kimi_linear",
+        {
+            "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+            "linear_head_dim": 16,
+            "linear_num_heads": 4,
+            "num_key_value_heads": 4,
+            "kv_lora_rank": 32,
+            "qk_nope_head_dim": 16,
+            "qk_rope_head_dim": 8,
+            "v_head_dim": 16,
+            "head_dim": 8,
+            "num_experts": 4,
+            "num_experts_per_token": 2,
+            "moe_intermediate_size": 32,
+            "model_max_length": 512,
+        },
+        "kimi-linear",
+        _kimi_keys,
+        (
+            each(r"[qkv]_conv1d\.weight", _kimi_convolution),
+            decay,
+            time_bias,
+            stack_experts,
+            SPLIT_LATENT,
+            CORRECTION,
+            # transformers writes the layer without experts by the name of those with.
+            rename(r"block_sparse_moe\.((gate|up|down)_proj)", r"mlp.\1"),
+        ),
+    ),
     Kind(
         "qwen35",
         "gated delta net",

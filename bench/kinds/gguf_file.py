@@ -27,7 +27,7 @@ _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("expert_group_used_count", ("topk_group",)),
 )
 
-_OUTPUT = {"lm_head.weight": "output.weight"}
+_PLAIN = {"lm_head.weight": "output.weight", "rope_freqs.weight": "rope_freqs.weight"}
 """Not in the tables of architectures whose published models have none."""
 
 
@@ -49,7 +49,7 @@ def convert(kind: Kind, folder: Path, config: Config, out: Path) -> None:
     add_tokenizer(writer, folder, config["vocab_size"])
     names = _names(kind.arch, int(config["num_hidden_layers"]))
     for name, array in sorted(tensors.items()):
-        place = _OUTPUT.get(name) or names.get_name(name, (".weight", ".bias"))
+        place = _PLAIN.get(name) or names.get_name(name, (".weight", ".bias"))
         if place is None:
             raise ExportError(f"tensor {name} has no place in llama.cpp's architecture {kind.arch}")
         writer.add_tensor(place, array)
