@@ -34,7 +34,11 @@ def random_state(batch: int = 1) -> Tensor:
 def rows_of(tokens: Tokens, chosen: list[int]) -> Tokens:
     q, k, v, g, beta = tokens
     return Tokens(
-        q[:, :, chosen], k[:, :, chosen], v[:, :, :, chosen], g[..., chosen], None if beta is None else beta[..., chosen]
+        q[:, :, chosen],
+        k[:, :, chosen],
+        v[:, :, :, chosen],
+        g[..., chosen],
+        None if beta is None else beta[..., chosen],
     )
 
 
@@ -112,7 +116,9 @@ def test_a_row_of_a_tree_is_the_end_of_its_path(split: int, delta: bool) -> None
             earlier = Earlier(tokens.k[:, :, :begin], u, decay)
             last = [max((row for row in path_to(each) if row < begin), default=-1) for each in fresh]
             above = torch.stack([decay[..., row] if row >= 0 else 0 * decay[..., 0] for row in last], -1)
-        o, fresh_u, fresh_decay = recurrence.tree(rows_of(tokens, fresh), state, sees[:, begin:end, :end], above, earlier)
+        o, fresh_u, fresh_decay = recurrence.tree(
+            rows_of(tokens, fresh), state, sees[:, begin:end, :end], above, earlier
+        )
         outputs.append(o)
         u = torch.cat((u, fresh_u), 3) if begin else fresh_u
         decay = torch.cat((decay, fresh_decay), 3) if begin else fresh_decay
@@ -131,7 +137,9 @@ def test_a_step_has_the_same_bits_in_any_company(delta: bool) -> None:
     tokens, state = random_tokens(1, delta, batch=16), random_state(batch=16)
     together = recurrence.step(tokens, state)
     for row in (0, 7, 15):
-        alone = recurrence.step(Tokens(*(None if x is None else x[row : row + 1] for x in tokens)), state[row : row + 1])  # type: ignore[arg-type]
+        alone = recurrence.step(
+            Tokens(*(None if x is None else x[row : row + 1] for x in tokens)), state[row : row + 1]
+        )  # type: ignore[arg-type]
         for one, many in zip(alone, together, strict=True):
             assert torch.equal(one[0], many[row])
 
