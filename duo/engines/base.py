@@ -173,6 +173,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def room(self) -> int:
+        """How many rows may be live at once, over all slots. It may be less than was asked for."""
+        ...
+
+    @property
     def rollback(self) -> Rollback:
         """How far slots go back over rows that are not kept."""
         ...

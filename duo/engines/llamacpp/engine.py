@@ -158,6 +158,10 @@ class LlamaCppEngine:
         return self._batch
 
     @property
+    def room(self) -> int:
+        return self._room
+
+    @property
     def rollback(self) -> Rollback:
         return TREES
 

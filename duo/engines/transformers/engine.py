@@ -156,6 +156,10 @@ class TransformersEngine:
         return sum(book.used for book in self._books)
 
     @property
+    def room(self) -> int:
+        return self._tree_rows
+
+    @property
     def rollback(self) -> Rollback:
         return TREES
 
