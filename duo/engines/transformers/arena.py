@@ -299,8 +299,8 @@ class ArenaCache(Cache):
         layer: ArenaLayer = layers[layer_idx]
         return layer.update(key_states, value_states)
 
-    # What recurrent layers ask of a cache. Their memory lies elsewhere (see `states`), so here is none yet, and they take
-    # all rows through their form for many.
+    # What recurrent layers ask of a cache. Their memory lies elsewhere (see `states`), so here is none yet, and they
+    # take all rows through their form for many.
 
     def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> None:
         return None

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from duo.engines.transformers.arena import ArenaCache
 from duo.engines.transformers.recurrence import Tokens
 from duo.engines.transformers.states import States
 
@@ -33,6 +35,10 @@ RECURRENCES = {
     "chunk_kimi_delta_attention": "Kimi delta attention",
 }
 """Recurrences that have no form here yet."""
+
+
+_At = tuple[States, int, int]
+"""Where a layer's memory is: its bank, and its number in there."""
 
 
 def found(model: nn.Module) -> list[nn.Module]:
@@ -51,19 +57,15 @@ def unknown(layer: nn.Module) -> str:
     return ""
 
 
-def banks(layers: list[nn.Module]) -> list[int]:
-    """For each layer the number of its bank: layers of one class have one shape."""
-    kinds = list(dict.fromkeys(type(layer) for layer in layers))
-    return [kinds.index(type(layer)) for layer in layers]
-
-
-def attach(layers: list[nn.Module], states: States) -> None:
-    """Let the layers keep their memory in `states`."""
-    counts: dict[int, int] = {}
-    for layer, bank in zip(layers, banks(layers), strict=True):
-        index = counts.get(bank, 0)
-        counts[bank] = index + 1
-        at: tuple[States, int, int] = (states, bank, index)
+def attach(layers: Sequence[nn.Module], slots: int, device: torch.device, exact: bool, cache: ArenaCache) -> States:
+    """Give the layers a memory of their own, which is returned."""
+    kinds = Counter(type(layer) for layer in layers)
+    states = States(slots, list(kinds.values()), device, exact, lambda: cache.interrupted)
+    numbers: Counter[type] = Counter()
+    for layer in layers:
+        kind = type(layer)
+        at: _At = (states, list(kinds).index(kind), numbers[kind])
+        numbers[kind] += 1
         names: dict[str, Callable[..., Any]] = {
             CONVOLUTION: functools.partial(_convolve, at),
             DELTA_RULE: functools.partial(_delta_rule, at),
@@ -73,6 +75,7 @@ def attach(layers: list[nn.Module], states: States) -> None:
         bound = FunctionType(raw.__code__, raw.__globals__ | names, raw.__name__, raw.__defaults__, raw.__closure__)
         bound.__kwdefaults__ = raw.__kwdefaults__
         layer.forward = MethodType(bound, layer)
+    return states
 
 
 def _raw(module: nn.Module) -> FunctionType:
@@ -90,7 +93,7 @@ def _names(function: FunctionType) -> frozenset[str]:
 
 
 def _convolve(
-    at: tuple[States, int, int],
+    at: _At,
     hidden_states: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
@@ -104,7 +107,7 @@ def _convolve(
 
 
 def _delta_rule(
-    at: tuple[States, int, int],
+    at: _At,
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -129,7 +132,7 @@ def _delta_rule(
 
 
 def _mamba_2(
-    at: tuple[States, int, int],
+    at: _At,
     hidden_states: Tensor,
     dt: Tensor,
     A: Tensor,  # noqa: N803

@@ -9,10 +9,8 @@ of their own, until `keep` lets the state take in the accepted ones; pieces of p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +18,7 @@ from duo.engines.base import InterruptedForwardError
 from duo.engines.transformers import recurrence
 from duo.engines.transformers.arena import PlaceBook
 from duo.engines.transformers.checkpoints import Checkpoints
+from duo.engines.transformers.paths import FreshRow, Plan, Span, planned, taps
 from duo.engines.transformers.recurrence import Earlier, Tokens
 
 FIRST = 16
@@ -28,103 +27,6 @@ FIRST = 16
 
 BYTES = 2 << 30
 """What the checkpoints of all slots take together, at most, unless states are so large that two of each slot do."""
-
-
-class FreshRow(NamedTuple):
-    """A row of the pass to come. `at`: its number in the pass; `trail`: places of its live ancestors and of itself."""
-
-    slot: int
-    at: int
-    trail: Sequence[int]
-
-
-class Span(NamedTuple):
-    """A piece of a prompt: the pass's rows from `begin` to `end`. The slot holds `length` tokens afterwards."""
-
-    slot: int
-    begin: int
-    end: int
-    length: int
-
-
-@dataclass(slots=True)
-class _Plan:
-    """One forward pass, as all layers need it. Rows lie in a batch, a slot each, filled up to the most rows."""
-
-    spans: Sequence[Span]
-    rows: Sequence[FreshRow]
-    slots: list[int]
-    """The slots that have rows."""
-    at: Tensor
-    """[slots, most rows]: numbers of the rows in the pass."""
-    flat: Tensor
-    """[rows]: where each row is in the batch seen flat."""
-    own: Tensor
-    """[rows]: the rows' numbers in the pass."""
-    places: Tensor
-    """[rows]"""
-    earlier: Tensor | None
-    """[slots, most live rows]: places of the live rows that were there before."""
-    sees: Tensor
-    """[slots, most rows, most live rows + most rows]"""
-    above: Tensor | None
-    """[slots, most rows]: place of the nearest earlier ancestor, or -1."""
-    levels: Sequence[tuple[Sequence[int], Sequence[int]]]
-    """For steps: rows with the same number of ancestors in the pass, and the number of each one's parent among the
-    level before (-1: none)."""
-
-
-def _plan(
-    spans: Sequence[Span], rows: Sequence[FreshRow], lives: Sequence[Sequence[int]], device: torch.device
-) -> _Plan:
-    """`lives`: the places of each slot's live rows."""
-    slots = list(dict.fromkeys(row.slot for row in rows))
-    numbers = {slot: [i for i, row in enumerate(rows) if row.slot == slot] for slot in slots}
-    widest = max((len(each) for each in numbers.values()), default=0)
-    deepest = max((len(lives[slot]) for slot in slots), default=0)
-    at = np.zeros((len(slots), widest), dtype=np.int64)
-    earlier = np.zeros((len(slots), deepest), dtype=np.int64)
-    above = np.full((len(slots), widest), -1, dtype=np.int64)
-    # Rows that only fill up see themselves: their number of keys may not be 0.
-    sees = np.zeros((len(slots), widest, deepest + widest), dtype=np.bool_)
-    sees[:, :, deepest:] |= np.eye(widest, dtype=np.bool_)
-    flat = np.zeros(len(rows), dtype=np.int64)
-    depth: list[int] = [0] * len(rows)
-    level_at: list[int] = [0] * len(rows)
-    levels: list[tuple[list[int], list[int]]] = []
-    for index, slot in enumerate(slots):
-        live = {place: number for number, place in enumerate(lives[slot])}
-        earlier[index, : len(live)] = lives[slot]
-        fresh: dict[int, tuple[int, int]] = {}
-        for column, number in enumerate(numbers[slot]):
-            row = rows[number]
-            at[index, column], flat[number] = row.at, index * widest + column
-            place = row.trail[-1]
-            fresh[place] = (column, number)
-            parent = -1
-            for ancestor in row.trail[:-1]:
-                if ancestor in fresh:
-                    parent = fresh[ancestor][1]
-                    sees[index, column, deepest + fresh[ancestor][0]] = True
-                    depth[number] += 1
-                else:
-                    sees[index, column, live[ancestor]] = True
-                    above[index, column] = ancestor
-            while len(levels) <= depth[number]:
-                levels.append(([], []))
-            level_at[number] = len(levels[depth[number]][0])
-            levels[depth[number]][0].append(number)
-            levels[depth[number]][1].append(level_at[parent] if parent >= 0 else -1)
-
-    def on_device(array: Any) -> Tensor:
-        return torch.from_numpy(array).to(device)
-
-    own = np.array([row.at for row in rows], dtype=np.int64)
-    places = np.array([row.trail[-1] for row in rows], dtype=np.int64)
-    return _Plan(
-        spans, rows, slots, on_device(at), on_device(flat), on_device(own), on_device(places),
-        on_device(earlier) if deepest else None, on_device(sees), on_device(above) if deepest else None, levels,
-    )  # fmt: skip
 
 
 class _Bank:
@@ -176,7 +78,7 @@ class States:
         self._live: list[list[int]] = [[] for _ in range(slots)]
         """Places of each slot's live rows, parents before children."""
         self._fresh: list[int] = []
-        self._plan: _Plan | None = None
+        self._plan: Plan | None = None
         self._taps: dict[int, Tensor] = {}
         self._checkpoints: list[Checkpoints] = []
         self._reading = [False] * slots
@@ -197,7 +99,7 @@ class States:
 
     def begin(self, spans: Sequence[Span], rows: Sequence[FreshRow]) -> None:
         """Before a forward pass over pieces and rows, parents before children."""
-        self._plan = _plan(spans, rows, self._live, self._device)
+        self._plan = planned(spans, rows, self._live, self._device)
         self._taps = {}
 
     def abandon(self) -> None:
@@ -330,7 +232,7 @@ class States:
                 self._trees(plan, store, layer, tokens, state, out)
         return out
 
-    def _trees(self, plan: _Plan, store: _Bank, layer: int, tokens: Tokens, state: Tensor, out: Tensor) -> None:
+    def _trees(self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, state: Tensor, out: Tensor) -> None:
         assert store.k is not None and store.u is not None and store.decay is not None
         batch = _batched(tokens, plan.at)
         earlier = above = None
@@ -345,7 +247,7 @@ class States:
         store.u[layer, plan.places] = _flat(u)[plan.flat]
         store.decay[layer, plan.places] = _flat(decay)[plan.flat]
 
-    def _steps(self, plan: _Plan, store: _Bank, layer: int, tokens: Tokens, state: Tensor, out: Tensor) -> None:
+    def _steps(self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, state: Tensor, out: Tensor) -> None:
         """Row after row along each path, each with a state that lives no longer than this call."""
         assert store.k is not None and store.u is not None and store.decay is not None
         where = {slot: index for index, slot in enumerate(plan.slots)}
@@ -393,22 +295,11 @@ class States:
             bank.decay[:, list(rest)] -= decay[..., -1][:, None]
 
     def _tapped(self, reach: int) -> Tensor:
-        """[rows, kernel]: where a row's convolution finds its inputs in windows, live rows and rows, side by side."""
         known = self._taps.get(reach)
-        if known is not None:
-            return known
-        plan = self._current()
-        windows = reach * len(plan.slots)
-        room = self._book.capacity if plan.earlier is not None else 0
-        where = {row.trail[-1]: windows + room + row.at for row in plan.rows}
-        slots = {slot: index * reach for index, slot in enumerate(plan.slots)}
-        taps = np.zeros((len(plan.rows), reach + 1), dtype=np.int64)
-        for tap, row in zip(taps, plan.rows, strict=True):
-            trail = [where.get(place, windows + place) for place in row.trail[-reach - 1 :]]
-            tap[reach + 1 - len(trail) :] = trail
-            missing = reach + 1 - len(trail)
-            tap[:missing] = slots[row.slot] + reach - missing + np.arange(missing)
-        known = self._taps[reach] = torch.from_numpy(taps).to(plan.at.device)
+        if known is None:
+            plan = self._current()
+            room = self._book.capacity if plan.earlier is not None else 0
+            known = self._taps[reach] = taps(plan, reach, room)
         return known
 
     def _grow(self, count: int) -> None:
@@ -421,7 +312,7 @@ class States:
                 new[:, : old.shape[1]] = old
                 setattr(bank, name, new)
 
-    def _current(self) -> _Plan:
+    def _current(self) -> Plan:
         assert self._plan is not None
         return self._plan
 
