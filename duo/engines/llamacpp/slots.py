@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import llama_cpp
 
-from duo.engines.base import InterruptedForwardError
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.checkpoints import Checkpoint, Checkpoints
 from duo.engines.llamacpp.runtime import Model, Runtime
@@ -138,7 +137,7 @@ class SlotRuntime(Runtime):
         if code:
             if self._recurrent and code != native.NO_ROOM:
                 self._lose()
-            raise InterruptedForwardError if code == native.ABORTED else native.failed(code)
+            raise native.failed(code)
 
     def _lose(self) -> None:
         """A decode failed in the middle. It may have moved the states of any sequence."""
