@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from duo.drafting import MAX_ROWS
 from duo.engines.base import TREES, Logits, Piece, Row
 from tests.test_drafting import CheckedEngine, FakeModel
 
@@ -24,6 +25,7 @@ class SlottedEngine:
 
     name, runtime, batch, context = "fake", "fake", 48, 256
     rollback = TREES
+    note = ""
 
     def __init__(self, model: FakeModel, slots: int) -> None:
         self.vocabulary = Vocabulary()
@@ -40,6 +42,10 @@ class SlottedEngine:
     @property
     def slots(self) -> int:
         return len(self.parts)
+
+    @property
+    def room(self) -> int:
+        return MAX_ROWS * max(2, self.slots)
 
     @property
     def read(self) -> int:

@@ -156,6 +156,14 @@ class TransformersEngine:
         return sum(book.used for book in self._books)
 
     @property
+    def room(self) -> int:
+        return self._tree_rows
+
+    @property
+    def note(self) -> str:
+        return ""
+
+    @property
     def rollback(self) -> Rollback:
         return TREES
 
