@@ -12,6 +12,7 @@ import llama_cpp
 import numpy as np
 
 from duo.engines.base import Logits
+from duo.engines.gguf_files import model_name
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.vocabulary import LlamaCppVocabulary
 from duo.engines.options import EngineOptions
@@ -45,7 +46,7 @@ class Model:
 
     @property
     def name(self) -> str:
-        return self.path.name[: -len(self.path.suffix)] if self.path.suffix.lower() == ".gguf" else self.path.name
+        return model_name(self.path)
 
     def context(self, options: EngineOptions) -> int:
         """Tokens per slot. Raises ModelError if more are asked for than the model was trained with."""
