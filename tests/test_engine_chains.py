@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from bench.kinds import make
 from duo.engines import ROOT, EngineOptions, Piece, Row
-from duo.engines.llamacpp import chains
+from duo.engines.llamacpp import slots as slots_module
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.runtime import Model
 
@@ -160,7 +160,7 @@ class Mirror:
 def test_random_calls_agree_with_reading_all_anew(
     kind: str, slots: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chains, "SPACING", 16)
+    monkeypatch.setattr(slots_module, "SPACING", 16)
     path = path_of(kind, folder)
     truth = Truth(path)
     for seed in range(2):

@@ -187,6 +187,14 @@ class Engine(Protocol):
         """How far slots go back over rows that are not kept."""
         ...
 
+    @property
+    def mixes(self) -> bool:
+        """Whether pieces are best read in the passes that have rows.
+
+        If not, the runtime would split such a pass, and each part would read all weights. So pieces go alone.
+        """
+        ...
+
     def length(self, slot: int) -> int:
         """Number of committed tokens in the slot."""
         ...

@@ -107,18 +107,21 @@ class LlamaCppEngine(Runtime):
     def rollback(self) -> Rollback:
         return TREES
 
+    @property
+    def mixes(self) -> bool:
+        return True
+
     def length(self, slot: int) -> int:
         return self._at(slot).root.pos + 1
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
         state = self._slot(slot)
         count = len(tokens)
-        if count and not 0 <= min(tokens) <= max(tokens) < self._size:
-            raise ValueError(f"a token is not in the vocabulary of {self._size}")
+        if count:
+            self._check_tokens(tokens)
         self.keep(slot, ())
         end = state.root.pos + 1 + count
-        if end > self._context:
-            raise ContextError(f"{end} tokens do not fit the context of {self._context}")
+        self._check_length(end)
         try:
             for first in range(0, count, self._batch):
                 self.forward((), [Piece(slot, tokens[first : first + self._batch])])
@@ -154,11 +157,9 @@ class LlamaCppEngine(Runtime):
                 slot, root = slots[at], slots[at].root
                 if slot.rows or root in grown:
                     raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")
-                if not len(piece) or not 0 <= min(piece) <= max(piece) < size:
-                    raise ValueError(f"a piece is empty, or has a token that is not in the vocabulary of {size}")
+                self._check_tokens(piece)
                 end = root.pos + 1 + len(piece)
-                if end > context:
-                    raise ContextError(f"{end} tokens do not fit the context of {context}")
+                self._check_length(end)
                 grown[root] = root.pos
                 others[root] = owned = [root.seq]
                 tokens += piece

@@ -16,7 +16,7 @@ from duo.engines.gguf_files import model_name
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.vocabulary import LlamaCppVocabulary
 from duo.engines.options import EngineOptions
-from duo.errors import ModelError
+from duo.errors import ContextError, ModelError
 
 _DEFAULT_CONTEXT = 4096
 
@@ -115,11 +115,18 @@ class Runtime:
 
     @property
     def note(self) -> str:
-        """A line for the start, about what this model's memory costs; empty where there is nothing to say."""
         return ""
 
     def close(self) -> None:
         self._free()
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        if not len(tokens) or not 0 <= min(tokens) <= max(tokens) < self._size:
+            raise ValueError(f"a piece is empty, or has a token that is not in the vocabulary of {self._size}")
+
+    def _check_length(self, length: int) -> None:
+        if length > self._context:
+            raise ContextError(f"{length} tokens do not fit the context of {self._context}")
 
     def _take_logits(self, count: int, places: Sequence[int] | None = None, total: int = 0) -> Logits:
         """Copy llama.cpp's logits into an array of ours: it may move its own at any later call.
@@ -128,9 +135,7 @@ class Runtime:
         """
         rows = count if places is None else total
         if rows > len(self._logits):
-            grown = np.empty((rows, self._size), dtype=np.float32)
-            grown[: len(self._logits)] = self._logits
-            self._logits = grown
+            self._logits = np.empty((rows, self._size), dtype=np.float32)
         taken = self._logits[:rows]
         if count:
             pointer = _get_logits(self._llama)

@@ -167,6 +167,10 @@ class TransformersEngine:
     def rollback(self) -> Rollback:
         return TREES
 
+    @property
+    def mixes(self) -> bool:
+        return True
+
     def length(self, slot: int) -> int:
         return self._slot(slot).length
 
