@@ -76,6 +76,10 @@ class ChainEngine(SlotRuntime):
         return Rollback(trees=False, depth=self._depth, replay=self._replay)
 
     @property
+    def mixes(self) -> bool:
+        return False
+
+    @property
     def _state_note(self) -> str:
         if not self._recurrent:
             return ""
