@@ -158,8 +158,16 @@ class LlamaCppEngine:
         return self._batch
 
     @property
+    def room(self) -> int:
+        return self._room
+
+    @property
     def rollback(self) -> Rollback:
         return TREES
+
+    @property
+    def mixes(self) -> bool:
+        return True
 
     def length(self, slot: int) -> int:
         return self._at(slot).root.pos + 1
