@@ -178,6 +178,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def note(self) -> str:
+        """A line for the start, about what this model can verify and what that takes; empty: nothing to say."""
+        ...
+
+    @property
     def rollback(self) -> Rollback:
         """How far slots go back over rows that are not kept."""
         ...

@@ -160,6 +160,10 @@ class TransformersEngine:
         return self._tree_rows
 
     @property
+    def note(self) -> str:
+        return ""
+
+    @property
     def rollback(self) -> Rollback:
         return TREES
 
