@@ -126,25 +126,25 @@ def chain(tokens: Tokens, state: Tensor, size: int = CHUNK) -> tuple[Tensor, Ten
     return torch.cat(outputs, 3)[:, :, :, :length], state
 
 
-def step(tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One row for each of the batch, whose state has taken in its ancestors: o, u and the state after it.
+def step(tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One row: o and u. The state, in place, takes it in.
 
-    Products are summed in an order that the size of the batch does not change: a row has the same bits in any pass.
+    The shapes are the same for every row, whatever else its pass holds: so are the bits.
     """
-    q, k, v, g = tokens.q[:, :, 0], tokens.k[:, :, 0], tokens.v[:, :, :, 0], tokens.g[..., 0]
-    state = state * g.exp()[..., None, None]
+    k, v, g = tokens.k.transpose(2, 3), tokens.v, tokens.g
+    state.mul_(g.exp()[..., None])
     u = v
     if tokens.beta is not None:
-        u = tokens.beta * (v - (state * k[:, :, None, :, None]).sum(3))
-    state += k[:, :, None, :, None] * u[..., None, :]
-    return (state * q[:, :, None, :, None]).sum(3).unsqueeze(3), u.unsqueeze(3), state
+        u = tokens.beta[..., None] * (v - tokens.k.unsqueeze(2) @ state)
+    state.addcmul_(k.unsqueeze(2), u)
+    return tokens.q.unsqueeze(2) @ state, u
 
 
 def replay(state: Tensor, g: Tensor, k: Tensor, u: Tensor) -> None:
     """Let the state, in place, take in a chain of rows as `step` did, with the same bits."""
     for at in range(k.shape[2]):
         state.mul_(g[..., at].exp()[..., None, None])
-        state.add_(k[:, :, None, at, :, None] * u[:, :, :, at, None, :])
+        state.addcmul_(k[:, :, None, at, :, None], u[:, :, :, at, None, :])
 
 
 def _blocks(x: Tensor, blocks: int, size: int, dim: int) -> Tensor:

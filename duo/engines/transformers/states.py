@@ -248,32 +248,26 @@ class States:
         store.decay[layer, plan.places] = _flat(decay)[plan.flat]
 
     def _steps(self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, state: Tensor, out: Tensor) -> None:
-        """Row after row along each path, each with a state that lives no longer than this call."""
+        """Row after row, each on the state of its parent, which lives no longer than this call."""
         assert store.k is not None and store.u is not None and store.decay is not None
-        where = {slot: index for index, slot in enumerate(plan.slots)}
-        before = state
-        for numbers, parents in plan.levels:
-            rows = [plan.rows[number] for number in numbers]
-            states = []
-            for row, parent in zip(rows, parents, strict=True):
-                if parent >= 0:
-                    states.append(before[parent])
-                    continue
-                root = state[where[row.slot]]
-                if len(row.trail) > 1:
-                    root, trail = root.clone()[None], list(row.trail[:-1])
-                    k, u, g = (x[layer, trail][None] for x in (store.k, store.u, store.decay))
-                    recurrence.replay(root, g.permute(0, 2, 3, 1), k.transpose(1, 2), u.permute(0, 2, 3, 1, 4))
-                    root = root[0]
-                states.append(root)
-            at = torch.tensor([[row.at] for row in rows], device=out.device)
-            level = _batched(tokens, at)
-            o, u, before = recurrence.step(level, torch.stack(states))
-            places = torch.tensor([row.trail[-1] for row in rows], device=out.device)
-            out[0, :, :, at[:, 0]] = o.squeeze(3).permute(1, 2, 0, 3)
-            store.k[layer, places] = level.k.squeeze(2)
-            store.u[layer, places] = u.squeeze(3)
-            store.decay[layer, places] = level.g.squeeze(3)
+        roots = {slot: state[index : index + 1] for index, slot in enumerate(plan.slots)}
+        after: dict[int, Tensor] = {}
+        for row, last in zip(plan.rows, plan.last, strict=True):
+            place, live = row.trail[-1], row.trail[:-1]
+            if live and live[-1] in after:
+                mine = after[live[-1]] if last else after[live[-1]].clone()
+            else:
+                mine = roots[row.slot].clone()
+                if live:
+                    k, u, g = (x[layer, list(live)][None] for x in (store.k, store.u, store.decay))
+                    recurrence.replay(mine, g.permute(0, 2, 3, 1), k.transpose(1, 2), u.permute(0, 2, 3, 1, 4))
+            own = Tokens(*(None if x is None else x.narrow(dim, row.at, 1) for x, dim in _rows(tokens)))  # type: ignore[arg-type]
+            o, u = recurrence.step(own, mine)
+            out[:, :, :, row.at] = o[:, :, :, 0]
+            store.k[layer, place] = own.k[0, :, 0]
+            store.u[layer, place] = u[0, :, :, 0]
+            store.decay[layer, place] = own.g[0, :, :, 0]
+            after[place] = mine
 
     def _absorb(self, bank: _Bank, slot: int, path: Sequence[int], rest: Sequence[int]) -> None:
         taken = list(path)
