@@ -12,12 +12,13 @@ import torch
 
 from bench.kinds import checkpoint, recurrent
 from bench.kinds.kind import Kind
+from bench.processes import wait_for
 from duo.engines.base import ROOT, InterruptedForwardError, Piece, Row
 from duo.engines.transformers import checkpoints
 from duo.engines.transformers.engine import TransformersEngine
 from duo.errors import ModelError
 from tests.interrupting import interrupting
-from tests.mirror import Mirror, Reference, engine_of, interleave
+from tests.mirror import Reference, engine_of, interleave
 
 _DELTA: Mapping[str, Any] = {
     "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
@@ -155,12 +156,9 @@ def test_greedy_text_with_guesses_is_that_of_generate(name: str, folder_of: Call
     folder = folder_of(name)
     engine, reference = engine_of(folder), Reference(folder)
     prompt = [(11 * i + 5) % 300 for i in range(23)]
-    with torch.inference_mode():
-        ids = torch.tensor([prompt])
-        made = reference.model.generate(
-            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40, min_new_tokens=40
-        )
-    # `min_new_tokens` forbids the end; so it does here.
+    reference.model.generation_config.eos_token_id = None
+    ids = torch.tensor([prompt])
+    made = reference.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=40)
     expected = made[0].tolist()
 
     def guesses(text: list[int]) -> list[int]:
@@ -168,12 +166,8 @@ def test_greedy_text_with_guesses_is_that_of_generate(name: str, folder_of: Call
         coming = expected[len(text) : len(text) + 4]
         return [token + (i == len(text) % 5) for i, token in enumerate(coming)]
 
-    end = engine.vocabulary.eos
     alone, _ = greedy(engine, prompt, 40, lambda text: [])
     guessed, right = greedy(engine, prompt, 40, guesses)
-    if end & set(alone[len(prompt) :]):
-        until = next(i for i, token in enumerate(alone) if i >= len(prompt) and token in end)
-        alone, guessed, expected = alone[:until], guessed[:until], expected[:until]
     assert alone == guessed == expected
     assert right > 10
 
@@ -224,26 +218,35 @@ def test_an_interrupted_pass_leaves_the_slot_as_it_was(name: str, folder_of: Cal
     engine.forward([Row(0, 0, 3), Row(1, 0, 4, 0)])
     expected = engine.forward([Row(2, 0, 5, 1)])[0].copy()
     engine.keep(0, [0, 1])
-    with pytest.raises(InterruptedForwardError), interrupting(engine):
-        while True:
-            engine.forward([Row(3, 0, 9), Row(4, 0, 10, 3)], [Piece(1, [1, 2, 3])])
+    with interrupting(engine):
+
+        def given_up() -> bool:
+            try:
+                engine.forward([Row(3, 0, 9), Row(4, 0, 10, 3)], [Piece(1, [1, 2, 3])])
+            except InterruptedForwardError:
+                return True
             engine.keep(0, [])
             engine.truncate(1, 0)
+            return False
+
+        wait_for(given_up, "a forward pass that is given up")
     assert engine.length(1) == 0
     np.testing.assert_allclose(engine.forward([Row(5, 0, 5)])[0], expected, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["qwen35", "nemotron-h", "lfm2"])
 def test_bfloat16(name: str, folder_of: Callable[[str], str]) -> None:
-    """Within what the type leaves, and the same text with guesses as without while no tie is near."""
+    """As close to the logits in float32 as the library's own pass in bfloat16 is."""
     folder = folder_of(name)
-    engine, reference = engine_of(folder, dtype="bfloat16"), Reference(folder)
-    mirror = Mirror(engine, reference, 1, 3)
-    tokens = mirror.some(30)
+    engine, exact, own = engine_of(folder, dtype="bfloat16"), Reference(folder), Reference(folder)
+    own.model = own.model.to(torch.bfloat16)
+    tokens = [(7 * i + 3) % 300 for i in range(30)]
     engine.extend(0, tokens[:20])
-    got = engine.forward([Row(i, 0, tokens[i], i - 1 if i > 20 else ROOT) for i in range(20, 30)])
-    expected = np.stack([reference.logits(tokens[: i + 1]) for i in range(20, 30)])
-    assert np.linalg.norm(got - expected) / np.linalg.norm(expected) < 0.1
+    ours = engine.forward([Row(i, 0, tokens[i], i - 1 if i > 20 else ROOT) for i in range(20, 30)])
+    with torch.inference_mode():
+        ids = torch.tensor([tokens])
+        expected, theirs = (each.model(ids).logits[0, 20:].float().numpy() for each in (exact, own))
+    assert np.linalg.norm(ours - expected) < 1.5 * np.linalg.norm(theirs - expected)
 
 
 @pytest.mark.parametrize("name", ["mamba"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -518,7 +519,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code": (lambda f: change_config(f, model_type="zork", auto_map={"AutoConfig": "x.Y"}), "config.json"),
     "not a causal model": (lambda f: change_config(f, model_type="clip"), "not a language model"),
     "encoder and decoder": (lambda f: change_config(f, model_type="t5", is_encoder_decoder=True), "encoder-decoder"),
-    "state space": (lambda f: change_config(f, model_type="mamba"), "linear_attention"),
+    "state space": (lambda f: change_config(f, model_type="mamba"), "Mamba-1"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no .safetensors"),
     "pickles": (only_pickles, "holds no .safetensors"),
     "damaged weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "cannot load"),
@@ -559,7 +560,7 @@ def test_models_that_ignore_the_mask_are_refused(tmp_path: Path) -> None:
 
 def test_attention_that_a_mask_cannot_express_is_refused() -> None:
     for fields in (
-        {"layer_types": ["full_attention", "linear_attention"]},
+        {"layer_types": ["full_attention", "compressed_sparse_attention"]},
         {"layer_types": ["chunked_attention"]},
         {"layer_types": None, "attention_chunk_size": 8},
         {"attention_layers": ["global", "local"]},

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK = 64
+CHUNK = 32
 """Tokens of a prompt that are computed as one block. The state is written once for each block."""
 
 
@@ -113,16 +113,16 @@ def chain(tokens: Tokens, state: Tensor, size: int = CHUNK) -> tuple[Tensor, Ten
         right = torch.cat((beta * v, beta * reach * k), -1)
         solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
         u, correction = solved.split((v.shape[-1], k.shape[-1]), -1)
-    asked = reach * q
-    left = (decay[..., -1:] - decay).exp().unsqueeze(-1) * k
+    fade = (decay[..., -1:] - decay).exp().unsqueeze(-1)
     kept = decay[..., -1].exp()[..., None, None]
+    turned = k.transpose(-1, -2)
     outputs = []
     for at in range(blocks):
         here = u[:, :, :, at]
         if correction is not None:
             here = here - correction[:, :, :, at] @ state
-        outputs.append(asked[:, :, :, at] @ state + weights[:, :, :, at] @ here)
-        state = kept[:, :, :, at] * state + left[:, :, :, at].transpose(-1, -2) @ here
+        outputs.append(reach[:, :, :, at] * (q[:, :, :, at] @ state) + weights[:, :, :, at] @ here)
+        state = kept[:, :, :, at] * state + turned[:, :, :, at] @ (fade[:, :, :, at] * here)
     return torch.cat(outputs, 3)[:, :, :, :length], state
 
 
@@ -152,4 +152,4 @@ def _blocks(x: Tensor, blocks: int, size: int, dim: int) -> Tensor:
     missing = blocks * size - x.shape[dim]
     if missing:
         x = torch.nn.functional.pad(x, [0, 0] * (x.dim() - dim - 1) + [0, missing])
-    return x.unflatten(dim, (blocks, size))
+    return x.reshape(*x.shape[:dim], blocks, size, *x.shape[dim + 1 :])

@@ -61,18 +61,17 @@ class _Bank:
 class States:
     """The memory of a model's recurrent layers.
 
-    `counts`: how many layers each bank has. `exact`: a row's bits do not depend on the other rows of its pass, nor on
-    how many rows were accepted together; it takes longer for several rows of a slot. `interrupted` is asked in every
-    layer.
+    `counts`: how many layers each bank has. `interrupted` is asked in every layer.
     """
 
     def __init__(
-        self, slots: int, counts: Sequence[int], device: torch.device, exact: bool, interrupted: Callable[[], bool]
+        self, slots: int, counts: Sequence[int], device: torch.device, interrupted: Callable[[], bool]
     ) -> None:
         self._slots = slots
         self._banks = [_Bank(count) for count in counts]
         self._device = device
-        self._exact = exact
+        self.exact = False
+        """Whether a row's bits do not depend on the other rows of its pass, nor on how rows were accepted before."""
         self._interrupted = interrupted
         self._book = PlaceBook(FIRST, 1)
         self._live: list[list[int]] = [[] for _ in range(slots)]
@@ -226,7 +225,7 @@ class States:
             else:
                 each = [store.states.get((slot, layer), store.state[layer, slot]) for slot in plan.slots]
                 state = torch.stack(each)
-            if self._exact:
+            if self.exact:
                 self._steps(plan, store, layer, tokens, state, out)
             else:
                 self._trees(plan, store, layer, tokens, state, out)
@@ -261,7 +260,8 @@ class States:
                 if live:
                     k, u, g = (x[layer, list(live)][None] for x in (store.k, store.u, store.decay))
                     recurrence.replay(mine, g.permute(0, 2, 3, 1), k.transpose(1, 2), u.permute(0, 2, 3, 1, 4))
-            own = Tokens(*(None if x is None else x.narrow(dim, row.at, 1) for x, dim in _rows(tokens)))  # type: ignore[arg-type]
+            # Products depend on how their factors lie in memory, so these always lie alike.
+            own = Tokens(*(None if x is None else x.narrow(dim, row.at, 1).contiguous() for x, dim in _rows(tokens)))  # type: ignore[arg-type]
             o, u = recurrence.step(own, mine)
             out[:, :, :, row.at] = o[:, :, :, 0]
             store.k[layer, place] = own.k[0, :, 0]
@@ -281,7 +281,7 @@ class States:
         assert bank.k is not None and bank.u is not None and bank.decay is not None
         k, u = bank.k[:, taken].transpose(1, 2), bank.u[:, taken].permute(0, 2, 3, 1, 4)
         decay = bank.decay[:, taken].permute(0, 2, 3, 1)
-        if self._exact:
+        if self.exact:
             recurrence.replay(bank.state[:, slot], decay, k, u)
             return
         recurrence.absorb(bank.state[:, slot], k, u, decay)
@@ -349,7 +349,10 @@ def _batched(tokens: Tokens, at: Tensor) -> Tokens:
     chosen = [
         each
         if each is None
-        else each.index_select(dim, at.reshape(-1)).unflatten(dim, at.shape).squeeze(0).movedim(dim - 1, 0)
+        else each.index_select(dim, at.reshape(-1))
+        .view(*each.shape[:dim], *at.shape, *each.shape[dim + 1 :])
+        .squeeze(0)
+        .movedim(dim - 1, 0)
         for each, dim in _rows(tokens)
     ]
     return Tokens(*chosen)  # type: ignore[arg-type]
