@@ -107,7 +107,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--back-port", type=cli.port, default=5556, metavar="N", help="gRPC port for backs")
     group.add_argument("--announce", action="store_true", help="let backs with --lead auto find this lead (mDNS)")
     group.add_argument(
-        "--cors-origin", action="append", default=[], metavar="ORIGIN",
+        "--cors-origin", "--cors-origins", action="append", default=[], metavar="ORIGIN",
         help="let pages from there ask in a browser, such as http://localhost:3000, or * for all (also several; "
         "default: none)",
     )  # fmt: skip
@@ -137,15 +137,15 @@ def parser() -> argparse.ArgumentParser:
         help="verify what pays and wait where that pays; or, for comparison, verify all that is there and never wait",
     )  # fmt: skip
     group.add_argument(
-        "--draft-max", "--draft", type=cli.count, default=Limits().draft_max, metavar="N",
-        help="most guesses of an answer verified in one forward pass; 0: none",
+        "--draft-max", "--draft", "--draft-n", "--spec-draft-n-max", type=cli.count, default=Limits().draft_max,
+        metavar="N", help="most guesses of an answer verified in one forward pass; 0: none",
     )  # fmt: skip
     group.add_argument(
-        "--draft-min", type=cli.count, default=Limits().draft_min, metavar="N",
+        "--draft-min", "--draft-n-min", "--spec-draft-n-min", type=cli.count, default=Limits().draft_min, metavar="N",
         help="fewest guesses worth a forward pass with guesses",
     )  # fmt: skip
     group.add_argument(
-        "--draft-p-min", type=cli.probability, default=Limits().p_min, metavar="P",
+        "--draft-p-min", "--spec-draft-p-min", type=cli.probability, default=Limits().p_min, metavar="P",
         help="least probability of a guess that is verified",
     )  # fmt: skip
     cli.add_draft_model_flags(group)

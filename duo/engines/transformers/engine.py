@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from duo.engines import memory
 from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from duo.engines.options import EngineOptions, Progress
+from duo.engines.transformers import context_size
 from duo.engines.transformers import loading as hf
 from duo.engines.transformers import mixers, proof
 from duo.engines.transformers.arena import GROUPED, ArenaCache, PlaceBook, Places, Strip
@@ -48,11 +50,15 @@ class TransformersEngine:
             text_config = config.get_text_config(decoder=True)
             hf.serve_or_refuse(mixers.unserved(config), config, self._name)
             self._window, forms = hf.attention(config, text_config, self._name)
-            self._context = hf.context_of(text_config, options.context, self._name)
+            hf.context_of(text_config, options.context, self._name)  # refused before minutes are spent on weights
             progress(0.05)
             tokenizer = hf.read_tokenizer(source, self._name)
             progress(0.1)
+            before = memory.available()
             self._model = hf.read_weights(source, self._name, options.dtype, self._device)
+        fit = context_size.choose(self._name, text_config, self._model, options, self._device, before)
+        self._context = fit.context
+        self._note = fit.line(self._name, options.slots)
         pack(self._model)
         progress(0.9)
 
@@ -121,7 +127,7 @@ class TransformersEngine:
 
     @property
     def note(self) -> str:
-        return ""
+        return self._note
 
     @property
     def rollback(self) -> Rollback:
