@@ -10,6 +10,8 @@ from duo.engines.base import TREES, Logits, Piece, Row
 from tests.test_drafting import CheckedEngine, FakeModel
 
 EOS = 3
+LINE_END = 5
+"""What is read for a token that the vocabulary lacks."""
 
 
 class Vocabulary:
@@ -17,6 +19,11 @@ class Vocabulary:
 
     size = FakeModel.size
     eos = frozenset({EOS})
+    meanings = (b"", *(b"%d" % token for token in range(1, FakeModel.size)))
+    """Token 0 means nothing."""
+
+    def encode_rendered(self, text: str) -> list[int]:
+        return [4, LINE_END]
 
 
 class SlottedEngine:
