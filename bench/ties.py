@@ -19,9 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.models import RUNTIMES, shipped
-from duo import planner
 from duo.cli import positive
-from duo.engines import Engine, EngineOptions, load
+from duo.engines import ROOT, Engine, EngineOptions, Row, load
 from duo.models.corpus import questions
 from duo.prefix import Prefix, common_length
 from duo.sampling import Sampler, SamplingParams
@@ -84,6 +83,26 @@ def first_difference(engine: Engine, reference: Walk, text: str) -> int | None:
     )
 
 
+def noise(engine: Engine, prompt: Sequence[int], tokens: Sequence[int], width: int = 8) -> float:
+    """How much logits change between passes of one row and of several: the largest difference along an answer.
+
+    At each place the tokens are compared that are best or second best in either pass, because only they can be picked.
+    """
+    passes = []
+    for rows in (1, width):
+        engine.truncate(0, 0)
+        engine.extend(0, list(prompt))
+        logits = []
+        for begin in range(0, len(tokens), rows):
+            chain = [Row(i, 0, t, i - 1 if i else ROOT) for i, t in enumerate(tokens[begin : begin + rows])]
+            logits.append(engine.forward(chain).copy())
+            engine.keep(0, [row.id for row in chain])
+        passes.append(np.concatenate(logits))
+    one, several = passes
+    best = np.concatenate([np.argpartition(some, -2, axis=-1)[:, -2:] for some in passes], axis=-1)
+    return float(np.abs(np.take_along_axis(one - several, best, axis=-1)).max())
+
+
 def verify_with_guesses(
     engine: Engine, prompt: Sequence[int], params: SamplingParams, reference: Walk, seed: int, exact: bool = False
 ) -> int:
@@ -109,9 +128,7 @@ def verify_with_guesses(
             rng.shuffle(guesses)
             session.tree.merge(Expansion(len(at), at.hash, guesses, [0.8] * len(guesses)), "bench")
             at.extend([true])
-        nodes = [node for node, _ in session.tree.best(8)]
-        if exact:
-            nodes = planner.chain(session.tree, nodes)
+        nodes = [node for node, _ in (session.tree.chain(8) if exact else session.tree.best(8))]
         step = session.verify(nodes, engine.forward(session.rows(nodes, at_least=2 if exact else 1)))
         agreed = common_length([c.token for c in step.committed], tokens[done:])
         different += agreed < len(step.committed) and done + agreed < len(tokens)

@@ -9,19 +9,22 @@ import logging
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import uvicorn
 from fastapi import FastAPI
 
 from duo import cli, mdns, trace
-from duo.draft_model import DraftModel
+from duo.draft_model import DraftModel, check_drafts
 from duo.drafting import BATCH, MOST, RIDERS, TREE, room
 from duo.engines import Engine, Vocabulary, measure
 from duo.engines.cost import CostCurve
 from duo.engines.meaning import compare
+from duo.engines.replay import Replay
 from duo.errors import AddressError, FileError, ModelError
 from duo.pem import Files
-from duo.planner import Everything, Limits, Planner
+from duo.planner import Planner
+from duo.schedule import Everything, Limits, Schedule, without_guesses
 from duo.trace import Trace
 from lead import certs, connections
 from lead.answers import Answer, BackView, Question, SlotView
@@ -105,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--back-port", type=cli.port, default=5556, metavar="N", help="gRPC port for backs")
     group.add_argument("--announce", action="store_true", help="let backs with --lead auto find this lead (mDNS)")
     group.add_argument(
-        "--cors-origin", action="append", default=[], metavar="ORIGIN",
+        "--cors-origin", "--cors-origins", action="append", default=[], metavar="ORIGIN",
         help="let pages from there ask in a browser, such as http://localhost:3000, or * for all (also several; "
         "default: none)",
     )  # fmt: skip
@@ -135,15 +138,15 @@ def parser() -> argparse.ArgumentParser:
         help="verify what pays and wait where that pays; or, for comparison, verify all that is there and never wait",
     )  # fmt: skip
     group.add_argument(
-        "--draft-max", "--draft", type=cli.count, default=Limits().draft_max, metavar="N",
-        help="most guesses of an answer verified in one forward pass; 0: none",
+        "--draft-max", "--draft", "--draft-n", "--spec-draft-n-max", type=cli.count, default=Limits().draft_max,
+        metavar="N", help="most guesses of an answer verified in one forward pass; 0: none",
     )  # fmt: skip
     group.add_argument(
-        "--draft-min", type=cli.count, default=Limits().draft_min, metavar="N",
+        "--draft-min", "--draft-n-min", "--spec-draft-n-min", type=cli.count, default=Limits().draft_min, metavar="N",
         help="fewest guesses worth a forward pass with guesses",
     )  # fmt: skip
     group.add_argument(
-        "--draft-p-min", type=cli.probability, default=Limits().p_min, metavar="P",
+        "--draft-p-min", "--spec-draft-p-min", type=cli.probability, default=Limits().p_min, metavar="P",
         help="least probability of a guess that is verified",
     )  # fmt: skip
     cli.add_draft_model_flags(group)
@@ -230,13 +233,21 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     try:
         rows = max(TREE_ROWS, SCORED, args.draft_max + 2, 2 * args.parallel)
         engine = await asyncio.to_thread(cli.load_engine, args, "target", rows, args.parallel)
-        rows = min(rows, engine.batch)
-        limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows)
+        rows = min(rows, engine.batch, engine.room)
+        rollback = engine.rollback._replace(trees=False) if args.exact else engine.rollback
+        limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, rollback)
         speed = cli.speed(args, engine)
-        widths = min(rows, max(1 + limits.draft_max, 2 * args.parallel))
-        cost = CostCurve(await asyncio.to_thread(measure.remembered, engine, widths, speed))
-        schedule = Planner(cost, limits, turns=not args.exact) if args.policy == "tree" else Everything(limits)
-        drafts = args.model_draft and args.policy == "tree"
+        widths = min(rows, max(1 + limits.most, 2 * args.parallel))
+        measured = await asyncio.to_thread(measure.remembered, engine, widths, speed)
+        cost = CostCurve(measured.seconds)
+        replay = Replay(measured.checkpoints, cost) if measured.checkpoints is not None else None
+        if reason := without_guesses(limits, replay):
+            log.info("%s is served without guesses: %s", engine.name, reason)
+            limits = replace(limits, draft_max=0)
+        schedule: Schedule = Everything(limits)
+        if args.policy == "tree":
+            schedule = Planner(cost, limits, turns=not args.exact, replay=replay)
+        drafts = args.model_draft and args.policy == "tree" and schedule.speculates
         own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
         service = Service(engine, console, schedule, args.exact, timeline, own, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
@@ -318,9 +329,10 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
         log.info("%s drafts for %s: %s", engine.name, target.name, comparison)
     if engine.runtime == target.runtime == "transformers" and flags.threads != args.threads:
         raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
-    cost = CostCurve(measure.remembered(engine, BATCH, cli.speed(flags, engine)))
+    check_drafts(engine)
+    cost = CostCurve(measure.remembered(engine, BATCH, cli.speed(flags, engine)).seconds)
     log.info("%s on %s drafts here", engine.name, engine.runtime)
-    ahead = max(1, min(limits.draft_max, MOST - RIDERS))
+    ahead = max(1, min(limits.most, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
     model.drafts_for(target.vocabulary.size, differing)
     return OwnDraft(model)

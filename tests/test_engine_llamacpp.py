@@ -20,6 +20,8 @@ from duo.engines import ROOT, EngineOptions, Logits, Piece, Row, load
 from duo.engines.base import InterruptedForwardError
 from duo.engines.llamacpp import engine as llamacpp
 from duo.engines.llamacpp.engine import LlamaCppEngine
+from duo.engines.llamacpp.load import load as load_gguf
+from duo.engines.llamacpp.runtime import Model
 from duo.engines.meaning import fingerprint
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting
@@ -208,8 +210,9 @@ def sliding(folder: Path) -> Path:
     return write(folder / "sliding.gguf", "gemma2", tensors, windowed)
 
 
-def open_engine(path: Path, **options: Any) -> LlamaCppEngine:
-    return LlamaCppEngine(path, EngineOptions(threads=1, **options), lambda share: None)
+def open_engine(path: Path, **given: Any) -> LlamaCppEngine:
+    options = EngineOptions(threads=1, **given)
+    return LlamaCppEngine(Model(path, options, lambda share: None), options)
 
 
 @pytest.fixture
@@ -701,7 +704,7 @@ def test_extend_forgets_rows_and_goes_on_in_batches(engine: LlamaCppEngine, trut
 
 def test_properties_and_progress(plain: Path) -> None:
     shares: list[float] = []
-    engine = LlamaCppEngine(plain, EngineOptions(threads=1, context=100, batch=48), shares.append)
+    engine = load_gguf(plain, EngineOptions(threads=1, context=100, batch=48), shares.append)
     assert (engine.name, engine.runtime, engine.context, engine.batch) == ("Tiny", "llamacpp", 100, 48)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
@@ -717,7 +720,7 @@ def test_an_exception_while_loading_is_not_swallowed(plain: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        LlamaCppEngine(plain, EngineOptions(threads=1), interrupt)
+        load_gguf(plain, EngineOptions(threads=1), interrupt)
 
 
 def test_files_that_cannot_be_run(plain: Path, tmp_path: Path) -> None:
@@ -725,14 +728,12 @@ def test_files_that_cannot_be_run(plain: Path, tmp_path: Path) -> None:
     (tmp_path / "cut.gguf").write_bytes(whole[: len(whole) * 3 // 4])
     (tmp_path / "stub.gguf").write_bytes(whole[:100])
     (tmp_path / "text.gguf").write_text("hello")
-    write(tmp_path / "state.gguf", "mamba", recurrent_tensors(), recurrent)
     write(tmp_path / "bert.gguf", "bert", encoder_tensors(), encoder)
     expected = {
         "missing.gguf": "there is no file",
         "cut.gguf": "cannot be loaded: .*(bounds|corrupted|incomplete)",
         "stub.gguf": "cannot be loaded: ",
         "text.gguf": "is not a GGUF file",
-        "state.gguf": "recurrent",
         "bert.gguf": "encoder",
         "": "cannot be read",
     }

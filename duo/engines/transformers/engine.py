@@ -156,8 +156,20 @@ class TransformersEngine:
         return sum(book.used for book in self._books)
 
     @property
+    def room(self) -> int:
+        return self._tree_rows
+
+    @property
+    def note(self) -> str:
+        return ""
+
+    @property
     def rollback(self) -> Rollback:
         return TREES
+
+    @property
+    def mixes(self) -> bool:
+        return True
 
     def length(self, slot: int) -> int:
         return self._slot(slot).length

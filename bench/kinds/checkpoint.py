@@ -1,0 +1,69 @@
+"""A tiny model of a kind with random weights, as transformers writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.pytorch_utils import Conv1D
+
+from bench.kinds import vocabulary
+from bench.kinds.kind import SIZES, Kind
+from duo.engines.transformers.loading import quiet
+
+SPREAD = 3.0
+"""Standard deviation that logits get, roughly. Random text is then neither noise nor one token again and again."""
+
+
+def write(kind: Kind, folder: Path, seed: int) -> dict[str, Any]:
+    """Write config.json, the weights and the tokenizer; return the configuration with every default."""
+    config: Any = AutoConfig.for_model(
+        kind.model_type,
+        **{
+            **SIZES,
+            **kind.sizes,
+            "vocab_size": vocabulary.SIZE,
+            "bos_token_id": None,
+            "eos_token_id": vocabulary.EOS_ID,
+            "pad_token_id": vocabulary.PAD_ID,
+        },
+    )
+    with quiet():
+        generator = torch.Generator().manual_seed(seed)
+        loader: Any = AutoModelForCausalLM
+        model: Any = loader.from_config(config, dtype=torch.float32)
+        _randomise(model, generator)
+        model.save_pretrained(folder)
+    vocabulary.write(folder)
+    # A property of configurations that name the kind of each layer.
+    return {"num_hidden_layers": model.config.num_hidden_layers, **model.config.to_dict()}
+
+
+@torch.no_grad()
+def _randomise(model: Any, generator: torch.Generator) -> None:
+    """Fill the weights so that every layer matters.
+
+    Matrices keep the size of what they multiply. Vectors vary about what their kind of layer begins with: 1 for most
+    norms, 0 for those that add 1, a range of decays for states.
+    """
+    columns = {id(module.weight) for module in model.modules() if isinstance(module, Conv1D)}
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    for name, weight in model.named_parameters():
+        noise = torch.randn(weight.shape, generator=generator)
+        if weight is head:
+            weight.copy_(noise * SPREAD / weight.shape[-1] ** 0.5)
+        elif weight is embedding:
+            weight.copy_(noise)
+        elif weight.ndim == 1 or name.endswith("A_log"):
+            weight.copy_(_own(name, weight) + 0.2 * noise)
+        else:
+            inputs = weight.shape[0] if id(weight) in columns else weight[0].numel()
+            inputs = weight.shape[-1] if weight.ndim == 3 and "conv" not in name else inputs
+            weight.copy_(noise / inputs**0.5)
+
+
+def _own(name: str, weight: torch.Tensor) -> torch.Tensor:
+    """What the library begins a vector with. Biases of time steps it draws itself, without our generator."""
+    return torch.ones_like(weight) if name.endswith(("dt_bias", "dt_proj.bias")) else weight

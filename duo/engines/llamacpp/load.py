@@ -1,0 +1,27 @@
+"""Which engine serves a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from duo.engines.base import Engine
+from duo.engines.llamacpp import native
+from duo.engines.llamacpp.chains import ChainEngine
+from duo.engines.llamacpp.engine import LlamaCppEngine
+from duo.engines.llamacpp.runtime import Model
+from duo.engines.options import EngineOptions
+
+
+def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) -> Engine:
+    """Load the file, and choose the engine by what the model's memory allows and what is asked for.
+
+    Raises ModelError with a line that says what is wrong.
+    """
+    options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
+    model = Model(path, options, progress)
+    chains = model.recurrent or options.chains
+    engine = ChainEngine(model, options) if chains else LlamaCppEngine(model, options)
+    progress(1.0)
+    return engine
