@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.kinds import checkpoint, recurrent
+from bench.kinds import checkpoint, delta, mamba
 from bench.kinds.kind import Kind
 from bench.processes import wait_for
 from duo.engines.base import ROOT, InterruptedForwardError, Piece, Row
@@ -79,7 +79,7 @@ OTHERS = (
     ),
 )
 UNSERVED = ("mamba",)
-SERVED = {kind.name: kind for kind in (*recurrent.KINDS, *OTHERS) if kind.name not in UNSERVED}
+SERVED = {kind.name: kind for kind in (*delta.KINDS, *mamba.KINDS, *OTHERS) if kind.name not in UNSERVED}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -251,7 +251,7 @@ def test_bfloat16(name: str, folder_of: Callable[[str], str]) -> None:
 
 @pytest.mark.parametrize("name", ["mamba"])
 def test_states_that_have_no_form_here(name: str, tmp_path: Path) -> None:
-    kind = next(kind for kind in recurrent.KINDS if kind.name == name)
+    kind = next(kind for kind in (*delta.KINDS, *mamba.KINDS) if kind.name == name)
     checkpoint.write(kind, tmp_path, seed=1)
     with pytest.raises(ModelError, match=r"Mamba-1.*GGUF") as caught:
         engine_of(str(tmp_path))

@@ -21,9 +21,8 @@ import torch
 from duo.engines import memory
 from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from duo.engines.options import EngineOptions, Progress
-from duo.engines.transformers import context_size
+from duo.engines.transformers import context_size, mixers, proof
 from duo.engines.transformers import loading as hf
-from duo.engines.transformers import mixers, proof
 from duo.engines.transformers.arena import GROUPED, ArenaCache, PlaceBook, Places, Strip
 from duo.engines.transformers.directory import locate
 from duo.engines.transformers.masks import Composed, Masks, Node, Slot, split
