@@ -75,11 +75,10 @@ def read_safetensors(path: Path) -> dict[str, Array]:
     return tensors
 
 
-def _halves_to_pairs(matrix: Array, heads: int) -> Array:
-    """Reorder each head's rows from (first half, second half) to neighbouring pairs."""
-    rows, columns = matrix.shape
-    halves = matrix.reshape(heads, 2, rows // heads // 2, columns)
-    return np.ascontiguousarray(halves.transpose(0, 2, 1, 3)).reshape(rows, columns)
+def halves_to_pairs(values: Array, heads: int) -> Array:
+    """Reorder each head's rows of a matrix or bias from (first half, second half) to neighbouring pairs."""
+    halves = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
+    return np.ascontiguousarray(halves.swapaxes(1, 2)).reshape(values.shape)
 
 
 def _gguf_name(name: str) -> str:
@@ -140,7 +139,11 @@ def _add_parameters(writer: gguf.GGUFWriter, config: dict[str, Any]) -> None:
     writer.add_vocab_size(config["vocab_size"])
 
 
-def _add_tokenizer(writer: gguf.GGUFWriter, directory: Path, size: int) -> None:
+def add_tokenizer(writer: gguf.GGUFWriter, directory: Path, size: int) -> None:
+    """Write the tokenizer and chat template of a model directory. `size`: rows of the embedding.
+
+    Raises ExportError if it is not a byte-level BPE with GPT-2's split.
+    """
     tokenizer = _read_json(directory / "tokenizer.json")
     settings = _read_json(directory / "tokenizer_config.json")
     split = tokenizer.get("pre_tokenizer") or {}
@@ -188,16 +191,20 @@ def export(model_dir: Path, out: Path, type: Type = "bf16") -> None:
     writer.add_file_type(_FILE_TYPE[type])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     _add_parameters(writer, config)
-    _add_tokenizer(writer, model_dir, config["vocab_size"])
+    add_tokenizer(writer, model_dir, config["vocab_size"])
     for name, tensor in sorted(tensors.items()):
         if tensor.ndim == 1:
             writer.add_tensor(_gguf_name(name), tensor)
             continue
         if ".q_proj." in name or ".k_proj." in name:
-            tensor = _halves_to_pairs(tensor, heads if ".q_proj." in name else kv_heads)
+            tensor = halves_to_pairs(tensor, heads if ".q_proj." in name else kv_heads)
         kind = _QUANTIZATION[type]
         writer.add_tensor(_gguf_name(name), gguf.quants.quantize(tensor, kind), raw_dtype=kind)
-    # Written beside its place and then moved, so that a reader never sees half a file.
+    write(writer, out)
+
+
+def write(writer: gguf.GGUFWriter, out: Path) -> None:
+    """Write the file beside its place and then move it there, so that a reader never sees half a file."""
     out.parent.mkdir(parents=True, exist_ok=True)
     handle, part = tempfile.mkstemp(dir=out.parent, prefix=out.name, suffix=".part")
     os.close(handle)

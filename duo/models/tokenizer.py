@@ -28,20 +28,20 @@ CHAT_TEMPLATE = (
 )
 
 
-def learn(text: Iterable[str]) -> Tokenizer:
-    """Learn the vocabulary from `text`."""
+def learn(text: Iterable[str], size: int = VOCABULARY) -> Tokenizer:
+    """Learn a vocabulary of `size` tokens from `text`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=size,
         special_tokens=list(SPECIAL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
     tokenizer.train_from_iterator(text, trainer)
-    if tokenizer.get_vocab_size() != VOCABULARY:
-        raise ValueError(f"the text gave {tokenizer.get_vocab_size()} tokens, not {VOCABULARY}; give more text")
+    if tokenizer.get_vocab_size() != size:
+        raise ValueError(f"the text gave {tokenizer.get_vocab_size()} tokens, not {size}; give more text")
     return tokenizer
 
 
