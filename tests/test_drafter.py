@@ -27,7 +27,7 @@ from duo.sampling import Sampler, SamplingParams
 from duo.seats import TENURE
 from duo.trace import of_lead
 from tests.drafting_desk import FLAT, Desk, DraftEngine
-from tests.slotted import CHAINS, EOS, FORWARD, REPLAY
+from tests.slotted import CHAINS, EOS, FORWARD, LINE_END, REPLAY
 from tests.test_drafting import FakeModel, hash_of, params
 
 SURE, UNSURE = 1, 2
@@ -603,8 +603,7 @@ def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone
 
 
 def test_another_padding_of_the_same_vocabulary(desk: Desk) -> None:
-    """What only the target has ends the drafting of one session, and nothing else; what only the draft has is not
-    guessed."""
+    """What only the target has is read as something harmless; what only the draft has is not guessed."""
     size = FakeModel.size
     desk.drafter._take(Welcomed("back", "target", size + 8))
     for session in (1, 2):
@@ -612,15 +611,40 @@ def test_another_padding_of_the_same_vocabulary(desk: Desk) -> None:
     desk.work()
     desk.commit(1, [size + 3])
     desk.commit(2, [6])
+    desk.work()
     desk.commit(1, [5])
     desk.work()
-    assert [session for session, _ in desk.drafter.known()] == [2] and not desk.errors
-    assert desk.guessed(2)
+    assert [session for session, _ in desk.drafter.known()] == [1, 2] and not desk.errors
+    assert desk.guessed(1) and desk.guessed(2)
+    assert any(row.token == LINE_END for rows in desk.engine.passes for row in rows)
     desk.drafter._take(Welcomed("back", "target", size - 2))
     desk.begin(3, [UNSURE, 5, 7], SamplingParams(temperature=0.0, logit_bias={size - 1: 100.0}))
     desk.work()
     assert desk.guessed(3)
     assert max(token for of in desk.heard[3] for token in of.tokens) < size - 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_what_means_something_else_to_the_target_is_not_guessed_and_harms_nothing(temperature: float) -> None:
+    """Whatever the sampling, in the prompt, in the answer and with a bias; sampling over the whole vocabulary."""
+    desk, differing = Desk(model=FakeModel(0.4)), (0, 6, 7)
+    desk.drafter._take(Welcomed("back", "target", FakeModel.size, differing))
+    sampled = SamplingParams(temperature, repetition_penalty=1.3, presence_penalty=0.5, logit_bias={6: 50.0, 8: 0.5})
+    desk.begin(1, [6, 0, 5, *LONG[:30]], sampled)
+    for token in (7, 9, 0, FakeModel.size + 1000, 8):
+        desk.commit(1, [token])
+        desk.work()
+        assert desk.guessed(1)
+    guessed = {token for of in desk.heard[1] for token in of.tokens}
+    assert guessed and not guessed & set(differing)
+    read = {row.token for rows in desk.engine.passes for row in rows}
+    assert 0 not in read and max(read) < FakeModel.size, "what it lacks is read as something that it has"
+    assert not desk.errors
+    # Another lead's target, which has the same vocabulary as the draft.
+    desk.drafter._take(Welcomed("back", "other target", FakeModel.size))
+    desk.begin(2, [5, *LONG[:30]], SamplingParams(temperature, logit_bias={6: 50.0}))
+    desk.work()
+    assert 6 in {token for of in desk.heard[2] for token in of.tokens}
 
 
 def test_what_the_hello_did_not_name_is_forgotten(desk: Desk) -> None:

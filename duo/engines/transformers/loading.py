@@ -73,6 +73,15 @@ def attention(config: Any, text_config: Any, name: str) -> tuple[int, tuple[Mask
     return window, ("by layer type", "single")
 
 
+def serve_or_refuse(recurrence: str, config: Any, name: str) -> None:
+    """Refuse a model whose recurrence, if any is named, has no form in this engine."""
+    if recurrence:
+        raise ModelError(
+            f"{name} ({config.model_type}) has recurrent layers ({recurrence}) that the transformers engine cannot "
+            "run: use a GGUF of this model, with llama.cpp"
+        )
+
+
 def context_of(text_config: Any, asked: int, name: str, most: int = DEFAULT_CONTEXT) -> int:
     """Tokens per slot: what is asked for, else the model's own, but at most `most`.
 
