@@ -178,7 +178,7 @@ class _Lead:
         limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=rollback)
         model = DraftModel(self.draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
         self._decoder = Decoder(
-            self.target, Ledger(), lambda: None, lambda: None, _DraftsFirst(limits), False, Trace(), OwnDraft(model)
+            self.target, Ledger(), lambda: None, lambda: None, _DraftsFirst(limits), Trace(), OwnDraft(model)
         )
 
     def ask(self, prompt: Sequence[int], params: SamplingParams, count: int) -> tuple[list[int], Job]:

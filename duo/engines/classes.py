@@ -80,7 +80,7 @@ def largest(widths: Sequence[int], alike: Collection[tuple[int, int]]) -> list[W
 
     A run of step 1 has no compared width left out between its ends, one of step 4 no multiple of 4.
     """
-    found: list[Widths] = []
+    runs: list[Widths] = []
     for step in STEPS:
         members = [width for width in widths if not width % step]
         for begin, least in enumerate(members):
@@ -89,9 +89,13 @@ def largest(widths: Sequence[int], alike: Collection[tuple[int, int]]) -> list[W
                 if any((other, width) not in alike for other in run):
                     break
                 run.append(width)
-            if not any(least in other and run[-1] in other and step % other.step == 0 for other in found):
-                found.append(Widths(least, run[-1], step))
-    return found
+            runs.append(Widths(least, run[-1], step if len(run) > 1 else 1))
+    return [run for run in dict.fromkeys(runs) if not any(_within(run, other) for other in runs if other != run)]
+
+
+def _within(run: Widths, other: Widths) -> bool:
+    """Whether all of a run's widths are also those of another."""
+    return run.least in other and run.most in other and (run.least == run.most or not run.step % other.step)
 
 
 def _tokens(engine: Engine, count: int) -> list[int]:

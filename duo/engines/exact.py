@@ -257,9 +257,7 @@ class Exact:
                 tokens = [rows[index].token for index in chain]
                 tokens += tokens[-1:] * (width - len(chain))
                 places.append((slot, begin, len(chain)))
-                filled += [
-                    Row(begin + i, slot, token, begin + i - 1 if i else ROOT) for i, token in enumerate(tokens)
-                ]
+                filled += [Row(begin + i, slot, token, begin + i - 1 if i else ROOT) for i, token in enumerate(tokens)]
             found = engine.forward(filled)
             for slot, begin, count in places:
                 logits[beginnings[slot]] = found[begin : begin + count]

@@ -129,6 +129,13 @@ class TransformersEngine:
         return self._note
 
     @property
+    def inexact(self) -> str:
+        """Why the bits of a row depend on more than widths (see `duo.engines.promise`); empty if they do not."""
+        if self._device.type != "cpu":
+            return f"it runs on {self._device.type}, where the order of sums follows the shape of a pass"
+        return "" if self._apart or self._count == 1 else "its slots share one cache; --parallel 1 ends that"
+
+    @property
     def rollback(self) -> Rollback:
         return TREES
 
