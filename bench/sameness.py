@@ -72,7 +72,8 @@ class Count(NamedTuple):
 class Loop:
     """A lead's decode loop in this thread, with backs that know the answer and now and then say something else."""
 
-    def __init__(self, engine: Engine, seed: int) -> None:
+    def __init__(self, engine: Engine, seed: int, tokens: int = TOKENS) -> None:
+        self._tokens = tokens
         self._size = engine.vocabulary.size
         self._random = np.random.default_rng(seed)
         limits = Limits(draft_max=8, rows=min(ROWS, engine.room), rollback=engine.rollback)
@@ -91,11 +92,11 @@ class Loop:
             def take(step: Step, answer: list[int] = answer) -> None:
                 answer.extend(done.token for done in step.committed)
 
-            jobs.append(Job(prompt, how, TOKENS, True, take, errors.append))
+            jobs.append(Job(prompt, how, self._tokens, True, take, errors.append))
             self._decoder.submit(jobs[-1])
         while len(errors) < len(jobs):
             for job, answer, text in zip(jobs, answers, known or answers, strict=True):
-                quarter = 4 * len(answer) // TOKENS
+                quarter = 4 * len(answer) // self._tokens
                 if known and backs and job.session is not None and job.state != "ended":
                     for back in range(backs[min(quarter, len(backs) - 1)]):
                         self._guess(job.session, text[len(answer) :], f"back {back}")
@@ -117,7 +118,7 @@ class Loop:
 
 
 def ways(loop: Loop, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]) -> dict[str, list[list[int]]]:
-    """The answers to `SLOTS` prompts: first alone, then in each of `WAYS`."""
+    """The answers to some prompts: first alone, then in each of `WAYS`."""
 
     def each(backs: Sequence[int], known: Sequence[Sequence[int]], before: bool = False) -> list[list[int]]:
         found = []
@@ -181,19 +182,19 @@ def cells(args: argparse.Namespace) -> list[Cell]:
 
 def loaded(cell: Cell, threads: int, flash: str) -> tuple[Engine, str]:
     """The engine that a lead would have, and the line that it would say."""
+    runtime = next(runtime for runtime in RUNTIMES if runtime == cell.runtime)
     if cell.model == "shipped":
-        path = shipped("target", cell.runtime)
+        path = shipped("target", runtime)
     else:
         name = next(name for name in real.NAMES if name == cell.model)
         weights = next((weights for weights in real.WEIGHTS if weights == cell.weights), None)
-        runtime = next(runtime for runtime in RUNTIMES if runtime == cell.runtime)
         path = str(real.model(name, runtime, weights if runtime == "llamacpp" else None))
     options = EngineOptions(
         threads=threads, context=1024, slots=SLOTS, tree_rows=ROWS, chains=cell.mode != "off",
-        dtype=cell.weights if cell.runtime == "transformers" else "auto",
+        dtype=cell.weights if runtime == "transformers" else "auto",
         flash_attention="on" if flash == "on" else "off" if flash == "off" else "auto",
     )  # fmt: skip
-    engine = load(path, "llamacpp" if cell.runtime == "llamacpp" else "transformers", options)
+    engine = load(path, runtime, options)
     looked_for = cell.mode != "off" and not promise.inexact(engine)
     measured = measure.remembered(engine, 32, measure.conditions(path, engine, options), looked_for)
     same = promise.settle(engine, cell.mode, measured, 16, trees=True)

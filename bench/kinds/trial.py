@@ -44,7 +44,7 @@ MORE = "And shutil?"
 """What is said next, after the answer."""
 AHEAD = 5
 """Guesses of an answer in a forward pass, at most."""
-OPTIONS = EngineOptions(threads=1, context=448, slots=2, tree_rows=64, batch=96)
+OPTIONS = EngineOptions(threads=1, context=448, slots=2, tree_rows=64, batch=96, flash_attention="off")
 MODES = {"greedy": SamplingParams(temperature=0.0), "sampled": SamplingParams(temperature=0.8, seed=7)}
 
 WRONG = 0.02 * SPREAD

@@ -16,8 +16,8 @@ from duo.engines.base import ROOT, Engine, Piece, Row
 from duo.engines.exact import Widths
 from duo.engines.price import worth
 
-WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 16, 21, 32)
-"""Those that are compared: around the sizes of tiles, with and without rows left over."""
+WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 14, 16, 21, 32)
+"""Those that are compared. Between any two multiples of 4 there is one with rows left over from fours."""
 STEPS = (1, 4)
 """Of classes. llama.cpp's repacked weights compute rows by fours, and those left over in another way."""
 TOKENS, FEWEST = 12, 6
