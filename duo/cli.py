@@ -248,6 +248,8 @@ def without_exact(engine: Engine) -> Engine:
         from duo.engines.llamacpp.load import as_trees
 
         return as_trees(engine)
+    if leave := getattr(engine, "leave_exact", None):
+        leave()
     return engine
 
 

@@ -139,7 +139,8 @@ class _Bench:
             engine.share(0, 1, len(prompt))
             if not _agree(self._beside(block[:half], half), whole):
                 return None
-        return chosen._replace(alike=self._reads_alike(chosen, block))
+        apart = getattr(engine, "prompts_apart", False)
+        return chosen._replace(alike=not apart and self._reads_alike(chosen, block))
 
     def _reads_alike(self, chosen: Widths, block: Sequence[int]) -> bool:
         """Whether tokens that are read as a prompt, in two pieces, leave what as many rows leave."""
