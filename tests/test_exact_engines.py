@@ -18,6 +18,7 @@ from duo.engines.exact import Exact, Widths
 from duo.engines.llamacpp import flash
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.load import as_trees
+from duo.engines.llamacpp.runtime import Runtime
 from duo.engines.measure import Measured
 from duo.sampling import SamplingParams
 
@@ -138,17 +139,11 @@ def test_flash_attention_is_tried_once(monkeypatch: pytest.MonkeyPatch, tmp_path
     seen = []
     for _ in range(2):
         engine = load(path, "llamacpp", plain)
-        assert isinstance(engine, as_type())
+        assert isinstance(engine, Runtime)
         seen.append(engine.flash)
         engine.close()
         monkeypatch.setattr(flash, "_measure", _unexpected)
     assert seen[0] == seen[1]
-
-
-def as_type() -> type:
-    from duo.engines.llamacpp.runtime import Runtime
-
-    return Runtime
 
 
 def _unexpected(*args: object) -> list[flash.Times]:
