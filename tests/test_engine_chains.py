@@ -28,8 +28,9 @@ from tests.mirror import ChainMirror, TreeMirror, Truth
 
 SNAPSHOTS = ("qwen35", "lfm2", "nemotron-h")
 """Kinds whose states llama.cpp takes back."""
-REPLAYS = ("qwen3next", "mamba", "mamba2", "falcon-h1", "granitehybrid")
+REPLAYS = ("qwen3next", "kimi-linear", "mamba", "mamba2", "jamba", "falcon-h1", "granitehybrid")
 RECURRENT = (*SNAPSHOTS, *REPLAYS)
+ATTENTION = ("llama", "gemma3")
 SIZE = 384
 TOLERANCE = 1e-2
 """Keys and values are rounded to 16 bits, and states are summed in another order where several tokens are read at
@@ -61,7 +62,7 @@ def chain(slot: int, first: int, tokens: Sequence[int]) -> list[Row]:
     return [Row(first + i, slot, token, first + i - 1 if i else ROOT) for i, token in enumerate(tokens)]
 
 
-@pytest.mark.parametrize("kind", [*RECURRENT, "llama"])
+@pytest.mark.parametrize("kind", [*RECURRENT, *ATTENTION])
 @pytest.mark.parametrize(("slots", "apart"), [(1, False), (3, False), (3, True)])
 def test_random_calls_agree_with_reading_all_anew(
     kind: str, slots: int, apart: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -70,7 +71,7 @@ def test_random_calls_agree_with_reading_all_anew(
     path = path_of(kind, folder)
     truth = open_truth(path)
     for seed in range(2):
-        engine = open_engine(path, context=160, slots=slots, tree_rows=40, batch=64, chains=apart)
+        engine = open_engine(path, context=160, slots=slots, tree_rows=40, batch=64, chains=apart or kind in ATTENTION)
         ChainMirror(engine, truth, seed).play(120, 160)
         engine.close()
     truth.engine.close()
@@ -203,11 +204,11 @@ def test_texts_with_guesses_are_those_without(kind: str, folder: Path) -> None:
     assert all(text == texts[0] for text in texts)
 
 
-@pytest.mark.parametrize("kind", [*RECURRENT, "llama"])
+@pytest.mark.parametrize("kind", [*RECURRENT, *ATTENTION])
 def test_a_decode_that_fails_leaves_no_trace(kind: str, folder: Path) -> None:
     path = path_of(kind, folder)
     truth = open_truth(path)
-    engine = open_engine(path, context=128, slots=3, chains=kind == "llama")
+    engine = open_engine(path, context=128, slots=3, chains=kind in ATTENTION)
     first, second, third = [1, 2, 3] * 5, [4, 5] * 6, [6, 7, 8]
     for slot, tokens in enumerate((first, second, third)):
         engine.extend(slot, tokens)
