@@ -32,9 +32,9 @@ REPLAYS = ("qwen3next", "kimi-linear", "mamba", "mamba2", "jamba", "falcon-h1", 
 RECURRENT = (*SNAPSHOTS, *REPLAYS)
 ATTENTION = ("llama", "gemma3")
 SIZE = 384
-TOLERANCE = 1e-2
+TOLERANCE = 3e-2
 """Keys and values are rounded to 16 bits, and states are summed in another order where several tokens are read at
-once: that moved logits by at most 0.0023 in 3,000 rows. One wrong token among the last few moves them by 3 or more.
+once: that moved logits by at most 0.011 in 5,000 rows. One wrong token among the last few moves them by 3 or more.
 """
 
 
