@@ -177,10 +177,11 @@ class Planner:
             self._worth.newcomer()
             self._worth_of_many.newcomer()
         took = max(now - self._committed, 1e-9) if self._committed is not None and not read else None
-        if not read:
-            if self._replay is not None:
-                seconds = self._replay.observe(seconds, replayed)
-            self._curve(answers).observe(rows, seconds)
+        passed = seconds if not read else None
+        if self._replay is not None:
+            passed = self._replay.observe(rows, passed, replayed)
+        if passed is not None:
+            self._curve(answers).observe(rows, passed)
         if took is not None:
             self._idle += took
             self._rates[answers].step(took, tokens)
