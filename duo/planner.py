@@ -224,6 +224,8 @@ class Planner:
         if self._anew is None:
             self._anew = any(not it.tree.root.children for it in trees)
         best, ranked = self._likeliest(trees)
+        if not ranked and own is None and self._forecast.nobody:
+            return Plan([[] for _ in trees])  # nothing to choose, and nobody to wait for
         outlook = self._outlook(ranked, answers, self._rate(answers), room)
         most = len(outlook.prices) - 1
         chosen, value = outlook.choose(outlook.worths)
