@@ -384,5 +384,5 @@ def test_which_engine_serves_a_file(folder: Path) -> None:
         engine = engine_of(kind, **given)
         assert isinstance(engine, of)
         assert engine.rollback == rollback
-        assert ("\n" in engine.note, bool(engine.note)) == (False, kind != "llama")
+        assert ("\n" in engine.note, "is recurrent" in engine.note) == (False, kind != "llama")
         engine.close()
