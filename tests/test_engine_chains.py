@@ -20,6 +20,7 @@ from duo.engines.llamacpp import slots as slots_module
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.engines.llamacpp.runtime import Model
+from duo.engines.llamacpp.slots import RIDERS
 from duo.engines.llamacpp.states import StateTreeEngine
 from duo.errors import ContextError, ModelError
 from duo.prefix import common_length
@@ -140,12 +141,12 @@ class Counted:
 
 
 @pytest.mark.parametrize("kind", RECURRENT)
-@pytest.mark.parametrize("rewritten", [False, True])
+@pytest.mark.parametrize("rewritten", [None, 3, -2])
 def test_a_conversation_reads_only_what_is_new(
-    kind: str, rewritten: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, rewritten: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`rewritten`: the template writes the last answer a little otherwise than it was generated."""
-    monkeypatch.setattr(slots_module, "SPACING", 32)
+    """`rewritten`: the template writes the last answer otherwise than it was generated, from that token on. Below 0:
+    from the last tokens of its prompt on."""
     path = path_of(kind, folder)
     truth = open_truth(path)
     engine = open_engine(path, context=512, slots=1)
@@ -159,7 +160,8 @@ def test_a_conversation_reads_only_what_is_new(
         counted.take()
         if common < len(prompt) - 1:
             engine.forward([], [Piece(0, prompt[common:-1])])
-        assert counted.take() <= len(prompt) - known + 32
+        assert known - common <= RIDERS + 4
+        assert counted.take() <= len(prompt) - common
         answer: list[int] = []
         token = prompt[-1]
         for step in range(8):
@@ -170,9 +172,9 @@ def test_a_conversation_reads_only_what_is_new(
             engine.keep(0, [0, 1] if step % 2 else [0])
             answer += [row.token for row in rows[1:2] if step % 2] + [int(logits[0].argmax())]
             token = answer[-1]
-        held = [*prompt, *answer[:-1]]
-        seen = [*answer[:-3], 1, 2] if rewritten else answer
-        prompt = [*prompt, *seen, *[(11 * i + turn) % SIZE for i in range(20)]]
+        held, before = [*prompt, *answer[:-1]], len(prompt)
+        text = held if rewritten is None else [*held[: before + rewritten], 1, 2, *answer]
+        prompt = [*text, *[(11 * i + turn) % SIZE for i in range(20)]]
     engine.close()
     truth.engine.close()
 

@@ -196,11 +196,7 @@ class ChainEngine(SlotRuntime):
         behind: dict[int, int] = {}  # committed tokens that ride along
         for at, chain in chains.items():
             state = self._slots[at]
-            self._make_right(state)
-            if len(state.tokens) - state.read > RIDERS or not self._recurrent:
-                self._catch_up(state)
-            if self._recurrent:
-                self._save(state)
+            self._prepare(state)
             if self._replay and len(chain) > 1:
                 self._save_before(state)
             behind[at] = len(state.tokens) - state.read
