@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,12 +19,17 @@ from bench.models import RUNTIMES, Runtime
 from duo.engines.base import TREES, Rollback
 
 QUICK = ("llama", "qwen35")
-"""A kind of each sort of memory; the others are slow together."""
-TOKENS = 24
+"""One with attention alone, and one with states."""
+SERVED = (
+    "llama", "gemma3", "qwen3moe", "deepseek3", "gpt-oss", "qwen35", "qwen3next", "lfm2", "mamba2", "falcon-h1",
+    "nemotron-h",
+)  # fmt: skip
+"""Of each family, and of each way back. The others are tried by `bench models`."""
+TOKENS = 16
 
-every_kind = pytest.mark.parametrize(
-    "kind", [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
-)
+
+def marked(kinds: Iterable[str]) -> list[Any]:
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in kinds]
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +37,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("kinds")
 
 
-@every_kind
+@pytest.mark.parametrize("kind", marked(KINDS))
 def test_both_files_are_the_same_model(kind: str, folder: Path) -> None:
     made = make(kind, folder)
     assert made.gguf is not None
@@ -43,7 +50,7 @@ def test_both_files_are_the_same_model(kind: str, folder: Path) -> None:
     assert SPREAD / 2 < expected.std() < 2 * SPREAD
 
 
-@every_kind
+@pytest.mark.parametrize("kind", marked(SERVED))
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_it_is_served_and_guesses_change_no_text(kind: str, runtime: Runtime, folder: Path) -> None:
     (found,) = trials(kind, [runtime], folder, TOKENS)
@@ -54,7 +61,7 @@ def test_it_is_served_and_guesses_change_no_text(kind: str, runtime: Runtime, fo
         picked, verified = found.accepted["own"]
         assert picked > verified / 2, "the model's own guesses are right"
         picked, verified = found.accepted["other"]
-        assert verified > 2 * TOKENS and picked < verified / 4, "those of other weights are not"
+        assert verified > TOKENS and picked < verified / 4, "those of other weights are not"
 
 
 def test_a_seed_makes_one_model_and_another_seed_another(folder: Path, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def of_llamacpp(path: Path, tokens: Sequence[int]) -> Logits:
     context: Any = llama_cpp.llama_init_from_model(model, params)
     try:
         size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-        code = native.Batch(count).decode(context, list(tokens), list(range(count)), [[0]] * count, 0)
+        code = native.Batch(count).decode(context, list(tokens), list(range(count)), [[0]] * count, slice(0))
         if code:
             raise ModelError(f"llama.cpp failed with code {code} on {path}")
         logits: Logits = np.ctypeslib.as_array(llama_cpp.llama_get_logits(context), shape=(count, size)).copy()

@@ -44,6 +44,8 @@ MORE = "And shutil?"
 """What is said next, after the answer."""
 AHEAD = 5
 """Guesses of an answer in a forward pass, at most."""
+EXPANSIONS = {"own": AHEAD, "other": 2}
+"""Forward passes of the draft model before each of the target: wrong guesses need not be many."""
 OPTIONS = EngineOptions(threads=1, context=448, slots=2, tree_rows=64, batch=96)
 MODES = {"greedy": SamplingParams(temperature=0.0), "sampled": SamplingParams(temperature=0.8, seed=7)}
 
@@ -154,12 +156,13 @@ def _compare(tokens: Sequence[int], alone: Walk, tie: float) -> str:
 class _DraftsFirst(Everything):
     """Has the draft model beside the target expand its tree so many times before each step, and verifies all."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, expansions: int) -> None:
         super().__init__(limits)
+        self._expansions = expansions
         self._drafted = 0
 
     def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
-        if own is not None and self._drafted < AHEAD:
+        if own is not None and self._drafted < self._expansions:
             self._drafted += 1
             return Plan([[] for _ in trees], draft=True)
         self._drafted = 0
@@ -172,13 +175,15 @@ class _Lead:
 
     target: Engine
     draft: Engine
+    expansions: int
 
     def __post_init__(self) -> None:
         rollback = self.target.rollback
         limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=rollback)
         model = DraftModel(self.draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
+        schedule = _DraftsFirst(limits, self.expansions)
         self._decoder = Decoder(
-            self.target, Ledger(), lambda: None, lambda: None, _DraftsFirst(limits), False, Trace(), OwnDraft(model)
+            self.target, Ledger(), lambda: None, lambda: None, schedule, False, Trace(), OwnDraft(model)
         )
 
     def ask(self, prompt: Sequence[int], params: SamplingParams, count: int) -> tuple[list[int], Job]:
@@ -201,10 +206,10 @@ class _Lead:
 def _speculate(
     found: Found, target: Engine, draft: Engine, whose: str, prompt: Sequence[int], alone: dict[str, Walk]
 ) -> None:
-    """Answer with drafts, and then go on with the conversation."""
+    """Answer with drafts, and with the model's own go on with the conversation."""
     for slot in range(target.slots):
         target.truncate(slot, 0)
-    lead = _Lead(target, draft)
+    lead = _Lead(target, draft, EXPANSIONS[whose])
     picked = verified = 0
     for mode, params in MODES.items():
         tokens, job = lead.ask(prompt, params, len(alone[mode].tokens))
@@ -212,11 +217,11 @@ def _speculate(
         assert job.session is not None
         picked, verified = picked + job.session.total.accepted, verified + job.session.total.drafted
     found.accepted[whose] = (picked, verified)
+    if whose != "own":
+        return
     more = target.vocabulary.encode(MORE)
     longer = [*prompt, *tokens, *more]
     again, job = lead.ask(longer, params, len(tokens) // 2)
     # The last token of an answer has not been read, nor is the last of a prompt read with it.
-    found.reread = max(found.reread, len(longer) - 1 - job.cached_tokens - len(more))
-    found.same[f"next turn, {whose} drafts"] = _compare(
-        again, walk(target, longer, params, len(again)), 2 * found.error
-    )
+    found.reread = len(longer) - 1 - job.cached_tokens - len(more)
+    found.same["next turn"] = _compare(again, walk(target, longer, params, len(again)), 2 * found.error)
