@@ -12,11 +12,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from bench.kinds import vocabulary
-from bench.kinds.kind import SIZES, Kind
+from bench.kinds.kind import SIZES, SPREAD, Kind
 from duo.engines.transformers.loading import quiet
-
-SPREAD = 3.0
-"""Standard deviation that logits get, roughly. Random text is then neither noise nor one token again and again."""
 
 # Random attention looks everywhere alike and says little. With these factors text depends on all that came before, and
 # seldom runs into a circle. More would multiply what rounding does to keys and values of 16 bits.
@@ -27,7 +24,7 @@ _LOUD = 4.0, re.compile(r"(o_proj|down_proj|post_(attention|feedforward)_layerno
 
 
 def write(kind: Kind, folder: Path, seed: int) -> dict[str, Any]:
-    """Write config.json, the weights and the tokenizer; return the configuration with every default."""
+    """Write config.json and the weights; return the configuration with every default."""
     config: Any = AutoConfig.for_model(
         kind.model_type,
         **{
@@ -45,7 +42,6 @@ def write(kind: Kind, folder: Path, seed: int) -> dict[str, Any]:
         model: Any = loader.from_config(config, dtype=torch.float32)
         _randomise(model)
         model.save_pretrained(folder)
-    vocabulary.write(folder)
     # Under the usual names too, which are properties in some configurations.
     full: dict[str, Any] = model.config.to_dict()
     return full | {name: getattr(model.config, name, None) for name in SIZES if name not in full}

@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
-from bench.kinds.checkpoint import SPREAD
+from bench.kinds.kind import SPREAD
+from bench.kinds.plain import of_llamacpp
 from bench.models import Runtime
 from bench.ties import Walk, walk
 from duo.draft_model import DraftModel
@@ -98,25 +99,31 @@ def reference(folder: Path, prompt: Sequence[int], count: int) -> Reference:
     return Reference(list(prompt), given[0, len(prompt) :].tolist(), logits.numpy())
 
 
-def attempt(kind: str, runtime: Runtime, model: Path, other: Path, folder: Path, count: int) -> Found:
+def attempt(kind: str, runtime: Runtime, model: Path, other: Path, folder: Path | None, count: int) -> Found:
     """Serve `model` with `runtime`, answers of `count` tokens. `other`: the same kind with other weights, for drafts.
-    `folder`: the model as transformers reads it."""
+    `folder`: the model as transformers reads it; None: it does not, and llama.cpp's own plain decode is the reference.
+    """
     found = Found(kind, runtime)
     try:
         with _loaded(model, runtime) as target:
             found.rollback = target.rollback
             prompt = target.vocabulary.chat([{"role": "user", "content": QUESTION}])
-            known = reference(folder, prompt, count)
-            found.error = _error(target, known)
             texts = {mode: walk(target, prompt, params, count) for mode, params in MODES.items()}
-            greedy = _compare(known.tokens, texts["greedy"], 2 * found.error)
-            found.same["generate"] = greedy
+            greedy = texts["greedy"]
+            known = reference(folder, prompt, count) if folder is not None else _plain(model, prompt, greedy.tokens)
+            found.error = _error(target, known)
+            found.same["generate"] = _compare(known.tokens, greedy, 2 * found.error) if folder is not None else ""
             for whose, path in {"own": model, "other": other}.items():
                 with _loaded(path, runtime) as draft:
                     _speculate(found, target, draft, whose, prompt, texts)
     except DuoError as error:
         found.refused = str(error)
     return found
+
+
+def _plain(model: Path, prompt: Sequence[int], tokens: Sequence[int]) -> Reference:
+    logits = of_llamacpp(model, [*prompt, *tokens[:-1]])[len(prompt) - 1 :]
+    return Reference(list(prompt), list(tokens), logits)
 
 
 @contextmanager
