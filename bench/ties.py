@@ -20,7 +20,7 @@ from rich.table import Table
 
 from bench.models import RUNTIMES, shipped
 from duo.cli import positive
-from duo.engines import Engine, EngineOptions, load
+from duo.engines import ROOT, Engine, EngineOptions, Row, load
 from duo.models.corpus import questions
 from duo.prefix import Prefix, common_length
 from duo.sampling import Sampler, SamplingParams
@@ -81,6 +81,26 @@ def first_difference(engine: Engine, reference: Walk, text: str) -> int | None:
         ),
         len(reference.tokens) - 1,
     )
+
+
+def noise(engine: Engine, prompt: Sequence[int], tokens: Sequence[int], width: int = 8) -> float:
+    """How much logits change between passes of one row and of several: the largest difference along an answer.
+
+    At each place the tokens are compared that are best or second best in either pass, because only they can be picked.
+    """
+    passes = []
+    for rows in (1, width):
+        engine.truncate(0, 0)
+        engine.extend(0, list(prompt))
+        logits = []
+        for begin in range(0, len(tokens), rows):
+            chain = [Row(i, 0, t, i - 1 if i else ROOT) for i, t in enumerate(tokens[begin : begin + rows])]
+            logits.append(engine.forward(chain).copy())
+            engine.keep(0, [row.id for row in chain])
+        passes.append(np.concatenate(logits))
+    one, several = passes
+    best = np.concatenate([np.argpartition(some, -2, axis=-1)[:, -2:] for some in passes], axis=-1)
+    return float(np.abs(np.take_along_axis(one - several, best, axis=-1)).max())
 
 
 def verify_with_guesses(

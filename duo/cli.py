@@ -24,6 +24,7 @@ from duo import engines as runtimes
 from duo.config import Parser
 from duo.devices import ListDevices
 from duo.engines import Engine, EngineOptions, measure
+from duo.engines.options import GPU_ALL, GPU_AUTO
 from duo.errors import DuoError, ModelError
 
 SHIPPED = "shipped"
@@ -63,11 +64,12 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     group.add_argument("-t", "--threads", type=count_or_auto, metavar="N", default=0, help="CPU threads (default: all)")
     group.add_argument(
         "-c", "--ctx-size", "--n-ctx", "--n_ctx", dest="context", type=count, metavar="N", default=0,
-        help="context size in tokens (default: the model's own, at most 4096)",
+        help="tokens of context of each slot, where llama-server's is that of all slots together (default: the "
+        "model's own, as far as memory allows)",
     )  # fmt: skip
     group.add_argument(
-        "-ngl", "--n-gpu-layers", "--n_gpu_layers", dest="gpu_layers", type=int, metavar="N", default=0,
-        help="layers on the GPU (llama.cpp)",
+        "-ngl", "--n-gpu-layers", "--gpu-layers", "--n_gpu_layers", dest="gpu_layers", type=gpu_layers, metavar="N",
+        default="auto", help="layers on the GPU, auto or all (llama.cpp); auto: all, where it sees a GPU",
     )  # fmt: skip
     group.add_argument(
         "-fa", "--flash-attn", dest="flash_attention", choices=("on", "off", "auto"), default="auto",
@@ -84,16 +86,16 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
 def add_draft_model_flags(group: argparse._ArgumentGroup) -> None:
     """A draft model beside the target, in llama-server's spelling."""
     group.add_argument(
-        "-md", "--model-draft", metavar="MODEL", default="",
+        "-md", "--model-draft", "--spec-draft-model", metavar="MODEL", default="",
         help="also run a draft model here, for where no back's guesses have come; shipped: the shipped draft",
     )  # fmt: skip
     group.add_argument(
-        "-td", "--threads-draft", type=count_or_auto, metavar="N", default=0,
+        "-td", "--threads-draft", "--spec-draft-threads", type=count_or_auto, metavar="N", default=0,
         help="its CPU threads (default: as the target)",
     )  # fmt: skip
     group.add_argument(
-        "-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", dest="gpu_layers_draft", type=int, metavar="N",
-        default=0, help="its layers on the GPU (llama.cpp)",
+        "-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "--spec-draft-ngl", dest="gpu_layers_draft",
+        type=gpu_layers, metavar="N", default="auto", help="its layers on the GPU, as with -ngl",
     )  # fmt: skip
     group.add_argument("--device-draft", default="auto", metavar="D", help="its torch device (transformers)")
 
@@ -171,6 +173,16 @@ def count(text: str) -> int:
 def count_or_auto(text: str) -> int:
     """For argparse: as `count`; 0 leaves it to the program, and so does -1, which is llama-server's word for that."""
     return 0 if text == "-1" else count(text)
+
+
+def gpu_layers(text: str) -> int:
+    """For argparse: how many layers, or llama-server's auto (also -1) and all (also -2)."""
+    words = {"auto": GPU_AUTO, "-1": GPU_AUTO, "all": GPU_ALL, "-2": GPU_ALL}
+    if text in words:
+        return words[text]
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of layers, auto or all")
+    return int(text)
 
 
 def probability(text: str) -> float:

@@ -19,6 +19,7 @@ from duo.draft_model import DraftModel, check_drafts
 from duo.drafting import BATCH, MOST, RIDERS, TREE, room
 from duo.engines import Engine, Vocabulary, measure
 from duo.engines.cost import CostCurve
+from duo.engines.meaning import compare
 from duo.engines.replay import Replay
 from duo.errors import AddressError, FileError, ModelError
 from duo.pem import Files
@@ -107,7 +108,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--back-port", type=cli.port, default=5556, metavar="N", help="gRPC port for backs")
     group.add_argument("--announce", action="store_true", help="let backs with --lead auto find this lead (mDNS)")
     group.add_argument(
-        "--cors-origin", action="append", default=[], metavar="ORIGIN",
+        "--cors-origin", "--cors-origins", action="append", default=[], metavar="ORIGIN",
         help="let pages from there ask in a browser, such as http://localhost:3000, or * for all (also several; "
         "default: none)",
     )  # fmt: skip
@@ -137,15 +138,15 @@ def parser() -> argparse.ArgumentParser:
         help="verify what pays and wait where that pays; or, for comparison, verify all that is there and never wait",
     )  # fmt: skip
     group.add_argument(
-        "--draft-max", "--draft", type=cli.count, default=Limits().draft_max, metavar="N",
-        help="most guesses of an answer verified in one forward pass; 0: none",
+        "--draft-max", "--draft", "--draft-n", "--spec-draft-n-max", type=cli.count, default=Limits().draft_max,
+        metavar="N", help="most guesses of an answer verified in one forward pass; 0: none",
     )  # fmt: skip
     group.add_argument(
-        "--draft-min", type=cli.count, default=Limits().draft_min, metavar="N",
+        "--draft-min", "--draft-n-min", "--spec-draft-n-min", type=cli.count, default=Limits().draft_min, metavar="N",
         help="fewest guesses worth a forward pass with guesses",
     )  # fmt: skip
     group.add_argument(
-        "--draft-p-min", type=cli.probability, default=Limits().p_min, metavar="P",
+        "--draft-p-min", "--spec-draft-p-min", type=cli.probability, default=Limits().p_min, metavar="P",
         help="least probability of a guess that is verified",
     )  # fmt: skip
     cli.add_draft_model_flags(group)
@@ -316,10 +317,16 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
     """The draft model beside the target. Raises ModelError."""
     flags = cli.of_draft_model(args)
     engine = cli.load_engine(flags, "draft", room(args.parallel), args.parallel)
+    differing: Sequence[int] = ()
     if engine.vocabulary.fingerprint != target.vocabulary.fingerprint:
-        raise ModelError(
-            f"{engine.name} cannot draft for {target.name}: its vocabulary is another one; choose another --model-draft"
-        )
+        comparison = compare(target.vocabulary.meanings, engine.vocabulary.meanings)
+        if not comparison.few:
+            raise ModelError(
+                f"{engine.name} cannot draft for {target.name}: its vocabulary is another one, {comparison}; choose "
+                "another --model-draft"
+            )
+        differing = comparison.tokens
+        log.info("%s drafts for %s: %s", engine.name, target.name, comparison)
     if engine.runtime == target.runtime == "transformers" and flags.threads != args.threads:
         raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
     check_drafts(engine)
@@ -327,7 +334,7 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
     log.info("%s on %s drafts here", engine.name, engine.runtime)
     ahead = max(1, min(limits.most, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
-    model.drafts_for(target.vocabulary.size)
+    model.drafts_for(target.vocabulary.size, differing)
     return OwnDraft(model)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from duo.engines.base import Engine
+from duo.engines.llamacpp import native
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.engines.llamacpp.runtime import Model
@@ -18,6 +20,7 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
 
     Raises ModelError with a line that says what is wrong.
     """
+    options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
     model = Model(path, options, progress)
     engine: Engine
     if model.recurrent and options.drafts:

@@ -15,12 +15,15 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from duo.engines.options import EngineOptions
+from duo.engines.base import InterruptedForwardError
+from duo.engines.options import GPU_ALL, GPU_AUTO, EngineOptions
 from duo.errors import ContextError, ModelError
 
 NO_ROOM = 1
 """llama_decode's answer when it finds no free cells; it has changed nothing then."""
 ABORTED = 2
+ALL_LAYERS = 9999
+"""More layers than any model has."""
 
 State = NDArray[np.uint8]
 """Bytes of `save_state`."""
@@ -152,6 +155,13 @@ def encoder_error(path: Path) -> ModelError:
     return ModelError(f"{path.name} is an encoder or embedding model; take one that generates text")
 
 
+def gpu_layers(asked: int) -> int:
+    """How many layers go to the GPU: all for GPU_ALL, and for GPU_AUTO all where llama.cpp sees a GPU."""
+    if asked == GPU_AUTO:
+        return ALL_LAYERS if llama_cpp.llama_supports_gpu_offload() else 0
+    return ALL_LAYERS if asked == GPU_ALL else asked
+
+
 def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) -> Any:
     raised: list[BaseException] = []
     done = 0.0
@@ -177,7 +187,10 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
     if model is None:
         if raised:
             raise raised[0]
-        raise ModelError(f"{path} cannot be loaded: {_reason()}; if the file is damaged, download or convert it again")
+        fewer = ", and if the GPU's memory is too small put fewer layers there with -ngl" if options.gpu_layers else ""
+        raise ModelError(
+            f"{path} cannot be loaded: {_reason()}; if the file is damaged, download or convert it again{fewer}"
+        )
     return model
 
 
@@ -273,7 +286,11 @@ class Stop:
         self._string[0] = b"\0"
 
 
-def failed(code: int) -> ContextError | ModelError:
+def failed(code: int) -> InterruptedForwardError | ContextError | ModelError:
+    """What went wrong, by llama_decode's code."""
+    if code == ABORTED:
+        _errors.clear()  # it was asked to
+        return InterruptedForwardError()
     if code == NO_ROOM:
         return ContextError("llama.cpp has no room left for these tokens; keep fewer rows or ask for a smaller context")
     return ModelError(f"llama.cpp failed with code {code}: {_reason()}; start again, with a smaller batch if it recurs")

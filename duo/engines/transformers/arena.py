@@ -311,13 +311,17 @@ class ArenaCache(Cache):
     def is_recording_past(self, layer_idx: int) -> bool:
         return False
 
-    def has_previous_state(self, layer_idx: int | None = None, state_idx: int = 0) -> bool:
+    def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
         return False
 
-    def update_conv_state(self, conv_states: torch.Tensor, layer_idx: int, **kwargs: Any) -> torch.Tensor:
+    def update_conv_state(
+        self, conv_states: torch.Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any
+    ) -> torch.Tensor:
         return conv_states
 
-    def update_recurrent_state(self, recurrent_states: Any, layer_idx: int, **kwargs: Any) -> Any:
+    def update_recurrent_state(  # type: ignore[override]
+        self, recurrent_states: Any, layer_idx: int, **kwargs: Any
+    ) -> Any:
         return recurrent_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:

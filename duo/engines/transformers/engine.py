@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from duo.engines import memory
 from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from duo.engines.options import EngineOptions, Progress
+from duo.engines.transformers import context_size, mixers, proof
 from duo.engines.transformers import loading as hf
-from duo.engines.transformers import mixers, proof
 from duo.engines.transformers.arena import GROUPED, ArenaCache, PlaceBook, Places, Strip
 from duo.engines.transformers.directory import locate
 from duo.engines.transformers.masks import Composed, Masks, Node, Slot, split
@@ -46,17 +47,21 @@ class TransformersEngine:
         with hf.quiet():
             config = hf.read_config(source, self._name)
             text_config = config.get_text_config(decoder=True)
+            hf.serve_or_refuse(mixers.unserved(config), config, self._name)
             self._window, forms = hf.attention(config, text_config, self._name)
-            self._context = hf.context_of(text_config, options.context, self._name)
+            hf.context_of(text_config, options.context, self._name)  # refused before minutes are spent on weights
             progress(0.05)
             tokenizer = hf.read_tokenizer(source, self._name)
             progress(0.1)
+            before = memory.available()
             self._model = hf.read_weights(source, self._name, options.dtype, self._device)
+        fit = context_size.choose(self._name, text_config, self._model, options, self._device, before)
+        self._context = fit.context
+        self._note = fit.line(self._name, options.slots)
         pack(self._model)
         progress(0.9)
 
         self._batch = options.batch
-        self._exact = False
         self._dtype: torch.dtype = self._model.dtype
         # The most negative number instead of -inf: fused kernels work block by block, and in a block where all is
         # masked a maximum of -inf would give nan.
@@ -66,6 +71,7 @@ class TransformersEngine:
         self._count = options.slots
         self._tree_rows = options.tree_rows
         self._mixers = mixers.found(self._model)
+        hf.serve_or_refuse(mixers.unknown(self._mixers), config, self._name)
         self._states: States | None = None
         """The memory of recurrent layers; None in models that have attention only."""
         # What a forward pass takes in, written here and shown to torch without a copy.
@@ -120,7 +126,7 @@ class TransformersEngine:
 
     @property
     def note(self) -> str:
-        return ""
+        return self._note
 
     @property
     def rollback(self) -> Rollback:
@@ -129,6 +135,17 @@ class TransformersEngine:
     @property
     def mixes(self) -> bool:
         return True
+
+    def step_by_step(self, on: bool) -> None:
+        """Whether recurrent layers compute rows one after the other, as equal calls, while no row is live.
+
+        A row then has the same bits whatever rows share its pass, and however the rows before it were accepted. It
+        takes longer for several rows of a slot. Attention does not change.
+        """
+        if self._nodes:
+            raise ValueError("rows are live: keep or forget them first")
+        if self._states is not None:
+            self._states.exact = on
 
     def length(self, slot: int) -> int:
         return self._slot(slot).length
@@ -285,7 +302,7 @@ class TransformersEngine:
             self._slots, self._nodes, lanes, self._cache.span, self._hidden, self._window, self._device, self._dtype
         )
         if self._mixers:
-            self._states = mixers.attach(self._mixers, self._count, self._device, self._exact, self._cache)
+            self._states = mixers.attach(self._mixers, self._count, self._device, self._cache)
 
     def _lane(self, slot: int) -> int:
         return slot if self._apart else 0

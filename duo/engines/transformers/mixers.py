@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import FunctionType, MethodType
 from typing import Any
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
@@ -30,12 +32,15 @@ MAMBA_2 = "mamba2_chunk_scan"
 READERS = frozenset({"get_conv_state", "get_recurrent_state", "update_conv_state", "update_recurrent_state"})
 """How a layer of the library asks for its recurrent memory."""
 
-RECURRENCES = {
+OTHERS = {
     "mamba_selective_scan": "Mamba-1",
     "chunk_kimi_delta_attention": "Kimi delta attention",
+    "MiniMaxLightningAttention": "lightning attention",
+    "RecurrentGemmaRglru": "RG-LRU",
+    "RwkvSelfAttention": "RWKV",
+    "xLSTMCache": "xLSTM",
 }
-"""Recurrences that have no form here yet."""
-
+"""Recurrences that have no form here, by a name that the library's code of such models defines."""
 
 _At = tuple[States, int, int]
 """Where a layer's memory is: its bank, and its number in there."""
@@ -46,21 +51,27 @@ def found(model: nn.Module) -> list[nn.Module]:
     return [module for module in model.modules() if not READERS.isdisjoint(_raw(module).__code__.co_names)]
 
 
-def unknown(layer: nn.Module) -> str:
-    """Why a recurrent layer cannot run here; empty if it can."""
-    names = _names(_raw(layer))
-    for name, kind in RECURRENCES.items():
-        if name in names:
-            return kind
-    if CONVOLUTION not in names or ("update_recurrent_state" in names and not names & {DELTA_RULE, MAMBA_2}):
-        return type(layer).__name__
+def unserved(config: Any) -> str:
+    """The kind of recurrence of a model that has no form here; empty where there is none. Reads no weights."""
+    maker: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    code = None if maker is None else sys.modules.get(maker.__module__)
+    return next((kind for name, kind in OTHERS.items() if hasattr(code, name)), "")
+
+
+def unknown(layers: Sequence[nn.Module]) -> str:
+    """The first class of recurrent layers that cannot run here; empty if all can."""
+    for layer in layers:
+        names = _raw(layer).__code__.co_names
+        recurs = "update_recurrent_state" in names
+        if CONVOLUTION not in names or (recurs and DELTA_RULE not in names and MAMBA_2 not in names):
+            return type(layer).__name__
     return ""
 
 
-def attach(layers: Sequence[nn.Module], slots: int, device: torch.device, exact: bool, cache: ArenaCache) -> States:
+def attach(layers: Sequence[nn.Module], slots: int, device: torch.device, cache: ArenaCache) -> States:
     """Give the layers a memory of their own, which is returned."""
     kinds = Counter(type(layer) for layer in layers)
-    states = States(slots, list(kinds.values()), device, exact, lambda: cache.interrupted)
+    states = States(slots, list(kinds.values()), device, lambda: cache.interrupted)
     numbers: Counter[type] = Counter()
     for layer in layers:
         kind = type(layer)
@@ -81,15 +92,14 @@ def attach(layers: Sequence[nn.Module], slots: int, device: torch.device, exact:
 def _raw(module: nn.Module) -> FunctionType:
     """The `forward` of the module's class without decorators."""
     function: Any = inspect.unwrap(type(module).forward)
-    return function if isinstance(function, FunctionType) else _nothing
+    return function if isinstance(function, FunctionType) else _NOTHING
 
 
 def _nothing() -> None:
     """In place of a `forward` that is no plain function."""
 
 
-def _names(function: FunctionType) -> frozenset[str]:
-    return frozenset(function.__code__.co_names)
+_NOTHING: FunctionType = _nothing  # type: ignore[assignment]
 
 
 def _convolve(
@@ -120,9 +130,10 @@ def _delta_rule(
     returns a tensor like value."""
     states, bank, layer = at
     groups = key.shape[2]
-    q, k = (each.transpose(1, 2).float() for each in (query, key))
+    q, k = query.float(), key.float()
     if use_qk_l2norm_in_kernel:
         q, k = (each * torch.rsqrt((each * each).sum(-1, keepdim=True) + 1e-6) for each in (q, k))
+    q, k = q.transpose(1, 2), k.transpose(1, 2)
     tokens = Tokens(
         q * q.shape[-1] ** -0.5, k, _grouped(value.float(), groups), _grouped(g.float(), groups),
         _grouped(beta.float(), groups),
@@ -168,4 +179,5 @@ def _mamba_2(
 
 def _grouped(x: Tensor, groups: int) -> Tensor:
     """[1, rows, groups * heads, ...] -> [1, groups, heads, rows, ...]"""
-    return x.transpose(1, 2).unflatten(1, (groups, -1))
+    x = x.transpose(1, 2)
+    return x.reshape(1, groups, -1, *x.shape[2:])

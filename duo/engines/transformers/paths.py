@@ -50,9 +50,8 @@ class Plan:
     """[slots, most rows, most live rows + most rows]"""
     above: Tensor | None
     """[slots, most rows]: place of the nearest earlier ancestor, or -1."""
-    levels: Sequence[tuple[Sequence[int], Sequence[int]]]
-    """For steps: rows with the same number of ancestors in the pass, and the number of each one's parent among the
-    level before (-1: none)."""
+    last: Sequence[bool]
+    """[rows]: whether no later row of the pass has the same parent."""
 
 
 def planned(
@@ -70,41 +69,31 @@ def planned(
     sees = np.zeros((len(slots), widest, deepest + widest), dtype=np.bool_)
     sees[:, :, deepest:] |= np.eye(widest, dtype=np.bool_)
     flat = np.zeros(len(rows), dtype=np.int64)
-    depth: list[int] = [0] * len(rows)
-    level_at: list[int] = [0] * len(rows)
-    levels: list[tuple[list[int], list[int]]] = []
     for index, slot in enumerate(slots):
         live = {place: number for number, place in enumerate(lives[slot])}
         earlier[index, : len(live)] = lives[slot]
-        fresh: dict[int, tuple[int, int]] = {}
+        fresh: dict[int, int] = {}
         for column, number in enumerate(numbers[slot]):
             row = rows[number]
             at[index, column], flat[number] = row.at, index * widest + column
-            place = row.trail[-1]
-            fresh[place] = (column, number)
-            parent = -1
+            fresh[row.trail[-1]] = column
             for ancestor in row.trail[:-1]:
                 if ancestor in fresh:
-                    parent = fresh[ancestor][1]
-                    sees[index, column, deepest + fresh[ancestor][0]] = True
-                    depth[number] += 1
+                    sees[index, column, deepest + fresh[ancestor]] = True
                 else:
                     sees[index, column, live[ancestor]] = True
                     above[index, column] = ancestor
-            while len(levels) <= depth[number]:
-                levels.append(([], []))
-            level_at[number] = len(levels[depth[number]][0])
-            levels[depth[number]][0].append(number)
-            levels[depth[number]][1].append(level_at[parent] if parent >= 0 else -1)
 
     def on_device(array: Any) -> Tensor:
         return torch.from_numpy(array).to(device)
 
+    parents = [row.trail[-2] if len(row.trail) > 1 else -1 for row in rows]
+    last = [parent not in parents[number + 1 :] for number, parent in enumerate(parents)]
     own = np.array([row.at for row in rows], dtype=np.int64)
     places = np.array([row.trail[-1] for row in rows], dtype=np.int64)
     return Plan(
         spans, rows, slots, on_device(at), on_device(flat), on_device(own), on_device(places),
-        on_device(earlier) if deepest else None, on_device(sees), on_device(above) if deepest else None, levels,
+        on_device(earlier) if deepest else None, on_device(sees), on_device(above) if deepest else None, last,
     )  # fmt: skip
 
 

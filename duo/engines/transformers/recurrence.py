@@ -21,7 +21,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK = 64
+CHUNK = 32
 """Tokens of a prompt that are computed as one block. The state is written once for each block."""
 
 
@@ -113,38 +113,38 @@ def chain(tokens: Tokens, state: Tensor, size: int = CHUNK) -> tuple[Tensor, Ten
         right = torch.cat((beta * v, beta * reach * k), -1)
         solved = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
         u, correction = solved.split((v.shape[-1], k.shape[-1]), -1)
-    asked = reach * q
-    left = (decay[..., -1:] - decay).exp().unsqueeze(-1) * k
+    fade = (decay[..., -1:] - decay).exp().unsqueeze(-1)
     kept = decay[..., -1].exp()[..., None, None]
+    turned = k.transpose(-1, -2)
     outputs = []
     for at in range(blocks):
         here = u[:, :, :, at]
         if correction is not None:
             here = here - correction[:, :, :, at] @ state
-        outputs.append(asked[:, :, :, at] @ state + weights[:, :, :, at] @ here)
-        state = kept[:, :, :, at] * state + left[:, :, :, at].transpose(-1, -2) @ here
+        outputs.append(reach[:, :, :, at] * (q[:, :, :, at] @ state) + weights[:, :, :, at] @ here)
+        state = kept[:, :, :, at] * state + turned[:, :, :, at] @ (fade[:, :, :, at] * here)
     return torch.cat(outputs, 3)[:, :, :, :length], state
 
 
-def step(tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One row for each of the batch, whose state has taken in its ancestors: o, u and the state after it.
+def step(tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor]:
+    """One row: o and u. The state, in place, takes it in.
 
-    Products are summed in an order that the size of the batch does not change: a row has the same bits in any pass.
+    The shapes are the same for every row, whatever else its pass holds: so are the bits.
     """
-    q, k, v, g = tokens.q[:, :, 0], tokens.k[:, :, 0], tokens.v[:, :, :, 0], tokens.g[..., 0]
-    state = state * g.exp()[..., None, None]
+    k, v, g = tokens.k.transpose(2, 3), tokens.v, tokens.g
+    state.mul_(g.exp()[..., None])
     u = v
     if tokens.beta is not None:
-        u = tokens.beta * (v - (state * k[:, :, None, :, None]).sum(3))
-    state += k[:, :, None, :, None] * u[..., None, :]
-    return (state * q[:, :, None, :, None]).sum(3).unsqueeze(3), u.unsqueeze(3), state
+        u = tokens.beta[..., None] * (v - tokens.k.unsqueeze(2) @ state)
+    state.addcmul_(k.unsqueeze(2), u)
+    return tokens.q.unsqueeze(2) @ state, u
 
 
 def replay(state: Tensor, g: Tensor, k: Tensor, u: Tensor) -> None:
     """Let the state, in place, take in a chain of rows as `step` did, with the same bits."""
     for at in range(k.shape[2]):
         state.mul_(g[..., at].exp()[..., None, None])
-        state.add_(k[:, :, None, at, :, None] * u[:, :, :, at, None, :])
+        state.addcmul_(k[:, :, None, at, :, None], u[:, :, :, at, None, :])
 
 
 def _blocks(x: Tensor, blocks: int, size: int, dim: int) -> Tensor:
@@ -152,4 +152,4 @@ def _blocks(x: Tensor, blocks: int, size: int, dim: int) -> Tensor:
     missing = blocks * size - x.shape[dim]
     if missing:
         x = torch.nn.functional.pad(x, [0, 0] * (x.dim() - dim - 1) + [0, missing])
-    return x.unflatten(dim, (blocks, size))
+    return x.reshape(*x.shape[:dim], blocks, size, *x.shape[dim + 1 :])

@@ -61,18 +61,17 @@ class _Bank:
 class States:
     """The memory of a model's recurrent layers.
 
-    `counts`: how many layers each bank has. `exact`: a row's bits do not depend on the other rows of its pass, nor on
-    how many rows were accepted together; it takes longer for several rows of a slot. `interrupted` is asked in every
-    layer.
+    `counts`: how many layers each bank has. `interrupted` is asked in every layer.
     """
 
     def __init__(
-        self, slots: int, counts: Sequence[int], device: torch.device, exact: bool, interrupted: Callable[[], bool]
+        self, slots: int, counts: Sequence[int], device: torch.device, interrupted: Callable[[], bool]
     ) -> None:
         self._slots = slots
         self._banks = [_Bank(count) for count in counts]
         self._device = device
-        self._exact = exact
+        self.exact = False
+        """Whether a row's bits do not depend on the other rows of its pass, nor on how rows were accepted before."""
         self._interrupted = interrupted
         self._book = PlaceBook(FIRST, 1)
         self._live: list[list[int]] = [[] for _ in range(slots)]
@@ -226,7 +225,7 @@ class States:
             else:
                 each = [store.states.get((slot, layer), store.state[layer, slot]) for slot in plan.slots]
                 state = torch.stack(each)
-            if self._exact:
+            if self.exact:
                 self._steps(plan, store, layer, tokens, state, out)
             else:
                 self._trees(plan, store, layer, tokens, state, out)
@@ -248,32 +247,27 @@ class States:
         store.decay[layer, plan.places] = _flat(decay)[plan.flat]
 
     def _steps(self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, state: Tensor, out: Tensor) -> None:
-        """Row after row along each path, each with a state that lives no longer than this call."""
+        """Row after row, each on the state of its parent, which lives no longer than this call."""
         assert store.k is not None and store.u is not None and store.decay is not None
-        where = {slot: index for index, slot in enumerate(plan.slots)}
-        before = state
-        for numbers, parents in plan.levels:
-            rows = [plan.rows[number] for number in numbers]
-            states = []
-            for row, parent in zip(rows, parents, strict=True):
-                if parent >= 0:
-                    states.append(before[parent])
-                    continue
-                root = state[where[row.slot]]
-                if len(row.trail) > 1:
-                    root, trail = root.clone()[None], list(row.trail[:-1])
-                    k, u, g = (x[layer, trail][None] for x in (store.k, store.u, store.decay))
-                    recurrence.replay(root, g.permute(0, 2, 3, 1), k.transpose(1, 2), u.permute(0, 2, 3, 1, 4))
-                    root = root[0]
-                states.append(root)
-            at = torch.tensor([[row.at] for row in rows], device=out.device)
-            level = _batched(tokens, at)
-            o, u, before = recurrence.step(level, torch.stack(states))
-            places = torch.tensor([row.trail[-1] for row in rows], device=out.device)
-            out[0, :, :, at[:, 0]] = o.squeeze(3).permute(1, 2, 0, 3)
-            store.k[layer, places] = level.k.squeeze(2)
-            store.u[layer, places] = u.squeeze(3)
-            store.decay[layer, places] = level.g.squeeze(3)
+        roots = {slot: state[index : index + 1] for index, slot in enumerate(plan.slots)}
+        after: dict[int, Tensor] = {}
+        for row, last in zip(plan.rows, plan.last, strict=True):
+            place, live = row.trail[-1], row.trail[:-1]
+            if live and live[-1] in after:
+                mine = after[live[-1]] if last else after[live[-1]].clone()
+            else:
+                mine = roots[row.slot].clone()
+                if live:
+                    k, u, g = (x[layer, list(live)][None] for x in (store.k, store.u, store.decay))
+                    recurrence.replay(mine, g.permute(0, 2, 3, 1), k.transpose(1, 2), u.permute(0, 2, 3, 1, 4))
+            # Products depend on how their factors lie in memory, so these always lie alike.
+            own = Tokens(*(None if x is None else x.narrow(dim, row.at, 1).contiguous() for x, dim in _rows(tokens)))  # type: ignore[arg-type]
+            o, u = recurrence.step(own, mine)
+            out[:, :, :, row.at] = o[:, :, :, 0]
+            store.k[layer, place] = own.k[0, :, 0]
+            store.u[layer, place] = u[0, :, :, 0]
+            store.decay[layer, place] = own.g[0, :, :, 0]
+            after[place] = mine
 
     def _absorb(self, bank: _Bank, slot: int, path: Sequence[int], rest: Sequence[int]) -> None:
         taken = list(path)
@@ -287,7 +281,7 @@ class States:
         assert bank.k is not None and bank.u is not None and bank.decay is not None
         k, u = bank.k[:, taken].transpose(1, 2), bank.u[:, taken].permute(0, 2, 3, 1, 4)
         decay = bank.decay[:, taken].permute(0, 2, 3, 1)
-        if self._exact:
+        if self.exact:
             recurrence.replay(bank.state[:, slot], decay, k, u)
             return
         recurrence.absorb(bank.state[:, slot], k, u, decay)
@@ -355,7 +349,10 @@ def _batched(tokens: Tokens, at: Tensor) -> Tokens:
     chosen = [
         each
         if each is None
-        else each.index_select(dim, at.reshape(-1)).unflatten(dim, at.shape).squeeze(0).movedim(dim - 1, 0)
+        else each.index_select(dim, at.reshape(-1))
+        .view(*each.shape[:dim], *at.shape, *each.shape[dim + 1 :])
+        .squeeze(0)
+        .movedim(dim - 1, 0)
         for each, dim in _rows(tokens)
     ]
     return Tokens(*chosen)  # type: ignore[arg-type]
