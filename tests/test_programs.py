@@ -75,14 +75,15 @@ def hello(lead: LeadProcess, **changes: object) -> bytes:
     """A Hello as a good back would say it, but for the changes."""
     from duo.engines import EngineOptions, load
 
-    vocabulary = load(shipped("draft", "llamacpp"), "llamacpp", EngineOptions(threads=1)).vocabulary
+    engine = load(shipped("draft", "llamacpp"), "llamacpp", EngineOptions(threads=1))
     fields: dict[str, object] = {
         "protocol_version": VERSION,
         "name": "impostor",
         "model": "m",
-        "vocabulary_fingerprint": vocabulary.fingerprint,
-        "vocabulary_size": vocabulary.size,
+        "vocabulary_fingerprint": engine.vocabulary.fingerprint,
+        "vocabulary_size": engine.vocabulary.size,
     }
+    engine.close()
     return pb.BackMessage(hello=pb.Hello(**{**fields, **changes})).SerializeToString()  # type: ignore[arg-type]
 
 
