@@ -19,6 +19,7 @@ from duo.draft_model import DraftModel, check_drafts
 from duo.drafting import BATCH, MOST, RIDERS, TREE, room
 from duo.engines import Engine, Vocabulary, measure
 from duo.engines.cost import CostCurve
+from duo.engines.meaning import compare
 from duo.engines.replay import Replay
 from duo.errors import AddressError, FileError, ModelError
 from duo.pem import Files
@@ -316,10 +317,16 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
     """The draft model beside the target. Raises ModelError."""
     flags = cli.of_draft_model(args)
     engine = cli.load_engine(flags, "draft", room(args.parallel), args.parallel)
+    differing: Sequence[int] = ()
     if engine.vocabulary.fingerprint != target.vocabulary.fingerprint:
-        raise ModelError(
-            f"{engine.name} cannot draft for {target.name}: its vocabulary is another one; choose another --model-draft"
-        )
+        comparison = compare(target.vocabulary.meanings, engine.vocabulary.meanings)
+        if not comparison.few:
+            raise ModelError(
+                f"{engine.name} cannot draft for {target.name}: its vocabulary is another one, {comparison}; choose "
+                "another --model-draft"
+            )
+        differing = comparison.tokens
+        log.info("%s drafts for %s: %s", engine.name, target.name, comparison)
     if engine.runtime == target.runtime == "transformers" and flags.threads != args.threads:
         raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
     check_drafts(engine)
@@ -327,7 +334,7 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
     log.info("%s on %s drafts here", engine.name, engine.runtime)
     ahead = max(1, min(limits.most, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
-    model.drafts_for(target.vocabulary.size)
+    model.drafts_for(target.vocabulary.size, differing)
     return OwnDraft(model)
 
 

@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,7 +23,7 @@ from duo.engines import ROOT, Engine, Piece, Row
 from duo.engines.replay import Replayed
 from duo.errors import DeadEndError, DuoError, StoppedError
 from duo.prefix import Prefix, common_length
-from duo.protocol import Entry, Ledger
+from duo.protocol import MAX_ENDS, Entry, Ledger
 from duo.sampling import Logprobs, SamplingParams, logprobs
 from duo.schedule import Growing, Schedule
 from duo.session import Session, Step
@@ -63,6 +63,8 @@ class Job:
     ignore_eos: bool
     on_step: Callable[[Step], None]
     on_end: Callable[[DuoError | None], None]
+    stop_tokens: Collection[int] = ()
+    """Tokens that end the answer beside the model's own."""
     top_logprobs: int | None = None
     prompt_logprobs: list[Logprobs] | None = None
     """Where it is asked how likely the prompt is: of its tokens but the first, as far as they have been read."""
@@ -259,12 +261,13 @@ class Decoder:
         # What is to be read anew in any case takes no conversation's cache.
         seat = self._seats.take(prefix.tokens if job.prompt_logprobs is None else [])
         assert seat is not None
+        ends = {*job.stop_tokens, *(() if job.ignore_eos else self._engine.vocabulary.eos)}
         session = job.session = Session(
             id=secrets.randbits(64),
             prompt_length=len(prefix),
             params=job.sampling,
             prefix=prefix,
-            eos=() if job.ignore_eos else self._engine.vocabulary.eos,
+            eos=ends,
             limit=len(prefix) + job.max_tokens,
             trust=self._trust,
             slot=seat.id,
@@ -275,7 +278,9 @@ class Decoder:
         self._reading.append(_Run(job, session, seat, job.seated))
         if job.max_tokens > 1 and self._planner.speculates:
             # The backs hear of the prompt first, so that they read it while the target does.
-            entry = Entry(session.id, job.sampling, session.prompt_length, prefix, self._planner.backs)
+            entry = Entry(
+                session.id, job.sampling, session.prompt_length, prefix, self._planner.backs, sorted(ends)[:MAX_ENDS]
+            )
             self._ledger[session.id] = entry
             self._changed()
 

@@ -5,7 +5,7 @@ The decoder's own steps are called from here instead of its thread, so that ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
@@ -41,14 +41,21 @@ MODEL = FakeModel()
 class Asked:
     """A job, and what became of it."""
 
-    def __init__(self, prompt: Sequence[int], sampling: SamplingParams, count: int = 12, scored: bool = False) -> None:
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        sampling: SamplingParams,
+        count: int = 12,
+        scored: bool = False,
+        stop_tokens: Collection[int] = (),
+    ) -> None:
         self.tokens: list[int] = []
         self.ended = False
         self.error: DuoError | None = None
-        self.expected = text_without_backs(prompt, sampling, {EOS}, len(prompt) + count)
+        self.expected = text_without_backs(prompt, sampling, {EOS, *stop_tokens}, len(prompt) + count)
         self.job = Job(
             prompt=list(prompt), sampling=sampling, max_tokens=count, ignore_eos=False,
-            on_step=self._step, on_end=self._end, top_logprobs=2 if scored else None,
+            on_step=self._step, on_end=self._end, stop_tokens=stop_tokens, top_logprobs=2 if scored else None,
             prompt_logprobs=[] if scored else None,
         )  # fmt: skip
 
@@ -134,6 +141,25 @@ def talkative() -> Asked:
     return next(it for n in range(100) if len((it := Asked([4 + n % 8, 4 + n // 8], GREEDY, 40)).expected) == 40)
 
 
+def test_backs_hear_of_all_tokens_that_end_an_answer() -> None:
+    plain = talkative()
+    stop = next(token for token in plain.expected[3:] if token not in plain.expected[:3])
+    stopped = Asked(plain.job.prompt, GREEDY, 40, stop_tokens=(stop,))
+    assert stopped.expected == plain.expected[: plain.expected.index(stop) + 1]
+    free = Asked(plain.job.prompt, GREEDY, 40)
+    free.job.ignore_eos = True
+    loop = Loop(2)
+    for asked in (stopped, free):
+        loop.ask(asked)
+    loop.turn()
+    assert [entry.ends for entry in loop.ledger.values()] == [sorted({EOS, stop}), []]
+    for _ in range(40):
+        loop.guess()
+        loop.turn()
+    assert stopped.ended and stopped.tokens == stopped.expected
+    assert stopped.job.session is not None and stopped.job.session.finish_reason == "stop"
+
+
 prompts = st.lists(st.integers(4, SIZE - 1), min_size=1, max_size=80)
 temperatures = st.sampled_from([0.0, 0.7, 1.5])
 
@@ -192,9 +218,9 @@ def test_every_answer_is_what_it_would_be_alone(
         assert one.job.read_tokens == len(one.job.prompt) - 1 and 0 <= cached < len(one.job.prompt)
     assert not loop.ledger
     reused = sum(one.job.cached_tokens for one in asked)
-    scored = sum(len(one.job.prompt) - 1 for one in asked if one.job.prompt_logprobs is not None)
+    as_rows = sum(len(one.job.prompt) - 1 for one in asked if one.job.prompt_logprobs is not None)
     read = sum(length for _, length in engine.pieces)
-    assert read + reused + scored == sum(one.job.read_tokens for one in asked), "what is told is what was reused"
+    assert read + reused + as_rows == sum(one.job.read_tokens for one in asked), "what is told is what was reused"
 
 
 @pytest.mark.parametrize("everything", [False, True])

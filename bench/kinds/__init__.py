@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.kinds import attention, recurrent
+from bench.kinds import attention, delta, experts, mamba
 from bench.kinds.kind import Kind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (*attention.KINDS, *recurrent.KINDS)}
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (*attention.KINDS, *experts.KINDS, *delta.KINDS, *mamba.KINDS)}
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 
@@ -27,6 +27,9 @@ _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("expert_group_used_count", ("topk_group",)),
 )
 
+_PLAIN = {"lm_head.weight": "output.weight", "rope_freqs.weight": "rope_freqs.weight"}
+"""Not in the tables of architectures whose published models have none."""
+
 
 def convert(kind: Kind, folder: Path, config: Config, out: Path) -> None:
     """Write the checkpoint in `folder` as GGUF in float32, so that nothing but the runtime differs.
@@ -39,14 +42,14 @@ def convert(kind: Kind, folder: Path, config: Config, out: Path) -> None:
     if config.get("tie_word_embeddings"):
         tensors.pop("lm_head.weight", None)
     writer = gguf.GGUFWriter(None, kind.arch)
-    writer.add_name(f"tiny {kind.name}")
+    writer.add_name("tiny")  # llama.cpp knows some models by their name, and treats their tokens differently
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     for key, value in {**_common(config), **kind.keys(config)}.items():
         _add(writer, f"{kind.arch}.{key}", value)
     add_tokenizer(writer, folder, config["vocab_size"])
     names = _names(kind.arch, int(config["num_hidden_layers"]))
     for name, array in sorted(tensors.items()):
-        place = name if re.match(r"blk\.|output|token_embd", name) else names.get_name(name, (".weight", ".bias"))
+        place = _PLAIN.get(name) or names.get_name(name, (".weight", ".bias"))
         if place is None:
             raise ExportError(f"tensor {name} has no place in llama.cpp's architecture {kind.arch}")
         writer.add_tensor(place, array)
@@ -76,11 +79,13 @@ def _common(config: Config) -> dict[str, Value]:
             "attention.key_length": size,
             "attention.value_length": size,
         }
-    rope: Mapping[str, Value] = config.get("rope_parameters") or {}
+    rope: Mapping[str, Any] = config.get("rope_parameters") or {}
+    if "sliding_attention" in rope:
+        keys["rope.freq_base_swa"] = float(rope["sliding_attention"]["rope_theta"])
+        rope = rope["full_attention"]
     if "rope_theta" in rope:
-        share = float(str(rope.get("partial_rotary_factor") or 1.0))
-        keys["rope.freq_base"] = float(str(rope["rope_theta"]))
-        keys["rope.dimension_count"] = int(head_size(config) * share)
+        keys["rope.freq_base"] = float(rope["rope_theta"])
+        keys["rope.dimension_count"] = int(head_size(config) * (rope.get("partial_rotary_factor") or 1.0))
     return keys
 
 

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import llama_cpp
 
-from duo.engines.base import InterruptedForwardError
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.checkpoints import Checkpoint, Checkpoints
 from duo.engines.llamacpp.runtime import Model, Runtime
@@ -31,6 +30,7 @@ time after each wrong guess, and has no use for so many copies."""
 RIDERS = 8
 """Committed tokens that are read beside a slot's next rows. More have a decode of their own."""
 
+_seq_cp = llama_cpp.llama_memory_seq_cp
 _seq_rm = llama_cpp.llama_memory_seq_rm
 
 
@@ -68,12 +68,16 @@ class Slot:
 class SlotRuntime(Runtime):
     """What engines have in common whose slots each have one sequence for what is committed.
 
-    `snapshots`: states of earlier rows that llama.cpp keeps for each sequence. Subclasses say what rows are.
+    snapshots: states of earlier rows that llama.cpp keeps for each sequence. apart: whether each has cells of its own.
+    most: tokens per decode. Subclasses say what rows are.
     """
 
-    def __init__(self, model: Model, options: EngineOptions, context: object, snapshots: int, most: int) -> None:
+    def __init__(
+        self, model: Model, options: EngineOptions, context: object, snapshots: int, apart: bool, most: int
+    ) -> None:
         super().__init__(model, options, context)
-        self._recurrent, self._cells = model.recurrent, model.cells
+        self._recurrent, self._cells, self._windowed = model.recurrent, model.cells, model.windowed
+        self._apart = apart
         self._snapshots = snapshots
         self._arrays = native.Batch(most)
         self._stop = None if model.recurrent else native.Stop(self._llama)
@@ -138,7 +142,7 @@ class SlotRuntime(Runtime):
         if code:
             if self._recurrent and code != native.NO_ROOM:
                 self._lose()
-            raise InterruptedForwardError if code == native.ABORTED else native.failed(code)
+            raise native.failed(code)
 
     def _lose(self) -> None:
         """A decode failed in the middle. It may have moved the states of any sequence."""
@@ -211,7 +215,12 @@ class SlotRuntime(Runtime):
             state.saved.add(Checkpoint(state.read, copy, native.PARTIAL))
 
     def _copy(self, source: Slot, target: Slot) -> bool:
-        """Copy all that llama.cpp holds of a slot to another, which is empty."""
+        """Copy all that llama.cpp holds of a slot to another, which is empty. Returns False if that cannot be done."""
+        if self._windowed:
+            # A saved state has no cells that are out of sight at its end. Before that end they are not.
+            if self._apart:
+                _seq_cp(self._memory, source.seq, target.seq, -1, -1)
+            return self._apart
         everything = native.save_state(self._llama, source.seq, 0)
         return everything is not None and native.restore_state(self._llama, target.seq, everything, 0)
 
