@@ -26,6 +26,7 @@ COMMANDS = {
     "demo": Command("the same questions four times, with and without a back", "bench.demo"),
     "step": Command("what the lead adds to a decode step", "bench.step"),
     "plain": Command("decoding without a back, beside llama-server without speculation", "bench.compare.plain"),
+    "hybrid": Command("what chains cost and bring on a model with a recurrent state", "bench.compare.hybrid"),
     "slots": Command("what rows of many slots cost beside as many of one", "bench.slots"),
     "ties": Command("how often guesses change a pick", "bench.ties"),
     "models": Command(

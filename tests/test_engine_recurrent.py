@@ -78,7 +78,7 @@ OTHERS = (
         },
     ),
 )
-UNSERVED = ("mamba",)
+UNSERVED = ("mamba", "kimi-linear")
 SERVED = {kind.name: kind for kind in (*delta.KINDS, *mamba.KINDS, *OTHERS) if kind.name not in UNSERVED}
 
 
