@@ -98,7 +98,7 @@ class StateTreeEngine(SlotRuntime):
         return False
 
     @property
-    def note(self) -> str:
+    def _state_note(self) -> str:
         states = len(self._slots) + self._room
         return (
             f"{self._name} is recurrent: it drafts trees of at most {self._room} tokens, for which memory holds "
