@@ -512,17 +512,32 @@ def only_pickles(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def truncate(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def lose_shard(folder: Path) -> None:
+    maker: Any = transformers.AutoModelForCausalLM
+    model = maker.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="50KB")
+    next(folder.glob("model-00002-of-*.safetensors")).unlink()
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
     "not json": (lambda f: (f / "config.json").write_text("{"), "config.json"),
-    "unknown type": (lambda f: change_config(f, model_type="zork"), "zork"),
-    "code": (lambda f: change_config(f, model_type="zork", auto_map={"AutoConfig": "x.Y"}), "config.json"),
+    "unknown type": (lambda f: change_config(f, model_type="zork"), "of type zork.*update transformers.*GGUF"),
+    "code": (lambda f: change_config(f, model_type="zork", auto_map={"AutoConfig": "x.Y"}), "config.json|zork"),
     "not a causal model": (lambda f: change_config(f, model_type="clip"), "not a language model"),
     "encoder and decoder": (lambda f: change_config(f, model_type="t5", is_encoder_decoder=True), "encoder-decoder"),
     "state space": (lambda f: change_config(f, model_type="mamba"), "Mamba-1"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no .safetensors"),
     "pickles": (only_pickles, "holds no .safetensors"),
     "damaged weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "cannot load"),
+    "truncated weights": (truncate, "cannot load.*get the whole model again"),
+    "missing shard": (lose_shard, "cannot load.*model-00002-of-"),
     "other weights": (lambda f: change_config(f, hidden_size=64), "do not fit its config.json"),
     "lost tensor": (drop_tensor, "lack 1 of the model's tensors, first model.norm.weight"),
     "no tokenizer": (

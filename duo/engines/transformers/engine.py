@@ -52,7 +52,7 @@ class TransformersEngine:
             progress(0.05)
             tokenizer = hf.read_tokenizer(source, self._name)
             progress(0.1)
-            self._model = hf.read_weights(source, self._name, options.dtype, self._device)
+            self._model = hf.read_weights(source, self._name, config, options.dtype, self._device)
         pack(self._model)
         progress(0.9)
 

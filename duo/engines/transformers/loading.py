@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from duo.engines.transformers import quantization
 from duo.errors import ModelError
 
 DEFAULT_CONTEXT = 4096
@@ -34,6 +36,11 @@ def read_config(source: str, name: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # a file or a network of someone else's
+        if strange := re.search(r"model type `(.+?)`.*does not recognize", str(error)):
+            raise ModelError(
+                f"{name} is a model of type {strange[1]}, which transformers {transformers.__version__} does not know: "
+                "update transformers, or use a GGUF of this model"
+            ) from error
         if Path(source).is_dir():
             raise ModelError(f"cannot read {name}'s config.json: {first_line(error)}") from error
         raise ModelError(
@@ -108,7 +115,7 @@ def read_tokenizer(source: str, name: str) -> Any:
     return tokenizer
 
 
-def read_weights(source: str, name: str, dtype: str, device: torch.device) -> Any:
+def read_weights(source: str, name: str, config: Any, dtype: str, device: torch.device) -> Any:
     """The model, ready to run on the device."""
     wanted: Any = dtype
     if dtype == "auto":
@@ -117,11 +124,14 @@ def read_weights(source: str, name: str, dtype: str, device: torch.device) -> An
         wanted = getattr(torch, dtype, None)
         if not isinstance(wanted, torch.dtype) or not wanted.is_floating_point:
             raise ModelError(f"there is no dtype {dtype!r}: use auto, float32, bfloat16 or float16")
+    quantised, plain = quantization.prepare(config, device, name)
     try:
         loader: Any = AutoModelForCausalLM
         model, report = loader.from_pretrained(
             source,
+            config=config,
             dtype=wanted,
+            device_map={"": device} if quantised else None,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -133,7 +143,8 @@ def read_weights(source: str, name: str, dtype: str, device: torch.device) -> An
             raise ModelError(
                 f"{name} is not a language model that predicts the next token: use another model"
             ) from error
-        raise ModelError(f"cannot load {name}'s weights (safetensors): {first_line(error)}") from error
+        kind = "quantised weights" if quantised else "weights (safetensors)"
+        raise ModelError(f"cannot load {name}'s {kind}: {first_line(error)}: get the whole model again") from error
     if mismatched := sorted(report["mismatched_keys"]):
         tensor = mismatched[0][0] if isinstance(mismatched[0], tuple) else mismatched[0]
         raise ModelError(f"{name}'s weights do not fit its config.json, first {tensor}: get both from one place")
@@ -142,7 +153,12 @@ def read_weights(source: str, name: str, dtype: str, device: torch.device) -> An
             f"{name}'s weights lack {len(missing)} of the model's tensors, first {missing[0]}: get the whole model"
         )
     try:
-        return model.to(device).eval()
+        if not quantised:
+            model = model.to(device)
+        elif plain and isinstance(wanted, torch.dtype):
+            # Weights that were made plain have the type of their scales.
+            model = model.to(wanted)
+        return model.eval()
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ModelError(f"cannot move {name} to {device}: {first_line(error)}") from error
 
