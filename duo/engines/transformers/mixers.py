@@ -113,7 +113,13 @@ def _convolve(
     """[1, channels, rows] -> [1, channels, rows]"""
     states, bank, layer = at
     out = states.convolve(bank, layer, hidden_states, weight, bias).to(hidden_states.dtype)
-    return ACT2FN[activation](out) if activation is not None else out
+    return out if activation is None else _activation(activation)(out)
+
+
+@functools.cache
+def _activation(name: str) -> Callable[[Tensor], Tensor]:
+    made: Callable[[Tensor], Tensor] = ACT2FN[name]
+    return made
 
 
 def _delta_rule(

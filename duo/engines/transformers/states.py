@@ -195,8 +195,12 @@ class States:
             live = store.inputs[layer] if plan.earlier is not None else rows[:0]
             known = torch.cat((*windows, live, rows))
             taken = known[self._tapped(reach)].float()
-            out[plan.own] = (taken * weight.T.float()).sum(1)
-            store.inputs[layer, plan.places] = rows[plan.own]
+            made = (taken * weight.T.float()).sum(1)
+            store.inputs[layer, plan.places] = rows if plan.whole else rows[plan.own]
+            if plan.whole:
+                out = made
+            else:
+                out[plan.own] = made
         if bias is not None:
             out = out + bias.float()
         return out.T[None]
@@ -213,27 +217,26 @@ class States:
             store.k = zeros((count, room, groups, key), device=device)
             store.u = zeros((count, room, groups, heads, value), device=device)
             store.decay = zeros((count, room, groups, heads), device=device)
+        if plan.whole and not self.exact:
+            slot = plan.slots[0]
+            return self._trees(plan, store, layer, tokens, store.state[layer, slot : slot + 1])
         out = torch.empty_like(tokens.v)
         for slot, begin, end, _ in plan.spans:
             part = _batched(tokens, torch.arange(begin, end, device=device)[None])
             out[:, :, :, begin:end], end_state = recurrence.chain(part, store.state[layer, slot : slot + 1])
             store.states[slot, layer] = end_state[0]
         if plan.rows:
-            if len(plan.slots) == 1 and not plan.spans:
-                slot = plan.slots[0]
-                state = store.state[layer, slot : slot + 1]
-            else:
-                each = [store.states.get((slot, layer), store.state[layer, slot]) for slot in plan.slots]
-                state = torch.stack(each)
+            states = [store.states.get((slot, layer), store.state[layer, slot]) for slot in plan.slots]
             if self.exact:
-                self._steps(plan, store, layer, tokens, state, out)
+                self._steps(plan, store, layer, tokens, states, out)
             else:
-                self._trees(plan, store, layer, tokens, state, out)
+                o = self._trees(plan, store, layer, _batched(tokens, plan.at), torch.stack(states))
+                out[0, :, :, plan.own] = _flat(o, 3)[plan.flat].permute(1, 2, 0, 3)
         return out
 
-    def _trees(self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, state: Tensor, out: Tensor) -> None:
+    def _trees(self, plan: Plan, store: _Bank, layer: int, batch: Tokens, state: Tensor) -> Tensor:
+        """All rows at once: o. What they would put into the states is left in the store."""
         assert store.k is not None and store.u is not None and store.decay is not None
-        batch = _batched(tokens, plan.at)
         earlier = above = None
         if plan.earlier is not None and plan.above is not None:
             k, u, decay = (x[layer][plan.earlier] for x in (store.k, store.u, store.decay))
@@ -241,22 +244,24 @@ class States:
             above = store.decay[layer][plan.above.clamp(min=0)] * (plan.above >= 0)[..., None, None]
             above = above.permute(0, 2, 3, 1)
         o, u, decay = recurrence.tree(batch, state, plan.sees, above, earlier)
-        out[0, :, :, plan.own] = _flat(o)[plan.flat].permute(1, 2, 0, 3)
-        store.k[layer, plan.places] = tokens.k[0].transpose(0, 1)[plan.own]
-        store.u[layer, plan.places] = _flat(u)[plan.flat]
-        store.decay[layer, plan.places] = _flat(decay)[plan.flat]
+        for kept, given, dim in ((store.k, batch.k, 2), (store.u, u, 3), (store.decay, decay, 3)):
+            rows = _flat(given, dim)
+            kept[layer, plan.places] = rows if plan.whole else rows[plan.flat]
+        return o
 
-    def _steps(self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, state: Tensor, out: Tensor) -> None:
+    def _steps(
+        self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, states: Sequence[Tensor], out: Tensor
+    ) -> None:
         """Row after row, each on the state of its parent, which lives no longer than this call."""
         assert store.k is not None and store.u is not None and store.decay is not None
-        roots = {slot: state[index : index + 1] for index, slot in enumerate(plan.slots)}
+        roots = dict(zip(plan.slots, states, strict=True))
         after: dict[int, Tensor] = {}
         for row, last in zip(plan.rows, plan.last, strict=True):
             place, live = row.trail[-1], row.trail[:-1]
             if live and live[-1] in after:
                 mine = after[live[-1]] if last else after[live[-1]].clone()
             else:
-                mine = roots[row.slot].clone()
+                mine = roots[row.slot][None].clone()
                 if live:
                     k, u, g = (x[layer, list(live)][None] for x in (store.k, store.u, store.decay))
                     recurrence.replay(mine, g.permute(0, 2, 3, 1), k.transpose(1, 2), u.permute(0, 2, 3, 1, 4))
@@ -358,6 +363,6 @@ def _batched(tokens: Tokens, at: Tensor) -> Tokens:
     return Tokens(*chosen)  # type: ignore[arg-type]
 
 
-def _flat(x: Tensor) -> Tensor:
-    """[batch, groups, heads, rows, ...] -> [batch * rows, groups, heads, ...]"""
-    return x.movedim(3, 1).flatten(0, 1)
+def _flat(x: Tensor, dim: int) -> Tensor:
+    """[batch, ..., rows, ...] -> [batch * rows, ..., ...]; `dim` has the rows."""
+    return x.movedim(dim, 1).flatten(0, 1)
