@@ -21,7 +21,7 @@ from bench.processes import wait_for
 from duo.engines import EngineOptions, load, runtime_of
 from duo.engines.base import ROOT, Engine, InterruptedForwardError, Row
 from duo.engines.transformers.arena import GROUPED, PlaceBook, grouped_attention
-from duo.engines.transformers.loading import attention, context_of
+from duo.engines.transformers.loading import context_of, sight_of
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting
 from tests.mirror import Mirror, Reference, engine_of, interleave
@@ -67,6 +67,15 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "phi": lambda: transformers.PhiConfig(**ALL_HEADS),
     "gpt-neox": lambda: transformers.GPTNeoXConfig(**{k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}),
     "mixtral": lambda: transformers.MixtralConfig(**SHAPE, num_local_experts=4),
+    "llama4": lambda: transformers.Llama4TextConfig(
+        **SHAPE,
+        head_dim=8,
+        intermediate_size_mlp=64,
+        num_local_experts=2,
+        attention_chunk_size=8,
+        no_rope_layers=[1, 0],
+        layer_types=["chunked_attention", "full_attention"],
+    ),
     "gpt-oss": lambda: transformers.GptOssConfig(**SHAPE, head_dim=8, num_local_experts=4, sliding_window=8),
 }
 
@@ -586,7 +595,7 @@ def test_attention_that_a_mask_cannot_express_is_refused() -> None:
         for field, value in fields.items():
             setattr(config, field, value)
         with pytest.raises(ModelError, match="m "):
-            attention(config, config, "m ")
+            sight_of(config, config, "m ")
 
 
 @pytest.mark.parametrize("path", ["/no/such", "./nosuch", "../nosuch", "~/nosuch-model", "a/b/c", " "])
