@@ -32,7 +32,7 @@ def random_state(batch: int = 1) -> Tensor:
 
 
 def rows_of(tokens: Tokens, chosen: list[int]) -> Tokens:
-    q, k, v, g, beta = tokens
+    q, k, v, g, beta, _ = tokens
     return Tokens(
         q[:, :, chosen],
         k[:, :, chosen],
@@ -136,17 +136,19 @@ def test_a_row_of_a_tree_is_the_end_of_its_path(split: int, delta: bool) -> None
 def test_a_replay_has_the_bits_of_the_steps(layers: int, delta: bool) -> None:
     """Also for several layers in one call."""
     tokens, state = random_tokens(5, delta, batch=layers), random_state(batch=layers)
-    us = []
+    us, fades = [], []
     stepped = state.clone()
     for at in range(5):
-        row = rows_of(tokens, [at])
+        row = recurrence.row(tokens, at)
         apart = [Tokens(*(None if x is None else x[n : n + 1] for x in row)) for n in range(layers)]  # type: ignore[arg-type]
-        us.append(torch.cat([recurrence.step(each, stepped[n : n + 1])[1] for n, each in enumerate(apart)]))
-    u = torch.cat(us, 3)
+        made = [recurrence.step(each, stepped[n : n + 1]) for n, each in enumerate(apart)]
+        us.append(torch.cat([u for _, u, _ in made]))
+        fades.append(torch.cat([fade for _, _, fade in made]))
+    u, fade = torch.cat(us, 3), torch.cat(fades, 3)
     for groups in ([5], [1, 4], [2, 2, 1]):
         replayed, begin = state.clone(), 0
         for count in groups:
             part = slice(begin, begin + count)
-            recurrence.replay(replayed, tokens.g[..., part], tokens.k[:, :, part], u[:, :, :, part])
+            recurrence.replay(replayed, fade[..., part], tokens.k[:, :, part], u[:, :, :, part])
             begin += count
         assert torch.equal(replayed, stepped)

@@ -83,7 +83,8 @@ def pack(model: nn.Module) -> None:
     large: list[PackedLinear] = []
     for module in model.modules():
         for name, child in module.named_children():
-            if type(child) is nn.Linear and _pays(getattr(child, "weight", None)):
+            # Of Mamba-1's `dt_proj` the model reads the weights itself.
+            if type(child) is nn.Linear and name != "dt_proj" and _pays(getattr(child, "weight", None)):
                 packed = PackedLinear(child)
                 setattr(module, name, packed)
                 if child.weight.numel() >= LARGE:
