@@ -13,6 +13,7 @@ from pathlib import Path
 from back.link import Link
 from back.tls import ClientTls
 from duo import cli, mdns, trace
+from duo.draft_model import check_drafts
 from duo.drafting import BATCH, CHAIN, MOST, RIDERS, TREE, room
 from duo.engines import measure
 from duo.engines.cost import CostCurve
@@ -100,8 +101,10 @@ async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     if tls is not None:
         tls.credentials()  # what is wrong with them is said before a model is loaded
     engine = await asyncio.to_thread(cli.load_engine, args, "draft", room(args.parallel), args.parallel)
+    check_drafts(engine)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
-    cost = CostCurve(await asyncio.to_thread(measure.remembered, engine, BATCH, cli.speed(args, engine)))
+    measured = await asyncio.to_thread(measure.remembered, engine, BATCH, cli.speed(args, engine))
+    cost = CostCurve(measured.seconds)
     policy = TREE if args.policy == "tree" else CHAIN
     look = mdns.find if args.lead == AUTO else None
     lead = await look() if look else args.lead

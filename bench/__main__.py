@@ -27,6 +27,9 @@ COMMANDS = {
     "step": Command("what the lead adds to a decode step", "bench.step"),
     "slots": Command("what rows of many slots cost beside as many of one", "bench.slots"),
     "ties": Command("how often guesses change a pick", "bench.ties"),
+    "models": Command(
+        "tiny random models of many kinds, each served and compared with transformers", "bench.kinds.run"
+    ),
     "simulate": Command("the planner and the policy in simulated time", "bench.sweep"),
     "plan": Command("what speed-up to expect of two machines, and where the limit is", "bench.plan"),
     "trace": Command("merge what --trace wrote, and sum it up", "bench.trace"),

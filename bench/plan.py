@@ -199,7 +199,7 @@ def measured(model: str, which: Literal["target", "draft"], threads: int) -> Poi
     """The cost curve of a model on this machine, in milliseconds. Raises ModelError."""
     from duo.drafting import BATCH, MAX_ROWS
     from duo.engines import EngineOptions, load, measure
-    from duo.planner import Limits
+    from duo.schedule import Limits
     from lead.__main__ import TREE_ROWS
 
     rows, most = (TREE_ROWS, 1 + Limits().draft_max) if which == "target" else (MAX_ROWS, BATCH)
@@ -208,4 +208,4 @@ def measured(model: str, which: Literal["target", "draft"], threads: int) -> Poi
     # What a lead or a back with the same flags says of its speed, so that they use the same measurement.
     found = measure.remembered(engine, most, measure.conditions(model, engine, options))
     engine.close()
-    return [(rows, 1000 * seconds) for rows, seconds in sorted(found.items())]
+    return [(rows, 1000 * seconds) for rows, seconds in sorted(found.seconds.items())]

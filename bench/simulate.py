@@ -16,8 +16,9 @@ from bench.backs import READ, Back, Clock, Machine, News, drafting, revealed
 from bench.world import Acceptance, Asked, Cost
 from duo.drafting import CHAIN, RIDERS, TREE, Policy
 from duo.forecast import Own, own
-from duo.planner import Everything, Growing, Limits, Planner
+from duo.planner import Planner
 from duo.prefix import Prefix, common_length, extend_hash
+from duo.schedule import Everything, Growing, Limits
 from duo.tree import Expansion, GuessTree, Node
 from duo.trust import Trust
 

@@ -19,7 +19,6 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.models import RUNTIMES, shipped
-from duo import planner
 from duo.cli import positive
 from duo.engines import Engine, EngineOptions, load
 from duo.models.corpus import questions
@@ -109,9 +108,7 @@ def verify_with_guesses(
             rng.shuffle(guesses)
             session.tree.merge(Expansion(len(at), at.hash, guesses, [0.8] * len(guesses)), "bench")
             at.extend([true])
-        nodes = [node for node, _ in session.tree.best(8)]
-        if exact:
-            nodes = planner.chain(session.tree, nodes)
+        nodes = [node for node, _ in (session.tree.chain(8) if exact else session.tree.best(8))]
         step = session.verify(nodes, engine.forward(session.rows(nodes, at_least=2 if exact else 1)))
         agreed = common_length([c.token for c in step.committed], tokens[done:])
         different += agreed < len(step.committed) and done + agreed < len(tokens)

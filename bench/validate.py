@@ -40,7 +40,8 @@ from duo.drafting import BATCH, CHAIN, MAX_ROWS, TREE
 from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
-from duo.planner import Everything, Limits, Planner
+from duo.planner import Planner
+from duo.schedule import Everything, Limits
 from lead.__main__ import TREE_ROWS
 
 AHEAD = 16
@@ -103,8 +104,8 @@ def at_rest(setup: Setup) -> Rest:
 
 def fastest(engine: Engine, most: int, model: str) -> dict[int, float]:
     """The engine's cost curve. What is remembered is what a lead or a back with this model starts from."""
-    now = measure.measure(engine, most, PATIENCE)
-    before = measure.remembered(engine, most, measure.conditions(model, engine, EngineOptions(threads=1)))
+    now = measure.measure(engine, most, PATIENCE).seconds
+    before = measure.remembered(engine, most, measure.conditions(model, engine, EngineOptions(threads=1))).seconds
     return {rows: min(seconds, before.get(rows, seconds)) for rows, seconds in now.items()}
 
 

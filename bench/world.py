@@ -18,8 +18,9 @@ from typing import Protocol
 import numpy as np
 
 from duo.engines.cost import CostCurve
-from duo.planner import Growing, Limits, Planner
+from duo.planner import Planner
 from duo.prefix import EMPTY, extend_hash, mix
+from duo.schedule import Growing, Limits
 from duo.tree import Expansion, GuessTree
 
 NOT_GUESSED = 9

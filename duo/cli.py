@@ -207,7 +207,10 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
 
     Raises ModelError.
     """
-    options = replace(_options(args), batch=max(args.batch, LEAST_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows)
+    options = replace(
+        _options(args), batch=max(args.batch, LEAST_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows,
+        drafts=shipped == "draft", draft_max=getattr(args, "draft_max", EngineOptions().draft_max),
+    )  # fmt: skip
     model = args.model or _shipped(shipped, args.engine)
     name = os.path.basename(model.rstrip("/")) or model
     terminal = Console(stderr=True)
@@ -217,6 +220,8 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(f"loading {name}", total=1.0)
         engine = runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
+    if engine.note:
+        logging.getLogger("duo").info("%s", engine.note)
     # A million objects of the runtime are here to stay: the collector need not look at them in the middle of a step.
     gc.collect()
     gc.freeze()

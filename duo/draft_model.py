@@ -10,11 +10,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from duo.constraint import Constraint, Grammars
-from duo.drafting import Draft, Part, Policy, Scale, Sharpness, gather
+from duo.drafting import MOST, RIDERS, Draft, Part, Policy, Scale, Sharpness, gather
 from duo.engines import Engine, Logits
 from duo.engines.base import InterruptedForwardError
 from duo.engines.cost import CostCurve
-from duo.errors import ContextError, DuoError, RequestError
+from duo.errors import ContextError, DuoError, ModelError, RequestError
 from duo.sampling import SamplingParams
 from duo.seats import Seats
 from duo.trace import Trace
@@ -49,6 +49,14 @@ class _UnderWay:
 log = logging.getLogger(__name__)
 
 
+def check_drafts(engine: Engine) -> None:
+    """Raises ModelError if the model cannot draft: nothing that it reads ahead could be dropped again."""
+    if not engine.rollback.depth:
+        raise ModelError(
+            f"{engine.name} cannot draft: on {engine.runtime} its memory does not go back; choose another draft model"
+        )
+
+
 class DraftModel:
     """Not thread-safe: one thread calls it. `lane`: where the trace shows what it does."""
 
@@ -61,8 +69,15 @@ class DraftModel:
         trace: Trace,
         lane: str,
     ) -> None:
+        """Raises ModelError if the model cannot draft."""
+        check_drafts(engine)
         self._size = engine.vocabulary.size
         """Tokens that both models have."""
+        self._branches = engine.rollback.trees
+        if not self._branches:
+            # No row outlives its forward pass. So a pass expands one place, and reads the line that leads there.
+            policy = replace(policy, batch=1)
+            n_ahead = min(n_ahead, engine.rollback.depth, MOST - RIDERS)
         self.n_ahead = n_ahead
         self.cost = cost
         self._engine = engine
@@ -243,9 +258,12 @@ class DraftModel:
                 # What it asks of the sampler cannot be had here: the others know nothing of that.
                 found.append(Found(draft, (), len(part.rows), error))
             start = end
-        for failed in found:
-            if failed.error is not None:
-                self._seats.lost(failed.draft)
+        for each in found:
+            if each.error is not None:
+                self._seats.lost(each.draft)
+            elif not self._branches and (seat := self._seats.of(each.draft)) is not None:
+                each.draft.shed(0)
+                self._seats.settle(each.draft, seat)
         return found
 
     def _without(self, parts: Sequence[Part], error: ContextError) -> list[Found]:

@@ -363,7 +363,12 @@ class Draft:
     @property
     def behind(self) -> int:
         """How many are to be read before the next batch; a few ride along with it."""
-        return self.unread if self.unread > RIDERS else 0
+        return self.unread if self.unread > self._riders else 0
+
+    @property
+    def _riders(self) -> int:
+        """Most committed tokens that ride along. Where there is little room, some of it is left to what is drafted."""
+        return min(RIDERS, self.room // 2)
 
     @property
     def anew(self) -> bool:
@@ -388,7 +393,7 @@ class Draft:
 
     def _room(self, line: Sequence[_Node]) -> bool:
         """Whether the engine has room for these nodes, and the committed tokens that ride along."""
-        riders = self._batch.count(None) if self._batch else min(self.unread, RIDERS)
+        riders = self._batch.count(None) if self._batch else min(self.unread, self._riders)
         return self._rows + riders + len(line) <= self.room
 
     def next_batch(self, slot: int) -> list[Row]:

@@ -31,12 +31,13 @@ HORIZON = 24
 
 class Coming(NamedTuple):
     """A message to come: seconds from now, the share of forecasts that come true, and what it may bring: so many
-    expansions, and the path probabilities of new nodes."""
+    expansions, and the path probabilities of new nodes, each with that of the place `above` it."""
 
     seconds: float
     sure: float
     expansions: int
     paths: Sequence[float]
+    above: Sequence[float]
 
 
 class Own(NamedTuple):
@@ -189,11 +190,13 @@ class Forecast:
         within: float,
         own: Own | None = None,
         first: Sequence[float] = (),
+        ranks: int = RANKS,
     ) -> Iterator[Coming]:
         """What will be there in `within` seconds, as the likeliest leaves are expanded, one after the other.
 
         `due`: as `due` returned it; `leaves`: path probabilities of the nodes below which nothing is known; `own`: the
         lead's own draft model, if it is to draft meanwhile. `first`: what the first of them reveals, if not the usual.
+        `ranks`: how many guesses of an expansion are of use, 1 where chains are verified.
         """
         frontier = [-path for path in leaves]
         heapq.heapify(frontier)
@@ -207,15 +210,16 @@ class Forecast:
             seconds, name, times = queue[0]
             heapq.heapreplace(queue, (seconds + times.every, name, times))
             sure = min(sure, times.kept)
-            paths: list[float] = []
+            paths, above = list[float](), list[float]()
             expansions = min(max(1, round(times.size)), len(frontier))
             for _ in range(expansions):
                 path = -heapq.heappop(frontier)
-                for chance in first or self._usual:
+                for chance in (first or self._usual)[:ranks]:
                     paths.append(path * chance)
+                    above.append(path)
                     heapq.heappush(frontier, -path * chance)
                 first = ()
-            yield Coming(seconds, sure, expansions, paths)
+            yield Coming(seconds, sure, expansions, paths, above)
 
 
 def _smooth(old: float | None, new: float) -> float:

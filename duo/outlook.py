@@ -10,8 +10,8 @@ that a guess's drafting takes of the time that it saves, less what verifying it 
 
 from __future__ import annotations
 
-from bisect import insort
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -37,22 +37,34 @@ DRAFTING = Terms(1.0, 0.7, 3)
 is worth less than it is to those who wait for it, where drafting is fast, and more where it is slow."""
 
 
+Toll = Callable[[float, float, int], float]
+"""What a guess costs by the chance that it is wrong: of the path probability above it, its own, and its number in its
+chain, from 1 (`duo.engines.replay`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outlook:
     """Before a step. `paths`: path probabilities of the guesses that are there, falling. `prices`: what forward passes
     with 0, 1, 2 ... guesses cost, in tokens at the long-run `rate` per second; as many as may be verified. Fewer than
-    `least` guesses are not verified."""
+    `least` guesses are not verified.
+
+    worths: what each guess adds in tokens: its path probability, less its toll where there is one. toll: for guesses to
+    come, in seconds. answers: how many share the forward pass.
+    """
 
     paths: Sequence[float]
     prices: Sequence[float]
     rate: float
     least: int
+    worths: Sequence[float]
+    toll: Toll | None = None
+    answers: int = 1
 
-    def choose(self, paths: Sequence[float]) -> tuple[int, float]:
-        """Of guesses with these path probabilities, falling: how many to verify, and what that is worth in tokens."""
+    def choose(self, worths: Sequence[float]) -> tuple[int, float]:
+        """Of guesses that add so much each, likeliest first: how many to verify, and what that is worth in tokens."""
         chosen, best, expected = 0, 1.0 - self.prices[0], 1.0
-        for count, (path, price) in enumerate(zip(paths, self.prices[1:], strict=False), 1):
-            expected += path
+        for count, (worth, price) in enumerate(zip(worths, self.prices[1:], strict=False), 1):
+            expected += worth
             if expected - price > best and count >= self.least:
                 chosen, best = count, expected - price
         return chosen, best
@@ -66,13 +78,17 @@ class Outlook:
         `every`: seconds from one expansion to the next, if they come while the target is at work. `enough`: more than
         that need not be known. Minus infinity where nothing comes.
         """
-        paths = [-path for path in self.paths]
+        paths, worths = [-path for path in self.paths], list(self.worths)
         most = before = float("-inf")
         worse, kept = 0, -1.0
         for message in coming:
-            for path in message.paths:
-                insort(paths, -path)
-            _, then = self.choose([-path for path in paths])
+            for path, above in zip(message.paths, message.above, strict=True):
+                at = bisect_right(paths, -path)
+                # Where several answers share a pass, how long the chain is by then is known only on average.
+                toll = self.rate * self.toll(above, path, 1 + len(paths) // self.answers) if self.toll else 0.0
+                paths.insert(at, -path)
+                worths.insert(at, path - toll)
+            _, then = self.choose(worths)
             if kept < 0.0:
                 share = self.rate * every * message.expansions / max(1e-9, then - value)
                 kept = 1.0 - min(1.0, share / terms.most) ** terms.power

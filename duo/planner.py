@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict, deque
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
 
 from duo.engines.cost import CostCurve
-from duo.forecast import Forecast, Own
+from duo.engines.replay import NOTHING, Replay, Replayed
+from duo.forecast import RANKS, Coming, Forecast, Own
 from duo.outlook import DRAFTING, WAITING, Outlook
-from duo.tree import GuessTree, Node, Place
+from duo.schedule import Growing, Limits, Plan
+from duo.tree import Node, Place
 from duo.worth import Worth
 
 MEMORY = 40
@@ -40,34 +40,8 @@ EXPLORE = 0.004
 of it otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """llama-server's meaning: of each answer at most `draft_max` guesses are verified, none of less probability than
-    `p_min`, and if fewer than `draft_min` are left, none at all."""
-
-    draft_max: int = 16
-    draft_min: int = 0
-    p_min: float = 0.0
-    rows: int = 32
-    """Most rows of one forward pass, over all answers: what the runtime has room for."""
-
-
-class Growing(NamedTuple):
-    """An answer under way: its guesses, of which those of `length_below` tokens or more are of no use."""
-
-    tree: GuessTree
-    length_below: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """`wait` > 0: plan again when guesses have come, at the latest after so many seconds. `draft`: plan again when the
-    lead's own draft model has expanded the likeliest leaves. Else: verify `nodes`, those of each answer, now. If there
-    are fewer of these than answers, only the first ones take part."""
-
-    nodes: Sequence[Sequence[Node]]
-    wait: float = 0.0
-    draft: bool = False
+_Ranked = tuple[float, int, Node]
+"""A guess: its path probability, the number of its answer, its node."""
 
 
 class _Rate:
@@ -87,9 +61,14 @@ class _Rate:
 class Planner:
     """Plans the steps of a lead. Clock-free: every method is told the time, in seconds."""
 
-    def __init__(self, cost: CostCurve, limits: Limits, turns: bool = True) -> None:
-        """`turns`: whether answers may take turns where that is faster."""
+    def __init__(self, cost: CostCurve, limits: Limits, turns: bool = True, replay: Replay | None = None) -> None:
+        """`turns`: whether answers may take turns where that is faster. `replay`: what guesses cost beside the rows,
+        where the model goes back by a checkpoint."""
         self.cost = cost
+        self._replay = replay
+        self._most = limits.most
+        self._ranks = RANKS if limits.rollback.trees else 1
+        """Guesses of a place that may be verified."""
         self._turns = turns
         self._cost_of_many = copy.deepcopy(cost)
         """Where several answers share the passes: each attends over keys and values of its own, so they are dearer."""
@@ -141,6 +120,11 @@ class Planner:
         return (self._worth if self._under_way == 1 else self._worth_of_many).resting
 
     @property
+    def speculates(self) -> bool:
+        """Whether the limits allow a guess."""
+        return self._most > 0
+
+    @property
     def backs(self) -> Sequence[str]:
         """Those that are connected, the quickest first."""
         return sorted(self._present, key=self._forecast.pace)
@@ -175,10 +159,18 @@ class Planner:
         self._forecast.revealed(found)
 
     def finished(
-        self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1, read: bool = False
+        self,
+        now: float,
+        rows: int,
+        seconds: float,
+        tokens: int,
+        answers: int = 1,
+        read: bool = False,
+        replayed: Replayed = NOTHING,
     ) -> None:
         """A forward pass over `rows` rows of so many answers took `seconds` and led to so many new tokens, committed at
-        `now`. `read`: it read prompts as well, so its time says nothing."""
+        `now`. `read`: it read prompts as well, so its time says nothing. `replayed`: what of the time was for going
+        back."""
         self._answers = answers
         if self._newcomer:
             self._newcomer = False
@@ -186,6 +178,8 @@ class Planner:
             self._worth_of_many.newcomer()
         took = max(now - self._committed, 1e-9) if self._committed is not None and not read else None
         if not read:
+            if self._replay is not None:
+                seconds = self._replay.observe(seconds, replayed)
             self._curve(answers).observe(rows, seconds)
         if took is not None:
             self._idle += took
@@ -225,25 +219,23 @@ class Planner:
         self._under_way = len(trees)
         if self._takes_turns and room is None and len(trees) > 1:
             trees = trees[: self._together(trees)]
-        limits, answers = self._limits, len(trees)
+        answers = len(trees)
         if self._anew is None:
             self._anew = any(not it.tree.root.children for it in trees)
-        best = [it.tree.best(limits.draft_max, limits.p_min, it.length_below) for it in trees]
-        ranked = [(path, number, node) for number, of in enumerate(best) for node, path in of]
-        ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
-        outlook = self._outlook([path for path, _, _ in ranked], answers, self._rate(answers), room)
+        best, ranked = self._likeliest(trees)
+        outlook = self._outlook(ranked, answers, self._rate(answers), room)
         most = len(outlook.prices) - 1
-        chosen, value = outlook.choose(outlook.paths)
+        chosen, value = outlook.choose(outlook.worths)
         nodes: list[list[Node]] = [[] for _ in trees]
         for _, number, node in ranked[:chosen]:
             nodes[number].append(node)
         if chosen == most or room is not None:
             return Plan(nodes)
-        leaves = [leaf for it, of in zip(trees, best, strict=True) for leaf in _leaves(it, of)]
+        leaves = [leaf for it, of in zip(trees, best, strict=True) for leaf in self._leaves(it, of)]
         if not leaves:
             return Plan(nodes)  # there is no place left to guess at
         due, left = self._due(now, answers)
-        coming = self._forecast.coming(due, leaves, left)
+        coming = self._forecast.coming(due, leaves, left, ranks=self._ranks)
         waiting = max(0.0, outlook.gain(value, coming, self._forecast.every(due), WAITING))
         if own is not None and self._drafts(outlook, value, leaves, due, own, waiting):
             self._missed = self._idle = 0.0
@@ -253,14 +245,30 @@ class Planner:
             return Plan(nodes, min(due[0][0] * 1.05 + 1e-6, left))
         return Plan(nodes)
 
-    def _outlook(self, paths: Sequence[float], answers: int, rate: float, room: int | None) -> Outlook:
-        """Of a forward pass for so many answers, whose guesses have these path probabilities, falling."""
+    def _likeliest(self, trees: Sequence[Growing]) -> tuple[list[list[tuple[Node, float]]], list[_Ranked]]:
+        """The guesses of each answer that may be verified, and those of all, likeliest first."""
+        best = [it.likeliest(self._most, self._limits) for it in trees]
+        ranked = [(path, number, node) for number, of in enumerate(best) for node, path in of]
+        ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
+        return best, ranked
+
+    def _outlook(self, ranked: Sequence[_Ranked], answers: int, rate: float, room: int | None) -> Outlook:
+        """Of a forward pass for so many answers, with guesses of theirs."""
         limits, cost = self._limits, self._curve(answers)
-        most = min(answers * limits.draft_max, limits.rows - answers)
+        most = min(answers * self._most, limits.rows - answers)
         if room is not None:
             most = min(most, room)
         prices = [rate * cost(answers + count) for count in range(most + 1)]
-        return Outlook(paths, prices, rate, limits.draft_min)
+        paths = [path for path, _, _ in ranked]
+        if self._replay is None:
+            return Outlook(paths, prices, rate, limits.draft_min, paths)
+        toll = self._replay.toll
+        worths, above, numbers = list[float](), [1.0] * answers, [0] * answers
+        for path, answer, _ in ranked:
+            numbers[answer] += 1
+            worths.append(path - rate * toll(above[answer], path, numbers[answer]))
+            above[answer] = path
+        return Outlook(paths, prices, rate, limits.draft_min, worths, toll, answers)
 
     @property
     def _takes_turns(self) -> bool:
@@ -292,11 +300,10 @@ class Planner:
             return answers
         # By the rate of what was done last: that of the other way may have been another long ago.
         rate = self._rate(fewer if self._answers == fewer else answers)
-        limits, value = self._limits, dict[int, float]()
+        value = dict[int, float]()
         for count in (fewer, answers):
-            best = [it.tree.best(limits.draft_max, limits.p_min, it.length_below) for it in trees[:count]]
-            paths = sorted((path for of in best for _, path in of), reverse=True)
-            value[count] = count - 1 + self._outlook(paths, count, rate, None).choose(paths)[1]
+            outlook = self._outlook(self._likeliest(trees[:count])[1], count, rate, None)
+            value[count] = count - 1 + outlook.choose(outlook.worths)[1]
         return fewer if value[fewer] > value[answers] + TURNS else answers
 
     def _due(self, now: float, answers: int) -> tuple[list[tuple[float, str]], float]:
@@ -325,111 +332,36 @@ class Planner:
             return True
         if waiting > 0.0 and due[0][0] < SOONER * own.first:
             return False
-        forecast, forever = self._forecast, float("inf")
+        forecast, ranks = self._forecast, self._ranks
+
+        def coming(first: Sequence[float] = ()) -> Iterator[Coming]:
+            return forecast.coming(due, leaves, float("inf"), own, first, ranks)
+
         every = max(own.then, forecast.every(due)) * forecast.sure(due) if due else 0.0
-        usual = outlook.gain(value, forecast.coming(due, leaves, forever, own), every, DRAFTING, waiting)
+        usual = outlook.gain(value, coming(), every, DRAFTING, waiting)
         if usual > waiting and not own.arrears:
             return True
         # What it finds may be worth going on from, or not: an average would not tell.
         more = -waiting
         for share, kind in forecast.kinds:
-            more += share * outlook.gain(value, forecast.coming(due, leaves, forever, own, kind), every, DRAFTING)
+            more += share * outlook.gain(value, coming(kind), every, DRAFTING)
         # What is in arrears is read once this would have been made good by what was missed for want of it.
         self._missed += max(0.0, more)
         return more > 0.0 and self._missed > outlook.rate * own.arrears
 
+    def _leaves(self, it: Growing, ranked: Sequence[tuple[Node, float]]) -> list[float]:
+        """Path probabilities of the nodes that nothing is known below, where something could be of use."""
+        tree, length_below = it
+        if not self._limits.rollback.trees and len(ranked) >= self._most:
+            return []  # the chain may not become longer
 
-def _falling(ranked: tuple[float, int, Node]) -> float:
+        def useful(node: Node) -> bool:
+            return not node.children and (length_below is None or node.length + 1 < length_below)
+
+        if not tree.root.children:
+            return [1.0] if useful(tree.root) else []
+        return [path for node, path in ranked if useful(node)]
+
+
+def _falling(ranked: _Ranked) -> float:
     return -ranked[0]
-
-
-def _leaves(it: Growing, ranked: Sequence[tuple[Node, float]]) -> list[float]:
-    """Path probabilities of the nodes that nothing is known below, where something could be of use."""
-    tree, length_below = it
-
-    def useful(node: Node) -> bool:
-        return not node.children and (length_below is None or node.length + 1 < length_below)
-
-    if not tree.root.children:
-        return [1.0] if useful(tree.root) else []
-    return [path for node, path in ranked if useful(node)]
-
-
-def chain(tree: GuessTree, nodes: Sequence[Node]) -> list[Node]:
-    """Of the nodes of a plan one line only, the likeliest token at each place."""
-    line: list[Node] = []
-    for node in nodes:
-        if node.parent is (line[-1] if line else tree.root):
-            line.append(node)
-    return line
-
-
-class Schedule(Protocol):
-    """What a decode loop asks before each step, and tells after it: `Planner`, or `Everything` for comparison."""
-
-    @property
-    def backs(self) -> Sequence[str]: ...
-
-    @property
-    def resting(self) -> bool: ...
-
-    def joined(self, back: str) -> None: ...
-
-    def left(self, back: str) -> None: ...
-
-    def begun(self, now: float) -> None: ...
-
-    def heard(self, now: float, back: str, found: Sequence[Place]) -> None: ...
-
-    def drafted(self, found: Sequence[Place]) -> None: ...
-
-    def finished(
-        self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1, read: bool = False
-    ) -> None: ...
-
-    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan: ...
-
-
-class Everything:
-    """Verifies all that is there and never waits, as the plain asynchronous chain (llama_duo's schedule) does."""
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-
-    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
-        """As `Planner.plan`, whatever it costs: as many of each answer as there is room for. A draft model beside the
-        target is left alone."""
-        limits, answers = self._limits, len(trees)
-        most = min(limits.draft_max, min(limits.rows - answers, limits.rows if room is None else room) // answers)
-        best = [tree.best(most, limits.p_min, length_below) for tree, length_below in trees]
-        return Plan([[node for node, _ in of] if len(of) >= limits.draft_min else [] for of in best])
-
-    @property
-    def backs(self) -> Sequence[str]:
-        """They do not divide the work."""
-        return ()
-
-    @property
-    def resting(self) -> bool:
-        """Never."""
-        return False
-
-    def joined(self, back: str) -> None:
-        """Nothing is learned from it."""
-
-    def left(self, back: str) -> None:
-        """Nothing is learned from it."""
-
-    def begun(self, now: float) -> None:
-        """Nothing is learned from it."""
-
-    def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
-        """Nothing is learned from it."""
-
-    def drafted(self, found: Sequence[Place]) -> None:
-        """It never is asked to."""
-
-    def finished(
-        self, now: float, rows: int, seconds: float, tokens: int, answers: int = 1, read: bool = False
-    ) -> None:
-        """Nothing is learned from it."""

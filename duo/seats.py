@@ -70,7 +70,7 @@ class Seats:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._seats = [Seat(slot) for slot in range(engine.slots)]
+        self._seats = [Seat(slot) for slot in range(max(1, min(engine.slots, engine.room)))]
         self._of: dict[int, Seat] = {}
         self._known = True
         """Whether it is known what those slots hold that are nobody's."""
@@ -105,7 +105,7 @@ class Seats:
         free = [seat for seat in self._seats if seat.draft is None]
         if free:
             # Where most can be used of what is there, or else least is lost.
-            return min(free, key=lambda seat: (seat.held - 2 * seat.common(draft.prefix), seat.used))
+            return min(free, key=lambda seat: (seat.held - 2 * self._common(seat, draft.prefix), seat.used))
         if draft.ahead and not anyway:
             return None  # it would be read, and could not go on
         worth = [(seat.worth, seat.used, seat.slot) for seat in self._seats]
@@ -113,11 +113,15 @@ class Seats:
             worth = [it for it in worth if it[0] < draft.weight and (not it[0] or self._seats[it[2]].tenured)]
         return self._seats[min(worth)[2]] if worth else None
 
+    def _common(self, seat: Seat, prefix: Prefix) -> int:
+        """How many tokens of another sequence can be had from the slot, which may go back to a checkpoint only."""
+        return self._engine.restorable(seat.slot, seat.common(prefix))
+
     def borrow(self, draft: Draft) -> None:
         """Have what another slot holds of the beginning of this draft and its own does not, if that is more than rides
         along anyway."""
         seat = self._of[draft.session]
-        best, other = max(((each.common(draft.prefix), each) for each in self._seats), key=lambda it: it[0])
+        best, other = max(((self._common(each, draft.prefix), each) for each in self._seats), key=lambda it: it[0])
         if best > draft.held + RIDERS:
             draft.moved(self._engine.share(other.slot, seat.slot, best))
 
@@ -162,7 +166,8 @@ class Seats:
     def _divide(self) -> None:
         """Divide the room for rows between the sessions. What one has too many is forgotten at once: another may need
         the room in the next batch."""
-        share = min(MAX_ROWS, room(len(self._seats)) // max(1, len(self._of)))
+        rows = min(self._engine.room, room(len(self._seats)))
+        share = min(MAX_ROWS, rows // max(1, len(self._of)))
         for seat in self._of.values():
             draft = seat.draft
             assert draft is not None

@@ -13,6 +13,7 @@ import heapq
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from operator import attrgetter
 from typing import NamedTuple
 
 from duo.prefix import extend_hash
@@ -75,6 +76,9 @@ class Node:
 
 def _guesses(node: Node) -> Expansion:
     return Expansion(node.length, node.hash, list(node.children), [child.chance for child in node.children.values()])
+
+
+_chance = attrgetter("chance")
 
 
 class GuessTree:
@@ -182,6 +186,19 @@ class GuessTree:
                     order += 1
                     heapq.heappush(heap, (-path, order, child))
         return chosen
+
+    def chain(self, count: int, floor: float = 0.0, length_below: int | None = None) -> list[tuple[Node, float]]:
+        """The likeliest child at each place, from the root down, with its path probability: for models that verify no
+        trees. Bounds as in `best`."""
+        line: list[tuple[Node, float]] = []
+        node, path = self.root, 1.0
+        while node.children and len(line) < count and (length_below is None or node.length + 1 < length_below):
+            node = max(node.children.values(), key=_chance)
+            path *= node.chance
+            if path <= 0.0 or path < floor:
+                break
+            line.append((node, path))
+        return line
 
     def _prune(self) -> None:
         """Keep the likelier half, so that pruning is rare."""

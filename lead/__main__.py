@@ -9,18 +9,21 @@ import logging
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import uvicorn
 from fastapi import FastAPI
 
 from duo import cli, mdns, trace
-from duo.draft_model import DraftModel
+from duo.draft_model import DraftModel, check_drafts
 from duo.drafting import BATCH, MOST, RIDERS, TREE, room
 from duo.engines import Engine, Vocabulary, measure
 from duo.engines.cost import CostCurve
+from duo.engines.replay import Replay
 from duo.errors import AddressError, FileError, ModelError
 from duo.pem import Files
-from duo.planner import Everything, Limits, Planner
+from duo.planner import Planner
+from duo.schedule import Everything, Limits, Schedule, without_guesses
 from duo.trace import Trace
 from lead import certs, connections
 from lead.answers import Answer, BackView, Question, SlotView
@@ -229,13 +232,21 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     try:
         rows = max(TREE_ROWS, SCORED, args.draft_max + 2, 2 * args.parallel)
         engine = await asyncio.to_thread(cli.load_engine, args, "target", rows, args.parallel)
-        rows = min(rows, engine.batch)
-        limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows)
+        rows = min(rows, engine.batch, engine.room)
+        rollback = engine.rollback._replace(trees=False) if args.exact else engine.rollback
+        limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, rollback)
         speed = cli.speed(args, engine)
-        widths = min(rows, max(1 + limits.draft_max, 2 * args.parallel))
-        cost = CostCurve(await asyncio.to_thread(measure.remembered, engine, widths, speed))
-        schedule = Planner(cost, limits, turns=not args.exact) if args.policy == "tree" else Everything(limits)
-        drafts = args.model_draft and args.policy == "tree"
+        widths = min(rows, max(1 + limits.most, 2 * args.parallel))
+        measured = await asyncio.to_thread(measure.remembered, engine, widths, speed)
+        cost = CostCurve(measured.seconds)
+        replay = Replay(measured.checkpoints, cost) if measured.checkpoints is not None else None
+        if reason := without_guesses(limits, replay):
+            log.info("%s is served without guesses: %s", engine.name, reason)
+            limits = replace(limits, draft_max=0)
+        schedule: Schedule = Everything(limits)
+        if args.policy == "tree":
+            schedule = Planner(cost, limits, turns=not args.exact, replay=replay)
+        drafts = args.model_draft and args.policy == "tree" and schedule.speculates
         own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
         service = Service(engine, console, schedule, args.exact, timeline, own, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
@@ -311,9 +322,10 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
         )
     if engine.runtime == target.runtime == "transformers" and flags.threads != args.threads:
         raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
-    cost = CostCurve(measure.remembered(engine, BATCH, cli.speed(flags, engine)))
+    check_drafts(engine)
+    cost = CostCurve(measure.remembered(engine, BATCH, cli.speed(flags, engine)).seconds)
     log.info("%s on %s drafts here", engine.name, engine.runtime)
-    ahead = max(1, min(limits.draft_max, MOST - RIDERS))
+    ahead = max(1, min(limits.most, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
     model.drafts_for(target.vocabulary.size)
     return OwnDraft(model)

@@ -17,14 +17,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from duo import planner, protocol
+from duo import protocol
 from duo.constraint import Grammars
 from duo.engines import ROOT, Engine, Piece, Row
+from duo.engines.replay import Replayed
 from duo.errors import DeadEndError, DuoError, StoppedError
-from duo.planner import Growing, Schedule
 from duo.prefix import Prefix, common_length
 from duo.protocol import Entry, Ledger
 from duo.sampling import Logprobs, SamplingParams, logprobs
+from duo.schedule import Growing, Schedule
 from duo.session import Session, Step
 from duo.trace import Trace
 from duo.tree import Expansion, Node, Place
@@ -125,8 +126,8 @@ class Decoder:
 
         own: a draft model beside the target.
 
-        exact: verify chains only, no row alone, and read prompts apart, so that llama.cpp computes the same bits with
-        guesses and without: every token then has its keys and values in the same place, and every row the same
+        exact: no row alone, and prompts apart, so that llama.cpp computes the same bits with guesses and without, given
+        a schedule of chains: every token then has its keys and values in the same place, and every row the same
         arithmetic.
         """
         self._engine = engine
@@ -134,6 +135,11 @@ class Decoder:
         self._changed = changed
         self._stepped = stepped
         self._exact = exact
+        self._apart = exact or not engine.mixes
+        """Whether prompts are read in forward passes of their own."""
+        rollback = engine.rollback
+        self._at_least = 2 if exact and rollback.depth and not rollback.replay else 1
+        """Rows of a forward pass: one more has to be dropped again."""
         self._own = own
         self.grammars = Grammars(engine.vocabulary)
         self._jobs: deque[Job] = deque()
@@ -224,7 +230,7 @@ class Decoder:
         if scored := next((run for run in self._reading if run.scores), None):
             self._try(lambda: self._score(scored), lambda: [scored])
         pieces = self._pieces()
-        if self._exact and pieces:
+        if self._apart and pieces:
             self._try(lambda: self._pass([], pieces), list)
             pieces = {}
         last = [run for run, piece in pieces.items() if len(piece.tokens) == run.unread]
@@ -267,7 +273,7 @@ class Decoder:
         )
         job.state, job.seated = "reading", time.perf_counter()
         self._reading.append(_Run(job, session, seat, job.seated))
-        if job.max_tokens > 1:
+        if job.max_tokens > 1 and self._planner.speculates:
             # The backs hear of the prompt first, so that they read it while the target does.
             entry = Entry(session.id, job.sampling, session.prompt_length, prefix, self._planner.backs)
             self._ledger[session.id] = entry
@@ -320,11 +326,10 @@ class Decoder:
         for run in list(self._reading):
             if run.scores:
                 continue
-            if run.job.prompt_logprobs is None:
-                # What a prompt has in common with one that is being read now is taken from there afterwards.
-                alike = max((common_length(run.prompt, other.prompt) for other in pieces), default=0)
-                if left <= 0 or alike > self._seats.known(run.prompt):
-                    break
+            cacheable = run.job.prompt_logprobs is None
+            # What a prompt has in common with one that is being read now is taken from there afterwards.
+            if cacheable and (left <= 0 or self._alike(run, pieces) > self._seats.known(run.prompt)):
+                break
             try:
                 self._settle(run)
             except Exception as error:
@@ -344,6 +349,13 @@ class Decoder:
                 self._answer(run, now)
         return pieces
 
+    @staticmethod
+    def _alike(run: _Run, reading: Iterable[_Run]) -> int:
+        """Tokens that a prompt has in common with one that is being read, up to their end. Once that has been read, its
+        slot says how many can be had: a recurrent state perhaps none."""
+        common = ((common_length(run.prompt, other.prompt), other.job.read_tokens) for other in reading)
+        return max((alike for alike, read in common if alike > read), default=0)
+
     def _settle(self, run: _Run) -> None:
         if run.seat.held is not run.prompt:
             # Exact: at least two tokens are read, because a lone one is computed in another way.
@@ -355,7 +367,7 @@ class Decoder:
         self._settle(run)
         job, prompt, begin = run.job, run.prompt, run.job.read_tokens
         assert job.prompt_logprobs is not None
-        count = min(run.unread, SCORED, self._most())
+        count = min(run.unread, SCORED, self._most(), self._engine.room)
         if self._exact and run.unread - count == 1 and count > 2:
             count -= 1
         end = begin + count
@@ -406,7 +418,7 @@ class Decoder:
         firsts: list[int] = []
         for run, nodes in zip(runs, chosen, strict=True):
             firsts.append(len(rows))
-            rows += run.session.rows(nodes, len(rows), at_least=2 if self._exact and len(runs) == 1 else 1)
+            rows += run.session.rows(nodes, len(rows), self._at_least if len(runs) == 1 else 1)
         started = time.perf_counter()
         if pieces:
             # What came before is not to be counted, nor is this.
@@ -426,6 +438,7 @@ class Decoder:
         # Before the roots move on: what came meanwhile belongs to them, and the planner learns when messages come.
         self._take_guesses()
         steps: list[Step] = []
+        again, going_back = list[int](), 0.0
         for run, nodes, first in zip(list(runs), chosen, firsts, strict=True):
             session, start = run.session, len(run.session.prefix)
             try:
@@ -434,7 +447,11 @@ class Decoder:
                 runs.remove(run)
                 self._fail([run], error)
                 continue
+            keeping = time.perf_counter()
             self._engine.keep(run.seat.id, step.path)
+            if len(step.path) <= len(nodes):
+                again.append(len(step.path))
+                going_back += time.perf_counter() - keeping
             if self._own is not None:
                 self._own.committed(session, start, [done.token for done in step.committed])
             steps.append(step)
@@ -446,7 +463,8 @@ class Decoder:
         if runs:
             # What follows the forward pass grows with its rows as well.
             committed = sum(len(step.committed) for step in steps)
-            self._planner.finished(done, len(rows), done - started, committed, len(firsts), read=bool(pieces))
+            replayed = Replayed(sum(map(bool, chosen)), again, going_back)
+            self._planner.finished(done, len(rows), done - started, committed, len(firsts), bool(pieces), replayed)
         else:
             self._planner.begun(done)
         if self._planner.resting != self._ledger.resting:
@@ -529,8 +547,6 @@ class Decoder:
         # In the order of their slots: so they lie in the runtime's memory.
         taking_part = sorted(zip(runs, plan.nodes, strict=False), key=lambda it: it[0].seat.id)
         runs[:] = [run for run, _ in taking_part]
-        if self._exact:
-            return [planner.chain(run.session.tree, nodes) for run, nodes in taking_part]
         return [nodes for _, nodes in taking_part]
 
     def _take_guesses(self) -> None:

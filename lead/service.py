@@ -17,8 +17,8 @@ from typing import Protocol
 from duo.constraint import of_json_object
 from duo.engines import Engine, Vocabulary
 from duo.errors import BusyError, ContextError, DuoError, RequestError
-from duo.planner import Schedule
 from duo.protocol import MAX_BIASES, Identity, Ledger
+from duo.schedule import Schedule
 from duo.session import Logprobs, Step
 from duo.text import Stops, TextStream
 from duo.trace import Trace

@@ -14,7 +14,7 @@ from duo import protocol
 from duo.draft_model import DraftModel
 from duo.drafting import TREE, Draft, Policy, room
 from duo.engines import Engine, Logits, Row
-from duo.engines.base import InterruptedForwardError, Piece
+from duo.engines.base import TREES, InterruptedForwardError, Piece, Rollback
 from duo.engines.cost import CostCurve
 from duo.errors import DuoError
 from duo.protocol import Begun, CommittedTokens, Ended
@@ -32,8 +32,12 @@ FLAT = {1: 1.0, 8: 1.7}
 class DraftEngine(SlottedEngine):
     """A draft model's: its forward passes may be given up."""
 
-    def __init__(self, model: FakeModel, slots: int) -> None:
-        super().__init__(model, slots)
+    def __init__(
+        self, model: FakeModel, slots: int, rollback: Rollback = TREES, spacing: int = 0, rows: int | None = None
+    ) -> None:
+        """`rows`: what it has room for, if less than is asked for."""
+        super().__init__(model, slots, rollback, spacing)
+        self._rows = room(slots) if rows is None else rows
         self.meanwhile: Callable[[], None] = lambda: None
         """Happens while a forward pass is under way."""
         self.passes: list[Sequence[Row]] = []
@@ -42,7 +46,7 @@ class DraftEngine(SlottedEngine):
     def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
         assert not pieces, "a draft model reads apart"
         live = sum(len(part.rows) for part in self.parts)
-        assert live + len(rows) <= room(self.slots), "there is room for no more rows"
+        assert live + len(rows) <= self.room, "there is room for no more rows"
         for row in rows:
             assert row.parent >= 0 or self.length(row.slot) < self.context
         self._interrupted = False
@@ -51,6 +55,10 @@ class DraftEngine(SlottedEngine):
             raise InterruptedForwardError
         self.passes.append(rows)
         return super().forward(rows)
+
+    @property
+    def room(self) -> int:
+        return self._rows
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
         assert self.length(slot) + len(tokens) <= self.context
@@ -88,9 +96,11 @@ class Desk:
         cost: dict[int, float] | None = None,
         policy: Policy = TREE,
         real: Engine | None = None,
+        engine: DraftEngine | None = None,
     ) -> None:
-        """`real`: an engine that drafts instead of the one that checks every call."""
-        self.engine = DraftEngine(model or FakeModel(0.4), slots)
+        """`engine`: if it is to be of a kind of its own. `real`: one that drafts instead of that which checks every
+        call."""
+        self.engine = engine or DraftEngine(model or FakeModel(0.4), slots)
         self.asked: dict[int, Asked] = {}
         self.heard: dict[int, list[Expansion]] = {}
         """What was guessed for each session, in order."""

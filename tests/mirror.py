@@ -1,171 +1,218 @@
-"""What an engine should hold beside what it does, for random sequences of calls."""
+"""Random calls on an engine, beside the plainest possible books, to check its logits by."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-import torch
-import transformers
+from numpy.typing import NDArray
 
-from duo.engines import EngineOptions
-from duo.engines.base import ROOT, Piece, Row
-from duo.engines.transformers.engine import TransformersEngine
+from duo.engines import ROOT, Engine, Piece, Row
 
 
-class Reference:
-    """The same weights in a model of the library, untouched by the engine; it computes every sequence from scratch."""
+class Truth:
+    """Logits after a sequence of tokens, which an engine without other rows reads into an empty slot."""
 
-    def __init__(self, folder: str) -> None:
-        maker: Any = transformers.AutoModelForCausalLM
-        self.model: Any = maker.from_pretrained(folder).eval()
-        self.known: dict[tuple[int, ...], np.ndarray[Any, Any]] = {}
+    def __init__(self, engine: Engine, tolerance: float) -> None:
+        self.engine = engine
+        self.tolerance = tolerance
+        self.known: dict[tuple[int, ...], NDArray[np.float32]] = {}
 
-    def logits(self, tokens: list[int]) -> Any:
-        """Logits after the last token."""
+    def __call__(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         key = tuple(tokens)
         if key not in self.known:
-            with torch.inference_mode():
-                output = self.model(input_ids=torch.tensor([tokens]), use_cache=False)
-            self.known[key] = output.logits[0, -1].numpy()
+            self.engine.truncate(0, 0)
+            self.engine.extend(0, key[:-1])
+            self.known[key] = self.engine.forward([Row(0, 0, key[-1])])[0].copy()
         return self.known[key]
 
+    def check(self, logits: NDArray[np.float32], tokens: Sequence[int]) -> None:
+        same(logits, self(tokens), self.tolerance)
 
-def engine_of(folder: str, **options: Any) -> TransformersEngine:
-    return TransformersEngine(folder, EngineOptions(**options), lambda share: None)
+
+def same(logits: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance)
+    # The same pick too, unless the two best are closer than that to each other.
+    assert expected[logits.argmax()] > expected.max() - 2 * tolerance
 
 
 class Mirror:
-    """What the engine should hold, and a check of every logit it returns."""
+    """Plays calls and keeps books. `check` is called between them."""
 
-    def __init__(self, engine: TransformersEngine, reference: Reference, slots: int, seed: int) -> None:
-        self.engine, self.reference, self.random = engine, reference, random.Random(seed)
+    def __init__(self, engine: Engine, truth: Truth, seed: int, check: Callable[[], None] = lambda: None) -> None:
+        self.engine = engine
+        self.truth = truth
         self.size = engine.vocabulary.size
-        self.committed: list[list[int]] = [[] for _ in range(slots)]
-        self.rows: dict[int, Row] = {}
-        self.next_id = 0
+        self.random = random.Random(seed)
+        self.check = check
+        self.committed: list[list[int]] = [[] for _ in range(engine.slots)]
+        self.rows: list[dict[int, tuple[int, int]]] = [{} for _ in range(engine.slots)]
+        self.next = 0
 
-    def path(self, id: int) -> list[int]:
-        """Ids from the committed sequence down to the row."""
-        ids: list[int] = []
-        while id != ROOT:
-            ids.insert(0, id)
-            id = self.rows[id].parent
-        return ids
-
-    def tokens(self, id: int) -> list[int]:
-        return self.committed[self.rows[id].slot] + [self.rows[above].token for above in self.path(id)]
-
-    def of(self, slot: int) -> list[int]:
-        return [id for id, row in self.rows.items() if row.slot == slot]
+    def path(self, slot: int, row: int) -> list[int]:
+        above: list[int] = []
+        while row != ROOT:
+            token, row = self.rows[slot][row]
+            above.append(token)
+        return self.committed[slot] + above[::-1]
 
     def some(self, count: int) -> list[int]:
         return [self.random.randrange(self.size) for _ in range(count)]
 
+    def add(self, slot: int, parent: int) -> Row:
+        row = Row(self.next, slot, self.random.randrange(self.size), parent)
+        self.rows[slot][self.next] = (row.token, parent)
+        self.next += self.random.choice((1, 1, 5))
+        return row
+
+    def run(self, rows: Sequence[Row], read: Sequence[Piece], checks: int) -> None:
+        logits = self.engine.forward(rows, read)
+        assert logits.shape == (len(rows), self.size)
+        assert logits.dtype == np.float32
+        for i in self.random.sample(range(len(rows)), min(checks, len(rows))):
+            self.truth.check(logits[i], self.path(rows[i].slot, rows[i].id))
+
+    def pieces(self, lengths: Mapping[int, int]) -> list[Piece]:
+        read = [Piece(slot, self.some(length)) for slot, length in lengths.items()]
+        for slot, tokens in read:
+            self.committed[slot] += tokens
+        return read
+
+    def commit(self, slot: int, path: Sequence[int]) -> None:
+        self.committed[slot] += [self.rows[slot][row][0] for row in path]
+        assert self.engine.length(slot) == len(self.committed[slot])
+
     def extend(self, slot: int, count: int) -> None:
         tokens = self.some(count)
         self.engine.extend(slot, tokens)
-        for id in self.of(slot):
-            del self.rows[id]
         self.committed[slot] += tokens
-
-    def forward(self, slots: list[int], count: int, pieces: Mapping[int, int] | None = None) -> None:
-        """`pieces`: so many tokens of a prompt for which slots."""
-        read = [Piece(slot, self.some(length)) for slot, length in (pieces or {}).items()]
-        for slot, tokens in read:
-            self.committed[slot] += tokens
-        made = []
-        for _ in range(count):
-            slot = self.random.choice(slots)
-            parent = self.random.choice([ROOT, *self.of(slot), *self.of(slot)[-2:]])
-            row = Row(self.next_id, slot, self.random.randrange(self.size), parent)
-            self.next_id += self.random.choice([1, 1, 7])
-            self.rows[row.id] = row
-            made.append(row)
-        logits = self.engine.forward(made, read)
-        assert logits.shape == (count, self.size) and logits.dtype == np.float32
-        for row, got in zip(made, logits, strict=True):
-            wanted = self.reference.logits(self.tokens(row.id))
-            np.testing.assert_allclose(got, wanted, atol=1e-4 * max(1.0, np.abs(wanted).max() / 2))
-
-    def keep(self, slot: int, rest_share: float) -> None:
-        mine = self.of(slot)
-        path = self.path(self.random.choice(mine)) if mine else []
-        path = path[: self.random.randint(0, len(path))]
-        rest: list[int] = []
-        for id in mine:  # in the order of making, so parents come first
-            parent = self.rows[id].parent
-            hangs = parent in rest or (parent == (path[-1] if path else ROOT) and id not in path)
-            if hangs and self.random.random() < rest_share:
-                rest.append(id)
-        self.engine.keep(slot, path, rest)
-        self.committed[slot] += [self.rows[id].token for id in path]
-        for id in rest:
-            if path and self.rows[id].parent == path[-1]:
-                self.rows[id] = self.rows[id]._replace(parent=ROOT)
-        for id in mine:
-            if id not in rest:
-                del self.rows[id]
+        self.rows[slot] = {}
 
     def truncate(self, slot: int, length: int) -> None:
-        promised = self.engine.restorable(slot, length)
-        left = self.engine.truncate(slot, length)
-        assert left == promised <= length
+        left = self.engine.restorable(slot, length)
+        assert self.engine.truncate(slot, length) == left <= length
         del self.committed[slot][left:]
-        for id in self.of(slot):
-            del self.rows[id]
+        self.rows[slot] = {}
 
     def share(self, source: int, target: int, length: int) -> None:
-        promised = self.engine.restorable(source, length)
-        left = self.engine.share(source, target, length)
-        assert left == promised <= length
+        left = self.engine.restorable(source, length)
+        assert self.engine.share(source, target, length) == left <= length
         self.committed[target] = self.committed[source][:left]
-        if source == target:
-            assert self.engine.length(source) == left
-        for id in self.of(target):
-            del self.rows[id]
+        self.rows[target] = {}
 
-    def check(self) -> None:
-        for slot, tokens in enumerate(self.committed):
-            assert self.engine.length(slot) == len(tokens)
-        assert self.engine.places_used == len(self.rows) + sum(map(len, self.committed))
+    def other(self, slot: int, action: float, context: int) -> None:
+        """A call that is neither `forward` nor `keep`."""
+        if action < 0.25:
+            source = self.random.randrange(len(self.rows))
+            self.share(source, slot, self.random.randint(0, len(self.committed[source])))
+        elif action < 0.6:
+            self.extend(slot, min(self.random.randrange(50), context - len(self.committed[slot])))
+        else:
+            length = len(self.committed[slot])
+            self.truncate(slot, self.random.choice((0, self.random.randint(0, length), max(0, length - 3))))
+        assert [self.engine.length(s) for s in range(len(self.rows))] == [len(tokens) for tokens in self.committed]
 
 
-def interleave(folder: str, reference: Reference, seed: int, apart: bool | None) -> None:
-    slots, context, room, batch = 3, 32, 24, 8
-    engine = engine_of(folder, slots=slots, context=context, tree_rows=room, batch=batch)
-    assert apart is None or engine._apart is apart
-    mirror = Mirror(engine, reference, slots, seed)
-    dice = mirror.random
-    for _ in range(60):
-        slot = dice.randrange(slots)
-        match dice.randrange(9):
-            case 0:
-                mirror.extend(slot, dice.randint(0, min(12, context - len(mirror.committed[slot]))))
-            case 1:
-                mirror.truncate(slot, dice.randint(0, len(mirror.committed[slot])))
-            case 2:
-                source = dice.randrange(slots)
-                mirror.share(source, slot, dice.randint(0, len(mirror.committed[source])))
-            case 3 | 4 | 5:
-                mirror.keep(slot, dice.choice([0.0, 0.5, 1.0]))
-            case _:
-                deepest = [
-                    len(mirror.committed[s]) + max((len(mirror.path(id)) for id in mirror.of(s)), default=0)
-                    for s in range(slots)
-                ]
-                fitting = [s for s in range(slots) if deepest[s] + batch <= context]
-                if fitting and len(mirror.rows) + batch <= room:
-                    # Of a full batch, so that whatever hangs from what is new fits the context.
-                    count, pieces = dice.randint(1, batch), dict[int, int]()
-                    for reader in fitting:
-                        spare = batch - count - sum(pieces.values())
-                        if spare and not mirror.of(reader) and dice.random() < 0.5:
-                            pieces[reader] = dice.randint(1, spare)
-                    mirror.forward(fitting, count, pieces)
-        mirror.check()
-    for slot in range(slots):
-        engine.truncate(slot, 0)
-    assert engine.places_used == 0
+class TreeMirror(Mirror):
+    """Rows that branch."""
+
+    def forward(
+        self, count: int, slots: Sequence[int], checks: int = 2, pieces: Mapping[int, int] | None = None
+    ) -> None:
+        """`pieces`: so many tokens of a prompt for which slots."""
+        read = self.pieces(pieces or {})
+        rows = []
+        for _ in range(count):
+            slot = self.random.choice(slots)
+            # Often the newest row, so that trees grow deep as well as wide.
+            newest = list(self.rows[slot])[-1:]
+            parent = self.random.choice(newest if newest and self.random.random() < 0.5 else [ROOT, *self.rows[slot]])
+            rows.append(self.add(slot, parent))
+        self.run(rows, read, checks)
+
+    def keep(self, slot: int) -> None:
+        rows = self.rows[slot]
+        path: list[int] = []
+        end = ROOT
+        while self.random.random() < 0.7:
+            below = [row for row, (_, parent) in rows.items() if parent == end]
+            if not below:
+                break
+            end = self.random.choice(below)
+            path.append(end)
+        rest: list[int] = []
+        if self.random.random() < 0.6:
+            share = self.random.choice((0.5, 0.9, 1.0))
+            for row, (_, parent) in rows.items():
+                if (parent == end or parent in rest) and self.random.random() < share:
+                    rest.append(row)
+        shuffled = self.random.sample(rest, len(rest))
+        self.engine.keep(slot, path, shuffled if self.random.random() < 0.5 else frozenset(shuffled))
+        self.commit(slot, path)
+        kept = {row: rows[row] for row in rest}
+        self.rows[slot] = {row: (token, ROOT if parent == end else parent) for row, (token, parent) in kept.items()}
+
+    def play(self, rounds: int, context: int, room: int, width: int) -> None:
+        slots = range(len(self.committed))
+        for _ in range(rounds):
+            self.check()
+            slot = self.random.choice(slots)
+            live = sum(map(len, self.rows))
+            action = self.random.random()
+            if action < 0.5:
+                # A slot that has no room for its deepest possible path sits this one out.
+                able = [s for s in slots if len(self.committed[s]) + len(self.rows[s]) + width <= context]
+                count = min(self.random.choice((1, 2, 3, width)), room - live)
+                if able and count > 0:
+                    # What is new of a slot is no more than `width` tokens deep.
+                    readers = [s for s in able if not self.rows[s] and self.random.random() < 0.3]
+                    pieces = {s: self.random.randint(1, width - count) for s in readers} if count < width else {}
+                    self.forward(count, able, pieces=pieces)
+            elif action < 0.85:
+                self.keep(slot)
+            else:
+                self.other(slot, (action - 0.85) / 0.15, context)
+
+
+class ChainMirror(Mirror):
+    """Rows of a slot are one chain, in one pass, and some of them are kept before the next."""
+
+    def forward(self, slots: Sequence[int], pieces: Mapping[int, int]) -> None:
+        read = self.pieces(pieces)
+        most = min(6, 1 + self.engine.rollback.depth)
+        chains: list[list[Row]] = []
+        for slot in slots:
+            chains.append([])
+            for _ in range(self.random.choice((1, 1, 2, 3, most))):
+                chains[-1].append(self.add(slot, chains[-1][-1].id if chains[-1] else ROOT))
+        rows = [row for chain in chains for row in chain]
+        if self.random.random() < 0.3:
+            # They need not lie side by side.
+            rows = [row for depth in range(most) for chain in chains for row in chain[depth : depth + 1]]
+        self.run(rows, read, checks=2)
+
+    def keep(self, slot: int) -> None:
+        rows = list(self.rows[slot])
+        least = max(0, len(rows) - self.engine.rollback.depth)
+        path = rows[: max(least, self.random.choice((0, 1, 1, 2, 3, 6)))]
+        self.engine.keep(slot, path)
+        self.commit(slot, path)
+        self.rows[slot] = {}
+
+    def play(self, rounds: int, context: int) -> None:
+        slots = range(len(self.committed))
+        for _ in range(rounds):
+            self.check()
+            action = self.random.random()
+            able = [s for s in slots if not self.rows[s] and len(self.committed[s]) + 40 <= context]
+            if action < 0.6 and able:
+                some = self.random.sample(able, self.random.randrange(1, len(able) + 1))
+                self.forward(some, {s: self.random.randrange(1, 20) for s in able if self.random.random() < 0.2})
+                if self.random.random() < 0.8:
+                    for slot in self.random.sample(some, len(some)):
+                        self.keep(slot)
+            elif action < 0.75:
+                self.keep(self.random.choice(slots))
+            else:
+                self.other(self.random.choice(slots), self.random.random(), context)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from duo.drafting import MAX_ROWS
-from duo.engines.base import TREES, Logits, Piece, Row
+from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from tests.test_drafting import CheckedEngine, FakeModel
 
 EOS = 3
@@ -20,15 +20,30 @@ class Vocabulary:
     eos = frozenset({EOS})
 
 
+CHAINS, REPLAY, FORWARD = Rollback(False, 3), Rollback(False, 6, replay=True), Rollback(False, 0)
+"""Models that verify short chains, that go back by a checkpoint, and that do not go back at all."""
+
+
 class SlottedEngine:
-    """A `CheckedEngine` for each slot, and row ids that are unique over all of them."""
+    """A `CheckedEngine` for each slot, and row ids that are unique over all of them.
+
+    rollback: of what kind the model is. spacing: committed tokens are cut only where something was read, or at a
+    multiple of so many; 0: anywhere.
+    """
 
     name, runtime, batch, context = "fake", "fake", 48, 256
-    rollback = TREES
+    note = ""
+    mixes = True
 
-    def __init__(self, model: FakeModel, slots: int) -> None:
+    def __init__(self, model: FakeModel, slots: int, rollback: Rollback = TREES, spacing: int = 0) -> None:
         self.vocabulary = Vocabulary()
         self.parts = [CheckedEngine(model, slot) for slot in range(slots)]
+        self.rollback = rollback
+        self.dropped = 0
+        """Rows that were not kept."""
+        self._spacing = spacing
+        self._saved: list[set[int]] = [set() for _ in range(slots)]
+        """Lengths that a slot can be cut to."""
         self.fault: Exception | None = None
         """What the next forward passes raise."""
         self.shared = 0
@@ -56,7 +71,11 @@ class SlottedEngine:
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
         assert len(tokens) <= self.batch
         self.pieces.append((slot, len(tokens)))
+        before = self.length(slot)
         self.parts[slot].extend(slot, tokens)
+        if self._spacing:
+            end = self.length(slot)
+            self._saved[slot] |= {end, *range(before - before % self._spacing, end, self._spacing)} - set(range(before))
 
     def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
         assert 0 < len(rows) + sum(len(piece.tokens) for piece in pieces) <= self.batch
@@ -69,27 +88,43 @@ class SlottedEngine:
         if self.fault is not None:
             raise self.fault
         logits = np.empty((len(rows), self.vocabulary.size), dtype=np.float32)
+        assert self.mixes or not (rows and pieces), "pieces have passes of their own"
         for slot in self.widths[-1]:
             mine = [at for at, row in enumerate(rows) if row.slot == slot]
+            if not self.rollback.trees:
+                assert not self.parts[slot].rows, "the rows of the last pass have been kept or dropped"
+                chain = [rows[at] for at in mine]
+                assert [row.parent for row in chain] == [ROOT, *(row.id for row in chain[:-1])], "rows are one chain"
             logits[mine] = self.parts[slot].forward([rows[at] for at in mine])
         return logits
 
     def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+        dropped = len(self.parts[slot].rows) - len(path) - len(rest)
+        assert dropped <= self.rollback.depth, "it goes back so far and no further"
+        assert self.rollback.trees or not rest, "the rows are one chain"
+        self.dropped += dropped
         self.parts[slot].keep(slot, path, rest)
 
     def restorable(self, slot: int, length: int) -> int:
-        return min(length, self.length(slot))
+        most = self.length(slot)
+        if not self._spacing or length >= most:
+            return min(length, most)
+        return max((saved for saved in self._saved[slot] if saved <= length), default=0)
 
     def truncate(self, slot: int, length: int) -> int:
-        return self.parts[slot].truncate(slot, length)
+        left = self.restorable(slot, length)
+        self._saved[slot] = {saved for saved in self._saved[slot] if saved <= left}
+        return self.parts[slot].truncate(slot, left)
 
     def share(self, source: int, target: int, length: int) -> int:
         assert source != target
         assert 0 <= length <= self.length(source)
-        self.parts[target].committed = self.parts[source].committed[:length]
+        left = self.restorable(source, length)
+        self.parts[target].committed = self.parts[source].committed[:left]
         self.parts[target].rows.clear()
-        self.shared += length
-        return length
+        self._saved[target] = {left}
+        self.shared += left
+        return left
 
     def interrupt(self) -> None:
         raise AssertionError("a target's forward pass is never given up")

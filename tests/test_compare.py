@@ -27,9 +27,10 @@ from bench.processes import Gate
 from duo.drafting import CHAIN, TREE, Scale, Sharpness
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
-from duo.planner import Limits, Planner
+from duo.planner import Planner
 from duo.prefix import Prefix
 from duo.sampling import SamplingParams
+from duo.schedule import Limits
 from duo.tree import GuessTree
 from tests.test_drafting import CheckedEngine, FakeModel
 

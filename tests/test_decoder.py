@@ -7,19 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duo.engines import Engine, Logits, Piece, Row
+from duo.engines.base import TREES, Rollback
 from duo.engines.cost import CostCurve
+from duo.engines.replay import Checkpoints, Replay, Replayed
 from duo.errors import DuoError, StoppedError
 from duo.forecast import Own
-from duo.planner import Everything, Growing, Limits, Plan, Planner, Schedule
+from duo.planner import Planner
+from duo.prefix import Prefix
 from duo.protocol import BackSide, Ledger
 from duo.sampling import SamplingParams, logprobs
+from duo.schedule import Everything, Growing, Limits, Plan, Schedule
 from duo.session import Session, Step
 from duo.trace import Trace
 from duo.tree import Expansion, Place
@@ -27,7 +31,7 @@ from duo.v1 import duo_pb2 as pb
 from lead import decoder
 from lead.decoder import PIECE, Decoder, Job
 from lead.mailbox import Letter, Mailbox
-from tests.slotted import EOS, SlottedEngine
+from tests.slotted import CHAINS, EOS, FORWARD, REPLAY, SlottedEngine
 from tests.test_drafting import SIZE, FakeModel
 from tests.test_session import text_without_backs
 
@@ -77,8 +81,14 @@ STEEP = {1: 1.0, 2: 2.8, 4: 3.5, 8: 5.0}
 class Loop:
     """A decoder without its thread."""
 
-    def __init__(self, slots: int, schedule: Schedule | None = None, exact: bool = False) -> None:
-        self.engine = SlottedEngine(MODEL, slots)
+    def __init__(
+        self,
+        slots: int,
+        schedule: Schedule | None = None,
+        exact: bool = False,
+        engine: SlottedEngine | None = None,
+    ) -> None:
+        self.engine = engine or SlottedEngine(MODEL, slots)
         self.ledger = Ledger()
         planner = schedule or Planner(Fixed(FLAT), Limits(draft_max=8, rows=32))
         self.decoder = Decoder(
@@ -100,16 +110,19 @@ class Loop:
             self.turn()
         raise AssertionError("answers do not come to an end")
 
-    def guess(self, doubt: float = 0.3) -> None:
-        """A back says something about every open session, now and then the right thing."""
+    def guess(self, doubt: float = 0.3, far: int = 1) -> None:
+        """A back says something about every open session, now and then the right thing, `far` tokens ahead."""
         model = FakeModel(doubt)
         for entry in list(self.ledger.values()):
-            prefix, path = entry.prefix, list(entry.prefix.tokens)
-            token = int(model.logits(path).argmax())
-            expansion = pb.Expansion(
-                length=len(prefix), hash=prefix.hash, tokens=[token, (token + 1) % SIZE], probabilities=[0.9, 0.1]
-            )
-            of = pb.SessionGuesses(session=entry.session, expansions=[expansion])
+            prefix, expansions = Prefix(entry.prefix.tokens), list[pb.Expansion]()
+            for _ in range(far):
+                token = int(model.logits(prefix.tokens).argmax())
+                guesses = [token, (token + 1) % SIZE]
+                expansions.append(
+                    pb.Expansion(length=len(prefix), hash=prefix.hash, tokens=guesses, probabilities=[0.9, 0.1])
+                )
+                prefix.extend([token])
+            of = pb.SessionGuesses(session=entry.session, expansions=expansions)
             self.decoder.mailbox.put(Letter("back", 0.0, pb.Guesses(sessions=[of])))
 
 
@@ -136,6 +149,9 @@ temperatures = st.sampled_from([0.0, 0.7, 1.5])
     st.booleans(),
     st.sampled_from(["flat", "steep", "everything"]),
     st.booleans(),
+    st.sampled_from([TREES, CHAINS, REPLAY, FORWARD]),
+    st.sampled_from([0, 16]),
+    st.booleans(),
 )
 def test_every_answer_is_what_it_would_be_alone(
     slots: int,
@@ -143,26 +159,124 @@ def test_every_answer_is_what_it_would_be_alone(
     guessing: bool,
     schedule: str,
     exact: bool,
+    rollback: Rollback,
+    spacing: int,
+    mixes: bool,
 ) -> None:
-    limits = Limits(draft_max=4, rows=32)
+    """Whatever the model's memory allows."""
+    engine = SlottedEngine(MODEL, slots, rollback, spacing)
+    engine.mixes = mixes
+    limits = Limits(draft_max=4, rows=32, rollback=rollback._replace(trees=False) if exact else rollback)
+
+    def planner(seconds: dict[int, float]) -> Planner:
+        cost = Fixed(seconds)
+        return Planner(cost, limits, replay=Replay(Checkpoints(0.1, 0.05), cost) if rollback.replay else None)
+
     schedules: dict[str, Schedule] = {
-        "everything": Everything(limits),
-        "steep": Planner(Fixed(STEEP), limits),
-    }
-    loop = Loop(slots, schedules.get(schedule), exact)
+        "flat": planner(FLAT), "steep": planner(STEEP), "everything": Everything(limits)
+    }  # fmt: skip
+    loop = Loop(slots, schedules[schedule], exact, engine)
     asked: list[Asked] = []
     for number, (prompt, temperature, count, pause, scored) in enumerate(questions):
         asked.append(loop.ask(Asked(prompt, SamplingParams(temperature=temperature, seed=number), count, scored)))
         for _ in range(pause):
             if guessing:
-                loop.guess()
+                loop.guess(far=1 + pause)
             if loop.decoder.waiting or loop.decoder.seated:
                 loop.turn()
     loop.finish()
     for one in asked:
         assert one.ended and one.error is None
         assert one.tokens == one.expected and one.scores_are_right()
+        cached = one.job.cached_tokens
+        assert one.job.read_tokens == len(one.job.prompt) - 1 and 0 <= cached < len(one.job.prompt)
     assert not loop.ledger
+    reused = sum(one.job.cached_tokens for one in asked)
+    scored = sum(len(one.job.prompt) - 1 for one in asked if one.job.prompt_logprobs is not None)
+    read = sum(length for _, length in engine.pieces)
+    assert read + reused + scored == sum(one.job.read_tokens for one in asked), "what is told is what was reused"
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_a_model_that_does_not_go_back_is_served_without_guesses(everything: bool) -> None:
+    limits = Limits(draft_max=8, rows=32, rollback=FORWARD)
+    schedule: Schedule = Everything(limits) if everything else Planner(Fixed(FLAT), limits)
+    loop = Loop(2, schedule, engine=SlottedEngine(MODEL, 2, FORWARD, 16))
+    asked = [loop.ask(talkative()) for _ in range(2)]
+    loop.turn()
+    assert not schedule.speculates and not loop.ledger, "no back is told of anything"
+    loop.finish()
+    assert all(one.tokens == one.expected for one in asked) and not loop.engine.dropped
+
+
+@pytest.mark.parametrize("rollback", [CHAINS, REPLAY])
+def test_chains_are_verified_as_far_as_the_model_goes_back(rollback: Rollback) -> None:
+    limits = Limits(draft_max=16, rows=32, rollback=rollback)
+    loop = Loop(1, Everything(limits), engine=SlottedEngine(MODEL, 1, rollback, 16))
+    asked = loop.ask(talkative())
+    loop.turn()
+    steps = list[int]()
+    while loop.decoder.seated:
+        loop.guess(doubt=0.5 * (len(steps) % 2), far=9)
+        before = len(asked.tokens)
+        loop.turn()
+        steps.append(len(asked.tokens) - before)
+    assert asked.tokens == asked.expected and asked.job.session is not None
+    assert max(steps) == 1 + rollback.depth and loop.engine.dropped
+
+
+def test_what_a_replay_takes_is_told_apart_from_the_forward_pass() -> None:
+    told: list[tuple[int, Replayed]] = []
+
+    class Watched(Everything):
+        def finished(self, now: float, rows: int, *rest: Any) -> None:
+            told.append((rows, rest[-1]))
+
+    loop = Loop(1, Watched(Limits(rollback=REPLAY)), engine=SlottedEngine(MODEL, 1, REPLAY))
+    asked = loop.ask(talkative())
+    loop.turn()
+    loop.guess(doubt=0.0, far=2)
+    loop.turn()
+    (entry,) = loop.ledger.values()
+    right = asked.expected[len(asked.tokens)]
+    after = Prefix([*entry.prefix.tokens, right])
+    wrong = (asked.expected[len(asked.tokens) + 1] + 1) % SIZE
+    line = [
+        Expansion(len(entry.prefix), entry.prefix.hash, [right], [0.9]),
+        Expansion(len(after), after.hash, [wrong], [0.9]),
+    ]
+    for data in BackSide.guesses({entry.session: line}):
+        loop.decoder.mailbox.put(Letter("back", 0.0, pb.BackMessage.FromString(data).guesses))
+    loop.turn()
+    loop.finish()
+    assert [(rows, it.saved, it.rows, it.seconds > 0.0) for rows, it in told[:4]] == [
+        (1, 0, [], False), (3, 1, [], False), (3, 1, [2], True), (1, 0, [], False)
+    ]  # fmt: skip
+
+
+def test_a_prompt_that_begins_like_another_does_not_wait_for_what_cannot_be_shared() -> None:
+    """Where the state goes back to checkpoints only, none may lie within what two prompts have in common."""
+    loop = Loop(2, Planner(Fixed(FLAT), Limits(rollback=CHAINS)), engine=SlottedEngine(MODEL, 2, CHAINS, 200))
+    answering = loop.ask(Asked([4 + i % 7 for i in range(60)], GREEDY, 4))
+    other = loop.ask(Asked([4 + i % 7 for i in range(40)] + [4] * 9, GREEDY, 4))
+    loop.turn()
+    loop.turn()
+    assert [slot for slot, _ in loop.engine.pieces] == [0, 0, 1], "both in the pass that reads the end of the first"
+    loop.finish()
+    assert other.job.cached_tokens == 0 and loop.engine.shared == 0
+    assert answering.tokens == answering.expected and other.tokens == other.expected
+
+
+def test_a_conversation_goes_on_from_where_it_ended_though_its_state_cannot_be_cut() -> None:
+    loop = Loop(2, Planner(Fixed(FLAT), Limits(rollback=CHAINS)), engine=SlottedEngine(MODEL, 2, CHAINS, 50))
+    first = loop.ask(Asked([9] * 60, GREEDY, 4))
+    loop.finish()
+    longer = loop.ask(Asked([9] * 60 + first.tokens + [7, 7], GREEDY, 4))
+    loop.finish()
+    assert longer.job.cached_tokens == 60 + len(first.tokens) - 1
+    stranger = loop.ask(Asked([9] * 55 + [8] * 5, GREEDY, 4))
+    loop.finish()
+    assert stranger.job.cached_tokens == 50 and stranger.tokens == stranger.expected
 
 
 def test_how_likely_a_prompt_is_is_told_again_though_the_cache_holds_it() -> None:
@@ -348,7 +462,7 @@ def _breaks(*args: object) -> Step:
 
 
 def test_exactly_does_not_lose_guesses_while_a_prompt_is_read() -> None:
-    loop = Loop(2, Everything(Limits(draft_max=4, rows=32)), exact=True)
+    loop = Loop(2, Everything(Limits(4, rows=32, rollback=CHAINS)), exact=True)
     first = loop.ask(talkative())
     loop.turn()
     other = loop.ask(Asked([4 + i % 8 for i in range(200)], GREEDY, 4))

@@ -24,7 +24,7 @@ from duo.engines.transformers.arena import GROUPED, PlaceBook, grouped_attention
 from duo.engines.transformers.loading import context_of, sight_of
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting
-from tests.mirror import Mirror, Reference, engine_of, interleave
+from tests.tree_mirror import Mirror, Reference, engine_of, interleave
 
 LOGITS = 272  # more than the tokenizer defines, as in models that pad their vocabulary
 SHAPE: dict[str, Any] = {
@@ -541,7 +541,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code": (lambda f: change_config(f, model_type="zork", auto_map={"AutoConfig": "x.Y"}), "config.json|zork"),
     "not a causal model": (lambda f: change_config(f, model_type="clip"), "not a language model"),
     "encoder and decoder": (lambda f: change_config(f, model_type="t5", is_encoder_decoder=True), "encoder-decoder"),
-    "state space": (lambda f: change_config(f, model_type="mamba"), "Mamba-1"),
+    "state of no form": (
+        lambda f: change_config(f, model_type="rwkv"),
+        "RWKV.*use a GGUF of this model, with llama.cpp",
+    ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no .safetensors"),
     "pickles": (only_pickles, "holds no .safetensors"),
     "damaged weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "cannot load"),

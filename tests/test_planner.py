@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duo import planner
 from duo.drafting import Scale, Sharpness
 from duo.engines.cost import CostCurve
 from duo.forecast import Own, own
-from duo.planner import Everything, Growing, Limits, Planner, Schedule
+from duo.planner import Planner
 from duo.prefix import EMPTY, extend_hash
 from duo.sampling import Sampler, SamplingParams
+from duo.schedule import Everything, Growing, Limits, Schedule
 from duo.tree import Expansion, GuessTree, Place
 from duo.trust import Trust
 
@@ -149,9 +149,11 @@ class TestPlan:
     def test_chain(self) -> None:
         tree = line(0.5, 0.5)
         assert tree.merge(Expansion(0, EMPTY, [8], [0.3]), "one") == 1
-        nodes = [node for node, _ in tree.best(9)]
-        assert [node.token for node in nodes] == [7, 8, 7]
-        assert [node.token for node in planner.chain(tree, nodes)] == [7, 7]
+        assert [node.token for node, _ in tree.best(9)] == [7, 8, 7]
+        assert [(node.token, path) for node, path in tree.chain(9)] == [(7, 0.5), (7, 0.25)]
+        assert [node.token for node, _ in tree.chain(1)] == [7]
+        assert [node.token for node, _ in tree.chain(9, floor=0.3)] == [7]
+        assert not tree.chain(9, length_below=1)
 
     @given(st.data())
     def test_closed_under_parents(self, data: st.DataObject) -> None:

@@ -14,12 +14,12 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from bench.kinds import checkpoint
+from bench.kinds import checkpoint, vocabulary
 from bench.kinds.kind import Kind
 from duo.engines.base import ROOT, Row
 from duo.engines.transformers import quantization
 from duo.errors import ModelError
-from tests.mirror import engine_of
+from tests.tree_mirror import engine_of
 
 CONFIGS: Mapping[str, dict[str, Any]] = {
     "FP8": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},
@@ -126,6 +126,7 @@ GPT_OSS = Kind(
 @pytest.mark.parametrize("label", ["FP8", "MXFP4"])
 def test_quantised_on_a_cpu(label: str, dtype: str, tmp_path: Path) -> None:
     """Logits are those of the weights that the quantised ones stand for."""
+    vocabulary.write(tmp_path)
     checkpoint.write(LLAMA if label == "FP8" else GPT_OSS, tmp_path, seed=1)
     stands_for = load_file(tmp_path / "model.safetensors")
     written = quantise_fp8(stands_for, 32) if label == "FP8" else quantise_mxfp4(stands_for)

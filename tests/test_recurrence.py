@@ -152,3 +152,27 @@ def test_a_replay_has_the_bits_of_the_steps(layers: int, delta: bool) -> None:
             recurrence.replay(replayed, fade[..., part], tokens.k[:, :, part], u[:, :, :, part])
             begin += count
         assert torch.equal(replayed, stepped)
+
+
+def test_decays_of_each_part_of_a_state() -> None:
+    """Kimi delta attention, and Mamba-1 with a rate, against the sums that they stand for."""
+    plain = random_tokens(7, delta=False)
+    steps = torch.rand(1, GROUPS, HEADS, 7, 1, VALUE)
+    rate = -torch.rand(GROUPS, HEADS, KEY, VALUE)
+    channels = -torch.rand(1, GROUPS, HEADS, 7, KEY, 1)
+    for tokens, decay in (
+        (plain._replace(g=steps, rate=rate), steps * rate[:, :, None]),
+        (plain._replace(g=channels), channels.expand(-1, -1, -1, -1, -1, VALUE)),
+    ):
+        start = random_state()
+        got, end = recurrence.chain(tokens, start)
+        total = decay.cumsum(3)
+        for at in range(7):
+            state = start * total[:, :, :, at].exp()
+            for before in range(at + 1):
+                left = (total[:, :, :, at] - total[:, :, :, before]).exp()
+                state = state + left * tokens.k[:, :, None, before, :, None] * tokens.v[:, :, :, before, None, :]
+            expected = tokens.q[:, :, None, at, None, :] @ state
+            torch.testing.assert_close(got[:, :, :, at], expected[..., 0, :], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(end, state, atol=1e-5, rtol=1e-4)
+        assert tokens.wide

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duo import planner
 from duo.drafting import Draft
 from duo.engines.base import ROOT
 from duo.prefix import Prefix
@@ -55,9 +54,8 @@ class Lead:
     def step(self, draft_max: int = 8, floor: float = 0.08, first_id: int = 0, exact: bool = False) -> Step:
         session, before = self.session, list(self.session.prefix.tokens)
         drafted_before, accepted_before = session.total.drafted, session.total.accepted
-        nodes = [node for node, _ in session.tree.best(draft_max, floor, session.limit)]
-        if exact:
-            nodes = planner.chain(session.tree, nodes)
+        choose = session.tree.chain if exact else session.tree.best
+        nodes = [node for node, _ in choose(draft_max, floor, session.limit)]
         rows = session.rows(nodes, first_id, at_least=2 if exact else 1)
         assert [row.id for row in rows] == list(range(first_id, first_id + max(len(nodes) + 1, 2 if exact else 1)))
         if exact:

@@ -19,9 +19,10 @@ from typing import Protocol
 
 from duo.drafting import CHAIN, TREE, Draft, Policy, Scale, Sharpness
 from duo.engines import ROOT, Engine, Row
-from duo.planner import Growing, Planner
+from duo.planner import Planner
 from duo.prefix import Prefix, common_length
 from duo.sampling import Sampler, SamplingParams
+from duo.schedule import Growing
 from duo.session import Session
 from duo.tree import Expansion, Node
 from duo.trust import Trust

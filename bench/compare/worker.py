@@ -22,9 +22,11 @@ from bench.processes import PATIENCE, Program, free_port
 from duo.drafting import MAX_ROWS, Scale, Sharpness
 from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.cost import CostCurve
+from duo.engines.replay import Replay
 from duo.errors import DuoError, ModelError
-from duo.planner import Limits, Planner
+from duo.planner import Planner
 from duo.sampling import SamplingParams
+from duo.schedule import Limits
 from lead.__main__ import TREE_ROWS
 
 
@@ -94,8 +96,10 @@ class Worker:
         if target is not None:
             most = Limits().draft_max
             for name in POLICIES:
-                cost = CostCurve(measure.remembered(target, 1 + most, what))
-                self._planners[name] = Planner(cost, Limits(draft_max=most))
+                seconds, checkpoints = measure.remembered(target, 1 + most, what)
+                cost = CostCurve(seconds)
+                replay = Replay(checkpoints, cost) if checkpoints is not None else None
+                self._planners[name] = Planner(cost, Limits(most, rollback=target.rollback), replay=replay)
 
     def do_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
         """The prompt of a conversation."""

@@ -178,8 +178,21 @@ class Engine(Protocol):
         ...
 
     @property
+    def note(self) -> str:
+        """A line for the start, about what this model can verify and what that takes; empty: nothing to say."""
+        ...
+
+    @property
     def rollback(self) -> Rollback:
         """How far slots go back over rows that are not kept."""
+        ...
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pieces are best read in the passes that have rows.
+
+        If not, the runtime would split such a pass, and each part would read all weights. So pieces go alone.
+        """
         ...
 
     def length(self, slot: int) -> int:

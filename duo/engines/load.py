@@ -31,10 +31,10 @@ def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progres
     report = progress or (lambda share: None)
     if chosen == "llamacpp":
         _need("llama_cpp", "llamacpp")
-        from duo.engines.llamacpp.engine import LlamaCppEngine
+        from duo.engines.llamacpp.load import load as load_gguf
 
         path = Path(model)
-        return LlamaCppEngine(next(path.glob("*.gguf")) if path.is_dir() else path, options, report)
+        return load_gguf(next(path.glob("*.gguf")) if path.is_dir() else path, options, report)
     _need("transformers", "transformers")
     _need("torch", "transformers")
     locate(model)

@@ -11,11 +11,13 @@ import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from duo.engines.base import ROOT, Engine, Row
+from duo.engines.base import ROOT, UNBOUNDED, Engine, Row
 from duo.engines.options import EngineOptions
+from duo.engines.replay import Checkpoints
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 32)
 CONTEXT = 128
@@ -24,32 +26,97 @@ PATIENCE = 0.4
 """Seconds after which no further runs are made, once each width has had enough."""
 ENOUGH = 3
 """Runs of each width at least: one may have been disturbed."""
+GROWN = 64
+"""Tokens by which a slot may grow while a model is timed that does not go back cheaply."""
+FORMAT = 2
+"""Of what is remembered."""
 
 
-def measure(engine: Engine, most: int, patience: float = PATIENCE) -> dict[int, float]:
-    """Seconds per forward pass by width, up to `most` rows. Uses slot 0 and leaves it empty."""
-    engine.truncate(0, 0)
-    engine.extend(0, [0] * min(CONTEXT, engine.context - most - 1))
-    widths = [width for width in WIDTHS if width <= most]
+class Measured(NamedTuple):
+    """Seconds per forward pass by width; and what going back takes, of a model that does so by a checkpoint."""
+
+    seconds: dict[int, float]
+    checkpoints: Checkpoints | None = None
+
+
+def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
+    """Time forward passes of up to `most` rows. Uses slots from 0 on and leaves them empty.
+
+    A pass is one chain in slot 0. Where the model verifies chains of a bounded length only, wider ones have several, of
+    slots side by side, as far as there are slots.
+    """
+    bench = _Bench(engine, engine.context - most - 1)
+    widths = [width for width in WIDTHS if width <= min(most, bench.most)]
     best: dict[int, float] = {}
-    _run(engine, widths[-1])  # what is set up once
+    again = [float("inf")] * 3
+    bench.run(bench.chains(widths[-1]))  # what is set up once
     started = time.perf_counter()
     rounds = 0
     while rounds < ENOUGH or time.perf_counter() - started < patience:
         for width in widths:
-            best[width] = min(best.get(width, float("inf")), _run(engine, width))
+            forward, _ = bench.run(bench.chains(width))
+            best[width] = min(best.get(width, float("inf")), forward)
+        if engine.rollback.replay and most > 1:
+            apart = bench.run([1, 1])[0] if engine.slots > 1 else float("inf")
+            again = [min(pair) for pair in zip(again, (*bench.run([2]), apart), strict=True)]
         rounds += 1
-    engine.truncate(0, 0)
-    return best
+    bench.clear()
+    if 2 not in best or not engine.rollback.replay:
+        return Measured(best)
+    chain, back, apart = again
+    # With one slot no pass has guesses and rows of others: what a checkpoint takes may stay in the curve.
+    save = max(0.0, chain - apart)
+    seconds = {width: max(best[1], taken - save * (width > 1)) for width, taken in best.items()}
+    return Measured(seconds, Checkpoints(save, back - best[1]))
 
 
-def _run(engine: Engine, width: int) -> float:
-    rows = [Row(i, 0, 0, i - 1 if i else ROOT) for i in range(width)]
-    started = time.perf_counter()
-    engine.forward(rows)
-    seconds = time.perf_counter() - started
-    engine.keep(0, [])
-    return seconds
+class _Bench:
+    """An engine, and what its slots hold while it is timed."""
+
+    def __init__(self, engine: Engine, room: int) -> None:
+        self._engine = engine
+        trees, depth, replay = engine.rollback
+        self._keeps = not trees and (depth < UNBOUNDED or replay)
+        """Whether the first row of a slot is kept: not all may be dropped, or a real step never does so."""
+        self._context = max(0, min(CONTEXT, room - GROWN if self._keeps else room))
+        self._longest = 1 + depth if self._keeps else UNBOUNDED
+        """Rows of a slot in a pass."""
+        self.most = max(1, min(engine.batch, engine.room, self._longest * engine.slots))
+        self.clear()
+
+    def clear(self) -> None:
+        for slot in range(self._engine.slots):
+            self._engine.truncate(slot, 0)
+
+    def chains(self, width: int) -> Sequence[int]:
+        """As few chains as the model can verify, as equal as may be."""
+        count = -(-width // self._longest)
+        return [width // count + (at < width % count) for at in range(count)]
+
+    def run(self, chains: Sequence[int]) -> tuple[float, float]:
+        """Seconds of one forward pass over chains of so many rows, one of a slot; and seconds to go back over them."""
+        engine = self._engine
+        self._level()
+        rows: list[Row] = []
+        for slot, length in enumerate(chains):
+            rows += [Row(len(rows) + i, slot, 0, len(rows) + i - 1 if i else ROOT) for i in range(length)]
+        firsts = [row.id for row in rows if row.parent == ROOT]
+        started = time.perf_counter()
+        engine.forward(rows)
+        forwarded = time.perf_counter()
+        for slot, first in enumerate(firsts):
+            engine.keep(slot, [first] if self._keeps else [])
+        return forwarded - started, time.perf_counter() - forwarded
+
+    def _level(self) -> None:
+        """Have slot 0 hold as much as before, or hardly more: to cut it may mean to read it again."""
+        engine = self._engine
+        for slot in range(engine.slots):
+            context = 0 if slot else self._context
+            if engine.length(slot) > context + GROWN:
+                engine.truncate(slot, context)
+            if (missing := context - engine.length(slot)) > 0:
+                engine.extend(slot, [0] * missing)
 
 
 def conditions(model: str | None, engine: Engine, options: EngineOptions) -> list[object]:
@@ -58,22 +125,28 @@ def conditions(model: str | None, engine: Engine, options: EngineOptions) -> lis
     return [model, engine.name, engine.runtime, *ways]
 
 
-def remembered(engine: Engine, most: int, what: Sequence[object]) -> dict[int, float]:
-    """The curve of an earlier measurement under the same `conditions`, or a new one."""
-    key = hashlib.sha256(
-        json.dumps([platform.processor(), os.cpu_count(), most, engine.slots, *map(str, what)]).encode()
-    ).hexdigest()
+def remembered(engine: Engine, most: int, what: Sequence[object]) -> Measured:
+    """An earlier measurement under the same `conditions`, or a new one."""
+    machine = [platform.processor(), os.cpu_count()]
+    about = [FORMAT, *machine, most, engine.slots, *engine.rollback, *map(str, what)]
+    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = root / "duo" / f"curve-{key[:24]}.json"
     try:
-        return {int(width): float(seconds) for width, seconds in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, AttributeError):
-        curve = measure(engine, most)
+        return _read(json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        measured = measure(engine, most)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(curve))
+        draft.write_text(json.dumps(measured._asdict()))
         draft.replace(path)
     except OSError:
         pass  # a read-only home is no reason not to serve
-    return curve
+    return measured
+
+
+def _read(found: Mapping[str, Any]) -> Measured:
+    seconds = {int(width): float(taken) for width, taken in found["seconds"].items()}
+    checkpoints = found["checkpoints"]
+    return Measured(seconds, Checkpoints(*map(float, checkpoints)) if checkpoints is not None else None)

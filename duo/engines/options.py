@@ -20,7 +20,9 @@ class EngineOptions:
     4,096 unless asked for). tree_rows: room for uncommitted rows beside the committed tokens, over all slots.
     batch: most rows per forward pass, tokens of prompts included. gpu_layers: llama.cpp's -ngl. device, dtype:
     torch's names, or 'auto' (dtype auto: float32 on a CPU, the checkpoint's own elsewhere). flash_attention:
-    llama.cpp's (auto: as llama.cpp decides on a GPU, off on a CPU).
+    llama.cpp's (auto: as llama.cpp decides on a GPU, off on a CPU). draft_max: guesses of a slot that are verified at
+    once at most; a recurrent model keeps a state for each. drafts: the model drafts. chains: verify chains only, each
+    slot with memory of its own.
     """
 
     threads: int = 0
@@ -32,3 +34,6 @@ class EngineOptions:
     device: str = "auto"
     dtype: str = "auto"
     flash_attention: FlashAttention = "auto"
+    draft_max: int = 16
+    drafts: bool = False
+    chains: bool = False

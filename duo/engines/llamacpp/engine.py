@@ -15,21 +15,17 @@ given only what is missing.
 from __future__ import annotations
 
 import ctypes
-import weakref
-from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import llama_cpp
-import numpy as np
 
 from duo.engines.base import ROOT, TREES, InterruptedForwardError, Logits, Piece, Rollback, Row
 from duo.engines.llamacpp import native
-from duo.engines.llamacpp.vocabulary import LlamaCppVocabulary
+from duo.engines.llamacpp.runtime import Model, Runtime
 from duo.engines.options import EngineOptions
-from duo.errors import ContextError, ModelError
+from duo.errors import ContextError
 
-_DEFAULT_CONTEXT = 4096
 _SPARE_CELLS = 1 << 20
 """Committed tokens that all spares together may hold: llama.cpp spends 48 bytes on each."""
 _IDLE = 64
@@ -39,8 +35,6 @@ _TIDY_EVERY = 8
 
 _seq_cp = llama_cpp.llama_memory_seq_cp
 _seq_rm = llama_cpp.llama_memory_seq_rm
-_get_logits: Any = llama_cpp.llama_get_logits
-_addressof = ctypes.addressof
 
 
 class _Node:
@@ -72,98 +66,50 @@ class _Slot:
         self.used = 0
 
 
-class LlamaCppEngine:
-    """Implements `duo.engines.Engine` for a GGUF file."""
+class LlamaCppEngine(Runtime):
+    """Implements `duo.engines.Engine` for a GGUF file with attention in all layers."""
 
-    runtime = "llamacpp"
-
-    def __init__(self, path: Path, options: EngineOptions, progress: Callable[[float], None]) -> None:
-        """Load the model; raises ModelError with a line that says what is wrong."""
-        native.check_file(path)
-        native.start()
-        model = native.load(path, options, progress)
-        # Both are freed even if the engine is never closed, or fails half made.
-        self._free: weakref.finalize[..., Any] = weakref.finalize(self, llama_cpp.llama_model_free, model)
-        native.check_kind(path, model)
-
-        trained = llama_cpp.llama_model_n_ctx_train(model)
-        if options.context > trained:
-            raise ModelError(
-                f"{path.name} has a context of {trained} tokens and cannot run with {options.context}; ask for at most "
-                f"{trained}"
-            )
+    def __init__(self, model: Model, options: EngineOptions) -> None:
+        """Raises ModelError if memory or the number of sequences does not suffice."""
         slots = options.slots
-        self._context = options.context or min(trained, _DEFAULT_CONTEXT)
         self._room = max(1, options.tree_rows)
-        cells = slots * self._context + self._room
-        self._batch = max(1, min(options.batch, cells))
+        cells = slots * model.context(options) + self._room
+        batch = max(1, min(options.batch, cells))
 
         # A cell that only one sequence has, and that lies outside of that sequence's attention window, is free for the
         # taking to llama.cpp, even with a full-size cache. Going back would then find a hole. A second sequence per
         # slot that has all of the slot's cells, and is never decoded, prevents it.
-        guarded = llama_cpp.llama_model_n_swa(model) > 0
+        per_slot = 2 if model.windowed else 1
         most = llama_cpp.llama_max_parallel_sequences()
-        per_slot = 2 if guarded else 1
-        if slots * per_slot >= most:
-            raise ModelError(f"llama.cpp can serve {path.name} in at most {(most - 1) // per_slot} slots, not {slots}")
+        model.check_slots(slots, (most - 1) // per_slot)
         # One for every leaf there can be, and no more: llama.cpp's own work in each decode grows with the square of
         # this number (2 microseconds at 64, 10 at 128, 32 at 256).
         sequences = min(most, slots * per_slot + self._room)
 
-        context = native.make_context(path, model, options, cells, self._batch, sequences)
-        self._free.detach()
-        self._free = weakref.finalize(self, native.free, context, model)
-        self._llama = context
-        self._stop = native.Stop(context)
-        self._memory: Any = llama_cpp.llama_get_memory(context)
-        if self._memory is None:
-            raise native.encoder_error(path)
-
-        self._name = path.name[: -len(path.suffix)] if path.suffix.lower() == ".gguf" else path.name
-        self._vocabulary = LlamaCppVocabulary(model)
-        self._size = self._vocabulary.size
-
+        super().__init__(
+            model, options, native.make_context(model.path, model.handle, options, cells, batch, sequences)
+        )
+        self._batch = batch
+        self._arrays = native.Batch(batch)
+        self._stop = native.Stop(self._llama)
         self._rows: dict[int, _Node] = {}
         self._empty = list(range(sequences - 1, slots * per_slot - 1, -1))
         self._have = [0] * sequences  # how many committed tokens a spare holds
         self._spare_cells = 0
-        self._slots = [_Slot(i, slots + i if guarded else None) for i in range(slots)]
-
+        self._slots = [_Slot(i, slots + i if model.windowed else None) for i in range(slots)]
         self._calls = 0
-        self._arrays = native.Batch(self._batch)
-        self._logits: Logits = np.empty((0, self._size), dtype=np.float32)
-        self._output: Logits = self._logits  # llama.cpp's own buffer, valid while it stays at _output_address
-        self._output_address = 0
-        native.forget_errors()
-        progress(1.0)
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    @property
-    def vocabulary(self) -> LlamaCppVocabulary:
-        return self._vocabulary
-
-    @property
-    def context(self) -> int:
-        return self._context
 
     @property
     def slots(self) -> int:
         return len(self._slots)
 
     @property
-    def batch(self) -> int:
-        return self._batch
-
-    @property
-    def room(self) -> int:
-        return self._room
-
-    @property
     def rollback(self) -> Rollback:
         return TREES
+
+    @property
+    def mixes(self) -> bool:
+        return True
 
     def length(self, slot: int) -> int:
         return self._at(slot).root.pos + 1
@@ -171,12 +117,11 @@ class LlamaCppEngine:
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
         state = self._slot(slot)
         count = len(tokens)
-        if count and not 0 <= min(tokens) <= max(tokens) < self._size:
-            raise ValueError(f"a token is not in the vocabulary of {self._size}")
+        if count:
+            self._check_tokens(tokens)
         self.keep(slot, ())
         end = state.root.pos + 1 + count
-        if end > self._context:
-            raise ContextError(f"{end} tokens do not fit the context of {self._context}")
+        self._check_length(end)
         try:
             for first in range(0, count, self._batch):
                 self.forward((), [Piece(slot, tokens[first : first + self._batch])])
@@ -212,11 +157,9 @@ class LlamaCppEngine:
                 slot, root = slots[at], slots[at].root
                 if slot.rows or root in grown:
                     raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")
-                if not len(piece) or not 0 <= min(piece) <= max(piece) < size:
-                    raise ValueError(f"a piece is empty, or has a token that is not in the vocabulary of {size}")
+                self._check_tokens(piece)
                 end = root.pos + 1 + len(piece)
-                if end > context:
-                    raise ContextError(f"{end} tokens do not fit the context of {context}")
+                self._check_length(end)
                 grown[root] = root.pos
                 others[root] = owned = [root.seq]
                 tokens += piece
@@ -272,7 +215,7 @@ class LlamaCppEngine:
         for source, target, first, end in copies:
             _seq_cp(memory, source, target, first, end)
         self._stop.clear()
-        code = self._arrays.decode(self._llama, tokens, places, owners, width - count)
+        code = self._arrays.decode(self._llama, tokens, places, owners, slice(width - count))
         if code:
             self._undo(before, grown, copied=True)
             raise InterruptedForwardError if code == native.ABORTED else native.failed(code)
@@ -286,7 +229,7 @@ class LlamaCppEngine:
         for seq, (slot, _, pos) in before.items():
             if slot.guard is not None:
                 _seq_cp(memory, seq, slot.guard, pos, -1)
-        return self._take_logits(count) if count else self._logits[:0]
+        return self._take_logits(count)
 
     def interrupt(self) -> None:
         self._stop.set()
@@ -394,9 +337,6 @@ class LlamaCppEngine:
         taker.root.pos = length - 1
         return length
 
-    def close(self) -> None:
-        self._free()
-
     def _at(self, slot: int) -> _Slot:
         if not 0 <= slot < len(self._slots):
             raise ValueError(f"there is no slot {slot}")
@@ -495,16 +435,3 @@ class LlamaCppEngine:
                 have = slot.root.pos + 1
                 _seq_rm(self._memory, seq, have, -1)
             self._release(slot, seq, have)
-
-    def _take_logits(self, count: int) -> Logits:
-        """Copy llama.cpp's logits into an array of ours: it may move its own at any later call."""
-        pointer = _get_logits(self._llama)
-        address = _addressof(pointer.contents)
-        if address != self._output_address or count > len(self._output):
-            self._output = np.ctypeslib.as_array(pointer, shape=(count, self._size))
-            self._output_address = address
-        if count > len(self._logits):
-            self._logits = np.empty((count, self._size), dtype=np.float32)
-        taken = self._logits[:count]
-        np.copyto(taken, self._output[:count])
-        return taken

@@ -22,6 +22,12 @@ NO_ROOM = 1
 """llama_decode's answer when it finds no free cells; it has changed nothing then."""
 ABORTED = 2
 
+State = NDArray[np.uint8]
+"""Bytes of `save_state`."""
+PARTIAL: int = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
+ON_DEVICE: int = llama_cpp.LLAMA_STATE_SEQ_FLAGS_ON_DEVICE
+"""The bytes stay in the device's memory; there is one such copy of a sequence at a time."""
+
 _decode: Callable[[Any, Any], int] = llama_cpp.llama_decode
 
 
@@ -48,9 +54,18 @@ class Batch:
         self._single = self._owners(self._ones, self._places)
         self._several = self._owners(self._counts, self._starts)
 
-    def decode(self, llama: Any, tokens: list[int], places: list[int], owners: list[Sequence[int]], quiet: int) -> int:
-        """Tokens of any number of sequences each. Of the first `quiet` no logits are wanted. Returns llama_decode's
-        code."""
+    def decode(
+        self,
+        llama: Any,
+        tokens: list[int],
+        places: list[int],
+        owners: list[Sequence[int]],
+        quiet: slice | list[int],
+    ) -> int:
+        """Decode tokens of any number of sequences each. `quiet`: indices of those whose logits nobody wants.
+
+        Returns llama_decode's code.
+        """
         count = len(tokens)
         self._token[:count] = tokens
         self._pos[:count] = places
@@ -67,10 +82,10 @@ class Batch:
             self._counts[:count] = counts
             self._starts[:count] = [start + step * before for before in accumulate(counts[:-1], initial=0)]
             self._struct.n_seq_id, self._struct.seq_id = self._several
-        self._wanted[:quiet] = 0
+        self._wanted[quiet] = 0
         self._struct.n_tokens = count
         code = _decode(llama, self._struct)
-        self._wanted[:quiet] = 1
+        self._wanted[quiet] = 1
         return code
 
     @staticmethod
@@ -126,16 +141,11 @@ def check_file(path: Path) -> None:
 
 
 def check_kind(path: Path, model: Any) -> None:
-    """Refuse models whose state cannot be branched and cut back token by token."""
+    """Refuse models that do not generate text token by token."""
     if llama_cpp.llama_model_has_encoder(model) or not llama_cpp.llama_model_has_decoder(model):
         raise encoder_error(path)
     if llama_cpp.llama_model_is_diffusion(model):
         raise ModelError(f"{path.name} is a diffusion model; take one that generates token by token")
-    if llama_cpp.llama_model_is_recurrent(model) or llama_cpp.llama_model_is_hybrid(model):
-        raise ModelError(
-            f"{path.name} is a recurrent or hybrid model, whose state cannot go back over rejected tokens; take one "
-            "with attention in all layers"
-        )
 
 
 def encoder_error(path: Path) -> ModelError:
@@ -171,16 +181,31 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
     return model
 
 
-def make_context(path: Path, model: Any, options: EngineOptions, cells: int, batch: int, sequences: int) -> Any:
+def make_context(
+    path: Path,
+    model: Any,
+    options: EngineOptions,
+    cells: int,
+    batch: int,
+    sequences: int,
+    unified: bool = True,
+    snapshots: int = 0,
+) -> Any:
+    """Make a context for so many KV cells, tokens per decode and sequences.
+
+    unified: every row attends over the cells of all sequences, most of them masked. A branch of a tree needs that: it
+    shares cells with its trunk. Else each sequence has a stream of cells of its own. snapshots: states of earlier
+    tokens that a recurrent model keeps for each sequence; llama.cpp takes 0 where the model cannot.
+    Raises ModelError where memory does not suffice.
+    """
     params = llama_cpp.llama_context_default_params()
     params.n_ctx = cells  # which llama.cpp rounds up to a multiple of 256
     # llama.cpp aborts the process if there can be more sequences than rows in a batch, or than cells.
     params.n_batch = params.n_ubatch = max(batch, sequences)
     params.n_seq_max = sequences
     params.n_threads = params.n_threads_batch = options.threads or _cores()
-    # Every row attends over the cells of all slots, most of them masked. Without it each sequence has cells of its own,
-    # and a branch of a tree would be a copy of all of its slot's.
-    params.kv_unified = True
+    params.kv_unified = unified
+    params.n_rs_seq = snapshots
     params.swa_full = True
     params.no_perf = True
     params.flash_attn_type = _flash_attention(options)
@@ -208,6 +233,24 @@ def _flash_attention(options: EngineOptions) -> int:
 def free(context: Any, model: Any) -> None:
     llama_cpp.llama_free(context)
     llama_cpp.llama_model_free(model)
+
+
+def save_state(context: Any, sequence: int, flags: int, into: State | None = None) -> State | None:
+    """Copy what a sequence has in memory, or with PARTIAL only what is not in KV cells: a recurrent state.
+
+    `into`: a buffer to use again if it fits. Returns None if llama.cpp could not do it.
+    """
+    size = llama_cpp.llama_state_seq_get_size_ext(context, sequence, flags)
+    if into is None or len(into) != size:
+        into = np.empty(size, dtype=np.uint8)
+    pointer = into.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+    return into if llama_cpp.llama_state_seq_get_data_ext(context, pointer, size, sequence, flags) == size else None
+
+
+def restore_state(context: Any, sequence: int, state: State, flags: int) -> bool:
+    """Put back what `save_state` gave with the same flags. False: llama.cpp could not, and the sequence has lost it."""
+    pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+    return bool(llama_cpp.llama_state_seq_set_data_ext(context, pointer, len(state), sequence, flags))
 
 
 class Stop:

@@ -120,8 +120,16 @@ class TransformersEngine:
         return self._tree_rows
 
     @property
+    def note(self) -> str:
+        return ""
+
+    @property
     def rollback(self) -> Rollback:
         return TREES
+
+    @property
+    def mixes(self) -> bool:
+        return True
 
     def step_by_step(self, on: bool) -> None:
         """Whether recurrent layers compute rows one after the other, as equal calls, while no row is live.

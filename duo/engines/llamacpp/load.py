@@ -1,0 +1,30 @@
+"""Which engine serves a GGUF file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from duo.engines.base import Engine
+from duo.engines.llamacpp.chains import ChainEngine
+from duo.engines.llamacpp.engine import LlamaCppEngine
+from duo.engines.llamacpp.runtime import Model
+from duo.engines.llamacpp.states import StateTreeEngine
+from duo.engines.options import EngineOptions
+
+
+def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) -> Engine:
+    """Load the file, and choose the engine by what the model's memory allows and what is asked for.
+
+    Raises ModelError with a line that says what is wrong.
+    """
+    model = Model(path, options, progress)
+    engine: Engine
+    if model.recurrent and options.drafts:
+        engine = StateTreeEngine(model, options)
+    elif model.recurrent or options.chains:
+        engine = ChainEngine(model, options)
+    else:
+        engine = LlamaCppEngine(model, options)
+    progress(1.0)
+    return engine

@@ -1,0 +1,149 @@
+"""What the engines for GGUF files have in common: the weights, a context over them, and the logits of a decode."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+
+from duo.engines.base import Logits
+from duo.engines.llamacpp import native
+from duo.engines.llamacpp.vocabulary import LlamaCppVocabulary
+from duo.engines.options import EngineOptions
+from duo.errors import ContextError, ModelError
+
+_DEFAULT_CONTEXT = 4096
+
+_get_logits: Any = llama_cpp.llama_get_logits
+_addressof = ctypes.addressof
+
+
+class Model:
+    """The weights of a GGUF file, and what kind of memory they need. They are freed if no engine adopts them.
+
+    recurrent: there are layers whose memory is a state per sequence. cells: there are layers whose memory is a KV cell
+    per token. windowed: some of those see only the last tokens.
+    """
+
+    def __init__(self, path: Path, options: EngineOptions, progress: Callable[[float], None]) -> None:
+        """Load the file. Raises ModelError with a line that says what is wrong."""
+        native.check_file(path)
+        native.start()
+        self.path = path
+        self.handle: Any = native.load(path, options, progress)
+        self._free: weakref.finalize[..., Any] = weakref.finalize(self, llama_cpp.llama_model_free, self.handle)
+        native.check_kind(path, self.handle)
+        hybrid = bool(llama_cpp.llama_model_is_hybrid(self.handle))
+        self.recurrent = hybrid or bool(llama_cpp.llama_model_is_recurrent(self.handle))
+        self.cells = hybrid or not self.recurrent
+        self.windowed = llama_cpp.llama_model_n_swa(self.handle) > 0
+
+    @property
+    def name(self) -> str:
+        return self.path.name[: -len(self.path.suffix)] if self.path.suffix.lower() == ".gguf" else self.path.name
+
+    def context(self, options: EngineOptions) -> int:
+        """Tokens per slot. Raises ModelError if more are asked for than the model was trained with."""
+        trained: int = llama_cpp.llama_model_n_ctx_train(self.handle)
+        if not trained:  # a recurrent model need not say; its memory does not grow with it
+            trained = max(options.context, _DEFAULT_CONTEXT)
+        if options.context > trained:
+            raise ModelError(
+                f"{self.path.name} has a context of {trained} tokens and cannot run with {options.context}; ask for at "
+                f"most {trained}"
+            )
+        return options.context or min(trained, _DEFAULT_CONTEXT)
+
+    def check_slots(self, slots: int, most: int) -> None:
+        """Raises ModelError if there are more slots than llama.cpp has sequences for."""
+        if slots > most:
+            raise ModelError(f"llama.cpp can serve {self.path.name} in at most {most} slots, not {slots}")
+
+    def adopt(self, owner: object, context: Any) -> weakref.finalize[..., Any]:
+        """From now on the weights are freed together with a context over them, when the owner is gone at the latest."""
+        self._free.detach()
+        return weakref.finalize(owner, native.free, context, self.handle)
+
+
+class Runtime:
+    """A model with a context. `_take_logits` copies what a decode has left in llama.cpp's buffer."""
+
+    runtime = "llamacpp"
+    _batch: int
+    _room: int
+
+    def __init__(self, model: Model, options: EngineOptions, context: Any) -> None:
+        self._free = model.adopt(self, context)
+        self._llama = context
+        self._memory: Any = llama_cpp.llama_get_memory(context)
+        if self._memory is None:
+            raise native.encoder_error(model.path)
+        self._name = model.name
+        self._context = model.context(options)
+        self._vocabulary = LlamaCppVocabulary(model.handle)
+        self._size = self._vocabulary.size
+        self._logits: Logits = np.empty((0, self._size), dtype=np.float32)
+        self._output: Logits = self._logits  # llama.cpp's own buffer, valid while it stays at _output_address
+        self._output_address = 0
+        native.forget_errors()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def vocabulary(self) -> LlamaCppVocabulary:
+        return self._vocabulary
+
+    @property
+    def context(self) -> int:
+        return self._context
+
+    @property
+    def batch(self) -> int:
+        return self._batch
+
+    @property
+    def room(self) -> int:
+        return self._room
+
+    @property
+    def note(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        self._free()
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        if not len(tokens) or not 0 <= min(tokens) <= max(tokens) < self._size:
+            raise ValueError(f"a piece is empty, or has a token that is not in the vocabulary of {self._size}")
+
+    def _check_length(self, length: int) -> None:
+        if length > self._context:
+            raise ContextError(f"{length} tokens do not fit the context of {self._context}")
+
+    def _take_logits(self, count: int, places: Sequence[int] | None = None, total: int = 0) -> Logits:
+        """Copy llama.cpp's logits into an array of ours: it may move its own at any later call.
+
+        `places`: where those of the last decode belong among `total`; None: they are all there are.
+        """
+        rows = count if places is None else total
+        if rows > len(self._logits):
+            self._logits = np.empty((rows, self._size), dtype=np.float32)
+        taken = self._logits[:rows]
+        if count:
+            pointer = _get_logits(self._llama)
+            address = _addressof(pointer.contents)
+            if address != self._output_address or count > len(self._output):
+                self._output = np.ctypeslib.as_array(pointer, shape=(count, self._size))
+                self._output_address = address
+            if places is None:
+                np.copyto(taken, self._output[:count])
+            else:
+                taken[places] = self._output[:count]
+        return taken
