@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import llama_cpp
 import pytest
-from numpy.typing import NDArray
 
 from bench.kinds import make
-from duo.engines import ROOT, EngineOptions, Piece, Row
+from duo.engines import ROOT, EngineOptions, Row
 from duo.engines.llamacpp import slots as slots_module
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.runtime import Model
+from duo.engines.llamacpp.states import StateTreeEngine
+from tests.mirror import ChainMirror, TreeMirror, Truth
 
 SNAPSHOTS = ("qwen35", "lfm2", "nemotron-h")
 """Kinds whose states llama.cpp takes back."""
@@ -44,127 +45,51 @@ def open_engine(path: Path, **given: Any) -> ChainEngine:
     return ChainEngine(Model(path, options, lambda share: None), options)
 
 
-class Truth:
-    """Logits after a sequence of tokens, read at once into an empty slot."""
-
-    def __init__(self, path: Path, **given: Any) -> None:
-        self.engine = open_engine(path, context=512, draft_max=0, **given)
-        self.known: dict[tuple[int, ...], NDArray[np.float32]] = {}
-
-    def __call__(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        key = tuple(tokens)
-        if key not in self.known:
-            self.engine.truncate(0, 0)
-            self.engine.extend(0, key[:-1])
-            self.known[key] = self.engine.forward([Row(0, 0, key[-1])])[0].copy()
-        return self.known[key]
-
-    def close(self) -> None:
-        self.engine.close()
-
-
-def same(logits: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float = TOLERANCE) -> None:
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance)
+def open_truth(path: Path) -> Truth:
+    return Truth(open_engine(path, context=512, draft_max=0), TOLERANCE)
 
 
 def chain(slot: int, first: int, tokens: Sequence[int]) -> list[Row]:
     return [Row(first + i, slot, token, first + i - 1 if i else ROOT) for i, token in enumerate(tokens)]
 
 
-class Mirror:
-    """Plays calls on an engine and keeps the plainest possible books beside it, to check its logits by."""
-
-    def __init__(self, engine: ChainEngine, truth: Truth, seed: int) -> None:
-        self.engine = engine
-        self.truth = truth
-        self.random = random.Random(seed)
-        self.committed: list[list[int]] = [[] for _ in range(engine.slots)]
-        self.rows: dict[int, list[Row]] = {}
-        self.next = 0
-        self.read = 0
-
-    def some(self, count: int) -> list[int]:
-        return [self.random.randrange(SIZE) for _ in range(count)]
-
-    def forward(self, slots: Sequence[int], pieces: Mapping[int, int]) -> None:
-        read = [Piece(slot, self.some(count)) for slot, count in pieces.items()]
-        for slot, tokens in read:
-            self.committed[slot] += tokens
-        rows: list[Row] = []
-        most = min(6, 1 + self.engine.rollback.depth)
-        for slot in slots:
-            mine = chain(slot, self.next, self.some(self.random.choice((1, 1, 2, 3, most))))
-            self.next += len(mine) + self.random.choice((0, 3))
-            self.rows[slot] = mine
-            rows += mine
-        if self.random.random() < 0.3:
-            # The chains' rows need not lie side by side.
-            rows = [row for depth in range(most) for slot in slots for row in self.rows[slot][depth : depth + 1]]
-        logits = self.engine.forward(rows, read)
-        assert logits.shape == (len(rows), SIZE)
-        for i in self.random.sample(range(len(rows)), min(2, len(rows))):
-            mine = self.rows[rows[i].slot]
-            tokens = [row.token for row in mine[: mine.index(rows[i]) + 1]]
-            same(logits[i], self.truth(self.committed[rows[i].slot] + tokens))
-
-    def keep(self, slot: int) -> None:
-        rows = self.rows.pop(slot)
-        least = max(0, len(rows) - self.engine.rollback.depth)
-        count = max(least, self.random.choice((0, 1, 1, 2, 3, 6)))
-        self.engine.keep(slot, [row.id for row in rows[:count]])
-        self.committed[slot] += [row.token for row in rows[:count]]
-
-    def truncate(self, slot: int) -> None:
-        length = self.random.randrange(len(self.committed[slot]) + 1)
-        left = self.engine.restorable(slot, length)
-        assert left <= length
-        assert self.engine.truncate(slot, length) == left
-        del self.committed[slot][left:]
-        self.rows.pop(slot, None)
-
-    def share(self, source: int, target: int) -> None:
-        length = self.random.randrange(len(self.committed[source]) + 1)
-        left = self.engine.restorable(source, length)
-        assert self.engine.share(source, target, length) == left
-        self.committed[target] = self.committed[source][:left]
-        self.rows.pop(target, None)
-
-    def play(self, rounds: int, context: int) -> None:
-        slots = range(self.engine.slots)
-        for _ in range(rounds):
-            slot = self.random.choice(slots)
-            action = self.random.random()
-            able = [s for s in slots if s not in self.rows and len(self.committed[s]) + 40 <= context]
-            if action < 0.5 and able:
-                some = self.random.sample(able, self.random.randrange(1, len(able) + 1))
-                readers = [s for s in able if self.random.random() < 0.2]
-                self.forward(some, {s: self.random.randrange(1, 20) for s in readers})
-                if self.random.random() < 0.8:
-                    for s in self.random.sample(some, len(some)):
-                        self.keep(s)
-            elif action < 0.6 and able:
-                tokens = self.some(self.random.randrange(0, 30))
-                self.engine.extend(able[0], tokens)
-                self.committed[able[0]] += tokens
-            elif action < 0.75 and self.rows:
-                self.keep(self.random.choice(list(self.rows)))
-            elif action < 0.9:
-                self.truncate(slot)
-            else:
-                self.share(slot, self.random.choice(slots))
-            assert [self.engine.length(s) for s in slots] == [len(tokens) for tokens in self.committed]
-
-
 @pytest.mark.parametrize("kind", [*RECURRENT, "llama"])
-@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize(("slots", "apart"), [(1, False), (3, False), (3, True)])
 def test_random_calls_agree_with_reading_all_anew(
-    kind: str, slots: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, slots: int, apart: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots_module, "SPACING", 16)
     path = path_of(kind, folder)
-    truth = Truth(path)
+    truth = open_truth(path)
     for seed in range(2):
-        engine = open_engine(path, context=160, slots=slots, tree_rows=40, batch=64, chains=kind == "llama")
-        Mirror(engine, truth, seed).play(150, 160)
+        engine = open_engine(path, context=160, slots=slots, tree_rows=40, batch=64, chains=apart)
+        ChainMirror(engine, truth, seed).play(120, 160)
         engine.close()
-    truth.close()
+    truth.engine.close()
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+def test_random_trees_of_a_draft_model_agree_with_reading_all_anew(
+    kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots_module, "SPACING", 16)
+    path = path_of(kind, folder)
+    truth = open_truth(path)
+    for seed in range(2):
+        options = EngineOptions(threads=1, context=96, slots=2, tree_rows=24, batch=32, drafts=True)
+        engine = StateTreeEngine(Model(path, options, lambda share: None), options)
+        TreeMirror(engine, truth, seed, check=partial(assert_states_agree, engine)).play(150, 96, 24, 8)
+        engine.close()
+    truth.engine.close()
+
+
+def assert_states_agree(engine: StateTreeEngine) -> None:
+    """What the engine believes about its sequences is what llama.cpp has."""
+    believed = dict.fromkeys(engine._free_seqs, 0)
+    believed |= {slot.seq: slot.read for slot in engine._slots}
+    believed |= {node.seq: node.pos + 1 for node in engine._rows.values() if node.seq is not None}
+    assert sorted(believed) == list(range(engine.slots + engine.room))
+    stale = {slot.seq for slot in engine._slots if slot.stale}
+    for seq, length in believed.items():
+        if seq not in stale:
+            assert llama_cpp.llama_memory_seq_pos_max(engine._memory, seq) == length - 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.processes import wait_for
-from duo.engines import ROOT, EngineOptions, Logits, Piece, Row, load
+from duo.engines import ROOT, EngineOptions, Logits, Row, load
 from duo.engines.base import InterruptedForwardError
 from duo.engines.llamacpp import engine as llamacpp
 from duo.engines.llamacpp.engine import LlamaCppEngine
@@ -24,7 +23,9 @@ from duo.engines.llamacpp.load import load as load_gguf
 from duo.engines.llamacpp.runtime import Model
 from duo.engines.meaning import fingerprint
 from duo.errors import ContextError, ModelError, RequestError
+from tests import mirror
 from tests.interrupting import interrupting
+from tests.mirror import TreeMirror, Truth
 
 CHATML = (
     "{% for message in messages %}"
@@ -222,34 +223,20 @@ def engine(plain: Path) -> Iterator[LlamaCppEngine]:
     engine.close()
 
 
-class Truth:
-    """Logits of a sequence of tokens, decoded alone and in order by an engine that has no other rows."""
-
-    def __init__(self, path: Path, **options: Any) -> None:
-        self.engine = open_engine(path, context=256, tree_rows=1, batch=64, **options)
-        self.tolerance = FLASH_TOLERANCE if options.get("flash_attention") == "on" else TOLERANCE
-        self.known: dict[tuple[int, ...], NDArray[np.float32]] = {}
-
-    def __call__(self, tokens: Sequence[int]) -> NDArray[np.float32]:
-        key = tuple(tokens)
-        if key not in self.known:
-            self.engine.truncate(0, 0)
-            self.engine.extend(0, key[:-1])
-            self.known[key] = self.engine.forward([Row(0, 0, key[-1])])[0].copy()
-        return self.known[key]
+def open_truth(path: Path, **options: Any) -> Truth:
+    tolerance = FLASH_TOLERANCE if options.get("flash_attention") == "on" else TOLERANCE
+    return Truth(open_engine(path, context=256, tree_rows=1, batch=64, **options), tolerance)
 
 
 @pytest.fixture(scope="module")
 def truth(plain: Path) -> Iterator[Truth]:
-    truth = Truth(plain)
+    truth = open_truth(plain)
     yield truth
     truth.engine.close()
 
 
-def same(logits: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float = TOLERANCE) -> None:
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance)
-    # The same pick too, unless the two best are closer than that to each other.
-    assert expected[logits.argmax()] > expected.max() - 2 * tolerance
+def same(logits: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    mirror.same(logits, expected, TOLERANCE)
 
 
 def fill(engine: LlamaCppEngine, calls: Sequence[Sequence[Row]]) -> None:
@@ -276,117 +263,8 @@ def assert_books_agree(engine: LlamaCppEngine) -> None:
     assert engine._rows == {row: node for slot in engine._slots for row, node in slot.rows.items()}
 
 
-class Mirror:
-    """Plays calls on an engine and keeps the plainest possible books beside it, to check its logits by."""
-
-    def __init__(self, engine: LlamaCppEngine, slots: int, truth: Truth, seed: int) -> None:
-        self.engine = engine
-        self.truth = truth
-        self.random = random.Random(seed)
-        self.committed: list[list[int]] = [[] for _ in range(slots)]
-        self.rows: list[dict[int, tuple[int, int]]] = [{} for _ in range(slots)]
-        self.next = 0
-
-    def path(self, slot: int, row: int) -> list[int]:
-        above: list[int] = []
-        while row != ROOT:
-            token, row = self.rows[slot][row]
-            above.append(token)
-        return self.committed[slot] + above[::-1]
-
-    def forward(
-        self, count: int, slots: Sequence[int], checks: int = 2, pieces: Mapping[int, int] | None = None
-    ) -> None:
-        """`pieces`: so many tokens of a prompt for which slots."""
-        read = [Piece(slot, self.some(length)) for slot, length in (pieces or {}).items()]
-        for slot, tokens in read:
-            self.committed[slot] += tokens
-        rows = []
-        for _ in range(count):
-            slot = self.random.choice(slots)
-            # Often the newest row, so that trees grow deep as well as wide.
-            newest = list(self.rows[slot])[-1:]
-            parent = self.random.choice(newest if newest and self.random.random() < 0.5 else [ROOT, *self.rows[slot]])
-            token = self.random.randrange(SIZE)
-            rows.append(Row(self.next, slot, token, parent))
-            self.rows[slot][self.next] = (token, parent)
-            self.next += self.random.choice((1, 1, 5))
-        logits = self.engine.forward(rows, read)
-        assert logits.shape == (count, SIZE)
-        assert logits.dtype == np.float32
-        for i in self.random.sample(range(count), min(checks, count)):
-            same(logits[i], self.truth(self.path(rows[i].slot, rows[i].id)), self.truth.tolerance)
-
-    def keep(self, slot: int) -> None:
-        rows = self.rows[slot]
-        path: list[int] = []
-        end = ROOT
-        while self.random.random() < 0.7:
-            below = [row for row, (_, parent) in rows.items() if parent == end]
-            if not below:
-                break
-            end = self.random.choice(below)
-            path.append(end)
-        rest: list[int] = []
-        if self.random.random() < 0.6:
-            share = self.random.choice((0.5, 0.9, 1.0))
-            for row, (_, parent) in rows.items():
-                if (parent == end or parent in rest) and self.random.random() < share:
-                    rest.append(row)
-        shuffled = self.random.sample(rest, len(rest))
-        self.engine.keep(slot, path, shuffled if self.random.random() < 0.5 else frozenset(shuffled))
-        self.committed[slot] += [rows[row][0] for row in path]
-        kept = {row: rows[row] for row in rest}
-        self.rows[slot] = {row: (token, ROOT if parent == end else parent) for row, (token, parent) in kept.items()}
-        assert self.engine.length(slot) == len(self.committed[slot])
-
-    def some(self, count: int) -> list[int]:
-        return [self.random.randrange(SIZE) for _ in range(count)]
-
-    def extend(self, slot: int, count: int) -> None:
-        tokens = self.some(count)
-        self.engine.extend(slot, tokens)
-        self.committed[slot] += tokens
-        self.rows[slot] = {}
-
-    def truncate(self, slot: int, length: int) -> None:
-        self.engine.truncate(slot, length)
-        del self.committed[slot][length:]
-        self.rows[slot] = {}
-
-    def share(self, source: int, target: int, length: int) -> None:
-        self.engine.share(source, target, length)
-        self.committed[target] = self.committed[source][:length]
-        self.rows[target] = {}
-        if source == target:
-            self.rows[source] = {}
-
-    def play(self, rounds: int, context: int, room: int, width: int) -> None:
-        slots = range(len(self.committed))
-        for _ in range(rounds):
-            assert_books_agree(self.engine)
-            slot = self.random.choice(slots)
-            live = sum(map(len, self.rows))
-            action = self.random.random()
-            if action < 0.5:
-                # A slot that has no room for its deepest possible path sits this one out.
-                able = [s for s in slots if len(self.committed[s]) + len(self.rows[s]) + width <= context]
-                count = min(self.random.choice((1, 2, 3, width)), room - live)
-                if able and count > 0:
-                    # What is new of a slot is no more than `width` tokens deep.
-                    readers = [s for s in able if not self.rows[s] and self.random.random() < 0.3]
-                    pieces = {s: self.random.randint(1, width - count) for s in readers} if count < width else {}
-                    self.forward(count, able, pieces=pieces)
-            elif action < 0.85:
-                self.keep(slot)
-            elif action < 0.89:
-                source = self.random.choice(slots)
-                self.share(source, slot, self.random.randint(0, len(self.committed[source])))
-            elif action < 0.94:
-                self.extend(slot, min(self.random.randrange(50), context - len(self.committed[slot])))
-            else:
-                length = len(self.committed[slot])
-                self.truncate(slot, self.random.choice((0, self.random.randint(0, length), max(0, length - 3))))
+def mirrored(engine: LlamaCppEngine, truth: Truth, seed: int) -> TreeMirror:
+    return TreeMirror(engine, truth, seed, check=lambda: assert_books_agree(engine))
 
 
 def assert_all_free(engine: LlamaCppEngine, slots: int) -> None:
@@ -433,7 +311,7 @@ def test_an_empty_slot_takes_a_tree(engine: LlamaCppEngine, truth: Truth) -> Non
 def test_random_calls_agree_with_plain_decoding(plain: Path, truth: Truth, seed: int) -> None:
     slots, context, room = 3, 96, 48
     engine = open_engine(plain, context=context, slots=slots, tree_rows=room, batch=32)
-    Mirror(engine, slots, truth, seed).play(250, context, room, width=12)
+    mirrored(engine, truth, seed).play(250, context, room, width=12)
     assert_all_free(engine, slots)
     engine.close()
 
@@ -442,9 +320,9 @@ def test_random_calls_agree_with_plain_decoding(plain: Path, truth: Truth, seed:
 def test_random_calls_with_flash_attention(plain: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slots that are put aside too: keys and values lie otherwise in the cache."""
     monkeypatch.setattr(llamacpp, "_IDLE", 20)
-    truth = Truth(plain, flash_attention="on")
+    truth = open_truth(plain, flash_attention="on")
     engine = open_engine(plain, context=96, slots=3, tree_rows=48, batch=32, flash_attention="on")
-    Mirror(engine, 3, truth, seed).play(250, 96, 48, width=12)
+    mirrored(engine, truth, seed).play(250, 96, 48, width=12)
     assert_all_free(engine, 3)
     engine.close()
     truth.engine.close()
@@ -476,9 +354,9 @@ def test_slots_that_are_put_aside_come_back_as_they_were(
     monkeypatch.setattr(llamacpp, "_TIDY_EVERY", 1)
     engine = open_engine(plain, context=96, slots=4, tree_rows=48, batch=32)
     aside: set[int] = set()
-    mirror = Mirror(engine, 4, truth, seed)
+    play = mirrored(engine, truth, seed)
     for _ in range(60):
-        mirror.play(4, 96, 48, width=6)
+        play.play(4, 96, 48, width=6)
         aside |= {number for number, slot in enumerate(engine._slots) if slot.aside is not None}
     assert len(aside) > 1
     assert_all_free(engine, 4)
@@ -500,18 +378,18 @@ def test_an_idle_slot_costs_the_others_nothing_after_a_while(plain: Path) -> Non
 
 def test_every_row_of_a_large_tree(plain: Path, truth: Truth) -> None:
     engine = open_engine(plain, context=200, slots=2, tree_rows=128, batch=64)
-    mirror = Mirror(engine, 2, truth, 99)
-    mirror.extend(0, 90)
-    mirror.forward(64, [0, 1], checks=64)
-    mirror.forward(64, [0, 1], checks=64)
+    play = mirrored(engine, truth, 99)
+    play.extend(0, 90)
+    play.forward(64, [0, 1], checks=64)
+    play.forward(64, [0, 1], checks=64)
     engine.close()
 
 
 def test_sliding_windows_do_not_lose_cells(sliding: Path) -> None:
-    truth = Truth(sliding)
+    truth = open_truth(sliding)
     for seed in range(6):
         engine = open_engine(sliding, context=96, slots=2, tree_rows=48, batch=32)
-        Mirror(engine, 2, truth, seed).play(150, 96, 48, width=12)
+        mirrored(engine, truth, seed).play(150, 96, 48, width=12)
         assert_all_free(engine, 2)
         engine.close()
     truth.engine.close()
@@ -519,7 +397,7 @@ def test_sliding_windows_do_not_lose_cells(sliding: Path) -> None:
 
 def test_going_back_beyond_a_sliding_window(sliding: Path) -> None:
     """llama.cpp gives cells outside of the window away as soon as a gap makes it look there."""
-    truth = Truth(sliding)
+    truth = open_truth(sliding)
     engine = open_engine(sliding, context=120, slots=2, tree_rows=16, batch=64)
     first, second = list(range(60)), list(range(100, 160))
     engine.extend(0, first)
@@ -535,13 +413,13 @@ def test_going_back_beyond_a_sliding_window(sliding: Path) -> None:
 def test_hundreds_of_branching_steps_leak_nothing(plain: Path, truth: Truth) -> None:
     """The shape of real drafting: a tree grows over several passes, a path is taken, some of the rest stays."""
     engine = open_engine(plain, context=64, slots=1, tree_rows=40, batch=16)
-    mirror = Mirror(engine, 1, truth, 5)
+    play = mirrored(engine, truth, 5)
     for _ in range(300):
-        if len(mirror.committed[0]) > 30:
-            mirror.truncate(0, mirror.random.randrange(10))
-        while len(mirror.rows[0]) + 8 <= 30:
-            mirror.forward(8, [0], checks=0)
-        mirror.keep(0)
+        if len(play.committed[0]) > 30:
+            play.truncate(0, play.random.randrange(10))
+        while len(play.rows[0]) + 8 <= 30:
+            play.forward(8, [0], checks=0)
+        play.keep(0)
         assert_books_agree(engine)
     assert_all_free(engine, 1)
     engine.close()

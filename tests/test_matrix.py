@@ -227,7 +227,7 @@ class RealAlone:
         """The text is the reference, or parts from it where the gap is no larger than rounding was seen to be."""
         if text == self.texts[mode]:
             return
-        engine = load(self.model, self.runtime, EngineOptions(threads=1, slots=4, tree_rows=32))
+        engine = load(self.model, self.runtime, EngineOptions(threads=1, tree_rows=32))
         try:
             prompt, params = prompt_of(engine, QUESTION), SamplingParams(**MODES[mode])
             reference = walk(engine, prompt, params, REAL_TOKENS)
@@ -250,7 +250,7 @@ def real_alone(request: pytest.FixtureRequest) -> Iterator[RealAlone]:
     runtime: Runtime
     name, runtime = request.param
     model = str(real_model(name, runtime))
-    with LeadProcess("-m", model, "--threads", "1", "-c", "512") as lead:
+    with LeadProcess("-m", model, "--threads", "1", "-c", "512", "-np", "1", "--draft-max", "4") as lead:
         it = RealAlone(runtime, model, lead.ready())
         for mode in MODES:
             it.texts[mode] = ask(lead, mode, tokens=REAL_TOKENS).text
@@ -271,7 +271,7 @@ def test_a_real_model_with_a_back_that_joins_hangs_and_dies(real_alone: RealAlon
 
     with (
         Gate(lead.back_port) as gate,
-        BackProcess(gate.port, "-m", real_alone.model, "--threads", "1", "-c", "512") as one,
+        BackProcess(gate.port, "-m", real_alone.model, "--threads", "1", "-c", "512", "-np", "1") as one,
     ):
         one.loaded()
         answer("greedy", gate.open)

@@ -181,7 +181,7 @@ class TestBadInput:
     def test_no_such_model(self, module: str, model: str) -> None:
         ports = ("--port", "0", "--back-port", "0") if module == "lead" else ()
         ended = run(module, "-m", model, *ports)
-        assert ended.returncode == 2
+        assert ended.returncode == 1
         errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
         assert len(errors) == 1
         assert "Traceback" not in ended.stderr
@@ -190,13 +190,13 @@ class TestBadInput:
         path = tmp_path / "broken.gguf"
         path.write_bytes(b"GGUF but not really")
         ended = run("back", "-m", str(path))
-        assert ended.returncode == 2
+        assert ended.returncode == 1
         assert "error: " in ended.stderr
         assert "Traceback" not in ended.stderr
 
     def test_a_draft_model_of_another_vocabulary(self, tmp_path: Path) -> None:
         ended = run("lead", "--model-draft", str(other_vocabulary(tmp_path)), "--port", "0", "--back-port", "0")
-        assert ended.returncode == 2
+        assert ended.returncode == 1
         (error,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
         assert "vocabulary" in error and "--model-draft" in error
 

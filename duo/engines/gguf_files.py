@@ -1,9 +1,12 @@
-"""Which GGUF file a path means: a file, the first of several parts, or the only model in a folder."""
+"""Which GGUF file a path means: a file, the first of several parts, or the only model in a folder. And what its header
+says of the model's shape."""
 
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
+from typing import IO, Any
 
 from duo.errors import ModelError
 
@@ -54,3 +57,45 @@ def locate(path: Path) -> Path:
             f"of the {count} parts of {path}, {missing[0]}{more} cannot be found: download all into one folder"
         )
     return parts[0] if parts and path.is_file() else path
+
+
+_NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
+_STRING, _ARRAY = 8, 9
+_LONG = 1 << 20
+"""Bytes of a string, and items of an array, that no header has before the tokenizer."""
+
+
+def metadata(path: Path) -> dict[str, Any]:
+    """What the header of a GGUF file says before it comes to the tokenizer, with short names: `attention.key_length`.
+
+    llama.cpp gives out all of it but arrays. What cannot be read is left out.
+    """
+    found: dict[str, Any] = {}
+    try:
+        with path.open("rb") as file:
+            _, version, _, count = struct.unpack("<4sIQQ", file.read(24))
+            for _ in range(count if version >= 2 else 0):
+                key = _value(file, _STRING)
+                if key.startswith("tokenizer."):
+                    break
+                found[key] = _value(file, _number(file, "<I"))
+    except (OSError, struct.error, ValueError, KeyError):
+        pass
+    prefix = f"{found.get('general.architecture', '')}."
+    return {key.removeprefix(prefix): value for key, value in found.items()}
+
+
+def _number(file: IO[bytes], form: str) -> Any:
+    return struct.unpack(form, file.read(struct.calcsize(form)))[0]
+
+
+def _value(file: IO[bytes], kind: int) -> Any:
+    if kind in _NUMBERS:
+        return _number(file, _NUMBERS[kind])
+    of = _number(file, "<I") if kind == _ARRAY else kind
+    length = _number(file, "<Q")
+    if length > _LONG or kind not in (_STRING, _ARRAY):
+        raise ValueError("this is not how a GGUF file begins")
+    if kind == _STRING:
+        return file.read(length).decode("utf-8", "replace")
+    return [_value(file, of) for _ in range(length)]

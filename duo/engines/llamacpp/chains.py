@@ -55,7 +55,7 @@ class ChainEngine(SlotRuntime):
         self._gpu = options.gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
         wanted, self._state_bytes = _affordable(model, options)
         # Padding may lie past the context.
-        per_slot = model.context(options) + wanted + 1
+        per_slot = model.context + wanted + 1
         cells = slots * (-(-per_slot // 256) * 256)
         # llama.cpp splits no decode: there is room for what rides along and for padding as well.
         self._most = max(self._batch, slots, wanted + 1) + slots * (RIDERS + 1)
@@ -76,7 +76,11 @@ class ChainEngine(SlotRuntime):
         return Rollback(trees=False, depth=self._depth, replay=self._replay)
 
     @property
-    def note(self) -> str:
+    def mixes(self) -> bool:
+        return False
+
+    @property
+    def _state_note(self) -> str:
         if not self._recurrent:
             return ""
         if self._snapshots:

@@ -73,7 +73,7 @@ class LlamaCppEngine(Runtime):
         """Raises ModelError if memory or the number of sequences does not suffice."""
         slots = options.slots
         self._room = max(1, options.tree_rows)
-        cells = slots * model.context(options) + self._room
+        cells = slots * model.context + self._room
         batch = max(1, min(options.batch, cells))
 
         # A cell that only one sequence has, and that lies outside of that sequence's attention window, is free for the

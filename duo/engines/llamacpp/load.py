@@ -11,6 +11,7 @@ from duo.engines.llamacpp import native
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.engines.llamacpp.runtime import Model
+from duo.engines.llamacpp.states import StateTreeEngine
 from duo.engines.options import EngineOptions
 
 
@@ -21,7 +22,12 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
     """
     options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
     model = Model(path, options, progress)
-    chains = model.recurrent or options.chains
-    engine = ChainEngine(model, options) if chains else LlamaCppEngine(model, options)
+    engine: Engine
+    if model.recurrent and options.drafts:
+        engine = StateTreeEngine(model, options)
+    elif model.recurrent or options.chains:
+        engine = ChainEngine(model, options)
+    else:
+        engine = LlamaCppEngine(model, options)
     progress(1.0)
     return engine

@@ -11,14 +11,13 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
+from duo.engines import memory
 from duo.engines.base import Logits
 from duo.engines.gguf_files import model_name
-from duo.engines.llamacpp import native
+from duo.engines.llamacpp import context_size, native
 from duo.engines.llamacpp.vocabulary import LlamaCppVocabulary
 from duo.engines.options import EngineOptions
 from duo.errors import ContextError, ModelError
-
-_DEFAULT_CONTEXT = 4096
 
 _get_logits: Any = llama_cpp.llama_get_logits
 _addressof = ctypes.addressof
@@ -36,6 +35,7 @@ class Model:
         native.check_file(path)
         native.start()
         self.path = path
+        before = memory.available()
         self.handle: Any = native.load(path, options, progress)
         self._free: weakref.finalize[..., Any] = weakref.finalize(self, llama_cpp.llama_model_free, self.handle)
         native.check_kind(path, self.handle)
@@ -43,22 +43,16 @@ class Model:
         self.recurrent = hybrid or bool(llama_cpp.llama_model_is_recurrent(self.handle))
         self.cells = hybrid or not self.recurrent
         self.windowed = llama_cpp.llama_model_n_swa(self.handle) > 0
+        self.fit = context_size.choose(self.path, self.handle, options, self.cells, before)
 
     @property
     def name(self) -> str:
         return model_name(self.path)
 
-    def context(self, options: EngineOptions) -> int:
-        """Tokens per slot. Raises ModelError if more are asked for than the model was trained with."""
-        trained: int = llama_cpp.llama_model_n_ctx_train(self.handle)
-        if not trained:  # a recurrent model need not say; its memory does not grow with it
-            trained = max(options.context, _DEFAULT_CONTEXT)
-        if options.context > trained:
-            raise ModelError(
-                f"{self.path.name} has a context of {trained} tokens and cannot run with {options.context}; ask for at "
-                f"most {trained}"
-            )
-        return options.context or min(trained, _DEFAULT_CONTEXT)
+    @property
+    def context(self) -> int:
+        """Tokens per slot."""
+        return self.fit.context
 
     def check_slots(self, slots: int, most: int) -> None:
         """Raises ModelError if there are more slots than llama.cpp has sequences for."""
@@ -85,7 +79,8 @@ class Runtime:
         if self._memory is None:
             raise native.encoder_error(model.path)
         self._name = model.name
-        self._context = model.context(options)
+        self._context = model.context
+        self._fit_line = model.fit.line(model.name, options.slots)
         self._vocabulary = LlamaCppVocabulary(model.handle)
         self._size = self._vocabulary.size
         self._logits: Logits = np.empty((0, self._size), dtype=np.float32)
@@ -115,6 +110,11 @@ class Runtime:
 
     @property
     def note(self) -> str:
+        return "; ".join(filter(None, (self._fit_line, self._state_note)))
+
+    @property
+    def _state_note(self) -> str:
+        """What recurrent layers take and can do; empty where there are none."""
         return ""
 
     def close(self) -> None:

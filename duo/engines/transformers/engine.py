@@ -20,8 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from duo.engines import memory
 from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from duo.engines.options import EngineOptions, Progress
+from duo.engines.transformers import context_size
 from duo.engines.transformers import loading as hf
 from duo.engines.transformers.arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip
 from duo.engines.transformers.directory import locate
@@ -92,11 +94,15 @@ class TransformersEngine:
             config = hf.read_config(source, self._name)
             text_config = config.get_text_config(decoder=True)
             self._window, forms = hf.attention(config, text_config, self._name)
-            self._context = hf.context_of(text_config, options.context, self._name)
+            hf.context_of(text_config, options.context, self._name)  # refused before minutes are spent on weights
             progress(0.05)
             tokenizer = hf.read_tokenizer(source, self._name)
             progress(0.1)
+            before = memory.available()
             self._model = hf.read_weights(source, self._name, options.dtype, self._device)
+        fit = context_size.choose(self._name, text_config, self._model, options, self._device, before)
+        self._context = fit.context
+        self._note = fit.line(self._name, options.slots)
         pack(self._model)
         progress(0.9)
 
@@ -161,7 +167,7 @@ class TransformersEngine:
 
     @property
     def note(self) -> str:
-        return ""
+        return self._note
 
     @property
     def rollback(self) -> Rollback:
