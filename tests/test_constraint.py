@@ -97,7 +97,7 @@ def answers(
                 session.tree.merge(Expansion(len(place), place.hash, [wrong], [0.9]), "back")
             nodes = [node for node, _ in session.tree.best(4, 0.0, session.limit)]
             parts.append((session, nodes, len(rows)))
-            rows += session.rows(nodes, len(rows), at_least=2)
+            rows += session.rows(nodes, len(rows))
         logits = engine.forward(rows)
         for session, nodes, first in parts:
             step = session.verify(nodes, logits[first:], first)

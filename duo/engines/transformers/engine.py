@@ -83,6 +83,7 @@ class TransformersEngine:
         """Whether the model computes logits of some rows alone where it is told which."""
         self._memory = "cache_params" if "cache_params" in parameters else "past_key_values"
         """What the model calls the cache."""
+        self._by_row = options.chains and self._device.type == "cpu"
         self._form: hf.MaskForm = self._sight.forms[0]
         self._size = 0
         heads = getattr(text_config, "num_attention_heads", None)
@@ -127,6 +128,26 @@ class TransformersEngine:
     @property
     def note(self) -> str:
         return self._note
+
+    @property
+    def inexact(self) -> str:
+        """Why the bits of a row depend on more than widths (see `duo.engines.promise`); empty if they do not."""
+        if self._device.type != "cpu":
+            return f"it runs on {self._device.type}, where the order of sums follows the shape of a pass"
+        if self._mixers:
+            return "it is recurrent, and its state has seen every row that ran"
+        if not self._cache.by_row or self._model.config._attn_implementation != GROUPED:
+            return "its attention cannot be computed row by row"
+        return "" if self._apart or self._count == 1 else "its slots share one cache; --parallel 1 ends that"
+
+    @property
+    def prompts_apart(self) -> bool:
+        """Whether what a prompt leaves has other bits than what rows leave, even if that does not show at once."""
+        return True
+
+    def leave_exact(self) -> None:
+        """Let rows attend together from now on: nobody needs the same bits."""
+        self._by_row = self._cache.by_row = False
 
     @property
     def rollback(self) -> Rollback:
@@ -296,6 +317,7 @@ class TransformersEngine:
         step = 16 if self._device.type == "cpu" else 64
         self._books = [PlaceBook(capacity, step) for _ in range(lanes)]
         self._cache = ArenaCache(self._books)
+        self._cache.by_row = self._by_row
         self._slots = [Slot(self._context, self._cache.span, self._hidden) for _ in range(self._count)]
         self._nodes = {}
         self._masks = Masks(
@@ -426,7 +448,7 @@ class TransformersEngine:
         texts = proof.texts_of(embeddings, min(2, self._count), min(proof.TOKENS, self._context))
         own = self._model.config._attn_implementation
         ways = [(own, False)]
-        if own == "sdpa" and shared_keys:
+        if own == "sdpa" and (shared_keys or self._by_row):
             ways.insert(0, (GROUPED, False))
         if own == "sdpa" and self._count > 1 and self._device.type == "cpu":
             ways.insert(0, (GROUPED, True))
