@@ -56,8 +56,9 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     """-m and how to run it, in our spelling, llama_duo's and llama-server's."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "-m", "--model", metavar="MODEL", help=f"GGUF file, local directory or hub id (default: the shipped {shipped})"
-    )
+        "-m", "--model", metavar="MODEL",
+        help=f"GGUF file or its folder, Hugging Face directory or hub id (default: the shipped {shipped})",
+    )  # fmt: skip
     group.add_argument(
         "--engine", choices=("auto", "transformers", "llamacpp"), default="auto", help="runtime; auto: by the model"
     )
@@ -255,7 +256,13 @@ def without_exact(engine: Engine) -> Engine:
 
 def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
     """All that the flags say which changes how fast the engine is."""
-    return measure.conditions(args.model, engine, _options(args))
+    options = _options(args)
+    if engine.runtime == "llamacpp":
+        from duo.engines.llamacpp import native
+
+        # What auto means changes with a GPU.
+        options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
+    return measure.conditions(args.model, engine, options)
 
 
 def _options(args: argparse.Namespace) -> EngineOptions:

@@ -246,6 +246,16 @@ def test_only_the_end_is_left_when_the_text_is_complete(vocabulary: Vocabulary) 
     assert allowed("ab") == ends
 
 
+def test_a_token_that_the_vocabulary_lacks_does_not_break_it(vocabulary: Vocabulary) -> None:
+    """As another model may have that differs in a few tokens."""
+    follow = Grammars(vocabulary).constraint(of_regex("ab+"))
+    tokens = vocabulary.encode("ab")
+    allowed = ask(follow, tokens)
+    assert allowed and ask(follow, [*tokens, vocabulary.size]) is None
+    assert ask(follow, [tokens[0], 2**31]) is None
+    assert ask(follow, tokens) == allowed
+
+
 def test_text_of_many_bytes_and_odd_characters(vocabulary: Vocabulary) -> None:
     text = 'é漢/"\\\n// #'
     for grammar in (of_json_schema({"enum": [text]}), of_lark(f"start: {json.dumps(json.dumps(text))}")):

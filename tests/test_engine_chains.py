@@ -20,6 +20,7 @@ from duo.engines.llamacpp import slots as slots_module
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.engines.llamacpp.runtime import Model
+from duo.engines.llamacpp.slots import RIDERS
 from duo.engines.llamacpp.states import StateTreeEngine
 from duo.errors import ContextError, ModelError
 from duo.prefix import common_length
@@ -28,12 +29,13 @@ from tests.mirror import ChainMirror, TreeMirror, Truth
 
 SNAPSHOTS = ("qwen35", "lfm2", "nemotron-h")
 """Kinds whose states llama.cpp takes back."""
-REPLAYS = ("qwen3next", "mamba", "mamba2", "falcon-h1", "granitehybrid")
+REPLAYS = ("qwen3next", "kimi-linear", "mamba", "mamba2", "jamba", "falcon-h1", "granitehybrid")
 RECURRENT = (*SNAPSHOTS, *REPLAYS)
+ATTENTION = ("llama", "gemma3")
 SIZE = 384
-TOLERANCE = 1e-2
+TOLERANCE = 3e-2
 """Keys and values are rounded to 16 bits, and states are summed in another order where several tokens are read at
-once: that moved logits by at most 0.0023 in 3,000 rows. One wrong token among the last few moves them by 3 or more.
+once: that moved logits by at most 0.011 in 5,000 rows. One wrong token among the last few moves them by 3 or more.
 """
 
 
@@ -61,7 +63,7 @@ def chain(slot: int, first: int, tokens: Sequence[int]) -> list[Row]:
     return [Row(first + i, slot, token, first + i - 1 if i else ROOT) for i, token in enumerate(tokens)]
 
 
-@pytest.mark.parametrize("kind", [*RECURRENT, "llama"])
+@pytest.mark.parametrize("kind", [*RECURRENT, *ATTENTION])
 @pytest.mark.parametrize(("slots", "apart"), [(1, False), (3, False), (3, True)])
 def test_random_calls_agree_with_reading_all_anew(
     kind: str, slots: int, apart: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
@@ -70,7 +72,7 @@ def test_random_calls_agree_with_reading_all_anew(
     path = path_of(kind, folder)
     truth = open_truth(path)
     for seed in range(2):
-        engine = open_engine(path, context=160, slots=slots, tree_rows=40, batch=64, chains=apart)
+        engine = open_engine(path, context=160, slots=slots, tree_rows=40, batch=64, chains=apart or kind in ATTENTION)
         ChainMirror(engine, truth, seed).play(120, 160)
         engine.close()
     truth.engine.close()
@@ -139,12 +141,12 @@ class Counted:
 
 
 @pytest.mark.parametrize("kind", RECURRENT)
-@pytest.mark.parametrize("rewritten", [False, True])
+@pytest.mark.parametrize("rewritten", [None, 3, -2])
 def test_a_conversation_reads_only_what_is_new(
-    kind: str, rewritten: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, rewritten: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`rewritten`: the template writes the last answer a little otherwise than it was generated."""
-    monkeypatch.setattr(slots_module, "SPACING", 32)
+    """`rewritten`: the template writes the last answer otherwise than it was generated, from that token on. Below 0:
+    from the last tokens of its prompt on."""
     path = path_of(kind, folder)
     truth = open_truth(path)
     engine = open_engine(path, context=512, slots=1)
@@ -158,7 +160,8 @@ def test_a_conversation_reads_only_what_is_new(
         counted.take()
         if common < len(prompt) - 1:
             engine.forward([], [Piece(0, prompt[common:-1])])
-        assert counted.take() <= len(prompt) - known + 32
+        assert known - common <= RIDERS + 4
+        assert counted.take() <= len(prompt) - common
         answer: list[int] = []
         token = prompt[-1]
         for step in range(8):
@@ -169,9 +172,9 @@ def test_a_conversation_reads_only_what_is_new(
             engine.keep(0, [0, 1] if step % 2 else [0])
             answer += [row.token for row in rows[1:2] if step % 2] + [int(logits[0].argmax())]
             token = answer[-1]
-        held = [*prompt, *answer[:-1]]
-        seen = [*answer[:-3], 1, 2] if rewritten else answer
-        prompt = [*prompt, *seen, *[(11 * i + turn) % SIZE for i in range(20)]]
+        held, before = [*prompt, *answer[:-1]], len(prompt)
+        text = held if rewritten is None else [*held[: before + rewritten], 1, 2, *answer]
+        prompt = [*text, *[(11 * i + turn) % SIZE for i in range(20)]]
     engine.close()
     truth.engine.close()
 
@@ -203,11 +206,11 @@ def test_texts_with_guesses_are_those_without(kind: str, folder: Path) -> None:
     assert all(text == texts[0] for text in texts)
 
 
-@pytest.mark.parametrize("kind", [*RECURRENT, "llama"])
+@pytest.mark.parametrize("kind", [*RECURRENT, *ATTENTION])
 def test_a_decode_that_fails_leaves_no_trace(kind: str, folder: Path) -> None:
     path = path_of(kind, folder)
     truth = open_truth(path)
-    engine = open_engine(path, context=128, slots=3, chains=kind == "llama")
+    engine = open_engine(path, context=128, slots=3, chains=kind in ATTENTION)
     first, second, third = [1, 2, 3] * 5, [4, 5] * 6, [6, 7, 8]
     for slot, tokens in enumerate((first, second, third)):
         engine.extend(slot, tokens)
@@ -383,5 +386,5 @@ def test_which_engine_serves_a_file(folder: Path) -> None:
         engine = engine_of(kind, **given)
         assert isinstance(engine, of)
         assert engine.rollback == rollback
-        assert ("\n" in engine.note, bool(engine.note)) == (False, kind != "llama")
+        assert ("\n" in engine.note, "is recurrent" in engine.note) == (False, kind != "llama")
         engine.close()

@@ -25,9 +25,13 @@ def cost(rows: int) -> float:
 class Timed(SlottedEngine):
     """Takes its time by a clock of its own."""
 
-    def __init__(self, slots: int, rollback: Rollback) -> None:
+    def __init__(self, slots: int, rollback: Rollback, late: bool = False) -> None:
+        """`late`: it goes back before the next rows, and runs the rows that were kept beside those."""
         super().__init__(FakeModel(), slots, rollback, 0 if rollback.trees else 40)
         self.now = 0.0
+        self._late = late
+        self._again: dict[int, int] = {}
+        """Rows of slots that are to run again."""
         self.chains: list[list[int]] = []
         """Rows of each slot, for each pass that was timed."""
         self.lengths: set[int] = set()
@@ -38,7 +42,8 @@ class Timed(SlottedEngine):
         counts = [sum(row.slot == slot for row in rows) for slot in range(self.slots)]
         self.chains.append([count for count in counts if count])
         self.lengths.add(self.length(0))
-        self.now += cost(len(rows))
+        again = [self._again.pop(slot, 0) for slot in {row.slot for row in rows}]
+        self.now += cost(len(rows) + sum(again)) + RESTORE * len([rows for rows in again if rows])
         if self.rollback.replay:
             self.now += SAVE * sum(count > 1 for count in counts)
         return logits
@@ -47,7 +52,10 @@ class Timed(SlottedEngine):
         dropped = self.dropped
         super().keep(slot, path, rest)
         if self.rollback.replay and self.dropped > dropped:
-            self.now += RESTORE + cost(len(path))
+            if self._late:
+                self._again[slot] = len(path)
+            else:
+                self.now += RESTORE + cost(len(path))
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
         for first in range(0, len(tokens), self.batch):
@@ -57,8 +65,8 @@ class Timed(SlottedEngine):
         return self.now
 
 
-def timed(monkeypatch: pytest.MonkeyPatch, slots: int, rollback: Rollback) -> Timed:
-    engine = Timed(slots, rollback)
+def timed(monkeypatch: pytest.MonkeyPatch, slots: int, rollback: Rollback, late: bool = False) -> Timed:
+    engine = Timed(slots, rollback, late)
     monkeypatch.setattr(measure, "time", engine)
     return engine
 
@@ -93,10 +101,13 @@ def test_what_verifies_chains_is_timed_within_them(
     assert not any(engine.length(slot) for slot in range(slots))
 
 
+@pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("slots", [1, 3])
-def test_what_going_back_costs_is_found(monkeypatch: pytest.MonkeyPatch, slots: int) -> None:
-    seconds, checkpoints, _ = measure.measure(cast(Engine, timed(monkeypatch, slots, REPLAY)), 8)
-    assert checkpoints is not None and checkpoints.restore == pytest.approx(RESTORE)
+def test_what_going_back_costs_is_found(monkeypatch: pytest.MonkeyPatch, slots: int, late: bool) -> None:
+    seconds, checkpoints, _ = measure.measure(cast(Engine, timed(monkeypatch, slots, REPLAY, late)), 8)
+    assert checkpoints is not None
+    beside = cost(2) - cost(1) if late else cost(1)
+    assert checkpoints.restore + cost(1) == pytest.approx(RESTORE + beside), "one row that runs again"
     # With one slot the checkpoint is a part of what a pass with guesses costs.
     assert checkpoints.save == pytest.approx(SAVE if slots > 1 else 0.0)
     for width in (1, 2, 4, 6):

@@ -213,8 +213,7 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self._cache.keys, 0
 
     def get_seq_length(self) -> int:
-        # Only consistent with get_mask_sizes: the positions that matter are passed explicitly.
-        return self._cache.keys - self._cache.rows
+        return self._cache.get_seq_length()
 
     def get_max_length(self) -> int:
         return self._cache.span
@@ -341,8 +340,9 @@ class ArenaCache(Cache):
         return recurrent_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        # A layer without attention has no arena to ask.
-        return self.keys - self.rows
+        # Whoever counts positions from here gets them wrong: those that matter are passed explicitly. Small ones at
+        # least stay below where models begin to scale by them.
+        return 0
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         return self.keys, 0

@@ -85,7 +85,8 @@ def pack(model: nn.Module) -> None:
     large: list[PackedLinear] = []
     for module in model.modules():
         for name, child in module.named_children():
-            if type(child) is nn.Linear and _pays(child.weight):
+            # Of Mamba-1's `dt_proj` the model reads the weights itself.
+            if type(child) is nn.Linear and name != "dt_proj" and _pays(getattr(child, "weight", None)):
                 packed = PackedLinear(child)
                 setattr(module, name, packed)
                 if child.weight.numel() >= LARGE:
@@ -130,5 +131,6 @@ def _sweep(layers: Sequence[PackedLinear], rows: int) -> float:
         return time.perf_counter() - started
 
 
-def _pays(weight: Tensor) -> bool:
-    return weight.dtype in _TYPES and weight.device.type == "cpu" and weight.numel() >= LEAST
+def _pays(weight: Tensor | None) -> bool:
+    """Quantised layers may have no weight by that name."""
+    return weight is not None and weight.dtype in _TYPES and weight.device.type == "cpu" and weight.numel() >= LEAST
