@@ -24,7 +24,9 @@ TOKENS, FEWEST = 12, 6
 """Tokens run at each width: so many, or fewer where a pass is slow."""
 SLOW, PATIENCE = 200, 1.0
 """Where so many passes over one row take longer than so many seconds, fewer tokens have to do."""
-BEFORE = 64
+AGAIN = (1, 2, 3, 4, 8, 16)
+"""Widths that are run once more, for their time and because the same pass must give the same bits."""
+BEFORE = 32
 """Tokens of the prompt before them."""
 SEEN = 4096
 """Logits of a row that are compared. All of them follow from the same hidden state."""
@@ -54,21 +56,18 @@ def find(engine: Engine, most: int, unsteady: Collection[int] = ()) -> Found:
     engine.extend(0, prompt)
     seconds: dict[int, float] = {}
     bench = _Bench(engine, seconds)
-    bench.run(block[: widths[-1]], [widths[-1]])  # what is set up once
+    bits = {widths[-1]: bench.run(block[: widths[-1]], [widths[-1]])}  # with what is set up once
     bench.run(block[:1], [1])
     count = FEWEST if seconds[1] * SLOW > PATIENCE else TOKENS
-    bits: dict[int, Bits] = {}
-    steady = True
-    for width in widths:
+    for width in widths[:-1]:
         runs = max(1, count // width)
         bits[width] = bench.run(block[: width * runs], [width] * runs)
-    for width in widths:
-        steady &= _agree(bench.run(block[:width], [width]), bits[width])
+    steady = all(_agree(bench.run(block[:width], [width]), bits[width]) for width in AGAIN if width in bits)
     alike = {(v, w) for v, w in combinations(widths, 2) if _agree(bits[v], bits[w])}
     usable = [width for width in widths if width not in unsteady]
     classes = largest(usable, alike) if steady else []
     classes.sort(key=lambda chosen: worth(seconds, chosen), reverse=True)
-    proven = (bench.proven(chosen, prompt, block) for chosen in classes)
+    proven = (bench.proven(chosen, bits[chosen.most], prompt, block) for chosen in classes)
     found = next((chosen for chosen in proven if chosen is not None), None)
     for slot in range(min(2, engine.slots)):
         engine.truncate(slot, 0)
@@ -127,10 +126,12 @@ class _Bench:
         self._engine.truncate(0, before)
         return found
 
-    def proven(self, chosen: Widths, prompt: Sequence[int], block: Sequence[int]) -> Widths | None:
-        """The class, with `alike` set, if its bits are the same at other places of a pass and beside another slot."""
+    def proven(self, chosen: Widths, whole: Bits, prompt: Sequence[int], block: Sequence[int]) -> Widths | None:
+        """The class, with `alike` set, if its bits are the same at other places of a pass and beside another slot.
+
+        whole: those of its widest pass.
+        """
         engine, least, most = self._engine, chosen.least, chosen.most
-        whole = self.run(block[:most], [most])
         if most > least and not _agree(self.run(block[: least + most], [least, most]), whole):
             return None  # a pass as wide, some rows later
         half = most // 2 // chosen.step * chosen.step

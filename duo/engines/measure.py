@@ -25,7 +25,7 @@ ENOUGH = 3
 """Runs of each width at least: one may have been disturbed."""
 GROWN = 64
 """Tokens by which a slot may grow while a model is timed that does not go back cheaply."""
-FORMAT = 3
+FORMAT = 4
 """Of what is remembered."""
 
 
