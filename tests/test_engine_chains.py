@@ -51,7 +51,7 @@ def path_of(kind: str, folder: Path) -> Path:
 
 
 def open_engine(path: Path, **given: Any) -> ChainEngine:
-    options = EngineOptions(threads=1, **given)
+    options = EngineOptions(threads=1, **{"flash_attention": "off", **given})
     return ChainEngine(Model(path, options, lambda share: None), options)
 
 
@@ -366,7 +366,7 @@ def test_invalid_calls_are_refused_and_change_nothing(folder: Path) -> None:
 
 def test_which_engine_serves_a_file(folder: Path) -> None:
     def engine_of(kind: str, **given: Any) -> Engine:
-        return load(str(path_of(kind, folder)), "auto", EngineOptions(threads=1, **given))
+        return load(str(path_of(kind, folder)), "auto", EngineOptions(threads=1, **{"flash_attention": "off", **given}))
 
     expected: list[tuple[str, dict[str, Any], type[object], Rollback]] = [
         ("llama", {}, LlamaCppEngine, TREES),

@@ -89,6 +89,7 @@ def test_the_choice_fits_and_is_no_smaller_than_before_where_memory_allows(
         ({"attention.head_count_kv": 1, "attention.key_length": 576, "attention.key_length_mla": 192}, 2, 1, 2 * 1152),
         ({"attention.head_count_kv": 1, "attention.shared_kv_layers": 10}, 30, 1, 20 * 128 * 2),
         ({"attention.head_count_kv": 1, "attention.key_length": 64, "attention.key_length_swa": 96}, 1, 1, 160 * 2),
+        ({"attention.head_count_kv": 1, "attention.key_length": [64, 96]}, 2, 1, 2 * 160 * 2),
     ],
 )
 def test_bytes_of_a_token_in_llama_cpp(header: dict[str, Any], layers: int, heads_kv: int, per_token: int) -> None:

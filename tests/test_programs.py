@@ -52,7 +52,7 @@ def test_names_by_which_it_may_be_called(lead: LeadProcess, host: str, status: i
 
 
 def exchange(lead: LeadProcess, *messages: bytes) -> pb.LeadMessage:
-    """Open a stream, say the messages, and return the first answer that is not a welcome or a ping."""
+    """Open a stream, say the messages, and return the refusal."""
     with grpc.insecure_channel(f"127.0.0.1:{lead.back_port}") as channel:
         done = threading.Event()
 
@@ -64,7 +64,7 @@ def exchange(lead: LeadProcess, *messages: bytes) -> pb.LeadMessage:
             call: Any = channel.stream_stream(METHOD)
             for data in call(say(), timeout=60):
                 answer = pb.LeadMessage.FromString(data)
-                if answer.WhichOneof("kind") not in ("welcome", "ping", "compare"):
+                if answer.HasField("refusal"):
                     return answer
         finally:
             done.set()

@@ -14,7 +14,7 @@ import pytest
 
 from bench import real
 from bench.models import RUNTIMES
-from bench.ties import TOLERANCE, walk
+from bench.ties import TOLERANCE, noise, walk
 from duo.engines import EngineOptions, load
 from duo.models.corpus import questions
 from duo.sampling import SamplingParams
@@ -117,5 +117,6 @@ def test_both_runtimes_split_the_same_text_and_say_the_same(name: real.Name) -> 
         tokens, gaps = walks[0].tokens, walks[0].gaps
         apart = next((i for i, (a, b) in enumerate(zip(tokens, walks[1].tokens, strict=True)) if a != b), None)
         assert apart is None or gaps[apart] < TOLERANCE["llamacpp"], f"they part at token {apart}, gap {gaps[apart]}"
-    for engine in engines.values():
+    for runtime, engine in engines.items():
+        assert noise(engine, prompt, tokens) < TOLERANCE[runtime]
         engine.close()

@@ -68,7 +68,8 @@ def _random(name: str, shape: Shape, rng: np.random.Generator) -> NDArray[np.flo
     """Matrices keep the size of what they multiply; states remember many tokens."""
     noise: NDArray[np.float64] = rng.normal(size=shape)
     if "_lerp_" in name:
-        return 1 / (1 + np.exp(-noise))
+        share: NDArray[np.float64] = 1 / (1 + np.exp(-noise))
+        return share
     if name == "output.weight":
         return noise * SPREAD / shape[-1] ** 0.5
     if len(shape) > 1:
