@@ -153,9 +153,7 @@ def conversation(path: str, turns: int) -> list[tuple[int, int, int]]:
         lead.ready()
         before = 0
         for turn in range(turns):
-            messages.append(
-                {"role": "user", "content": f"{turn}: what does a back do meanwhile?"}
-            )
+            messages.append({"role": "user", "content": f"{turn}: what does a back do meanwhile?"})
             body = {"messages": messages, "max_tokens": 24, "temperature": 0, "ignore_eos": True}
             answer = requests.post(f"{lead.url}/v1/chat/completions", json=body, timeout=LONGEST).json()
             messages.append(answer["choices"][0]["message"])
