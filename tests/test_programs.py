@@ -52,7 +52,7 @@ def test_names_by_which_it_may_be_called(lead: LeadProcess, host: str, status: i
 
 
 def exchange(lead: LeadProcess, *messages: bytes) -> pb.LeadMessage:
-    """Open a stream, say the messages, and return the first answer that is not a welcome or a ping."""
+    """Open a stream, say the messages, and return the refusal."""
     with grpc.insecure_channel(f"127.0.0.1:{lead.back_port}") as channel:
         done = threading.Event()
 
@@ -64,7 +64,7 @@ def exchange(lead: LeadProcess, *messages: bytes) -> pb.LeadMessage:
             call: Any = channel.stream_stream(METHOD)
             for data in call(say(), timeout=60):
                 answer = pb.LeadMessage.FromString(data)
-                if answer.WhichOneof("kind") not in ("welcome", "ping", "compare"):
+                if answer.HasField("refusal"):
                     return answer
         finally:
             done.set()
@@ -75,14 +75,15 @@ def hello(lead: LeadProcess, **changes: object) -> bytes:
     """A Hello as a good back would say it, but for the changes."""
     from duo.engines import EngineOptions, load
 
-    vocabulary = load(shipped("draft", "llamacpp"), "llamacpp", EngineOptions(threads=1)).vocabulary
+    engine = load(shipped("draft", "llamacpp"), "llamacpp", EngineOptions(threads=1))
     fields: dict[str, object] = {
         "protocol_version": VERSION,
         "name": "impostor",
         "model": "m",
-        "vocabulary_fingerprint": vocabulary.fingerprint,
-        "vocabulary_size": vocabulary.size,
+        "vocabulary_fingerprint": engine.vocabulary.fingerprint,
+        "vocabulary_size": engine.vocabulary.size,
     }
+    engine.close()
     return pb.BackMessage(hello=pb.Hello(**{**fields, **changes})).SerializeToString()  # type: ignore[arg-type]
 
 

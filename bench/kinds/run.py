@@ -28,10 +28,9 @@ def trials(kind: str, runtimes: Sequence[Runtime], folder: Path, count: int) -> 
     model, other = make(kind, folder), make(kind, folder, seed=1)
     found: list[Found] = []
     for runtime in runtimes:
-        if runtime == "transformers":
-            found.append(attempt(kind, runtime, model.folder, other.folder, model.folder, count))
-        elif model.gguf is not None and other.gguf is not None:
-            found.append(attempt(kind, runtime, model.gguf, other.gguf, model.folder, count))
+        ours, theirs = (made.folder if runtime == "transformers" else made.gguf for made in (model, other))
+        if ours is not None and theirs is not None:
+            found.append(attempt(kind, runtime, ours, theirs, model.folder, count))
     return found
 
 
@@ -46,8 +45,8 @@ def cells(found: Found) -> list[str]:
     accepted = [f"{picked} of {verified}" for picked, verified in found.accepted.values()]
     text = "; ".join(different) or "same"
     return [
-        *row, verifies(found.rollback), f"{found.error:.1e}", found.same["generate"], text, *accepted,
-        str(found.reread),
+        *row, verifies(found.rollback), f"{found.error:.1e}", found.same["generate"] or "unknown there", text,
+        *accepted, str(found.reread),
     ]  # fmt: skip
 
 

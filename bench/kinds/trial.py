@@ -9,7 +9,7 @@ that hardly any is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
-from bench.kinds.checkpoint import SPREAD
+from bench.kinds.kind import SPREAD
+from bench.kinds.plain import of_llamacpp
 from bench.models import Runtime
 from bench.ties import Walk, walk
 from duo.draft_model import DraftModel
@@ -44,7 +45,9 @@ MORE = "And shutil?"
 """What is said next, after the answer."""
 AHEAD = 5
 """Guesses of an answer in a forward pass, at most."""
-OPTIONS = EngineOptions(threads=1, context=448, slots=2, tree_rows=64, batch=96)
+EXPANSIONS = {"own": AHEAD, "other": 2}
+"""Forward passes of the draft model before each of the target: wrong guesses need not be many."""
+OPTIONS = EngineOptions(threads=1, context=448, slots=2, tree_rows=64, batch=96, flash_attention="off")
 MODES = {"greedy": SamplingParams(temperature=0.0), "sampled": SamplingParams(temperature=0.8, seed=7)}
 
 WRONG = 0.02 * SPREAD
@@ -96,25 +99,31 @@ def reference(folder: Path, prompt: Sequence[int], count: int) -> Reference:
     return Reference(list(prompt), given[0, len(prompt) :].tolist(), logits.numpy())
 
 
-def attempt(kind: str, runtime: Runtime, model: Path, other: Path, folder: Path, count: int) -> Found:
+def attempt(kind: str, runtime: Runtime, model: Path, other: Path, folder: Path | None, count: int) -> Found:
     """Serve `model` with `runtime`, answers of `count` tokens. `other`: the same kind with other weights, for drafts.
-    `folder`: the model as transformers reads it."""
+    `folder`: the model as transformers reads it; None: it does not, and llama.cpp's own plain decode is the reference.
+    """
     found = Found(kind, runtime)
     try:
         with _loaded(model, runtime) as target:
             found.rollback = target.rollback
             prompt = target.vocabulary.chat([{"role": "user", "content": QUESTION}])
-            known = reference(folder, prompt, count)
-            found.error = _error(target, known)
             texts = {mode: walk(target, prompt, params, count) for mode, params in MODES.items()}
-            greedy = _compare(known.tokens, texts["greedy"], 2 * found.error)
-            found.same["generate"] = greedy
+            greedy = texts["greedy"]
+            known = reference(folder, prompt, count) if folder is not None else _plain(model, prompt, greedy.tokens)
+            found.error = _error(target, known)
+            found.same["generate"] = _compare(known.tokens, greedy, 2 * found.error) if folder is not None else ""
             for whose, path in {"own": model, "other": other}.items():
                 with _loaded(path, runtime) as draft:
                     _speculate(found, target, draft, whose, prompt, texts)
     except DuoError as error:
         found.refused = str(error)
     return found
+
+
+def _plain(model: Path, prompt: Sequence[int], tokens: Sequence[int]) -> Reference:
+    logits = of_llamacpp(model, [*prompt, *tokens[:-1]])[len(prompt) - 1 :]
+    return Reference(list(prompt), list(tokens), logits)
 
 
 @contextmanager
@@ -154,12 +163,13 @@ def _compare(tokens: Sequence[int], alone: Walk, tie: float) -> str:
 class _DraftsFirst(Everything):
     """Has the draft model beside the target expand its tree so many times before each step, and verifies all."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, limits: Limits, expansions: int) -> None:
         super().__init__(limits)
+        self._expansions = expansions
         self._drafted = 0
 
     def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
-        if own is not None and self._drafted < AHEAD:
+        if own is not None and self._drafted < self._expansions:
             self._drafted += 1
             return Plan([[] for _ in trees], draft=True)
         self._drafted = 0
@@ -172,51 +182,59 @@ class _Lead:
 
     target: Engine
     draft: Engine
+    expansions: int
 
     def __post_init__(self) -> None:
         rollback = self.target.rollback
         limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=rollback)
         model = DraftModel(self.draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
-        self._decoder = Decoder(
-            self.target, Ledger(), lambda: None, lambda: None, _DraftsFirst(limits), False, Trace(), OwnDraft(model)
-        )
+        schedule = _DraftsFirst(limits, self.expansions)
+        self._decoder = Decoder(self.target, Ledger(), lambda: None, lambda: None, schedule, Trace(), OwnDraft(model))
 
-    def ask(self, prompt: Sequence[int], params: SamplingParams, count: int) -> tuple[list[int], Job]:
-        """So many tokens. Raises what the answer ended with."""
-        tokens: list[int] = []
+    def ask(self, *asked: tuple[Sequence[int], SamplingParams, int]) -> list[tuple[list[int], Job]]:
+        """Answers to prompts, of so many tokens, all at the same time. Raises what one of them ended with."""
         errors: list[DuoError | None] = []
+        answers = [self._submit(*each, errors.append) for each in asked]
+        while len(errors) < len(asked):
+            self._decoder.turn()
+        for error in errors:
+            if error is not None:
+                raise error
+        return answers
+
+    def _submit(
+        self, prompt: Sequence[int], params: SamplingParams, count: int, on_end: Callable[[DuoError | None], None]
+    ) -> tuple[list[int], Job]:
+        tokens: list[int] = []
 
         def take(step: Step) -> None:
             tokens.extend(done.token for done in step.committed)
 
-        job = Job(list(prompt), params, count, True, take, errors.append)
+        job = Job(list(prompt), params, count, True, take, on_end)
         self._decoder.submit(job)
-        while not errors:
-            self._decoder.turn()
-        if errors[0] is not None:
-            raise errors[0]
         return tokens, job
 
 
 def _speculate(
     found: Found, target: Engine, draft: Engine, whose: str, prompt: Sequence[int], alone: dict[str, Walk]
 ) -> None:
-    """Answer with drafts, and then go on with the conversation."""
+    """With the model's own drafts: one answer after the other, and then the next turn of the last conversation. With
+    those of other weights: both answers at the same time."""
     for slot in range(target.slots):
         target.truncate(slot, 0)
-    lead = _Lead(target, draft)
-    picked = verified = 0
-    for mode, params in MODES.items():
-        tokens, job = lead.ask(prompt, params, len(alone[mode].tokens))
+    lead = _Lead(target, draft, EXPANSIONS[whose])
+    asked = [(prompt, params, len(alone[mode].tokens)) for mode, params in MODES.items()]
+    answers = [answer for each in asked for answer in lead.ask(each)] if whose == "own" else lead.ask(*asked)
+    for mode, (tokens, _) in zip(MODES, answers, strict=True):
         found.same[f"{mode}, {whose} drafts"] = _compare(tokens, alone[mode], 2 * found.error)
-        assert job.session is not None
-        picked, verified = picked + job.session.total.accepted, verified + job.session.total.drafted
-    found.accepted[whose] = (picked, verified)
+    totals = [job.session.total for _, job in answers if job.session is not None]
+    found.accepted[whose] = (sum(total.accepted for total in totals), sum(total.drafted for total in totals))
+    if whose != "own":
+        return
     more = target.vocabulary.encode(MORE)
+    (tokens, _), params = answers[-1], asked[-1][1]
     longer = [*prompt, *tokens, *more]
-    again, job = lead.ask(longer, params, len(tokens) // 2)
+    ((again, job),) = lead.ask((longer, params, len(tokens) // 2))
     # The last token of an answer has not been read, nor is the last of a prompt read with it.
-    found.reread = max(found.reread, len(longer) - 1 - job.cached_tokens - len(more))
-    found.same[f"next turn, {whose} drafts"] = _compare(
-        again, walk(target, longer, params, len(again)), 2 * found.error
-    )
+    found.reread = len(longer) - 1 - job.cached_tokens - len(more)
+    found.same["next turn"] = _compare(again, walk(target, longer, params, len(again)), 2 * found.error)
