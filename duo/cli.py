@@ -244,7 +244,13 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
 
 def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
     """All that the flags say which changes how fast the engine is."""
-    return measure.conditions(args.model, engine, _options(args))
+    options = _options(args)
+    if engine.runtime == "llamacpp":
+        from duo.engines.llamacpp import native
+
+        # What auto means changes with a GPU.
+        options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
+    return measure.conditions(args.model, engine, options)
 
 
 def _options(args: argparse.Namespace) -> EngineOptions:

@@ -90,8 +90,11 @@ def test_a_context_that_fits_is_chosen_where_none_is_asked_for(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("program", ["lead", "back"])
-@pytest.mark.parametrize(("make", "context", "words"), CASES[2:], ids=lambda one: getattr(one, "__name__", ""))
+@pytest.mark.parametrize(
+    ("program", "make", "context", "words"),
+    [("lead", *CASES[5]), ("lead", *CASES[2]), ("back", *CASES[4]), ("back", *CASES[0])],
+    ids=lambda one: getattr(one, "__name__", ""),
+)
 def test_a_program_ends_with_that_line(tmp_path: Path, program: str, make: Make, context: int, words: str) -> None:
     ports = ("--port", "0", "--back-port", "0") if program == "lead" else ()
     command = [sys.executable, "-m", program, "-m", str(make(tmp_path)), "-c", str(context), "-t", "1", *ports]

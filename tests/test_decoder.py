@@ -218,9 +218,9 @@ def test_every_answer_is_what_it_would_be_alone(
         assert one.job.read_tokens == len(one.job.prompt) - 1 and 0 <= cached < len(one.job.prompt)
     assert not loop.ledger
     reused = sum(one.job.cached_tokens for one in asked)
-    apart = sum(len(one.job.prompt) - 1 for one in asked if one.job.prompt_logprobs is not None)
+    as_rows = sum(len(one.job.prompt) - 1 for one in asked if one.job.prompt_logprobs is not None)
     read = sum(length for _, length in engine.pieces)
-    assert read + reused + apart == sum(one.job.read_tokens for one in asked), "what is told is what was reused"
+    assert read + reused + as_rows == sum(one.job.read_tokens for one in asked), "what is told is what was reused"
 
 
 @pytest.mark.parametrize("everything", [False, True])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from bench.processes import wait_for
 from duo.engines import EngineOptions, load, runtime_of
-from duo.engines.base import ROOT, Engine, InterruptedForwardError, Piece, Row
+from duo.engines.base import ROOT, Engine, InterruptedForwardError, Row
 from duo.engines.meaning import fingerprint
 from duo.engines.transformers.arena import GROUPED, PlaceBook, grouped_attention
-from duo.engines.transformers.engine import TransformersEngine
 from duo.engines.transformers.loading import attention, context_of
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting
+from tests.support.reference import Mirror, Reference, engine_of, interleave
 
 LOGITS = 272  # more than the tokenizer defines, as in models that pad their vocabulary
 SHAPE: dict[str, Any] = {
@@ -96,24 +96,6 @@ def make_model(folder: Path, config: Any, tokenizer: Any = None) -> str:
     return str(folder)
 
 
-class Reference:
-    """The same weights in a model of the library, untouched by the engine; it computes every sequence from scratch."""
-
-    def __init__(self, folder: str) -> None:
-        maker: Any = transformers.AutoModelForCausalLM
-        self.model: Any = maker.from_pretrained(folder).eval()
-        self.known: dict[tuple[int, ...], np.ndarray[Any, Any]] = {}
-
-    def logits(self, tokens: list[int]) -> Any:
-        """Logits after the last token."""
-        key = tuple(tokens)
-        if key not in self.known:
-            with torch.inference_mode():
-                output = self.model(input_ids=torch.tensor([tokens]), use_cache=False)
-            self.known[key] = output.logits[0, -1].numpy()
-        return self.known[key]
-
-
 @pytest.fixture(autouse=True, scope="module")
 def one_thread() -> Any:
     threads = torch.get_num_threads()
@@ -130,98 +112,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def reference(folder: str) -> Reference:
     return Reference(folder)
-
-
-def engine_of(folder: str, **options: Any) -> TransformersEngine:
-    return TransformersEngine(folder, EngineOptions(**options), lambda share: None)
-
-
-class Mirror:
-    """What the engine should hold, and a check of every logit it returns."""
-
-    def __init__(self, engine: TransformersEngine, reference: Reference, slots: int, seed: int) -> None:
-        self.engine, self.reference, self.random = engine, reference, random.Random(seed)
-        self.committed: list[list[int]] = [[] for _ in range(slots)]
-        self.rows: dict[int, Row] = {}
-        self.next_id = 0
-
-    def path(self, id: int) -> list[int]:
-        """Ids from the committed sequence down to the row."""
-        ids: list[int] = []
-        while id != ROOT:
-            ids.insert(0, id)
-            id = self.rows[id].parent
-        return ids
-
-    def tokens(self, id: int) -> list[int]:
-        return self.committed[self.rows[id].slot] + [self.rows[above].token for above in self.path(id)]
-
-    def of(self, slot: int) -> list[int]:
-        return [id for id, row in self.rows.items() if row.slot == slot]
-
-    def some(self, count: int) -> list[int]:
-        return [self.random.randrange(LOGITS) for _ in range(count)]
-
-    def extend(self, slot: int, count: int) -> None:
-        tokens = self.some(count)
-        self.engine.extend(slot, tokens)
-        for id in self.of(slot):
-            del self.rows[id]
-        self.committed[slot] += tokens
-
-    def forward(self, slots: list[int], count: int, pieces: Mapping[int, int] | None = None) -> None:
-        """`pieces`: so many tokens of a prompt for which slots."""
-        read = [Piece(slot, self.some(length)) for slot, length in (pieces or {}).items()]
-        for slot, tokens in read:
-            self.committed[slot] += tokens
-        made = []
-        for _ in range(count):
-            slot = self.random.choice(slots)
-            parent = self.random.choice([ROOT, *self.of(slot), *self.of(slot)[-2:]])
-            row = Row(self.next_id, slot, self.random.randrange(LOGITS), parent)
-            self.next_id += self.random.choice([1, 1, 7])
-            self.rows[row.id] = row
-            made.append(row)
-        logits = self.engine.forward(made, read)
-        assert logits.shape == (count, LOGITS) and logits.dtype == np.float32
-        for row, got in zip(made, logits, strict=True):
-            np.testing.assert_allclose(got, self.reference.logits(self.tokens(row.id)), atol=1e-4)
-
-    def keep(self, slot: int, rest_share: float) -> None:
-        mine = self.of(slot)
-        path = self.path(self.random.choice(mine)) if mine else []
-        path = path[: self.random.randint(0, len(path))]
-        rest: list[int] = []
-        for id in mine:  # in the order of making, so parents come first
-            parent = self.rows[id].parent
-            hangs = parent in rest or (parent == (path[-1] if path else ROOT) and id not in path)
-            if hangs and self.random.random() < rest_share:
-                rest.append(id)
-        self.engine.keep(slot, path, rest)
-        self.committed[slot] += [self.rows[id].token for id in path]
-        for id in rest:
-            if path and self.rows[id].parent == path[-1]:
-                self.rows[id] = self.rows[id]._replace(parent=ROOT)
-        for id in mine:
-            if id not in rest:
-                del self.rows[id]
-
-    def truncate(self, slot: int, length: int) -> None:
-        self.engine.truncate(slot, length)
-        del self.committed[slot][length:]
-        for id in self.of(slot):
-            del self.rows[id]
-
-    def share(self, source: int, target: int, length: int) -> None:
-        self.engine.share(source, target, length)
-        self.committed[target] = self.committed[source][:length]
-        for id in self.of(target):
-            del self.rows[id]
-
-    def check(self) -> None:
-        for slot, tokens in enumerate(self.committed):
-            assert self.engine.length(slot) == len(tokens)
-        assert self.engine.places_used == len(self.rows) + sum(map(len, self.committed))
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
@@ -262,44 +152,6 @@ def test_random_interleavings(seed: int, folder: str, reference: Reference) -> N
 def test_random_interleavings_with_windows_and_without_lanes(name: str, apart: bool, tmp_path: Path) -> None:
     folder = make_model(tmp_path, ARCHITECTURES[name]())
     interleave(folder, Reference(folder), 7, apart)
-
-
-def interleave(folder: str, reference: Reference, seed: int, apart: bool) -> None:
-    slots, context, room, batch = 3, 32, 24, 8
-    engine = engine_of(folder, slots=slots, context=context, tree_rows=room, batch=batch)
-    assert engine._apart is apart
-    mirror = Mirror(engine, reference, slots, seed)
-    dice = mirror.random
-    for _ in range(60):
-        slot = dice.randrange(slots)
-        match dice.randrange(9):
-            case 0:
-                mirror.extend(slot, dice.randint(0, min(12, context - len(mirror.committed[slot]))))
-            case 1:
-                mirror.truncate(slot, dice.randint(0, len(mirror.committed[slot])))
-            case 2:
-                source = dice.randrange(slots)
-                mirror.share(source, slot, dice.randint(0, len(mirror.committed[source])))
-            case 3 | 4 | 5:
-                mirror.keep(slot, dice.choice([0.0, 0.5, 1.0]))
-            case _:
-                deepest = [
-                    len(mirror.committed[s]) + max((len(mirror.path(id)) for id in mirror.of(s)), default=0)
-                    for s in range(slots)
-                ]
-                fitting = [s for s in range(slots) if deepest[s] + batch <= context]
-                if fitting and len(mirror.rows) + batch <= room:
-                    # Of a full batch, so that whatever hangs from what is new fits the context.
-                    count, pieces = dice.randint(1, batch), dict[int, int]()
-                    for reader in fitting:
-                        spare = batch - count - sum(pieces.values())
-                        if spare and not mirror.of(reader) and dice.random() < 0.5:
-                            pieces[reader] = dice.randint(1, spare)
-                    mirror.forward(fitting, count, pieces)
-        mirror.check()
-    for slot in range(slots):
-        engine.truncate(slot, 0)
-    assert engine.places_used == 0
 
 
 def test_a_row_is_the_same_beside_other_slots(tmp_path: Path) -> None:
@@ -668,7 +520,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "code": (lambda f: change_config(f, model_type="zork", auto_map={"AutoConfig": "x.Y"}), "config.json"),
     "not a causal model": (lambda f: change_config(f, model_type="clip"), "not a language model"),
     "encoder and decoder": (lambda f: change_config(f, model_type="t5", is_encoder_decoder=True), "encoder-decoder"),
-    "state space": (lambda f: change_config(f, model_type="mamba"), "linear_attention"),
+    "state space": (lambda f: change_config(f, model_type="mamba"), "Mamba-1"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no .safetensors"),
     "pickles": (only_pickles, "holds no .safetensors"),
     "damaged weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "cannot load"),
@@ -709,7 +561,7 @@ def test_models_that_ignore_the_mask_are_refused(tmp_path: Path) -> None:
 
 def test_attention_that_a_mask_cannot_express_is_refused() -> None:
     for fields in (
-        {"layer_types": ["full_attention", "linear_attention"]},
+        {"layer_types": ["full_attention", "compressed_sparse_attention"]},
         {"layer_types": ["chunked_attention"]},
         {"layer_types": None, "attention_chunk_size": 8},
         {"attention_layers": ["global", "local"]},

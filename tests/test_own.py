@@ -12,6 +12,7 @@ from bench.models import shipped
 from duo.draft_model import DraftModel
 from duo.drafting import RIDERS, TREE
 from duo.engines import Engine, EngineOptions, Logits, Row, load
+from duo.engines.base import TREES
 from duo.engines.cost import CostCurve
 from duo.prefix import Prefix, extend_hash
 from duo.sampling import SamplingParams
@@ -20,6 +21,7 @@ from duo.trace import of_lead
 from duo.tree import Expansion
 from lead.own import OwnDraft
 from tests.drafting_desk import FLAT, DraftEngine
+from tests.slotted import CHAINS, REPLAY
 from tests.test_drafting import FakeModel
 
 CONTEXT = 64
@@ -137,9 +139,9 @@ class TestSeveralSessions:
             id=number, prompt_length=len(prompt), params=params, prefix=Prefix(list(prompt)), eos=eos, limit=1000
         )
 
-    @pytest.fixture
-    def engine(self) -> DraftEngine:
-        return DraftEngine(FakeModel(0.4), slots=2)
+    @pytest.fixture(params=[TREES, CHAINS, REPLAY])
+    def engine(self, request: pytest.FixtureRequest) -> DraftEngine:
+        return DraftEngine(FakeModel(0.4), 2, request.param)
 
     @pytest.fixture
     def own(self, engine: DraftEngine) -> OwnDraft:

@@ -76,14 +76,14 @@ def hello(lead: LeadProcess, **changes: object) -> bytes:
     from duo.engines import EngineOptions, load
 
     engine = load(shipped("draft", "llamacpp"), "llamacpp", EngineOptions(threads=1))
-    vocabulary = engine.vocabulary  # which lasts as long as the engine
     fields: dict[str, object] = {
         "protocol_version": VERSION,
         "name": "impostor",
         "model": "m",
-        "vocabulary_fingerprint": vocabulary.fingerprint,
-        "vocabulary_size": vocabulary.size,
+        "vocabulary_fingerprint": engine.vocabulary.fingerprint,
+        "vocabulary_size": engine.vocabulary.size,
     }
+    engine.close()
     return pb.BackMessage(hello=pb.Hello(**{**fields, **changes})).SerializeToString()  # type: ignore[arg-type]
 
 

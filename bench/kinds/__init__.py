@@ -9,18 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.kinds import attention, recurrent
+from bench.kinds import attention, delta, experts, mamba, rwkv
 from bench.kinds.kind import Kind
 
-KINDS: dict[str, Kind] = {kind.name: kind for kind in (*attention.KINDS, *recurrent.KINDS)}
+KINDS: dict[str, Kind] = {
+    kind.name: kind for kind in (*attention.KINDS, *experts.KINDS, *delta.KINDS, *mamba.KINDS, *rwkv.KINDS)
+}
 
 
 @dataclass(frozen=True)
 class Made:
-    """Where a tiny model lies. Both are the same weights. `gguf` is None where llama.cpp does not know the kind."""
+    """Where a tiny model lies. Both are the same weights. None: that runtime does not know the kind."""
 
     kind: Kind
-    folder: Path
+    folder: Path | None
     gguf: Path | None
 
 
@@ -29,15 +31,20 @@ def make(kind: str, folder: Path, seed: int = 0) -> Made:
 
     Other seeds give other weights. Needs transformers and torch; raises KeyError if there is no such kind.
     """
-    # They take seconds to import, and listing the kinds needs neither.
-    from bench.kinds.checkpoint import write
-    from bench.kinds.gguf_file import convert
-
     row = KINDS[kind]
     checkpoint, out = folder / f"{kind}-{seed}", folder / f"{kind}-{seed}.gguf"
-    made = Made(row, checkpoint, out if row.arch else None)
-    if not (made.gguf or checkpoint / "tokenizer_config.json").exists():
-        config = write(row, checkpoint, seed)
+    made = Made(row, checkpoint if row.model_type else None, out if row.arch else None)
+    if (made.gguf or checkpoint / "tokenizer_config.json").exists():
+        return made
+    # They take seconds to import, and listing the kinds needs neither.
+    from bench.kinds import checkpoint as checkpoints
+    from bench.kinds import gguf_file, vocabulary
+
+    vocabulary.write(checkpoint)
+    if row.shapes is not None:
+        gguf_file.invent(row, checkpoint, seed, out)
+    else:
+        config = checkpoints.write(row, checkpoint, seed)
         if made.gguf:
-            convert(row, checkpoint, config, out)
+            gguf_file.convert(row, checkpoint, config, out)
     return made

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +12,19 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from bench.kinds import vocabulary
-from bench.kinds.kind import SIZES, Kind
+from bench.kinds.kind import SIZES, SPREAD, Kind
 from duo.engines.transformers.loading import quiet
 
-SPREAD = 3.0
-"""Standard deviation that logits get, roughly. Random text is then neither noise nor one token again and again."""
+# Random attention looks everywhere alike and says little. With these factors text depends on all that came before, and
+# seldom runs into a circle. More would multiply what rounding does to keys and values of 16 bits.
+_LOOKS = 1.4, re.compile(r"(self_attn|attn|attention|mixer)\.(q_proj|k_proj|qkv_proj|c_attn|query_key_value)\.weight$")
+_SAYS = 2.0, re.compile(r"(self_attn|attn|attention|mixer)\.(o_proj|dense|c_proj)\.weight$")
+# An embedding that is the head too would predict the token that was read, were it not for louder layers.
+_LOUD = 4.0, re.compile(r"(o_proj|down_proj|post_(attention|feedforward)_layernorm)\.weight$")
 
 
 def write(kind: Kind, folder: Path, seed: int) -> dict[str, Any]:
-    """Write config.json, the weights and the tokenizer; return the configuration with every default."""
+    """Write config.json and the weights; return the configuration with every default."""
     config: Any = AutoConfig.for_model(
         kind.model_type,
         **{
@@ -30,40 +36,45 @@ def write(kind: Kind, folder: Path, seed: int) -> dict[str, Any]:
             "pad_token_id": vocabulary.PAD_ID,
         },
     )
-    with quiet():
-        generator = torch.Generator().manual_seed(seed)
+    with quiet(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
         loader: Any = AutoModelForCausalLM
         model: Any = loader.from_config(config, dtype=torch.float32)
-        _randomise(model, generator)
+        _randomise(model)
         model.save_pretrained(folder)
-    vocabulary.write(folder)
-    # A property of configurations that name the kind of each layer.
-    return {"num_hidden_layers": model.config.num_hidden_layers, **model.config.to_dict()}
+    # Under the usual names too, which are properties in some configurations.
+    full: dict[str, Any] = model.config.to_dict()
+    return full | {name: getattr(model.config, name, None) for name in SIZES if name not in full}
 
 
 @torch.no_grad()
-def _randomise(model: Any, generator: torch.Generator) -> None:
+def _randomise(model: Any) -> None:
     """Fill the weights so that every layer matters.
 
     Matrices keep the size of what they multiply. Vectors vary about what their kind of layer begins with: 1 for most
     norms, 0 for those that add 1, a range of decays for states.
     """
-    columns = {id(module.weight) for module in model.modules() if isinstance(module, Conv1D)}
+    transposed = {id(module.weight) for module in model.modules() if isinstance(module, Conv1D)}
+    shifted = {id(module.weight) for module in model.modules() if type(module).__name__.endswith("Norm1P")}
     embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    factors = [_LOOKS, _SAYS, _LOUD] if embedding is head else [_LOOKS, _SAYS]
     for name, weight in model.named_parameters():
-        noise = torch.randn(weight.shape, generator=generator)
+        noise = torch.randn(weight.shape)
+        factor = math.prod(factor for factor, names in factors if names.search(name))
         if weight is head:
             weight.copy_(noise * SPREAD / weight.shape[-1] ** 0.5)
         elif weight is embedding:
             weight.copy_(noise)
         elif weight.ndim == 1 or name.endswith("A_log"):
-            weight.copy_(_own(name, weight) + 0.2 * noise)
+            # Those norms begin with 1, and add 1 besides.
+            begin = 0 if id(weight) in shifted else _own(name, weight)
+            weight.copy_(begin + 0.2 * noise + factor - 1)
         else:
-            inputs = weight.shape[0] if id(weight) in columns else weight[0].numel()
+            inputs = weight.shape[0] if id(weight) in transposed else weight[0].numel()
             inputs = weight.shape[-1] if weight.ndim == 3 and "conv" not in name else inputs
-            weight.copy_(noise / inputs**0.5)
+            weight.copy_(factor * noise / inputs**0.5)
 
 
 def _own(name: str, weight: torch.Tensor) -> torch.Tensor:
-    """What the library begins a vector with. Biases of time steps it draws itself, without our generator."""
-    return torch.ones_like(weight) if name.endswith(("dt_bias", "dt_proj.bias")) else weight
+    """What the library begins a vector with. But time steps are short, so that states remember many tokens."""
+    return torch.full_like(weight, -3) if name.endswith(("dt_bias", "dt_proj.bias")) else weight

@@ -5,11 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
+import numpy as np
+from numpy.typing import NDArray
 
-from bench.kinds.kind import Kind, Value
-from bench.kinds.steps import Config, head_size, heads, kv_heads
+from bench.kinds import vocabulary
+from bench.kinds.kind import SPREAD, Kind, Shape, Value
+from bench.kinds.steps import Config, Tensors, head_size, heads, kv_heads
 from duo.models.export import ExportError, add_tokenizer, read_safetensors, write
 
 # llama.cpp's key, and the names that configurations have for it.
@@ -27,6 +31,9 @@ _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("expert_group_used_count", ("topk_group",)),
 )
 
+_PLAIN = {"lm_head.weight": "output.weight", "rope_freqs.weight": "rope_freqs.weight"}
+"""Not in the tables of architectures whose published models have none."""
+
 
 def convert(kind: Kind, folder: Path, config: Config, out: Path) -> None:
     """Write the checkpoint in `folder` as GGUF in float32, so that nothing but the runtime differs.
@@ -38,18 +45,48 @@ def convert(kind: Kind, folder: Path, config: Config, out: Path) -> None:
         tensors = step(tensors, config)
     if config.get("tie_word_embeddings"):
         tensors.pop("lm_head.weight", None)
-    writer = gguf.GGUFWriter(None, kind.arch)
-    writer.add_name(f"tiny {kind.name}")
-    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
-    for key, value in {**_common(config), **kind.keys(config)}.items():
-        _add(writer, f"{kind.arch}.{key}", value)
-    add_tokenizer(writer, folder, config["vocab_size"])
     names = _names(kind.arch, int(config["num_hidden_layers"]))
-    for name, array in sorted(tensors.items()):
-        place = name if re.match(r"blk\.|output|token_embd", name) else names.get_name(name, (".weight", ".bias"))
+    placed: Tensors = {}
+    for name, array in tensors.items():
+        place = _PLAIN.get(name) or names.get_name(name, (".weight", ".bias"))
         if place is None:
             raise ExportError(f"tensor {name} has no place in llama.cpp's architecture {kind.arch}")
-        writer.add_tensor(place, array)
+        placed[place] = array
+    _write(kind, {**_common(config), **kind.keys(config)}, placed, folder, out)
+
+
+def invent(kind: Kind, folder: Path, seed: int, out: Path) -> None:
+    """Write a kind that has no checkpoint. `folder`: where the tokenizer lies."""
+    assert kind.shapes is not None
+    rng = np.random.default_rng(seed)
+    shapes = kind.shapes(vocabulary.SIZE)
+    tensors = {name: _random(name, shape, rng).astype(np.float32) for name, shape in shapes.items()}
+    _write(kind, {"vocab_size": vocabulary.SIZE, **kind.keys({})}, tensors, folder, out)
+
+
+def _random(name: str, shape: Shape, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Matrices keep the size of what they multiply; states remember many tokens."""
+    noise: NDArray[np.float64] = rng.normal(size=shape)
+    if "_lerp_" in name:
+        return 1 / (1 + np.exp(-noise))
+    if name == "output.weight":
+        return noise * SPREAD / shape[-1] ** 0.5
+    if len(shape) > 1:
+        return noise if name == "token_embd.weight" else noise / shape[-1] ** 0.5
+    slow = name.endswith(("decay.weight", "w0.weight"))
+    norm = re.search(r"(norm|norm_2|_ln|k_k|k_a)\.weight$", name)
+    return 0.2 * noise + (-3.0 if slow else 1.0 if norm else 0.0)
+
+
+def _write(kind: Kind, keys: Mapping[str, Value], tensors: Tensors, folder: Path, out: Path) -> None:
+    writer = gguf.GGUFWriter(None, kind.arch)
+    writer.add_name("tiny")  # llama.cpp knows some models by their name, and treats their tokens differently
+    writer.add_file_type(gguf.LlamaFileType.ALL_F32)
+    for key, value in keys.items():
+        _add(writer, f"{kind.arch}.{key}", value)
+    add_tokenizer(writer, folder, vocabulary.SIZE)
+    for name, array in sorted(tensors.items()):
+        writer.add_tensor(name, array)
     write(writer, out)
 
 
@@ -76,11 +113,13 @@ def _common(config: Config) -> dict[str, Value]:
             "attention.key_length": size,
             "attention.value_length": size,
         }
-    rope: Mapping[str, Value] = config.get("rope_parameters") or {}
+    rope: Mapping[str, Any] = config.get("rope_parameters") or {}
+    if "sliding_attention" in rope:
+        keys["rope.freq_base_swa"] = float(rope["sliding_attention"]["rope_theta"])
+        rope = rope["full_attention"]
     if "rope_theta" in rope:
-        share = float(str(rope.get("partial_rotary_factor") or 1.0))
-        keys["rope.freq_base"] = float(str(rope["rope_theta"]))
-        keys["rope.dimension_count"] = int(head_size(config) * share)
+        keys["rope.freq_base"] = float(rope["rope_theta"])
+        keys["rope.dimension_count"] = int(head_size(config) * (rope.get("partial_rotary_factor") or 1.0))
     return keys
 
 

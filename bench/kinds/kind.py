@@ -24,6 +24,11 @@ Family = Literal[
 Value = int | float | bool | str | list[int] | list[bool] | list[float] | None
 """Of a key of a GGUF file. None leaves out a key that the configuration would give."""
 
+SPREAD = 3.0
+"""Standard deviation that logits get, roughly. Random text is then neither noise nor one token again and again."""
+
+Shape = tuple[int, ...]
+
 SIZES: Mapping[str, Any] = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -45,15 +50,17 @@ def _no_keys(config: Config) -> dict[str, Value]:
 class Kind:
     """A row of the table of kinds.
 
-    model_type: transformers' name. sizes: what its configuration has beside or instead of SIZES. arch: llama.cpp's
-    name; empty where it does not know the model. keys: metadata of the GGUF file beside what all have, without the
-    architecture's name before it. steps: how the checkpoint's tensors become llama.cpp's.
+    model_type: transformers' name; empty where it does not know the model. sizes: what its configuration has beside or
+    instead of SIZES. arch: llama.cpp's name; empty where that does not know it. keys: metadata of the GGUF file beside
+    what all have, without the architecture's name before it. steps: how the checkpoint's tensors become llama.cpp's.
+    shapes: where there is no checkpoint, the tensors of the GGUF file for a vocabulary of so many tokens.
     """
 
     name: str
     family: Family
-    model_type: str
+    model_type: str = ""
     sizes: Mapping[str, Any] = field(default_factory=dict)
     arch: str = ""
     keys: Callable[[Config], Mapping[str, Value]] = _no_keys
     steps: tuple[Step, ...] = ()
+    shapes: Callable[[int], Mapping[str, Shape]] | None = None

@@ -29,6 +29,11 @@ def each(pattern: str, change: Callable[[Array, Config], Array]) -> Step:
     }
 
 
+def drop(pattern: str) -> Step:
+    """Leave out tensors whose name ends as the pattern says."""
+    return split(pattern, lambda array, config: {})
+
+
 def split(pattern: str, parts: Callable[[Array, Config], Mapping[str, Array]]) -> Step:
     """Replace every tensor whose name ends as the pattern says: `parts` gives the new endings and tensors."""
     ending = re.compile(f"(?:{pattern})$")
@@ -86,6 +91,9 @@ def rotary_pairs(tensors: Tensors, config: Config) -> Tensors:
     k = each(r"k_proj\.(weight|bias)", lambda array, config: halves_to_pairs(array, kv_heads(config)))
     return k(q(tensors, config), config)
 
+
+plus_one = each(r"norm\.weight", lambda array, config: array + 1)
+"""These norms multiply by 1 + w."""
 
 decay = each(r"\.A_log", lambda array, config: -np.exp(array))
 """The checkpoint has the logarithm of a state's decay, llama.cpp the decay."""

@@ -47,27 +47,32 @@ def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
     """
     bench = _Bench(engine, engine.context - most - 1)
     widths = [width for width in WIDTHS if width <= min(most, bench.most)]
+    replay = engine.rollback.replay
     best: dict[int, float] = {}
-    again = [float("inf")] * 3
+    back = apart = float("inf")
     bench.run(bench.chains(widths[-1]))  # what is set up once
+    bench.settle()
     started = time.perf_counter()
     rounds = 0
     while rounds < ENOUGH or time.perf_counter() - started < patience:
         for width in widths:
-            forward, _ = bench.run(bench.chains(width))
+            forward, dropping = bench.run(bench.chains(width))
             best[width] = min(best.get(width, float("inf")), forward)
-        if engine.rollback.replay and most > 1:
-            apart = bench.run([1, 1])[0] if engine.slots > 1 else float("inf")
-            again = [min(pair) for pair in zip(again, (*bench.run([2]), apart), strict=True)]
+            if replay:
+                # Whether it goes back at once or before the next rows is the engine's affair.
+                dropping += bench.settle()
+                if width == 2:
+                    back = min(back, dropping)
+        if replay and engine.slots > 1:
+            apart = min(apart, bench.run([1, 1])[0])
         rounds += 1
     bench.clear()
-    if 2 not in best or not engine.rollback.replay:
+    if 2 not in best or not replay:
         return Measured(best)
-    chain, back, apart = again
     # With one slot no pass has guesses and rows of others: what a checkpoint takes may stay in the curve.
-    save = max(0.0, chain - apart)
+    save = max(0.0, best[2] - apart)
     seconds = {width: max(best[1], taken - save * (width > 1)) for width, taken in best.items()}
-    return Measured(seconds, Checkpoints(save, back - best[1]))
+    return Measured(seconds, Checkpoints(save, back - 2 * best[1]))
 
 
 class _Bench:
@@ -82,6 +87,8 @@ class _Bench:
         self._longest = 1 + depth if self._keeps else UNBOUNDED
         """Rows of a slot in a pass."""
         self.most = max(1, min(engine.batch, engine.room, self._longest * engine.slots))
+        self._used = 1
+        """Slots that the last pass had rows of."""
         self.clear()
 
     def clear(self) -> None:
@@ -96,6 +103,7 @@ class _Bench:
     def run(self, chains: Sequence[int]) -> tuple[float, float]:
         """Seconds of one forward pass over chains of so many rows, one of a slot; and seconds to go back over them."""
         engine = self._engine
+        self._used = len(chains)
         self._level()
         rows: list[Row] = []
         for slot, length in enumerate(chains):
@@ -107,6 +115,10 @@ class _Bench:
         for slot, first in enumerate(firsts):
             engine.keep(slot, [first] if self._keeps else [])
         return forwarded - started, time.perf_counter() - forwarded
+
+    def settle(self) -> float:
+        """Seconds of a pass with one row for each slot that had some. Nothing is to be made good after it."""
+        return self.run([1] * self._used)[0]
 
     def _level(self) -> None:
         """Have slot 0 hold as much as before, or hardly more: to cut it may mean to read it again."""

@@ -47,9 +47,10 @@ class ChainEngine(SlotRuntime):
         """Raises ModelError if memory or the number of sequences does not suffice."""
         slots = options.slots
         model.check_slots(slots, llama_cpp.llama_max_parallel_sequences() - 1)
-        # Neighbours only, or any slots: a shared cache lets any of them ride in one pass, and computes a row's
-        # attention over the cells of all. A model without cells divides its batches by neighbours in any case.
-        self._apart = slots > 1 and (options.chains or not model.recurrent or not model.cells)
+        # Cells that are shared let any slots ride in one pass, and compute a row's attention over the cells of all.
+        # Else only neighbours do. A model without cells divides its batches by neighbours in any case. With a sliding
+        # window llama.cpp gives away cells that are out of sight and that only one sequence has.
+        apart = slots > 1 and (options.chains or model.windowed or not model.recurrent or not model.cells)
         self._room = max(1, options.tree_rows)
         self._batch = max(1, options.batch)
         self._gpu = options.gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
@@ -60,9 +61,9 @@ class ChainEngine(SlotRuntime):
         # llama.cpp splits no decode: there is room for what rides along and for padding as well.
         self._most = max(self._batch, slots, wanted + 1) + slots * (RIDERS + 1)
         context = native.make_context(
-            model.path, model.handle, options, cells, self._most, slots, unified=not self._apart, snapshots=wanted
+            model.path, model.handle, options, cells, self._most, slots, unified=not apart, snapshots=wanted
         )
-        super().__init__(model, options, context, llama_cpp.llama_n_rs_seq(context), self._most)
+        super().__init__(model, options, context, llama_cpp.llama_n_rs_seq(context), apart, self._most)
         self._replay = self._recurrent and not self._snapshots and options.draft_max > 0
         self._depth = self._room if not self._recurrent else self._snapshots or options.draft_max
         self._slots = [_Slot(slot, CHECKPOINT_BYTES // slots) for slot in range(slots)]
@@ -195,11 +196,7 @@ class ChainEngine(SlotRuntime):
         behind: dict[int, int] = {}  # committed tokens that ride along
         for at, chain in chains.items():
             state = self._slots[at]
-            self._make_right(state)
-            if len(state.tokens) - state.read > RIDERS or not self._recurrent:
-                self._catch_up(state)
-            if self._recurrent:
-                self._save(state)
+            self._prepare(state)
             if self._replay and len(chain) > 1:
                 self._save_before(state)
             behind[at] = len(state.tokens) - state.read

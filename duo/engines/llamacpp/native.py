@@ -15,6 +15,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from duo.engines.base import InterruptedForwardError
 from duo.engines.options import GPU_ALL, GPU_AUTO, EngineOptions
 from duo.errors import ContextError, ModelError
 
@@ -285,7 +286,11 @@ class Stop:
         self._string[0] = b"\0"
 
 
-def failed(code: int) -> ContextError | ModelError:
+def failed(code: int) -> InterruptedForwardError | ContextError | ModelError:
+    """What went wrong, by llama_decode's code."""
+    if code == ABORTED:
+        _errors.clear()  # it was asked to
+        return InterruptedForwardError()
     if code == NO_ROOM:
         return ContextError("llama.cpp has no room left for these tokens; keep fewer rows or ask for a smaller context")
     return ModelError(f"llama.cpp failed with code {code}: {_reason()}; start again, with a smaller batch if it recurs")

@@ -57,6 +57,11 @@ class PlaceBook:
         """
         return round_up(self.top, self.step)
 
+    def grow(self, capacity: int) -> None:
+        """Have so many places from now on."""
+        self._free = np.concatenate((self._free, np.ones(capacity - self.capacity, dtype=np.bool_)))
+        self.capacity = capacity
+
     def take(self, count: int) -> Places:
         """The `count` lowest free places, in rising order. Raises ContextError if there are fewer."""
         if count > self.capacity - self.used:
@@ -293,6 +298,38 @@ class ArenaCache(Cache):
             layers.append(ArenaLayer(self))
         layer: ArenaLayer = layers[layer_idx]
         return layer.update(key_states, value_states)
+
+    # What recurrent layers ask of a cache. Their memory lies elsewhere (see `states`), so here is none yet, and they
+    # take all rows through their form for many.
+
+    def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> None:
+        return None
+
+    def get_recurrent_state(self, layer_idx: int, state_idx: int = 0) -> None:
+        return None
+
+    def is_recording_past(self, layer_idx: int) -> bool:
+        return False
+
+    def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
+        return False
+
+    def update_conv_state(
+        self, conv_states: torch.Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any
+    ) -> torch.Tensor:
+        return conv_states
+
+    def update_recurrent_state(  # type: ignore[override]
+        self, recurrent_states: Any, layer_idx: int, **kwargs: Any
+    ) -> Any:
+        return recurrent_states
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        # A layer without attention has no arena to ask.
+        return self.keys - self.rows
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
+        return self.keys, 0
 
 
 GROUPED = "duo_grouped"

@@ -1,6 +1,6 @@
 """Any decoder-only model of the transformers library behind the Engine interface.
 
-Committed tokens and uncommitted rows lie in a KV arena (see `_arena`). A forward pass is always one sequence as far as
+Committed tokens and uncommitted rows lie in a KV arena (see `arena`). A forward pass is always one sequence as far as
 the model can tell: batch dimension 1, the rows of all slots side by side, an explicit position for each, and an
 additive mask [1, 1, rows, keys] that lets a row see its own slot's committed tokens, its ancestors and itself. Drafts,
 several conversations and prefill are the same call; committing and forgetting rows copies nothing. Where each slot has
@@ -11,72 +11,26 @@ from __future__ import annotations
 
 import gc
 import inspect
-from collections import defaultdict
 from collections.abc import Collection, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from duo.engines import memory
 from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from duo.engines.options import EngineOptions, Progress
-from duo.engines.transformers import context_size
+from duo.engines.transformers import context_size, mixers, proof
 from duo.engines.transformers import loading as hf
-from duo.engines.transformers.arena import GROUPED, LANES, ArenaCache, PlaceBook, Places, Strip
+from duo.engines.transformers.arena import GROUPED, ArenaCache, PlaceBook, Places, Strip
 from duo.engines.transformers.directory import locate
+from duo.engines.transformers.masks import Composed, Masks, Node, Slot, split
 from duo.engines.transformers.packed import pack
+from duo.engines.transformers.paths import FreshRow, Span
+from duo.engines.transformers.states import States
 from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.errors import ContextError, ModelError
-
-CHECK_TOKENS = 12
-"""Length of the sequence that every model must get right through the arena before it is used."""
-
-TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6}
-"""Relative error of the logits in that check. Float32 gives 1e-6 and half precision some per cent, more where a mixture
-of experts has a near tie; a model that sees the wrong tokens is far off."""
-
-
-class _Slot:
-    """One sequence: where its committed tokens lie, and which rows hang from it."""
-
-    __slots__ = ("length", "places", "rows", "sight")
-
-    def __init__(self, context: int, keys: int, hidden: float) -> None:
-        self.length = 0
-        self.places: Places = np.zeros(context, dtype=np.int64)
-        """Places of the committed tokens, in order; the first `length` count."""
-        self.sight: NDArray[np.float32] = np.full(keys, hidden, dtype=np.float32)
-        """The mask row that every row of the slot starts from: 0 at the committed tokens' places, hidden elsewhere."""
-        self.rows: set[int] = set()
-
-
-class _Node:
-    """A live row."""
-
-    __slots__ = ("index", "parent", "position", "slot", "trail")
-
-    def __init__(self, slot: int, parent: int, position: int) -> None:
-        self.slot = slot
-        self.parent = parent
-        self.position = position
-        self.index = 0
-        """Which row of its mask it had in the forward pass that made it."""
-        self.trail: list[int] = []
-        """Places of its uncommitted ancestors, from the committed sequence downwards, and of itself, the last."""
-
-
-class _Part:
-    """What of a forward pass lies in one lane: pieces of prompts, then rows, given by their numbers."""
-
-    __slots__ = ("pieces", "rows", "width")
-
-    def __init__(self) -> None:
-        self.pieces: list[Piece] = []
-        self.rows: list[int] = []
-        self.width = 0
 
 
 class TransformersEngine:
@@ -93,6 +47,7 @@ class TransformersEngine:
         with hf.quiet():
             config = hf.read_config(source, self._name)
             text_config = config.get_text_config(decoder=True)
+            hf.serve_or_refuse(mixers.unserved(config), config, self._name)
             self._window, forms = hf.attention(config, text_config, self._name)
             hf.context_of(text_config, options.context, self._name)  # refused before minutes are spent on weights
             progress(0.05)
@@ -111,19 +66,23 @@ class TransformersEngine:
         # The most negative number instead of -inf: fused kernels work block by block, and in a block where all is
         # masked a maximum of -inf would give nan.
         self._hidden = float(torch.finfo(self._dtype).min)
-        self._slots: list[_Slot] = []
-        self._nodes: dict[int, _Node] = {}
+        self._slots: list[Slot] = []
+        self._nodes: dict[int, Node] = {}
         self._count = options.slots
         self._tree_rows = options.tree_rows
-        self._lay_out(apart=False)
+        self._mixers = mixers.found(self._model)
+        hf.serve_or_refuse(mixers.unknown(self._mixers), config, self._name)
+        self._states: States | None = None
+        """The memory of recurrent layers; None in models that have attention only."""
         # What a forward pass takes in, written here and shown to torch without a copy.
         self._numbers = np.zeros(3 * self._batch, dtype=np.int64)
         self._numbers_tensor = torch.from_numpy(self._numbers)
-        self._mask = np.zeros(0, dtype=np.float32)
-        self._windowed_mask = np.zeros(0, dtype=np.float32)
 
-        self._chooses = "logits_to_keep" in inspect.signature(self._model.forward).parameters
+        parameters = inspect.signature(self._model.forward).parameters
+        self._chooses = "logits_to_keep" in parameters
         """Whether the model computes logits of some rows alone where it is told which."""
+        self._memory = "cache_params" if "cache_params" in parameters else "past_key_values"
+        """What the model calls the cache."""
         self._form: hf.MaskForm = forms[0]
         self._size = 0
         heads = getattr(text_config, "num_attention_heads", None)
@@ -177,6 +136,17 @@ class TransformersEngine:
     def mixes(self) -> bool:
         return True
 
+    def step_by_step(self, on: bool) -> None:
+        """Whether recurrent layers compute rows one after the other, as equal calls, while no row is live.
+
+        A row then has the same bits whatever rows share its pass, and however the rows before it were accepted. It
+        takes longer for several rows of a slot. Attention does not change.
+        """
+        if self._nodes:
+            raise ValueError("rows are live: keep or forget them first")
+        if self._states is not None:
+            self._states.exact = on
+
     def length(self, slot: int) -> int:
         return self._slot(slot).length
 
@@ -204,19 +174,25 @@ class TransformersEngine:
             raise ValueError(f"{width} rows in one forward pass, at most {self._batch} are allowed")
         fresh = self._admit(rows, pieces)
         lengths = {piece.slot: self._slots[piece.slot].length for piece in pieces}
-        parts = self._parts(rows, pieces)
+        parts = split(rows, pieces, self._lane)
         strips: list[Strip] = []
         try:
             for lane, part in parts:
                 strips.append(self._take(lane, part.width))
-            ids, positions, masks, wanted = self._compose(rows, fresh, parts, strips)
-            logits = self._run(ids, positions, strips, masks, wanted)
+            composed = self._masks.compose(rows, fresh, parts, strips)
+            if self._states is not None:
+                self._begin(self._states, rows, fresh, composed)
+            logits = self._run(composed, strips)
         except BaseException:
+            if self._states is not None:
+                self._states.abandon()
             for slot, length in lengths.items():
                 self._cut(slot, length)
             for strip in strips:
                 self._books[strip.lane].give(strip.places)
             raise
+        if self._states is not None:
+            self._states.finish()
         self._nodes.update(fresh)
         for id, node in fresh.items():
             self._slots[node.slot].rows.add(id)
@@ -237,6 +213,9 @@ class TransformersEngine:
             if id not in seat.rows or not (nodes[id].parent == end or nodes[id].parent in staying):
                 raise ValueError(f"row {id} does not hang from the end of the path in slot {slot}")
         taken = [nodes[id].trail[-1] for id in path]
+        if self._states is not None:
+            kept = [[nodes[id].memory[-1] for id in ids] for ids in (path, staying)]
+            self._states.keep(slot, seat.length, kept[0], kept[1])
         if taken:
             length = seat.length + len(taken)
             seat.places[seat.length : length] = taken
@@ -251,20 +230,27 @@ class TransformersEngine:
         for id in staying:
             node = nodes[id]
             del node.trail[: len(taken)]
+            del node.memory[: len(taken)]
             if node.parent == end:
                 node.parent = ROOT
         seat.rows = set(staying)
 
     def restorable(self, slot: int, length: int) -> int:
-        return min(length, self.length(slot))
+        held = self.length(slot)
+        if self._states is None:
+            return min(length, held)
+        return self._states.restorable(slot, held, length)
 
     def truncate(self, slot: int, length: int) -> int:
         seat = self._slot(slot)
         if not 0 <= length <= seat.length:
             raise ValueError(f"cannot cut {seat.length} committed tokens to {length}")
         self._forget(slot)
-        self._books[self._lane(slot)].give(self._cut(slot, length))
-        return length
+        left = self.restorable(slot, length)
+        if self._states is not None:
+            self._states.restore(slot, seat.length, left)
+        self._books[self._lane(slot)].give(self._cut(slot, left))
+        return left
 
     def share(self, source: int, target: int, length: int) -> int:
         giver, seat = self._slot(source), self._slot(target)
@@ -273,13 +259,16 @@ class TransformersEngine:
         if source == target:
             return self.truncate(target, length)
         self.truncate(target, 0)
+        length = self.restorable(source, length)
         if not length:
             return 0
         strip = self._take(self._lane(target), length)
         lane, taken = self._lane(source), giver.places[:length]
         with torch.inference_mode():
             self._cache.copy(Strip(lane, taken, 0), strip)
-        self._position_of[strip.lane, strip.places] = np.arange(length)
+        if self._states is not None:
+            self._states.share(source, target, giver.length, length)
+        self._masks.position_of[strip.lane, strip.places] = np.arange(length)
         seat.places[:length] = strip.places
         seat.sight[strip.places] = 0.0
         seat.length = length
@@ -288,13 +277,12 @@ class TransformersEngine:
     def close(self) -> None:
         self._model = None
         self._cache.layers.clear()
-        self._slots, self._nodes = [], {}
-        self._mask = self._windowed_mask = np.zeros(0, dtype=np.float32)
+        self._slots, self._nodes, self._states, self._mixers = [], {}, None, []
         gc.collect()
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _slot(self, slot: int) -> _Slot:
+    def _slot(self, slot: int) -> Slot:
         if not 0 <= slot < len(self._slots):
             raise ValueError(f"slot {slot} is not in 0..{len(self._slots) - 1}")
         return self._slots[slot]
@@ -308,10 +296,13 @@ class TransformersEngine:
         step = 16 if self._device.type == "cpu" else 64
         self._books = [PlaceBook(capacity, step) for _ in range(lanes)]
         self._cache = ArenaCache(self._books)
-        self._slots = [_Slot(self._context, self._cache.span, self._hidden) for _ in range(self._count)]
+        self._slots = [Slot(self._context, self._cache.span, self._hidden) for _ in range(self._count)]
         self._nodes = {}
-        self._position_of = np.zeros((lanes, self._cache.span), dtype=np.int64)
-        """Position of what lies in a lane's place; read only for models with a sliding window."""
+        self._masks = Masks(
+            self._slots, self._nodes, lanes, self._cache.span, self._hidden, self._window, self._device, self._dtype
+        )
+        if self._mixers:
+            self._states = mixers.attach(self._mixers, self._count, self._device, self._cache)
 
     def _lane(self, slot: int) -> int:
         return slot if self._apart else 0
@@ -332,10 +323,12 @@ class TransformersEngine:
         """Drop all uncommitted rows of the slot."""
         seat = self._slots[slot]
         if seat.rows:
+            if self._states is not None:
+                self._states.keep(slot, seat.length, (), ())
             self._books[self._lane(slot)].give([self._nodes.pop(id).trail[-1] for id in seat.rows])
             seat.rows = set()
 
-    def _admit(self, rows: Sequence[Row], pieces: Sequence[Piece]) -> dict[int, _Node]:
+    def _admit(self, rows: Sequence[Row], pieces: Sequence[Piece]) -> dict[int, Node]:
         """Check the rows and pieces and give each row its position; nothing of the engine changes yet."""
         live, size, context = self._nodes, self._size, self._context
         lengths: dict[int, int] = {}
@@ -348,7 +341,7 @@ class TransformersEngine:
             lengths[slot] = seat.length + len(tokens)
             if lengths[slot] > context:
                 raise ContextError(f"{lengths[slot]} tokens do not fit the context of {context}")
-        fresh: dict[int, _Node] = {}
+        fresh: dict[int, Node] = {}
         for id, slot, token, parent in rows:
             if id < 0 or id in live or id in fresh:
                 raise ValueError(f"row id {id} is negative or already in use")
@@ -363,128 +356,43 @@ class TransformersEngine:
                 position = above.position + 1
             if position >= context:
                 raise ContextError(f"position {position} is beyond the context of {context} tokens")
-            fresh[id] = _Node(slot, parent, position)
+            fresh[id] = Node(slot, parent, position)
         return fresh
 
-    def _parts(self, rows: Sequence[Row], pieces: Sequence[Piece]) -> Sequence[tuple[int, _Part]]:
-        """What of a forward pass lies in which lane, in the order of the lanes."""
-        parts: defaultdict[int, _Part] = defaultdict(_Part)
-        for piece in pieces:
-            part = parts[self._lane(piece.slot)]
-            part.pieces.append(piece)
-            part.width += len(piece.tokens)
-        for index, row in enumerate(rows):
-            part = parts[self._lane(row.slot)]
-            part.rows.append(index)
-            part.width += 1
-        return sorted(parts.items())
+    def _begin(self, states: States, rows: Sequence[Row], fresh: dict[int, Node], composed: Composed) -> None:
+        """Tell the memory of recurrent layers what comes."""
+        for row, place in zip(rows, states.places(len(rows)), strict=True):
+            above = fresh.get(row.parent) or self._nodes.get(row.parent)
+            fresh[row.id].memory = [*(above.memory if above is not None else ()), place]
+        states.begin(
+            [Span(slot, begin, end, self._slots[slot].length) for slot, begin, end in composed.spans],
+            [FreshRow(row.slot, at, fresh[row.id].memory) for row, at in zip(rows, composed.wanted, strict=True)],
+        )
 
-    def _compose(
-        self,
-        rows: Sequence[Row],
-        fresh: dict[int, _Node],
-        parts: Sequence[tuple[int, _Part]],
-        strips: Sequence[Strip],
-    ) -> tuple[list[int], list[int], list[NDArray[np.float32]], list[int]]:
-        """Tokens, positions and a mask [rows, keys] for each strip; and where in all this the rows are. The pieces are
-        committed on the way."""
-        ids: list[int] = []
-        positions: list[int] = []
-        masks: list[NDArray[np.float32]] = []
-        wanted = [0] * len(rows)
-        memory = self._mask_memory(sum(part.width * strip.keys for (_, part), strip in zip(parts, strips, strict=True)))
-        begin = 0
-        for (_, part), strip in zip(parts, strips, strict=True):
-            mask = memory[begin : begin + part.width * strip.keys].reshape(part.width, strip.keys)
-            begin += mask.size
-            at = 0
-            for slot, tokens in part.pieces:
-                end = at + len(tokens)
-                ids += tokens
-                positions += range(self._slots[slot].length, self._slots[slot].length + len(tokens))
-                self._commit(slot, strip.places[at:end], mask[at:end])
-                at = end
-            nodes = [fresh[rows[index].id] for index in part.rows]
-            self._draw(fresh, nodes, strip.places[at:].tolist(), mask[at:])
-            for index, node in zip(part.rows, nodes, strict=True):
-                wanted[index] = len(ids)
-                ids.append(rows[index].token)
-                positions.append(node.position)
-            masks.append(mask)
-        return ids, positions, masks, wanted
-
-    def _commit(self, slot: int, places: Places, mask: NDArray[np.float32]) -> None:
-        """Append a piece, which is a chain: its mask is the slot's own and a triangle."""
-        seat, count = self._slots[slot], len(places)
-        mask[:] = seat.sight[: mask.shape[1]]
-        mask[:, places] = np.triu(np.full((count, count), self._hidden, dtype=np.float32), 1)
-        seat.places[seat.length : seat.length + count] = places
-        seat.sight[places] = 0.0
-        seat.length += count
-
-    def _draw(
-        self, fresh: dict[int, _Node], nodes: Sequence[_Node], places: Sequence[int], mask: NDArray[np.float32]
-    ) -> None:
-        """Draw the mask [rows, keys] of some of the fresh rows, from ancestry; fills in their trails on the way."""
-        keys = mask.shape[1]
-        for index, (node, place, row) in enumerate(zip(nodes, places, mask, strict=True)):
-            node.index = index
-            parent = node.parent
-            if parent == ROOT:
-                row[:] = self._slots[node.slot].sight[:keys]
-                node.trail = [place]
-            elif (above := fresh.get(parent)) is not None:
-                row[:] = mask[above.index]
-                node.trail = [*above.trail, place]
-            else:
-                above = self._nodes[parent]
-                row[:] = self._slots[node.slot].sight[:keys]
-                row[above.trail] = 0.0
-                node.trail = [*above.trail, place]
-            row[place] = 0.0
-
-    def _mask_memory(self, size: int) -> NDArray[np.float32]:
-        """Uninitialised memory for the masks and, where the model has windows, as much for the windowed ones."""
-        if self._mask.size < size:
-            # Twice as much for the small masks of decoding, which grow a little every few tokens; not for a prefill's.
-            room = max(size, min(2 * size, 1 << 20))
-            self._mask = np.empty(room, dtype=np.float32)
-            self._windowed_mask = np.empty(room if self._window else 0, dtype=np.float32)
-        return self._mask
-
-    def _run(
-        self,
-        ids: Sequence[int],
-        positions: Sequence[int],
-        strips: Sequence[Strip],
-        masks: Sequence[NDArray[np.float32]],
-        wanted: Sequence[int],
-    ) -> Logits:
-        """One forward pass over the strips side by side; logits [len(wanted), size] of those rows."""
-        width = len(ids)
+    def _run(self, composed: Composed, strips: Sequence[Strip]) -> Logits:
+        """One forward pass over the strips side by side; logits [rows, size] of the rows alone."""
+        width, wanted = len(composed.tokens), composed.wanted
         numbers = self._numbers[: 3 * width].reshape(3, width)
-        numbers[0], numbers[1] = ids, positions
+        numbers[0], numbers[1] = composed.tokens, composed.positions
         if len(strips) == 1:
             numbers[2] = strips[0].places
         with torch.inference_mode():
             on_device = self._numbers_tensor[: 3 * width].view(3, 1, width).to(self._device)
             input_ids, position_ids, where = on_device.unbind(0)
-            full = sliding = self._tensors(masks)
+            full = sliding = self._masks.tensors(composed.masks)
             if self._window:
-                windowed, begin, end = list(masks), 0, 0
-                for index, (strip, mask) in enumerate(zip(strips, masks, strict=True)):
-                    mine = numbers[1, begin : begin + len(mask)]
-                    windowed[index] = self._windowed(mask, mine, strip, self._windowed_mask[end:])
-                    begin, end = begin + len(mask), end + mask.size
-                sliding = self._tensors(windowed)
+                sliding = self._masks.tensors(self._masks.windowed(composed.masks, numbers[1], strips))
             if len(strips) == 1:
                 self._cache.aim(strips[0], where[0])
             else:
                 self._cache.aim_lanes(strips)
             attention_mask: Any = sliding
             if self._window and self._form == "by layer type":
-                attention_mask = {"full_attention": full, "sliding_attention": sliding}
-            options: dict[str, Any] = {}
+                attention_mask = dict.fromkeys(hf.STATEFUL_LAYERS) | {
+                    "full_attention": full,
+                    "sliding_attention": sliding,
+                }
+            options: dict[str, Any] = {self._memory: self._cache}
             module, chosen = self._model, None
             if not wanted:
                 # The base model stops before the projection to the vocabulary.
@@ -497,56 +405,24 @@ class TransformersEngine:
                 input_ids=input_ids,
                 position_ids=position_ids,
                 attention_mask=attention_mask,
-                past_key_values=self._cache,
                 use_cache=True,
                 **options,
             )
             if not wanted:
                 return np.zeros((0, self._size), dtype=np.float32)
             logits = output.logits[0]
-            if chosen is not None and not options:
+            if chosen is not None and not self._chooses:
                 logits = logits[chosen]
             result: Logits = logits.to(device="cpu", dtype=torch.float32).numpy()
             return result
 
-    def _windowed(
-        self, mask: NDArray[np.float32], positions: Places, strip: Strip, memory: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """The mask with keys at or before position - window hidden too; the mask itself where that changes nothing."""
-        position_of = self._position_of[strip.lane]
-        position_of[strip.places] = positions
-        horizon = positions - self._window
-        if int(horizon.max()) < 0:
-            return mask
-        windowed = memory[: mask.size].reshape(mask.shape)
-        windowed[:] = mask
-        windowed[position_of[: strip.keys] <= horizon[:, None]] = self._hidden
-        return windowed
-
-    def _tensors(self, masks: Sequence[NDArray[np.float32]]) -> torch.Tensor:
-        """The masks as the model wants them, [1, 1, rows, keys]. Those of several lanes travel through the model on one
-        that only says how many rows there are."""
-        if len(masks) == 1:
-            return self._tensor(masks[0])
-        carrier = torch.zeros((1, 1, sum(map(len, masks)), 1), dtype=self._dtype)
-        setattr(carrier, LANES, [self._tensor(mask) for mask in masks])
-        return carrier
-
-    def _tensor(self, mask: NDArray[np.float32]) -> torch.Tensor:
-        return torch.from_numpy(mask)[None, None].to(device=self._device, dtype=self._dtype)
-
     def _prove(self, forms: Sequence[hf.MaskForm], shared_keys: bool, kind: str) -> None:
-        """Find the attention and the form of mask that suit the model, by comparing the arena's logits with its own.
+        """Find the attention and the form of mask that suit the model (see `proof`); sets the number of logits per row.
 
-        Whether a model's code takes positions and a mask from outside is nowhere declared, and one that ignores them
-        raises no error: its text would just be wrong. So a short sequence must give the same logits both ways, through
-        the arena in pieces and with a row in its midst that must not be seen. Sets the number of logits per row.
+        Refuses a model that none of them suits.
         """
         embeddings = int(self._model.get_input_embeddings().num_embeddings)
-        count = min(CHECK_TOKENS, self._context)
-        texts = [[(3 + 5 * index) % embeddings for index in range(count)]]
-        if self._count > 1:
-            texts.append([(7 + 11 * index) % embeddings for index in range(count)])
+        texts = proof.texts_of(embeddings, min(2, self._count), min(proof.TOKENS, self._context))
         own = self._model.config._attn_implementation
         ways = [(own, False)]
         if own == "sdpa" and shared_keys:
@@ -566,48 +442,21 @@ class TransformersEngine:
             for (attention, apart), form in product(ways, forms):
                 self._form = form
                 self._lay_out(apart)
+                room = self._books[0].capacity // (1 if apart else len(texts))
                 try:
                     if self._model.config._attn_implementation != attention:
                         self._model.set_attn_implementation(attention)
-                    error = max(self._compare(texts[:1], wanted[:1]), self._compare(texts, wanted))
+                    error = max(
+                        proof.error(self, texts[:count], wanted[:count], room) for count in range(1, len(texts) + 1)
+                    )
                 except Exception as fault:  # whatever a model's code makes of a mask or a cache it does not know
                     failure = hf.first_line(fault)
                     continue
-                if error <= TOLERANCE.get(self._dtype, 0.25):
+                if error <= proof.TOLERANCE.get(self._dtype, proof.LOOSE):
+                    self._masks.attends = bool(self._cache.layers)
                     return
                 failure = f"its logits are off by {error:.1e}"
         raise ModelError(
             f"{self._name}: the transformers engine cannot run models of type {kind}, which do not take an attention "
             f"mask as plain decoders do ({failure}): use another model or a GGUF of this one"
         )
-
-    def _compare(self, texts: Sequence[list[int]], wanted: Sequence[Logits]) -> float:
-        """The relative error of the arena's logits, where plain forward passes over the texts give `wanted`.
-
-        Each text has its slot; the rows of the second half come in turn.
-        """
-        length, slots = len(texts[0]), range(len(texts))
-        half, name = length // 2, len(texts) * length
-        room = self._books[0].capacity // (1 if self._apart else len(texts))
-        rows = [
-            Row(slot * length + at, slot, texts[slot][at], slot * length + at - 1 if at > half else ROOT)
-            for at in range(half, length)
-            for slot in slots
-        ]
-        got: list[Logits] = []
-        for slot, text in enumerate(texts):
-            self.extend(slot, text[: half - 1])
-            pieces = [Piece(slot, text[half - 1 : half])]
-            if self._batch == 1:
-                self.forward((), pieces)
-                pieces = []
-            got.extend(self.forward([rows[slot]], pieces))
-            if room > length:
-                # In the arena, but not to be seen by the rows below.
-                self.forward([Row(name + slot, slot, text[-1])])
-        for begin in range(len(texts), len(rows), self._batch):
-            got.extend(self.forward(rows[begin : begin + self._batch]))
-        for slot in slots:
-            self.truncate(slot, 0)
-        expected = np.stack([wanted[slot][at] for at in range(half, length) for slot in slots])
-        return float(np.linalg.norm(np.stack(got) - expected) / np.linalg.norm(expected - expected.mean()))

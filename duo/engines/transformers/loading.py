@@ -23,6 +23,9 @@ DEFAULT_CONTEXT = 4096
 PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
 """Kinds of layers whose whole memory of the past is keys and values behind a mask."""
 
+STATEFUL_LAYERS = ("linear_attention", "conv", "hybrid", "mamba", "mamba2", "attention", "mlp", "moe")
+"""Kinds of layers of hybrid models. Which of them the engine can run is seen when they are there (see `mixers`)."""
+
 MaskForm = Literal["single", "by layer type"]
 """How a model takes its attention masks: one for all layers, or one for each kind."""
 
@@ -45,7 +48,7 @@ def attention(config: Any, text_config: Any, name: str) -> tuple[int, tuple[Mask
     """The sliding window in tokens (0: none), and the forms of mask to try. Refuses what a mask cannot express."""
     layer_types = getattr(text_config, "layer_types", None)
     window = int(getattr(text_config, "sliding_window", None) or 0)
-    strange = set(layer_types or ()) - PLAIN_LAYERS
+    strange = set(layer_types or ()) - PLAIN_LAYERS - set(STATEFUL_LAYERS)
     if getattr(text_config, "attention_chunk_size", None) and layer_types is None:
         strange = {"chunked_attention"}
     if "local" in (getattr(text_config, "attention_layers", None) or ()):
@@ -68,6 +71,15 @@ def attention(config: Any, text_config: Any, name: str) -> tuple[int, tuple[Mask
     if "full_attention" in layer_types:
         return window, ("by layer type",)
     return window, ("by layer type", "single")
+
+
+def serve_or_refuse(recurrence: str, config: Any, name: str) -> None:
+    """Refuse a model whose recurrence, if any is named, has no form in this engine."""
+    if recurrence:
+        raise ModelError(
+            f"{name} ({config.model_type}) has recurrent layers ({recurrence}) that the transformers engine cannot "
+            "run: use a GGUF of this model, with llama.cpp"
+        )
 
 
 def context_of(text_config: Any, asked: int, name: str, most: int = DEFAULT_CONTEXT) -> int:

@@ -1,4 +1,4 @@
-"""Kinds with a recurrent state or a short memory of the past: gated delta nets, convolutions, Mamba, Mamba-2."""
+"""Kinds with the states of Mamba or Mamba-2, alone or beside attention."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from bench.kinds.attention import GRANITE, granite_keys, rope
+from bench.kinds.experts import CORRECTION, granite_experts, width_keys
 from bench.kinds.kind import Kind, Value
 from bench.kinds.steps import (
     Config,
@@ -23,77 +25,6 @@ from bench.kinds.steps import (
     time_bias,
 )
 from duo.models.export import Array
-
-# --- Gated delta nets (Qwen3-Next and Qwen3.5): three layers of four have a state, the fourth has attention.
-
-_DELTA: dict[str, Any] = {
-    "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-    "linear_key_head_dim": 16,
-    "linear_value_head_dim": 16,
-}
-_EXPERTS: dict[str, Any] = {
-    "num_experts": 4,
-    "num_experts_per_tok": 2,
-    "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 32,
-}
-
-
-def _delta_keys(config: Config) -> dict[str, Value]:
-    keys: dict[str, Value] = {
-        "ssm.conv_kernel": config["linear_conv_kernel_dim"],
-        "ssm.state_size": config["linear_key_head_dim"],
-        "ssm.group_count": config["linear_num_key_heads"],
-        "ssm.time_step_rank": config["linear_num_value_heads"],
-        "ssm.inner_size": config["linear_value_head_dim"] * config["linear_num_value_heads"],
-        "full_attention_interval": 4,
-    }
-    if "num_experts" in config:
-        keys["expert_feed_forward_length"] = config["moe_intermediate_size"]
-        keys["expert_shared_feed_forward_length"] = config["shared_expert_intermediate_size"]
-    return keys
-
-
-def _delta35_keys(config: Config) -> dict[str, Value]:
-    # Positions of text are the same in all sections of a rotary embedding, so any sizes do that add up.
-    return {**_delta_keys(config), "rope.dimension_sections": [1, 1, 0, 0]}
-
-
-def _next_parts(array: Array, config: Config) -> dict[str, Array]:
-    """Qwen3-Next has queries, keys, values and gates side by side for each key head; llama.cpp wants them apart."""
-    groups = config["linear_num_key_heads"]
-    key = config["linear_key_head_dim"]
-    value = config["linear_value_head_dim"] * config["linear_num_value_heads"] // groups
-    parts = np.split(array.reshape(groups, 2 * (key + value), -1), [key, 2 * key, 2 * key + value], axis=1)
-    q, k, v, z = (part.reshape(-1, array.shape[1]) for part in parts)
-    return {"in_proj_qkv.weight": np.concatenate([q, k, v]), "in_proj_z.weight": np.ascontiguousarray(z)}
-
-
-def _tiled(array: Array, config: Config, axis: int = 0) -> Array:
-    """Value heads that share a key head lie side by side in the checkpoint, and a whole round apart in llama.cpp."""
-    groups, count = config["linear_num_key_heads"], config["linear_num_value_heads"]
-    shape = array.shape
-    split_up = array.reshape(*shape[:axis], groups, count // groups, shape[axis] // count, *shape[axis + 1 :])
-    return np.ascontiguousarray(split_up.swapaxes(axis, axis + 1)).reshape(shape)
-
-
-def _tiled_values(array: Array, config: Config) -> Array:
-    """The same where queries and keys come before the values."""
-    before = 2 * config["linear_key_head_dim"] * config["linear_num_key_heads"]
-    return np.concatenate([array[:before], _tiled(array[before:], config)])
-
-
-_SHIFTED_NORMS = each(r"(?<!linear_attn\.)norm\.weight", lambda array, config: array + 1)
-"""These norms multiply by 1 + w. The one behind the state does not."""
-
-_TILED_HEADS: tuple[Step, ...] = (
-    each(r"in_proj_qkv\.weight|conv1d\.weight", _tiled_values),
-    each(r"in_proj_[zab]\.weight|A_log|dt_bias", _tiled),
-    each(r"linear_attn\.out_proj\.weight", lambda array, config: _tiled(array, config, axis=1)),
-)
-_DELTA_STEPS: tuple[Step, ...] = (_SHIFTED_NORMS, decay, flat_convolution, time_bias, stack_experts)
 
 # --- Mamba and Mamba-2.
 
@@ -192,25 +123,64 @@ def _nemotron_keys(config: Config) -> dict[str, Value]:
     }
 
 
-def _granite_keys(config: Config) -> dict[str, Value]:
+def _granite_hybrid_keys(config: Config) -> dict[str, Value]:
     return {
         **_mamba2_keys(config),
         "attention.head_count_kv": [kv_heads(config) if k == "full_attention" else 0 for k in config["layer_types"]],
         "rope.scaling.finetuned": config["position_embedding_type"] == "rope",
         "rope.dimension_count": config["hidden_size"] // config["num_attention_heads"],
-        "attention.scale": float(config["attention_multiplier"]),
-        "embedding_scale": float(config["embedding_multiplier"]),
-        "residual_scale": float(config["residual_multiplier"]),
-        "logit_scale": float(config["logits_scaling"]),
-        "feed_forward_length": config["shared_intermediate_size"],
+        **granite_keys(config),
+        **_granite_width(config),
     }
 
 
-def _lfm2_keys(config: Config) -> dict[str, Value]:
+def _granite_width(config: Config) -> dict[str, Value]:
+    shared = config["shared_intermediate_size"]
+    if config["num_local_experts"]:
+        return {"feed_forward_length": config["intermediate_size"], "expert_shared_feed_forward_length": shared}
+    return {"feed_forward_length": shared}
+
+
+def _bamba_keys(config: Config) -> dict[str, Value]:
+    attention = config["attn_layer_indices"]
     return {
-        "attention.head_count_kv": [kv_heads(config) if k == "full_attention" else 0 for k in config["layer_types"]],
-        "shortconv.l_cache": config["conv_L_cache"],
+        **_mamba2_keys(config),
+        "attention.head_count_kv": [kv_heads(config) if i in attention else 0 for i in range(4)],
     }
+
+
+def _jamba_keys(config: Config) -> dict[str, Value]:
+    period, offset = config["attn_layer_period"], config["attn_layer_offset"]
+    return {
+        "attention.head_count_kv": [kv_heads(config) if i % period == offset else 0 for i in range(4)],
+        "ssm.conv_kernel": config["mamba_d_conv"],
+        "ssm.inner_size": config["mamba_expand"] * config["hidden_size"],
+        "ssm.state_size": config["mamba_d_state"],
+        "ssm.time_step_rank": config["mamba_dt_rank"],
+    }
+
+
+def _nemotron_experts_keys(config: Config) -> dict[str, Value]:
+    return {
+        **_nemotron_keys(config),
+        **width_keys(config),
+        "feed_forward_length": [
+            config["moe_intermediate_size"] if k == "moe" else 0 for k in config["layers_block_type"]
+        ],
+        "expert_count": config["n_routed_experts"],
+        "expert_used_count": config["num_experts_per_tok"],
+        "expert_group_count": config["n_group"],
+        "expert_shared_feed_forward_length": config["moe_shared_expert_intermediate_size"],
+        "expert_shared_count": config["n_shared_experts"],
+        "expert_weights_norm": config["norm_topk_prob"],
+        "expert_weights_scale": float(config["routed_scaling_factor"]),
+    }
+
+
+def _shared_gate_and_up(array: Array, config: Config) -> dict[str, Array]:
+    gate, up = halves(array)
+    # The names that another architecture gives the same.
+    return {"mlp.shared_expert.gate_proj.weight": gate, "mlp.shared_expert.up_proj.weight": up}
 
 
 def _gate_and_up(array: Array, config: Config) -> dict[str, Array]:
@@ -218,34 +188,25 @@ def _gate_and_up(array: Array, config: Config) -> dict[str, Array]:
     return {"mlp.gate_proj.weight": gate, "mlp.up_proj.weight": up}
 
 
+_GRANITE_HYBRID: dict[str, Any] = {
+    "layer_types": ["mamba", "attention", "mamba", "mamba"],
+    "mamba_n_heads": 8,
+    "mamba_d_head": 16,
+    "mamba_n_groups": 1,
+    "mamba_d_state": 16,
+    "mamba_chunk_size": 32,
+    "shared_intermediate_size": 96,
+    **GRANITE,
+}
+_NEMOTRON: dict[str, Any] = {
+    "mamba_num_heads": 8,
+    "mamba_head_dim": 16,
+    "n_groups": 2,
+    "ssm_state_size": 16,
+    "chunk_size": 32,
+}
+
 KINDS = (
-    Kind(
-        "qwen35",
-        "gated delta net",
-        "qwen3_5_text",
-        _DELTA | {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}},
-        "qwen35",
-        _delta35_keys,
-        _TILED_HEADS + _DELTA_STEPS,
-    ),
-    Kind(
-        "qwen3next",
-        "gated delta net",
-        "qwen3_next",
-        _DELTA | _EXPERTS,
-        "qwen3next",
-        _delta_keys,
-        (split(r"in_proj_qkvz\.weight", _next_parts), *_DELTA_STEPS),
-    ),
-    Kind(
-        "lfm2",
-        "short convolution",
-        "lfm2",
-        {"layer_types": ["conv", "full_attention", "conv", "conv"], "block_auto_adjust_ff_dim": False},
-        "lfm2",
-        _lfm2_keys,
-        (flat_convolution,),
-    ),
     Kind(
         "mamba",
         "Mamba",
@@ -254,6 +215,33 @@ KINDS = (
         "mamba",
         _mamba_keys,
         (decay, flat_convolution),
+    ),
+    Kind(
+        "falcon-mamba",
+        "Mamba",
+        "falcon_mamba",
+        {"intermediate_size": 128, "state_size": 16},
+        "mamba",
+        lambda config: {**_mamba_keys(config), "ssm.dt_b_c_rms": True},
+        (decay, flat_convolution),
+    ),
+    Kind(
+        "jamba",
+        "Mamba",
+        "jamba",
+        {
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "attn_layer_period": 4,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "mamba_d_state": 16,
+            "use_mamba_kernels": False,
+        },
+        "jamba",
+        _jamba_keys,
+        (stack_experts, rename(r"feed_forward\.experts", "mlp.experts"), decay, flat_convolution),
     ),
     Kind(
         "mamba2",
@@ -286,43 +274,71 @@ KINDS = (
         "nemotron-h",
         "Mamba-2",
         "nemotron_h",
-        {
-            "layers_block_type": ["mamba", "attention", "mamba", "mlp"],
-            "mamba_num_heads": 8,
-            "mamba_head_dim": 16,
-            "n_groups": 2,
-            "ssm_state_size": 16,
-            "chunk_size": 32,
-        },
+        _NEMOTRON | {"layers_block_type": ["mamba", "attention", "mamba", "mlp"]},
         "nemotron_h",
         _nemotron_keys,
         _MAMBA2_STEPS,
     ),
     Kind(
+        "nemotron-h-moe",
+        "Mamba-2",
+        "nemotron_h",
+        _NEMOTRON
+        | {
+            "layers_block_type": ["mamba", "attention", "mamba", "moe"],
+            "n_routed_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 32,
+            "moe_shared_expert_intermediate_size": 32,
+        },
+        "nemotron_h_moe",
+        _nemotron_experts_keys,
+        (stack_experts, CORRECTION, rename(r"backbone(.*)mixer\.experts", r"model\1mlp.experts"), *_MAMBA2_STEPS),
+    ),
+    Kind(
         "granitehybrid",
         "Mamba-2",
         "granitemoehybrid",
-        {
-            "layer_types": ["mamba", "attention", "mamba", "mamba"],
-            "mamba_n_heads": 8,
-            "mamba_d_head": 16,
-            "mamba_n_groups": 1,
-            "mamba_d_state": 16,
-            "mamba_chunk_size": 32,
-            "num_local_experts": 0,
-            "num_experts_per_tok": 0,
-            "shared_intermediate_size": 96,
-            "attention_multiplier": 0.3,
-            "residual_multiplier": 0.8,
-            "logits_scaling": 1.2,
-        },
+        _GRANITE_HYBRID | {"num_local_experts": 0, "num_experts_per_tok": 0},
         "granitehybrid",
-        _granite_keys,
+        _granite_hybrid_keys,
         (
             split(r"shared_mlp\.input_linear\.weight", _gate_and_up),
             rename(r"shared_mlp\.output_linear", "mlp.down_proj"),
             rotary_pairs,
             *_MAMBA2_STEPS,
         ),
+    ),
+    Kind(
+        "granitehybrid-moe",
+        "Mamba-2",
+        "granitemoehybrid",
+        _GRANITE_HYBRID | {"num_local_experts": 4, "num_experts_per_tok": 2, "intermediate_size": 32},
+        "granitehybrid",
+        _granite_hybrid_keys,
+        (
+            split(r"shared_mlp\.input_linear\.weight", _shared_gate_and_up),
+            rename(r"shared_mlp\.output_linear", "mlp.shared_expert.down_proj"),
+            split(r"block_sparse_moe\.input_linear\.weight", granite_experts),
+            rotary_pairs,
+            *_MAMBA2_STEPS,
+        ),
+    ),
+    Kind(
+        "bamba",
+        "Mamba-2",
+        "bamba",
+        {
+            **rope(partial_rotary_factor=1.0),
+            "attn_layer_indices": [1],
+            "mamba_n_heads": 8,
+            "mamba_d_head": 16,
+            "mamba_n_groups": 1,
+            "mamba_d_state": 16,
+            "mamba_chunk_size": 32,
+        },
+        "granitehybrid",
+        _bamba_keys,
+        (rotary_pairs, *_MAMBA2_STEPS),
     ),
 )

@@ -1,0 +1,183 @@
+"""The recurrent layers of the library's models, run over many sequences and trees in one pass.
+
+Each such layer projects its input, calls a causal convolution and mostly a recurrence by name, and projects what comes
+back. The layer's own `forward` stays; only these names mean other functions in it. They know which rows belong to
+which sequence, and keep the states (see `states`). So what differs from model to model, norms and gates and
+multipliers, is the library's. Names are bound anew for each layer of this model alone, nothing in the library changes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import FunctionType, MethodType
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers.activations import ACT2FN
+
+from duo.engines.transformers.arena import ArenaCache
+from duo.engines.transformers.recurrence import Tokens
+from duo.engines.transformers.states import States
+
+CONVOLUTION = "causal_conv1d_fn"
+DELTA_RULE = "torch_chunk_gated_delta_rule"
+MAMBA_2 = "mamba2_chunk_scan"
+
+READERS = frozenset({"get_conv_state", "get_recurrent_state", "update_conv_state", "update_recurrent_state"})
+"""How a layer of the library asks for its recurrent memory."""
+
+OTHERS = {
+    "mamba_selective_scan": "Mamba-1",
+    "chunk_kimi_delta_attention": "Kimi delta attention",
+    "MiniMaxLightningAttention": "lightning attention",
+    "RecurrentGemmaRglru": "RG-LRU",
+    "RwkvSelfAttention": "RWKV",
+    "xLSTMCache": "xLSTM",
+}
+"""Recurrences that have no form here, by a name that the library's code of such models defines."""
+
+_At = tuple[States, int, int]
+"""Where a layer's memory is: its bank, and its number in there."""
+
+
+def found(model: nn.Module) -> list[nn.Module]:
+    """The model's recurrent layers, in order."""
+    return [module for module in model.modules() if not READERS.isdisjoint(_raw(module).__code__.co_names)]
+
+
+def unserved(config: Any) -> str:
+    """The kind of recurrence of a model that has no form here; empty where there is none. Reads no weights."""
+    maker: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+    code = None if maker is None else sys.modules.get(maker.__module__)
+    return next((kind for name, kind in OTHERS.items() if hasattr(code, name)), "")
+
+
+def unknown(layers: Sequence[nn.Module]) -> str:
+    """The first class of recurrent layers that cannot run here; empty if all can."""
+    for layer in layers:
+        names = _raw(layer).__code__.co_names
+        recurs = "update_recurrent_state" in names
+        if CONVOLUTION not in names or (recurs and DELTA_RULE not in names and MAMBA_2 not in names):
+            return type(layer).__name__
+    return ""
+
+
+def attach(layers: Sequence[nn.Module], slots: int, device: torch.device, cache: ArenaCache) -> States:
+    """Give the layers a memory of their own, which is returned."""
+    kinds = Counter(type(layer) for layer in layers)
+    states = States(slots, list(kinds.values()), device, lambda: cache.interrupted)
+    numbers: Counter[type] = Counter()
+    for layer in layers:
+        kind = type(layer)
+        at: _At = (states, list(kinds).index(kind), numbers[kind])
+        numbers[kind] += 1
+        names: dict[str, Callable[..., Any]] = {
+            CONVOLUTION: functools.partial(_convolve, at),
+            DELTA_RULE: functools.partial(_delta_rule, at),
+            MAMBA_2: functools.partial(_mamba_2, at),
+        }
+        raw = _raw(layer)
+        bound = FunctionType(raw.__code__, raw.__globals__ | names, raw.__name__, raw.__defaults__, raw.__closure__)
+        bound.__kwdefaults__ = raw.__kwdefaults__
+        layer.forward = MethodType(bound, layer)
+    return states
+
+
+def _raw(module: nn.Module) -> FunctionType:
+    """The `forward` of the module's class without decorators."""
+    function: Any = inspect.unwrap(type(module).forward)
+    return function if isinstance(function, FunctionType) else _NOTHING
+
+
+def _nothing() -> None:
+    """In place of a `forward` that is no plain function."""
+
+
+_NOTHING: FunctionType = _nothing  # type: ignore[assignment]
+
+
+def _convolve(
+    at: _At,
+    hidden_states: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    **options: Any,
+) -> Tensor:
+    """[1, channels, rows] -> [1, channels, rows]"""
+    states, bank, layer = at
+    out = states.convolve(bank, layer, hidden_states, weight, bias).to(hidden_states.dtype)
+    return ACT2FN[activation](out) if activation is not None else out
+
+
+def _delta_rule(
+    at: _At,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    g: Tensor,
+    beta: Tensor,
+    use_qk_l2norm_in_kernel: bool = False,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """query, key [1, rows, groups, key], value [1, rows, groups * heads, value], g and beta [1, rows, groups * heads];
+    returns a tensor like value."""
+    states, bank, layer = at
+    groups = key.shape[2]
+    q, k = query.float(), key.float()
+    if use_qk_l2norm_in_kernel:
+        q, k = (each * torch.rsqrt((each * each).sum(-1, keepdim=True) + 1e-6) for each in (q, k))
+    q, k = q.transpose(1, 2), k.transpose(1, 2)
+    tokens = Tokens(
+        q * q.shape[-1] ** -0.5, k, _grouped(value.float(), groups), _grouped(g.float(), groups),
+        _grouped(beta.float(), groups),
+    )  # fmt: skip
+    out = states.recur(bank, layer, tokens)
+    return out.flatten(1, 2).transpose(1, 2).contiguous().to(query.dtype), None
+
+
+def _mamba_2(
+    at: _At,
+    hidden_states: Tensor,
+    dt: Tensor,
+    A: Tensor,  # noqa: N803
+    B: Tensor,  # noqa: N803
+    C: Tensor,  # noqa: N803
+    D: Tensor | None = None,  # noqa: N803
+    dt_bias: Tensor | None = None,
+    dt_softplus: bool = False,
+    dt_limit: tuple[float, float] = (0.0, float("inf")),
+    return_final_states: bool = False,
+    **options: Any,
+) -> Any:
+    """hidden_states [1, rows, groups * heads, value], B and C [1, rows, groups, key], dt [1, rows, groups * heads];
+    returns a tensor like hidden_states, in float32."""
+    states, bank, layer = at
+    groups = B.shape[2]
+    if dt_bias is not None:
+        dt = dt + dt_bias.to(dt.dtype)
+    if dt_softplus:
+        dt = nn.functional.softplus(dt)
+    dt = dt.clamp(*dt_limit).float()
+    x = hidden_states.float()
+    tokens = Tokens(
+        C.float().transpose(1, 2), B.float().transpose(1, 2), _grouped(x * dt[..., None], groups),
+        _grouped(A.float() * dt, groups), None,
+    )  # fmt: skip
+    out = states.recur(bank, layer, tokens).flatten(1, 2).transpose(1, 2)
+    if D is not None:
+        out = out + D.float()[:, None] * x
+    out = out.contiguous()
+    return (out, None) if return_final_states else out
+
+
+def _grouped(x: Tensor, groups: int) -> Tensor:
+    """[1, rows, groups * heads, ...] -> [1, groups, heads, rows, ...]"""
+    x = x.transpose(1, 2)
+    return x.reshape(1, groups, -1, *x.shape[2:])

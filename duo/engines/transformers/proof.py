@@ -1,0 +1,72 @@
+"""The proof, when a model is loaded, that it computes through the engine what it computes on its own.
+
+Whether a model's code takes positions, a mask and a memory from outside is nowhere declared, and one that ignores them
+raises no error: its text would just be wrong. So short texts must give the same logits both ways: through the engine in
+pieces, in trees with rows that must not be seen, over rows that were accepted, and beside another slot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from duo.engines.base import ROOT, Engine, Logits, Piece, Row
+
+TOKENS = 12
+"""Length of each text."""
+
+TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6}
+"""Relative error of the logits that passes. Float32 gives 1e-6 and half precision some per cent, more where a mixture
+of experts has a near tie; a model that sees the wrong tokens is far off."""
+
+LOOSE = 0.25
+"""The same for other types."""
+
+
+def texts_of(vocabulary: int, count: int, length: int) -> list[list[int]]:
+    """Texts that have little in common."""
+    return [[(3 + 4 * text + (5 + 6 * text) * at) % vocabulary for at in range(length)] for text in range(count)]
+
+
+def error(engine: Engine, texts: Sequence[Sequence[int]], wanted: Sequence[Logits], room: int) -> float:
+    """The relative error of the engine's logits, where plain forward passes over the texts give `wanted`.
+
+    Each text has its slot. The first half is read in pieces, the rest comes in rows; half of those are committed before
+    the others come. `room`: how many tokens and rows a slot takes. The slots are left empty.
+    """
+    length, slots = len(texts[0]), range(len(texts))
+    half, name = length // 2, len(texts) * length
+    middle = (half + length) // 2
+    got: dict[tuple[int, int], Logits] = {}
+
+    def run(begin: int, end: int, committed: int) -> None:
+        """Rows of all slots in turn, in passes that may hold several of each. The slots have `committed` tokens."""
+        places = [(at, slot) for at in range(begin, end) for slot in slots]
+        for first in range(0, len(places), engine.batch):
+            now = places[first : first + engine.batch]
+            rows = [
+                Row(slot * length + at, slot, texts[slot][at], ROOT if at == committed else slot * length + at - 1)
+                for at, slot in now
+            ]
+            got.update(zip(now, engine.forward(rows), strict=True))
+
+    for slot, text in enumerate(texts):
+        engine.extend(slot, text[: half - 1])
+        pieces = [Piece(slot, text[half - 1 : half])]
+        if engine.batch == 1:
+            engine.forward((), pieces)
+            pieces = []
+        got[half, slot] = engine.forward([Row(slot * length + half, slot, text[half])], pieces)[0]
+        if room > length:
+            # There, but not to be seen by the rows below.
+            engine.forward([Row(name + slot, slot, text[-1])])
+    run(half + 1, middle, half)
+    for slot in slots:
+        engine.keep(slot, [slot * length + at for at in range(half, middle)])
+    run(middle, length, middle)
+    for slot in slots:
+        engine.truncate(slot, 0)
+    expected = np.stack([wanted[slot][at] for at, slot in got])
+    return float(np.linalg.norm(np.stack(list(got.values())) - expected) / np.linalg.norm(expected - expected.mean()))
