@@ -32,6 +32,8 @@ Name = Literal["smollm2", "gemma3"]
 Weights = Literal["Q4_1", "Q4_K_M", "Q8_0", "BF16"]
 NAMES: tuple[Name, ...] = ("smollm2", "gemma3")
 WEIGHTS: tuple[Weights, ...] = ("Q4_1", "Q4_K_M", "Q8_0", "BF16")
+FORMAT = 2
+"""Raise it when `convert` writes another folder for the same model."""
 PATIENCE = 600.0
 """Seconds for the download of one package."""
 
@@ -111,7 +113,7 @@ def _converted_folder(source: Source) -> Path:
     import transformers
 
     # Another version may convert otherwise, and a cached folder would hide it.
-    return cache() / f"transformers-{transformers.__version__}" / source.title
+    return cache() / f"transformers-{transformers.__version__}-{FORMAT}" / source.title
 
 
 def _made(path: Path, make: Callable[[Path], None]) -> Path:
@@ -191,7 +193,7 @@ def _convert(name: Name, folder: Path) -> None:
     """In a process of its own: it takes several times the model's memory, and gives it back only so."""
     source = model(name, "llamacpp", "BF16")
     done = subprocess.run(
-        [sys.executable, "-m", "bench.real", "--convert", str(source), str(folder)],
+        [sys.executable, "-m", "bench.real", "--convert", name, str(folder)],
         cwd=Path(__file__).resolve().parent.parent, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if done.returncode:
@@ -200,26 +202,33 @@ def _convert(name: Name, folder: Path) -> None:
         raise RealModelError(f"transformers cannot convert {source}: {last}")
 
 
-def convert(source: Path, folder: Path) -> None:
-    """A GGUF file as a Hugging Face folder, read by transformers itself: weights, tokenizer and chat template."""
+def convert(name: Name, folder: Path) -> None:
+    """The BF16 file as a Hugging Face folder, read by transformers itself: weights, tokenizer and chat template."""
     import torch
+    from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
+    source = model(name, "llamacpp", "BF16")
     where = {"pretrained_model_name_or_path": str(source.parent), "gguf_file": source.name}
     loaded = AutoModelForCausalLM.from_pretrained(
         **where, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
     )
     loaded.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(**where).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(**where)
+    if name == "smollm2":
+        # The file names a pre-tokenizer that splits digits off first. The reader knows no names, and takes GPT-2's.
+        split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
+    tokenizer.save_pretrained(folder)
 
 
 def main(argv: list[str] | None = None) -> int:
     p = argparse.ArgumentParser(prog="python -m bench.real", description="Fetch the real models that tests run.")
-    p.add_argument("--convert", nargs=2, type=Path, metavar=("GGUF", "FOLDER"), help="convert a file, and nothing else")
+    p.add_argument("--convert", nargs=2, metavar=("NAME", "FOLDER"), help="convert a model, and nothing else")
     p.add_argument("--all", action="store_true", help="make every type of weights as well")
     args = p.parse_args(argv)
     if args.convert:
-        convert(*args.convert)
+        convert(args.convert[0], Path(args.convert[1]))
         return 0
     try:
         for name in NAMES:

@@ -56,8 +56,9 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     """-m and how to run it, in our spelling, llama_duo's and llama-server's."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "-m", "--model", metavar="MODEL", help=f"GGUF file, local directory or hub id (default: the shipped {shipped})"
-    )
+        "-m", "--model", metavar="MODEL",
+        help=f"GGUF file or its folder, Hugging Face directory or hub id (default: the shipped {shipped})",
+    )  # fmt: skip
     group.add_argument(
         "--engine", choices=("auto", "transformers", "llamacpp"), default="auto", help="runtime; auto: by the model"
     )
@@ -73,7 +74,7 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     )  # fmt: skip
     group.add_argument(
         "-fa", "--flash-attn", dest="flash_attention", choices=("on", "off", "auto"), default="auto",
-        help="flash attention (llama.cpp): on a CPU for many long answers at once; auto: on a GPU",
+        help="flash attention (llama.cpp); auto: on a CPU whichever is faster for the model, which is tried once",
     )  # fmt: skip
     group.add_argument(
         "-b", "--batch-size", "--batch_size", dest="batch", type=positive, metavar="N", default=512,
@@ -222,6 +223,7 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     options = replace(
         _options(args), batch=max(args.batch, LEAST_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows,
         drafts=shipped == "draft", draft_max=getattr(args, "draft_max", EngineOptions().draft_max),
+        chains=shipped == "target" and getattr(args, "exact", "off") != "off",
     )  # fmt: skip
     model = args.model or _shipped(shipped, args.engine)
     name = os.path.basename(model.rstrip("/")) or model
@@ -241,9 +243,26 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     return engine
 
 
+def without_exact(engine: Engine) -> Engine:
+    """The engine, or another over the same weights where this one was made for chains that nobody needs."""
+    if engine.runtime == "llamacpp":
+        from duo.engines.llamacpp.load import as_trees
+
+        return as_trees(engine)
+    if leave := getattr(engine, "leave_exact", None):
+        leave()
+    return engine
+
+
 def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
     """All that the flags say which changes how fast the engine is."""
-    return measure.conditions(args.model, engine, _options(args))
+    options = _options(args)
+    if engine.runtime == "llamacpp":
+        from duo.engines.llamacpp import native
+
+        # What auto means changes with a GPU.
+        options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
+    return measure.conditions(args.model, engine, options)
 
 
 def _options(args: argparse.Namespace) -> EngineOptions:

@@ -155,6 +155,11 @@ class Answerer(Protocol):
         ...
 
     @property
+    def exactness(self) -> str:
+        """Whether the same text gets the same bits always, and what that costs: a line for people."""
+        ...
+
+    @property
     def context(self) -> int:
         """Tokens that one slot holds."""
         ...

@@ -119,7 +119,6 @@ class Decoder:
         changed: Callable[[], None],
         stepped: Callable[[], None],
         schedule: Schedule,
-        exact: bool,
         trace: Trace,
         own: OwnDraft | None = None,
     ) -> None:
@@ -127,21 +126,13 @@ class Decoder:
         `stepped` when some have more tokens.
 
         own: a draft model beside the target.
-
-        exact: no row alone, and prompts apart, so that llama.cpp computes the same bits with guesses and without, given
-        a schedule of chains: every token then has its keys and values in the same place, and every row the same
-        arithmetic.
         """
         self._engine = engine
         self._ledger = ledger
         self._changed = changed
         self._stepped = stepped
-        self._exact = exact
-        self._apart = exact or not engine.mixes
+        self._apart = not engine.mixes
         """Whether prompts are read in forward passes of their own."""
-        rollback = engine.rollback
-        self._at_least = 2 if exact and rollback.depth and not rollback.replay else 1
-        """Rows of a forward pass: one more has to be dropped again."""
         self._own = own
         self.grammars = Grammars(engine.vocabulary)
         self._jobs: deque[Job] = deque()
@@ -341,9 +332,6 @@ class Decoder:
                 self._fail([run], error)
                 continue
             count = max(0, min(run.unread, left))
-            if self._exact and run.unread - count == 1:
-                # One more, or one less where that would not fit one pass.
-                count += 1 if count < self._engine.batch else -1
             begin = run.job.read_tokens
             if count:
                 pieces[run] = Piece(run.seat.id, run.prompt[begin : begin + count])
@@ -363,8 +351,7 @@ class Decoder:
 
     def _settle(self, run: _Run) -> None:
         if run.seat.held is not run.prompt:
-            # Exact: at least two tokens are read, because a lone one is computed in another way.
-            most = len(run.prompt) - (3 if self._exact else 1) if run.job.prompt_logprobs is None else 0
+            most = len(run.prompt) - 1 if run.job.prompt_logprobs is None else 0
             run.job.cached_tokens = run.job.read_tokens = self._seats.settle(run.seat, run.prompt, most)
 
     def _score(self, run: _Run) -> None:
@@ -373,8 +360,6 @@ class Decoder:
         job, prompt, begin = run.job, run.prompt, run.job.read_tokens
         assert job.prompt_logprobs is not None
         count = min(run.unread, SCORED, self._most(), self._engine.room)
-        if self._exact and run.unread - count == 1 and count > 2:
-            count -= 1
         end = begin + count
         rows = [Row(i, run.seat.id, token, i - 1 if i else ROOT) for i, token in enumerate(prompt[begin:end])]
         started = time.perf_counter()
@@ -423,7 +408,7 @@ class Decoder:
         firsts: list[int] = []
         for run, nodes in zip(runs, chosen, strict=True):
             firsts.append(len(rows))
-            rows += run.session.rows(nodes, len(rows), self._at_least if len(runs) == 1 else 1)
+            rows += run.session.rows(nodes, len(rows))
         started = time.perf_counter()
         if pieces:
             # What came before is not to be counted, nor is this.

@@ -200,19 +200,19 @@ class Service:
         engine: Engine,
         listener: Listener,
         schedule: Schedule,
-        exact: bool,
+        exactness: str,
         trace: Trace,
         own: OwnDraft | None = None,
         queue: int = QUEUE,
     ) -> None:
-        """`own`: a draft model beside the target. `queue`: most questions that wait for a slot."""
+        """`exactness`: a line for people. `own`: a draft model beside the target. `queue`: most questions that wait."""
         self._engine = engine
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         ledger = Ledger()
         vocabulary = engine.vocabulary
         self._decoder = Decoder(
-            engine, ledger, lambda: self.from_decoder(self.backs.changed), self._stepped, schedule, exact, trace, own
+            engine, ledger, lambda: self.from_decoder(self.backs.changed), self._stepped, schedule, trace, own
         )
         self._schedule = schedule
         self._queue = queue
@@ -221,6 +221,7 @@ class Service:
         me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
         self.backs = Backs(me, ledger, self._decoder, trace)
         self.model = engine.name
+        self.exactness = exactness
         self.created = int(time.time())
         self._decoder.start()
         # The first grammar of a large vocabulary takes a second, which the event loop should not.

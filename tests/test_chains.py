@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import given
@@ -282,3 +282,29 @@ def test_chains_are_planned_well(target: str) -> None:
     assert chains > 0.85 * trees
     assert chains > 0.98 * everything
     assert speed(CHAIN._replace(depth=0)) == pytest.approx(world.no_back(cost), rel=0.01)
+
+
+@pytest.mark.parametrize("target", ["flat", "bf16"])
+@pytest.mark.parametrize("dear", [0.02, 0.3, 2.0])
+@pytest.mark.parametrize("known", [True, False])
+def test_guesses_are_verified_where_they_pay_for_going_back(target: str, dear: float, known: bool) -> None:
+    """In simulated time, against the target alone and a planner that knows nothing of going back.
+
+    `known`: what it costs was measured rightly at load, or as a tenth of it.
+    """
+    cost, text = TARGETS[target], Varying(0.7, 1)
+    machines = [Machine(world.drafting(0.008), Link(0.005))]
+    curve = {width: cost(width) for width in world.WIDTHS}
+    takes = Checkpoints(0.2 * dear * cost(1), dear * cost(1))
+    measured = takes if known else Checkpoints(takes.save / 10, takes.restore / 10)
+
+    def speed(schedule: Callable[[CostCurve], Schedule]) -> float:
+        it = schedule(CostCurve(curve))
+        it.begun(0.0)
+        return run(text, cost, machines, 1500, planner=it, checkpoints=takes)  # type: ignore[arg-type]
+
+    limits = Limits(world.DRAFT_MAX, rollback=REPLAY)
+    priced = speed(lambda curve: Planner(curve, limits, replay=Replay(measured, curve)))
+    blind = speed(lambda curve: Planner(curve, limits))
+    alone = world.no_back(cost)
+    assert priced > 1.05 * alone and priced > 1.05 * blind

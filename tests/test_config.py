@@ -90,7 +90,7 @@ def test_switches(write: Write, monkeypatch: pytest.MonkeyPatch, word: str) -> N
         ("zzz: 1\n", "there is no setting 'zzz': its keys are the long flags"),
         ("list-devices: true\n", "there is no setting 'list-devices'"),
         ("config: other.yaml\n", "there is no setting 'config'"),
-        ("exact: [a]\n", "exact is a list: it must be true or false"),
+        ("announce: [a]\n", "announce is a list: it must be true or false"),
         ("api-key: ''\n", "more than spaces and commas"),
         ("alias: caf\udce9\n", "codec can't decode"),
         ("[" * 5000, "recursion"),

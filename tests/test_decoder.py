@@ -92,15 +92,12 @@ class Loop:
         self,
         slots: int,
         schedule: Schedule | None = None,
-        exact: bool = False,
         engine: SlottedEngine | None = None,
     ) -> None:
         self.engine = engine or SlottedEngine(MODEL, slots)
         self.ledger = Ledger()
         planner = schedule or Planner(Fixed(FLAT), Limits(draft_max=8, rows=32))
-        self.decoder = Decoder(
-            cast(Engine, self.engine), self.ledger, lambda: None, lambda: None, planner, exact, Trace()
-        )
+        self.decoder = Decoder(cast(Engine, self.engine), self.ledger, lambda: None, lambda: None, planner, Trace())
 
     def ask(self, asked: Asked) -> Asked:
         self.decoder.submit(asked.job)
@@ -184,7 +181,7 @@ def test_every_answer_is_what_it_would_be_alone(
     questions: list[tuple[list[int], float, int, int, bool]],
     guessing: bool,
     schedule: str,
-    exact: bool,
+    chains: bool,
     rollback: Rollback,
     spacing: int,
     mixes: bool,
@@ -192,7 +189,7 @@ def test_every_answer_is_what_it_would_be_alone(
     """Whatever the model's memory allows."""
     engine = SlottedEngine(MODEL, slots, rollback, spacing)
     engine.mixes = mixes
-    limits = Limits(draft_max=4, rows=32, rollback=rollback._replace(trees=False) if exact else rollback)
+    limits = Limits(draft_max=4, rows=32, rollback=rollback._replace(trees=False) if chains else rollback)
 
     def planner(seconds: dict[int, float]) -> Planner:
         cost = Fixed(seconds)
@@ -201,7 +198,7 @@ def test_every_answer_is_what_it_would_be_alone(
     schedules: dict[str, Schedule] = {
         "flat": planner(FLAT), "steep": planner(STEEP), "everything": Everything(limits)
     }  # fmt: skip
-    loop = Loop(slots, schedules[schedule], exact, engine)
+    loop = Loop(slots, schedules[schedule], engine)
     asked: list[Asked] = []
     for number, (prompt, temperature, count, pause, scored) in enumerate(questions):
         asked.append(loop.ask(Asked(prompt, SamplingParams(temperature=temperature, seed=number), count, scored)))
@@ -487,8 +484,14 @@ def _breaks(*args: object) -> Step:
     raise ZeroDivisionError("broken")
 
 
-def test_exactly_does_not_lose_guesses_while_a_prompt_is_read() -> None:
-    loop = Loop(2, Everything(Limits(4, rows=32, rollback=CHAINS)), exact=True)
+def reading_apart(slots: int) -> SlottedEngine:
+    engine = SlottedEngine(MODEL, slots)
+    engine.mixes = False
+    return engine
+
+
+def test_guesses_are_not_lost_while_a_prompt_is_read_apart() -> None:
+    loop = Loop(2, Everything(Limits(4, rows=32, rollback=CHAINS)), engine=reading_apart(2))
     first = loop.ask(talkative())
     loop.turn()
     other = loop.ask(Asked([4 + i % 8 for i in range(200)], GREEDY, 4))
@@ -502,8 +505,8 @@ def test_exactly_does_not_lose_guesses_while_a_prompt_is_read() -> None:
     assert first.tokens == first.expected and other.tokens == other.expected
 
 
-def test_exactly_means_that_prompts_are_read_apart() -> None:
-    loop = Loop(2, exact=True)
+def test_prompts_are_read_apart_where_passes_do_not_mix() -> None:
+    loop = Loop(2, engine=reading_apart(2))
     asked = [loop.ask(Asked([5, 6, 7, 8], GREEDY, 6)), loop.ask(Asked([9, 6, 7, 8], GREEDY, 6))]
     loop.turn()
     assert loop.engine.widths == [set(), {0, 1}]

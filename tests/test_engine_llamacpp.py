@@ -212,7 +212,7 @@ def sliding(folder: Path) -> Path:
 
 
 def open_engine(path: Path, **given: Any) -> LlamaCppEngine:
-    options = EngineOptions(threads=1, **given)
+    options = EngineOptions(threads=1, **{"flash_attention": "off", **given})
     return LlamaCppEngine(Model(path, options, lambda share: None), options)
 
 

@@ -20,7 +20,7 @@ from duo.engines import EngineOptions, load, runtime_of
 from duo.engines.base import ROOT, Engine, InterruptedForwardError, Row
 from duo.engines.meaning import fingerprint
 from duo.engines.transformers.arena import GROUPED, PlaceBook, grouped_attention
-from duo.engines.transformers.loading import attention, context_of
+from duo.engines.transformers.loading import context_of, sight_of
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting
 from tests.support.reference import Mirror, Reference, engine_of, interleave
@@ -66,6 +66,15 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
     "phi": lambda: transformers.PhiConfig(**ALL_HEADS),
     "gpt-neox": lambda: transformers.GPTNeoXConfig(**{k: v for k, v in SHAPE.items() if k != "num_key_value_heads"}),
     "mixtral": lambda: transformers.MixtralConfig(**SHAPE, num_local_experts=4),
+    "llama4": lambda: transformers.Llama4TextConfig(
+        **SHAPE,
+        head_dim=8,
+        intermediate_size_mlp=64,
+        num_local_experts=2,
+        attention_chunk_size=8,
+        no_rope_layers=[1, 0],
+        layer_types=["chunked_attention", "full_attention"],
+    ),
     "gpt-oss": lambda: transformers.GptOssConfig(**SHAPE, head_dim=8, num_local_experts=4, sliding_window=8),
 }
 
@@ -513,17 +522,35 @@ def only_pickles(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
+def truncate(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
+def lose_shard(folder: Path) -> None:
+    maker: Any = transformers.AutoModelForCausalLM
+    model = maker.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="50KB")
+    next(folder.glob("model-00002-of-*.safetensors")).unlink()
+
+
 DAMAGE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), "holds no config.json"),
     "not json": (lambda f: (f / "config.json").write_text("{"), "config.json"),
-    "unknown type": (lambda f: change_config(f, model_type="zork"), "zork"),
-    "code": (lambda f: change_config(f, model_type="zork", auto_map={"AutoConfig": "x.Y"}), "config.json"),
+    "unknown type": (lambda f: change_config(f, model_type="zork"), "of type zork.*update transformers.*GGUF"),
+    "code": (lambda f: change_config(f, model_type="zork", auto_map={"AutoConfig": "x.Y"}), "config.json|zork"),
     "not a causal model": (lambda f: change_config(f, model_type="clip"), "not a language model"),
     "encoder and decoder": (lambda f: change_config(f, model_type="t5", is_encoder_decoder=True), "encoder-decoder"),
-    "state space": (lambda f: change_config(f, model_type="mamba"), "Mamba-1"),
+    "state of no form": (
+        lambda f: change_config(f, model_type="rwkv"),
+        "RWKV.*use a GGUF of this model, with llama.cpp",
+    ),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), "holds no .safetensors"),
     "pickles": (only_pickles, "holds no .safetensors"),
     "damaged weights": (lambda f: (f / "model.safetensors").write_bytes(b"x" * 99), "cannot load"),
+    "truncated weights": (truncate, "cannot load.*get the whole model again"),
+    "missing shard": (lose_shard, "cannot load.*model-00002-of-"),
     "other weights": (lambda f: change_config(f, hidden_size=64), "do not fit its config.json"),
     "lost tensor": (drop_tensor, "lack 1 of the model's tensors, first model.norm.weight"),
     "no tokenizer": (
@@ -572,7 +599,7 @@ def test_attention_that_a_mask_cannot_express_is_refused() -> None:
         for field, value in fields.items():
             setattr(config, field, value)
         with pytest.raises(ModelError, match="m "):
-            attention(config, config, "m ")
+            sight_of(config, config, "m ")
 
 
 @pytest.mark.parametrize("path", ["/no/such", "./nosuch", "../nosuch", "~/nosuch-model", "a/b/c", " "])

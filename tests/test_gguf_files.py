@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import gguf
 import pytest
 
 from bench.models import shipped
 from duo.engines import ROOT, EngineOptions, Row, load, runtime_of
 from duo.engines.gguf_files import locate, model_name
 from duo.errors import ModelError
+from tests.support.gguf_copies import copy
 
 PARTS = [f"m-Q4_K_M-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
 
@@ -76,27 +76,9 @@ def test_the_name_of_a_model(file: str, name: str) -> None:
     assert model_name(Path(file)) == name
 
 
-def split(source: Path, folder: Path, parts: int) -> None:
-    """Write a GGUF file again, in so many parts."""
-    reader = gguf.GGUFReader(source)
-    architecture = str(reader.fields["general.architecture"].contents())
-    per_part = -(-len(reader.tensors) // parts)
-    writer = gguf.GGUFWriter(folder / "m.gguf", architecture, split_max_tensors=per_part)
-    for name, entry in reader.fields.items():
-        if not name.startswith("GGUF.") and name != "general.architecture":
-            items = entry.types[1] if len(entry.types) > 1 else None
-            writer.add_key_value(name, entry.contents(), entry.types[0], items)
-    for tensor in reader.tensors:
-        writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
 def test_a_model_in_parts_loads_by_its_folder_and_by_any_part(tmp_path: Path) -> None:
     whole = Path(shipped("draft", "llamacpp"))
-    split(whole, tmp_path, 3)
+    copy(whole, tmp_path / "m.gguf", parts=3)
     files = sorted(tmp_path.iterdir())
     assert [file.name for file in files] == [f"m-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
     logits = []

@@ -220,6 +220,7 @@ class RealAlone:
 
     runtime: Runtime
     model: str
+    draft: str
     lead: LeadProcess
     texts: dict[str, str] = field(default_factory=dict)
 
@@ -251,7 +252,7 @@ def real_alone(request: pytest.FixtureRequest) -> Iterator[RealAlone]:
     name, runtime = request.param
     model = str(real_model(name, runtime))
     with LeadProcess("-m", model, "--threads", "1", "-c", "512", "-np", "1", "--draft-max", "4") as lead:
-        it = RealAlone(runtime, model, lead.ready())
+        it = RealAlone(runtime, model, str(real_model(name, "llamacpp")), lead.ready())
         for mode in MODES:
             it.texts[mode] = ask(lead, mode, tokens=REAL_TOKENS).text
             assert len(it.texts[mode]) > REAL_TOKENS
@@ -259,7 +260,7 @@ def real_alone(request: pytest.FixtureRequest) -> Iterator[RealAlone]:
 
 
 def test_a_real_model_with_a_back_that_joins_hangs_and_dies(real_alone: RealAlone) -> None:
-    """It drafts for itself, so nearly every guess that comes in time is right."""
+    """The GGUF drafts for both runtimes: nearly every guess that comes in time is right."""
     lead = real_alone.lead
     middle = {mode: len(text) // 3 for mode, text in real_alone.texts.items()}
 
@@ -271,13 +272,15 @@ def test_a_real_model_with_a_back_that_joins_hangs_and_dies(real_alone: RealAlon
 
     with (
         Gate(lead.back_port) as gate,
-        BackProcess(gate.port, "-m", real_alone.model, "--threads", "1", "-c", "512", "-np", "1") as one,
+        BackProcess(gate.port, "-m", real_alone.draft, "--threads", "1", "-c", "512", "-np", "1") as one,
     ):
         one.loaded()
         answer("greedy", gate.open)
         one.joined()
         lead.has_backs(1)
-        answer("greedy")
+        if real_alone.runtime == "transformers":
+            # A slower target with a quicker draft: there some guess is accepted, sooner or later.
+            wait_for(lambda: answer("greedy") > 0, "an answer with accepted guesses")
         answer("sampled", lambda: one.send(signal.SIGSTOP))
         lead.has_backs(0)  # shown as silent
         one.send(signal.SIGCONT)

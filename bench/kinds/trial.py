@@ -48,7 +48,7 @@ AHEAD = 5
 """Guesses of an answer in a forward pass, at most."""
 EXPANSIONS = {"own": AHEAD, "other": 2}
 """Forward passes of the draft model before each of the target: wrong guesses need not be many."""
-OPTIONS = EngineOptions(threads=1, context=448, slots=2, tree_rows=64, batch=96)
+OPTIONS = EngineOptions(threads=1, context=448, slots=2, tree_rows=64, batch=96, flash_attention="off")
 MODES = {"greedy": SamplingParams(temperature=0.0), "sampled": SamplingParams(temperature=0.8, seed=7)}
 
 WRONG = 0.02 * SPREAD
@@ -202,9 +202,7 @@ class _Lead:
         limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=rollback)
         model = DraftModel(self.draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
         schedule = _DraftsFirst(limits, self.expansions)
-        self._decoder = Decoder(
-            self.target, Ledger(), lambda: None, lambda: None, schedule, False, Trace(), OwnDraft(model)
-        )
+        self._decoder = Decoder(self.target, Ledger(), lambda: None, lambda: None, schedule, Trace(), OwnDraft(model))
 
     def ask(self, *asked: tuple[Sequence[int], SamplingParams, int]) -> list[tuple[list[int], Job]]:
         """Answers to prompts, of so many tokens, all at the same time. Raises what one of them ended with."""

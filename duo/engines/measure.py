@@ -6,16 +6,13 @@ later on (`duo.engines.cost`), so it need not be exact, only to know where the s
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import platform
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from duo.engines import classes, store
 from duo.engines.base import ROOT, UNBOUNDED, Engine, Row
+from duo.engines.exact import Widths
 from duo.engines.options import EngineOptions
 from duo.engines.replay import Checkpoints
 
@@ -28,15 +25,19 @@ ENOUGH = 3
 """Runs of each width at least: one may have been disturbed."""
 GROWN = 64
 """Tokens by which a slot may grow while a model is timed that does not go back cheaply."""
-FORMAT = 2
+FORMAT = 3
 """Of what is remembered."""
 
 
 class Measured(NamedTuple):
-    """Seconds per forward pass by width; and what going back takes, of a model that does so by a checkpoint."""
+    """Seconds per forward pass by width; and what going back takes, of a model that does so by a checkpoint.
+
+    widths: the class of passes that give the same bits, if it was looked for and found.
+    """
 
     seconds: dict[int, float]
     checkpoints: Checkpoints | None = None
+    widths: Widths | None = None
 
 
 def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
@@ -134,31 +135,30 @@ class _Bench:
 def conditions(model: str | None, engine: Engine, options: EngineOptions) -> list[object]:
     """All that changes how fast the engine is. `model`: as it was named."""
     ways = [options.threads, options.gpu_layers, options.device, options.dtype, options.flash_attention]
-    return [model, engine.name, engine.runtime, *ways]
+    return [model, engine.name, engine.runtime, *ways, getattr(engine, "flash", None)]
 
 
-def remembered(engine: Engine, most: int, what: Sequence[object]) -> Measured:
-    """An earlier measurement under the same `conditions`, or a new one."""
-    machine = [platform.processor(), os.cpu_count()]
-    about = [FORMAT, *machine, most, engine.slots, *engine.rollback, *map(str, what)]
-    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = root / "duo" / f"curve-{key[:24]}.json"
-    try:
-        return _read(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        measured = measure(engine, most)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(measured._asdict()))
-        draft.replace(path)
-    except OSError:
-        pass  # a read-only home is no reason not to serve
-    return measured
+def remembered(engine: Engine, most: int, what: Sequence[object], exact: bool = False) -> Measured:
+    """An earlier measurement under the same `conditions`, or a new one.
+
+    exact: find the widths of passes that give the same bits, too (`duo.engines.classes`).
+    """
+    about = [FORMAT, most, engine.slots, *engine.rollback, exact, *what]
+    return store.remembered(
+        "curve", about, _read, lambda: _with_classes(engine, most) if exact else measure(engine, most), Measured._asdict
+    )
 
 
-def _read(found: Mapping[str, Any]) -> Measured:
+def _with_classes(engine: Engine, most: int) -> Measured:
+    found = classes.find(engine, most, getattr(engine, "unsteady", ()))
+    return Measured(found.seconds, widths=found.widths)
+
+
+def _read(found: Any) -> Measured:
     seconds = {int(width): float(taken) for width, taken in found["seconds"].items()}
-    checkpoints = found["checkpoints"]
-    return Measured(seconds, Checkpoints(*map(float, checkpoints)) if checkpoints is not None else None)
+    checkpoints, widths = found["checkpoints"], found["widths"]
+    return Measured(
+        seconds,
+        Checkpoints(*map(float, checkpoints)) if checkpoints is not None else None,
+        Widths(int(widths[0]), int(widths[1]), int(widths[2]), bool(widths[3])) if widths is not None else None,
+    )

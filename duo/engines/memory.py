@@ -15,7 +15,7 @@ SHARE = 0.75
 USUAL = 4096
 """Tokens of each slot that are taken at least, if memory holds them and the model was trained with so many."""
 CLEARED = GIB
-"""Bytes of a KV cache on a CPU that are taken unasked. llama.cpp clears all of it at loading, 0.5 s for a GiB."""
+"""Bytes of a KV cache on a CPU that are taken unasked. llama.cpp clears all of it at loading, 0.6 s for a GiB."""
 CELLS = 1 << 17
 """Tokens of all slots that are taken unasked. llama.cpp looks at every cell whenever rows are dropped, 1.3 ns each."""
 STEP = 256

@@ -23,9 +23,9 @@ class EngineOptions:
     memory allows. tree_rows: room for uncommitted rows beside the committed tokens, over all slots. batch: most
     rows per forward pass, tokens of prompts included. gpu_layers: llama.cpp's -ngl, GPU_AUTO or GPU_ALL. device,
     dtype: torch's names, or 'auto' (dtype auto: float32 on a CPU, the checkpoint's own elsewhere). flash_attention:
-    llama.cpp's (auto: as llama.cpp decides on a GPU, off on a CPU). draft_max: guesses of a slot that are verified
-    at once at most; a recurrent model keeps a state for each. drafts: the model drafts. chains: verify chains only,
-    each slot with memory of its own.
+    llama.cpp's (auto: as llama.cpp decides on a GPU, whichever is faster on a CPU). draft_max: guesses of a slot
+    that are verified at once at most; a recurrent model keeps a state for each. drafts: the model drafts. chains:
+    verify chains only, each slot with memory of its own.
     """
 
     threads: int = 0

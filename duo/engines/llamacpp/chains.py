@@ -27,6 +27,7 @@ from duo.errors import ContextError
 
 SNAPSHOTS, SNAPSHOT_BYTES = 8, 1 << 31
 """Most snapshots per slot, and bytes for those of all slots together. A state of a 27B model takes 150 MiB."""
+ON_GPU = "it runs on a GPU, where the order of sums follows the shape of a pass"
 CPU_WASTE = 1.5
 """Padding rows are cheaper than reading the weights again, up to here. On a GPU they always are."""
 
@@ -79,6 +80,19 @@ class ChainEngine(SlotRuntime):
     @property
     def mixes(self) -> bool:
         return False
+
+    @property
+    def inexact(self) -> str:
+        """Why the bits of a row depend on more than widths (see `duo.engines.promise`); empty if they do not."""
+        if self._gpu:
+            return ON_GPU
+        return "it is recurrent, and its state has seen every row that ran" if self._recurrent else ""
+
+    @property
+    def unsteady(self) -> Collection[int]:
+        """Widths of passes whose bits depend on the length of the context: flash attention divides a lone row's keys
+        between threads from 512 on."""
+        return (1,) if self.flash and native.threads(self.options) > 1 else ()
 
     @property
     def _state_note(self) -> str:
@@ -196,11 +210,7 @@ class ChainEngine(SlotRuntime):
         behind: dict[int, int] = {}  # committed tokens that ride along
         for at, chain in chains.items():
             state = self._slots[at]
-            self._make_right(state)
-            if len(state.tokens) - state.read > RIDERS or not self._recurrent:
-                self._catch_up(state)
-            if self._recurrent:
-                self._save(state)
+            self._prepare(state)
             if self._replay and len(chain) > 1:
                 self._save_before(state)
             behind[at] = len(state.tokens) - state.read

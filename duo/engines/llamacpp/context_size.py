@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +10,9 @@ import llama_cpp
 
 from duo.engines import memory
 from duo.engines.gguf_files import metadata
+from duo.engines.llamacpp.devices import devices
 from duo.engines.options import EngineOptions
 from duo.errors import ModelError
-
-_GPUS = (1, 2)
-"""Of ggml's enum ggml_backend_dev_type: GPU, and one that shares the CPU's memory."""
 
 
 def bytes_per_token(header: Mapping[str, Any], layers: int, embedding: int, heads: int, heads_kv: int) -> int:
@@ -26,16 +23,22 @@ def bytes_per_token(header: Mapping[str, Any], layers: int, embedding: int, head
     given = header.get("attention.head_count_kv", heads_kv)
     # It may differ by layer, with 0 where a layer has no attention.
     counts = [int(count) for count in given] if isinstance(given, list) else [int(given) or heads] * layers
-    if interval := int(header.get("full_attention_interval", 0)):
+    if interval := _number(header, "full_attention_interval"):
         counts = [count if (i + 1) % interval == 0 else 0 for i, count in enumerate(counts)]
     # The last layers may use the keys and values of earlier ones.
-    counts = counts[: len(counts) - int(header.get("attention.shared_kv_layers", 0))]
+    counts = counts[: len(counts) - _number(header, "attention.shared_kv_layers")]
     each = embedding // max(1, heads)
-    key = max(int(header.get("attention.key_length", each)), int(header.get("attention.key_length_swa", 0)))
-    value = max(int(header.get("attention.value_length", each)), int(header.get("attention.value_length_swa", 0)))
+    key = max(_number(header, "attention.key_length", each), _number(header, "attention.key_length_swa"))
+    value = max(_number(header, "attention.value_length", each), _number(header, "attention.value_length_swa"))
     if "attention.key_length_mla" in header:
         value = 0  # latent attention reads its values out of the keys
     return memory.attention_bytes(counts, key, value)
+
+
+def _number(header: Mapping[str, Any], key: str, default: int = 0) -> int:
+    """A number of the header; the largest where it differs by layer."""
+    value = header.get(key, default)
+    return int(max(value, default=default) if isinstance(value, list) else value)
 
 
 def choose(path: Path, model: Any, options: EngineOptions, cells: bool, before: int | None) -> memory.Fit:
@@ -72,23 +75,6 @@ def choose(path: Path, model: Any, options: EngineOptions, cells: bool, before: 
 
 
 def gpu_memory() -> int | None:
-    """Free bytes of all GPUs that llama.cpp sees, None where there is none. ggml is asked by ctypes, as it is not in
-    llama-cpp-python's interface."""
-    from llama_cpp._ggml import libggml
-
-    libggml.ggml_backend_dev_count.restype = ctypes.c_size_t
-    libggml.ggml_backend_dev_get.restype = ctypes.c_void_p
-    libggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    libggml.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
-    libggml.ggml_backend_dev_memory.restype = None
-    libggml.ggml_backend_dev_memory.argtypes = [
-        ctypes.c_void_p, ctypes.POINTER(ctypes.c_size_t), ctypes.POINTER(ctypes.c_size_t)
-    ]  # fmt: skip
-    found: int | None = None
-    for index in range(libggml.ggml_backend_dev_count()):
-        device = libggml.ggml_backend_dev_get(index)
-        if libggml.ggml_backend_dev_type(device) in _GPUS:
-            free, total = ctypes.c_size_t(), ctypes.c_size_t()
-            libggml.ggml_backend_dev_memory(device, ctypes.byref(free), ctypes.byref(total))
-            found = (found or 0) + free.value
-    return found
+    """Free bytes of all GPUs that llama.cpp sees, None where there is none."""
+    free = [device.free for device in devices() if device.gpu]
+    return sum(free) if free else None

@@ -216,7 +216,7 @@ def make_context(
     # llama.cpp aborts the process if there can be more sequences than rows in a batch, or than cells.
     params.n_batch = params.n_ubatch = max(batch, sequences)
     params.n_seq_max = sequences
-    params.n_threads = params.n_threads_batch = options.threads or _cores()
+    params.n_threads = params.n_threads_batch = threads(options)
     params.kv_unified = unified
     params.n_rs_seq = snapshots
     params.swa_full = True
@@ -232,15 +232,17 @@ def make_context(
 
 
 def _flash_attention(options: EngineOptions) -> int:
-    """On a CPU llama.cpp's passes over masked cells, which is much where there are many slots. But it takes each row by
-    itself: several rows of one slot cost more. It also sums values in 16 bits, and where the processor has arithmetic
-    for those (AVX512-FP16) it does so number by number unless a head is a multiple of 128, which takes several times as
-    long. So there it has to be asked for."""
+    """On a CPU `auto` is settled by then (`flash.choose`)."""
     if options.flash_attention == "on":
         return llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
     if options.flash_attention == "auto" and options.gpu_layers:
         return llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
     return llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+
+
+def threads(options: EngineOptions) -> int:
+    """How many threads a decode has."""
+    return options.threads or _cores()
 
 
 def free(context: Any, model: Any) -> None:

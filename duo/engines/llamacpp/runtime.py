@@ -64,6 +64,10 @@ class Model:
         self._free.detach()
         return weakref.finalize(owner, native.free, context, self.handle)
 
+    def take_back(self) -> None:
+        """The context over the weights is gone: they are this object's again."""
+        self._free = weakref.finalize(self, llama_cpp.llama_model_free, self.handle)
+
 
 class Runtime:
     """A model with a context. `_take_logits` copies what a decode has left in llama.cpp's buffer."""
@@ -74,6 +78,8 @@ class Runtime:
 
     def __init__(self, model: Model, options: EngineOptions, context: Any) -> None:
         self._free = model.adopt(self, context)
+        self._model = model
+        self.options = options
         self._llama = context
         self._memory: Any = llama_cpp.llama_get_memory(context)
         if self._memory is None:
@@ -116,6 +122,18 @@ class Runtime:
     def _state_note(self) -> str:
         """What recurrent layers take and can do; empty where there are none."""
         return ""
+
+    @property
+    def flash(self) -> bool:
+        """Whether flash attention was asked for, or found to be faster on a CPU."""
+        return self.options.flash_attention == "on"
+
+    def release(self) -> Model:
+        """Give up the context, for another over the same weights. The engine is not used afterwards."""
+        self._free.detach()
+        llama_cpp.llama_free(self._llama)
+        self._model.take_back()
+        return self._model
 
     def close(self) -> None:
         self._free()

@@ -98,7 +98,7 @@ class StateTreeEngine(SlotRuntime):
         return False
 
     @property
-    def note(self) -> str:
+    def _state_note(self) -> str:
         states = len(self._slots) + self._room
         return (
             f"{self._name} is recurrent: it drafts trees of at most {self._room} tokens, for which memory holds "
@@ -207,10 +207,10 @@ class StateTreeEngine(SlotRuntime):
             for at, tokens in pieces:
                 self._read_piece(at, tokens)
             for state in {node.slot for node in new}:
-                self._make_right(state)
-                if len(state.tokens) - state.read > RIDERS:
-                    self._catch_up(state)
-                self._save(state)
+                prompted = state.prompted
+                self._prepare(state)
+                if prompted:
+                    self._catch_up(state)  # or it would be read again for each row that hangs from there
             logits = self._logits[:0]
             for lines in _waves(new):
                 left = list(lines)

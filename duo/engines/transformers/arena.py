@@ -168,7 +168,10 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         else:
             keys.index_copy_(2, cache.places, key_states)
             values.index_copy_(2, cache.places, value_states)
-        return keys.narrow(2, 0, cache.keys), values.narrow(2, 0, cache.keys)
+        seen = keys.narrow(2, 0, cache.keys)
+        if cache.goes_by_row:
+            setattr(seen, START, [cache.start])
+        return seen, values.narrow(2, 0, cache.keys)
 
     def _update_lanes(self, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.keys is not None and self.values is not None
@@ -184,6 +187,8 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 self._seen[strip.lane] = known
             visible.append(known)
         setattr(key_states, LANES, visible)
+        if self._cache.goes_by_row:
+            setattr(key_states, START, [strip.start for strip in self._cache.strips])
         return key_states, value_states
 
     def copy(self, source: Strip, target: Strip) -> None:
@@ -208,8 +213,7 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self._cache.keys, 0
 
     def get_seq_length(self) -> int:
-        # Only consistent with get_mask_sizes: the positions that matter are passed explicitly.
-        return self._cache.keys - self._cache.rows
+        return self._cache.get_seq_length()
 
     def get_max_length(self) -> int:
         return self._cache.span
@@ -244,6 +248,8 @@ class ArenaCache(Cache):
         """Where the rows go if they lie in several lanes, side by side in this order."""
         self.interrupted = False
         """Whether the forward pass is to end at the next layer."""
+        self.by_row = False
+        """Whether each row of a narrow pass attends by itself (see `_attend_rows`)."""
         self._where: dict[int, torch.Tensor] = {}
 
     def aim(self, strip: Strip, places: torch.Tensor) -> None:
@@ -265,6 +271,15 @@ class ArenaCache(Cache):
         self.rows = rows
         self.reserve(keys)
         self.interrupted = False
+
+    @property
+    def goes_by_row(self) -> bool:
+        """Whether the rows of this pass attend one by one: each lane has few, in places that follow one another."""
+        if not self.by_row:
+            return False
+        if not self.strips:
+            return self.start >= 0 and self.rows <= BY_ROW
+        return all(strip.start >= 0 and len(strip.places) <= BY_ROW for strip in self.strips)
 
     def reserve(self, keys: int) -> None:
         """Let each lane have at least so many places, from the next use of each layer on."""
@@ -325,8 +340,9 @@ class ArenaCache(Cache):
         return recurrent_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        # A layer without attention has no arena to ask.
-        return self.keys - self.rows
+        # Whoever counts positions from here gets them wrong: those that matter are passed explicitly. Small ones at
+        # least stay below where models begin to scale by them.
+        return 0
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:
         return self.keys, 0
@@ -341,6 +357,12 @@ SPECIAL = ("softcap", "s_aux", "position_bias", "cache")
 LANES = "duo_lanes"
 """Attribute of keys that lie in several lanes (see `ArenaLayer.update`) and of the mask that goes with them: a list of
 [1, 1, rows, keys], one mask for each lane."""
+
+START = "duo_start"
+"""Attribute of keys whose rows attend one by one: for each lane the place of the first row."""
+
+BY_ROW = 32
+"""Rows of a lane up to which they do so. More are a prompt's."""
 
 
 def grouped_attention(
@@ -362,11 +384,15 @@ def grouped_attention(
     with the lanes as its batch, was tried: it has to pad every lane to the longest, and is slower as soon as they
     differ.
     """
-    visible = getattr(key, LANES, None)
+    visible, starts = getattr(key, LANES, None), getattr(key, START, None)
     if visible is not None:
-        return _attend_lanes(query, visible, attention_mask, **options), None
+        return _attend_lanes(query, visible, attention_mask, starts, **options), None
     groups = query.shape[1] // key.shape[1]
     special = any(options.get(name) is not None for name in SPECIAL)
+    if starts and not special and attention_mask is not None:
+        rows = query[0].transpose(0, 1).reshape(query.shape[2], key.shape[1], groups, query.shape[3])
+        alone = _attend_rows(rows, key, value, attention_mask, starts[0], options.get("scaling"))
+        return alone.reshape(1, query.shape[2], query.shape[1], value.shape[3]), None
     if special or groups == 1 or attention_mask is None or attention_mask.shape[:2] != (1, 1) or query.shape[0] != 1:
         return _stock_attention(module, query, key, value, attention_mask, **options)
     heads, width = query.shape[1], query.shape[2]
@@ -384,6 +410,7 @@ def _attend_lanes(
     query: torch.Tensor,
     visible: Sequence[tuple[int, torch.Tensor, torch.Tensor]],
     attention_mask: torch.Tensor | None,
+    starts: Sequence[int] | None,
     **options: Any,
 ) -> torch.Tensor:
     """query [1, heads, rows, dim], the lanes' rows side by side -> [1, rows, heads, dim]."""
@@ -397,7 +424,10 @@ def _attend_lanes(
     widths = [mask.shape[2] for mask in masks]
     parts = torch.split(query.transpose(1, 2).reshape(rows, key_heads, groups, dim), widths)
     done: list[torch.Tensor] = []
-    for width, part, (_, keys, values), mask in zip(widths, parts, visible, masks, strict=True):
+    for lane, (width, part, (_, keys, values), mask) in enumerate(zip(widths, parts, visible, masks, strict=True)):
+        if starts:
+            done.append(_attend_rows(part, keys, values, mask, starts[lane], scale))
+            continue
         if width == 1:
             done.append(attend(part, keys, values, attn_mask=mask, scale=scale))
             continue
@@ -405,6 +435,22 @@ def _attend_lanes(
         folded = attend(folded, keys, values, attn_mask=_tiled(mask, groups), scale=scale)
         done.append(folded.reshape(key_heads, groups, width, -1).permute(2, 0, 1, 3))
     return torch.cat(done).reshape(1, rows, heads, -1)
+
+
+def _attend_rows(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, start: int, scale: float | None
+) -> torch.Tensor:
+    """query [rows, key heads, groups, dim] -> the same shape, each row by itself over the keys up to its own.
+
+    Products of other shapes give other bits. So the shapes follow from the row's place alone.
+    """
+    attend = torch.nn.functional.scaled_dot_product_attention
+    done = []
+    for at in range(query.shape[0]):
+        end = start + at + 1
+        seen = mask[:, :, at : at + 1, :end]
+        done.append(attend(query[at : at + 1], keys[:, :, :end], values[:, :, :end], attn_mask=seen, scale=scale))
+    return torch.cat(done)
 
 
 def _tiled(mask: torch.Tensor, groups: int) -> torch.Tensor:

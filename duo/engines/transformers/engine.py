@@ -48,13 +48,13 @@ class TransformersEngine:
             config = hf.read_config(source, self._name)
             text_config = config.get_text_config(decoder=True)
             hf.serve_or_refuse(mixers.unserved(config), config, self._name)
-            self._window, forms = hf.attention(config, text_config, self._name)
+            self._sight = hf.sight_of(config, text_config, self._name)
             hf.context_of(text_config, options.context, self._name)  # refused before minutes are spent on weights
             progress(0.05)
             tokenizer = hf.read_tokenizer(source, self._name)
             progress(0.1)
             before = memory.available()
-            self._model = hf.read_weights(source, self._name, options.dtype, self._device)
+            self._model = hf.read_weights(source, self._name, config, options.dtype, self._device)
         fit = context_size.choose(self._name, text_config, self._model, options, self._device, before)
         self._context = fit.context
         self._note = fit.line(self._name, options.slots)
@@ -83,11 +83,12 @@ class TransformersEngine:
         """Whether the model computes logits of some rows alone where it is told which."""
         self._memory = "cache_params" if "cache_params" in parameters else "past_key_values"
         """What the model calls the cache."""
-        self._form: hf.MaskForm = forms[0]
+        self._by_row = options.chains and self._device.type == "cpu"
+        self._form: hf.MaskForm = self._sight.forms[0]
         self._size = 0
         heads = getattr(text_config, "num_attention_heads", None)
         shared_keys = getattr(text_config, "num_key_value_heads", heads) != heads
-        self._prove(forms, shared_keys, str(config.model_type))
+        self._prove(shared_keys, str(config.model_type))
         self._vocabulary = HFVocabulary(tokenizer, self._size, hf.eos_of(self._model, tokenizer))
         progress(1.0)
 
@@ -127,6 +128,26 @@ class TransformersEngine:
     @property
     def note(self) -> str:
         return self._note
+
+    @property
+    def inexact(self) -> str:
+        """Why the bits of a row depend on more than widths (see `duo.engines.promise`); empty if they do not."""
+        if self._device.type != "cpu":
+            return f"it runs on {self._device.type}, where the order of sums follows the shape of a pass"
+        if self._mixers:
+            return "it is recurrent, and its state has seen every row that ran"
+        if not self._cache.by_row or self._model.config._attn_implementation != GROUPED:
+            return "its attention cannot be computed row by row"
+        return "" if self._apart or self._count == 1 else "its slots share one cache; --parallel 1 ends that"
+
+    @property
+    def prompts_apart(self) -> bool:
+        """Whether what a prompt leaves has other bits than what rows leave, even if that does not show at once."""
+        return True
+
+    def leave_exact(self) -> None:
+        """Let rows attend together from now on: nobody needs the same bits."""
+        self._by_row = self._cache.by_row = False
 
     @property
     def rollback(self) -> Rollback:
@@ -296,10 +317,11 @@ class TransformersEngine:
         step = 16 if self._device.type == "cpu" else 64
         self._books = [PlaceBook(capacity, step) for _ in range(lanes)]
         self._cache = ArenaCache(self._books)
+        self._cache.by_row = self._by_row
         self._slots = [Slot(self._context, self._cache.span, self._hidden) for _ in range(self._count)]
         self._nodes = {}
         self._masks = Masks(
-            self._slots, self._nodes, lanes, self._cache.span, self._hidden, self._window, self._device, self._dtype
+            self._slots, self._nodes, lanes, self._cache.span, self._hidden, self._sight, self._device, self._dtype
         )
         if self._mixers:
             self._states = mixers.attach(self._mixers, self._count, self._device, self._cache)
@@ -379,18 +401,19 @@ class TransformersEngine:
         with torch.inference_mode():
             on_device = self._numbers_tensor[: 3 * width].view(3, 1, width).to(self._device)
             input_ids, position_ids, where = on_device.unbind(0)
-            full = sliding = self._masks.tensors(composed.masks)
-            if self._window:
-                sliding = self._masks.tensors(self._masks.windowed(composed.masks, numbers[1], strips))
+            full = partial = self._masks.tensors(composed.masks)
+            if self._sight.window:
+                partial = self._masks.tensors(self._masks.windowed(composed.masks, numbers[1], strips))
             if len(strips) == 1:
                 self._cache.aim(strips[0], where[0])
             else:
                 self._cache.aim_lanes(strips)
-            attention_mask: Any = sliding
-            if self._window and self._form == "by layer type":
+            attention_mask: Any = partial
+            if self._sight.window and self._form == "by layer type":
                 attention_mask = dict.fromkeys(hf.STATEFUL_LAYERS) | {
-                    "full_attention": full,
-                    "sliding_attention": sliding,
+                    hf.FULL: full,
+                    hf.SLIDING: partial,
+                    hf.CHUNKED: partial,
                 }
             options: dict[str, Any] = {self._memory: self._cache}
             module, chosen = self._model, None
@@ -416,7 +439,7 @@ class TransformersEngine:
             result: Logits = logits.to(device="cpu", dtype=torch.float32).numpy()
             return result
 
-    def _prove(self, forms: Sequence[hf.MaskForm], shared_keys: bool, kind: str) -> None:
+    def _prove(self, shared_keys: bool, kind: str) -> None:
         """Find the attention and the form of mask that suit the model (see `proof`); sets the number of logits per row.
 
         Refuses a model that none of them suits.
@@ -425,7 +448,7 @@ class TransformersEngine:
         texts = proof.texts_of(embeddings, min(2, self._count), min(proof.TOKENS, self._context))
         own = self._model.config._attn_implementation
         ways = [(own, False)]
-        if own == "sdpa" and shared_keys:
+        if own == "sdpa" and (shared_keys or self._by_row):
             ways.insert(0, (GROUPED, False))
         if own == "sdpa" and self._count > 1 and self._device.type == "cpu":
             ways.insert(0, (GROUPED, True))
@@ -439,7 +462,7 @@ class TransformersEngine:
             except Exception as fault:  # from code that is not ours
                 raise ModelError(f"{self._name} ({kind}) does not run: {hf.first_line(fault)}") from fault
             self._size = wanted[0].shape[1]
-            for (attention, apart), form in product(ways, forms):
+            for (attention, apart), form in product(ways, self._sight.forms):
                 self._form = form
                 self._lay_out(apart)
                 room = self._books[0].capacity // (1 if apart else len(texts))

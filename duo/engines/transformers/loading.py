@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import huggingface_hub
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from duo.engines.transformers import quantization
 from duo.errors import ModelError
 
 DEFAULT_CONTEXT = 4096
 """Tokens per slot, at most, unless more is asked for."""
 
-PLAIN_LAYERS = frozenset({"full_attention", "sliding_attention"})
+FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
+
+PLAIN_LAYERS = frozenset({FULL, SLIDING, CHUNKED})
 """Kinds of layers whose whole memory of the past is keys and values behind a mask."""
 
 STATEFUL_LAYERS = ("linear_attention", "conv", "hybrid", "mamba", "mamba2", "attention", "mlp", "moe")
@@ -34,6 +38,11 @@ def read_config(source: str, name: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # a file or a network of someone else's
+        if strange := re.search(r"model type `(.+?)`.*does not recognize", str(error)):
+            raise ModelError(
+                f"{name} is a model of type {strange[1]}, which transformers {transformers.__version__} does not know: "
+                "update transformers, or use a GGUF of this model"
+            ) from error
         if Path(source).is_dir():
             raise ModelError(f"cannot read {name}'s config.json: {first_line(error)}") from error
         raise ModelError(
@@ -44,13 +53,23 @@ def read_config(source: str, name: str) -> Any:
     return config
 
 
-def attention(config: Any, text_config: Any, name: str) -> tuple[int, tuple[MaskForm, ...]]:
-    """The sliding window in tokens (0: none), and the forms of mask to try. Refuses what a mask cannot express."""
+class Sight(NamedTuple):
+    """What layers see that do not see all: the latest `window` tokens, or, if it is chunked, those of a row's own chunk
+    of so many tokens; 0: there are no such layers. forms: the forms of mask to try."""
+
+    window: int
+    chunked: bool
+    forms: tuple[MaskForm, ...]
+
+
+def sight_of(config: Any, text_config: Any, name: str) -> Sight:
+    """Refuses what a mask cannot express."""
     layer_types = getattr(text_config, "layer_types", None)
     window = int(getattr(text_config, "sliding_window", None) or 0)
+    chunk = int(getattr(text_config, "attention_chunk_size", None) or 0)
     strange = set(layer_types or ()) - PLAIN_LAYERS - set(STATEFUL_LAYERS)
-    if getattr(text_config, "attention_chunk_size", None) and layer_types is None:
-        strange = {"chunked_attention"}
+    if (chunk and layer_types is None) or {CHUNKED, SLIDING} <= set(layer_types or ()):
+        strange = {CHUNKED}
     if "local" in (getattr(text_config, "attention_layers", None) or ()):
         strange = {"local attention"}
     if strange:
@@ -63,14 +82,17 @@ def attention(config: Any, text_config: Any, name: str) -> tuple[int, tuple[Mask
             f"{name} ({config.model_type}) uses ALiBi, which knows no explicit positions: use another model"
         )
     if layer_types is None:
-        return window, ("single",)
-    if "sliding_attention" not in layer_types:
-        return 0, ("single",)
-    if not window:
-        raise ModelError(f"{name}'s config.json names sliding layers but no sliding_window: mend it")
-    if "full_attention" in layer_types:
-        return window, ("by layer type",)
-    return window, ("by layer type", "single")
+        return Sight(window, False, ("single",))
+    kind, size, field = (
+        (CHUNKED, chunk, "attention_chunk_size") if CHUNKED in layer_types else (SLIDING, window, "sliding_window")
+    )
+    if kind not in layer_types:
+        return Sight(0, False, ("single",))
+    if not size:
+        raise ModelError(f"{name}'s config.json names layers of kind {kind} but no {field}: mend it")
+    if set(layer_types) == {kind}:
+        return Sight(size, kind == CHUNKED, ("by layer type", "single"))
+    return Sight(size, kind == CHUNKED, ("by layer type",))
 
 
 def serve_or_refuse(recurrence: str, config: Any, name: str) -> None:
@@ -93,6 +115,9 @@ def context_of(text_config: Any, asked: int, name: str, most: int = DEFAULT_CONT
     rope = getattr(text_config, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
         own = rope.get("original_max_position_embeddings") or own
+    if getattr(text_config, "attn_temperature_tuning", None) and (scale := getattr(text_config, "floor_scale", 0)):
+        # From there on queries are scaled by positions that the library counts by itself.
+        own = min(own or scale, int(scale) - 1)
     if not own or own < 0:
         return asked or DEFAULT_CONTEXT
     if asked > own:
@@ -112,7 +137,7 @@ def read_tokenizer(source: str, name: str) -> Any:
     return tokenizer
 
 
-def read_weights(source: str, name: str, dtype: str, device: torch.device) -> Any:
+def read_weights(source: str, name: str, config: Any, dtype: str, device: torch.device) -> Any:
     """The model, ready to run on the device."""
     wanted: Any = dtype
     if dtype == "auto":
@@ -121,11 +146,14 @@ def read_weights(source: str, name: str, dtype: str, device: torch.device) -> An
         wanted = getattr(torch, dtype, None)
         if not isinstance(wanted, torch.dtype) or not wanted.is_floating_point:
             raise ModelError(f"there is no dtype {dtype!r}: use auto, float32, bfloat16 or float16")
+    quantised, plain = quantization.prepare(config, device, name)
     try:
         loader: Any = AutoModelForCausalLM
         model, report = loader.from_pretrained(
             source,
+            config=config,
             dtype=wanted,
+            device_map={"": device} if quantised else None,
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
@@ -137,7 +165,8 @@ def read_weights(source: str, name: str, dtype: str, device: torch.device) -> An
             raise ModelError(
                 f"{name} is not a language model that predicts the next token: use another model"
             ) from error
-        raise ModelError(f"cannot load {name}'s weights (safetensors): {first_line(error)}") from error
+        kind = "quantised weights" if quantised else "weights (safetensors)"
+        raise ModelError(f"cannot load {name}'s {kind}: {first_line(error)}: get the whole model again") from error
     if mismatched := sorted(report["mismatched_keys"]):
         tensor = mismatched[0][0] if isinstance(mismatched[0], tuple) else mismatched[0]
         raise ModelError(f"{name}'s weights do not fit its config.json, first {tensor}: get both from one place")
@@ -146,7 +175,12 @@ def read_weights(source: str, name: str, dtype: str, device: torch.device) -> An
             f"{name}'s weights lack {len(missing)} of the model's tensors, first {missing[0]}: get the whole model"
         )
     try:
-        return model.to(device).eval()
+        if not quantised:
+            model = model.to(device)
+        elif plain and isinstance(wanted, torch.dtype):
+            # Weights that were made plain have the type of their scales.
+            model = model.to(wanted)
+        return model.eval()
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ModelError(f"cannot move {name} to {device}: {first_line(error)}") from error
 

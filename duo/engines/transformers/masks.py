@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from duo.engines.base import ROOT, Piece, Row
 from duo.engines.transformers.arena import LANES, Places, Strip
+from duo.engines.transformers.loading import Sight
 
 Mask = NDArray[np.float32]
 """Shape [rows, keys]: 0 where a row sees a key, the most negative number elsewhere."""
@@ -87,7 +88,7 @@ class Composed(NamedTuple):
 
 
 class Masks:
-    """Draws the masks of one arena. `window`: of sliding layers, in tokens; 0 without any."""
+    """Draws the masks of one arena."""
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class Masks:
         lanes: int,
         keys: int,
         hidden: float,
-        window: int,
+        sight: Sight,
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -105,7 +106,7 @@ class Masks:
         self._slots = slots
         self._nodes = nodes
         self._hidden = hidden
-        self._window = window
+        self._sight = sight
         self._device = device
         self._dtype = dtype
         self._memory: Mask = np.zeros(0, dtype=np.float32)
@@ -146,7 +147,7 @@ class Masks:
         return done
 
     def windowed(self, masks: Sequence[Mask], positions: Places, strips: Sequence[Strip]) -> list[Mask]:
-        """The masks of sliding layers; `positions` are those of all the strips' rows, side by side."""
+        """The masks of layers that do not see all; `positions` are those of all the strips' rows, side by side."""
         done, begin, end = list(masks), 0, 0
         for index, (strip, mask) in enumerate(zip(strips, masks, strict=True)):
             mine = positions[begin : begin + len(mask)]
@@ -200,14 +201,15 @@ class Masks:
             # Twice as much for the small masks of decoding, which grow a little every few tokens; not for a prefill's.
             room = max(size, min(2 * size, 1 << 20))
             self._memory = np.empty(room, dtype=np.float32)
-            self._windowed_memory = np.empty(room if self._window else 0, dtype=np.float32)
+            self._windowed_memory = np.empty(room if self._sight.window else 0, dtype=np.float32)
         return self._memory
 
     def _behind(self, mask: Mask, positions: Places, strip: Strip, memory: Mask) -> Mask:
-        """The mask with keys at or before position - window hidden too; the mask itself where that changes nothing."""
+        """The mask with keys before the window or the chunk hidden too; the mask itself where that changes nothing."""
         position_of = self.position_of[strip.lane]
         position_of[strip.places] = positions
-        horizon = positions - self._window
+        size = self._sight.window
+        horizon = positions - positions % size - 1 if self._sight.chunked else positions - size
         if int(horizon.max()) < 0:
             return mask
         windowed = memory[: mask.size].reshape(mask.shape)

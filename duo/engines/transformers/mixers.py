@@ -28,19 +28,25 @@ from duo.engines.transformers.states import States
 CONVOLUTION = "causal_conv1d_fn"
 DELTA_RULE = "torch_chunk_gated_delta_rule"
 MAMBA_2 = "mamba2_chunk_scan"
+MAMBA_1 = "mamba_selective_scan"
+KIMI_DELTA_RULE = "chunk_kimi_delta_attention"
+PADDING = "apply_mask_to_padding_states"
+SCANS = frozenset({DELTA_RULE, MAMBA_2, MAMBA_1, KIMI_DELTA_RULE})
 
 READERS = frozenset({"get_conv_state", "get_recurrent_state", "update_conv_state", "update_recurrent_state"})
 """How a layer of the library asks for its recurrent memory."""
 
 OTHERS = {
-    "mamba_selective_scan": "Mamba-1",
-    "chunk_kimi_delta_attention": "Kimi delta attention",
+    "ZambaMambaMixer": "Mamba-1 in heads",
     "MiniMaxLightningAttention": "lightning attention",
     "RecurrentGemmaRglru": "RG-LRU",
     "RwkvSelfAttention": "RWKV",
     "xLSTMCache": "xLSTM",
 }
 """Recurrences that have no form here, by a name that the library's code of such models defines."""
+
+_NO_STATE = torch.empty(0)
+"""What the layers get as their last state, to put into a cache that does not take it."""
 
 _At = tuple[States, int, int]
 """Where a layer's memory is: its bank, and its number in there."""
@@ -63,7 +69,7 @@ def unknown(layers: Sequence[nn.Module]) -> str:
     for layer in layers:
         names = _raw(layer).__code__.co_names
         recurs = "update_recurrent_state" in names
-        if CONVOLUTION not in names or (recurs and DELTA_RULE not in names and MAMBA_2 not in names):
+        if CONVOLUTION not in names or (recurs and SCANS.isdisjoint(names)):
             return type(layer).__name__
     return ""
 
@@ -81,6 +87,9 @@ def attach(layers: Sequence[nn.Module], slots: int, device: torch.device, cache:
             CONVOLUTION: functools.partial(_convolve, at),
             DELTA_RULE: functools.partial(_delta_rule, at),
             MAMBA_2: functools.partial(_mamba_2, at),
+            MAMBA_1: functools.partial(_mamba_1, at),
+            KIMI_DELTA_RULE: functools.partial(_delta_rule, at),
+            PADDING: _no_padding,
         }
         raw = _raw(layer)
         bound = FunctionType(raw.__code__, raw.__globals__ | names, raw.__name__, raw.__defaults__, raw.__closure__)
@@ -102,6 +111,11 @@ def _nothing() -> None:
 _NOTHING: FunctionType = _nothing  # type: ignore[assignment]
 
 
+def _no_padding(hidden_states: Tensor, attention_mask: Any) -> Tensor:
+    """Passes have none. Some models hand their layers whatever mask they are given."""
+    return hidden_states
+
+
 def _convolve(
     at: _At,
     hidden_states: Tensor,
@@ -113,7 +127,13 @@ def _convolve(
     """[1, channels, rows] -> [1, channels, rows]"""
     states, bank, layer = at
     out = states.convolve(bank, layer, hidden_states, weight, bias).to(hidden_states.dtype)
-    return ACT2FN[activation](out) if activation is not None else out
+    return out if activation is None else _activation(activation)(out)
+
+
+@functools.cache
+def _activation(name: str) -> Callable[[Tensor], Tensor]:
+    made: Callable[[Tensor], Tensor] = ACT2FN[name]
+    return made
 
 
 def _delta_rule(
@@ -125,21 +145,22 @@ def _delta_rule(
     beta: Tensor,
     use_qk_l2norm_in_kernel: bool = False,
     **options: Any,
-) -> tuple[Tensor, None]:
-    """query, key [1, rows, groups, key], value [1, rows, groups * heads, value], g and beta [1, rows, groups * heads];
-    returns a tensor like value."""
+) -> tuple[Tensor, Tensor]:
+    """query, key [1, rows, groups, key], value [1, rows, groups * heads, value], g and beta [1, rows, groups * heads],
+    in Kimi delta attention g with a further dimension [key]; returns a tensor like value."""
     states, bank, layer = at
     groups = key.shape[2]
     q, k = query.float(), key.float()
     if use_qk_l2norm_in_kernel:
         q, k = (each * torch.rsqrt((each * each).sum(-1, keepdim=True) + 1e-6) for each in (q, k))
     q, k = q.transpose(1, 2), k.transpose(1, 2)
+    decay = _grouped(g.float(), groups)
     tokens = Tokens(
-        q * q.shape[-1] ** -0.5, k, _grouped(value.float(), groups), _grouped(g.float(), groups),
+        q * q.shape[-1] ** -0.5, k, _grouped(value.float(), groups), decay.unsqueeze(5) if g.dim() > 3 else decay,
         _grouped(beta.float(), groups),
     )  # fmt: skip
     out = states.recur(bank, layer, tokens)
-    return out.flatten(1, 2).transpose(1, 2).contiguous().to(query.dtype), None
+    return out.flatten(1, 2).transpose(1, 2).contiguous().to(query.dtype), _NO_STATE
 
 
 def _mamba_2(
@@ -174,7 +195,41 @@ def _mamba_2(
     if D is not None:
         out = out + D.float()[:, None] * x
     out = out.contiguous()
-    return (out, None) if return_final_states else out
+    return (out, _NO_STATE) if return_final_states else out
+
+
+def _mamba_1(
+    at: _At,
+    hidden_states: Tensor,
+    dt: Tensor,
+    A: Tensor,  # noqa: N803
+    B: Tensor,  # noqa: N803
+    C: Tensor,  # noqa: N803
+    D: Tensor | None = None,  # noqa: N803
+    z: Tensor | None = None,
+    delta_bias: Tensor | None = None,
+    delta_softplus: bool = False,
+    return_last_state: bool = False,
+    **options: Any,
+) -> Any:
+    """hidden_states, dt and z [1, value, rows], A [value, key], B and C [1, key, rows]; returns a tensor like
+    hidden_states. All channels are values of one head."""
+    states, bank, layer = at
+    if delta_bias is not None:
+        dt = dt + delta_bias.to(dt.dtype)[..., None]
+    if delta_softplus:
+        dt = nn.functional.softplus(dt)
+    x, steps = hidden_states.float(), dt.float()
+    q, k = C.float().transpose(1, 2)[:, None], B.float().transpose(1, 2)[:, None]
+    v, g = (each.transpose(1, 2)[:, None, None] for each in (steps * x, steps))
+    tokens = Tokens(q, k, v, g.unsqueeze(4), None, A.float().T[None, None])
+    out = states.recur(bank, layer, tokens)[:, 0, 0].transpose(1, 2)
+    if D is not None:
+        out = out + D.float()[:, None] * x
+    out = out.to(hidden_states.dtype)
+    if z is not None:
+        out = out * nn.functional.silu(z)
+    return (out, _NO_STATE) if return_last_state else out
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:

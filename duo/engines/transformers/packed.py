@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from duo.engines import store
+
 ROWS = 4
 """How many rows the layout is made for. It works for any number."""
 
@@ -83,7 +85,8 @@ def pack(model: nn.Module) -> None:
     large: list[PackedLinear] = []
     for module in model.modules():
         for name, child in module.named_children():
-            if type(child) is nn.Linear and _pays(child.weight):
+            # Of Mamba-1's `dt_proj` the model reads the weights itself.
+            if type(child) is nn.Linear and name != "dt_proj" and _pays(getattr(child, "weight", None)):
                 packed = PackedLinear(child)
                 setattr(module, name, packed)
                 if child.weight.numel() >= LARGE:
@@ -99,6 +102,16 @@ def _slow(layers: Sequence[PackedLinear]) -> Collection[int]:
         return ()
     sizes = accumulate(layer.in_features * layer.out_features for layer in layers)
     layers = [layer for layer, size in zip(layers, sizes, strict=True) if size <= SWEPT] or layers[:1]
+    # Remembered, since the bits of a row depend on it: two starts are to give the same.
+    about = [torch.__version__, torch.get_num_threads(), *((layer.dtype, layer.in_features) for layer in layers)]
+    return store.remembered("packed", about, _numbers, lambda: _measure(layers), list)
+
+
+def _numbers(found: Any) -> Collection[int]:
+    return [int(rows) for rows in found]
+
+
+def _measure(layers: Sequence[PackedLinear]) -> Collection[int]:
     best = dict.fromkeys(range(1, ROWS + 1), float("inf"))
     sweeps, begun = 0, time.perf_counter()
     while sweeps < SWEEPS or time.perf_counter() - begun < PATIENCE:
@@ -118,5 +131,6 @@ def _sweep(layers: Sequence[PackedLinear], rows: int) -> float:
         return time.perf_counter() - started
 
 
-def _pays(weight: Tensor) -> bool:
-    return weight.dtype in _TYPES and weight.device.type == "cpu" and weight.numel() >= LEAST
+def _pays(weight: Tensor | None) -> bool:
+    """Quantised layers may have no weight by that name."""
+    return weight is not None and weight.dtype in _TYPES and weight.device.type == "cpu" and weight.numel() >= LEAST

@@ -50,6 +50,8 @@ class Plan:
     """[slots, most rows, most live rows + most rows]"""
     above: Tensor | None
     """[slots, most rows]: place of the nearest earlier ancestor, or -1."""
+    whole: bool
+    """Whether the pass has rows of one slot and nothing else: then batch and pass are the same."""
     last: Sequence[bool]
     """[rows]: whether no later row of the pass has the same parent."""
 
@@ -89,11 +91,12 @@ def planned(
 
     parents = [row.trail[-2] if len(row.trail) > 1 else -1 for row in rows]
     last = [parent not in parents[number + 1 :] for number, parent in enumerate(parents)]
+    whole = len(slots) == 1 and not spans
     own = np.array([row.at for row in rows], dtype=np.int64)
     places = np.array([row.trail[-1] for row in rows], dtype=np.int64)
     return Plan(
         spans, rows, slots, on_device(at), on_device(flat), on_device(own), on_device(places),
-        on_device(earlier) if deepest else None, on_device(sees), on_device(above) if deepest else None, last,
+        on_device(earlier) if deepest else None, on_device(sees), on_device(above) if deepest else None, whole, last,
     )  # fmt: skip
 
 

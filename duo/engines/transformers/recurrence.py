@@ -12,6 +12,10 @@ a tree's rows depend on each other along its paths; a triangular system gives th
 
 Shapes: q and k [batch, groups, rows, key]; v and u [batch, groups, heads, rows, value]; g and beta [batch, groups,
 heads, rows]; a state [batch, groups, heads, key, value]. The heads of a group share q and k. All in float32.
+
+In Kimi delta attention (arXiv 2510.26692) each key channel decays by itself: g has [key, 1] as further dimensions. In
+Mamba-1 (arXiv 2312.00752) each entry of the state does: g, with [1, value] as further dimensions, is a step of time, to
+be multiplied by `rate` [groups, heads, key, value]. Such rows go step by step.
 """
 
 from __future__ import annotations
@@ -26,13 +30,19 @@ CHUNK = 32
 
 
 class Tokens(NamedTuple):
-    """What rows bring to a recurrence. `beta` is None where v is u already."""
+    """What rows bring to a recurrence. `beta` is None where v is u already, `rate` where g is the decay itself."""
 
     q: Tensor
     k: Tensor
     v: Tensor
     g: Tensor
     beta: Tensor | None
+    rate: Tensor | None = None
+
+    @property
+    def wide(self) -> bool:
+        """Whether the parts of a state decay each by itself."""
+        return self.g.dim() > 4
 
 
 class Earlier(NamedTuple):
@@ -52,7 +62,7 @@ def tree(
     above [batch, groups, heads, rows]: decay of the nearest ancestor among the earlier rows; 0 without one.
     Returns o and u, shaped like v, and the decay from the committed state to each row, shaped like g.
     """
-    q, k, v, g, beta = tokens
+    q, k, v, g, beta, _ = tokens
     rows, before = q.shape[2], sees.shape[2] - q.shape[2]
     decay = g
     if rows > 1:
@@ -94,6 +104,9 @@ def absorb(state: Tensor, k: Tensor, u: Tensor, decay: Tensor) -> None:
 def chain(tokens: Tokens, state: Tensor, size: int = CHUNK) -> tuple[Tensor, Tensor]:
     """A long chain, block by block: o and the state after it. What each block needs of itself comes in one go."""
     length = tokens.q.shape[2]
+    if tokens.wide:
+        state = state.clone()
+        return torch.cat([step(row(tokens, at), state)[0] for at in range(length)], 3), state
     size = min(size, length)
     blocks = -(-length // size)
     q, k = (_blocks(each, blocks, size, 2) for each in (tokens.q, tokens.k))
@@ -126,25 +139,45 @@ def chain(tokens: Tokens, state: Tensor, size: int = CHUNK) -> tuple[Tensor, Ten
     return torch.cat(outputs, 3)[:, :, :, :length], state
 
 
-def step(tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor]:
-    """One row: o and u. The state, in place, takes it in.
+def step(tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One row: o, u and what `replay` needs to know of its decay. The state, in place, takes the row in.
 
     The shapes are the same for every row, whatever else its pass holds: so are the bits.
     """
-    k, v, g = tokens.k.transpose(2, 3), tokens.v, tokens.g
-    state.mul_(g.exp()[..., None])
+    k, v = tokens.k.transpose(2, 3), tokens.v
+    fade = tokens.g if tokens.rate is not None else tokens.g.exp()
+    state.mul_(_spread(fade[:, :, :, 0], tokens.rate))
     u = v
     if tokens.beta is not None:
         u = tokens.beta[..., None] * (v - tokens.k.unsqueeze(2) @ state)
     state.addcmul_(k.unsqueeze(2), u)
-    return tokens.q.unsqueeze(2) @ state, u
+    return tokens.q.unsqueeze(2) @ state, u, fade
 
 
-def replay(state: Tensor, g: Tensor, k: Tensor, u: Tensor) -> None:
-    """Let the state, in place, take in a chain of rows as `step` did, with the same bits."""
+def replay(state: Tensor, fade: Tensor, k: Tensor, u: Tensor, rate: Tensor | None = None) -> None:
+    """Let the state, in place, take in a chain of rows as `step` did, with the same bits.
+
+    Several layers may lie side by side as a batch, unless there is a rate: then exponentials are taken here as well,
+    and their bits depend on how much is computed at once.
+    """
     for at in range(k.shape[2]):
-        state.mul_(g[..., at].exp()[..., None, None])
+        state.mul_(_spread(fade[:, :, :, at], rate))
         state.addcmul_(k[:, :, None, at, :, None], u[:, :, :, at, None, :])
+
+
+def row(tokens: Tokens, at: int) -> Tokens:
+    """One of the rows. Products depend on how their factors lie in memory, so they always lie alike."""
+    q, k, v, g, beta, rate = tokens
+    one = None if beta is None else beta[:, :, :, at : at + 1].contiguous()
+    q, k = q[:, :, at : at + 1].contiguous(), k[:, :, at : at + 1].contiguous()
+    return Tokens(q, k, v[:, :, :, at : at + 1].contiguous(), g[:, :, :, at : at + 1].contiguous(), one, rate)
+
+
+def _spread(fade: Tensor, rate: Tensor | None) -> Tensor:
+    """What a state is multiplied by when a row comes."""
+    if rate is not None:
+        return (fade * rate).exp()
+    return fade if fade.dim() > 3 else fade[..., None, None]
 
 
 def _blocks(x: Tensor, blocks: int, size: int, dim: int) -> Tensor:

@@ -45,7 +45,12 @@ class _Bank:
         self.u: Tensor | None = None
         """[layers, live rows, groups, heads, value]"""
         self.decay: Tensor | None = None
-        """[layers, live rows, groups, heads]: summed along the row's path; if rows go step by step, its own."""
+        """[layers, live rows, groups, heads]: g summed along the row's path. If rows go step by step: what a state is
+        multiplied by, or g itself where there is a rate."""
+        self.stepwise = False
+        """Whether rows go step by step in any case, since parts of a state decay each by itself."""
+        self.rates: dict[int, Tensor] = {}
+        """By layer, where g is to be multiplied by a rate."""
         self.windows: dict[tuple[int, int], Tensor] = {}
         """By slot and layer, what a piece of the pass under way leaves."""
         self.states: dict[tuple[int, int], Tensor] = {}
@@ -195,8 +200,12 @@ class States:
             live = store.inputs[layer] if plan.earlier is not None else rows[:0]
             known = torch.cat((*windows, live, rows))
             taken = known[self._tapped(reach)].float()
-            out[plan.own] = (taken * weight.T.float()).sum(1)
-            store.inputs[layer, plan.places] = rows[plan.own]
+            made = (taken * weight.T.float()).sum(1)
+            store.inputs[layer, plan.places] = rows if plan.whole else rows[plan.own]
+            if plan.whole:
+                out = made
+            else:
+                out[plan.own] = made
         if bias is not None:
             out = out + bias.float()
         return out.T[None]
@@ -212,61 +221,65 @@ class States:
             store.state = zeros((count, self._slots, groups, heads, key, value), device=device)
             store.k = zeros((count, room, groups, key), device=device)
             store.u = zeros((count, room, groups, heads, value), device=device)
-            store.decay = zeros((count, room, groups, heads), device=device)
+            store.decay = zeros((count, room, groups, heads, *tokens.g.shape[4:]), device=device)
+            store.stepwise = tokens.wide
+        if tokens.rate is not None and layer not in store.rates:
+            store.rates[layer] = tokens.rate
+        stepwise = self.exact or store.stepwise
+        if plan.whole and not stepwise:
+            slot = plan.slots[0]
+            return self._trees(plan, store, layer, tokens, store.state[layer, slot : slot + 1])
         out = torch.empty_like(tokens.v)
         for slot, begin, end, _ in plan.spans:
             part = _batched(tokens, torch.arange(begin, end, device=device)[None])
             out[:, :, :, begin:end], end_state = recurrence.chain(part, store.state[layer, slot : slot + 1])
             store.states[slot, layer] = end_state[0]
         if plan.rows:
-            if len(plan.slots) == 1 and not plan.spans:
-                slot = plan.slots[0]
-                state = store.state[layer, slot : slot + 1]
+            states = [store.states.get((slot, layer), store.state[layer, slot]) for slot in plan.slots]
+            if stepwise:
+                self._steps(plan, store, layer, tokens, states, out)
             else:
-                each = [store.states.get((slot, layer), store.state[layer, slot]) for slot in plan.slots]
-                state = torch.stack(each)
-            if self.exact:
-                self._steps(plan, store, layer, tokens, state, out)
-            else:
-                self._trees(plan, store, layer, tokens, state, out)
+                o = self._trees(plan, store, layer, _batched(tokens, plan.at), torch.stack(states))
+                out[0, :, :, plan.own] = _flat(o, 3)[plan.flat].permute(1, 2, 0, 3)
         return out
 
-    def _trees(self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, state: Tensor, out: Tensor) -> None:
+    def _trees(self, plan: Plan, store: _Bank, layer: int, batch: Tokens, state: Tensor) -> Tensor:
+        """All rows at once: o. What they would put into the states is left in the store."""
         assert store.k is not None and store.u is not None and store.decay is not None
-        batch = _batched(tokens, plan.at)
         earlier = above = None
         if plan.earlier is not None and plan.above is not None:
             k, u, decay = (x[layer][plan.earlier] for x in (store.k, store.u, store.decay))
-            earlier = Earlier(k.transpose(1, 2), u.permute(0, 2, 3, 1, 4), decay.permute(0, 2, 3, 1))
+            earlier = Earlier(k.movedim(1, 2), u.movedim(1, 3), decay.movedim(1, 3))
             above = store.decay[layer][plan.above.clamp(min=0)] * (plan.above >= 0)[..., None, None]
             above = above.permute(0, 2, 3, 1)
         o, u, decay = recurrence.tree(batch, state, plan.sees, above, earlier)
-        out[0, :, :, plan.own] = _flat(o)[plan.flat].permute(1, 2, 0, 3)
-        store.k[layer, plan.places] = tokens.k[0].transpose(0, 1)[plan.own]
-        store.u[layer, plan.places] = _flat(u)[plan.flat]
-        store.decay[layer, plan.places] = _flat(decay)[plan.flat]
+        for kept, given, dim in ((store.k, batch.k, 2), (store.u, u, 3), (store.decay, decay, 3)):
+            rows = _flat(given, dim)
+            kept[layer, plan.places] = rows if plan.whole else rows[plan.flat]
+        return o
 
-    def _steps(self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, state: Tensor, out: Tensor) -> None:
+    def _steps(
+        self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, states: Sequence[Tensor], out: Tensor
+    ) -> None:
         """Row after row, each on the state of its parent, which lives no longer than this call."""
         assert store.k is not None and store.u is not None and store.decay is not None
-        roots = {slot: state[index : index + 1] for index, slot in enumerate(plan.slots)}
+        roots = dict(zip(plan.slots, states, strict=True))
         after: dict[int, Tensor] = {}
         for row, last in zip(plan.rows, plan.last, strict=True):
             place, live = row.trail[-1], row.trail[:-1]
             if live and live[-1] in after:
                 mine = after[live[-1]] if last else after[live[-1]].clone()
             else:
-                mine = roots[row.slot].clone()
+                mine = roots[row.slot][None].clone()
                 if live:
                     k, u, g = (x[layer, list(live)][None] for x in (store.k, store.u, store.decay))
-                    recurrence.replay(mine, g.permute(0, 2, 3, 1), k.transpose(1, 2), u.permute(0, 2, 3, 1, 4))
-            # Products depend on how their factors lie in memory, so these always lie alike.
-            own = Tokens(*(None if x is None else x.narrow(dim, row.at, 1).contiguous() for x, dim in _rows(tokens)))  # type: ignore[arg-type]
-            o, u = recurrence.step(own, mine)
+                    recurrence.replay(mine, g.movedim(1, 3), k.movedim(1, 2), u.movedim(1, 3), tokens.rate)
+            own = recurrence.row(tokens, row.at)
+            o, u, fade = recurrence.step(own, mine)
             out[:, :, :, row.at] = o[:, :, :, 0]
             store.k[layer, place] = own.k[0, :, 0]
             store.u[layer, place] = u[0, :, :, 0]
-            store.decay[layer, place] = own.g[0, :, :, 0]
+            store.decay[layer, place] = fade[0, :, :, 0]
             after[place] = mine
 
     def _absorb(self, bank: _Bank, slot: int, path: Sequence[int], rest: Sequence[int]) -> None:
@@ -279,10 +292,13 @@ class States:
         if bank.state is None:
             return
         assert bank.k is not None and bank.u is not None and bank.decay is not None
-        k, u = bank.k[:, taken].transpose(1, 2), bank.u[:, taken].permute(0, 2, 3, 1, 4)
-        decay = bank.decay[:, taken].permute(0, 2, 3, 1)
-        if self.exact:
-            recurrence.replay(bank.state[:, slot], decay, k, u)
+        k, u, decay = bank.k[:, taken].movedim(1, 2), bank.u[:, taken].movedim(1, 3), bank.decay[:, taken].movedim(1, 3)
+        if self.exact or bank.stepwise:
+            for layer, rate in bank.rates.items():
+                one = slice(layer, layer + 1)
+                recurrence.replay(bank.state[one, slot], decay[one], k[one], u[one], rate)
+            if not bank.rates:
+                recurrence.replay(bank.state[:, slot], decay, k, u)
             return
         recurrence.absorb(bank.state[:, slot], k, u, decay)
         if rest:
@@ -341,7 +357,7 @@ class States:
 
 def _rows(tokens: Tokens) -> list[tuple[Tensor | None, int]]:
     """The tensors, and which of their dimensions has the rows."""
-    return list(zip(tokens, (2, 2, 3, 3, 3), strict=True))
+    return list(zip(tokens[:5], (2, 2, 3, 3, 3), strict=True))
 
 
 def _batched(tokens: Tokens, at: Tensor) -> Tokens:
@@ -355,9 +371,9 @@ def _batched(tokens: Tokens, at: Tensor) -> Tokens:
         .movedim(dim - 1, 0)
         for each, dim in _rows(tokens)
     ]
-    return Tokens(*chosen)  # type: ignore[arg-type]
+    return Tokens(*chosen)._replace(rate=tokens.rate)  # type: ignore[arg-type]
 
 
-def _flat(x: Tensor) -> Tensor:
-    """[batch, groups, heads, rows, ...] -> [batch * rows, groups, heads, ...]"""
-    return x.movedim(3, 1).flatten(0, 1)
+def _flat(x: Tensor, dim: int) -> Tensor:
+    """[batch, ..., rows, ...] -> [batch * rows, ..., ...]; `dim` has the rows."""
+    return x.movedim(dim, 1).flatten(0, 1)
