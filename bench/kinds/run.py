@@ -40,8 +40,9 @@ def trials(kind: str, runtimes: Sequence[Runtime], folder: Path, count: int) -> 
 def cells(found: Found) -> list[str]:
     """A row of the table."""
     row = [found.kind, KINDS[found.kind].family, found.runtime]
-    if found.refused:
-        return [*row, f"refused: {found.refused}", *[""] * (len(COLUMNS) - 4)]
+    if found.refused or found.failed:
+        why = f"refused: {found.refused}" if found.refused else f"failed: {found.failed}"
+        return [*row, why, *[""] * (len(COLUMNS) - 4)]
     assert found.rollback is not None
     drafted = {name: text for name, text in found.same.items() if name != "generate"}
     different = [f"{name}: {text}" for name, text in drafted.items() if text != "same"]
