@@ -170,7 +170,8 @@ class States:
                 each[:, target] = each[:, source]
         else:
             self._put(target, self._saved(source).at(length))
-        self._checkpoints[target] = self._saved(source).copy(length)
+        copied = self._saved(source).copy(length)
+        self._checkpoints[target] = copied
         self._reading[target] = length == held and self._reading[source]
 
     # What the layers ask for.
@@ -338,7 +339,9 @@ class States:
 
     def _saved(self, slot: int) -> Checkpoints:
         if not self._checkpoints:
-            limit = BYTES // self._slots // max(1, self.bytes_per_slot)
+            if not self.bytes_per_slot:
+                return Checkpoints()  # nothing has run yet: there is nothing to keep
+            limit = BYTES // self._slots // self.bytes_per_slot
             self._checkpoints = [Checkpoints(limit) for _ in range(self._slots)]
         return self._checkpoints[slot]
 
