@@ -213,6 +213,24 @@ def test_an_interrupted_pass_leaves_the_slot_as_it_was(name: str, folder_of: Cal
     np.testing.assert_allclose(engine.forward([Row(5, 0, 5)])[0], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["qwen35", "mamba2", "lfm2"])
+def test_step_by_step(name: str, folder_of: Callable[[str], str]) -> None:
+    """The same tree either way, which is chosen while no row is live."""
+    engine, reference = engine_of(folder_of(name)), Reference(folder_of(name))
+    tokens, parents = list(range(20)), [ROOT, 0, 0, 1, ROOT, 4]
+    engine.extend(0, tokens)
+    rows = [Row(i, 0, 30 + i, parent) for i, parent in enumerate(parents)]
+    at_once = engine.forward(rows).copy()
+    with pytest.raises(ValueError, match="rows are live"):
+        engine.step_by_step(True)
+    engine.keep(0, [])
+    engine.step_by_step(True)
+    np.testing.assert_allclose(engine.forward(rows), at_once, atol=1e-4)
+    engine.keep(0, [0, 1], [3])
+    after = engine.forward([Row(9, 0, 40, 3)])[0]
+    np.testing.assert_allclose(after, reference.logits([*tokens, 30, 31, 33, 40]), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["qwen35", "nemotron-h", "lfm2"])
 def test_bfloat16(name: str, folder_of: Callable[[str], str]) -> None:
     """As close to the logits in float32 as the library's own pass in bfloat16 is."""
