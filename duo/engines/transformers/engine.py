@@ -122,7 +122,13 @@ class TransformersEngine:
 
     @property
     def note(self) -> str:
-        return ""
+        if self._states is None:
+            return ""
+        states = self._states
+        return (
+            f"{self._name} is recurrent: memory holds {self._count} states of {states.bytes_per_slot / 2**20:.1f} MiB, "
+            f"and at most {states.checkpoints_per_slot} checkpoints of each"
+        )
 
     @property
     def rollback(self) -> Rollback:

@@ -17,7 +17,7 @@ from torch import Tensor
 from duo.engines.base import InterruptedForwardError
 from duo.engines.transformers import recurrence
 from duo.engines.transformers.arena import PlaceBook
-from duo.engines.transformers.checkpoints import Checkpoints
+from duo.engines.transformers.checkpoints import Checkpoints, within
 from duo.engines.transformers.paths import FreshRow, Plan, Span, planned, taps
 from duo.engines.transformers.recurrence import Earlier, Tokens
 
@@ -92,6 +92,11 @@ class States:
     def bytes_per_slot(self) -> int:
         """What the states of a slot take. 0 before the first forward pass."""
         return sum(each.nbytes // self._slots for bank in self._banks for each in bank.lasting())
+
+    @property
+    def checkpoints_per_slot(self) -> int:
+        """At most. The bytes bound them, or else what is sensible."""
+        return within(BYTES // self._slots // max(1, self.bytes_per_slot))
 
     @torch.inference_mode()
     def places(self, count: int) -> list[int]:
@@ -341,8 +346,7 @@ class States:
         if not self._checkpoints:
             if not self.bytes_per_slot:
                 return Checkpoints()  # nothing has run yet: there is nothing to keep
-            limit = BYTES // self._slots // self.bytes_per_slot
-            self._checkpoints = [Checkpoints(limit) for _ in range(self._slots)]
+            self._checkpoints = [Checkpoints(self.checkpoints_per_slot) for _ in range(self._slots)]
         return self._checkpoints[slot]
 
     def _copied(self, slot: int) -> list[Tensor]:
