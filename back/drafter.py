@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from duo.draft_model import DraftModel
 from duo.drafting import Draft
-from duo.errors import ContextError, DuoError, ProtocolError, RequestError
+from duo.errors import ContextError, DuoError, ProtocolError
 from duo.pacing import LEAST, Pacing
 from duo.prefix import Prefix
 from duo.protocol import MAX_KNOWN, BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
@@ -120,7 +120,7 @@ class Drafter:
         if isinstance(event, Begun):
             if event.session not in self._sessions:
                 self._sessions[event.session] = _Open(
-                    self._model.open(event.session, event.sampling, event.prompt_length, event.turn)
+                    self._model.open(event.session, event.sampling, event.prompt_length, event.turn, event.ends)
                 )
         elif isinstance(event, CommittedTokens):
             if (it := self._sessions.get(event.session)) is not None:
@@ -132,7 +132,7 @@ class Drafter:
             # from what the last stream had left unheard. Those that are open are begun anew.
             for session in [session for session in self._sessions if session not in self._named]:
                 self._model.leave(self._sessions.pop(session).draft)
-            self._model.drafts_for(event.vocabulary_size)
+            self._model.drafts_for(event.vocabulary_size, event.differing)
             # A new stream. Guesses of the last one may be lost, and what hangs from those would be of no use.
             for it in self._sessions.values():
                 self._model.leave(it.draft)
@@ -141,9 +141,6 @@ class Drafter:
 
     def _commit(self, it: _Open, event: CommittedTokens) -> None:
         draft, now = it.draft, time.perf_counter()
-        if not self._model.knows(event.tokens):
-            self._drop(draft, RequestError("there is a token in it that the draft model does not have"))
-            return
         known, expanded, guessed = len(draft.prefix), draft.answered, draft.guessed
         draft.commit(event.start, event.tokens, event.more)
         it.pacing.heard(now, draft.anew)

@@ -73,7 +73,8 @@ class Link:
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._trace = trace
         self._ahead: float | None = None
-        self._me = Identity(name, engine.name, engine.vocabulary.fingerprint, engine.vocabulary.size)
+        vocabulary = engine.vocabulary
+        self._me = Identity(name, engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
         self._loop = asyncio.get_running_loop()
         self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
         self._news = asyncio.Event()
@@ -167,6 +168,8 @@ class Link:
             if isinstance(event, Welcomed):
                 self._last_words = ""
                 log.info("joined the lead at %s as %s: target %s", self._address, event.name, event.model)
+                if event.difference:
+                    log.info("%s: those are not guessed", event.difference)
             if event is not None:
                 self._drafter.hear(event)
             else:

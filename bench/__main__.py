@@ -25,8 +25,10 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("the same questions four times, with and without a back", "bench.demo"),
     "step": Command("what the lead adds to a decode step", "bench.step"),
+    "plain": Command("decoding without a back, beside llama-server without speculation", "bench.compare.plain"),
+    "hybrid": Command("what chains cost and bring on a model with a recurrent state", "bench.compare.hybrid"),
     "slots": Command("what rows of many slots cost beside as many of one", "bench.slots"),
-    "ties": Command("how often guesses change a pick", "bench.ties"),
+    "ties": Command("how many tokens change with what happens around an answer", "bench.sameness"),
     "models": Command(
         "tiny random models of many kinds, each served and compared with transformers", "bench.kinds.run"
     ),

@@ -151,7 +151,7 @@ class LlamaServer(Peer):
 
     threads: of the target and of the draft, which take turns; 0: llama.cpp's own choice. draft_max, p_min: its settings
     of these names, the longest draft and the probability below which a draft ends. flash_attention: 'auto' is the
-    server's own setting and means on; our engine has it off on a CPU, where that is faster for small models.
+    server's own setting and means on. context: tokens of prompt and answer; 0: the model's own.
     """
 
     def __init__(
@@ -164,6 +164,7 @@ class LlamaServer(Peer):
         draft_max: int = 8,
         p_min: float = 0.0,
         flash_attention: Literal["auto", "on", "off"] = "auto",
+        context: int = 0,
     ) -> None:
         binary = llama_server()
         if binary is None:
@@ -174,6 +175,8 @@ class LlamaServer(Peer):
         command += ["--no-cache-prompt", "--cache-ram", "0", "--no-ui", "--offline", "--flash-attn", flash_attention]
         if threads:
             command += ["--threads", str(threads)]
+        if context:
+            command += ["--ctx-size", str(context)]
         if draft is not None:
             command += ["--spec-type", "draft-simple", "--spec-draft-model", draft]
             command += ["--spec-draft-n-max", str(draft_max), "--spec-draft-p-min", str(p_min)]

@@ -15,6 +15,7 @@ from bench import world
 from bench.backs import READ, Back, Clock, Machine, News, drafting, revealed
 from bench.world import Acceptance, Asked, Cost
 from duo.drafting import CHAIN, RIDERS, TREE, Policy
+from duo.engines.replay import NOTHING, Checkpoints, Replayed
 from duo.forecast import Own, own
 from duo.planner import Planner
 from duo.prefix import Prefix, common_length, extend_hash
@@ -76,7 +77,7 @@ class Lead:
     """The lead's loop: plan, forward, pick, commit, tell. One answer after the other.
 
     `overhead`: seconds that a step takes beside its forward pass. `own`: what a draft model beside the target costs, if
-    there is one.
+    there is one. `checkpoints`: what going back takes, where the target has no other way.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Lead:
         asked: Sequence[Asked] = (),
         overhead: float = 0.0,
         own: Cost | None = None,
+        checkpoints: Checkpoints | None = None,
     ) -> None:
         self.acceptance = acceptance
         self.clock = Clock()
@@ -100,6 +102,7 @@ class Lead:
         self._asked = asked
         self._cost = cost
         self._overhead = overhead
+        self._checkpoints = checkpoints
         self._planner = planner
         self._own = _Own(own, acceptance) if own is not None else None
         self._trust: defaultdict[str, Trust] = defaultdict(Trust)
@@ -184,8 +187,12 @@ class Lead:
             self.clock.after(plan.wait, lambda: self.step() if self._waiting == number else None)
         else:
             (nodes,) = plan.nodes
-            seconds = self._cost(1 + len(nodes)) + self._overhead
+            seconds = self._cost(1 + len(nodes)) + self._save(len(nodes)) + self._overhead
             self.clock.after(seconds, lambda: self._verified(nodes))
+
+    def _save(self, guesses: int) -> float:
+        """Seconds of a checkpoint before a pass with guesses."""
+        return self._checkpoints.save if self._checkpoints is not None and guesses else 0.0
 
     def _drafted(self) -> None:
         assert self._own is not None
@@ -206,7 +213,21 @@ class Lead:
         for token in tokens:
             self.prefix.extend([token])
             self._tree.advance(token, self.prefix.hash)
-        self._planner.finished(self.clock.now, 1 + len(nodes), self._cost(1 + len(nodes)), len(tokens))
+        back = self._back(len(tokens)) if len(tokens) <= len(nodes) else NOTHING
+        if back.seconds:
+            self.clock.after(back.seconds, lambda: self._committed(start, tokens, len(nodes), back))
+        else:
+            self._committed(start, tokens, len(nodes), back)
+
+    def _back(self, rows: int) -> Replayed:
+        """A guess was wrong, and so many rows are kept."""
+        again = self._checkpoints
+        return Replayed(1, [rows], again.restore + self._cost(rows)) if again is not None else NOTHING
+
+    def _committed(self, start: int, tokens: Sequence[int], guesses: int, back: Replayed) -> None:
+        saved = int(self._checkpoints is not None and guesses > 0)
+        seconds = self._cost(1 + guesses) + self._save(guesses) + back.seconds
+        self._planner.finished(self.clock.now, 1 + guesses, seconds, len(tokens), replayed=back._replace(saved=saved))
         self.tell(start, tokens)
         if self._own is not None:
             self._own.commit(start, tokens)
@@ -246,9 +267,11 @@ def answers(
     n_ahead: int = world.DRAFT_MAX,
     overhead: float = 0.0,
     own: Cost | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> list[Answered]:
     """How long each answer of a lead with these backs takes. `own`: cost of a draft model of the lead's own."""
-    lead = Lead(acceptance, target, planner or world.planner(target), asked=asked, overhead=overhead, own=own)
+    planner = planner or world.planner(target)
+    lead = Lead(acceptance, target, planner, 1, asked, overhead, own, checkpoints)
     lead.backs = [Back(machine, f"back {i}", lead, policy, n_ahead) for i, machine in enumerate(machines)]
     for back in lead.backs:
         lead.joined(back.name)
@@ -271,10 +294,11 @@ def run(
     planner: Planner | Everything | None = None,
     n_ahead: int = world.DRAFT_MAX,
     own: Cost | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> float:
     """Tokens per second of a lead with these backs: so many tokens in one answer, or the answers asked for."""
     asked = world.asked(tokens) if isinstance(tokens, int) else tokens
-    return speed(answers(acceptance, target, machines, asked, policy, planner, n_ahead, own=own))
+    return speed(answers(acceptance, target, machines, asked, policy, planner, n_ahead, 0.0, own, checkpoints))
 
 
 CHAINS = (3, 7, 15)

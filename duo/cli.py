@@ -24,6 +24,7 @@ from duo import engines as runtimes
 from duo.config import Parser
 from duo.devices import ListDevices
 from duo.engines import Engine, EngineOptions, measure
+from duo.engines.options import GPU_ALL, GPU_AUTO
 from duo.errors import DuoError, ModelError
 
 SHIPPED = "shipped"
@@ -55,23 +56,25 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     """-m and how to run it, in our spelling, llama_duo's and llama-server's."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "-m", "--model", metavar="MODEL", help=f"GGUF file, local directory or hub id (default: the shipped {shipped})"
-    )
+        "-m", "--model", metavar="MODEL",
+        help=f"GGUF file or its folder, Hugging Face directory or hub id (default: the shipped {shipped})",
+    )  # fmt: skip
     group.add_argument(
         "--engine", choices=("auto", "transformers", "llamacpp"), default="auto", help="runtime; auto: by the model"
     )
     group.add_argument("-t", "--threads", type=count_or_auto, metavar="N", default=0, help="CPU threads (default: all)")
     group.add_argument(
         "-c", "--ctx-size", "--n-ctx", "--n_ctx", dest="context", type=count, metavar="N", default=0,
-        help="context size in tokens (default: the model's own, at most 4096)",
+        help="tokens of context of each slot, where llama-server's is that of all slots together (default: the "
+        "model's own, as far as memory allows)",
     )  # fmt: skip
     group.add_argument(
-        "-ngl", "--n-gpu-layers", "--n_gpu_layers", dest="gpu_layers", type=int, metavar="N", default=0,
-        help="layers on the GPU (llama.cpp)",
+        "-ngl", "--n-gpu-layers", "--gpu-layers", "--n_gpu_layers", dest="gpu_layers", type=gpu_layers, metavar="N",
+        default="auto", help="layers on the GPU, auto or all (llama.cpp); auto: all, where it sees a GPU",
     )  # fmt: skip
     group.add_argument(
         "-fa", "--flash-attn", dest="flash_attention", choices=("on", "off", "auto"), default="auto",
-        help="flash attention (llama.cpp): on a CPU for many long answers at once; auto: on a GPU",
+        help="flash attention (llama.cpp); auto: on a CPU whichever is faster for the model, which is tried once",
     )  # fmt: skip
     group.add_argument(
         "-b", "--batch-size", "--batch_size", dest="batch", type=positive, metavar="N", default=512,
@@ -84,16 +87,16 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
 def add_draft_model_flags(group: argparse._ArgumentGroup) -> None:
     """A draft model beside the target, in llama-server's spelling."""
     group.add_argument(
-        "-md", "--model-draft", metavar="MODEL", default="",
+        "-md", "--model-draft", "--spec-draft-model", metavar="MODEL", default="",
         help="also run a draft model here, for where no back's guesses have come; shipped: the shipped draft",
     )  # fmt: skip
     group.add_argument(
-        "-td", "--threads-draft", type=count_or_auto, metavar="N", default=0,
+        "-td", "--threads-draft", "--spec-draft-threads", type=count_or_auto, metavar="N", default=0,
         help="its CPU threads (default: as the target)",
     )  # fmt: skip
     group.add_argument(
-        "-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", dest="gpu_layers_draft", type=int, metavar="N",
-        default=0, help="its layers on the GPU (llama.cpp)",
+        "-ngld", "--gpu-layers-draft", "--n-gpu-layers-draft", "--spec-draft-ngl", dest="gpu_layers_draft",
+        type=gpu_layers, metavar="N", default="auto", help="its layers on the GPU, as with -ngl",
     )  # fmt: skip
     group.add_argument("--device-draft", default="auto", metavar="D", help="its torch device (transformers)")
 
@@ -173,6 +176,16 @@ def count_or_auto(text: str) -> int:
     return 0 if text == "-1" else count(text)
 
 
+def gpu_layers(text: str) -> int:
+    """For argparse: how many layers, or llama-server's auto (also -1) and all (also -2)."""
+    words = {"auto": GPU_AUTO, "-1": GPU_AUTO, "all": GPU_ALL, "-2": GPU_ALL}
+    if text in words:
+        return words[text]
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of layers, auto or all")
+    return int(text)
+
+
 def probability(text: str) -> float:
     """For argparse: from 0 to 1."""
     try:
@@ -210,6 +223,7 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     options = replace(
         _options(args), batch=max(args.batch, LEAST_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows,
         drafts=shipped == "draft", draft_max=getattr(args, "draft_max", EngineOptions().draft_max),
+        chains=shipped == "target" and getattr(args, "exact", "off") != "off",
     )  # fmt: skip
     model = args.model or _shipped(shipped, args.engine)
     name = os.path.basename(model.rstrip("/")) or model
@@ -229,9 +243,26 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     return engine
 
 
+def without_exact(engine: Engine) -> Engine:
+    """The engine, or another over the same weights where this one was made for chains that nobody needs."""
+    if engine.runtime == "llamacpp":
+        from duo.engines.llamacpp.load import as_trees
+
+        return as_trees(engine)
+    if leave := getattr(engine, "leave_exact", None):
+        leave()
+    return engine
+
+
 def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
     """All that the flags say which changes how fast the engine is."""
-    return measure.conditions(args.model, engine, _options(args))
+    options = _options(args)
+    if engine.runtime == "llamacpp":
+        from duo.engines.llamacpp import native
+
+        # What auto means changes with a GPU.
+        options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
+    return measure.conditions(args.model, engine, options)
 
 
 def _options(args: argparse.Namespace) -> EngineOptions:

@@ -60,6 +60,30 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         """All that a file may hold."""
         return [key for action in self._actions for key in self.get_possible_config_keys(action)]
 
+    def parse_args(self, *args: Any, **settings: Any) -> argparse.Namespace:
+        parsed, rest = self.parse_known_args(*args, **settings)
+        if rest:
+            self.error(self._unknown(rest))
+        namespace: argparse.Namespace = parsed
+        return namespace
+
+    def _unknown(self, rest: list[str]) -> str:
+        """What to say of words that no flag takes."""
+        words = f"unrecognized arguments: {' '.join(rest)}"
+        flag = next((word.partition("=")[0] for word in rest if word.startswith("-")), None)
+        if flag is None:
+            return words
+        known = [name for name in self._option_string_actions if name.startswith("--") and "_" not in name]
+        near = difflib.get_close_matches(flag, known, 1, 0.7)
+        return f"there is no flag {flag}{f', did you mean {near[0]}?' if near else ''} ({words})"
+
+    def _get_option_tuples(self, option_string: str) -> list[Any]:
+        """What an unknown word with a dash may mean. `-t2` is `-t 2`, but `-ctk` is no `-c tk`: letters make a flag."""
+        if option_string[:2] != "--" and option_string[2:3].isalpha():
+            return []
+        found: list[Any] = super()._get_option_tuples(option_string)
+        return found
+
     def error(self, message: str) -> NoReturn:
         """One line; the usage of so many flags would hide it."""
         self.exit(2, f"{self.prog}: error: {message} (--help lists every flag)\n")

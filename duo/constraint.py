@@ -228,6 +228,9 @@ class GrammarConstraint:
         if shared < len(self._at):
             self._matcher.rollback(len(self._at) - shared)
             del self._at[shared:]
+        if max(tokens[shared:], default=0) >= self._size:
+            # A target may have tokens more. The matcher would not forget that it was told of one.
+            raise DeadEndError("there is a token in it that the vocabulary lacks")
         consumed = self._matcher.try_consume_tokens(tokens[shared:])
         self._at += tokens[shared : shared + consumed]
         self._raise_if_broken()

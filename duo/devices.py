@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
 import os
 import platform
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-
-_GPUS = (1, 2)
-"""Of ggml's enum ggml_backend_dev_type: GPU, and one that shares the CPU's memory."""
 
 
 class ListDevices(argparse.Action):
@@ -58,19 +54,8 @@ def _of_torch() -> Iterator[str]:
 
 
 def _of_llama() -> Iterator[str]:
-    """ggml's own list. It is not in llama-cpp-python's interface, so it is asked by ctypes."""
-    from llama_cpp import llama_backend_init
-    from llama_cpp._ggml import libggml
+    from duo.engines.llamacpp.devices import devices as found
 
-    llama_backend_init()
-    libggml.ggml_backend_dev_count.restype = ctypes.c_size_t
-    libggml.ggml_backend_dev_get.restype = ctypes.c_void_p
-    libggml.ggml_backend_dev_get.argtypes = [ctypes.c_size_t]
-    words = libggml.ggml_backend_dev_name, libggml.ggml_backend_dev_description
-    for word in words:
-        word.restype, word.argtypes = ctypes.c_char_p, [ctypes.c_void_p]
-    libggml.ggml_backend_dev_type.argtypes = [ctypes.c_void_p]
-    for index in range(libggml.ggml_backend_dev_count()):
-        device = libggml.ggml_backend_dev_get(index)
-        flag = "--n-gpu-layers N" if libggml.ggml_backend_dev_type(device) in _GPUS else "--n-gpu-layers 0"
-        yield f"{flag:22} llama.cpp: {', '.join(word(device).decode() for word in words)}"
+    for device in found():
+        flag = "--n-gpu-layers N" if device.gpu else "--n-gpu-layers 0"
+        yield f"{flag:22} llama.cpp: {device.name}, {device.description}"

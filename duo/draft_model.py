@@ -6,16 +6,19 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
 
 from duo.constraint import Constraint, Grammars
 from duo.drafting import MOST, RIDERS, Draft, Part, Policy, Scale, Sharpness, gather
-from duo.engines import Engine, Logits
+from duo.engines import Engine, Logits, Row
 from duo.engines.base import InterruptedForwardError
 from duo.engines.cost import CostCurve
 from duo.errors import ContextError, DuoError, ModelError, RequestError
-from duo.sampling import SamplingParams
+from duo.sampling import Ints, SamplingParams
 from duo.seats import Seats
 from duo.trace import Trace
 from duo.tree import ALONE, Expansion, Turn
@@ -24,6 +27,8 @@ BITE = 16
 """Fewest tokens read at once where others wait."""
 AS_LONG_AS = 8
 """So many forward passes of one row may such a piece take."""
+NEVER = -1e30
+"""The logit of a token that must not be guessed. It is finite: where a grammar leaves no other, nothing is nan."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +77,12 @@ class DraftModel:
         """Raises ModelError if the model cannot draft."""
         check_drafts(engine)
         self._size = engine.vocabulary.size
-        """Tokens that both models have."""
+        self._unsayable: set[int] = set()
+        """Tokens of the draft model that mean nothing, or something else, to the target. Shared by the drafts."""
+        self._masked: Ints = np.array([], dtype=np.int64)
+        """The same, in order."""
+        self._lacking: frozenset[int] = frozenset()
+        """Tokens of the target that only pad the draft model's vocabulary. It also lacks those beyond its size."""
         self._branches = engine.rollback.trees
         if not self._branches:
             # No row outlives its forward pass. So a pass expands one place, and reads the line that leads there.
@@ -94,9 +104,32 @@ class DraftModel:
         self._warned = False
         self._grammars: Grammars | None = None
 
-    def drafts_for(self, vocabulary_size: int) -> None:
-        """The target has so many tokens: more or less padding, perhaps, behind the same texts."""
-        self._size = min(self._engine.vocabulary.size, vocabulary_size)
+    def drafts_for(self, vocabulary_size: int, differing: Collection[int] = ()) -> None:
+        """The target has so many tokens, and those that are `differing` do not mean the same to both models."""
+        vocabulary = self._engine.vocabulary
+        self._unsayable.clear()
+        self._unsayable.update(range(vocabulary_size, self._size), (t for t in differing if t < self._size))
+        self._masked = np.array(sorted(self._unsayable), dtype=np.int64)
+        self._lacking = frozenset(t for t in differing if t < self._size and not vocabulary.meanings[t])
+
+    def _as_read(self, tokens: Iterable[int]) -> list[int]:
+        """What the draft model reads for these tokens of the target: a line's end for those that it lacks.
+
+        A token with another name, as fine-tunes rename special ones, keeps its place in conversations: it is read as it
+        is.
+        """
+        size, lacking = self._size, self._lacking
+        return [self._harmless if t >= size or t in lacking else t for t in tokens]
+
+    def _rows_as_read(self, rows: Sequence[Row]) -> Sequence[Row]:
+        if not self._lacking and max(row.token for row in rows) < self._size:
+            return rows
+        tokens = self._as_read(row.token for row in rows)
+        return [row._replace(token=token) for row, token in zip(rows, tokens, strict=True)]
+
+    @cached_property
+    def _harmless(self) -> int:
+        return next(reversed(self._engine.vocabulary.encode_rendered("\n")), 0)
 
     def open(
         self,
@@ -104,21 +137,17 @@ class DraftModel:
         params: SamplingParams,
         prompt_length: int,
         turn: Turn = ALONE,
-        eos: Collection[int] | None = None,
+        eos: Collection[int] = (),
     ) -> Draft:
-        """The draft of a session that begins, not yet in a slot. `eos`: the tokens that end its answer; None: as far as
-        is known the model's own."""
-        eos = self._engine.vocabulary.eos if eos is None else eos
-        if any(token >= self._size for token in params.logit_bias):
-            params = replace(params, logit_bias={t: bias for t, bias in params.logit_bias.items() if t < self._size})
+        """The draft of a session that begins, not yet in a slot. `eos`: the tokens that end its answer."""
+        bias = {t: bias for t, bias in params.logit_bias.items() if t < self._size and t not in self._unsayable}
+        if len(bias) < len(params.logit_bias):
+            params = replace(params, logit_bias=bias)
         return Draft(
             session, params, prompt_length, self.n_ahead, self.cost, self._scale, self._sharpness, self._policy, turn,
-            ids=self._ids, eos=eos, context=self._engine.context, constraint=self._constraint(params.grammar),
+            ids=self._ids, eos=eos, unsayable=self._unsayable, context=self._engine.context,
+            constraint=self._constraint(params.grammar),
         )  # fmt: skip
-
-    def knows(self, tokens: Sequence[int]) -> bool:
-        """Whether none of the tokens is padding that only the target's vocabulary has."""
-        return max(tokens, default=0) < self._size
 
     def _constraint(self, grammar: str) -> Constraint | None:
         """What the grammar stands for; None if there is none, or it is of no use here: then guesses are only worse."""
@@ -181,7 +210,7 @@ class DraftModel:
         missing = self._seats.settle(draft, seat, self._piece() if others else self._engine.batch)
         try:
             if missing:
-                self._engine.extend(seat.slot, missing)
+                self._engine.extend(seat.slot, self._as_read(missing))
         except ContextError:
             self._seats.lost(draft)
             raise
@@ -216,7 +245,7 @@ class DraftModel:
         logits: Logits | None = None
         error: ContextError | None = None
         try:
-            logits = self._engine.forward(rows)
+            logits = self._engine.forward(self._rows_as_read(rows))
         except InterruptedForwardError:
             pass
         except ContextError as it:
@@ -244,6 +273,8 @@ class DraftModel:
         return found
 
     def _absorb(self, parts: Sequence[Part], logits: Logits) -> list[Found]:
+        if len(self._masked):
+            logits[:, self._masked] = NEVER
         found: list[Found] = []
         start = 0
         for part in parts:
@@ -253,7 +284,7 @@ class DraftModel:
             seat.used = self._batches
             seat.drafted += part.expanded
             try:
-                found.append(Found(draft, draft.absorb(logits[start:end, : self._size]), len(part.rows)))
+                found.append(Found(draft, draft.absorb(logits[start:end]), len(part.rows)))
             except DuoError as error:
                 # What it asks of the sampler cannot be had here: the others know nothing of that.
                 found.append(Found(draft, (), len(part.rows), error))

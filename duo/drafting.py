@@ -201,7 +201,8 @@ class Draft:
     (of another session with the same beginning, perhaps). `cost`: seconds for a forward pass of the draft model, by
     rows. `scale` and `sharpness`: shared by all sessions, as `ids` is, where row ids come from. `context`: tokens of a
     path that the engine takes; `room`: rows that it has for this session. `eos`: tokens after which nothing is drafted,
-    until the answer goes on after one. `constraint`: what `params.grammar` stands for, of this draft alone.
+    until the answer goes on after one. `unsayable`: tokens that are never guessed. `constraint`: what `params.grammar`
+    stands for, of this draft alone.
     """
 
     session: int
@@ -215,6 +216,7 @@ class Draft:
     turn: Turn = ALONE
     ids: Iterator[int] = field(default_factory=itertools.count)
     eos: Collection[int] = ()
+    unsayable: Collection[int] = ()
     context: int = sys.maxsize
     room: int = MAX_ROWS
     constraint: Constraint | None = None
@@ -479,6 +481,9 @@ class Draft:
             except DeadEndError:
                 node.dead = True  # another's guess: the answer's grammar does not allow it
                 continue
+            if self.unsayable:
+                ranked = [guess for guess in ranked if guess[0] not in self.unsayable]
+                node.dead = not ranked
             if self.params.temperature and node.path >= Sharpness.LIKELY:
                 node.picks = self._sampler.picks(row, so_far, Sharpness.CANDIDATES)
             # Judged by its chance at this place and not by its path's, which grows with every token that agrees. One

@@ -17,8 +17,6 @@ class DuoError(Exception):
 class ModelError(DuoError):
     """A model cannot be found, read or run by the runtime that was asked for."""
 
-    exit_code = 2
-
 
 class ContextError(DuoError):
     """More tokens than the context holds."""

@@ -134,6 +134,11 @@ class Forecast:
             del self._backs[next(iter(self._backs))]
         self._backs.setdefault(back, _Times()).heard(now, committed, anew, found)
 
+    @property
+    def nobody(self) -> bool:
+        """Whether no back is known."""
+        return not self._backs
+
     def pace(self, back: str) -> float:
         """Seconds from one expansion of a back to the next; infinite where that is not known."""
         times = self._backs.get(back)

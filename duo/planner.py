@@ -177,10 +177,11 @@ class Planner:
             self._worth.newcomer()
             self._worth_of_many.newcomer()
         took = max(now - self._committed, 1e-9) if self._committed is not None and not read else None
-        if not read:
-            if self._replay is not None:
-                seconds = self._replay.observe(seconds, replayed)
-            self._curve(answers).observe(rows, seconds)
+        passed = seconds if not read else None
+        if self._replay is not None:
+            passed = self._replay.observe(rows, passed, replayed)
+        if passed is not None:
+            self._curve(answers).observe(rows, passed)
         if took is not None:
             self._idle += took
             self._rates[answers].step(took, tokens)
@@ -223,6 +224,8 @@ class Planner:
         if self._anew is None:
             self._anew = any(not it.tree.root.children for it in trees)
         best, ranked = self._likeliest(trees)
+        if not ranked and own is None and self._forecast.nobody:
+            return Plan([[] for _ in trees])  # nothing to choose, and nobody to wait for
         outlook = self._outlook(ranked, answers, self._rate(answers), room)
         most = len(outlook.prices) - 1
         chosen, value = outlook.choose(outlook.worths)

@@ -9,6 +9,8 @@ gets what it lacks, and one that comes back after a broken connection and says w
 
     back                                lead
     Hello  (version, vocabulary, known) ->
+                                        <- Compare, if the vocabularies are not the same
+    Meanings ...                        ->
                                         <- Welcome, or Refusal and the end of the stream
                                         <- Begin, Commit ..., End      for each session
     Guesses, Status                     ->
@@ -17,19 +19,22 @@ gets what it lacks, and one that comes back after a broken connection and says w
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 from google.protobuf.message import DecodeError, Message
 
+from duo.engines.meaning import LONGEST, MAX_DIFFERING, Comparison, Meanings, describe, trimmed
 from duo.errors import ProtocolError, RefusedError
 from duo.prefix import Prefix
 from duo.sampling import SamplingParams
 from duo.tree import ALONE, Expansion, Turn
 from duo.v1 import duo_pb2 as pb
 
-VERSION = 2
+VERSION = 3
 METHOD = "/duo.v1.Duo/Draft"
 
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -40,6 +45,10 @@ MAX_BIASES = 8192
 MAX_EXPANSIONS = 256
 MAX_CHILDREN = 8
 MAX_KNOWN = 64
+MAX_ENDS = 256
+"""Most tokens that end an answer."""
+MEANINGS_BYTES = 32 * 1024
+"""Meanings of tokens go in messages of about so many bytes."""
 MAX_NAME = 128
 
 PING_EVERY = 1.0
@@ -63,12 +72,14 @@ _STATE_NAMES = {name: pb.Status.State.Name(number) for number, name in _STATES.i
 @dataclass(frozen=True, slots=True)
 class Identity:
     """Who someone is: its name, its model, and the vocabulary that its token ids mean. The fingerprint says whether two
-    are the same; the size counts what pads one as well."""
+    are the same; the size counts what pads one as well. `meanings`: of its own tokens, to compare them where they are
+    not."""
 
     name: str
     model: str
     fingerprint: str
     vocabulary_size: int
+    meanings: Meanings = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,8 @@ class Entry:
     prefix: Prefix
     backs: Sequence[str] = ()
     """Those who divide what is to be drafted between them."""
+    ends: Sequence[int] = ()
+    """The tokens that end the answer."""
 
 
 class Ledger(dict[int, Entry]):
@@ -132,6 +145,11 @@ class LeadSide:
         self.heard = now
         self.back: Identity | None = None
         """Who the back is; None before its Hello."""
+        self.greeted = False
+        """Whether it is known that the back can work here."""
+        self.comparison: Comparison | None = None
+        """Of the vocabularies, where they are not the same."""
+        self._asked = False
         self.state: State = "waiting"
         self.round_trip: float | None = None
         """Seconds, the last one measured."""
@@ -150,6 +168,10 @@ class LeadSide:
             if kind != "hello":
                 raise ProtocolError(f"the first message must be a Hello, not {kind or 'an empty one'}")
             self._hello(message.hello)
+        elif not self.greeted:
+            if kind != "meanings":
+                raise ProtocolError(f"what the tokens mean was asked for, and came {kind or 'an empty message'}")
+            self._compare(message.meanings)
         elif kind == "guesses":
             self._check(message.guesses)
             return message.guesses
@@ -173,23 +195,46 @@ class LeadSide:
                 "install the same release of duo on both machines",
                 pb.Refusal.REASON_PROTOCOL_VERSION,
             )
-        if hello.vocabulary_fingerprint != self._me.fingerprint:
-            raise RefusedError(
-                f"the draft model {hello.model[:MAX_NAME]!r} has another vocabulary ({hello.vocabulary_size} tokens) "
-                f"than the target model {self._me.model!r} ({self._me.vocabulary_size} tokens): "
-                "use a draft of the same family",
-                pb.Refusal.REASON_VOCABULARY,
-            )
         if len(hello.known) > MAX_KNOWN:
             raise ProtocolError(f"Hello names {len(hello.known)} sessions, at most {MAX_KNOWN} are allowed")
         name = _printable(hello.name) or "back"
         self.back = Identity(name, _printable(hello.model), hello.vocabulary_fingerprint, hello.vocabulary_size)
         self._known = {known.session: (known.length, known.hash) for known in hello.known}
+        self.greeted = hello.vocabulary_fingerprint == self._me.fingerprint
+        if not self.greeted:
+            self.comparison = Comparison(self._me.meanings)
+
+    @property
+    def _to_compare(self) -> int:
+        """Of a back's vocabulary that is larger, no more is of interest: that is too many."""
+        return self._me.vocabulary_size + MAX_DIFFERING + 1
+
+    def _compare(self, message: pb.Meanings) -> None:
+        """Take in a part of the back's vocabulary. Raises RefusedError if that is the last one, and too many differ."""
+        comparison, meanings = self.comparison, list(message.meanings)
+        assert comparison is not None and self.back is not None
+        if message.start != comparison.compared or (message.more and not meanings):
+            raise ProtocolError(f"tokens from {message.start} came, after {comparison.compared}")
+        if comparison.compared + len(meanings) > self._to_compare:
+            raise ProtocolError(f"more tokens came than the {self._to_compare} that were asked for")
+        if any(len(meaning) > LONGEST for meaning in meanings):
+            raise ProtocolError(f"a token means more than {LONGEST} bytes")
+        comparison.add(meanings)
+        if message.more:
+            return
+        comparison.finish()
+        if not comparison.few:
+            raise RefusedError(
+                f"the draft model {self.back.model!r} has another vocabulary than the target model {self._me.model!r}: "
+                f"{comparison}; use a draft of the same family",
+                pb.Refusal.REASON_VOCABULARY,
+            )
+        self.greeted = True
 
     def rename(self, name: str) -> None:
         """Give the back another name than it asked for, because that one is taken."""
         assert self.back is not None
-        self.back = Identity(name, self.back.model, self.back.fingerprint, self.back.vocabulary_size)
+        self.back = replace(self.back, name=name)
 
     def _check(self, guesses: pb.Guesses) -> None:
         number = expansion_count(guesses)
@@ -214,12 +259,20 @@ class LeadSide:
         """What the back should hear now, message by message. Lazy: each is made when the one before it is gone."""
         if self.back is None:
             return
+        if not self.greeted:
+            if not self._asked:
+                self._asked = True
+                yield pb.LeadMessage(compare=pb.Compare(tokens=self._to_compare)).SerializeToString()
+            return
         if not self._welcomed:
             self._welcomed = True
             me, name = self._me, self.back.name
             welcome = pb.Welcome(
                 protocol_version=VERSION, name=name, model=me.model, vocabulary_size=me.vocabulary_size
             )
+            if (comparison := self.comparison) is not None:
+                welcome.differing[:], welcome.compared = comparison.tokens, comparison.compared
+                welcome.first = comparison.first[0]
             yield pb.LeadMessage(welcome=welcome).SerializeToString()
         while self._pongs:
             pong = pb.Pong(value=self._pongs.pop(0), clock=int(now * 1e9))
@@ -247,7 +300,10 @@ class LeadSide:
             agreed = length <= len(entry.prefix) and entry.prefix.hash_at(length) == prefix_hash
             self._sent[entry.session] = length if agreed else 0
             begin = pb.Begin(
-                session=entry.session, sampling=_to_wire(entry.sampling), prompt_length=entry.prompt_length
+                session=entry.session,
+                sampling=_to_wire(entry.sampling),
+                prompt_length=entry.prompt_length,
+                ends=entry.ends,
             )
             if self.back is not None and self.back.name in entry.backs:
                 begin.turn, begin.backs = entry.backs.index(self.back.name), len(entry.backs)
@@ -276,11 +332,14 @@ class LeadSide:
 
 @dataclass(frozen=True, slots=True)
 class Welcomed:
-    """`vocabulary_size`: of the target, with what pads it."""
+    """`vocabulary_size`: of the target, with what pads it. `differing`: tokens that do not mean the same to the back,
+    ascending; `difference` tells people of them, and is empty where the vocabularies are the same."""
 
     name: str
     model: str
     vocabulary_size: int
+    differing: Sequence[int] = ()
+    difference: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +348,7 @@ class Begun:
     sampling: SamplingParams
     prompt_length: int
     turn: Turn = ALONE
+    ends: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +386,9 @@ class BackSide:
         self.welcomed = False
         self._size = me.vocabulary_size
         """Tokens of the lead's vocabulary."""
+        self._compared: int | None = None
+        """Tokens that the lead wants to compare, and how many of them have been told."""
+        self._described = 0
 
     def hello(self, known: Sequence[tuple[int, Prefix]]) -> bytes:
         """The first message of a stream; `known`: sessions that the back still holds, newest last."""
@@ -350,19 +413,23 @@ class BackSide:
             why = _printable(message.refusal.message, 500) or "it does not say why"
             raise RefusedError(why, message.refusal.reason)
         if not self.welcomed:
+            if kind == "compare" and self._compared is None:
+                self._compared = min(message.compare.tokens, trimmed(self._me.meanings))
+                return None
             if kind != "welcome":
                 raise ProtocolError(f"the lead's first message must be a Welcome, not {kind or 'an empty one'}")
-            self.welcomed = True
-            welcome = message.welcome
-            self._size = welcome.vocabulary_size or self._me.vocabulary_size
-            return Welcomed(_printable(welcome.name), _printable(welcome.model), self._size)
+            return self._welcome(message.welcome)
         if kind == "begin":
             sampling = _from_wire(message.begin.sampling)
             self._check(sampling.logit_bias)
             begin = message.begin
             if begin.turn >= max(1, begin.backs):
                 raise ProtocolError(f"the lead says that this is back {begin.turn} of {begin.backs}")
-            return Begun(begin.session, sampling, begin.prompt_length, Turn(begin.turn, max(1, begin.backs)))
+            if len(begin.ends) > MAX_ENDS:
+                raise ProtocolError(f"{len(begin.ends)} tokens end an answer, at most {MAX_ENDS} may")
+            self._check(begin.ends)
+            turn = Turn(begin.turn, max(1, begin.backs))
+            return Begun(begin.session, sampling, begin.prompt_length, turn, tuple(begin.ends))
         if kind == "commit":
             commit = message.commit
             self._check(commit.tokens)
@@ -381,12 +448,29 @@ class BackSide:
             raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
         return None
 
+    def _welcome(self, welcome: pb.Welcome) -> Welcomed:
+        differing, meanings = tuple(welcome.differing), self._me.meanings
+        if len(differing) > MAX_DIFFERING or any(a >= b for a, b in pairwise(differing)):
+            raise ProtocolError(f"the lead names {len(differing)} tokens that differ, in no order or too many")
+        if len(welcome.first) > LONGEST:
+            raise ProtocolError(f"a token means more than {LONGEST} bytes")
+        self.welcomed = True
+        self._size = welcome.vocabulary_size or self._me.vocabulary_size
+        difference = ""
+        if self._compared is not None:
+            first = differing[0] if differing else None
+            here = meanings[first] if first is not None and first < len(meanings) else b""
+            difference = describe(len(differing), welcome.compared, first, welcome.first, here)
+        return Welcomed(_printable(welcome.name), _printable(welcome.model), self._size, differing, difference)
+
     def _check(self, tokens: Iterable[int]) -> None:
         if any(token >= self._size for token in tokens):
             raise ProtocolError(f"the lead names a token outside its vocabulary of {self._size}")
 
     def send(self, now: float) -> Iterator[bytes]:
-        """Answers to pings, and when it is time what the back is doing, and a ping of our own."""
+        """Answers to pings, what the tokens mean if that was asked, and when it is time what the back is doing, and a
+        ping of our own."""
+        yield from self._describe()
         while self._pongs:
             pong = pb.Pong(value=self._pongs.pop(0), clock=int(now * 1e9))
             yield pb.BackMessage(pong=pong).SerializeToString()
@@ -400,6 +484,21 @@ class BackSide:
             self._probes -= probing
             self._ping_value = int(now * 1e9)
             yield pb.BackMessage(ping=pb.Ping(value=self._ping_value)).SerializeToString()
+
+    def _describe(self) -> Iterator[bytes]:
+        while self._compared is not None and not self.welcomed and self._described <= self._compared:
+            start, size, meanings = self._described, 0, list[bytes]()
+            for meaning in itertools.islice(self._me.meanings, start, self._compared):
+                if size > MEANINGS_BYTES:
+                    break
+                meanings.append(meaning)
+                size += len(meaning) + 2
+            end = start + len(meanings)
+            more = end < self._compared
+            # One past the end says that all has been told.
+            self._described = end if more else self._compared + 1
+            message = pb.Meanings(start=start, meanings=meanings, more=more)
+            yield pb.BackMessage(meanings=message).SerializeToString()
 
     def lost(self, now: float) -> bool:
         return now - self.heard >= LOST_AFTER

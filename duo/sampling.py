@@ -263,21 +263,23 @@ class Sampler:
         if self._penalises:
             seen, counts = np.unique(np.asarray(completion, dtype=np.int64), return_counts=True)
             if self._prompt is not None:
-                both, _ = _places(tokens, np.union1d(self._prompt, seen))
+                both, _ = _places(tokens, np.union1d(self._prompt, seen), len(logits))
                 penalty = params.repetition_penalty
                 z[both] = np.where(z[both] > 0, z[both] / penalty, z[both] * penalty)
-            at, found = _places(tokens, seen)
+            at, found = _places(tokens, seen, len(logits))
             z[at] -= params.presence_penalty + params.frequency_penalty * counts[found]
         for token, bias in params.logit_bias.items():
-            at, _ = _places(tokens, np.array([token]))
+            at, _ = _places(tokens, np.array([token]), len(logits))
             z[at] += bias
         return tokens, z
 
 
-def _places(tokens: Ints | None, wanted: Ints) -> tuple[Ints, Ints | slice]:
-    """Where in `tokens` (ascending; None: all there are) those of `wanted` are that it holds, and which these are."""
+def _places(tokens: Ints | None, wanted: Ints, size: int) -> tuple[Ints, Ints | slice]:
+    """Where in `tokens` (ascending; None: all below `size`) those of `wanted` (ascending) are that it holds, and which
+    these are. A target's text may hold tokens that a draft model does not have."""
     if tokens is None:
-        return wanted, slice(None)
+        known = int(np.searchsorted(wanted, size))
+        return wanted[:known], slice(known)
     found = np.flatnonzero(np.isin(wanted, tokens))
     return np.searchsorted(tokens, wanted[found]), found
 

@@ -90,26 +90,20 @@ class Session:
         self.tree = GuessTree(len(self.prefix), self.prefix.hash, self.trust)
         self._sampler = Sampler(self.params, self.prefix.tokens, self.constraint)
 
-    def rows(self, nodes: Sequence[Node], first_id: int = 0, at_least: int = 1) -> list[Row]:
-        """Rows for one forward pass: the last committed token, then `nodes` (parents before children).
-
-        Fewer than `at_least` are padded with rows that mean nothing, for runtimes that compute a lone row in another
-        way than one in company.
-        """
+    def rows(self, nodes: Sequence[Node], first_id: int = 0) -> list[Row]:
+        """Rows for one forward pass: the last committed token, then `nodes` (parents before children)."""
         ids = {id(self.tree.root): first_id}
         rows = [Row(first_id, self.slot, self.prefix.tokens[-1], ROOT)]
         for i, node in enumerate(nodes, first_id + 1):
             assert node.parent is not None
             rows.append(Row(i, self.slot, node.token, ids[id(node.parent)]))
             ids[id(node)] = i
-        for i in range(len(rows), at_least):
-            rows.append(Row(first_id + i, self.slot, self.prefix.tokens[-1], first_id + i - 1))
         return rows
 
     def verify(self, nodes: Sequence[Node], logits: Logits, first_id: int = 0) -> Step:
         """Commit what the target picks, down the tree for as long as the picks are among `nodes`.
 
-        `logits` [1 + len(nodes) or more, vocabulary]: the rows of `rows(nodes)`, in their order. Raises DeadEndError if
+        `logits` [1 + len(nodes), vocabulary]: the rows of `rows(nodes)`, in their order. Raises DeadEndError if
         the answer's grammar has become too complex to follow; nothing more can be done with the session then.
         """
         index = {id(node): i for i, node in enumerate(nodes, 1)}

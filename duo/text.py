@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from duo.engines.base import Vocabulary
+
 Decode = Callable[[Sequence[int]], str]
 
 CONTEXT = 4
@@ -45,6 +47,21 @@ class TextStream:
         now = self._decode(self._tokens[self._start :])
         self._start = self._shown = len(self._tokens)
         return now[len(before) :]
+
+
+def special_in(strings: Sequence[str], vocabulary: Vocabulary) -> dict[int, str]:
+    """The special tokens whose names are in these stop strings, by id.
+
+    Such a token adds nothing to a text. So the strings are looked for in a text that has its name in its place.
+    """
+    found: dict[int, str] = {}
+    for string in strings:
+        for token in vocabulary.encode_rendered(string):
+            if not vocabulary.token_bytes(token):
+                name = vocabulary.meanings[token].decode("utf-8", errors="replace")
+                if name and name in string:
+                    found[token] = name
+    return found
 
 
 class Stops:

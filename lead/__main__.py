@@ -17,8 +17,9 @@ from fastapi import FastAPI
 from duo import cli, mdns, trace
 from duo.draft_model import DraftModel, check_drafts
 from duo.drafting import BATCH, MOST, RIDERS, TREE, room
-from duo.engines import Engine, Vocabulary, measure
+from duo.engines import Engine, Vocabulary, measure, promise
 from duo.engines.cost import CostCurve
+from duo.engines.meaning import compare
 from duo.engines.replay import Replay
 from duo.errors import AddressError, FileError, ModelError
 from duo.pem import Files
@@ -67,6 +68,10 @@ class Lead:
         return self._loaded.runtime
 
     @property
+    def exactness(self) -> str:
+        return self._loaded.exactness
+
+    @property
     def context(self) -> int:
         return self._loaded.context
 
@@ -107,7 +112,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--back-port", type=cli.port, default=5556, metavar="N", help="gRPC port for backs")
     group.add_argument("--announce", action="store_true", help="let backs with --lead auto find this lead (mDNS)")
     group.add_argument(
-        "--cors-origin", action="append", default=[], metavar="ORIGIN",
+        "--cors-origin", "--cors-origins", action="append", default=[], metavar="ORIGIN",
         help="let pages from there ask in a browser, such as http://localhost:3000, or * for all (also several; "
         "default: none)",
     )  # fmt: skip
@@ -137,21 +142,22 @@ def parser() -> argparse.ArgumentParser:
         help="verify what pays and wait where that pays; or, for comparison, verify all that is there and never wait",
     )  # fmt: skip
     group.add_argument(
-        "--draft-max", "--draft", type=cli.count, default=Limits().draft_max, metavar="N",
-        help="most guesses of an answer verified in one forward pass; 0: none",
+        "--draft-max", "--draft", "--draft-n", "--spec-draft-n-max", type=cli.count, default=Limits().draft_max,
+        metavar="N", help="most guesses of an answer verified in one forward pass; 0: none",
     )  # fmt: skip
     group.add_argument(
-        "--draft-min", type=cli.count, default=Limits().draft_min, metavar="N",
+        "--draft-min", "--draft-n-min", "--spec-draft-n-min", type=cli.count, default=Limits().draft_min, metavar="N",
         help="fewest guesses worth a forward pass with guesses",
     )  # fmt: skip
     group.add_argument(
-        "--draft-p-min", type=cli.probability, default=Limits().p_min, metavar="P",
+        "--draft-p-min", "--spec-draft-p-min", type=cli.probability, default=Limits().p_min, metavar="P",
         help="least probability of a guess that is verified",
     )  # fmt: skip
     cli.add_draft_model_flags(group)
     group.add_argument(
-        "--exact", action="store_true",
-        help="chains, not trees, and no token alone: llama.cpp with one slot computes the same bits, backs or none",
+        "--exact", type=_mode, nargs="?", const="on", default="auto", metavar="{on,off,auto}",
+        help="the same bits for the same text, with backs or none, however many answers: chains, and passes of one "
+        "class of widths; auto: where that costs at most 3 %% by what was measured",
     )  # fmt: skip
     group = p.add_argument_group("console")
     group.add_argument(
@@ -160,6 +166,14 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     cli.add_common_flags(p)
     return p
+
+
+def _mode(text: str) -> promise.Mode:
+    """For argparse: of --exact, which was a switch once and may be one in a file."""
+    modes: dict[str, promise.Mode] = {"on": "on", "off": "off", "auto": "auto", "true": "on", "false": "off"}
+    if text not in modes:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of on, off and auto")
+    return modes[text]
 
 
 def _slots(text: str) -> int:
@@ -233,22 +247,26 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         rows = max(TREE_ROWS, SCORED, args.draft_max + 2, 2 * args.parallel)
         engine = await asyncio.to_thread(cli.load_engine, args, "target", rows, args.parallel)
         rows = min(rows, engine.batch, engine.room)
-        rollback = engine.rollback._replace(trees=False) if args.exact else engine.rollback
-        limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, rollback)
+        limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
         speed = cli.speed(args, engine)
         widths = min(rows, max(1 + limits.most, 2 * args.parallel))
-        measured = await asyncio.to_thread(measure.remembered, engine, widths, speed)
-        cost = CostCurve(measured.seconds)
+        looked_for = args.exact != "off" and not promise.inexact(engine)
+        measured = await asyncio.to_thread(measure.remembered, engine, widths, speed, looked_for)
+        same = promise.settle(engine, args.exact, measured, limits.most, trees=args.policy == "tree")
+        engine = same.engine if same.on else await asyncio.to_thread(cli.without_exact, engine)
+        limits = replace(limits, rollback=engine.rollback)
+        log.info("%s", same.line)
+        cost = CostCurve(same.seconds)
         replay = Replay(measured.checkpoints, cost) if measured.checkpoints is not None else None
         if reason := without_guesses(limits, replay):
             log.info("%s is served without guesses: %s", engine.name, reason)
             limits = replace(limits, draft_max=0)
         schedule: Schedule = Everything(limits)
         if args.policy == "tree":
-            schedule = Planner(cost, limits, turns=not args.exact, replay=replay)
+            schedule = Planner(cost, limits, replay=replay)
         drafts = args.model_draft and args.policy == "tree" and schedule.speculates
         own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
-        service = Service(engine, console, schedule, args.exact, timeline, own, args.queue)
+        service = Service(engine, console, schedule, same.line, timeline, own, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         door = Door(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         await service.backs.serve(args.host, back_port, door)
@@ -316,10 +334,16 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
     """The draft model beside the target. Raises ModelError."""
     flags = cli.of_draft_model(args)
     engine = cli.load_engine(flags, "draft", room(args.parallel), args.parallel)
+    differing: Sequence[int] = ()
     if engine.vocabulary.fingerprint != target.vocabulary.fingerprint:
-        raise ModelError(
-            f"{engine.name} cannot draft for {target.name}: its vocabulary is another one; choose another --model-draft"
-        )
+        comparison = compare(target.vocabulary.meanings, engine.vocabulary.meanings)
+        if not comparison.few:
+            raise ModelError(
+                f"{engine.name} cannot draft for {target.name}: its vocabulary is another one, {comparison}; choose "
+                "another --model-draft"
+            )
+        differing = comparison.tokens
+        log.info("%s drafts for %s: %s", engine.name, target.name, comparison)
     if engine.runtime == target.runtime == "transformers" and flags.threads != args.threads:
         raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
     check_drafts(engine)
@@ -327,7 +351,7 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
     log.info("%s on %s drafts here", engine.name, engine.runtime)
     ahead = max(1, min(limits.most, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
-    model.drafts_for(target.vocabulary.size)
+    model.drafts_for(target.vocabulary.size, differing)
     return OwnDraft(model)
 
 

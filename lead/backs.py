@@ -31,6 +31,9 @@ log = logging.getLogger("lead")
 Stream = grpc.aio.ServicerContext[bytes, bytes]
 
 
+HELLO, COMPARING = 10.0, 15.0
+"""Seconds until a back has said who it is, and until it has said what its tokens mean, if it is asked."""
+
 SETTLING = 5.0
 """Seconds that a message may still take when its stream is to end."""
 
@@ -144,11 +147,19 @@ class Backs:
         back, out = _Back(side), _Out(stream)
         joined = False
         try:
-            side.receive(await asyncio.wait_for(anext(requests), timeout=10), time.perf_counter())
+            async with asyncio.timeout(HELLO):
+                side.receive(await anext(requests), time.perf_counter())
+            async with asyncio.timeout(COMPARING):
+                while not side.greeted:
+                    for message in side.send(time.perf_counter()):
+                        await out.send(message)
+                    side.receive(await anext(requests), time.perf_counter())
             self._join(back)
             joined = True
             self._decoder.joined(back.name)
             log.info("back %s joined: %s, from %s", back.name, side.back.model if side.back else "", stream.peer())
+            if side.comparison is not None:
+                log.info("back %s: %s", back.name, side.comparison)
             await _first_of(self._read(requests, back), self._write(out, back), self._watch(back))
             log.info("back %s left", back.name)
         except (ProtocolError, RefusedError) as error:

@@ -13,7 +13,7 @@ import secrets
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -23,7 +23,7 @@ from duo.engines import ROOT, Engine, Piece, Row
 from duo.engines.replay import Replayed
 from duo.errors import DeadEndError, DuoError, StoppedError
 from duo.prefix import Prefix, common_length
-from duo.protocol import Entry, Ledger
+from duo.protocol import MAX_ENDS, Entry, Ledger
 from duo.sampling import Logprobs, SamplingParams, logprobs
 from duo.schedule import Growing, Schedule
 from duo.session import Session, Step
@@ -63,6 +63,8 @@ class Job:
     ignore_eos: bool
     on_step: Callable[[Step], None]
     on_end: Callable[[DuoError | None], None]
+    stop_tokens: Collection[int] = ()
+    """Tokens that end the answer beside the model's own."""
     top_logprobs: int | None = None
     prompt_logprobs: list[Logprobs] | None = None
     """Where it is asked how likely the prompt is: of its tokens but the first, as far as they have been read."""
@@ -117,7 +119,6 @@ class Decoder:
         changed: Callable[[], None],
         stepped: Callable[[], None],
         schedule: Schedule,
-        exact: bool,
         trace: Trace,
         own: OwnDraft | None = None,
     ) -> None:
@@ -125,21 +126,13 @@ class Decoder:
         `stepped` when some have more tokens.
 
         own: a draft model beside the target.
-
-        exact: no row alone, and prompts apart, so that llama.cpp computes the same bits with guesses and without, given
-        a schedule of chains: every token then has its keys and values in the same place, and every row the same
-        arithmetic.
         """
         self._engine = engine
         self._ledger = ledger
         self._changed = changed
         self._stepped = stepped
-        self._exact = exact
-        self._apart = exact or not engine.mixes
+        self._apart = not engine.mixes
         """Whether prompts are read in forward passes of their own."""
-        rollback = engine.rollback
-        self._at_least = 2 if exact and rollback.depth and not rollback.replay else 1
-        """Rows of a forward pass: one more has to be dropped again."""
         self._own = own
         self.grammars = Grammars(engine.vocabulary)
         self._jobs: deque[Job] = deque()
@@ -259,12 +252,13 @@ class Decoder:
         # What is to be read anew in any case takes no conversation's cache.
         seat = self._seats.take(prefix.tokens if job.prompt_logprobs is None else [])
         assert seat is not None
+        ends = {*job.stop_tokens, *(() if job.ignore_eos else self._engine.vocabulary.eos)}
         session = job.session = Session(
             id=secrets.randbits(64),
             prompt_length=len(prefix),
             params=job.sampling,
             prefix=prefix,
-            eos=() if job.ignore_eos else self._engine.vocabulary.eos,
+            eos=ends,
             limit=len(prefix) + job.max_tokens,
             trust=self._trust,
             slot=seat.id,
@@ -275,7 +269,9 @@ class Decoder:
         self._reading.append(_Run(job, session, seat, job.seated))
         if job.max_tokens > 1 and self._planner.speculates:
             # The backs hear of the prompt first, so that they read it while the target does.
-            entry = Entry(session.id, job.sampling, session.prompt_length, prefix, self._planner.backs)
+            entry = Entry(
+                session.id, job.sampling, session.prompt_length, prefix, self._planner.backs, sorted(ends)[:MAX_ENDS]
+            )
             self._ledger[session.id] = entry
             self._changed()
 
@@ -336,9 +332,6 @@ class Decoder:
                 self._fail([run], error)
                 continue
             count = max(0, min(run.unread, left))
-            if self._exact and run.unread - count == 1:
-                # One more, or one less where that would not fit one pass.
-                count += 1 if count < self._engine.batch else -1
             begin = run.job.read_tokens
             if count:
                 pieces[run] = Piece(run.seat.id, run.prompt[begin : begin + count])
@@ -358,8 +351,7 @@ class Decoder:
 
     def _settle(self, run: _Run) -> None:
         if run.seat.held is not run.prompt:
-            # Exact: at least two tokens are read, because a lone one is computed in another way.
-            most = len(run.prompt) - (3 if self._exact else 1) if run.job.prompt_logprobs is None else 0
+            most = len(run.prompt) - 1 if run.job.prompt_logprobs is None else 0
             run.job.cached_tokens = run.job.read_tokens = self._seats.settle(run.seat, run.prompt, most)
 
     def _score(self, run: _Run) -> None:
@@ -368,8 +360,6 @@ class Decoder:
         job, prompt, begin = run.job, run.prompt, run.job.read_tokens
         assert job.prompt_logprobs is not None
         count = min(run.unread, SCORED, self._most(), self._engine.room)
-        if self._exact and run.unread - count == 1 and count > 2:
-            count -= 1
         end = begin + count
         rows = [Row(i, run.seat.id, token, i - 1 if i else ROOT) for i, token in enumerate(prompt[begin:end])]
         started = time.perf_counter()
@@ -418,7 +408,7 @@ class Decoder:
         firsts: list[int] = []
         for run, nodes in zip(runs, chosen, strict=True):
             firsts.append(len(rows))
-            rows += run.session.rows(nodes, len(rows), self._at_least if len(runs) == 1 else 1)
+            rows += run.session.rows(nodes, len(rows))
         started = time.perf_counter()
         if pieces:
             # What came before is not to be counted, nor is this.

@@ -109,7 +109,8 @@ class Modalities(BaseModel):
 
 
 class Props(BaseModel):
-    """llama-server's figures, as far as they mean something here. `model_path` is a name: the lead tells no paths."""
+    """llama-server's figures, as far as they mean something here. `model_path` is a name: the lead tells no paths.
+    `exactness`: whether `--exact` is on, and what it costs."""
 
     default_generation_settings: DefaultSettings
     total_slots: int
@@ -123,6 +124,7 @@ class Props(BaseModel):
     endpoint_metrics: bool
     build_info: str
     runtime: str
+    exactness: str
 
 
 class Slot(BaseModel):
@@ -242,6 +244,7 @@ def _props(answerer: Answerer, options: Options) -> dict[str, object]:
         "endpoint_metrics": options.metrics,
         "build_info": f"duo {duo.__version__}",
         "runtime": answerer.runtime,
+        "exactness": answerer.exactness,
     }
 
 

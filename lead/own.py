@@ -51,21 +51,15 @@ class OwnDraft:
     def committed(self, session: Session, start: int, tokens: Sequence[int]) -> None:
         """Tokens of the session from `start` on are final."""
 
-        def take_in(draft: Draft) -> None:
-            if not self._model.knows(tokens):
-                raise RequestError("there is a token in it that the draft model does not have")
-            draft.commit(start, tokens)
-
         if (draft := self._drafts.get(session.id)) is not None:
-            self._try(draft, take_in)
+            self._try(draft, lambda draft: draft.commit(start, tokens))
 
     def merge(self, session: Session, found: Iterable[Expansion]) -> None:
         """Backs have guessed this."""
 
         def take_in(draft: Draft) -> None:
             for expansion in found:
-                if self._model.knows(expansion.tokens):
-                    draft.merge(expansion)
+                draft.merge(expansion)
 
         if (draft := self._drafts.get(session.id)) is not None:
             self._try(draft, take_in)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
+from types import MappingProxyType
 from typing import Protocol
 
 from duo.constraint import of_json_object
@@ -20,7 +21,7 @@ from duo.errors import BusyError, ContextError, DuoError, RequestError
 from duo.protocol import MAX_BIASES, Identity, Ledger
 from duo.schedule import Schedule
 from duo.session import Logprobs, Step
-from duo.text import Stops, TextStream
+from duo.text import Stops, TextStream, special_in
 from duo.trace import Trace
 from lead.answers import BackCount, FinishReason, Piece, Question, SlotView, Summary
 from lead.backs import Backs
@@ -34,6 +35,9 @@ PACE = 0.04
 """Seconds between two handovers of text; more where there are several answers, each of which is slower then. Whoever
 reads it sees no difference, and each handover interrupts the decode loop, with which the event loop shares the
 interpreter. Backs hear of every step at once, unless they rest."""
+
+
+NO_NAMES: Mapping[int, str] = MappingProxyType({})
 
 
 class Listener(Protocol):
@@ -61,6 +65,7 @@ class _Answer:
         engine: Engine,
         listener: Listener,
         cancel: Callable[[], None],
+        names: Mapping[int, str] = NO_NAMES,
     ) -> None:
         self._number = number
         self._job = job
@@ -69,8 +74,10 @@ class _Answer:
         self._cancel = cancel
         self._text = TextStream(engine.vocabulary.decode, question.prompt if question.continues else ())
         self._stops = Stops(question.stop)
-        self._held: deque[Piece] = deque()
-        """Tokens whose text may be the beginning of a stop string."""
+        self._names = names
+        """Of special tokens, where they stand in stop strings."""
+        self._held: deque[tuple[Piece, int]] = deque()
+        """Tokens that may be the beginning of a stop string, and how many characters they are of what is searched."""
         self._clear = 0
         """Characters of theirs that may be shown."""
         self._tokens = 0
@@ -130,7 +137,9 @@ class _Answer:
         for done in step.committed:
             if self._finish_reason is not None:
                 return pieces
-            self._hold(Piece(self._text.push(done.token), done.backs, "", done.token, done.logprobs))
+            # A token that ends the answer is no part of its text, be it special or not.
+            text = "" if done.token in self._job.stop_tokens else self._text.push(done.token)
+            self._hold(Piece(text, done.backs, "", done.token, done.logprobs))
             self._tokens += 1
             pieces += self._cleared()
         if step.rejected and pieces:
@@ -140,8 +149,9 @@ class _Answer:
 
     def _hold(self, piece: Piece) -> None:
         """Keep it until it is clear that it may be shown."""
-        self._held.append(piece)
-        text, stopped = self._stops.push(piece.text)
+        searched = piece.text + self._names.get(-1 if piece.token is None else piece.token, "")
+        self._held.append((piece, len(searched)))
+        text, stopped = self._stops.push(searched)
         self._clear += len(text)
         if stopped:
             self._finish_reason = "stop"
@@ -151,12 +161,13 @@ class _Answer:
         then is no token any more."""
         pieces: list[Piece] = []
         stopped = self._finish_reason == "stop"
-        while self._held and len(self._held[0].text) <= self._clear and not (stopped and not self._clear):
-            piece = self._held.popleft()
-            self._clear -= len(piece.text)
+        while self._held and self._held[0][1] <= self._clear and not (stopped and not self._clear):
+            piece, length = self._held.popleft()
+            self._clear -= length
             pieces.append(piece)
         if stopped and self._clear:
-            pieces.append(Piece(self._held[0].text[: self._clear], self._held[0].backs))
+            cut = self._held[0][0]
+            pieces.append(Piece(cut.text[: self._clear], cut.backs))
         return pieces
 
     def _summarised(self) -> Summary | None:
@@ -189,27 +200,28 @@ class Service:
         engine: Engine,
         listener: Listener,
         schedule: Schedule,
-        exact: bool,
+        exactness: str,
         trace: Trace,
         own: OwnDraft | None = None,
         queue: int = QUEUE,
     ) -> None:
-        """`own`: a draft model beside the target. `queue`: most questions that wait for a slot."""
+        """`exactness`: a line for people. `own`: a draft model beside the target. `queue`: most questions that wait."""
         self._engine = engine
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         ledger = Ledger()
         vocabulary = engine.vocabulary
         self._decoder = Decoder(
-            engine, ledger, lambda: self.from_decoder(self.backs.changed), self._stepped, schedule, exact, trace, own
+            engine, ledger, lambda: self.from_decoder(self.backs.changed), self._stepped, schedule, trace, own
         )
         self._schedule = schedule
         self._queue = queue
         self._numbers = count(1)
         self._handover = _Handover(self)
-        me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size)
+        me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
         self.backs = Backs(me, ledger, self._decoder, trace)
         self.model = engine.name
+        self.exactness = exactness
         self.created = int(time.time())
         self._decoder.start()
         # The first grammar of a large vocabulary takes a second, which the event loop should not.
@@ -230,6 +242,11 @@ class Service:
         if len(question.sampling.logit_bias) > MAX_BIASES:
             raise RequestError(f"logit_bias names {len(question.sampling.logit_bias)} tokens, at most {MAX_BIASES} are "
                                "taken", "logit_bias")  # fmt: skip
+        strange = [token for token in question.stop_tokens if not 0 <= token < vocabulary.size]
+        if strange:
+            raise RequestError(
+                f"stop_token_ids: no token {strange[0]} in a vocabulary of {vocabulary.size}", "stop_token_ids"
+            )
         if question.max_tokens is not None and question.max_tokens < 1:
             raise RequestError(f"max_tokens is {question.max_tokens}: it must be at least 1", "max_tokens")
         prompt = question.prompt
@@ -249,18 +266,21 @@ class Service:
         if self._decoder.room <= -self._queue:
             raise BusyError(f"{self._queue} questions are waiting already: try again later")
         room = context - len(prompt)
+        names = special_in(question.stop, vocabulary)
+        named = [token for token, name in names.items() if name in question.stop]
         job = Job(
             prompt=prompt,
             sampling=question.sampling,
             max_tokens=room if question.max_tokens is None else min(question.max_tokens, room),
             ignore_eos=question.ignore_eos,
+            stop_tokens=frozenset([*question.stop_tokens, *named]),
             on_step=lambda step: self._handover.step(answer, step),
             on_end=lambda error: self._handover.end(answer, error),
             top_logprobs=question.top_logprobs,
             prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = _Answer(
-            next(self._numbers), job, question, self._engine, self._listener, lambda: self._decoder.cancel(job)
+            next(self._numbers), job, question, self._engine, self._listener, lambda: self._decoder.cancel(job), names
         )
         self._decoder.submit(job)
         return answer

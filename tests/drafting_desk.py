@@ -22,7 +22,7 @@ from duo.sampling import Sampler, SamplingParams
 from duo.trace import of_lead
 from duo.tree import Expansion
 from duo.v1 import duo_pb2 as pb
-from tests.slotted import SlottedEngine
+from tests.slotted import EOS, SlottedEngine
 from tests.test_drafting import FakeModel, hash_of
 
 FLAT = {1: 1.0, 8: 1.7}
@@ -121,7 +121,7 @@ class Desk:
     def begin(self, session: int, prompt: Sequence[int], params: SamplingParams | None = None) -> Asked:
         it = Asked(session, params or SamplingParams(temperature=0.0), list(prompt), [])
         self.asked[session], self.heard[session] = it, []
-        self.drafter._take(Begun(session, it.params, len(prompt)))
+        self.drafter._take(Begun(session, it.params, len(prompt), ends=(EOS,)))
         self.commit(session, prompt)
         return it
 

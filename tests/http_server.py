@@ -124,6 +124,7 @@ class ScriptedAnswerer:
         self.model = "fake-13m"
         self.created = 1_700_000_000
         self.runtime = "transformers"
+        self.exactness = "exact off"
         self.context = 4096
         self.waiting = 0
         self.most = 128

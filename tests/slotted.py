@@ -11,6 +11,8 @@ from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from tests.test_drafting import CheckedEngine, FakeModel
 
 EOS = 3
+LINE_END = 5
+"""What is read for a token that the vocabulary lacks."""
 
 
 class Vocabulary:
@@ -18,6 +20,11 @@ class Vocabulary:
 
     size = FakeModel.size
     eos = frozenset({EOS})
+    meanings = (b"", *(b"%d" % token for token in range(1, FakeModel.size)))
+    """Token 0 means nothing."""
+
+    def encode_rendered(self, text: str) -> list[int]:
+        return [4, LINE_END]
 
 
 CHAINS, REPLAY, FORWARD = Rollback(False, 3), Rollback(False, 6, replay=True), Rollback(False, 0)

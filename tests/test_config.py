@@ -12,6 +12,7 @@ import back.__main__
 import lead.__main__
 from duo import __version__
 from duo.cli import several
+from duo.engines.options import GPU_ALL, GPU_AUTO
 
 Write = Callable[[str], str]
 
@@ -89,7 +90,7 @@ def test_switches(write: Write, monkeypatch: pytest.MonkeyPatch, word: str) -> N
         ("zzz: 1\n", "there is no setting 'zzz': its keys are the long flags"),
         ("list-devices: true\n", "there is no setting 'list-devices'"),
         ("config: other.yaml\n", "there is no setting 'config'"),
-        ("exact: [a]\n", "exact is a list: it must be true or false"),
+        ("announce: [a]\n", "announce is a list: it must be true or false"),
         ("api-key: ''\n", "more than spaces and commas"),
         ("alias: caf\udce9\n", "codec can't decode"),
         ("[" * 5000, "recursion"),
@@ -129,8 +130,59 @@ def test_llama_servers_words_for_leaving_it_open() -> None:
 def test_what_is_wrong_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no-such.yaml" in refusal(capsys, "--config", "no-such.yaml")
     assert "unrecognized arguments: --ctx" in refusal(capsys, "--ctx", "5")
+    assert "unrecognized arguments: one two" in refusal(capsys, "one", "two")
     monkeypatch.setenv("DUO_LEAD_PORT", "x")
     assert "--port: 'x' is not a port" in refusal(capsys)
+
+
+@pytest.mark.parametrize("flag", ["-ctk q8_0", "-cd 512", "-hf a/b", "-mdl x", "-ngla 3", "-ng 3", "-tx=3", "-vx"])
+def test_an_unknown_flag_is_named(capsys: pytest.CaptureFixture[str], flag: str) -> None:
+    """-c has nothing to do with -ctk, nor -h with -hf: what is wrong is that there is no such flag."""
+    words = flag.split(" ")
+    line = refusal(capsys, "-c", "64", *words, "--port", "1")
+    assert f"there is no flag {words[0].partition('=')[0]}" in line
+
+
+def test_a_flag_with_its_number_in_one_word() -> None:
+    args = lead_args("-c512", "-t2", "-b64")
+    assert (args.context, args.threads, args.batch) == (512, 2, 64)
+
+
+def test_a_mistyped_flag_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "there is no flag --ctx-sizes, did you mean --ctx-size?" in refusal(capsys, "--ctx-sizes=5")
+
+
+@pytest.mark.parametrize(
+    ("word", "layers"), [("auto", GPU_AUTO), ("-1", GPU_AUTO), ("all", GPU_ALL), ("-2", GPU_ALL), ("0", 0), ("33", 33)]
+)
+def test_layers_on_the_gpu(word: str, layers: int) -> None:
+    args = lead_args("-ngl", word, "-ngld", word)
+    assert (args.gpu_layers, args.gpu_layers_draft) == (layers, layers)
+
+
+def test_layers_on_the_gpu_are_auto_or_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert (lead_args().gpu_layers, lead_args().gpu_layers_draft) == (GPU_AUTO, GPU_AUTO)
+    assert back.__main__.parser().parse_args([]).gpu_layers == GPU_AUTO
+    assert "'some' is not a number of layers, auto or all" in refusal(capsys, "-ngl", "some")
+
+
+@pytest.mark.parametrize(
+    ("names", "dest"),
+    [
+        ("--draft-max --draft --draft-n --spec-draft-n-max", "draft_max"),
+        ("--draft-min --draft-n-min --spec-draft-n-min", "draft_min"),
+        ("--gpu-layers --n-gpu-layers", "gpu_layers"),
+        ("--spec-draft-ngl --gpu-layers-draft", "gpu_layers_draft"),
+        ("--spec-draft-threads --threads-draft", "threads_draft"),
+    ],
+)
+def test_llama_servers_names_of_today_and_of_before(names: str, dest: str) -> None:
+    assert [getattr(lead_args(name, "3"), dest) for name in names.split()] == [3] * len(names.split())
+
+
+def test_llama_servers_other_names() -> None:
+    args = lead_args("--spec-draft-p-min", "0.25", "--spec-draft-model", "m.gguf", "--cors-origins", "*")
+    assert (args.draft_p_min, args.model_draft, args.cors_origin) == (0.25, "m.gguf", ["*"])
 
 
 @pytest.mark.parametrize("program", [lead.__main__, back.__main__])

@@ -97,7 +97,7 @@ def answers(
                 session.tree.merge(Expansion(len(place), place.hash, [wrong], [0.9]), "back")
             nodes = [node for node, _ in session.tree.best(4, 0.0, session.limit)]
             parts.append((session, nodes, len(rows)))
-            rows += session.rows(nodes, len(rows), at_least=2)
+            rows += session.rows(nodes, len(rows))
         logits = engine.forward(rows)
         for session, nodes, first in parts:
             step = session.verify(nodes, logits[first:], first)
@@ -244,6 +244,16 @@ def test_only_the_end_is_left_when_the_text_is_complete(vocabulary: Vocabulary) 
     assert allowed("abb") == allowed("ab"), "a dead end does no harm to what is asked next"
     follow = Grammars(vocabulary).constraint(of_regex("ab"))
     assert allowed("ab") == ends
+
+
+def test_a_token_that_the_vocabulary_lacks_does_not_break_it(vocabulary: Vocabulary) -> None:
+    """As another model may have that differs in a few tokens."""
+    follow = Grammars(vocabulary).constraint(of_regex("ab+"))
+    tokens = vocabulary.encode("ab")
+    allowed = ask(follow, tokens)
+    assert allowed and ask(follow, [*tokens, vocabulary.size]) is None
+    assert ask(follow, [tokens[0], 2**31]) is None
+    assert ask(follow, tokens) == allowed
 
 
 def test_text_of_many_bytes_and_odd_characters(vocabulary: Vocabulary) -> None:

@@ -5,7 +5,7 @@ The decoder's own steps are called from here instead of its thread, so that ever
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import pairwise
 from typing import Any, cast
 
@@ -41,14 +41,21 @@ MODEL = FakeModel()
 class Asked:
     """A job, and what became of it."""
 
-    def __init__(self, prompt: Sequence[int], sampling: SamplingParams, count: int = 12, scored: bool = False) -> None:
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        sampling: SamplingParams,
+        count: int = 12,
+        scored: bool = False,
+        stop_tokens: Collection[int] = (),
+    ) -> None:
         self.tokens: list[int] = []
         self.ended = False
         self.error: DuoError | None = None
-        self.expected = text_without_backs(prompt, sampling, {EOS}, len(prompt) + count)
+        self.expected = text_without_backs(prompt, sampling, {EOS, *stop_tokens}, len(prompt) + count)
         self.job = Job(
             prompt=list(prompt), sampling=sampling, max_tokens=count, ignore_eos=False,
-            on_step=self._step, on_end=self._end, top_logprobs=2 if scored else None,
+            on_step=self._step, on_end=self._end, stop_tokens=stop_tokens, top_logprobs=2 if scored else None,
             prompt_logprobs=[] if scored else None,
         )  # fmt: skip
 
@@ -85,15 +92,12 @@ class Loop:
         self,
         slots: int,
         schedule: Schedule | None = None,
-        exact: bool = False,
         engine: SlottedEngine | None = None,
     ) -> None:
         self.engine = engine or SlottedEngine(MODEL, slots)
         self.ledger = Ledger()
         planner = schedule or Planner(Fixed(FLAT), Limits(draft_max=8, rows=32))
-        self.decoder = Decoder(
-            cast(Engine, self.engine), self.ledger, lambda: None, lambda: None, planner, exact, Trace()
-        )
+        self.decoder = Decoder(cast(Engine, self.engine), self.ledger, lambda: None, lambda: None, planner, Trace())
 
     def ask(self, asked: Asked) -> Asked:
         self.decoder.submit(asked.job)
@@ -134,6 +138,25 @@ def talkative() -> Asked:
     return next(it for n in range(100) if len((it := Asked([4 + n % 8, 4 + n // 8], GREEDY, 40)).expected) == 40)
 
 
+def test_backs_hear_of_all_tokens_that_end_an_answer() -> None:
+    plain = talkative()
+    stop = next(token for token in plain.expected[3:] if token not in plain.expected[:3])
+    stopped = Asked(plain.job.prompt, GREEDY, 40, stop_tokens=(stop,))
+    assert stopped.expected == plain.expected[: plain.expected.index(stop) + 1]
+    free = Asked(plain.job.prompt, GREEDY, 40)
+    free.job.ignore_eos = True
+    loop = Loop(2)
+    for asked in (stopped, free):
+        loop.ask(asked)
+    loop.turn()
+    assert [entry.ends for entry in loop.ledger.values()] == [sorted({EOS, stop}), []]
+    for _ in range(40):
+        loop.guess()
+        loop.turn()
+    assert stopped.ended and stopped.tokens == stopped.expected
+    assert stopped.job.session is not None and stopped.job.session.finish_reason == "stop"
+
+
 prompts = st.lists(st.integers(4, SIZE - 1), min_size=1, max_size=80)
 temperatures = st.sampled_from([0.0, 0.7, 1.5])
 
@@ -158,7 +181,7 @@ def test_every_answer_is_what_it_would_be_alone(
     questions: list[tuple[list[int], float, int, int, bool]],
     guessing: bool,
     schedule: str,
-    exact: bool,
+    chains: bool,
     rollback: Rollback,
     spacing: int,
     mixes: bool,
@@ -166,7 +189,7 @@ def test_every_answer_is_what_it_would_be_alone(
     """Whatever the model's memory allows."""
     engine = SlottedEngine(MODEL, slots, rollback, spacing)
     engine.mixes = mixes
-    limits = Limits(draft_max=4, rows=32, rollback=rollback._replace(trees=False) if exact else rollback)
+    limits = Limits(draft_max=4, rows=32, rollback=rollback._replace(trees=False) if chains else rollback)
 
     def planner(seconds: dict[int, float]) -> Planner:
         cost = Fixed(seconds)
@@ -175,7 +198,7 @@ def test_every_answer_is_what_it_would_be_alone(
     schedules: dict[str, Schedule] = {
         "flat": planner(FLAT), "steep": planner(STEEP), "everything": Everything(limits)
     }  # fmt: skip
-    loop = Loop(slots, schedules[schedule], exact, engine)
+    loop = Loop(slots, schedules[schedule], engine)
     asked: list[Asked] = []
     for number, (prompt, temperature, count, pause, scored) in enumerate(questions):
         asked.append(loop.ask(Asked(prompt, SamplingParams(temperature=temperature, seed=number), count, scored)))
@@ -192,9 +215,9 @@ def test_every_answer_is_what_it_would_be_alone(
         assert one.job.read_tokens == len(one.job.prompt) - 1 and 0 <= cached < len(one.job.prompt)
     assert not loop.ledger
     reused = sum(one.job.cached_tokens for one in asked)
-    scored = sum(len(one.job.prompt) - 1 for one in asked if one.job.prompt_logprobs is not None)
+    as_rows = sum(len(one.job.prompt) - 1 for one in asked if one.job.prompt_logprobs is not None)
     read = sum(length for _, length in engine.pieces)
-    assert read + reused + scored == sum(one.job.read_tokens for one in asked), "what is told is what was reused"
+    assert read + reused + as_rows == sum(one.job.read_tokens for one in asked), "what is told is what was reused"
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -461,8 +484,14 @@ def _breaks(*args: object) -> Step:
     raise ZeroDivisionError("broken")
 
 
-def test_exactly_does_not_lose_guesses_while_a_prompt_is_read() -> None:
-    loop = Loop(2, Everything(Limits(4, rows=32, rollback=CHAINS)), exact=True)
+def reading_apart(slots: int) -> SlottedEngine:
+    engine = SlottedEngine(MODEL, slots)
+    engine.mixes = False
+    return engine
+
+
+def test_guesses_are_not_lost_while_a_prompt_is_read_apart() -> None:
+    loop = Loop(2, Everything(Limits(4, rows=32, rollback=CHAINS)), engine=reading_apart(2))
     first = loop.ask(talkative())
     loop.turn()
     other = loop.ask(Asked([4 + i % 8 for i in range(200)], GREEDY, 4))
@@ -476,8 +505,8 @@ def test_exactly_does_not_lose_guesses_while_a_prompt_is_read() -> None:
     assert first.tokens == first.expected and other.tokens == other.expected
 
 
-def test_exactly_means_that_prompts_are_read_apart() -> None:
-    loop = Loop(2, exact=True)
+def test_prompts_are_read_apart_where_passes_do_not_mix() -> None:
+    loop = Loop(2, engine=reading_apart(2))
     asked = [loop.ask(Asked([5, 6, 7, 8], GREEDY, 6)), loop.ask(Asked([9, 6, 7, 8], GREEDY, 6))]
     loop.turn()
     assert loop.engine.widths == [set(), {0, 1}]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import pytest
@@ -14,16 +14,20 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bench.models import shipped
-from duo.drafting import CHAIN, FLOOR, MAX_ROWS, MOST, RIDERS, Policy, room
-from duo.engines import EngineOptions, load
-from duo.errors import ContextError, RequestError
+from duo.draft_model import DraftModel
+from duo.drafting import CHAIN, FLOOR, MAX_ROWS, MOST, RIDERS, TREE, Policy, room
+from duo.engines import Engine, EngineOptions, load
+from duo.engines.base import TREES, Rollback
+from duo.engines.cost import CostCurve
+from duo.errors import ContextError, ModelError, RequestError
 from duo.pacing import LEAST
 from duo.prefix import extend_hash
 from duo.protocol import Welcomed
 from duo.sampling import Sampler, SamplingParams
 from duo.seats import TENURE
-from tests.drafting_desk import Desk
-from tests.slotted import EOS
+from duo.trace import of_lead
+from tests.drafting_desk import FLAT, Desk, DraftEngine
+from tests.slotted import CHAINS, EOS, FORWARD, LINE_END, REPLAY
 from tests.test_drafting import FakeModel, hash_of, params
 
 SURE, UNSURE = 1, 2
@@ -450,13 +454,65 @@ def test_a_chain_has_a_line_for_each_session() -> None:
     assert max(len({row.slot for row in rows}) for rows in desk.engine.passes) == 3
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.parametrize("rollback", [CHAINS, REPLAY])
+def test_a_model_without_branches_grows_a_tree_line_by_line(rollback: Rollback) -> None:
+    """No row outlives its pass, so each pass reads the line to the place that it expands."""
+    desk = Desk(n_ahead=16, engine=DraftEngine(Moody(0.4), 2, rollback, 16))
+    for session, first in ((1, SURE), (2, UNSURE)):
+        desk.begin(session, [first, 5, 6])
+    desk.work()
+    assert max(len({row.slot for row in rows}) for rows in desk.engine.passes) == 2, "one pass serves both"
+    assert not any(part.rows for part in desk.engine.parts) and not desk.errors
+    sure, unsure = ([e.length for e in desk.heard[session]] for session in (1, 2))
+    assert max(sure) - 3 == rollback.depth - 1, "as far as the model goes back"
+    assert len(set(unsure)) < len(unsure), "and alternatives where it is unsure"
+    desk.commit(1, desk.asked[1].picks(2))
+    desk.work()
+    assert desk.guessed(1)
+
+
+def test_a_model_that_does_not_go_back_cannot_draft() -> None:
+    engine = cast(Engine, DraftEngine(FakeModel(), 1, FORWARD))
+    with of_lead(None) as trace, pytest.raises(ModelError, match=r"^fake cannot draft: on fake .*; choose another"):
+        DraftModel(engine, CostCurve(FLAT), 8, TREE, trace, "drafter")
+
+
+def test_little_room_is_shared_and_leaves_some_for_what_is_drafted() -> None:
+    """As where each row needs a state of its own."""
+    desk = Desk(engine=DraftEngine(FakeModel(0.4), 4, rows=12))
+    for session in range(1, 5):
+        desk.begin(session, [4 + session, 5, 6])
+    desk.work()
+    for count in (3, 6, 1, 8, 2):
+        for session in desk.asked:
+            desk.commit(session, desk.asked[session].picks(count))
+        desk.work()
+        assert all(desk.guessed(session) or it.tokens[-1] == EOS for session, it in desk.asked.items())
+    assert not desk.errors
+
+
+def test_what_cannot_be_cut_back_to_is_read_again() -> None:
+    """Two prompts begin alike, but where they part the slot has no checkpoint."""
+    desk = Desk(engine=DraftEngine(Moody(), 2, TREES, spacing=50))
+    desk.begin(1, LONG[:100])
+    desk.work()
+    before = desk.engine.read
+    desk.begin(2, [*LONG[:70], 9, 9, 9])
+    desk.work()
+    assert desk.engine.shared == 50 and desk.engine.read - before == 73 - 1 - 50
+    assert desk.guessed(2) and not desk.errors
+
+
+@settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_any_schedule_of_sessions_keeps_the_contract_and_guesses_at_the_right_places(data: st.DataObject) -> None:
     """The engine checks every call. What is said is what the draft model guesses there, once in a stream, and in the
     end there are guesses for every answer."""
     slots, n_ahead = data.draw(st.sampled_from([1, 2, 4]), "slots"), data.draw(st.sampled_from([2, 8, 40]), "n_ahead")
-    desk = Desk(slots, n_ahead=n_ahead)
+    rollback = data.draw(st.sampled_from([TREES, CHAINS, REPLAY]), "rollback")
+    spacing = data.draw(st.sampled_from([0, 16]), "where a slot can be cut")
+    rows = data.draw(st.sampled_from([None, None, 3 * slots, 40]), "room")
+    desk = Desk(n_ahead=n_ahead, engine=DraftEngine(FakeModel(0.4), slots, rollback, spacing, rows))
     sampling = data.draw(params())
     tokens, new = st.integers(4, FakeModel.size - 1), 1
     beginning = data.draw(st.lists(tokens, min_size=1, max_size=60), "what prompts have in common")
@@ -547,8 +603,7 @@ def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone
 
 
 def test_another_padding_of_the_same_vocabulary(desk: Desk) -> None:
-    """What only the target has ends the drafting of one session, and nothing else; what only the draft has is not
-    guessed."""
+    """What only the target has is read as something harmless; what only the draft has is not guessed."""
     size = FakeModel.size
     desk.drafter._take(Welcomed("back", "target", size + 8))
     for session in (1, 2):
@@ -556,15 +611,40 @@ def test_another_padding_of_the_same_vocabulary(desk: Desk) -> None:
     desk.work()
     desk.commit(1, [size + 3])
     desk.commit(2, [6])
+    desk.work()
     desk.commit(1, [5])
     desk.work()
-    assert [session for session, _ in desk.drafter.known()] == [2] and not desk.errors
-    assert desk.guessed(2)
+    assert [session for session, _ in desk.drafter.known()] == [1, 2] and not desk.errors
+    assert desk.guessed(1) and desk.guessed(2)
+    assert any(row.token == LINE_END for rows in desk.engine.passes for row in rows)
     desk.drafter._take(Welcomed("back", "target", size - 2))
     desk.begin(3, [UNSURE, 5, 7], SamplingParams(temperature=0.0, logit_bias={size - 1: 100.0}))
     desk.work()
     assert desk.guessed(3)
     assert max(token for of in desk.heard[3] for token in of.tokens) < size - 2
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_what_means_something_else_to_the_target_is_not_guessed_and_harms_nothing(temperature: float) -> None:
+    """Whatever the sampling, in the prompt, in the answer and with a bias; sampling over the whole vocabulary."""
+    desk, differing = Desk(model=FakeModel(0.4)), (0, 6, 7)
+    desk.drafter._take(Welcomed("back", "target", FakeModel.size, differing))
+    sampled = SamplingParams(temperature, repetition_penalty=1.3, presence_penalty=0.5, logit_bias={6: 50.0, 8: 0.5})
+    desk.begin(1, [6, 0, 5, *LONG[:30]], sampled)
+    for token in (7, 9, 0, FakeModel.size + 1000, 8):
+        desk.commit(1, [token])
+        desk.work()
+        assert desk.guessed(1)
+    guessed = {token for of in desk.heard[1] for token in of.tokens}
+    assert guessed and not guessed & set(differing)
+    read = {row.token for rows in desk.engine.passes for row in rows}
+    assert 0 not in read and max(read) < FakeModel.size, "what it lacks is read as something that it has"
+    assert not desk.errors
+    # Another lead's target, which has the same vocabulary as the draft.
+    desk.drafter._take(Welcomed("back", "other target", FakeModel.size))
+    desk.begin(2, [5, *LONG[:30]], SamplingParams(temperature, logit_bias={6: 50.0}))
+    desk.work()
+    assert 6 in {token for of in desk.heard[2] for token in of.tokens}
 
 
 def test_what_the_hello_did_not_name_is_forgotten(desk: Desk) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,6 +21,7 @@ from duo.engines.llamacpp import engine as llamacpp
 from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.engines.llamacpp.load import load as load_gguf
 from duo.engines.llamacpp.runtime import Model
+from duo.engines.meaning import fingerprint
 from duo.errors import ContextError, ModelError, RequestError
 from tests import mirror
 from tests.interrupting import interrupting
@@ -213,7 +212,7 @@ def sliding(folder: Path) -> Path:
 
 
 def open_engine(path: Path, **given: Any) -> LlamaCppEngine:
-    options = EngineOptions(threads=1, **given)
+    options = EngineOptions(threads=1, **{"flash_attention": "off", **given})
     return LlamaCppEngine(Model(path, options, lambda share: None), options)
 
 
@@ -633,10 +632,10 @@ def test_options_that_cannot_be_met(plain: Path) -> None:
 def test_vocabulary(engine: LlamaCppEngine) -> None:
     vocabulary = engine.vocabulary
     assert vocabulary.size == SIZE
-    digest = hashlib.sha256()
-    for token, text in enumerate(TOKENS[: -len(PADDING)]):
-        digest.update(struct.pack("<I", token) + text.encode() + b"\0")
-    assert vocabulary.fingerprint == digest.hexdigest()
+    meanings = vocabulary.meanings
+    assert meanings[TOKENS.index("Ġthe")] == b" the" and meanings[TOKENS.index("Ċ")] == b"\n"
+    assert meanings[START] == b"<|im_start|>" and vocabulary.token_bytes(START) == b""
+    assert meanings[-2:] == [b"", b""] and vocabulary.fingerprint == fingerprint(meanings[:-2])
     assert vocabulary.eos == {END, TOKENS.index("<|endoftext|>")}
     the = [TOKENS.index(text) for text in ("Ġthe", "Ġ?", "Ġ.")]
     assert vocabulary.encode(" the ? .") == the
@@ -684,6 +683,10 @@ def test_chat_writes_one_bos(tmp_path: Path) -> None:
     assert engine.vocabulary.encode("a")[0] == bos
     assert engine.vocabulary.decode(engine.vocabulary.encode("a")) == "a"
     assert engine.vocabulary.chat([{"role": "user", "content": "a"}])[:2] == [bos, START]
+    rendered = engine.vocabulary.render([{"role": "user", "content": "a"}])
+    assert engine.vocabulary.encode(rendered) == engine.vocabulary.encode_rendered(rendered), "a prompt as text"
+    assert engine.vocabulary.encode("<|endoftext|>a") == engine.vocabulary.encode("a")
+    assert engine.vocabulary.encode("<|endoftext|>" * 2)[:3] == [bos, bos], "who writes two has two"
     engine.close()
 
 

@@ -18,7 +18,7 @@ from duo.engines.base import ROOT, InterruptedForwardError, Piece, Row
 from duo.engines.transformers import checkpoints
 from duo.engines.transformers.engine import TransformersEngine
 from tests.interrupting import interrupting
-from tests.tree_mirror import Reference, engine_of, interleave
+from tests.support.reference import Reference, engine_of, interleave
 
 OTHERS = (
     Kind(

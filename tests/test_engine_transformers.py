@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import random
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from bench.processes import wait_for
 from duo.engines import EngineOptions, load, runtime_of
 from duo.engines.base import ROOT, Engine, InterruptedForwardError, Row
+from duo.engines.meaning import fingerprint
 from duo.engines.transformers.arena import PlaceBook
 from duo.engines.transformers.attention import GROUPED, grouped_attention
 from duo.engines.transformers.loading import context_of, sight_of
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting
-from tests.tree_mirror import Mirror, Reference, engine_of, interleave
+from tests.support.reference import Mirror, Reference, engine_of, interleave
 
 LOGITS = 272  # more than the tokenizer defines, as in models that pad their vocabulary
 SHAPE: dict[str, Any] = {
@@ -458,12 +457,14 @@ def test_vocabulary(tmp_path: Path) -> None:
     assert vocabulary.decode(tokens[:-2]) == "in the é�"
     assert vocabulary.decode([]) == ""
     assert vocabulary.eos == {1}
-    digest = hashlib.sha256()
     raw = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    for text, id in sorted(raw.items(), key=lambda item: item[1]):
-        digest.update(struct.pack("<I", id) + text.encode() + b"\0")
-    assert vocabulary.fingerprint == digest.hexdigest()
-    assert "Ġthe" in raw and len(raw) < LOGITS
+    meanings = vocabulary.meanings
+    assert meanings[raw["Ġthe"]] == b" the" and meanings[raw["Ċ"]] == b"\n"
+    assert meanings[1] == b"</s>" and vocabulary.token_bytes(1) == b""
+    assert len(meanings) == LOGITS and not any(meanings[len(raw) :])
+    assert vocabulary.fingerprint == fingerprint(meanings[: len(raw)])
+    assert vocabulary.encode("<s>in the") == vocabulary.encode("in the"), "one BOS"
+    assert vocabulary.encode("<s><s>in")[:3] == [0, 0, vocabulary.encode("in")[1]], "who writes two has two"
 
 
 def test_fingerprint_depends_on_what_ids_mean(folder: str, tmp_path: Path) -> None:

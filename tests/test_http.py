@@ -256,6 +256,7 @@ def test_every_parameter_arrives(url: str, answerer: ScriptedAnswerer) -> None:
         logit_bias={"17": -100, "3": 1.5},
         ignore_eos=True,
         stop=["\n", "é"],
+        stop_token_ids=[7, 9],
         logprobs=True,
         top_logprobs=5,
     )
@@ -265,6 +266,7 @@ def test_every_parameter_arrives(url: str, answerer: ScriptedAnswerer) -> None:
         max_tokens=99,
         ignore_eos=True,
         stop=("\n", "é"),
+        stop_tokens=(7, 9),
         top_logprobs=5,
     )
 
@@ -390,7 +392,6 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"modalities": ["text", "audio"]}, "modalities", "text"),
     ({"add_generation_prompt": False}, "add_generation_prompt", "where the answer begins"),
     ({"continue_final_message": True}, "continue_final_message", "/v1/completions"),
-    ({"stop_token_ids": [7]}, "stop_token_ids", "use stop"),
     ({"audio": {"voice": "alloy"}}, "audio", "text"),
     ({"grammar": "root ::= x"}, "grammar", "response_format"),
     ({"guided_regex": "a+"}, "guided_regex", "response_format"),
@@ -441,6 +442,11 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"stop": ["a", ""]}, "stop[1]", '""'),
     ({"stop": ["a"] * 33}, "stop", "32"),
     ({"stop": "a" * 257}, "stop[0]", "256"),
+    ({"stop_token_ids": 7}, "stop_token_ids", "7"),
+    ({"stop_token_ids": ["7"]}, "stop_token_ids[0]", '"7"'),
+    ({"stop_token_ids": [-1]}, "stop_token_ids[0]", "-1"),
+    ({"stop_token_ids": [1 << 31]}, "stop_token_ids[0]", "2147483648"),
+    ({"stop_token_ids": [1] * 33}, "stop_token_ids", "32"),
     ({"top_logprobs": 3}, "top_logprobs", "logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
     ({"logprobs": 1}, "logprobs", "1"),

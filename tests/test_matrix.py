@@ -1,7 +1,8 @@
 """The text is the target's own, whatever happens to the backs: real processes, both engines on both sides.
 
 Every cell asks a lead for an answer while something happens to its backs, and compares the text with the one that the
-same lead gives alone. Where they differ, the difference must be a near tie, proved from the logits.
+same lead gives alone. Where they differ, the difference must be a near tie, proved from the logits. Most cells
+run the shipped pair; a few run SmolLM2 and Gemma, which draft for themselves.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ import pytest
 
 from bench.models import RUNTIMES, Runtime, shipped
 from bench.processes import BackProcess, Gate, LeadProcess, Reply, wait_for
-from bench.ties import TOLERANCE, Walk, first_difference, prompt_of, walk
+from bench.real import NAMES, Name
+from bench.ties import TOLERANCE, Walk, first_difference, noise, prompt_of, walk
 from duo.engines import Engine, EngineOptions, load
 from duo.sampling import SamplingParams
+from tests.support.real_models import real_model
 
 pytestmark = pytest.mark.slow
 
@@ -30,8 +33,8 @@ MODES: dict[str, dict[str, Any]] = {
 }
 
 
-def fields(mode: str) -> dict[str, Any]:
-    return {"max_tokens": TOKENS, "ignore_eos": True, **MODES[mode]}
+def fields(mode: str, tokens: int = TOKENS) -> dict[str, Any]:
+    return {"max_tokens": tokens, "ignore_eos": True, **MODES[mode]}
 
 
 @dataclass
@@ -78,15 +81,17 @@ def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
         engine.close()
 
 
-def ask(lead: LeadProcess, mode: str, at: int = -1, event: Callable[[], None] | None = None) -> Reply:
+def ask(
+    lead: LeadProcess, mode: str, at: int = -1, event: Callable[[], None] | None = None, tokens: int = TOKENS
+) -> Reply:
     """One answer; `event` happens when `at` characters of it have come."""
     reply = Reply()
-    for _ in lead.stream(QUESTION, reply, **fields(mode)):
+    for _ in lead.stream(QUESTION, reply, **fields(mode, tokens)):
         if event is not None and len(reply.text) >= at:
             event()
             event = None
     assert event is None, "the answer was over before anything happened"
-    assert reply.usage["completion_tokens"] == TOKENS
+    assert reply.usage["completion_tokens"] == tokens
     return reply
 
 
@@ -202,3 +207,83 @@ def test_a_draft_model_beside_the_target(alone: Alone, drafts: Runtime) -> None:
                 alone.check(mode, ask(lead, mode, alone.until_30[mode], one.kill).text)
             lead.has_backs(0)
             alone.check(mode, ask(lead, mode).text)
+
+
+REAL_TOKENS = 16
+MAX_NOISE = 6.0
+"""Quantised Gemma on llama.cpp without flash attention moves its logits by up to 5. More is not rounding."""
+
+
+@dataclass
+class RealAlone:
+    """A lead with a real model, and what it says with no back. Its engine is loaded here only if texts differ."""
+
+    runtime: Runtime
+    model: str
+    draft: str
+    lead: LeadProcess
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def check(self, mode: str, text: str) -> None:
+        """The text is the reference, or parts from it where the gap is no larger than rounding was seen to be."""
+        if text == self.texts[mode]:
+            return
+        engine = load(self.model, self.runtime, EngineOptions(threads=1, tree_rows=32))
+        try:
+            prompt, params = prompt_of(engine, QUESTION), SamplingParams(**MODES[mode])
+            reference = walk(engine, prompt, params, REAL_TOKENS)
+            decode = engine.vocabulary.decode
+            apart = [first_difference(engine, reference, other) for other in (text, self.texts[mode])]
+            rounding = noise(engine, prompt, reference.tokens) / (params.temperature or 1.0)
+        finally:
+            engine.close()
+        gaps = {at: reference.gaps[at] for at in apart if at is not None}
+        assert rounding < MAX_NOISE
+        assert gaps and all(gap < max(2 * rounding, TOLERANCE[self.runtime]) for gap in gaps.values()), (
+            f"differs where the gap is {gaps}, and rounding was {rounding}:\n{decode(reference.tokens)}\n"
+            f"{self.texts[mode]}\n{text}"
+        )
+
+
+@pytest.fixture(scope="module", params=[(name, runtime) for name in NAMES for runtime in RUNTIMES], ids="-".join)
+def real_alone(request: pytest.FixtureRequest) -> Iterator[RealAlone]:
+    name: Name
+    runtime: Runtime
+    name, runtime = request.param
+    model = str(real_model(name, runtime))
+    with LeadProcess("-m", model, "--threads", "1", "-c", "512", "-np", "1", "--draft-max", "4") as lead:
+        it = RealAlone(runtime, model, str(real_model(name, "llamacpp")), lead.ready())
+        for mode in MODES:
+            it.texts[mode] = ask(lead, mode, tokens=REAL_TOKENS).text
+            assert len(it.texts[mode]) > REAL_TOKENS
+        yield it
+
+
+def test_a_real_model_with_a_back_that_joins_hangs_and_dies(real_alone: RealAlone) -> None:
+    """The GGUF drafts for both runtimes: nearly every guess that comes in time is right."""
+    lead = real_alone.lead
+    middle = {mode: len(text) // 3 for mode, text in real_alone.texts.items()}
+
+    def answer(mode: str, event: Callable[[], None] | None = None) -> int:
+        reply = ask(lead, mode, middle[mode], event, REAL_TOKENS)
+        real_alone.check(mode, reply.text)
+        accepted: int = reply.usage["completion_tokens_details"]["accepted_prediction_tokens"]
+        return accepted
+
+    with (
+        Gate(lead.back_port) as gate,
+        BackProcess(gate.port, "-m", real_alone.draft, "--threads", "1", "-c", "512", "-np", "1") as one,
+    ):
+        one.loaded()
+        answer("greedy", gate.open)
+        one.joined()
+        lead.has_backs(1)
+        if real_alone.runtime == "transformers":
+            # A slower target with a quicker draft: there some guess is accepted, sooner or later.
+            wait_for(lambda: answer("greedy") > 0, "an answer with accepted guesses")
+        answer("sampled", lambda: one.send(signal.SIGSTOP))
+        lead.has_backs(0)  # shown as silent
+        one.send(signal.SIGCONT)
+        lead.has_backs(1)
+        answer("sampled", one.kill)
+    lead.has_backs(0)

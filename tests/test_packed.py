@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -54,8 +55,9 @@ class _Clock:
     ],
 )
 def test_what_is_filled_up_is_measured(
-    monkeypatch: pytest.MonkeyPatch, taken: list[float], filled_up: list[int]
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, taken: list[float], filled_up: list[int]
 ) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     clock = _Clock(iter(taken))
     monkeypatch.setattr(packed, "_sweep", clock.sweep)
     monkeypatch.setattr("duo.engines.transformers.packed.time.perf_counter", clock.now)
@@ -66,6 +68,10 @@ def test_what_is_filled_up_is_measured(
     assert isinstance(large, PackedLinear) and large.filled_up == filled_up
     assert isinstance(middle, PackedLinear) and middle.filled_up == ()
     assert type(small) is nn.Linear
+    monkeypatch.delattr(packed, "_sweep")
+    again = nn.Sequential(nn.Linear(width, width), nn.Linear(width, width // 2))
+    pack(again)
+    assert isinstance(again[0], PackedLinear) and again[0].filled_up == filled_up, "the next start does the same"
 
 
 def test_a_sweep_takes_time() -> None:

@@ -18,6 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from duo import protocol
 from duo.drafting import Draft
+from duo.engines.meaning import MAX_DIFFERING
 from duo.errors import ProtocolError, RefusedError
 from duo.prefix import Prefix
 from duo.protocol import (
@@ -49,8 +50,9 @@ from duo.tree import ALONE, Expansion, Turn
 from duo.v1 import duo_pb2 as pb
 
 SIZE = 1000
-LEAD = Identity("lead", "target-13m", "fp", SIZE)
-BACK = Identity("mini", "draft-1m", "fp", SIZE)
+MEANINGS = [b"%d" % token for token in range(SIZE)]
+LEAD = Identity("lead", "target-13m", "fp", SIZE, MEANINGS)
+BACK = Identity("mini", "draft-1m", "fp", SIZE, MEANINGS)
 SAMPLING = SamplingParams(
     temperature=0.8,
     top_k=40,
@@ -566,11 +568,14 @@ def one_line(error: Exception) -> None:
     assert text and text.isprintable() and len(text) < 700
 
 
-def refused(hello: bytes) -> ProtocolError:
-    """The lead's error for a first message; the back hears the same words."""
+def refused(hello: bytes, meanings: bytes | None = None) -> ProtocolError:
+    """The lead's error for a first message, or for what is said of the tokens; the back hears the same words."""
     side = LeadSide(LEAD, Ledger({1: entry(1, 3)}), 0.0)
-    with pytest.raises(ProtocolError) as of_lead:
+    if meanings is not None:
         side.receive(hello, 0.0)
+        assert len(list(side.send(0.0))) == 1
+    with pytest.raises(ProtocolError) as of_lead:
+        side.receive(hello if meanings is None else meanings, 0.0)
     assert list(side.send(100.0)) == [], "a back that was refused hears of nothing"
     back = BackSide(BACK, 0.0)
     with pytest.raises(RefusedError) as of_back:
@@ -613,9 +618,89 @@ def test_another_protocol_version_is_refused() -> None:
 
 
 def test_another_vocabulary_is_refused() -> None:
-    error = refused(hello(model="dr\naft\x1b[31m" + "x" * 1000, vocabulary_fingerprint="other"))
-    assert "vocabulary" in str(error) and "target-13m" in str(error)
+    strange = [b"\x1b[31m\xff\n" * 9, *MEANINGS[: SIZE - 10]]
+    told = pb.BackMessage(meanings=pb.Meanings(meanings=strange)).SerializeToString()
+    error = refused(hello(model="dr\naft\x1b[31m" + "x" * 1000, vocabulary_fingerprint="other"), told)
+    assert "another vocabulary" in str(error) and "target-13m" in str(error)
+    assert "1000 of 1000 tokens differ, the first is 0: '0' in the target, " in str(error)
     assert isinstance(error, RefusedError) and error.reason == pb.Refusal.REASON_VOCABULARY
+
+
+def compared(target: Sequence[bytes], draft: Sequence[bytes]) -> tuple[LeadSide, Back, Welcomed]:
+    """Both sides after they have met, with these vocabularies."""
+    lead = LeadSide(Identity("lead", "target-13m", "a", len(target), target), Ledger(), 0.0)
+    back = Back(Identity("mini", "draft-1m", "b", len(draft), draft))
+    lead.receive(back.connect(), 0.0)
+    messages = 0
+    while not lead.greeted:
+        drain(lead, back)
+        assert not back.events
+        for message in back.side.send(0.0):
+            assert len(message) <= MAX_MESSAGE_BYTES
+            lead.receive(message, 0.0)
+            messages += 1
+        assert messages
+    drain(lead, back)
+    assert isinstance(back.events[0], Welcomed)
+    return lead, back, back.events[0]
+
+
+def test_vocabularies_that_differ_in_a_few_tokens_work_together_and_both_sides_say_so() -> None:
+    renamed = list(MEANINGS)
+    renamed[7] = b"<|end|>"
+    lead, back, welcomed = compared(MEANINGS, renamed)
+    assert welcomed.differing == (7,) and welcomed.vocabulary_size == SIZE
+    line = "1 of 1000 tokens differs, it is 7: '7' in the target, '<|end|>' in the draft"
+    assert str(lead.comparison) == welcomed.difference == line
+    # Fine-tunes have more special tokens, and pad what they have otherwise.
+    more = [*MEANINGS, b"<think>", b"</think>", b"", b""]
+    _, _, welcomed = compared(more, MEANINGS)
+    assert welcomed.differing == (SIZE, SIZE + 1) and welcomed.vocabulary_size == SIZE + 4
+    assert (
+        welcomed.difference
+        == "2 of 1002 tokens differ, the first is 1000: '<think>' in the target, nothing in the draft"
+    )
+    lead, back, welcomed = compared(MEANINGS, more)
+    assert welcomed.differing == (SIZE, SIZE + 1) and welcomed.vocabulary_size == SIZE
+    lead._ledger[1] = replace(entry(1, 5), ends=[5, 7])
+    drain(lead, back)
+    assert back.events[1] == Begun(1, SAMPLING, 5, ends=(5, 7))
+
+
+def test_a_large_vocabulary_goes_in_bounded_messages() -> None:
+    target = [b"%d" % token * 20 for token in range(50_000)]
+    _, _, welcomed = compared(target, [*target[:49_999], b"?" * 256])
+    assert welcomed.differing == (49_999,)
+
+
+@pytest.mark.parametrize(
+    "meanings",
+    [
+        pb.Meanings(start=1, meanings=[b"0"]),
+        pb.Meanings(more=True),
+        pb.Meanings(meanings=[b"x" * 257]),
+        pb.Meanings(meanings=[b""] * (SIZE + MAX_DIFFERING + 2)),
+    ],
+    ids=["gap", "endless", "long", "many"],
+)
+def test_meanings_that_make_no_sense_are_protocol_errors(meanings: pb.Meanings) -> None:
+    told = pb.BackMessage(meanings=meanings).SerializeToString()
+    error = refused(hello(vocabulary_fingerprint="other"), told)
+    assert not isinstance(error, RefusedError)
+
+
+def test_what_tokens_mean_is_told_when_it_is_asked_and_once() -> None:
+    refused(hello(vocabulary_fingerprint="other"), BackSide.status("drafting"))
+    side = joined(Ledger(), Back())
+    with pytest.raises(ProtocolError):
+        side.receive(pb.BackMessage(meanings=pb.Meanings()).SerializeToString(), 0.0)
+    me, compare = BackSide(BACK, 0.0), pb.LeadMessage(compare=pb.Compare(tokens=3)).SerializeToString()
+    assert me.receive(compare, 0.0) is None
+    (told,) = me.send(0.0)
+    assert list(pb.BackMessage.FromString(told).meanings.meanings) == MEANINGS[:3]
+    assert list(me.send(0.0)) == []
+    with pytest.raises(ProtocolError):
+        me.receive(compare, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -702,12 +787,14 @@ def test_the_largest_logit_bias_fits_a_message() -> None:
         pb.LeadMessage(welcome=pb.Welcome()),
         pb.LeadMessage(commit=pb.Commit(tokens=[SIZE])),
         pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(temperature=-1))),
+        pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(top_p=1, repetition_penalty=1), ends=[SIZE])),
+        pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(top_p=1, repetition_penalty=1), ends=[1] * 257)),
         pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(top_p=1, repetition_penalty=1), turn=2, backs=2)),
         pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(temperature=float("nan")))),
         pb.LeadMessage(begin=pb.Begin(sampling=pb.Sampling(top_p=1, repetition_penalty=1, logit_bias={SIZE: 1.0}))),
         pb.LeadMessage(),
     ],
-    ids=["second welcome", "token", "temperature", "turn", "nan", "bias", "empty"],
+    ids=["second welcome", "token", "temperature", "end", "ends", "turn", "nan", "bias", "empty"],
 )
 def test_a_lead_that_makes_no_sense_is_a_protocol_error(message: pb.LeadMessage) -> None:
     back = Back()
@@ -716,6 +803,21 @@ def test_a_lead_that_makes_no_sense_is_a_protocol_error(message: pb.LeadMessage)
         back.side.receive(message.SerializeToString(), 0.0)
     assert not isinstance(error.value, RefusedError)
     one_line(error.value)
+
+
+@pytest.mark.parametrize(
+    "welcome",
+    [
+        pb.Welcome(differing=[3, 3]),
+        pb.Welcome(differing=[4, 3]),
+        pb.Welcome(differing=range(MAX_DIFFERING + 1)),
+        pb.Welcome(first=b"x" * 257),
+    ],
+    ids=["twice", "order", "many", "long"],
+)
+def test_a_welcome_that_makes_no_sense_is_a_protocol_error(welcome: pb.Welcome) -> None:
+    with pytest.raises(ProtocolError):
+        BackSide(BACK, 0.0).receive(pb.LeadMessage(welcome=welcome).SerializeToString(), 0.0)
 
 
 def test_a_refusal_is_shown_safely_whatever_it_says() -> None:
@@ -731,7 +833,11 @@ def ends() -> list[LeadSide | BackSide]:
     ledger, back = Ledger({1: entry(1, 3)}), Back()
     side = joined(ledger, back)
     drain(side, back)
-    return [LeadSide(LEAD, ledger, 0.0), side, BackSide(BACK, 0.0), back.side]
+    comparing, asked = LeadSide(LEAD, ledger, 0.0), BackSide(BACK, 0.0)
+    comparing.receive(hello(vocabulary_fingerprint="other"), 0.0)
+    (compare,) = comparing.send(0.0)
+    asked.receive(compare, 0.0)
+    return [LeadSide(LEAD, ledger, 0.0), comparing, side, BackSide(BACK, 0.0), asked, back.side]
 
 
 def hear_garbage(data: bytes) -> None:
@@ -783,9 +889,25 @@ of_back = st.one_of(
     ).map(lambda m: pb.BackMessage(guesses=m)),
     st.builds(pb.Ping, value=uint64).map(lambda m: pb.BackMessage(ping=m)),
     st.builds(pb.Pong, value=uint64).map(lambda m: pb.BackMessage(pong=m)),
+    st.builds(
+        pb.Meanings,
+        start=uint32 | st.just(0),
+        meanings=st.lists(st.binary(max_size=5), max_size=3) | st.just(MEANINGS),
+        more=st.booleans(),
+    ).map(lambda m: pb.BackMessage(meanings=m)),
 )
 of_lead = st.one_of(
-    st.builds(pb.Welcome, protocol_version=uint32, name=texts, model=texts).map(lambda m: pb.LeadMessage(welcome=m)),
+    st.builds(
+        pb.Welcome,
+        protocol_version=uint32,
+        name=texts,
+        model=texts,
+        vocabulary_size=uint32,
+        differing=few,
+        compared=uint32,
+        first=st.binary(max_size=5),
+    ).map(lambda m: pb.LeadMessage(welcome=m)),
+    st.builds(pb.Compare, tokens=uint32).map(lambda m: pb.LeadMessage(compare=m)),
     st.builds(pb.Refusal, message=texts).map(lambda m: pb.LeadMessage(refusal=m)),
     st.builds(pb.Begin, session=uint64, sampling=samplings, prompt_length=uint32).map(
         lambda m: pb.LeadMessage(begin=m)

@@ -19,7 +19,7 @@ from bench.kinds.kind import Kind
 from duo.engines.base import ROOT, Row
 from duo.engines.transformers import quantization
 from duo.errors import ModelError
-from tests.tree_mirror import engine_of
+from tests.support.reference import engine_of
 
 CONFIGS: Mapping[str, dict[str, Any]] = {
     "FP8": {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]},

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, cast
 
 import pytest
 
-from duo.engines import Engine
+from duo.engines import Engine, Vocabulary
 from duo.sampling import Logprobs, SamplingParams
 from duo.session import Committed, Step
+from duo.text import special_in
 from lead.answers import Piece, Question
 from lead.decoder import Job
 from lead.service import _Answer
 
 WORDS = ["", "Return", " CPU", " arguments", " after", ".", "\n"]
+NAMED = "<|end|>"
+"""Of the first word, which is special."""
 
 
 class _Words:
@@ -27,6 +30,22 @@ class _Words:
 
     def decode(self, tokens: Sequence[int]) -> str:
         return "".join(WORDS[token] for token in tokens)
+
+    @property
+    def meanings(self) -> Sequence[bytes]:
+        return [NAMED.encode(), *(word.encode() for word in WORDS[1:])]
+
+    def token_bytes(self, token: int) -> bytes:
+        return WORDS[token].encode()
+
+    def encode_rendered(self, text: str) -> list[int]:
+        """Words, and 0 for the special token."""
+        found: list[int] = []
+        while text:
+            token = next((t for t, word in enumerate([NAMED, *WORDS[1:]]) if text.startswith(word)), None)
+            found += [] if token is None else [token]
+            text = text[1 if token is None else len([NAMED, *WORDS[1:]][token]) :]
+        return found
 
 
 class _Nobody:
@@ -41,13 +60,18 @@ def step(*tokens: int) -> Step:
     return Step([Committed(token, ("b",), Logprobs(-0.5, [])) for token in tokens], [0], [], [])
 
 
-def shown(stop: Sequence[str], *steps: Step) -> tuple[list[Piece], _Answer, list[bool]]:
+def shown(
+    stop: Sequence[str], *steps: Step, stop_tokens: Collection[int] = ()
+) -> tuple[list[Piece], _Answer, list[bool]]:
     cancelled: list[bool] = []
-    job = Job([1], SamplingParams(), 10, False, lambda step: None, lambda error: None)
+    job = Job([1], SamplingParams(), 10, False, lambda step: None, lambda error: None, stop_tokens)
+    names = special_in(stop, cast(Vocabulary, _Words()))
 
     async def run() -> tuple[list[Piece], _Answer]:
         question = Question([1], SamplingParams(), stop=stop)
-        answer = _Answer(1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True))
+        answer = _Answer(
+            1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True), names
+        )
         for each in steps:
             answer.steps.put_nowait([each])
         answer.steps.put_nowait(None)
@@ -86,3 +110,23 @@ def test_a_token_in_whose_middle_it_stops_is_shown_as_text_alone(stop: str, rest
 def test_what_was_held_back_comes_at_the_end() -> None:
     pieces, _, _ = shown([".\n\n"], step(1, 5), step(6))
     assert [(p.text, p.token) for p in pieces] == [("Return", 1), (".", 5), ("\n", 6)]
+
+
+@pytest.mark.parametrize("stop", [NAMED, NAMED + "\n", "." + NAMED, ".<|end|>\n"])
+def test_a_special_token_in_a_stop_string_is_found_though_it_adds_no_text(stop: str) -> None:
+    pieces, _, cancelled = shown([stop], step(1, 2), step(5, 0), step(6, 3))
+    assert "".join(p.text for p in pieces) == "Return CPU."[: -1 if stop.startswith(".") else None]
+    assert cancelled == [True]
+
+
+@pytest.mark.parametrize("stop", [NAMED + ".", "<|end", NAMED[:-1] + "\n", "|>."])
+def test_what_is_no_stop_string_after_all_comes_without_the_name(stop: str) -> None:
+    pieces, _, cancelled = shown([stop], step(1, 2), step(5, 0), step(6, 3))
+    assert "".join(p.text for p in pieces) == "Return CPU.\n arguments"
+    assert [p.token for p in pieces] == [1, 2, 5, 0, 6, 3]
+    assert not cancelled
+
+
+def test_a_token_that_ends_the_answer_adds_nothing_to_its_text() -> None:
+    pieces, _, _ = shown([], step(1, 2), step(3), stop_tokens=[3])
+    assert [(p.text, p.token) for p in pieces] == [("Return", 1), (" CPU", 2), ("", 3)]

@@ -56,8 +56,8 @@ class Lead:
         drafted_before, accepted_before = session.total.drafted, session.total.accepted
         choose = session.tree.chain if exact else session.tree.best
         nodes = [node for node, _ in choose(draft_max, floor, session.limit)]
-        rows = session.rows(nodes, first_id, at_least=2 if exact else 1)
-        assert [row.id for row in rows] == list(range(first_id, first_id + max(len(nodes) + 1, 2 if exact else 1)))
+        rows = session.rows(nodes, first_id)
+        assert [row.id for row in rows] == list(range(first_id, first_id + len(nodes) + 1))
         if exact:
             assert [row.parent for row in rows] == [ROOT, *(row.id for row in rows[:-1])], "one line"
         step = session.verify(nodes, self.engine.forward(rows), first_id)

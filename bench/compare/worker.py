@@ -96,9 +96,9 @@ class Worker:
         if target is not None:
             most = Limits().draft_max
             for name in POLICIES:
-                seconds, checkpoints = measure.remembered(target, 1 + most, what)
-                cost = CostCurve(seconds)
-                replay = Replay(checkpoints, cost) if checkpoints is not None else None
+                measured = measure.remembered(target, 1 + most, what)
+                cost = CostCurve(measured.seconds)
+                replay = Replay(measured.checkpoints, cost) if measured.checkpoints is not None else None
                 self._planners[name] = Planner(cost, Limits(most, rollback=target.rollback), replay=replay)
 
     def do_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:

@@ -66,9 +66,10 @@ def invent(kind: Kind, folder: Path, seed: int, out: Path) -> None:
 
 def _random(name: str, shape: Shape, rng: np.random.Generator) -> NDArray[np.float64]:
     """Matrices keep the size of what they multiply; states remember many tokens."""
+    noise: NDArray[np.float64] = rng.normal(size=shape)
     if "_lerp_" in name:
-        return rng.uniform(0.1, 0.9, shape)
-    noise = rng.normal(size=shape)
+        share: NDArray[np.float64] = 1 / (1 + np.exp(-noise))
+        return share
     if name == "output.weight":
         return noise * SPREAD / shape[-1] ** 0.5
     if len(shape) > 1:

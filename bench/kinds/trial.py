@@ -9,7 +9,7 @@ that hardly any is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +47,7 @@ AHEAD = 5
 """Guesses of an answer in a forward pass, at most."""
 EXPANSIONS = {"own": AHEAD, "other": 2}
 """Forward passes of the draft model before each of the target: wrong guesses need not be many."""
-OPTIONS = EngineOptions(threads=1, context=448, slots=2, tree_rows=64, batch=96)
+OPTIONS = EngineOptions(threads=1, context=448, slots=2, tree_rows=64, batch=96, flash_attention="off")
 MODES = {"greedy": SamplingParams(temperature=0.0), "sampled": SamplingParams(temperature=0.8, seed=7)}
 
 WRONG = 0.02 * SPREAD
@@ -189,46 +189,52 @@ class _Lead:
         limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=rollback)
         model = DraftModel(self.draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
         schedule = _DraftsFirst(limits, self.expansions)
-        self._decoder = Decoder(
-            self.target, Ledger(), lambda: None, lambda: None, schedule, False, Trace(), OwnDraft(model)
-        )
+        self._decoder = Decoder(self.target, Ledger(), lambda: None, lambda: None, schedule, Trace(), OwnDraft(model))
 
-    def ask(self, prompt: Sequence[int], params: SamplingParams, count: int) -> tuple[list[int], Job]:
-        """So many tokens. Raises what the answer ended with."""
-        tokens: list[int] = []
+    def ask(self, *asked: tuple[Sequence[int], SamplingParams, int]) -> list[tuple[list[int], Job]]:
+        """Answers to prompts, of so many tokens, all at the same time. Raises what one of them ended with."""
         errors: list[DuoError | None] = []
+        answers = [self._submit(*each, errors.append) for each in asked]
+        while len(errors) < len(asked):
+            self._decoder.turn()
+        for error in errors:
+            if error is not None:
+                raise error
+        return answers
+
+    def _submit(
+        self, prompt: Sequence[int], params: SamplingParams, count: int, on_end: Callable[[DuoError | None], None]
+    ) -> tuple[list[int], Job]:
+        tokens: list[int] = []
 
         def take(step: Step) -> None:
             tokens.extend(done.token for done in step.committed)
 
-        job = Job(list(prompt), params, count, True, take, errors.append)
+        job = Job(list(prompt), params, count, True, take, on_end)
         self._decoder.submit(job)
-        while not errors:
-            self._decoder.turn()
-        if errors[0] is not None:
-            raise errors[0]
         return tokens, job
 
 
 def _speculate(
     found: Found, target: Engine, draft: Engine, whose: str, prompt: Sequence[int], alone: dict[str, Walk]
 ) -> None:
-    """Answer with drafts, and with the model's own go on with the conversation."""
+    """With the model's own drafts: one answer after the other, and then the next turn of the last conversation. With
+    those of other weights: both answers at the same time."""
     for slot in range(target.slots):
         target.truncate(slot, 0)
     lead = _Lead(target, draft, EXPANSIONS[whose])
-    picked = verified = 0
-    for mode, params in MODES.items():
-        tokens, job = lead.ask(prompt, params, len(alone[mode].tokens))
+    asked = [(prompt, params, len(alone[mode].tokens)) for mode, params in MODES.items()]
+    answers = [answer for each in asked for answer in lead.ask(each)] if whose == "own" else lead.ask(*asked)
+    for mode, (tokens, _) in zip(MODES, answers, strict=True):
         found.same[f"{mode}, {whose} drafts"] = _compare(tokens, alone[mode], 2 * found.error)
-        assert job.session is not None
-        picked, verified = picked + job.session.total.accepted, verified + job.session.total.drafted
-    found.accepted[whose] = (picked, verified)
+    totals = [job.session.total for _, job in answers if job.session is not None]
+    found.accepted[whose] = (sum(total.accepted for total in totals), sum(total.drafted for total in totals))
     if whose != "own":
         return
     more = target.vocabulary.encode(MORE)
+    (tokens, _), params = answers[-1], asked[-1][1]
     longer = [*prompt, *tokens, *more]
-    again, job = lead.ask(longer, params, len(tokens) // 2)
+    ((again, job),) = lead.ask((longer, params, len(tokens) // 2))
     # The last token of an answer has not been read, nor is the last of a prompt read with it.
     found.reread = len(longer) - 1 - job.cached_tokens - len(more)
     found.same["next turn"] = _compare(again, walk(target, longer, params, len(again)), 2 * found.error)

@@ -87,7 +87,13 @@ class Vocabulary(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Equal for two models if and only if every token id means the same text, whatever their runtimes."""
+        """Equal for two models if and only if every token id means the same, whatever their runtimes."""
+        ...
+
+    @property
+    def meanings(self) -> Sequence[bytes]:
+        """What each token means, by id: its bytes, or its name if it stands for no text; empty where an id only pads
+        the logits. See `duo.engines.meaning`."""
         ...
 
     @property
@@ -101,7 +107,10 @@ class Vocabulary(Protocol):
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text, as the model expects a prompt to begin (with BOS where the model wants one)."""
+        """Token ids of plain text, as the model expects a prompt to begin (with BOS where the model wants one).
+
+        Special tokens that are written out are read as such. A text that begins with BOS gets no second one.
+        """
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -209,8 +218,9 @@ class Engine(Protocol):
     def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
         """Run the model over the rows, parents before children, and return logits of shape [len(rows), size].
 
-        `logits[i]` predicts the token after `rows[i]`. The array may be reused by the next call. Each piece, at most
-        one of a slot, is appended to what its slot has committed; rows of that slot come after it.
+        `logits[i]` predicts the token after `rows[i]`. The next call may reuse the array, and the caller may
+        write into it. Each piece, at most one of a slot, is appended to what its slot has committed; rows of that slot
+        come after it.
         Raises ContextError if a path does not fit the context or there is no room left for rows, and
         InterruptedForwardError if it was interrupted; in both cases none of the rows and pieces is there.
         """

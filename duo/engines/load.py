@@ -6,6 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from duo.engines import gguf_files
 from duo.engines.base import Engine
 from duo.engines.options import EngineOptions, Progress, Runtime
 from duo.engines.transformers.directory import locate
@@ -13,17 +14,17 @@ from duo.errors import ModelError
 
 
 def runtime_of(model: str) -> Literal["transformers", "llamacpp"]:
-    """Which runtime serves `model`: GGUF files (or a folder that holds just one) llama.cpp, all else transformers."""
+    """Which runtime serves `model`: llama.cpp a GGUF file, and a folder of those without a config.json."""
     path = Path(model)
-    if path.suffix.lower() == ".gguf":
+    if path.suffix.lower() == ".gguf" and not path.is_dir():
         return "llamacpp"
-    if path.is_dir() and not (path / "config.json").exists() and len(list(path.glob("*.gguf"))) == 1:
+    if path.is_dir() and not (path / "config.json").exists() and gguf_files.models_in(path):
         return "llamacpp"
     return "transformers"
 
 
 def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progress | None = None) -> Engine:
-    """Load a model: a GGUF file, a local directory in the Hugging Face layout, or a hub id.
+    """Load a model: a GGUF file or the folder that it lies in, a directory in the Hugging Face layout, or a hub id.
 
     Raises ModelError if it cannot be found or run, or if the runtime is not installed.
     """
@@ -33,8 +34,7 @@ def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progres
         _need("llama_cpp", "llamacpp")
         from duo.engines.llamacpp.load import load as load_gguf
 
-        path = Path(model)
-        return load_gguf(next(path.glob("*.gguf")) if path.is_dir() else path, options, report)
+        return load_gguf(gguf_files.locate(Path(model)), options, report)
     _need("transformers", "transformers")
     _need("torch", "transformers")
     locate(model)

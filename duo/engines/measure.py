@@ -6,16 +6,13 @@ later on (`duo.engines.cost`), so it need not be exact, only to know where the s
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import platform
 import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from duo.engines import classes, store
 from duo.engines.base import ROOT, UNBOUNDED, Engine, Row
+from duo.engines.exact import Widths
 from duo.engines.options import EngineOptions
 from duo.engines.replay import Checkpoints
 
@@ -28,15 +25,19 @@ ENOUGH = 3
 """Runs of each width at least: one may have been disturbed."""
 GROWN = 64
 """Tokens by which a slot may grow while a model is timed that does not go back cheaply."""
-FORMAT = 2
+FORMAT = 3
 """Of what is remembered."""
 
 
 class Measured(NamedTuple):
-    """Seconds per forward pass by width; and what going back takes, of a model that does so by a checkpoint."""
+    """Seconds per forward pass by width; and what going back takes, of a model that does so by a checkpoint.
+
+    widths: the class of passes that give the same bits, if it was looked for and found.
+    """
 
     seconds: dict[int, float]
     checkpoints: Checkpoints | None = None
+    widths: Widths | None = None
 
 
 def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
@@ -47,27 +48,32 @@ def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
     """
     bench = _Bench(engine, engine.context - most - 1)
     widths = [width for width in WIDTHS if width <= min(most, bench.most)]
+    replay = engine.rollback.replay
     best: dict[int, float] = {}
-    again = [float("inf")] * 3
+    back = apart = float("inf")
     bench.run(bench.chains(widths[-1]))  # what is set up once
+    bench.settle()
     started = time.perf_counter()
     rounds = 0
     while rounds < ENOUGH or time.perf_counter() - started < patience:
         for width in widths:
-            forward, _ = bench.run(bench.chains(width))
+            forward, dropping = bench.run(bench.chains(width))
             best[width] = min(best.get(width, float("inf")), forward)
-        if engine.rollback.replay and most > 1:
-            apart = bench.run([1, 1])[0] if engine.slots > 1 else float("inf")
-            again = [min(pair) for pair in zip(again, (*bench.run([2]), apart), strict=True)]
+            if replay:
+                # Whether it goes back at once or before the next rows is the engine's affair.
+                dropping += bench.settle()
+                if width == 2:
+                    back = min(back, dropping)
+        if replay and engine.slots > 1:
+            apart = min(apart, bench.run([1, 1])[0])
         rounds += 1
     bench.clear()
-    if 2 not in best or not engine.rollback.replay:
+    if 2 not in best or not replay:
         return Measured(best)
-    chain, back, apart = again
     # With one slot no pass has guesses and rows of others: what a checkpoint takes may stay in the curve.
-    save = max(0.0, chain - apart)
+    save = max(0.0, best[2] - apart)
     seconds = {width: max(best[1], taken - save * (width > 1)) for width, taken in best.items()}
-    return Measured(seconds, Checkpoints(save, back - best[1]))
+    return Measured(seconds, Checkpoints(save, back - 2 * best[1]))
 
 
 class _Bench:
@@ -82,6 +88,8 @@ class _Bench:
         self._longest = 1 + depth if self._keeps else UNBOUNDED
         """Rows of a slot in a pass."""
         self.most = max(1, min(engine.batch, engine.room, self._longest * engine.slots))
+        self._used = 1
+        """Slots that the last pass had rows of."""
         self.clear()
 
     def clear(self) -> None:
@@ -96,6 +104,7 @@ class _Bench:
     def run(self, chains: Sequence[int]) -> tuple[float, float]:
         """Seconds of one forward pass over chains of so many rows, one of a slot; and seconds to go back over them."""
         engine = self._engine
+        self._used = len(chains)
         self._level()
         rows: list[Row] = []
         for slot, length in enumerate(chains):
@@ -107,6 +116,10 @@ class _Bench:
         for slot, first in enumerate(firsts):
             engine.keep(slot, [first] if self._keeps else [])
         return forwarded - started, time.perf_counter() - forwarded
+
+    def settle(self) -> float:
+        """Seconds of a pass with one row for each slot that had some. Nothing is to be made good after it."""
+        return self.run([1] * self._used)[0]
 
     def _level(self) -> None:
         """Have slot 0 hold as much as before, or hardly more: to cut it may mean to read it again."""
@@ -122,31 +135,30 @@ class _Bench:
 def conditions(model: str | None, engine: Engine, options: EngineOptions) -> list[object]:
     """All that changes how fast the engine is. `model`: as it was named."""
     ways = [options.threads, options.gpu_layers, options.device, options.dtype, options.flash_attention]
-    return [model, engine.name, engine.runtime, *ways]
+    return [model, engine.name, engine.runtime, *ways, getattr(engine, "flash", None)]
 
 
-def remembered(engine: Engine, most: int, what: Sequence[object]) -> Measured:
-    """An earlier measurement under the same `conditions`, or a new one."""
-    machine = [platform.processor(), os.cpu_count()]
-    about = [FORMAT, *machine, most, engine.slots, *engine.rollback, *map(str, what)]
-    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    path = root / "duo" / f"curve-{key[:24]}.json"
-    try:
-        return _read(json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
-        measured = measure(engine, most)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(f".{os.getpid()}")
-        draft.write_text(json.dumps(measured._asdict()))
-        draft.replace(path)
-    except OSError:
-        pass  # a read-only home is no reason not to serve
-    return measured
+def remembered(engine: Engine, most: int, what: Sequence[object], exact: bool = False) -> Measured:
+    """An earlier measurement under the same `conditions`, or a new one.
+
+    exact: find the widths of passes that give the same bits, too (`duo.engines.classes`).
+    """
+    about = [FORMAT, most, engine.slots, *engine.rollback, exact, *what]
+    return store.remembered(
+        "curve", about, _read, lambda: _with_classes(engine, most) if exact else measure(engine, most), Measured._asdict
+    )
 
 
-def _read(found: Mapping[str, Any]) -> Measured:
+def _with_classes(engine: Engine, most: int) -> Measured:
+    found = classes.find(engine, most, getattr(engine, "unsteady", ()))
+    return Measured(found.seconds, widths=found.widths)
+
+
+def _read(found: Any) -> Measured:
     seconds = {int(width): float(taken) for width, taken in found["seconds"].items()}
-    checkpoints = found["checkpoints"]
-    return Measured(seconds, Checkpoints(*map(float, checkpoints)) if checkpoints is not None else None)
+    checkpoints, widths = found["checkpoints"], found["widths"]
+    return Measured(
+        seconds,
+        Checkpoints(*map(float, checkpoints)) if checkpoints is not None else None,
+        Widths(int(widths[0]), int(widths[1]), int(widths[2]), bool(widths[3])) if widths is not None else None,
+    )

@@ -8,21 +8,23 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class BackMessage(_message.Message):
-    __slots__ = ("hello", "guesses", "ping", "pong", "status")
+    __slots__ = ("hello", "guesses", "ping", "pong", "status", "meanings")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     GUESSES_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     PONG_FIELD_NUMBER: _ClassVar[int]
     STATUS_FIELD_NUMBER: _ClassVar[int]
+    MEANINGS_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     guesses: Guesses
     ping: Ping
     pong: Pong
     status: Status
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., guesses: _Optional[_Union[Guesses, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ...) -> None: ...
+    meanings: Meanings
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., guesses: _Optional[_Union[Guesses, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., meanings: _Optional[_Union[Meanings, _Mapping]] = ...) -> None: ...
 
 class LeadMessage(_message.Message):
-    __slots__ = ("welcome", "refusal", "begin", "commit", "end", "ping", "pong")
+    __slots__ = ("welcome", "refusal", "begin", "commit", "end", "ping", "pong", "compare")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     BEGIN_FIELD_NUMBER: _ClassVar[int]
@@ -30,6 +32,7 @@ class LeadMessage(_message.Message):
     END_FIELD_NUMBER: _ClassVar[int]
     PING_FIELD_NUMBER: _ClassVar[int]
     PONG_FIELD_NUMBER: _ClassVar[int]
+    COMPARE_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refusal: Refusal
     begin: Begin
@@ -37,7 +40,8 @@ class LeadMessage(_message.Message):
     end: End
     ping: Ping
     pong: Pong
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ...) -> None: ...
+    compare: Compare
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., compare: _Optional[_Union[Compare, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
     __slots__ = ("protocol_version", "name", "model", "vocabulary_fingerprint", "vocabulary_size", "known")
@@ -66,16 +70,38 @@ class Known(_message.Message):
     def __init__(self, session: _Optional[int] = ..., length: _Optional[int] = ..., hash: _Optional[int] = ...) -> None: ...
 
 class Welcome(_message.Message):
-    __slots__ = ("protocol_version", "name", "model", "vocabulary_size")
+    __slots__ = ("protocol_version", "name", "model", "vocabulary_size", "differing", "compared", "first")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_SIZE_FIELD_NUMBER: _ClassVar[int]
+    DIFFERING_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_FIELD_NUMBER: _ClassVar[int]
+    FIRST_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     name: str
     model: str
     vocabulary_size: int
-    def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocabulary_size: _Optional[int] = ...) -> None: ...
+    differing: _containers.RepeatedScalarFieldContainer[int]
+    compared: int
+    first: bytes
+    def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocabulary_size: _Optional[int] = ..., differing: _Optional[_Iterable[int]] = ..., compared: _Optional[int] = ..., first: _Optional[bytes] = ...) -> None: ...
+
+class Compare(_message.Message):
+    __slots__ = ("tokens",)
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    tokens: int
+    def __init__(self, tokens: _Optional[int] = ...) -> None: ...
+
+class Meanings(_message.Message):
+    __slots__ = ("start", "meanings", "more")
+    START_FIELD_NUMBER: _ClassVar[int]
+    MEANINGS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    start: int
+    meanings: _containers.RepeatedScalarFieldContainer[bytes]
+    more: bool
+    def __init__(self, start: _Optional[int] = ..., meanings: _Optional[_Iterable[bytes]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class Refusal(_message.Message):
     __slots__ = ("reason", "message")
@@ -129,18 +155,20 @@ class Sampling(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., repetition_penalty: _Optional[float] = ..., presence_penalty: _Optional[float] = ..., frequency_penalty: _Optional[float] = ..., logit_bias: _Optional[_Mapping[int, float]] = ..., seed: _Optional[int] = ..., grammar: _Optional[str] = ...) -> None: ...
 
 class Begin(_message.Message):
-    __slots__ = ("session", "sampling", "prompt_length", "turn", "backs")
+    __slots__ = ("session", "sampling", "prompt_length", "turn", "backs", "ends")
     SESSION_FIELD_NUMBER: _ClassVar[int]
     SAMPLING_FIELD_NUMBER: _ClassVar[int]
     PROMPT_LENGTH_FIELD_NUMBER: _ClassVar[int]
     TURN_FIELD_NUMBER: _ClassVar[int]
     BACKS_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
     session: int
     sampling: Sampling
     prompt_length: int
     turn: int
     backs: int
-    def __init__(self, session: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_length: _Optional[int] = ..., turn: _Optional[int] = ..., backs: _Optional[int] = ...) -> None: ...
+    ends: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, session: _Optional[int] = ..., sampling: _Optional[_Union[Sampling, _Mapping]] = ..., prompt_length: _Optional[int] = ..., turn: _Optional[int] = ..., backs: _Optional[int] = ..., ends: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Commit(_message.Message):
     __slots__ = ("session", "start", "tokens", "more")

@@ -97,6 +97,7 @@ class CompletionRequest(AnswerFields):
                     max_tokens=1 if self.silent else self.limit(),
                     ignore_eos=bool(self.ignore_eos),
                     stop=tuple(self.stop or ()),
+                    stop_tokens=tuple(self.stop_token_ids or ()),
                     top_logprobs=self.logprobs,
                     prompt_logprobs=scored,
                     continues=True,

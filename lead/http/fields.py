@@ -62,6 +62,9 @@ class SamplingFields(Body):
     max_tokens: int | None = Field(None, ge=-1, lt=1 << 31, description="-1: no limit but the context.")
     n_predict: int | None = Field(None, ge=-1, lt=1 << 31, description="llama-server's: the same, and comes first.")
     stop: Stop | None = None
+    stop_token_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]] | None = Field(
+        None, max_length=MAX_STOPS, description="vLLM's: tokens that end the answer, and are not a part of it."
+    )
     presence_penalty: float | None = Field(None, ge=-100, le=100)
     frequency_penalty: float | None = Field(None, ge=-100, le=100)
     repetition_penalty: float | None = Field(None, gt=0, le=100)
@@ -130,7 +133,6 @@ class AnswerFields(SamplingFields):
     cannot: ClassVar[Cannot] = {
         "grammar": ((None, ""), "grammars are not taken as text, use response_format with a json_schema"),
         "stop_sequences": ((None, []), "it is called stop here"),
-        "stop_token_ids": ((None, []), "use stop, or logit_bias"),
         "min_tokens": ((None, 0, 1), "use ignore_eos with max_tokens, or logit_bias"),
         "n_probs": ((None, 0), "use logprobs"),
         "mirostat": ((None, 0, False), "use temperature, top_k, top_p and min_p"),

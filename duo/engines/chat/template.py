@@ -8,6 +8,7 @@ from functools import cached_property
 from textwrap import shorten
 from typing import Any
 
+from duo.engines import meaning
 from duo.engines.base import NO_VARIABLES, Vocabulary
 from duo.engines.chat import tools as _tools
 from duo.errors import ModelError, RequestError
@@ -24,7 +25,31 @@ _RUNTIMES = frozenset(
 
 
 class ChatVocabulary(Vocabulary, ABC):
-    """The part of a vocabulary that is about conversations."""
+    """The part of a vocabulary that is about conversations, and how prompts begin."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        return meaning.fingerprint(self.meanings)
+
+    def encode(self, text: str) -> list[int]:
+        tokens = self._tokenize(text, add_special=True)
+        # Who renders a template and sends the prompt as text has written BOS out.
+        if self._added_bos is not None and tokens[:2] == [self._added_bos] * 2:
+            del tokens[0]
+        return tokens
+
+    def encode_rendered(self, text: str) -> list[int]:
+        # A template writes BOS itself where the model wants one, so nothing is added.
+        return self._tokenize(text, add_special=False)
+
+    @property
+    @abstractmethod
+    def _added_bos(self) -> int | None:
+        """The token that the tokenizer puts before each text; None if it adds none."""
+
+    @abstractmethod
+    def _tokenize(self, text: str, add_special: bool) -> list[int]:
+        """Token ids of a text. `add_special`: with the tokens that the tokenizer adds."""
 
     @abstractmethod
     def _apply(

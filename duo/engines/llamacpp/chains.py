@@ -27,6 +27,7 @@ from duo.errors import ContextError
 
 SNAPSHOTS, SNAPSHOT_BYTES = 8, 1 << 31
 """Most snapshots per slot, and bytes for those of all slots together. A state of a 27B model takes 150 MiB."""
+ON_GPU = "it runs on a GPU, where the order of sums follows the shape of a pass"
 CPU_WASTE = 1.5
 """Padding rows are cheaper than reading the weights again, up to here. On a GPU they always are."""
 
@@ -47,22 +48,23 @@ class ChainEngine(SlotRuntime):
         """Raises ModelError if memory or the number of sequences does not suffice."""
         slots = options.slots
         model.check_slots(slots, llama_cpp.llama_max_parallel_sequences() - 1)
-        # Neighbours only, or any slots: a shared cache lets any of them ride in one pass, and computes a row's
-        # attention over the cells of all. A model without cells divides its batches by neighbours in any case.
-        self._apart = slots > 1 and (options.chains or not model.recurrent or not model.cells)
+        # Cells that are shared let any slots ride in one pass, and compute a row's attention over the cells of all.
+        # Else only neighbours do. A model without cells divides its batches by neighbours in any case. With a sliding
+        # window llama.cpp gives away cells that are out of sight and that only one sequence has.
+        apart = slots > 1 and (options.chains or model.windowed or not model.recurrent or not model.cells)
         self._room = max(1, options.tree_rows)
         self._batch = max(1, options.batch)
         self._gpu = options.gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
         wanted, self._state_bytes = _affordable(model, options)
         # Padding may lie past the context.
-        per_slot = model.context(options) + wanted + 1
+        per_slot = model.context + wanted + 1
         cells = slots * (-(-per_slot // 256) * 256)
         # llama.cpp splits no decode: there is room for what rides along and for padding as well.
         self._most = max(self._batch, slots, wanted + 1) + slots * (RIDERS + 1)
         context = native.make_context(
-            model.path, model.handle, options, cells, self._most, slots, unified=not self._apart, snapshots=wanted
+            model.path, model.handle, options, cells, self._most, slots, unified=not apart, snapshots=wanted
         )
-        super().__init__(model, options, context, llama_cpp.llama_n_rs_seq(context), self._most)
+        super().__init__(model, options, context, llama_cpp.llama_n_rs_seq(context), apart, self._most)
         self._replay = self._recurrent and not self._snapshots and options.draft_max > 0
         self._depth = self._room if not self._recurrent else self._snapshots or options.draft_max
         self._slots = [_Slot(slot, CHECKPOINT_BYTES // slots) for slot in range(slots)]
@@ -80,7 +82,20 @@ class ChainEngine(SlotRuntime):
         return False
 
     @property
-    def note(self) -> str:
+    def inexact(self) -> str:
+        """Why the bits of a row depend on more than widths (see `duo.engines.promise`); empty if they do not."""
+        if self._gpu:
+            return ON_GPU
+        return "it is recurrent, and its state has seen every row that ran" if self._recurrent else ""
+
+    @property
+    def unsteady(self) -> Collection[int]:
+        """Widths of passes whose bits depend on the length of the context: flash attention divides a lone row's keys
+        between threads from 512 on."""
+        return (1,) if self.flash and native.threads(self.options) > 1 else ()
+
+    @property
+    def _state_note(self) -> str:
         if not self._recurrent:
             return ""
         if self._snapshots:
@@ -195,11 +210,7 @@ class ChainEngine(SlotRuntime):
         behind: dict[int, int] = {}  # committed tokens that ride along
         for at, chain in chains.items():
             state = self._slots[at]
-            self._make_right(state)
-            if len(state.tokens) - state.read > RIDERS or not self._recurrent:
-                self._catch_up(state)
-            if self._recurrent:
-                self._save(state)
+            self._prepare(state)
             if self._replay and len(chain) > 1:
                 self._save_before(state)
             behind[at] = len(state.tokens) - state.read

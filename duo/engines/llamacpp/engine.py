@@ -20,7 +20,7 @@ from typing import Any
 
 import llama_cpp
 
-from duo.engines.base import ROOT, TREES, InterruptedForwardError, Logits, Piece, Rollback, Row
+from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.runtime import Model, Runtime
 from duo.engines.options import EngineOptions
@@ -73,7 +73,7 @@ class LlamaCppEngine(Runtime):
         """Raises ModelError if memory or the number of sequences does not suffice."""
         slots = options.slots
         self._room = max(1, options.tree_rows)
-        cells = slots * model.context(options) + self._room
+        cells = slots * model.context + self._room
         batch = max(1, min(options.batch, cells))
 
         # A cell that only one sequence has, and that lies outside of that sequence's attention window, is free for the
@@ -218,7 +218,7 @@ class LlamaCppEngine(Runtime):
         code = self._arrays.decode(self._llama, tokens, places, owners, slice(width - count))
         if code:
             self._undo(before, grown, copied=True)
-            raise InterruptedForwardError if code == native.ABORTED else native.failed(code)
+            raise native.failed(code)
 
         live.update(new)
         for row, node in new.items():

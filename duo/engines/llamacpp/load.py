@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from duo.engines.base import Engine
+from duo.engines.llamacpp import flash, native
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.engines.llamacpp.runtime import Model
@@ -18,13 +20,23 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
 
     Raises ModelError with a line that says what is wrong.
     """
+    options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
     model = Model(path, options, progress)
+    options = flash.choose(model, options)
     engine: Engine
     if model.recurrent and options.drafts:
         engine = StateTreeEngine(model, options)
-    elif model.recurrent or options.chains:
+    elif model.recurrent or (options.chains and not options.gpu_layers):
         engine = ChainEngine(model, options)
     else:
         engine = LlamaCppEngine(model, options)
     progress(1.0)
     return engine
+
+
+def as_trees(engine: Engine) -> Engine:
+    """Serve the weights of a model with attention as trees. Another engine than the one returned is used up."""
+    if not isinstance(engine, ChainEngine) or not engine.options.chains or engine.rollback.depth < engine.room:
+        return engine
+    options = replace(engine.options, chains=False)
+    return LlamaCppEngine(engine.release(), options)

@@ -15,12 +15,15 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
-from duo.engines.options import EngineOptions
+from duo.engines.base import InterruptedForwardError
+from duo.engines.options import GPU_ALL, GPU_AUTO, EngineOptions
 from duo.errors import ContextError, ModelError
 
 NO_ROOM = 1
 """llama_decode's answer when it finds no free cells; it has changed nothing then."""
 ABORTED = 2
+ALL_LAYERS = 9999
+"""More layers than any model has."""
 
 State = NDArray[np.uint8]
 """Bytes of `save_state`."""
@@ -152,6 +155,13 @@ def encoder_error(path: Path) -> ModelError:
     return ModelError(f"{path.name} is an encoder or embedding model; take one that generates text")
 
 
+def gpu_layers(asked: int) -> int:
+    """How many layers go to the GPU: all for GPU_ALL, and for GPU_AUTO all where llama.cpp sees a GPU."""
+    if asked == GPU_AUTO:
+        return ALL_LAYERS if llama_cpp.llama_supports_gpu_offload() else 0
+    return ALL_LAYERS if asked == GPU_ALL else asked
+
+
 def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) -> Any:
     raised: list[BaseException] = []
     done = 0.0
@@ -177,7 +187,10 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
     if model is None:
         if raised:
             raise raised[0]
-        raise ModelError(f"{path} cannot be loaded: {_reason()}; if the file is damaged, download or convert it again")
+        fewer = ", and if the GPU's memory is too small put fewer layers there with -ngl" if options.gpu_layers else ""
+        raise ModelError(
+            f"{path} cannot be loaded: {_reason()}; if the file is damaged, download or convert it again{fewer}"
+        )
     return model
 
 
@@ -203,7 +216,7 @@ def make_context(
     # llama.cpp aborts the process if there can be more sequences than rows in a batch, or than cells.
     params.n_batch = params.n_ubatch = max(batch, sequences)
     params.n_seq_max = sequences
-    params.n_threads = params.n_threads_batch = options.threads or _cores()
+    params.n_threads = params.n_threads_batch = threads(options)
     params.kv_unified = unified
     params.n_rs_seq = snapshots
     params.swa_full = True
@@ -219,15 +232,17 @@ def make_context(
 
 
 def _flash_attention(options: EngineOptions) -> int:
-    """On a CPU llama.cpp's passes over masked cells, which is much where there are many slots. But it takes each row by
-    itself: several rows of one slot cost more. It also sums values in 16 bits, and where the processor has arithmetic
-    for those (AVX512-FP16) it does so number by number unless a head is a multiple of 128, which takes several times as
-    long. So there it has to be asked for."""
+    """On a CPU `auto` is settled by then (`flash.choose`)."""
     if options.flash_attention == "on":
         return llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
     if options.flash_attention == "auto" and options.gpu_layers:
         return llama_cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
     return llama_cpp.LLAMA_FLASH_ATTN_TYPE_DISABLED
+
+
+def threads(options: EngineOptions) -> int:
+    """How many threads a decode has."""
+    return options.threads or _cores()
 
 
 def free(context: Any, model: Any) -> None:
@@ -273,7 +288,11 @@ class Stop:
         self._string[0] = b"\0"
 
 
-def failed(code: int) -> ContextError | ModelError:
+def failed(code: int) -> InterruptedForwardError | ContextError | ModelError:
+    """What went wrong, by llama_decode's code."""
+    if code == ABORTED:
+        _errors.clear()  # it was asked to
+        return InterruptedForwardError()
     if code == NO_ROOM:
         return ContextError("llama.cpp has no room left for these tokens; keep fewer rows or ask for a smaller context")
     return ModelError(f"llama.cpp failed with code {code}: {_reason()}; start again, with a smaller batch if it recurs")

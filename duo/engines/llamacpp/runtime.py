@@ -11,13 +11,13 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
+from duo.engines import memory
 from duo.engines.base import Logits
-from duo.engines.llamacpp import native
+from duo.engines.gguf_files import model_name
+from duo.engines.llamacpp import context_size, native
 from duo.engines.llamacpp.vocabulary import LlamaCppVocabulary
 from duo.engines.options import EngineOptions
 from duo.errors import ContextError, ModelError
-
-_DEFAULT_CONTEXT = 4096
 
 _get_logits: Any = llama_cpp.llama_get_logits
 _addressof = ctypes.addressof
@@ -35,6 +35,7 @@ class Model:
         native.check_file(path)
         native.start()
         self.path = path
+        before = memory.available()
         self.handle: Any = native.load(path, options, progress)
         self._free: weakref.finalize[..., Any] = weakref.finalize(self, llama_cpp.llama_model_free, self.handle)
         native.check_kind(path, self.handle)
@@ -42,22 +43,16 @@ class Model:
         self.recurrent = hybrid or bool(llama_cpp.llama_model_is_recurrent(self.handle))
         self.cells = hybrid or not self.recurrent
         self.windowed = llama_cpp.llama_model_n_swa(self.handle) > 0
+        self.fit = context_size.choose(self.path, self.handle, options, self.cells, before)
 
     @property
     def name(self) -> str:
-        return self.path.name[: -len(self.path.suffix)] if self.path.suffix.lower() == ".gguf" else self.path.name
+        return model_name(self.path)
 
-    def context(self, options: EngineOptions) -> int:
-        """Tokens per slot. Raises ModelError if more are asked for than the model was trained with."""
-        trained: int = llama_cpp.llama_model_n_ctx_train(self.handle)
-        if not trained:  # a recurrent model need not say; its memory does not grow with it
-            trained = max(options.context, _DEFAULT_CONTEXT)
-        if options.context > trained:
-            raise ModelError(
-                f"{self.path.name} has a context of {trained} tokens and cannot run with {options.context}; ask for at "
-                f"most {trained}"
-            )
-        return options.context or min(trained, _DEFAULT_CONTEXT)
+    @property
+    def context(self) -> int:
+        """Tokens per slot."""
+        return self.fit.context
 
     def check_slots(self, slots: int, most: int) -> None:
         """Raises ModelError if there are more slots than llama.cpp has sequences for."""
@@ -69,6 +64,10 @@ class Model:
         self._free.detach()
         return weakref.finalize(owner, native.free, context, self.handle)
 
+    def take_back(self) -> None:
+        """The context over the weights is gone: they are this object's again."""
+        self._free = weakref.finalize(self, llama_cpp.llama_model_free, self.handle)
+
 
 class Runtime:
     """A model with a context. `_take_logits` copies what a decode has left in llama.cpp's buffer."""
@@ -79,12 +78,15 @@ class Runtime:
 
     def __init__(self, model: Model, options: EngineOptions, context: Any) -> None:
         self._free = model.adopt(self, context)
+        self._model = model
+        self.options = options
         self._llama = context
         self._memory: Any = llama_cpp.llama_get_memory(context)
         if self._memory is None:
             raise native.encoder_error(model.path)
         self._name = model.name
-        self._context = model.context(options)
+        self._context = model.context
+        self._fit_line = model.fit.line(model.name, options.slots)
         self._vocabulary = LlamaCppVocabulary(model.handle)
         self._size = self._vocabulary.size
         self._logits: Logits = np.empty((0, self._size), dtype=np.float32)
@@ -114,7 +116,24 @@ class Runtime:
 
     @property
     def note(self) -> str:
+        return "; ".join(filter(None, (self._fit_line, self._state_note)))
+
+    @property
+    def _state_note(self) -> str:
+        """What recurrent layers take and can do; empty where there are none."""
         return ""
+
+    @property
+    def flash(self) -> bool:
+        """Whether flash attention was asked for, or found to be faster on a CPU."""
+        return self.options.flash_attention == "on"
+
+    def release(self) -> Model:
+        """Give up the context, for another over the same weights. The engine is not used afterwards."""
+        self._free.detach()
+        llama_cpp.llama_free(self._llama)
+        self._model.take_back()
+        return self._model
 
     def close(self) -> None:
         self._free()

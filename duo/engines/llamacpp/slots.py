@@ -14,7 +14,6 @@ from collections.abc import Sequence
 
 import llama_cpp
 
-from duo.engines.base import InterruptedForwardError
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.checkpoints import Checkpoint, Checkpoints
 from duo.engines.llamacpp.runtime import Model, Runtime
@@ -29,8 +28,11 @@ TARGET_GAP, DRAFT_GAP = 1, 64
 """Tokens since the last checkpoint from which on the end of a prompt gets one. A draft model reads a few tokens at a
 time after each wrong guess, and has no use for so many copies."""
 RIDERS = 8
-"""Committed tokens that are read beside a slot's next rows. More have a decode of their own."""
+"""Committed tokens that are read beside a slot's next rows. More have a decode of their own. So many at the end of a
+prompt are left for then: a chat template may write the beginning of the answer otherwise in the next turn, without a
+mark that opens a thought, say. The checkpoint at the end of the prompt lies before that."""
 
+_seq_cp = llama_cpp.llama_memory_seq_cp
 _seq_rm = llama_cpp.llama_memory_seq_rm
 
 
@@ -68,16 +70,22 @@ class Slot:
 class SlotRuntime(Runtime):
     """What engines have in common whose slots each have one sequence for what is committed.
 
-    `snapshots`: states of earlier rows that llama.cpp keeps for each sequence. Subclasses say what rows are.
+    snapshots: states of earlier rows that llama.cpp keeps for each sequence. apart: whether each has cells of its own.
+    most: tokens per decode. Subclasses say what rows are.
     """
 
-    def __init__(self, model: Model, options: EngineOptions, context: object, snapshots: int, most: int) -> None:
+    def __init__(
+        self, model: Model, options: EngineOptions, context: object, snapshots: int, apart: bool, most: int
+    ) -> None:
         super().__init__(model, options, context)
-        self._recurrent, self._cells = model.recurrent, model.cells
+        self._recurrent, self._cells, self._windowed = model.recurrent, model.cells, model.windowed
+        self._apart = apart
         self._snapshots = snapshots
         self._arrays = native.Batch(most)
         self._stop = None if model.recurrent else native.Stop(self._llama)
         self._gap = DRAFT_GAP if options.drafts else TARGET_GAP
+        # Where sameness is asked for, prompts are read in parts that the caller chooses.
+        self._tail = RIDERS if model.recurrent and not options.chains else 0
 
     def _slot(self, slot: int) -> Slot:
         raise NotImplementedError
@@ -91,7 +99,7 @@ class SlotRuntime(Runtime):
 
     def restorable(self, slot: int, length: int) -> int:
         state = self._slot(slot)
-        if not self._recurrent or length >= len(state.tokens):
+        if not self._recurrent or length >= len(state.tokens) or (state.read <= length and not state.stale):
             return min(length, len(state.tokens))
         checkpoint = state.checkpoint(length)
         return checkpoint.length if checkpoint is not None else 0
@@ -120,7 +128,7 @@ class SlotRuntime(Runtime):
             self._go_back(taker)
             return length
         taker.stale = True
-        if not giver.stale and giver.read == len(giver.tokens) > giver.saved.last:
+        if not giver.stale and giver.saved.last < giver.read <= length:
             self._checkpoint(giver)
         for checkpoint in giver.saved:
             if checkpoint.length <= length:
@@ -138,7 +146,7 @@ class SlotRuntime(Runtime):
         if code:
             if self._recurrent and code != native.NO_ROOM:
                 self._lose()
-            raise InterruptedForwardError if code == native.ABORTED else native.failed(code)
+            raise native.failed(code)
 
     def _lose(self) -> None:
         """A decode failed in the middle. It may have moved the states of any sequence."""
@@ -149,13 +157,13 @@ class SlotRuntime(Runtime):
         state = self._slot(slot)
         state.tokens += tokens
         state.prompted = True
-        self._catch_up(state)
+        self._catch_up(state, self._tail)
 
-    def _catch_up(self, state: Slot) -> None:
-        """Read the committed tokens that the slot's memory lacks, in decodes of their own."""
+    def _catch_up(self, state: Slot, tail: int = 0) -> None:
+        """Read the committed tokens that the slot's memory lacks, but the last `tail`, in decodes of their own."""
         self._make_right(state)
         most = min(self._batch, SPACING) if self._recurrent else self._batch
-        while count := min(most, len(state.tokens) - state.read):
+        while (count := min(most, len(state.tokens) - tail - state.read)) > 0:
             end = state.read + count
             self._decode(
                 state.tokens[state.read : end], list(range(state.read, end)), [(state.seq,)] * count, slice(count)
@@ -198,10 +206,13 @@ class SlotRuntime(Runtime):
             else:
                 state.saved.drop(checkpoint)
 
-    def _save(self, state: Slot) -> None:
-        """Copy the state before rows are read, where the next turn of a conversation may go on from it."""
+    def _prepare(self, state: Slot) -> None:
+        """Before rows are read: read what cannot ride along, and copy the state if the next turn may go on from it."""
+        self._make_right(state)
+        if len(state.tokens) - state.read > RIDERS or not self._recurrent:
+            self._catch_up(state, self._tail if state.prompted else 0)
         gap = state.read - state.saved.last
-        if state.read == len(state.tokens) and (gap >= SPACING or (state.prompted and gap >= self._gap)):
+        if self._recurrent and (gap >= SPACING or (state.prompted and gap >= self._gap)):
             self._checkpoint(state)
         state.prompted = False
 
@@ -211,7 +222,12 @@ class SlotRuntime(Runtime):
             state.saved.add(Checkpoint(state.read, copy, native.PARTIAL))
 
     def _copy(self, source: Slot, target: Slot) -> bool:
-        """Copy all that llama.cpp holds of a slot to another, which is empty."""
+        """Copy all that llama.cpp holds of a slot to another, which is empty. Returns False if that cannot be done."""
+        if self._windowed:
+            # A saved state has no cells that are out of sight at its end. Before that end they are not.
+            if self._apart:
+                _seq_cp(self._memory, source.seq, target.seq, -1, -1)
+            return self._apart
         everything = native.save_state(self._llama, source.seq, 0)
         return everything is not None and native.restore_state(self._llama, target.seq, everything, 0)
 

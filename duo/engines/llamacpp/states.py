@@ -76,10 +76,10 @@ class StateTreeEngine(SlotRuntime):
         self._room = max(1, min(options.tree_rows, affordable, most - slots))
         self._batch = max(1, options.batch)
         # What is read again has cells besides those that the hollow rows had.
-        cells = slots * model.context(options) + self._room * (1 + RIDERS)
+        cells = slots * model.context + self._room * (1 + RIDERS)
         self._width = self._batch + RIDERS + self._room
         context = native.make_context(model.path, model.handle, options, cells, self._width, slots + self._room)
-        super().__init__(model, options, context, 0, self._width)
+        super().__init__(model, options, context, snapshots=0, apart=False, most=self._width)
         self._rows: dict[int, _Node] = {}
         self._slots = [_Slot(slot, CHECKPOINT_BYTES // slots) for slot in range(slots)]
         self._free_seqs = set(range(slots, slots + self._room))
@@ -98,7 +98,7 @@ class StateTreeEngine(SlotRuntime):
         return False
 
     @property
-    def note(self) -> str:
+    def _state_note(self) -> str:
         states = len(self._slots) + self._room
         return (
             f"{self._name} is recurrent: it drafts trees of at most {self._room} tokens, for which memory holds "
@@ -207,10 +207,10 @@ class StateTreeEngine(SlotRuntime):
             for at, tokens in pieces:
                 self._read_piece(at, tokens)
             for state in {node.slot for node in new}:
-                self._make_right(state)
-                if len(state.tokens) - state.read > RIDERS:
-                    self._catch_up(state)
-                self._save(state)
+                prompted = state.prompted
+                self._prepare(state)
+                if prompted:
+                    self._catch_up(state)  # or it would be read again for each row that hangs from there
             logits = self._logits[:0]
             for lines in _waves(new):
                 left = list(lines)

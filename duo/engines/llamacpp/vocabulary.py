@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import struct
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
@@ -13,9 +11,11 @@ import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from duo.engines.chat.template import ChatVocabulary
+from duo.engines.meaning import meaning_of
 from duo.errors import ModelError
 
-_UNUSED = llama_cpp.LLAMA_TOKEN_ATTR_UNUSED
+_USER_DEFINED = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
+_SPACE = "\u2581".encode()
 
 
 class LlamaCppVocabulary(ChatVocabulary):
@@ -33,13 +33,20 @@ class LlamaCppVocabulary(ChatVocabulary):
         return self._size
 
     @cached_property
-    def fingerprint(self) -> str:
-        # Padding is left out because a converter invents a text for it, and Hugging Face's tokenizers have none.
-        digest = hashlib.sha256()
-        for token in range(self._size):
-            if llama_cpp.llama_vocab_get_attr(self._vocab, token) & ~_UNUSED:
-                digest.update(struct.pack("<I", token) + self._text(token) + b"\0")
-        return digest.hexdigest()
+    def meanings(self) -> Sequence[bytes]:
+        # One buffer, and names bound once: a large vocabulary has 262,144 tokens.
+        vocab, to_piece, room = self._vocab, llama_cpp.llama_token_to_piece, 4096
+        buffer: Any = ctypes.create_string_buffer(room)
+        spaced = llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM
+
+        def meaning(token: int) -> bytes:
+            length = to_piece(vocab, token, buffer, room, 0, True)
+            text = buffer.raw[:length] if length >= 0 else self._text(token)
+            if spaced and _SPACE in text and llama_cpp.llama_vocab_get_attr(vocab, token) & _USER_DEFINED:
+                text = text.replace(_SPACE, b" ")  # some converters leave the spelling of spaces as it is
+            return meaning_of(text)
+
+        return [meaning(token) for token in range(self._size)]
 
     @cached_property
     def eos(self) -> frozenset[int]:
@@ -51,9 +58,6 @@ class LlamaCppVocabulary(ChatVocabulary):
         raw: bytes | None = llama_cpp.llama_model_chat_template(self._model, None)
         return raw.decode("utf-8", errors="replace") if raw else ""
 
-    def encode(self, text: str) -> list[int]:
-        return self._tokenize(text, add_special=True)
-
     def decode(self, tokens: Sequence[int]) -> str:
         # Not llama_detokenize: for many byte-level vocabularies, GPT-2's among them, it drops spaces before
         # punctuation, which is not the model's text and takes back characters that were already streamed.
@@ -61,10 +65,6 @@ class LlamaCppVocabulary(ChatVocabulary):
         if self._space_prefix and text.startswith(b" "):
             text = text[1:]
         return text.decode("utf-8", errors="replace")
-
-    def encode_rendered(self, text: str) -> list[int]:
-        # A template writes BOS itself where the model wants one, so nothing is added: as in Hugging Face's.
-        return self._tokenize(text, add_special=False)
 
     def token_bytes(self, token: int) -> bytes:
         return self._piece(token)
@@ -91,6 +91,10 @@ class LlamaCppVocabulary(ChatVocabulary):
         except Exception as error:  # a syntax error, or whatever a broken template makes jinja2 raise
             reason = " ".join(str(error).split())
             raise ModelError(f"the model's chat template cannot be read ({reason}); convert the model again") from error
+
+    @cached_property
+    def _added_bos(self) -> int | None:
+        return llama_cpp.llama_vocab_bos(self._vocab) if llama_cpp.llama_vocab_get_add_bos(self._vocab) else None
 
     @cached_property
     def _space_prefix(self) -> bool:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from duo.engines.base import InterruptedForwardError
-from duo.engines.transformers.attention import LANES
+from duo.engines.transformers.attention import BY_ROW, LANES, START
 from duo.errors import ContextError
 
 FIRST = 512
@@ -168,7 +168,10 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         else:
             keys.index_copy_(2, cache.places, key_states)
             values.index_copy_(2, cache.places, value_states)
-        return keys.narrow(2, 0, cache.keys), values.narrow(2, 0, cache.keys)
+        seen = keys.narrow(2, 0, cache.keys)
+        if cache.goes_by_row:
+            setattr(seen, START, [cache.start])
+        return seen, values.narrow(2, 0, cache.keys)
 
     def _update_lanes(self, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         assert self.keys is not None and self.values is not None
@@ -184,6 +187,8 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 self._seen[strip.lane] = known
             visible.append(known)
         setattr(key_states, LANES, visible)
+        if self._cache.goes_by_row:
+            setattr(key_states, START, [strip.start for strip in self._cache.strips])
         return key_states, value_states
 
     def copy(self, source: Strip, target: Strip) -> None:
@@ -243,6 +248,8 @@ class ArenaCache(Cache):
         """Where the rows go if they lie in several lanes, side by side in this order."""
         self.interrupted = False
         """Whether the forward pass is to end at the next layer."""
+        self.by_row = False
+        """Whether each row of a narrow pass attends by itself (see `_attend_rows`)."""
         self._where: dict[int, torch.Tensor] = {}
 
     def aim(self, strip: Strip, places: torch.Tensor) -> None:
@@ -264,6 +271,15 @@ class ArenaCache(Cache):
         self.rows = rows
         self.reserve(keys)
         self.interrupted = False
+
+    @property
+    def goes_by_row(self) -> bool:
+        """Whether the rows of this pass attend one by one: each lane has few, in places that follow one another."""
+        if not self.by_row:
+            return False
+        if not self.strips:
+            return self.start >= 0 and self.rows <= BY_ROW
+        return all(strip.start >= 0 and len(strip.places) <= BY_ROW for strip in self.strips)
 
     def reserve(self, keys: int) -> None:
         """Let each lane have at least so many places, from the next use of each layer on."""

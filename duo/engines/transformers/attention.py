@@ -18,6 +18,12 @@ LANES = "duo_lanes"
 """Attribute of keys that lie in several lanes (see `ArenaLayer.update`) and of the mask that goes with them: a list of
 [1, 1, rows, keys], one mask for each lane."""
 
+START = "duo_start"
+"""Attribute of keys whose rows attend one by one: for each lane the place of the first row."""
+
+BY_ROW = 32
+"""Rows of a lane up to which they do so. More are a prompt's."""
+
 
 def grouped_attention(
     module: torch.nn.Module,
@@ -38,11 +44,15 @@ def grouped_attention(
     with the lanes as its batch, was tried: it has to pad every lane to the longest, and is slower as soon as they
     differ.
     """
-    visible = getattr(key, LANES, None)
+    visible, starts = getattr(key, LANES, None), getattr(key, START, None)
     if visible is not None:
-        return _attend_lanes(query, visible, attention_mask, **options), None
+        return _attend_lanes(query, visible, attention_mask, starts, **options), None
     groups = query.shape[1] // key.shape[1]
     special = any(options.get(name) is not None for name in SPECIAL)
+    if starts and not special and attention_mask is not None:
+        rows = query[0].transpose(0, 1).reshape(query.shape[2], key.shape[1], groups, query.shape[3])
+        alone = _attend_rows(rows, key, value, attention_mask, starts[0], options.get("scaling"))
+        return alone.reshape(1, query.shape[2], query.shape[1], value.shape[3]), None
     if special or groups == 1 or attention_mask is None or attention_mask.shape[:2] != (1, 1) or query.shape[0] != 1:
         return _stock_attention(module, query, key, value, attention_mask, **options)
     heads, width = query.shape[1], query.shape[2]
@@ -60,6 +70,7 @@ def _attend_lanes(
     query: torch.Tensor,
     visible: Sequence[tuple[int, torch.Tensor, torch.Tensor]],
     attention_mask: torch.Tensor | None,
+    starts: Sequence[int] | None,
     **options: Any,
 ) -> torch.Tensor:
     """query [1, heads, rows, dim], the lanes' rows side by side -> [1, rows, heads, dim]."""
@@ -73,7 +84,10 @@ def _attend_lanes(
     widths = [mask.shape[2] for mask in masks]
     parts = torch.split(query.transpose(1, 2).reshape(rows, key_heads, groups, dim), widths)
     done: list[torch.Tensor] = []
-    for width, part, (_, keys, values), mask in zip(widths, parts, visible, masks, strict=True):
+    for lane, (width, part, (_, keys, values), mask) in enumerate(zip(widths, parts, visible, masks, strict=True)):
+        if starts:
+            done.append(_attend_rows(part, keys, values, mask, starts[lane], scale))
+            continue
         if width == 1:
             done.append(attend(part, keys, values, attn_mask=mask, scale=scale))
             continue
@@ -81,6 +95,22 @@ def _attend_lanes(
         folded = attend(folded, keys, values, attn_mask=_tiled(mask, groups), scale=scale)
         done.append(folded.reshape(key_heads, groups, width, -1).permute(2, 0, 1, 3))
     return torch.cat(done).reshape(1, rows, heads, -1)
+
+
+def _attend_rows(
+    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, start: int, scale: float | None
+) -> torch.Tensor:
+    """query [rows, key heads, groups, dim] -> the same shape, each row by itself over the keys up to its own.
+
+    Products of other shapes give other bits. So the shapes follow from the row's place alone.
+    """
+    attend = torch.nn.functional.scaled_dot_product_attention
+    done = []
+    for at in range(query.shape[0]):
+        end = start + at + 1
+        seen = mask[:, :, at : at + 1, :end]
+        done.append(attend(query[at : at + 1], keys[:, :, :end], values[:, :, :end], attn_mask=seen, scale=scale))
+    return torch.cat(done)
 
 
 def _tiled(mask: torch.Tensor, groups: int) -> torch.Tensor:

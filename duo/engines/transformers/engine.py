@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from duo.engines import memory
 from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from duo.engines.options import EngineOptions, Progress
+from duo.engines.transformers import context_size, mixers, proof
 from duo.engines.transformers import loading as hf
-from duo.engines.transformers import mixers, proof
 from duo.engines.transformers.arena import ArenaCache, PlaceBook, Places, Strip
 from duo.engines.transformers.attention import GROUPED
 from duo.engines.transformers.directory import locate
@@ -49,11 +50,15 @@ class TransformersEngine:
             text_config = config.get_text_config(decoder=True)
             hf.serve_or_refuse(mixers.unserved(config), config, self._name)
             self._sight = hf.sight_of(config, text_config, self._name)
-            self._context = hf.context_of(text_config, options.context, self._name)
+            hf.context_of(text_config, options.context, self._name)  # refused before minutes are spent on weights
             progress(0.05)
             tokenizer = hf.read_tokenizer(source, self._name)
             progress(0.1)
+            before = memory.available()
             self._model = hf.read_weights(source, self._name, config, options.dtype, self._device)
+        fit = context_size.choose(self._name, text_config, self._model, options, self._device, before)
+        self._context = fit.context
+        self._note = fit.line(self._name, options.slots)
         pack(self._model)
         progress(0.9)
 
@@ -79,6 +84,7 @@ class TransformersEngine:
         """Whether the model computes logits of some rows alone where it is told which."""
         self._memory = "cache_params" if "cache_params" in parameters else "past_key_values"
         """What the model calls the cache."""
+        self._by_row = options.chains and self._device.type == "cpu"
         self._form: hf.MaskForm = self._sight.forms[0]
         self._size = 0
         heads = getattr(text_config, "num_attention_heads", None)
@@ -123,12 +129,32 @@ class TransformersEngine:
     @property
     def note(self) -> str:
         if self._states is None:
-            return ""
+            return self._note
         states = self._states
         return (
-            f"{self._name} is recurrent: memory holds {self._count} states of {states.bytes_per_slot / 2**20:.1f} MiB, "
-            f"and at most {states.checkpoints_per_slot} checkpoints of each"
+            f"{self._note}; it is recurrent: {self._count} states take {states.bytes_per_slot / 2**20:.1f} MiB each, "
+            f"and so does each of at most {states.checkpoints_per_slot} checkpoints a slot"
         )
+
+    @property
+    def inexact(self) -> str:
+        """Why the bits of a row depend on more than widths (see `duo.engines.promise`); empty if they do not."""
+        if self._device.type != "cpu":
+            return f"it runs on {self._device.type}, where the order of sums follows the shape of a pass"
+        if self._mixers:
+            return "it is recurrent, and its state has seen every row that ran"
+        if not self._cache.by_row or self._model.config._attn_implementation != GROUPED:
+            return "its attention cannot be computed row by row"
+        return "" if self._apart or self._count == 1 else "its slots share one cache; --parallel 1 ends that"
+
+    @property
+    def prompts_apart(self) -> bool:
+        """Whether what a prompt leaves has other bits than what rows leave, even if that does not show at once."""
+        return True
+
+    def leave_exact(self) -> None:
+        """Let rows attend together from now on: nobody needs the same bits."""
+        self._by_row = self._cache.by_row = False
 
     @property
     def rollback(self) -> Rollback:
@@ -296,6 +322,7 @@ class TransformersEngine:
         step = 16 if self._device.type == "cpu" else 64
         self._books = [PlaceBook(capacity, step) for _ in range(lanes)]
         self._cache = ArenaCache(self._books)
+        self._cache.by_row = self._by_row
         self._slots = [Slot(self._context, self._cache.span, self._hidden) for _ in range(self._count)]
         self._nodes = {}
         self._masks = Masks(
@@ -395,7 +422,7 @@ class TransformersEngine:
         texts = proof.texts_of(embeddings, min(2, self._count), min(proof.TOKENS, self._context))
         own = self._model.config._attn_implementation
         ways = [(own, False)]
-        if own == "sdpa" and shared_keys:
+        if own == "sdpa" and (shared_keys or self._by_row):
             ways.insert(0, (GROUPED, False))
         if own == "sdpa" and self._count > 1 and self._device.type == "cpu":
             ways.insert(0, (GROUPED, True))

@@ -104,7 +104,11 @@ def serve_or_refuse(recurrence: str, config: Any, name: str) -> None:
         )
 
 
-def context_of(text_config: Any, asked: int, name: str) -> int:
+def context_of(text_config: Any, asked: int, name: str, most: int = DEFAULT_CONTEXT) -> int:
+    """Tokens per slot: what is asked for, else the model's own, but at most `most`.
+
+    Raises ModelError if more is asked for than the model was made for.
+    """
     own = getattr(text_config, "max_position_embeddings", None)
     # Rotary embeddings of this type switch to other factors for the whole batch once any position of it is beyond the
     # original length, so that a row's logits would depend on its neighbours. Below that length they do not.
@@ -118,7 +122,7 @@ def context_of(text_config: Any, asked: int, name: str) -> int:
         return asked or DEFAULT_CONTEXT
     if asked > own:
         raise ModelError(f"a context of {asked} tokens is more than the {own} that {name} was made for: ask for less")
-    return asked or min(int(own), DEFAULT_CONTEXT)
+    return asked or min(int(own), most)
 
 
 def read_tokenizer(source: str, name: str) -> Any:

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from duo.engines import store
+
 ROWS = 4
 """How many rows the layout is made for. It works for any number."""
 
@@ -100,6 +102,16 @@ def _slow(layers: Sequence[PackedLinear]) -> Collection[int]:
         return ()
     sizes = accumulate(layer.in_features * layer.out_features for layer in layers)
     layers = [layer for layer, size in zip(layers, sizes, strict=True) if size <= SWEPT] or layers[:1]
+    # Remembered, since the bits of a row depend on it: two starts are to give the same.
+    about = [torch.__version__, torch.get_num_threads(), *((layer.dtype, layer.in_features) for layer in layers)]
+    return store.remembered("packed", about, _numbers, lambda: _measure(layers), list)
+
+
+def _numbers(found: Any) -> Collection[int]:
+    return [int(rows) for rows in found]
+
+
+def _measure(layers: Sequence[PackedLinear]) -> Collection[int]:
     best = dict.fromkeys(range(1, ROWS + 1), float("inf"))
     sweeps, begun = 0, time.perf_counter()
     while sweeps < SWEEPS or time.perf_counter() - begun < PATIENCE:

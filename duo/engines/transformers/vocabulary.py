@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-import struct
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from duo.engines.chat.template import ChatVocabulary
+from duo.engines.meaning import meaning_of
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -38,29 +37,20 @@ class HFVocabulary(ChatVocabulary):
         return self._eos
 
     @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over (id, raw token text) of every token the tokenizer defines, in the order of ids.
+    def meanings(self) -> Sequence[bytes]:
+        texts = self._texts
+        # A token that was added later has its own spelling also in a byte-level vocabulary.
+        named = set(self._tokenizer.added_tokens_decoder) if self._alphabet is not None else self._special
 
-        Raw text is the vocabulary's own spelling, as in 'Ġthe': GGUF files keep the same, so that the two runtimes
-        agree. Ids that only pad the logits are left out, for they have no text in one and made-up text in the other.
-        """
-        defined = sorted(id for id in set(self._tokenizer.get_vocab().values()) if 0 <= id < self._size)
-        digest = hashlib.sha256()
-        for id, text in zip(defined, self._tokenizer.convert_ids_to_tokens(defined), strict=True):
-            if text is not None:
-                digest.update(struct.pack("<I", id) + text.encode("utf-8") + b"\0")
-        return digest.hexdigest()
+        def meaning(id: int, text: bytes) -> bytes:
+            return meaning_of(texts[id].encode() if id in texts and (id in named or not text) else text)
+
+        return [meaning(id, text) for id, text in enumerate(self._bytes)]
 
     @property
     def chat_template(self) -> str:
         # One of several where the tokenizer has templates for several uses, as transformers picks it.
         return str(self._tokenizer.get_chat_template()) if self._tokenizer.chat_template is not None else ""
-
-    def encode(self, text: str) -> list[int]:
-        return self._encode(text, add_special=True)
-
-    def encode_rendered(self, text: str) -> list[int]:
-        return self._encode(text, add_special=False)
 
     def decode(self, tokens: Sequence[int]) -> str:
         if self._fast is not None:
@@ -73,7 +63,12 @@ class HFVocabulary(ChatVocabulary):
             raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
         return self._bytes[token]
 
-    def _encode(self, text: str, add_special: bool) -> list[int]:
+    @cached_property
+    def _added_bos(self) -> int | None:
+        bos: int | None = self._tokenizer.bos_token_id
+        return bos if self._tokenize("", add_special=True)[:1] == [bos] else None
+
+    def _tokenize(self, text: str, add_special: bool) -> list[int]:
         # What is no Unicode, as half of a pair of surrogates, becomes a question mark: as in the other runtime.
         text = text.encode("utf-8", errors="replace").decode("utf-8")
         if self._fast is not None:
@@ -94,13 +89,8 @@ class HFVocabulary(ChatVocabulary):
     @cached_property
     def _bytes(self) -> list[bytes]:
         """Of every token, by id."""
-        texts: dict[int, str] = {id: text for text, id in self._tokenizer.get_vocab().items()}
-        special = set(self._tokenizer.all_special_ids)
-        special |= {id for id, token in self._tokenizer.added_tokens_decoder.items() if token.special}
-        decoder = self._fast.decoder if self._fast is not None else None
-        steps = _steps(json.loads(decoder.__getstate__())) if decoder is not None else set()
-        alphabet = _byte_alphabet() if "ByteLevel" in steps else None
-        spaced = bool(steps & {"Metaspace", "Replace", "ByteFallback"})
+        texts, special, alphabet = self._texts, self._special, self._alphabet
+        spaced = bool(self._steps & {"Metaspace", "Replace", "ByteFallback"})
 
         def text_of(id: int) -> bytes:
             text = texts.get(id)
@@ -116,6 +106,26 @@ class HFVocabulary(ChatVocabulary):
             return self.decode([id]).encode()
 
         return [text_of(id) for id in range(self._size)]
+
+    @cached_property
+    def _texts(self) -> dict[int, str]:
+        """The vocabulary's own spelling of every token, by id, as in 'Ġthe'."""
+        return {id: text for text, id in self._tokenizer.get_vocab().items()}
+
+    @cached_property
+    def _special(self) -> set[int]:
+        added = self._tokenizer.added_tokens_decoder.items()
+        return {*self._tokenizer.all_special_ids, *(id for id, token in added if token.special)}
+
+    @cached_property
+    def _steps(self) -> set[str]:
+        decoder = self._fast.decoder if self._fast is not None else None
+        return _steps(json.loads(decoder.__getstate__())) if decoder is not None else set()
+
+    @property
+    def _alphabet(self) -> dict[str, int] | None:
+        """The letters that stand for bytes, in a byte-level vocabulary."""
+        return _byte_alphabet() if "ByteLevel" in self._steps else None
 
 
 def _steps(decoder: Mapping[str, Any]) -> set[str]:

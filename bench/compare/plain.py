@@ -1,0 +1,120 @@
+"""`python -m bench plain MODEL`: decoding without a back, beside llama-server without speculation.
+
+A lead, llama-server and the engine in a bare loop decode the same tokens of one GGUF file, with one thread on one core,
+in turns. The bare loop tells the engine's share of a difference from the server's. Milliseconds are per token after the
+first, and the median over the rounds of the ratio within a round is what counts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+import requests
+from rich.console import Console
+from rich.table import Table
+
+from bench.padding import model as padded_model
+from bench.peers import LONGEST, LlamaServer
+from bench.processes import LeadProcess, halves, pinned
+from duo.cli import count, positive
+from duo.engines import Engine, EngineOptions, Row, load
+from lead.__main__ import TREE_ROWS
+
+
+@dataclass(frozen=True)
+class Round:
+    """Milliseconds per token of the three, in one turn."""
+
+    bare: float
+    lead: float
+    server: float
+
+
+def prompt_of(engine: Engine, length: int) -> list[int]:
+    """A prompt of `length` tokens whose text means something, over and over."""
+    text = "The lead serves the large model, and every back keeps guessing what it will say next. "
+    tokens = engine.vocabulary.encode(text * (1 + length // 8))
+    return tokens[:length]
+
+
+def bare(engine: Engine, prompt: Sequence[int], tokens: int) -> float:
+    """Milliseconds per token of greedy decoding and nothing else."""
+    engine.truncate(0, 0)
+    engine.extend(0, prompt[:-1])
+    token, started = prompt[-1], 0.0
+    for number in range(tokens):
+        logits = engine.forward([Row(0, 0, token)])
+        engine.keep(0, [0])
+        token = int(logits[0].argmax())
+        if not number:
+            started = time.perf_counter()
+    return (time.perf_counter() - started) * 1000 / (tokens - 1)
+
+
+def of_lead(lead: LeadProcess, prompt: Sequence[int], tokens: int) -> float:
+    """Milliseconds per token, by the lead's own clock, which is llama-server's way to count as well."""
+    body = {"prompt": list(prompt), "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    response = requests.post(f"{lead.url}/v1/completions", json=body, timeout=LONGEST)
+    response.raise_for_status()
+    timings = response.json()["timings"]
+    assert timings["predicted_n"] == tokens
+    return float(timings["predicted_ms"]) / tokens
+
+
+def measure(
+    model: str, contexts: Sequence[int], tokens: int, rounds: int, flags: Sequence[str]
+) -> dict[int, list[Round]]:
+    """The rounds, by tokens of context."""
+    room = max(contexts) + tokens + 8
+    cpus, _ = halves()
+    found: dict[int, list[Round]] = {context: [] for context in contexts}
+    with (
+        pinned(cpus),
+        LeadProcess("-m", model, "-t", "1", "-c", str(room), "--print-mode", "none", *flags, cpus=cpus) as lead,
+        LlamaServer(model, cpus=cpus, context=room) as server,
+    ):
+        engine = load(model, "llamacpp", EngineOptions(threads=1, context=room, tree_rows=TREE_ROWS))
+        lead.ready()
+        server.ready()
+        for context in contexts:
+            prompt = prompt_of(engine, context)
+            for number in range(rounds + 1):
+                alone = bare(engine, prompt, tokens)
+                ours = of_lead(lead, prompt, tokens)
+                theirs = server.complete(prompt, tokens).seconds * 1000 / (tokens - 1)
+                if number:  # the first round pays for what is set up once
+                    found[context].append(Round(alone, ours, theirs))
+        engine.close()
+    return found
+
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument(
+        "model", metavar="MODEL", help="a GGUF file, or a size to pad the shipped target to, such as 0.8B-q8_0"
+    )
+    p.add_argument(
+        "--contexts", type=count, nargs="+", default=[100, 1000, 3000], metavar="N", help="tokens of context"
+    )
+    p.add_argument("--tokens", type=positive, default=64, help="tokens per round")
+    p.add_argument("--rounds", type=positive, default=8, help="rounds, in turns")
+    p.add_argument("--flags", default="", help="further flags of the lead, in one string")
+
+
+def main(args: argparse.Namespace) -> int:
+    model = args.model if args.model.endswith(".gguf") else padded_model("target", args.model, "llamacpp")
+    found = measure(model, args.contexts, args.tokens, args.rounds, args.flags.split())
+    table = Table(
+        title=f"Decoding without a back, {args.rounds} rounds of {args.tokens} tokens, ms per token (medians)"
+    )
+    for column in ("context", "bare loop", "lead", "llama-server", "lead's speed over llama-server's (quartiles)"):
+        table.add_column(column, justify="right")
+    for context, rounds in found.items():
+        low, middle, high = quantiles([it.server / it.lead for it in rounds], n=4, method="inclusive")
+        times = [median(it.bare for it in rounds), median(it.lead for it in rounds), median(it.server for it in rounds)]
+        table.add_row(str(context), *(f"{ms:.3f}" for ms in times), f"{middle:.3f} ({low:.3f} to {high:.3f})")
+    Console().print(table)
+    return 0

@@ -1,0 +1,80 @@
+"""What a context of a GGUF model takes, by its header, and what memory has left for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+
+from duo.engines import memory
+from duo.engines.gguf_files import metadata
+from duo.engines.llamacpp.devices import devices
+from duo.engines.options import EngineOptions
+from duo.errors import ModelError
+
+
+def bytes_per_token(header: Mapping[str, Any], layers: int, embedding: int, heads: int, heads_kv: int) -> int:
+    """Bytes that the keys and values of a token take in llama.cpp's memory, in 16 bits each, over all layers.
+
+    header: what `gguf_files.metadata` found. The numbers are what llama.cpp says of the model.
+    """
+    given = header.get("attention.head_count_kv", heads_kv)
+    # It may differ by layer, with 0 where a layer has no attention.
+    counts = [int(count) for count in given] if isinstance(given, list) else [int(given) or heads] * layers
+    if interval := _number(header, "full_attention_interval"):
+        counts = [count if (i + 1) % interval == 0 else 0 for i, count in enumerate(counts)]
+    # The last layers may use the keys and values of earlier ones.
+    counts = counts[: len(counts) - _number(header, "attention.shared_kv_layers")]
+    each = embedding // max(1, heads)
+    key = max(_number(header, "attention.key_length", each), _number(header, "attention.key_length_swa"))
+    value = max(_number(header, "attention.value_length", each), _number(header, "attention.value_length_swa"))
+    if "attention.key_length_mla" in header:
+        value = 0  # latent attention reads its values out of the keys
+    return memory.attention_bytes(counts, key, value)
+
+
+def _number(header: Mapping[str, Any], key: str, default: int = 0) -> int:
+    """A number of the header; the largest where it differs by layer."""
+    value = header.get(key, default)
+    return int(max(value, default=default) if isinstance(value, list) else value)
+
+
+def choose(path: Path, model: Any, options: EngineOptions, cells: bool, before: int | None) -> memory.Fit:
+    """The context of each slot.
+
+    cells: whether the model has attention. before: bytes that were free before it was loaded. Its weights are counted
+    from their size, for a file in memory passes as free there. Raises ModelError if memory holds less than is asked
+    for.
+    """
+    name = path.name
+    trained: int = llama_cpp.llama_model_n_ctx_train(model)
+    if not trained:  # a recurrent model need not say; its memory does not grow with it
+        trained = max(options.context, memory.USUAL)
+    if options.context > trained:
+        raise ModelError(
+            f"{name} has a context of {trained} tokens and cannot run with {options.context}; ask for at most {trained}"
+        )
+    per_token = 0
+    if cells:
+        per_token = bytes_per_token(
+            metadata(path),
+            llama_cpp.llama_model_n_layer(model),
+            llama_cpp.llama_model_n_embd(model),
+            llama_cpp.llama_model_n_head(model),
+            llama_cpp.llama_model_n_head_kv(model),
+        )
+    on_gpu = options.gpu_layers >= llama_cpp.llama_model_n_layer(model)
+    free = gpu_memory() if on_gpu else None
+    if free is not None:
+        # A GPU clears its memory in no time.
+        return memory.fit(name, options.context, trained, options.slots, per_token, free, None, memory.CELLS)
+    free = None if before is None else before - llama_cpp.llama_model_size(model)
+    return memory.fit(name, options.context, trained, options.slots, per_token, free, memory.CLEARED, memory.CELLS)
+
+
+def gpu_memory() -> int | None:
+    """Free bytes of all GPUs that llama.cpp sees, None where there is none."""
+    free = [device.free for device in devices() if device.gpu]
+    return sum(free) if free else None

@@ -1,0 +1,80 @@
+"""Flash attention on a CPU: whether it is faster for a model, found by trying.
+
+Flash attention passes over masked cells, and needs no matrix of scores. But on a CPU it takes each row by itself, so
+several rows of one slot may cost more. It sums values in 16 bits. Where the processor has arithmetic for those
+(AVX512-FP16), it does so number by number unless a head is a multiple of 128, which takes several times as long.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from typing import Any, Literal
+
+import llama_cpp
+
+from duo.engines import store
+from duo.engines.llamacpp import native
+from duo.engines.llamacpp.runtime import Model
+from duo.engines.options import EngineOptions
+
+CELLS, ROWS, RUNS = 256, 8, 3
+"""Of the context that it is tried on, rows of the wide pass, and runs of a lone row."""
+SLOWER = 1.1
+"""With the same bits asked for, flash attention may take so many times as long for a row: it gives more widths."""
+
+Times = tuple[float, float]
+"""Seconds for one row and for several."""
+
+
+def choose(model: Model, options: EngineOptions) -> EngineOptions:
+    """The options with `auto` settled, where it is for a CPU."""
+    if options.flash_attention != "auto" or options.gpu_layers or not model.cells:
+        return options
+    size = llama_cpp.llama_model_size(model.handle), llama_cpp.llama_model_n_params(model.handle)
+    off, on = store.remembered(
+        "flash",
+        [1, model.name, *size, native.threads(options)],
+        lambda found: [(float(one), float(several)) for one, several in _pair(found)],
+        lambda: _measure(model, options),
+        lambda found: found,
+    )
+    best: Literal["on", "off"] = "on" if prefers(off, on, options.chains) else "off"
+    return replace(options, flash_attention=best)
+
+
+def prefers(off: Times, on: Times, exact: bool) -> bool:
+    """Whether flash attention is to be on, by what passes took without it and with it."""
+    return on[0] < SLOWER * off[0] if exact else on[0] * on[1] < off[0] * off[1]
+
+
+def _pair(found: Any) -> Any:
+    if len(found) != 2:
+        raise ValueError("not times without and with flash attention")
+    return found
+
+
+def _measure(model: Model, options: EngineOptions) -> list[Times]:
+    """The fastest passes without flash attention and with it, in turns. The wide passes come first, and are read."""
+    contexts = []
+    try:
+        for flash in ("off", "on"):
+            trying = replace(options, flash_attention=flash)
+            contexts.append(native.make_context(model.path, model.handle, trying, CELLS, ROWS, 1))
+        batch = native.Batch(ROWS)
+        best: list[list[float]] = [[float("inf")] * 2 for _ in contexts]
+        at = 0
+        for width in [ROWS, ROWS, *[1] * RUNS]:
+            for context, times in zip(contexts, best, strict=True):
+                places = list(range(at, at + width))
+                started = time.perf_counter()
+                code = batch.decode(context, places, places, [(0,)] * width, slice(0))
+                took = time.perf_counter() - started
+                if code:
+                    raise native.failed(code)
+                times[width > 1] = min(times[width > 1], took)
+            at += width
+        return [(one, several) for one, several in best]
+    finally:
+        for context in contexts:
+            llama_cpp.llama_free(context)

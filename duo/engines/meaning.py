@@ -1,0 +1,125 @@
+"""What tokens mean, and how far two vocabularies agree. Pure.
+
+A token means the bytes that it adds to a text. One that stands for no text, as `<|im_end|>`, means its name. Whether a
+token counts as special is no part of that: the runtimes do not agree about it. llama.cpp takes Gemma's `</s>` for a
+control token because of its name, and transformers takes it for text. Equal ids with equal meanings are the same token.
+
+An id without a meaning only pads the logits. Converters to GGUF call such ids `[PAD151646]`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+from collections.abc import Sequence
+
+Meanings = Sequence[bytes]
+"""The meaning of every token by id; empty where there is none."""
+
+LONGEST = 256
+"""Bytes of a meaning. A longer one stands there as its SHA-256."""
+MAX_DIFFERING = 1024
+"""Tokens in which two vocabularies may differ and work together, at most."""
+SHARE = 100
+"""And at most one token in so many of the smaller vocabulary. Fine-tunes add or rename a handful of special tokens, and
+families reserve a few hundred for it. Vocabularies of two families agree in a few per cent of their tokens."""
+
+_PADDING = re.compile(rb"\[PAD\d+\]")
+_SHOWN = 40
+
+
+def meaning_of(text: bytes) -> bytes:
+    """The meaning of a token with this text or this name."""
+    if _PADDING.fullmatch(text):
+        return b""
+    return text if len(text) <= LONGEST else hashlib.sha256(text).digest()
+
+
+def fingerprint(meanings: Meanings) -> str:
+    """SHA-256 over ids and meanings, as hexadecimal digits. Padding counts as nothing."""
+    digest = hashlib.sha256()
+    for token, meaning in enumerate(meanings):
+        if meaning:
+            digest.update(struct.pack("<II", token, len(meaning)) + meaning)
+    return digest.hexdigest()
+
+
+def trimmed(meanings: Meanings) -> int:
+    """How many tokens there are without the padding at the end."""
+    return next((token + 1 for token in range(len(meanings) - 1, -1, -1) if meanings[token]), 0)
+
+
+class Comparison:
+    """The vocabulary of a target with one of a draft, whose meanings come bit by bit. It keeps what differs alone."""
+
+    def __init__(self, target: Meanings) -> None:
+        self._target = target
+        self._end = trimmed(target)
+        self._sizes = [sum(map(bool, target)), 0]
+        self.compared = 0
+        """Ids of the draft so far; in the end those of the larger vocabulary."""
+        self.count = 0
+        """How many ids differ."""
+        self.tokens: list[int] = []
+        """The first of them, at most `MAX_DIFFERING`, ascending."""
+        self.first = (b"", b"")
+        """What the first of them means in the target and in the draft."""
+
+    def add(self, meanings: Meanings) -> None:
+        """What the next tokens of the draft mean."""
+        start, self.compared = self.compared, self.compared + len(meanings)
+        self._sizes[1] += sum(map(bool, meanings))
+        ours = self._target[start : self.compared]
+        if ours == meanings:
+            return
+        missing = len(meanings) - len(ours)
+        for token, (one, other) in enumerate(zip([*ours, *([b""] * missing)], meanings, strict=True), start):
+            if one != other:
+                self._differ(token, one, other)
+
+    def finish(self) -> None:
+        """The draft has no more tokens."""
+        for token in range(self.compared, self._end):
+            if self._target[token]:
+                self._differ(token, self._target[token], b"")
+        self.compared = max(self.compared, self._end)
+
+    def _differ(self, token: int, ours: bytes, theirs: bytes) -> None:
+        if not self.count:
+            self.first = (ours, theirs)
+        self.count += 1
+        if len(self.tokens) < MAX_DIFFERING:
+            self.tokens.append(token)
+
+    @property
+    def few(self) -> bool:
+        """Whether the vocabularies can work together."""
+        return self.count <= min(MAX_DIFFERING, min(self._sizes) // SHARE)
+
+    def __str__(self) -> str:
+        return describe(self.count, self.compared, self.tokens[0] if self.tokens else None, *self.first)
+
+
+def compare(target: Meanings, draft: Meanings) -> Comparison:
+    """The two as a whole."""
+    comparison = Comparison(target)
+    comparison.add(draft[: trimmed(draft)])
+    comparison.finish()
+    return comparison
+
+
+def describe(count: int, compared: int, first: int | None, target: bytes, draft: bytes) -> str:
+    """How many of how many tokens differ, and what the first of them means on both sides. Safe for a terminal."""
+    differ = f"{count} of {compared} tokens differ" if count != 1 else f"1 of {compared} tokens differs"
+    if first is None:
+        return differ
+    where = "it is" if count == 1 else "the first is"
+    return f"{differ}, {where} {first}: {_shown(target)} in the target, {_shown(draft)} in the draft"
+
+
+def _shown(meaning: bytes) -> str:
+    if not meaning:
+        return "nothing"
+    text = ascii(meaning.decode("utf-8", errors="backslashreplace"))
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 4] + "..." + text[-1]

@@ -1,0 +1,125 @@
+"""What the same bits cost, by the measured cost curve: filled-up passes, and chains of guesses instead of trees.
+
+Drafts are taken to be as sure as those of a real pair (docs/performance.md): the first guess of a place is right with a
+probability drawn from a Beta distribution, the second and third share what is left. Chains and trees of such guesses
+are then sized as the planner does it, and their tokens per second compared.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from heapq import heappop, heappush
+from itertools import accumulate
+from operator import mul
+from typing import NamedTuple
+
+from duo.engines.cost import CostCurve
+from duo.engines.exact import Widths
+
+MEAN, TOTAL = 0.7, 2.2
+"""Of the Beta distribution of the first guess's probability."""
+SECOND, THIRD = 0.3, 0.15
+"""Shares of the other two guesses in what the first one leaves."""
+TREES, ROUNDS = 200, 6
+"""Random trees that are looked at, and rounds in which the rate is found that their sizes depend on."""
+AFFORDABLE = 0.97
+"""Of the tokens per second that are had without it, so many must be had with the same bits."""
+
+CHAINS = 0.955
+"""Tokens per second with a back in chains, as a share of those in trees, on the two pairs of models tried: 4 to 5 %
+less. The estimate above leaves out what a tree's side branches save a back, so it counts as no better than this."""
+PAYS = 1.03
+"""So many times as fast as the target alone guesses must make it to count."""
+
+Cost = Callable[[int], float]
+
+
+class Speed(NamedTuple):
+    """Tokens per second of one answer, without guesses and with."""
+
+    plain: float
+    guessing: float
+
+
+def speed(cost: Cost, guesses: int, trees: bool) -> Speed:
+    """How fast answers are with passes of such a cost, where at most so many guesses are verified at once."""
+    plain = 1.0 / cost(1)
+    prices = [cost(1 + count) for count in range(guesses + 1)]
+    rate = plain
+    for _ in range(ROUNDS):
+        tokens = seconds = 0.0
+        for chances in _drafts(guesses, trees):
+            best, expected, value = (1.0, prices[0]), 1.0, 1.0 - rate * prices[0]
+            for chance, price in zip(chances, prices[1:], strict=False):
+                expected += chance
+                if expected - rate * price > value:
+                    best, value = (expected, price), expected - rate * price
+            tokens, seconds = tokens + best[0], seconds + best[1]
+        rate = tokens / seconds
+    return Speed(plain, rate)
+
+
+def within(cost: Cost, widths: Widths) -> Cost:
+    """The cost of so many rows, where passes keep to a class."""
+
+    def filled(rows: int) -> float:
+        whole, rest = divmod(rows, widths.most)
+        return whole * cost(widths.filled(widths.most)) + (cost(widths.filled(rest)) if rest else 0.0)
+
+    return filled
+
+
+def affordable(shares: Speed, pays: bool, trees: bool) -> bool:
+    """Whether the same bits cost so little that nobody need ask for them.
+
+    pays: whether guesses make answers faster here at all. trees: whether trees would be verified without.
+    """
+    guessing = min(shares.guessing, CHAINS) if pays and trees else shares.guessing
+    return min(shares.plain, guessing) >= AFFORDABLE
+
+
+def compare(measured: Mapping[int, float], widths: Widths, guesses: int, trees: bool = True) -> Speed:
+    """The tokens per second with the same bits, as shares of those without. trees: what is verified without."""
+    cost = CostCurve(measured)
+    without = speed(cost, guesses, trees)
+    exact = speed(within(cost, widths), min(guesses, widths.most - 1), trees=False)
+    return Speed(exact.plain / without.plain, exact.guessing / without.guessing)
+
+
+def worth(measured: Mapping[int, float], widths: Widths) -> float:
+    """A figure to choose between classes: the greater, the cheaper."""
+    shares = compare(measured, widths, max(measured) - 1)
+    return shares.plain * shares.guessing
+
+
+@cache
+def _drafts(guesses: int, trees: bool) -> Sequence[Sequence[float]]:
+    """Path probabilities of the guesses of random trees, falling: of the whole tree, or of its likeliest line."""
+    draw = random.Random(0)
+    found = []
+    for _ in range(TREES):
+        line = [_sure(draw) for _ in range(guesses + 1)]
+        whole = list(_tree(line, draw, guesses))  # in any case: the next tree is to be the same
+        found.append(whole if trees else list(accumulate(line[:guesses], mul)))
+    return found
+
+
+def _tree(line: Sequence[float], draw: random.Random, count: int) -> Iterator[float]:
+    """`line`: how sure the first guesses are along the likeliest path."""
+    heap = [(-1.0, 0)]  # path probabilities, and depths on the line or -1
+    yielded = -1
+    while yielded < count:
+        negative, depth = heappop(heap)
+        yielded += 1
+        if yielded:
+            yield -negative
+        first = line[depth] if depth >= 0 else _sure(draw)
+        heappush(heap, (negative * first, depth + 1 if depth >= 0 else -1))
+        for share in (SECOND, THIRD):
+            heappush(heap, (negative * share * (1 - first), -1))
+
+
+def _sure(draw: random.Random) -> float:
+    return draw.betavariate(MEAN * TOTAL, (1 - MEAN) * TOTAL)

@@ -1,0 +1,60 @@
+"""What a context of a transformers model takes, by its configuration, and what memory has left for it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+
+from duo.engines import memory
+from duo.engines.options import EngineOptions
+from duo.engines.transformers import loading as hf
+
+_NO_KEYS = ("linear", "conv", "mamba", "recurrent", "moe", "mlp")
+"""Words in the kinds of layers that keep no keys and values."""
+
+
+def bytes_per_token(config: Any, item: int, slots: int) -> int:
+    """Bytes that a token takes in the arena over all layers, and in the mask rows of all slots.
+
+    config: of the text model. item: bytes of a number.
+    """
+    heads = getattr(config, "num_attention_heads", None) or 1
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    layers = getattr(config, "num_hidden_layers", None) or 0
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
+    counts = [int(shared) if isinstance(shared, int) else max(shared)] * int(layers)
+    if kinds:
+        counts = [counts[0] if not any(word in kind for word in _NO_KEYS) else 0 for kind in kinds]
+    each = getattr(config, "head_dim", None) or (getattr(config, "hidden_size", None) or 0) // heads
+    rotated = getattr(config, "qk_rope_head_dim", None)
+    key = (getattr(config, "qk_nope_head_dim", None) or 0) + rotated if rotated else each
+    value = getattr(config, "v_head_dim", None) or each
+    return memory.attention_bytes(counts, int(key), int(value), item) + 4 * slots
+
+
+def choose(
+    name: str, config: Any, model: torch.nn.Module, options: EngineOptions, device: torch.device, before: int | None
+) -> memory.Fit:
+    """The context of each slot. The arena grows as it is used, so a long one costs nothing before.
+
+    before: bytes that were free before the weights were read. Raises ModelError if memory holds less than is asked for.
+    """
+    trained = hf.context_of(config, options.context, name, most=sys.maxsize)
+    weights = list(model.parameters())
+    item = weights[0].element_size() if weights else 4
+    if device.type == "cpu" and before is not None:
+        before -= sum(one.numel() * one.element_size() for one in weights)
+    free = before if device.type == "cpu" else _on(device)
+    per_token = bytes_per_token(config, item, options.slots)
+    return memory.fit(name, options.context, trained, options.slots, per_token, free, cells=memory.CELLS)
+
+
+def _on(device: torch.device) -> int | None:
+    """Free bytes of a device, None where nobody says."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return None

@@ -1,0 +1,18 @@
+"""The real models of `bench.real`, for tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench import real
+from bench.models import Runtime
+
+
+def real_model(name: real.Name, runtime: Runtime, weights: real.Weights | None = None) -> Path:
+    """As `real.model`. Where the model cannot be fetched, the test that asks is skipped and says why."""
+    try:
+        return real.model(name, runtime, weights)
+    except real.UnavailableError as error:
+        pytest.skip(str(error))

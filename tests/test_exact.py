@@ -1,0 +1,353 @@
+"""The same bits for the same text: widths, the engine that keeps to them, and what is decided by their price.
+
+`WidthEngine` is a model whose logits say how every token before was computed: a pass of another class leaves other
+"bits". So whatever gives other logits on it would give other bits on a real one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from duo.engines import classes, price, promise
+from duo.engines.base import ROOT, TREES, Engine, InterruptedForwardError, Logits, Piece, Row
+from duo.engines.exact import Exact, Widths, groups
+from duo.engines.measure import Measured
+from duo.errors import ModelError
+from duo.prefix import EMPTY, mix
+
+SIZE = 16
+
+
+class Vocabulary:
+    size = SIZE
+
+
+@dataclass
+class WidthEngine:
+    """`kind`: the class of a pass by the rows of a slot in it and by all of its rows; `reads`: that of a piece by its
+    first place and length."""
+
+    kind: Callable[[int, int, int], object]
+    reads: Callable[[int, int], object]
+    slots: int = 2
+    name: str = "fake"
+    runtime: str = "fake"
+    inexact: str = ""
+    context: int = 400
+    batch: int = 64
+    room: int = 128
+    rollback: object = TREES
+    vocabulary: Vocabulary = field(default_factory=Vocabulary)
+    passes: list[list[int]] = field(default_factory=list)
+    """Rows of each slot in each pass, a piece as a negative number."""
+    fail_after: int = -1
+
+    def __post_init__(self) -> None:
+        self.states: list[list[int]] = [[] for _ in range(self.slots)]
+        """What each committed token left."""
+        self.rows: list[list[Row]] = [[] for _ in range(self.slots)]
+        self.after: list[list[int]] = [[] for _ in range(self.slots)]
+
+    def length(self, slot: int) -> int:
+        return len(self.states[slot])
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> None:
+        self.forward((), [Piece(slot, tokens)])
+
+    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
+        assert not (rows and pieces) and len(pieces) <= 1
+        if self.fail_after == 0:
+            raise InterruptedForwardError
+        self.fail_after -= 1
+        for slot, tokens in pieces:
+            assert not self.rows[slot]
+            kind = self.reads(len(self.states[slot]), len(tokens))
+            for token in tokens:
+                self.states[slot].append(self._state(self.states[slot], token, kind))
+            self.passes.append([-len(tokens)])
+        of = {slot: [row for row in rows if row.slot == slot] for slot in {row.slot for row in rows}}
+        logits = np.empty((len(rows), SIZE), dtype=np.float32)
+        for slot, chain in of.items():
+            assert not self.rows[slot], "rows of the last pass were kept or dropped"
+            assert [row.parent for row in chain] == [ROOT, *(row.id for row in chain[:-1])], "rows are one chain"
+            assert len(self.states[slot]) + len(chain) <= self.context
+            before = list(self.states[slot])
+            for index, row in enumerate(chain):
+                before.append(self._state(before, row.token, self.kind(len(chain), len(rows), index)))
+                logits[rows.index(row)] = [mix(before[-1] + v) % 1000 for v in range(SIZE)]
+            self.rows[slot], self.after[slot] = chain, before
+        if rows:
+            self.passes.append([len(chain) for chain in of.values()])
+        return logits
+
+    @staticmethod
+    def _state(before: Sequence[int], token: int, kind: object) -> int:
+        return mix((before[-1] if before else EMPTY) * 31 + token * 7 + hash(str(kind)) % 1000)
+
+    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+        assert list(path) == [row.id for row in self.rows[slot]][: len(path)] and not rest
+        if self.rows[slot]:
+            self.states[slot] = self.after[slot][: len(self.states[slot]) + len(path)]
+            self.rows[slot] = []
+
+    def truncate(self, slot: int, length: int) -> int:
+        assert 0 <= length <= len(self.states[slot])
+        self.rows[slot] = []
+        del self.states[slot][length:]
+        return length
+
+    def share(self, source: int, target: int, length: int) -> int:
+        self.states[target] = self.states[source][:length]
+        return length
+
+
+def apart(least: int, most: int, step: int = 1, alike: bool = False, **more: Any) -> WidthEngine:
+    """Rows have the same bits within a class, and others in every other pass."""
+
+    def kind(mine: int, total: int, index: int) -> object:
+        return "class" if all(it in Widths(least, most, step) for it in (mine, total)) else (mine, total, index)
+
+    return WidthEngine(kind, lambda at, count: "class" if alike and count <= most else (at, count), **more)
+
+
+def exact(engine: WidthEngine, *widths: Any) -> Exact:
+    return Exact(cast(Engine, engine), Widths(*widths))
+
+
+def step(engine: Exact, tokens_of: Mapping[int, Sequence[int]], kept: Mapping[int, int]) -> dict[int, list[bytes]]:
+    """Verify a chain in each of these slots and keep so many of its rows; the bits of those."""
+    rows: list[Row] = []
+    firsts: dict[int, int] = {}
+    for slot, tokens in tokens_of.items():
+        firsts[slot] = len(rows)
+        for i, token in enumerate(tokens):
+            rows.append(Row(len(rows), slot, token, len(rows) - 1 if i else ROOT))
+    logits = engine.forward(rows).copy()
+    found = {}
+    for slot, first in firsts.items():
+        engine.keep(slot, range(first, first + kept[slot]))
+        found[slot] = [row.tobytes() for row in logits[first : first + kept[slot]]]
+    return found
+
+
+CLASSES: list[tuple[int, int, int, bool]] = [
+    (1, 32, 1, True), (2, 32, 1, True), (1, 3, 1, True), (8, 32, 4, True), (2, 32, 1, False), (1, 3, 1, False),
+    (8, 32, 4, False),
+]  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+@pytest.mark.parametrize("widths", CLASSES)
+def test_bits_depend_on_the_text_alone(widths: tuple[int, int, int, bool], data: st.DataObject) -> None:
+    """Two answers, in chains of any length, with prompts in any pieces, from a cache or none."""
+    slots = 3
+    least, most, by, alike = widths
+    engine = exact(apart(least, most, by, alike, slots=slots), *widths)
+    texts = [data.draw(st.lists(st.integers(0, SIZE - 1), min_size=80, max_size=80)) for _ in range(2)]
+    for index, text in enumerate(texts):
+        texts[index] = texts[0][:70] + text[70:] if data.draw(st.booleans()) else text
+    prompts = [data.draw(st.integers(1, 75)) for _ in texts]
+
+    def alone(text: Sequence[int], prompt: int) -> list[bytes]:
+        plain = exact(apart(least, most, by, alike, slots=slots), *widths)
+        plain.extend(0, text[:prompt])
+        return [step(plain, {0: [token]}, {0: 1})[0][0] for token in text[prompt:]]
+
+    wanted = [alone(text, prompt) for text, prompt in zip(texts, prompts, strict=True)]
+    for _ in range(data.draw(st.integers(1, 3))):
+        given: dict[int, int] = {}
+        for index, (text, prompt) in enumerate(zip(texts, prompts, strict=True)):
+            slot = given[index] = data.draw(st.sampled_from([s for s in range(slots) if s not in given.values()]))
+            common = max(n for n in range(engine.length(slot) + 1) if tokens_in(engine, slot)[:n] == text[:n])
+            left = engine.truncate(slot, min(common, prompt))
+            assert left == engine.length(slot)
+            if data.draw(st.booleans()) and index and not left:
+                source = given[0]
+                common = max(n for n in range(engine.length(source) + 1) if tokens_in(engine, source)[:n] == text[:n])
+                left = engine.share(source, slot, min(common, prompt))
+            SEEN[id(engine), slot] = list(text[:prompt])
+            while left < prompt:
+                count = data.draw(st.integers(1, prompt - left))
+                engine.forward((), [Piece(slot, text[left : left + count])])
+                left += count
+        done = dict.fromkeys(given, 0)
+        while active := [index for index in given if prompts[index] + done[index] < len(texts[index])]:
+            chains, kept = {}, {}
+            for index in active:
+                rest = texts[index][prompts[index] + done[index] :]
+                right = data.draw(st.integers(1, min(len(rest), most)))
+                wrong = data.draw(st.integers(0, most - right))
+                chains[given[index]] = [*rest[:right], *([5] * wrong)]
+                kept[given[index]] = right
+            found = step(engine, chains, kept)
+            for index in active:
+                slot = given[index]
+                begin = done[index]
+                assert found[slot] == wanted[index][begin : begin + len(found[slot])]
+                done[index] += len(found[slot])
+                SEEN[id(engine), slot] = texts[index][: prompts[index] + done[index]]
+
+
+SEEN: dict[tuple[int, int], list[int]] = {}
+"""Tokens that a slot of an engine was given."""
+
+
+def tokens_in(engine: Exact, slot: int) -> list[int]:
+    return SEEN.get((id(engine), slot), [])[: engine.length(slot)]
+
+
+def test_without_it_the_fake_tells_passes_apart() -> None:
+    """The test above could not fail otherwise."""
+    engine = apart(2, 32)
+    one = engine.forward([Row(0, 0, 5)]).tobytes()
+    engine.keep(0, ())
+    assert engine.forward([Row(0, 0, 5), Row(1, 0, 6, 0)])[0].tobytes() != one
+
+
+def test_a_failed_pass_leaves_all_as_it_was() -> None:
+    inner = apart(1, 3)
+    engine = exact(inner, 1, 3)
+    engine.extend(0, [1, 2, 3])
+    inner.fail_after = 2
+    with pytest.raises(InterruptedForwardError):
+        engine.forward([Row(i, 0, 4, i - 1 if i else ROOT) for i in range(9)], [Piece(1, [4, 5])])
+    assert engine.length(0) == 3 and engine.length(1) == 0
+    inner.fail_after = -1
+    assert len(step(engine, {0: [4, 5, 6, 7, 8]}, {0: 4})[0]) == 4
+    assert engine.length(0) == 7
+
+
+def test_what_is_filled_up_does_not_run_over_the_context() -> None:
+    inner = apart(8, 32, 4, context=40)
+    engine = exact(inner, 8, 32, 4)
+    assert engine.context == 33
+    engine.extend(0, [1] * 32)
+    engine.extend(1, [1] * 3)
+    step(engine, {0: [1], 1: [2] * 20}, {0: 1, 1: 20})  # side by side slot 0 would need 20 rows as well
+    assert engine.length(0) == 33
+
+
+def test_rows_are_one_chain_in_a_slot_without_rows() -> None:
+    engine = exact(apart(1, 32), 1, 32)
+    with pytest.raises(ValueError, match="one chain"):
+        engine.forward([Row(0, 0, 1), Row(1, 0, 2)])
+    engine.forward([Row(0, 0, 1)])
+    with pytest.raises(ValueError, match="has rows"):
+        engine.forward([Row(1, 0, 1)])
+    with pytest.raises(ValueError, match="has rows"):
+        engine.forward((), [Piece(0, [1])])
+    with pytest.raises(ValueError, match="does not continue"):
+        engine.keep(0, [7])
+    assert engine.rollback.depth == 31 and not engine.rollback.trees and not engine.mixes
+
+
+def test_slots_are_filled_up_or_go_apart_by_what_it_costs() -> None:
+    rows = {0: 3, 1: 1, 2: 1}
+    flat = groups(rows, Widths(1, 32), lambda width: 10.0 + width)
+    assert flat == [{0: 3, 1: 3, 2: 3}]
+    steep = groups(rows, Widths(1, 32), lambda width: float(width))
+    assert steep == [{1: 1, 2: 1}, {0: 3}]
+    assert groups({0: 1, 1: 1}, Widths(8, 8), float) == [{0: 8}, {1: 8}], "no wider than the class"
+
+
+# -- Finding classes ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def widest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake's passes take no time worth comparing: the class of the most widths is tried first."""
+    monkeypatch.setattr(classes, "worth", lambda seconds, widths: widths.most - widths.least)
+
+
+@pytest.mark.usefixtures("widest")
+def test_a_class_is_found_where_there_is_one() -> None:
+    for least, most, by, alike in [(1, 32, 1, True), (2, 32, 1, True), (2, 32, 1, False)]:
+        engine = apart(least, most, by, alike)
+        found = classes.find(cast(Engine, engine), 32)
+        assert found.widths == (least, most, by, alike)
+        assert {1, 2, 3, 4, 8, 16, 32} <= set(found.seconds)
+        assert engine.length(0) == engine.length(1) == 0
+
+
+def test_rows_left_over_from_fours_are_no_class() -> None:
+    """As llama.cpp's repacked weights: by fours in one way, what is left in another."""
+
+    def kind(mine: int, total: int, index: int) -> object:
+        return "fours" if index < total - total % 4 else "rest"
+
+    engine = WidthEngine(kind, lambda at, count: (at, count), slots=1)
+    every = classes.largest([1, 2, 3, 4, 5, 6, 8, 11, 12], {(1, 2), (1, 3), (2, 3), (4, 8), (4, 12), (8, 12)})
+    assert {it for it in every if it.least < it.most} == {Widths(1, 3), Widths(4, 12, 4)}
+    assert classes.find(cast(Engine, engine), 32).widths in (Widths(1, 3), Widths(4, 32, 4))
+
+
+def test_a_pass_that_gives_other_bits_each_time_has_no_class() -> None:
+    count = iter(range(10**6))
+    engine = WidthEngine(lambda mine, total, index: next(count), lambda at, length: 0)
+    assert classes.find(cast(Engine, engine), 8).widths is None
+
+
+@pytest.mark.usefixtures("widest")
+def test_widths_that_depend_on_the_context_are_left_out() -> None:
+    found = classes.find(cast(Engine, apart(1, 32, alike=True)), 32, unsteady=(1,))
+    assert found.widths == (2, 32, 1, True)
+
+
+@pytest.mark.usefixtures("widest")
+def test_a_class_in_which_other_slots_show_is_none() -> None:
+    def kind(mine: int, total: int, index: int) -> object:
+        return "alone" if mine == total else "in company"
+
+    engine = WidthEngine(kind, lambda at, count: 0)
+    found = classes.find(cast(Engine, engine), 32).widths
+    assert found is None or found.most == 1
+
+
+# -- The price ---------------------------------------------------------------------------------------------------------
+
+STEEP = {1: 37.0, 2: 102.0, 4: 130.0, 8: 179.0, 16: 291.0}
+BF16 = {1: 64.8, 2: 71.7, 4: 90.7, 8: 132.0, 16: 181.0}
+FLAT = {1: 100.0, 16: 100.0}
+
+
+def test_what_the_same_bits_cost() -> None:
+    whole, no_lone = Widths(1, 16), Widths(2, 16)
+    assert price.compare(STEEP, whole, 15).plain == 1.0
+    assert price.compare(STEEP, no_lone, 15).plain == pytest.approx(37 / 102)
+    assert price.compare(BF16, no_lone, 15).plain == pytest.approx(64.8 / 71.7)
+    assert price.compare(FLAT, whole, 15).guessing < 0.9, "where rows are free, trees are worth something"
+    assert price.compare(FLAT, whole, 15, trees=False).guessing == 1.0
+    assert price.compare(FLAT, Widths(1, 3), 15).guessing < price.compare(FLAT, whole, 15).guessing
+
+
+def test_auto_is_on_where_it_costs_next_to_nothing() -> None:
+    def mode(seconds: dict[int, float], widths: Widths | None, mode: promise.Mode = "auto") -> promise.Promise:
+        engine = cast(Engine, apart(1, 32))
+        return promise.settle(engine, mode, Measured(seconds, widths=widths), 15, trees=True)
+
+    free = {1: 37.0, 2: 102.0, 4: 200.0, 8: 400.0, 16: 800.0}
+    assert mode(free, Widths(1, 16)).on, "no guesses pay, so chains cost nothing"
+    assert not mode(BF16, Widths(1, 16)).on, "chains for trees cost more than 3 % with a back"
+    assert not mode(free, Widths(2, 16)).on
+    assert isinstance(mode(free, Widths(1, 16)).engine, Exact)
+    off = mode(BF16, Widths(2, 16))
+    assert "would cost 10 % without guesses" in off.line and not isinstance(off.engine, Exact)
+    on = mode(BF16, Widths(2, 16), "on")
+    assert on.on and on.seconds[1] == BF16[2] and "passes of 2 to 16 rows give the same bits" in on.line
+    assert mode(free, None).line.startswith("exact off")
+    assert mode(free, Widths(1, 16), "off").line == "exact off"
+
+
+def test_the_same_bits_that_cannot_be_had_are_refused_in_a_line() -> None:
+    for engine, widths in [(apart(1, 32, inexact="it runs on a GPU"), Widths(1, 16)), (apart(1, 32), None)]:
+        with pytest.raises(ModelError) as raised:
+            promise.settle(cast(Engine, engine), "on", Measured(FLAT, widths=widths), 15, trees=True)
+        assert "\n" not in str(raised.value) and "--exact" in str(raised.value)

@@ -1,0 +1,163 @@
+"""The same bits from real engines: with guesses, without, asked twice, in company, after other prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench import real
+from bench.models import shipped
+from bench.sameness import Loop, ways
+from bench.ties import prompt_of
+from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, promise
+from duo.engines.base import Piece
+from duo.engines.exact import Exact, Widths
+from duo.engines.llamacpp import flash
+from duo.engines.llamacpp.chains import ChainEngine
+from duo.engines.llamacpp.load import as_trees
+from duo.engines.llamacpp.runtime import Runtime
+from duo.engines.measure import Measured
+from duo.sampling import SamplingParams
+
+SLOTS = 3
+QUESTIONS = ["How are you?", "How are you today, and what do you like to eat?", "What is the capital of France?"]
+KINDS = [("llamacpp", "auto", "off"), ("llamacpp", "auto", "on"), ("transformers", "float32", "off"),
+         ("transformers", "bfloat16", "off")]  # fmt: skip
+
+
+def options(dtype: str, way: str) -> EngineOptions:
+    return EngineOptions(
+        threads=1, context=384, slots=SLOTS, tree_rows=48, batch=128, chains=True, dtype=dtype,
+        flash_attention="on" if way == "on" else "off",
+    )  # fmt: skip
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: " ".join(kind))
+def exact(request: pytest.FixtureRequest) -> Iterator[Exact]:
+    runtime, dtype, way = request.param
+    engine = load(shipped("draft", runtime), runtime, options(dtype, way))
+    yield _exact(engine)
+    engine.close()
+
+
+def _exact(engine: Engine) -> Exact:
+    assert not promise.inexact(engine)
+    found = classes.find(engine, 32)
+    assert found.widths is not None
+    settled = promise.settle(engine, "on", Measured(found.seconds, widths=found.widths), 8, trees=True).engine
+    assert isinstance(settled, Exact)
+    return settled
+
+
+def _same_in_all_ways(engine: Exact, tokens: int, questions: list[str]) -> None:
+    prompts = [prompt_of(engine, question) for question in questions]
+    for temperature in (0.0, 0.8):
+        params = [SamplingParams(temperature=temperature, seed=seed) for seed in range(len(prompts))]
+        found = ways(Loop(engine, 1, tokens), prompts, params)
+        assert all(len(answer) == tokens for answer in found["alone"])
+        for way, answers in found.items():
+            assert answers == found["alone"], way
+
+
+def test_texts_are_the_same_in_all_ways(exact: Exact) -> None:
+    _same_in_all_ways(exact, 40, QUESTIONS)
+
+
+def test_logits_are_the_same_to_the_last_bit(exact: Exact) -> None:
+    """Over a context of several hundred tokens, in chains of random lengths and in company, as one token at a time."""
+    draw = np.random.default_rng(5)
+    size, length = exact.vocabulary.size, 330
+    text = [int(token) for token in draw.integers(0, size, length)]
+    other = [int(token) for token in draw.integers(0, size, length)]
+
+    def chain(slot: int, tokens: list[int], first: int) -> list[Row]:
+        return [Row(first + i, slot, token, first + i - 1 if i else ROOT) for i, token in enumerate(tokens)]
+
+    exact.extend(0, text[:100])
+    alone = []
+    for token in text[100:]:
+        alone.append(exact.forward(chain(0, [token], 0))[0].copy())
+        exact.keep(0, [0])
+    for begin in range(0, 100, 30):
+        exact.forward((), [Piece(1, text[begin : min(100, begin + 30)])])
+    exact.extend(2, other[:57])
+    at, beside = 100, 57
+    while at < length:
+        right = int(draw.integers(1, min(exact.widths.most, length - at) + 1))
+        wrong = int(draw.integers(0, exact.widths.most - right + 1))
+        wrong = min(wrong, exact.context - at - right)
+        rows = chain(1, text[at : at + right] + other[:wrong], 0)
+        company = int(draw.integers(0, 1 + min(exact.widths.most, length - beside)))
+        rows += chain(2, other[beside : beside + company], len(rows))
+        logits = exact.forward(rows)
+        for i in range(right):
+            assert logits[i].tobytes() == alone[at - 100 + i].tobytes(), f"token {at + i}, {len(rows)} rows"
+        exact.keep(1, range(right))
+        if company:
+            exact.keep(2, range(right + wrong, len(rows)))
+        at, beside = at + right, beside + company
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "weights"), [("smollm2", "Q4_1"), ("gemma3", "Q4_K_M"), ("smollm2", "float32"),
+                                               ("smollm2", "bfloat16")])  # fmt: skip
+def test_real_models_say_the_same_in_all_ways(name: real.Name, weights: str) -> None:
+    runtime = "transformers" if "float" in weights else "llamacpp"
+    try:
+        path = real.model(name, "transformers" if "float" in weights else "llamacpp")
+    except real.UnavailableError as error:
+        pytest.skip(str(error))
+    engine = load(str(path), "auto", options(weights if runtime == "transformers" else "auto", "on"))
+    try:
+        _same_in_all_ways(_exact(engine), 12, QUESTIONS[:2])
+    finally:
+        engine.close()
+
+
+# -- llama.cpp: what the lead chooses at load --------------------------------------------------------------------------
+
+
+def test_weights_are_served_as_trees_where_nobody_needs_chains() -> None:
+    engine = load(shipped("draft", "llamacpp"), "llamacpp", options("auto", "off"))
+    assert isinstance(engine, ChainEngine) and not engine.rollback.trees
+    engine.extend(0, [1, 2, 3])
+    trees = as_trees(engine)
+    assert trees.rollback.trees and trees.length(0) == 0
+    trees.extend(0, [1, 2, 3])
+    assert trees.forward([Row(0, 0, 4), Row(1, 0, 5)]).shape == (2, trees.vocabulary.size)
+    assert as_trees(trees) is trees
+    trees.close()
+
+
+def test_flash_attention_is_tried_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    path = shipped("draft", "llamacpp")
+    plain = EngineOptions(threads=1, context=256)
+    seen = []
+    for _ in range(2):
+        engine = load(path, "llamacpp", plain)
+        assert isinstance(engine, Runtime)
+        seen.append(engine.flash)
+        engine.close()
+        monkeypatch.setattr(flash, "_measure", _unexpected)
+    assert seen[0] == seen[1]
+
+
+def _unexpected(*args: object) -> list[flash.Times]:
+    raise AssertionError("it was measured before")
+
+
+def test_flash_attention_is_on_where_it_is_faster_or_gives_the_same_bits() -> None:
+    assert flash.prefers((1.0, 2.0), (0.9, 2.0), exact=False)
+    assert not flash.prefers((1.0, 2.0), (0.9, 3.0), exact=False)
+    assert flash.prefers((1.0, 2.0), (1.05, 3.0), exact=True)
+    assert not flash.prefers((1.0, 2.0), (1.5, 1.0), exact=True)
+
+
+def test_a_class_is_one_of_multiples() -> None:
+    widths = Widths(8, 32, 4)
+    assert [n for n in range(40) if n in widths] == list(range(8, 33, 4))
+    assert [widths.filled(n) for n in (1, 8, 9, 32)] == [8, 8, 12, 32]

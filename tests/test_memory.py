@@ -1,0 +1,169 @@
+"""How much context memory holds: the choice, what a token takes, and what the system says is free."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from duo.engines import memory
+from duo.engines.llamacpp.context_size import bytes_per_token as of_gguf
+from duo.engines.memory import CELLS, CLEARED, GIB, USUAL, available, fit
+from duo.engines.transformers.context_size import bytes_per_token as of_config
+from duo.errors import ModelError
+
+KIB = 1024
+
+
+def chosen(**changes: Any) -> memory.Fit:
+    usual: dict[str, Any] = {
+        "name": "m", "asked": 0, "trained": 32_768, "slots": 4, "per_token": 16 * KIB, "free": 64 * GIB
+    }  # fmt: skip
+    return fit(**{**usual, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "context", "limit"),
+    [
+        ({}, 32_768, "all that the model was made for"),
+        ({"trained": 512}, 512, "all that the model was made for"),
+        ({"per_token": 0, "free": 0}, 32_768, "all that the model was made for"),
+        ({"free": GIB}, 12_288, "for 1.0 GiB of memory are free"),
+        ({"free": None}, USUAL, "not known"),
+        ({"cleared": GIB}, 16_384, "loading slower"),
+        ({"cleared": GIB, "per_token": 128 * KIB}, USUAL, "loading slower"),
+        ({"cells": 65_536}, 16_384, "pass slower"),
+        ({"cells": 65_536, "slots": 64}, USUAL, "pass slower"),
+        ({"cleared": GIB, "per_token": 128 * KIB, "free": GIB}, 1536, "for 1.0 GiB of memory are free"),
+        ({"asked": 30_000, "cleared": GIB, "cells": CELLS}, 30_000, "as asked for"),
+        ({"asked": 30_000, "free": None}, 30_000, "as asked for"),
+    ],
+)
+def test_the_choice(changes: dict[str, Any], context: int, limit: str) -> None:
+    it = chosen(**changes)
+    assert it.context == context
+    assert limit in it.limit
+    assert it.bytes == context * changes.get("slots", 4) * changes.get("per_token", 16 * KIB)
+
+
+def test_what_memory_does_not_hold_is_refused() -> None:
+    with pytest.raises(ModelError, match=r"m with a context of 32768 tokens in 4 slots needs 2\.0 GiB .* 1\.0 GiB are"):
+        chosen(asked=32_768, free=GIB)
+    with pytest.raises(ModelError, match=r"no room for a context in 4 slots: 256 tokens need 16 MiB .* 10 MiB are"):
+        chosen(free=10 << 20)
+    with pytest.raises(ModelError, match="0 MiB are free"):
+        chosen(free=-5 * GIB)
+
+
+@given(
+    trained=st.integers(256, 1 << 20),
+    slots=st.integers(1, 64),
+    per_token=st.integers(1, 1 << 20),
+    free=st.integers(1 << 28, 1 << 42),
+)
+def test_the_choice_fits_and_is_no_smaller_than_before_where_memory_allows(
+    trained: int, slots: int, per_token: int, free: int
+) -> None:
+    try:
+        it = chosen(trained=trained, slots=slots, per_token=per_token, free=free, cleared=CLEARED, cells=CELLS)
+    except ModelError:
+        assert int(free * memory.SHARE) < 257 * per_token * slots
+        return
+    assert 0 < it.context <= trained
+    assert it.bytes <= free * memory.SHARE
+    usual = min(trained, USUAL)
+    assert it.context >= usual or (it.context + 256) * per_token * slots > free * memory.SHARE
+
+
+@pytest.mark.parametrize(
+    ("header", "layers", "heads_kv", "per_token"),
+    [
+        ({}, 30, 3, 30 * 3 * (64 + 64) * 2),
+        ({"attention.head_count_kv": 1, "attention.key_length": 256, "attention.value_length": 256}, 18, 1, 18 * 1024),
+        ({"attention.head_count_kv": [0, 0, 2, 0]}, 4, 0, 2 * 128 * 2),
+        ({"attention.head_count_kv": 2, "full_attention_interval": 4}, 8, 2, 2 * 2 * 128 * 2),
+        ({"attention.head_count_kv": 1, "attention.key_length": 576, "attention.key_length_mla": 192}, 2, 1, 2 * 1152),
+        ({"attention.head_count_kv": 1, "attention.shared_kv_layers": 10}, 30, 1, 20 * 128 * 2),
+        ({"attention.head_count_kv": 1, "attention.key_length": 64, "attention.key_length_swa": 96}, 1, 1, 160 * 2),
+        ({"attention.head_count_kv": 1, "attention.key_length": [64, 96]}, 2, 1, 2 * 160 * 2),
+    ],
+)
+def test_bytes_of_a_token_in_llama_cpp(header: dict[str, Any], layers: int, heads_kv: int, per_token: int) -> None:
+    assert of_gguf(header, layers, 576, 9, heads_kv) == per_token
+
+
+@pytest.mark.parametrize(
+    ("config", "per_token"),
+    [
+        ({"num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "hidden_size": 576}, 46_080),
+        ({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64}, 2 * 4 * 32 * 4),
+        ({"num_hidden_layers": 2, "num_attention_heads": 4, "hidden_size": 64, "head_dim": 8}, 2 * 4 * 16 * 4),
+        (
+            {
+                "num_hidden_layers": 3, "num_attention_heads": 4, "hidden_size": 64,
+                "layer_types": ["linear_attention", "conv", "full_attention"],
+            },
+            4 * 32 * 4,
+        ),
+        (
+            {
+                "num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 64, "qk_nope_head_dim": 16,
+                "qk_rope_head_dim": 8, "v_head_dim": 12,
+            },
+            2 * 36 * 4,
+        ),
+    ],
+)  # fmt: skip
+def test_bytes_of_a_token_in_transformers(config: dict[str, Any], per_token: int) -> None:
+    assert of_config(SimpleNamespace(**config), 4, 3) == per_token + 12
+
+
+class TestAvailable:
+    @staticmethod
+    def system(root: Path, free: int) -> None:
+        (root / "proc/self").mkdir(parents=True, exist_ok=True)
+        (root / "proc/meminfo").write_text(f"MemTotal: 9999999 kB\nMemAvailable: {free // 1024} kB\n")
+
+    @staticmethod
+    def group(folder: Path, limit: str, used: int, file: int, old: bool = False) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes") if old else ("memory.max", "memory.current")
+        for name, text in zip(names, (limit, str(used)), strict=True):
+            (folder / name).write_text(f"{text}\n")
+        (folder / "memory.stat").write_text(f"anon 1\n{'total_' if old else ''}inactive_file {file}\n")
+
+    def test_the_system_alone(self, tmp_path: Path) -> None:
+        self.system(tmp_path, 5 * GIB)
+        assert available(tmp_path) == 5 * GIB
+
+    @pytest.mark.parametrize(
+        ("limit", "used", "file", "free"),
+        [(str(4 * GIB), 3 * GIB, GIB, 2 * GIB), ("max", 3 * GIB, 0, 5 * GIB), (str(GIB), 2 * GIB, 0, 0)],
+    )
+    def test_a_control_group(self, tmp_path: Path, limit: str, used: int, file: int, free: int) -> None:
+        self.system(tmp_path, 5 * GIB)
+        (tmp_path / "proc/self/cgroup").write_text("0::/a/b\n")
+        self.group(tmp_path / "sys/fs/cgroup/a/b", limit, used, file)
+        assert available(tmp_path) == free
+
+    def test_one_above_it_and_a_container_that_sees_its_own_as_the_root(self, tmp_path: Path) -> None:
+        self.system(tmp_path, 5 * GIB)
+        (tmp_path / "proc/self/cgroup").write_text("0::/a/b\n")
+        self.group(tmp_path / "sys/fs/cgroup/a/b", "max", 0, 0)
+        self.group(tmp_path / "sys/fs/cgroup/a", str(3 * GIB), GIB, 0)
+        assert available(tmp_path) == 2 * GIB
+        self.group(tmp_path / "sys/fs/cgroup", str(2 * GIB), GIB, 0)
+        assert available(tmp_path) == GIB
+
+    def test_the_first_kind_of_control_groups(self, tmp_path: Path) -> None:
+        self.system(tmp_path, 5 * GIB)
+        (tmp_path / "proc/self/cgroup").write_text("5:cpu:/\n4:memory:/x\n0::/\n")
+        self.group(tmp_path / "sys/fs/cgroup/memory/x", str(3 * GIB), GIB, GIB // 2, old=True)
+        assert available(tmp_path) == 2.5 * GIB
+
+    def test_this_machine(self) -> None:
+        assert (available() or 0) > 1 << 20
