@@ -251,7 +251,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         speed = cli.speed(args, engine)
         widths = min(rows, max(1 + limits.most, 2 * args.parallel))
         looked_for = args.exact != "off" and not promise.inexact(engine)
-        measured = await asyncio.to_thread(measure.remembered, engine, widths, speed, looked_for)
+        widest = rows if looked_for else widths
+        measured = await asyncio.to_thread(measure.remembered, engine, widest, speed, looked_for)
         same = promise.settle(engine, args.exact, measured, limits.most, trees=args.policy == "tree")
         engine = same.engine if same.on else await asyncio.to_thread(cli.without_exact, engine)
         limits = replace(limits, rollback=engine.rollback)

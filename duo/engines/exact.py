@@ -123,7 +123,7 @@ class Exact:
         chains = self._chains(rows, pieces)
         before = {slot: self.length(slot) for slot in {*chains, *(piece.slot for piece in pieces)}}
         pending = {slot: list(self._slots[slot].pending) for slot in before}
-        logits = np.empty((len(rows), self.vocabulary.size), dtype=np.float32)
+        logits: Logits | None = None
         try:
             for slot, tokens in pieces:
                 self._slots[slot].pending += tokens
@@ -131,7 +131,7 @@ class Exact:
             for slot in chains:
                 self._read(slot, whole=False)
             while chains:
-                chains = self._pass(chains, rows, logits)
+                chains, logits = self._pass(chains, rows, logits)
         except BaseException:
             for slot, length in before.items():
                 self._slots[slot].rows = []
@@ -139,7 +139,7 @@ class Exact:
             raise
         for row in rows:
             self._slots[row.slot].rows.append(row.id)
-        return logits
+        return logits if logits is not None else np.empty((0, self.vocabulary.size), dtype=np.float32)
 
     def interrupt(self) -> None:
         self._engine.interrupt()
@@ -243,7 +243,9 @@ class Exact:
         self._engine.forward([Row(i, slot, token, i - 1 if i else ROOT) for i, token in enumerate(filled)])
         self._engine.keep(slot, range(count))
 
-    def _pass(self, chains: Mapping[int, list[int]], rows: Sequence[Row], logits: Logits) -> dict[int, list[int]]:
+    def _pass(
+        self, chains: Mapping[int, list[int]], rows: Sequence[Row], logits: Logits | None
+    ) -> tuple[dict[int, list[int]], Logits]:
         """Run the beginnings of all chains, in as few passes as the class allows. Returns what is left of them."""
         most, engine = self.widths.most, self._engine
         beginnings = {slot: chain[:most] for slot, chain in chains.items()}
@@ -259,11 +261,18 @@ class Exact:
                 places.append((slot, begin, len(chain)))
                 filled += [Row(begin + i, slot, token, begin + i - 1 if i else ROOT) for i, token in enumerate(tokens)]
             found = engine.forward(filled)
+            whole = logits is None and len(places) == 1 and places[0][2] == len(rows)
+            if whole:
+                logits = found[: len(rows)]  # a large vocabulary takes long to copy
+            elif logits is None:
+                logits = np.empty((len(rows), found.shape[1]), dtype=np.float32)
             for slot, begin, count in places:
-                logits[beginnings[slot]] = found[begin : begin + count]
+                if not whole:
+                    logits[beginnings[slot]] = found[begin : begin + count]
                 engine.keep(slot, range(begin, begin + count))
         left = {slot: chain[most:] for slot, chain in chains.items()}
-        return {slot: chain for slot, chain in left.items() if chain}
+        assert logits is not None
+        return {slot: chain for slot, chain in left.items() if chain}, logits
 
 
 def groups(

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from duo.engines.cost import CostCurve
 from duo.engines.exact import Widths
 
-MEAN, TOTAL = 0.7, 2.2
-"""Of the Beta distribution of the first guess's probability."""
+MEANS, TOTAL = (0.7, 0.9), 2.2
+"""Of the Beta distribution of the first guess's probability: an ordinary draft, and a good one."""
 SECOND, THIRD = 0.3, 0.15
 """Shares of the other two guesses in what the first one leaves."""
 TREES, ROUNDS = 200, 6
@@ -43,14 +43,17 @@ class Speed(NamedTuple):
     guessing: float
 
 
-def speed(cost: Cost, guesses: int, trees: bool) -> Speed:
-    """How fast answers are with passes of such a cost, where at most so many guesses are verified at once."""
+def speed(cost: Cost, guesses: int, trees: bool, mean: float) -> Speed:
+    """How fast answers are with passes of such a cost, where at most so many guesses are verified at once.
+
+    mean: how sure the draft is of its first guesses, on average.
+    """
     plain = 1.0 / cost(1)
     prices = [cost(1 + count) for count in range(guesses + 1)]
     rate = plain
     for _ in range(ROUNDS):
         tokens = seconds = 0.0
-        for chances in _drafts(guesses, trees):
+        for chances in _drafts(guesses, trees, mean):
             best, expected, value = (1.0, prices[0]), 1.0, 1.0 - rate * prices[0]
             for chance, price in zip(chances, prices[1:], strict=False):
                 expected += chance
@@ -71,6 +74,12 @@ def within(cost: Cost, widths: Widths) -> Cost:
     return filled
 
 
+def pays(measured: Mapping[int, float], guesses: int, trees: bool) -> bool:
+    """Whether those of a good draft make answers faster."""
+    found = speed(CostCurve(measured), guesses, trees, MEANS[-1])
+    return found.guessing > PAYS * found.plain
+
+
 def affordable(shares: Speed, pays: bool, trees: bool) -> bool:
     """Whether the same bits cost so little that nobody need ask for them.
 
@@ -81,11 +90,16 @@ def affordable(shares: Speed, pays: bool, trees: bool) -> bool:
 
 
 def compare(measured: Mapping[int, float], widths: Widths, guesses: int, trees: bool = True) -> Speed:
-    """The tokens per second with the same bits, as shares of those without. trees: what is verified without."""
-    cost = CostCurve(measured)
-    without = speed(cost, guesses, trees)
-    exact = speed(within(cost, widths), min(guesses, widths.most - 1), trees=False)
-    return Speed(exact.plain / without.plain, exact.guessing / without.guessing)
+    """The tokens per second with the same bits, as shares of those without: with the draft where that is least.
+
+    trees: what is verified without.
+    """
+    cost, shares = CostCurve(measured), list[Speed]()
+    for mean in MEANS:
+        without = speed(cost, guesses, trees, mean)
+        exact = speed(within(cost, widths), min(guesses, widths.most - 1), False, mean)
+        shares.append(Speed(exact.plain / without.plain, exact.guessing / without.guessing))
+    return min(shares, key=lambda share: share.guessing)
 
 
 def worth(measured: Mapping[int, float], widths: Widths) -> float:
@@ -95,18 +109,18 @@ def worth(measured: Mapping[int, float], widths: Widths) -> float:
 
 
 @cache
-def _drafts(guesses: int, trees: bool) -> Sequence[Sequence[float]]:
+def _drafts(guesses: int, trees: bool, mean: float) -> Sequence[Sequence[float]]:
     """Path probabilities of the guesses of random trees, falling: of the whole tree, or of its likeliest line."""
     draw = random.Random(0)
     found = []
     for _ in range(TREES):
-        line = [_sure(draw) for _ in range(guesses + 1)]
-        whole = list(_tree(line, draw, guesses))  # in any case: the next tree is to be the same
+        line = [_sure(draw, mean) for _ in range(guesses + 1)]
+        whole = list(_tree(line, draw, guesses, mean))  # in any case: the next tree is to be the same
         found.append(whole if trees else list(accumulate(line[:guesses], mul)))
     return found
 
 
-def _tree(line: Sequence[float], draw: random.Random, count: int) -> Iterator[float]:
+def _tree(line: Sequence[float], draw: random.Random, count: int, mean: float) -> Iterator[float]:
     """`line`: how sure the first guesses are along the likeliest path."""
     heap = [(-1.0, 0)]  # path probabilities, and depths on the line or -1
     yielded = -1
@@ -115,11 +129,11 @@ def _tree(line: Sequence[float], draw: random.Random, count: int) -> Iterator[fl
         yielded += 1
         if yielded:
             yield -negative
-        first = line[depth] if depth >= 0 else _sure(draw)
+        first = line[depth] if depth >= 0 else _sure(draw, mean)
         heappush(heap, (negative * first, depth + 1 if depth >= 0 else -1))
         for share in (SECOND, THIRD):
             heappush(heap, (negative * share * (1 - first), -1))
 
 
-def _sure(draw: random.Random) -> float:
-    return draw.betavariate(MEAN * TOTAL, (1 - MEAN) * TOTAL)
+def _sure(draw: random.Random, mean: float) -> float:
+    return draw.betavariate(mean * TOTAL, (1 - mean) * TOTAL)

@@ -44,19 +44,21 @@ def settle(engine: Engine, mode: Mode, measured: Measured, guesses: int, trees: 
             raise ModelError(f"--exact on: {engine.name} cannot give the same bits always here: {reason}")
         return Promise(engine, measured.seconds, False, f"exact off: {reason}")
     shares = price.compare(measured.seconds, widths, guesses, trees)
-    cost = CostCurve(measured.seconds)
-    pays = guesses > 0 and price.speed(cost, guesses, trees).guessing > price.PAYS * price.speed(cost, 0, trees).plain
+    pays = guesses > 0 and price.pays(measured.seconds, guesses, trees)
     what = f"{_percent(shares.plain)} without guesses, {_percent(shares.guessing)} with them, by the measured curve"
     if mode == "auto" and not price.affordable(shares, pays, trees):
         why = " and chains for trees" if trees and pays else ""
         return Promise(engine, measured.seconds, False, f"exact off: it would cost {what}{why}; --exact on asks for it")
+    cost = CostCurve(measured.seconds)
     within = price.within(cost, widths)
     seconds = {rows: within(rows) for rows in {1, *measured.seconds}}
     line = f"exact on: {_described(widths)}; it costs {what}"
-    return Promise(Exact(engine, widths, CostCurve(measured.seconds)), seconds, True, line)
+    return Promise(Exact(engine, widths, cost), seconds, True, line)
 
 
 def _described(widths: Widths) -> str:
+    if widths.least == widths.most == 1:
+        return "only rows that run alone give the same bits, so no guesses are verified"
     steps = f" in steps of {widths.step}" if widths.step > 1 else ""
     prompts = "prompts too" if widths.alike else "prompts are a class of their own"
     return f"passes of {widths.least} to {widths.most} rows{steps} give the same bits, {prompts}"

@@ -36,7 +36,7 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
 
 def as_trees(engine: Engine) -> Engine:
     """Serve the weights of a model with attention as trees. Another engine than the one returned is used up."""
-    if not isinstance(engine, ChainEngine) or not engine.options.chains or engine.rollback.depth < engine.room:
+    if not isinstance(engine, ChainEngine) or not engine.options.chains or engine.recurrent:
         return engine
     options = replace(engine.options, chains=False)
     return LlamaCppEngine(engine.release(), options)

@@ -124,6 +124,11 @@ class Runtime:
         return ""
 
     @property
+    def recurrent(self) -> bool:
+        """Whether there are layers whose memory is a state."""
+        return self._model.recurrent
+
+    @property
     def flash(self) -> bool:
         """Whether flash attention was asked for, or found to be faster on a CPU."""
         return self.options.flash_attention == "on"
