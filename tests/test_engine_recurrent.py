@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from bench.kinds import KINDS, checkpoint, vocabulary
 from bench.kinds.kind import Kind
@@ -211,6 +213,24 @@ def test_an_interrupted_pass_leaves_the_slot_as_it_was(name: str, folder_of: Cal
     np.testing.assert_allclose(engine.forward([Row(5, 0, 5)])[0], expected, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["qwen35", "mamba2", "lfm2"])
+def test_step_by_step(name: str, folder_of: Callable[[str], str]) -> None:
+    """The same tree either way, which is chosen while no row is live."""
+    engine, reference = engine_of(folder_of(name)), Reference(folder_of(name))
+    tokens, parents = list(range(20)), [ROOT, 0, 0, 1, ROOT, 4]
+    engine.extend(0, tokens)
+    rows = [Row(i, 0, 30 + i, parent) for i, parent in enumerate(parents)]
+    at_once = engine.forward(rows).copy()
+    with pytest.raises(ValueError, match="rows are live"):
+        engine.step_by_step(True)
+    engine.keep(0, [])
+    engine.step_by_step(True)
+    np.testing.assert_allclose(engine.forward(rows), at_once, atol=1e-4)
+    engine.keep(0, [0, 1], [3])
+    after = engine.forward([Row(9, 0, 40, 3)])[0]
+    np.testing.assert_allclose(after, reference.logits([*tokens, 30, 31, 33, 40]), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["qwen35", "nemotron-h", "lfm2"])
 def test_bfloat16(name: str, folder_of: Callable[[str], str]) -> None:
     """As close to the logits in float32 as the library's own pass in bfloat16 is."""
@@ -224,3 +244,22 @@ def test_bfloat16(name: str, folder_of: Callable[[str], str]) -> None:
         ids = torch.tensor([tokens])
         expected, theirs = (each.model(ids).logits[0, 20:].float().numpy() for each in (exact, own))
     assert np.linalg.norm(ours - expected) < 1.5 * np.linalg.norm(theirs - expected)
+
+
+def test_the_text_part_of_a_model_that_also_sees(folder_of: Callable[[str], str], tmp_path: Path) -> None:
+    """As Qwen3.5 is published: the language model beside one for images, under names of its own."""
+    text = transformers.AutoConfig.from_pretrained(folder_of("qwen35")).to_dict()
+    vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64}
+    torch.manual_seed(3)
+    whole: Any = transformers.Qwen3_5ForConditionalGeneration(
+        transformers.Qwen3_5Config(text_config=text, vision_config=vision)
+    )
+    vocabulary.write(tmp_path)
+    whole.save_pretrained(tmp_path)
+    engine = engine_of(str(tmp_path), slots=2)
+    tokens = [(7 * i + 3) % 300 for i in range(20)]
+    engine.extend(0, tokens[:10])
+    got = engine.forward([Row(i, 0, tokens[i], i - 1 if i > 10 else ROOT) for i in range(10, 20)])
+    with torch.inference_mode():
+        wanted = whole.eval()(torch.tensor([tokens])).logits[0, 10:].numpy()
+    np.testing.assert_allclose(got, wanted, atol=1e-4)

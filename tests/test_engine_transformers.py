@@ -19,7 +19,8 @@ from bench.processes import wait_for
 from duo.engines import EngineOptions, load, runtime_of
 from duo.engines.base import ROOT, Engine, InterruptedForwardError, Row
 from duo.engines.meaning import fingerprint
-from duo.engines.transformers.arena import GROUPED, PlaceBook, grouped_attention
+from duo.engines.transformers.arena import PlaceBook
+from duo.engines.transformers.attention import GROUPED, grouped_attention
 from duo.engines.transformers.loading import context_of, sight_of
 from duo.errors import ContextError, ModelError, RequestError
 from tests.interrupting import interrupting

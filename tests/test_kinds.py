@@ -54,7 +54,6 @@ def test_both_files_are_the_same_model(kind: str, folder: Path) -> None:
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_it_is_served_and_guesses_change_no_text(kind: str, runtime: Runtime, folder: Path) -> None:
     (found,) = trials(kind, [runtime], folder, TOKENS)
-    assert not found.refused
     assert found.right, found
     assert found.rollback is not None
     if found.rollback.depth:
@@ -87,4 +86,6 @@ def test_a_row_of_the_table_says_what_was_found() -> None:
     assert not found.right and "differs at 3" in cells(found)[6]
     found.rollback = Rollback(trees=False, depth=8, replay=True)
     assert cells(found)[3] == "chains of 8, by replay"
-    assert cells(Found("llama", "llamacpp", refused="no"))[3] == "refused: no"
+    refused, failed = Found("llama", "llamacpp", refused="no"), Found("llama", "llamacpp", failed="OSError: no")
+    assert cells(refused)[3] == "refused: no" and not refused.right
+    assert cells(failed)[3] == "failed: OSError: no" and not failed.right

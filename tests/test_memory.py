@@ -6,12 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import llama_cpp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duo.engines import memory
+from bench.kinds import make
+from duo.engines import EngineOptions, memory
+from duo.engines.llamacpp import native
 from duo.engines.llamacpp.context_size import bytes_per_token as of_gguf
+from duo.engines.llamacpp.runtime import Model
 from duo.engines.memory import CELLS, CLEARED, GIB, USUAL, available, fit
 from duo.engines.transformers.context_size import bytes_per_token as of_config
 from duo.errors import ModelError
@@ -120,6 +124,25 @@ def test_bytes_of_a_token_in_llama_cpp(header: dict[str, Any], layers: int, head
 )  # fmt: skip
 def test_bytes_of_a_token_in_transformers(config: dict[str, Any], per_token: int) -> None:
     assert of_config(SimpleNamespace(**config), 4, 3) == per_token + 12
+
+
+@pytest.mark.parametrize(
+    "kind", ["llama", "gemma3", "gpt-oss", "deepseek2", "qwen35", "lfm2", "jamba", "kimi-linear", "granitehybrid"]
+)
+def test_llama_cpp_stores_so_many_bytes_of_a_token(tmp_path: Path, kind: str) -> None:
+    """What it writes out of a sequence grows by so much with each token, and by its position and sequence."""
+    path = make(kind, tmp_path).gguf
+    assert path is not None
+    model = Model(path, EngineOptions(threads=1), lambda share: None)
+    context = native.make_context(path, model.handle, EngineOptions(threads=1), 256, 16, 1)
+    sizes = []
+    for count in (2, 6):  # fewer than a window holds: what is outside of it would not be written
+        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(context), True)
+        native.Batch(16).decode(context, [5] * count, list(range(count)), [(0,)] * count, slice(0))
+        sizes.append(llama_cpp.llama_state_seq_get_size(context, 0))
+    llama_cpp.llama_free(context)
+    seen = (sizes[1] - sizes[0]) / 4
+    assert 0 <= seen - model.fit.bytes / model.context <= 32
 
 
 class TestAvailable:

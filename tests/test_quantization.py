@@ -68,6 +68,18 @@ def test_devices(label: str) -> None:
     assert on_cpu.quantization_config.get("dequantize", False) is plain
 
 
+def test_a_model_without_its_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the library looks at the weights."""
+    vocabulary.write(tmp_path)
+    checkpoint.write(LLAMA, tmp_path, seed=1)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "quantization_config": CONFIGS["AWQ"]}))
+    monkeypatch.setattr(quantization, "find_spec", lambda module: None)
+    with pytest.raises(ModelError, match="is quantised with AWQ, which needs accelerate and gptqmodel") as caught:
+        engine_of(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
 def test_plain_models_need_nothing() -> None:
     assert quantization.prepare(transformers.PreTrainedConfig(), CPU, "m", lambda module: False) == (False, True)
 

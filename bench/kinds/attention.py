@@ -8,7 +8,7 @@ import numpy as np
 
 from bench.kinds import vocabulary
 from bench.kinds.kind import Kind, Value
-from bench.kinds.steps import Config, Tensors, each, heads, plus_one, rename, rotary_pairs, split
+from bench.kinds.steps import Config, Tensors, each, heads, plus_one, rename, rotary_pairs
 from duo.models.export import Array
 
 WINDOW = 24
@@ -107,10 +107,6 @@ def _by_head(array: Array, config: Config) -> Array:
     return np.concatenate([parts[:, i].reshape(-1, *array.shape[1:]) for i in range(3)])
 
 
-def _gate_and_up(array: Array, config: Config) -> dict[str, Array]:
-    return {"mlp.up_proj.weight": array}
-
-
 KINDS = (
     Kind("llama", "attention", "llama", arch="llama", steps=(rotary_pairs,)),
     Kind("mistral", "attention", "mistral", {"sliding_window": None}, "llama", steps=(rotary_pairs,)),
@@ -123,7 +119,6 @@ KINDS = (
         {"original_max_position_embeddings": 512},
         "phi3",
         _phi3_keys,
-        (split(r"mlp\.gate_up_proj\.weight", _gate_and_up),),
     ),
     Kind(
         "glm4",
@@ -131,7 +126,6 @@ KINDS = (
         "glm4",
         rope(partial_rotary_factor=0.5),
         "glm4",
-        steps=(split(r"mlp\.gate_up_proj\.weight", _gate_and_up),),
     ),
     Kind("olmo", "attention", "olmo", {"layer_norm_epsilon": 1e-5}, "olmo", steps=(rotary_pairs,)),
     Kind("olmo2", "attention", "olmo2", arch="olmo2"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,11 +69,12 @@ def _random(name: str, shape: Shape, rng: np.random.Generator) -> NDArray[np.flo
     """Matrices keep the size of what they multiply; states remember many tokens."""
     noise: NDArray[np.float64] = rng.normal(size=shape)
     if "_lerp_" in name:
-        return np.asarray(1 / (1 + np.exp(-noise)))
+        share: NDArray[np.float64] = 1 / (1 + np.exp(-noise))
+        return share
     if name == "output.weight":
-        return noise * SPREAD / shape[-1] ** 0.5
+        return noise * (SPREAD / math.sqrt(shape[-1]))
     if len(shape) > 1:
-        return noise if name == "token_embd.weight" else noise / shape[-1] ** 0.5
+        return noise if name == "token_embd.weight" else noise / math.sqrt(shape[-1])
     slow = name.endswith(("decay.weight", "w0.weight"))
     norm = re.search(r"(norm|norm_2|_ln|k_k|k_a)\.weight$", name)
     return 0.2 * noise + (-3.0 if slow else 1.0 if norm else 0.0)

@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 from bench.kinds import KINDS, make
@@ -15,7 +16,8 @@ from bench.kinds.trial import Found, attempt
 from bench.models import RUNTIMES, Runtime
 from duo.cli import positive
 from duo.engines.base import UNBOUNDED, Rollback
-from duo.errors import ModelError
+from duo.engines.transformers.loading import quiet
+from duo.errors import DuoError, ModelError
 
 COLUMNS = (
     "kind", "family", "runtime", "verifies", "largest error", "greedy text of `generate`", "text with drafts",
@@ -30,15 +32,17 @@ def trials(kind: str, runtimes: Sequence[Runtime], folder: Path, count: int) -> 
     for runtime in runtimes:
         ours, theirs = (made.folder if runtime == "transformers" else made.gguf for made in (model, other))
         if ours is not None and theirs is not None:
-            found.append(attempt(kind, runtime, ours, theirs, model.folder, count))
+            with quiet():
+                found.append(attempt(kind, runtime, ours, theirs, model.folder, count))
     return found
 
 
 def cells(found: Found) -> list[str]:
     """A row of the table."""
     row = [found.kind, KINDS[found.kind].family, found.runtime]
-    if found.refused:
-        return [*row, f"refused: {found.refused}", *[""] * (len(COLUMNS) - 4)]
+    if found.refused or found.failed:
+        why = f"refused: {found.refused}" if found.refused else f"failed: {found.failed}"
+        return [*row, why, *[""] * (len(COLUMNS) - 4)]
     assert found.rollback is not None
     drafted = {name: text for name, text in found.same.items() if name != "generate"}
     different = [f"{name}: {text}" for name, text in drafted.items() if text != "same"]
@@ -93,5 +97,9 @@ def _all(kinds: Sequence[str], runtimes: Sequence[Runtime], folder: Path, count:
     # Not forked: torch and llama.cpp have threads.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         under_way: list[Future[list[Found]]] = [pool.submit(trials, kind, runtimes, folder, count) for kind in kinds]
-        for each in under_way:
-            yield from each.result()
+        for kind, each in zip(kinds, under_way, strict=True):
+            try:
+                yield from each.result()
+            except BrokenProcessPool:
+                # llama.cpp aborts where an assertion of its own does not hold.
+                raise DuoError(f"a process died that tried {kind} or a kind after it: try each with --jobs 1") from None

@@ -29,11 +29,6 @@ def each(pattern: str, change: Callable[[Array, Config], Array]) -> Step:
     }
 
 
-def drop(pattern: str) -> Step:
-    """Leave out tensors whose name ends as the pattern says."""
-    return split(pattern, lambda array, config: {})
-
-
 def split(pattern: str, parts: Callable[[Array, Config], Mapping[str, Array]]) -> Step:
     """Replace every tensor whose name ends as the pattern says: `parts` gives the new endings and tensors."""
     ending = re.compile(f"(?:{pattern})$")

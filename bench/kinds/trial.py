@@ -9,6 +9,7 @@ that hardly any is.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from duo.drafting import TREE
 from duo.engines import Engine, EngineOptions, Row, load
 from duo.engines.base import Rollback
 from duo.engines.cost import CostCurve
-from duo.engines.transformers.loading import quiet
+from duo.engines.transformers.loading import first_line, quiet
 from duo.errors import DuoError
 from duo.forecast import Own
 from duo.protocol import Ledger
@@ -68,13 +69,17 @@ class Reference:
 
 @dataclass
 class Found:
-    """What a trial found. `error`: of any logit. `same`: by what was compared, "same", a near tie, or a difference.
-    `accepted`: guesses picked and verified, by whose they were. `reread`: tokens read for the next turn of the
-    conversation, beside those that were new in it."""
+    """What a trial found.
+
+    refused: in duo's words. failed: an exception that is none of duo's own. error: the largest, of any logit. same: by
+    what was compared, "same", a near tie, or a difference. accepted: guesses picked and verified, by whose they were.
+    reread: tokens read for the next turn of the conversation, beside those that were new in it.
+    """
 
     kind: str
     runtime: Runtime
     refused: str = ""
+    failed: str = ""
     rollback: Rollback | None = None
     error: float = 0.0
     same: dict[str, str] = field(default_factory=dict)
@@ -84,7 +89,12 @@ class Found:
     @property
     def right(self) -> bool:
         """Served, and nothing differs but by near ties."""
-        return not self.refused and self.error < WRONG and not any("differs" in it for it in self.same.values())
+        return (
+            not self.refused
+            and not self.failed
+            and self.error < WRONG
+            and not any("differs" in it for it in self.same.values())
+        )
 
 
 def reference(folder: Path, prompt: Sequence[int], count: int) -> Reference:
@@ -118,6 +128,9 @@ def attempt(kind: str, runtime: Runtime, model: Path, other: Path, folder: Path 
                     _speculate(found, target, draft, whose, prompt, texts)
     except DuoError as error:
         found.refused = str(error)
+    except Exception as error:  # a fault of ours or of the runtime's: the other kinds are tried all the same
+        traceback.print_exc()
+        found.failed = f"{type(error).__name__}: {first_line(error)}"
     return found
 
 

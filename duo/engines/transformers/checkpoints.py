@@ -16,11 +16,16 @@ LEAST = 2
 """Checkpoints of a slot at most, where states are so large that fewer would fit the bytes allowed."""
 
 
+def within(limit: int) -> int:
+    """The limit cut to what is sensible."""
+    return min(MOST, max(LEAST, limit))
+
+
 class Checkpoints:
-    """Those of one slot. `limit`: how many, cut to what is sensible."""
+    """Those of one slot. `limit`: how many of them at most."""
 
     def __init__(self, limit: int = MOST) -> None:
-        self._limit = min(MOST, max(LEAST, limit))
+        self._limit = limit
         self._lengths: list[int] = []
         self._kept: dict[int, Any] = {}
 

@@ -23,9 +23,10 @@ from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from duo.engines.options import EngineOptions, Progress
 from duo.engines.transformers import context_size, mixers, proof
 from duo.engines.transformers import loading as hf
-from duo.engines.transformers.arena import GROUPED, ArenaCache, PlaceBook, Places, Strip
+from duo.engines.transformers.arena import ArenaCache, PlaceBook, Places, Strip
+from duo.engines.transformers.attention import GROUPED
 from duo.engines.transformers.directory import locate
-from duo.engines.transformers.masks import Composed, Masks, Node, Slot, split
+from duo.engines.transformers.masks import Composed, Masks, Node, Slot, admit, slot_of, split
 from duo.engines.transformers.packed import pack
 from duo.engines.transformers.paths import FreshRow, Span
 from duo.engines.transformers.states import States
@@ -127,7 +128,13 @@ class TransformersEngine:
 
     @property
     def note(self) -> str:
-        return self._note
+        if self._states is None:
+            return self._note
+        states = self._states
+        return (
+            f"{self._note}; it is recurrent: {self._count} states take {states.bytes_per_slot / 2**20:.1f} MiB each, "
+            f"and so does each of at most {states.checkpoints_per_slot} checkpoints a slot"
+        )
 
     @property
     def inexact(self) -> str:
@@ -193,7 +200,7 @@ class TransformersEngine:
             return np.zeros((0, self._size), dtype=np.float32)
         if width > self._batch:
             raise ValueError(f"{width} rows in one forward pass, at most {self._batch} are allowed")
-        fresh = self._admit(rows, pieces)
+        fresh = admit(rows, pieces, self._slots, self._nodes, self._size, self._context)
         lengths = {piece.slot: self._slots[piece.slot].length for piece in pieces}
         parts = split(rows, pieces, self._lane)
         strips: list[Strip] = []
@@ -304,9 +311,7 @@ class TransformersEngine:
             torch.cuda.empty_cache()
 
     def _slot(self, slot: int) -> Slot:
-        if not 0 <= slot < len(self._slots):
-            raise ValueError(f"slot {slot} is not in 0..{len(self._slots) - 1}")
-        return self._slots[slot]
+        return slot_of(self._slots, slot)
 
     def _lay_out(self, apart: bool) -> None:
         """An empty arena, with one lane for all slots or a lane for each."""
@@ -349,37 +354,6 @@ class TransformersEngine:
                 self._states.keep(slot, seat.length, (), ())
             self._books[self._lane(slot)].give([self._nodes.pop(id).trail[-1] for id in seat.rows])
             seat.rows = set()
-
-    def _admit(self, rows: Sequence[Row], pieces: Sequence[Piece]) -> dict[int, Node]:
-        """Check the rows and pieces and give each row its position; nothing of the engine changes yet."""
-        live, size, context = self._nodes, self._size, self._context
-        lengths: dict[int, int] = {}
-        for slot, tokens in pieces:
-            seat = self._slot(slot)
-            if slot in lengths or seat.rows:
-                raise ValueError(f"slot {slot} cannot take a piece: it has rows or another one")
-            if not len(tokens) or min(tokens) < 0 or max(tokens) >= size:
-                raise ValueError(f"a piece is empty, or has a token that is not in 0..{size - 1}")
-            lengths[slot] = seat.length + len(tokens)
-            if lengths[slot] > context:
-                raise ContextError(f"{lengths[slot]} tokens do not fit the context of {context}")
-        fresh: dict[int, Node] = {}
-        for id, slot, token, parent in rows:
-            if id < 0 or id in live or id in fresh:
-                raise ValueError(f"row id {id} is negative or already in use")
-            if not 0 <= token < size:
-                raise ValueError(f"token {token} is not in 0..{size - 1}")
-            if parent == ROOT:
-                position = lengths[slot] if slot in lengths else self._slot(slot).length
-            else:
-                above = fresh.get(parent) or live.get(parent)
-                if above is None or above.slot != slot:
-                    raise ValueError(f"row {id}: parent {parent} is not a live row of slot {slot}")
-                position = above.position + 1
-            if position >= context:
-                raise ContextError(f"position {position} is beyond the context of {context} tokens")
-            fresh[id] = Node(slot, parent, position)
-        return fresh
 
     def _begin(self, states: States, rows: Sequence[Row], fresh: dict[int, Node], composed: Composed) -> None:
         """Tell the memory of recurrent layers what comes."""
@@ -455,10 +429,7 @@ class TransformersEngine:
         failure = ""
         with hf.quiet(), torch.inference_mode():
             try:
-                wanted: list[Logits] = []
-                for ids in texts:
-                    reference = self._model(input_ids=torch.tensor([ids], device=self._device), use_cache=False)
-                    wanted.append(reference.logits[0].float().cpu().numpy())
+                wanted = proof.references(self._model, texts, self._device)
             except Exception as fault:  # from code that is not ours
                 raise ModelError(f"{self._name} ({kind}) does not run: {hf.first_line(fault)}") from fault
             self._size = wanted[0].shape[1]

@@ -11,8 +11,10 @@ import torch
 from numpy.typing import NDArray
 
 from duo.engines.base import ROOT, Piece, Row
-from duo.engines.transformers.arena import LANES, Places, Strip
+from duo.engines.transformers.arena import Places, Strip
+from duo.engines.transformers.attention import LANES
 from duo.engines.transformers.loading import Sight
+from duo.errors import ContextError
 
 Mask = NDArray[np.float32]
 """Shape [rows, keys]: 0 where a row sees a key, the most negative number elsewhere."""
@@ -47,6 +49,53 @@ class Node:
         """Places of its uncommitted ancestors, from the committed sequence downwards, and of itself, the last."""
         self.memory: list[int] = []
         """The same in the memory of recurrent layers, if the model has any."""
+
+
+def slot_of(slots: Sequence[Slot], slot: int) -> Slot:
+    if not 0 <= slot < len(slots):
+        raise ValueError(f"slot {slot} is not in 0..{len(slots) - 1}")
+    return slots[slot]
+
+
+def admit(
+    rows: Sequence[Row],
+    pieces: Sequence[Piece],
+    slots: Sequence[Slot],
+    live: Mapping[int, Node],
+    size: int,
+    context: int,
+) -> dict[int, Node]:
+    """Check the rows and pieces of a forward pass, and give each row its position; nothing changes yet.
+
+    `size`: of the vocabulary. Raises ValueError for what may never be, and ContextError for what does not fit.
+    """
+    lengths: dict[int, int] = {}
+    for slot, tokens in pieces:
+        seat = slot_of(slots, slot)
+        if slot in lengths or seat.rows:
+            raise ValueError(f"slot {slot} cannot take a piece: it has rows or another one")
+        if not len(tokens) or min(tokens) < 0 or max(tokens) >= size:
+            raise ValueError(f"a piece is empty, or has a token that is not in 0..{size - 1}")
+        lengths[slot] = seat.length + len(tokens)
+        if lengths[slot] > context:
+            raise ContextError(f"{lengths[slot]} tokens do not fit the context of {context}")
+    fresh: dict[int, Node] = {}
+    for id, slot, token, parent in rows:
+        if id < 0 or id in live or id in fresh:
+            raise ValueError(f"row id {id} is negative or already in use")
+        if not 0 <= token < size:
+            raise ValueError(f"token {token} is not in 0..{size - 1}")
+        if parent == ROOT:
+            position = lengths[slot] if slot in lengths else slot_of(slots, slot).length
+        else:
+            above = fresh.get(parent) or live.get(parent)
+            if above is None or above.slot != slot:
+                raise ValueError(f"row {id}: parent {parent} is not a live row of slot {slot}")
+            position = above.position + 1
+        if position >= context:
+            raise ContextError(f"position {position} is beyond the context of {context} tokens")
+        fresh[id] = Node(slot, parent, position)
+    return fresh
 
 
 class Part:

@@ -8,6 +8,7 @@ pieces, in trees with rows that must not be seen, over rows that were accepted, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +29,15 @@ LOOSE = 0.25
 def texts_of(vocabulary: int, count: int, length: int) -> list[list[int]]:
     """Texts that have little in common."""
     return [[(3 + 4 * text + (5 + 6 * text) * at) % vocabulary for at in range(length)] for text in range(count)]
+
+
+def references(model: Any, texts: Sequence[Sequence[int]], device: torch.device) -> list[Logits]:
+    """The logits of plain forward passes, as the library makes them, [tokens, vocabulary] for each text."""
+    made: list[Logits] = []
+    for ids in texts:
+        output = model(input_ids=torch.tensor([ids], device=device), use_cache=False)
+        made.append(output.logits[0].float().cpu().numpy())
+    return made
 
 
 def error(engine: Engine, texts: Sequence[Sequence[int]], wanted: Sequence[Logits], room: int) -> float:

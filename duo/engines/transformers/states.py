@@ -17,7 +17,7 @@ from torch import Tensor
 from duo.engines.base import InterruptedForwardError
 from duo.engines.transformers import recurrence
 from duo.engines.transformers.arena import PlaceBook
-from duo.engines.transformers.checkpoints import Checkpoints
+from duo.engines.transformers.checkpoints import Checkpoints, within
 from duo.engines.transformers.paths import FreshRow, Plan, Span, planned, taps
 from duo.engines.transformers.recurrence import Earlier, Tokens
 
@@ -92,6 +92,11 @@ class States:
     def bytes_per_slot(self) -> int:
         """What the states of a slot take. 0 before the first forward pass."""
         return sum(each.nbytes // self._slots for bank in self._banks for each in bank.lasting())
+
+    @property
+    def checkpoints_per_slot(self) -> int:
+        """At most. The bytes bound them, or else what is sensible."""
+        return within(BYTES // self._slots // max(1, self.bytes_per_slot))
 
     @torch.inference_mode()
     def places(self, count: int) -> list[int]:
@@ -170,7 +175,8 @@ class States:
                 each[:, target] = each[:, source]
         else:
             self._put(target, self._saved(source).at(length))
-        self._checkpoints[target] = self._saved(source).copy(length)
+        copied = self._saved(source).copy(length)
+        self._checkpoints[target] = copied
         self._reading[target] = length == held and self._reading[source]
 
     # What the layers ask for.
@@ -338,8 +344,9 @@ class States:
 
     def _saved(self, slot: int) -> Checkpoints:
         if not self._checkpoints:
-            limit = BYTES // self._slots // max(1, self.bytes_per_slot)
-            self._checkpoints = [Checkpoints(limit) for _ in range(self._slots)]
+            if not self.bytes_per_slot:
+                return Checkpoints()  # nothing has run yet: there is nothing to keep
+            self._checkpoints = [Checkpoints(self.checkpoints_per_slot) for _ in range(self._slots)]
         return self._checkpoints[slot]
 
     def _copied(self, slot: int) -> list[Tensor]:
