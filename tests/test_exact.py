@@ -337,6 +337,8 @@ def test_auto_is_on_where_it_costs_next_to_nothing() -> None:
     assert mode(free, Widths(1, 16)).on, "no guesses pay, so chains cost nothing"
     assert not mode(BF16, Widths(1, 16)).on, "chains for trees cost more than 3 % with a back"
     assert not mode(free, Widths(2, 16)).on
+    assert not mode(free, Widths(1, 1)).on, "nobody asked to give up guesses"
+    assert mode(free, Widths(1, 1), "on").on
     assert isinstance(mode(free, Widths(1, 16)).engine, Exact)
     off = mode(BF16, Widths(2, 16))
     assert "would cost 10 % without guesses" in off.line and not isinstance(off.engine, Exact)

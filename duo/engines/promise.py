@@ -14,6 +14,9 @@ from duo.errors import ModelError
 
 Mode = Literal["on", "off", "auto"]
 
+FEW = 8
+"""Rows of a pass up to which a class has too little room for guesses to be chosen unasked."""
+
 
 class Promise(NamedTuple):
     """engine: the one to use. seconds: its passes by width, filled up where that is done. line: for people."""
@@ -46,6 +49,10 @@ def settle(engine: Engine, mode: Mode, measured: Measured, guesses: int, trees: 
     shares = price.compare(measured.seconds, widths, guesses, trees)
     pays = guesses > 0 and price.pays(measured.seconds, guesses, trees)
     what = f"{_percent(shares.plain)} without guesses, {_percent(shares.guessing)} with them, by the measured curve"
+    if mode == "auto" and widths.most <= min(guesses, FEW):
+        # Whether guesses pay was measured, perhaps on a busy machine. What a good draft is worth is not given away.
+        line = f"exact off: it would leave {widths.most - 1} guesses of an answer in a pass; --exact on asks for it"
+        return Promise(engine, measured.seconds, False, line)
     if mode == "auto" and not price.affordable(shares, pays, trees):
         why = " and chains for trees" if trees and pays else ""
         return Promise(engine, measured.seconds, False, f"exact off: it would cost {what}{why}; --exact on asks for it")
