@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from duo.engines.transformers.checkpoints import LEAST, MOST, SPACING, Checkpoints, within
+from duo.engines.transformers.checkpoints import LEAST, MOST, SPACING, Checkpoints, marks, within
 from duo.engines.transformers.paths import FreshRow, Span
 from duo.engines.transformers.recurrence import Tokens
 from duo.engines.transformers.states import FIRST, States
@@ -183,3 +183,21 @@ def test_checkpoints_are_spread_and_bounded() -> None:
     kept.cut(kept.lengths[2])
     assert len(kept.lengths) == 3 and max(copied.lengths) <= 20 * SPACING and len(copied.lengths) > 1
     assert within(10**9) == MOST and within(0) == LEAST
+
+
+def test_marks_are_spaced_and_one_is_shortly_before_the_end() -> None:
+    assert marks(0, 5) == [] and marks(0, 20) == [12] and marks(15, 20) == []
+    assert marks(10, 3 * SPACING) == [SPACING, 2 * SPACING, 3 * SPACING - 8]
+
+
+@pytest.mark.parametrize("delta", [True, False])
+def test_checkpoints_within_a_piece_are_the_states_there(delta: bool) -> None:
+    long = [(7 * i + 3) % 50 for i in range(SPACING + 30)]
+    whole = Passes(states_of(False), delta)
+    whole.run([], [(0, long)])
+    for mark in (SPACING, SPACING + 22):
+        assert whole.states.restorable(0, len(long), mark + 1) == mark
+        part = Passes(states_of(False), delta)
+        part.run([], [(0, long[:mark])])
+        for a, b in zip(whole.states._saved(0).at(mark), part.states._copied(0), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)

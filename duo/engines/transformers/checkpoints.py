@@ -16,6 +16,17 @@ LEAST = 2
 """Checkpoints of a slot at most, where states are so large that fewer would fit the bytes allowed."""
 
 
+BEFORE_END = 8
+"""Tokens before the end of what is read where a checkpoint is taken too: templates may write the last ones otherwise
+once the answer is there."""
+
+
+def marks(begin: int, end: int) -> list[int]:
+    """Where checkpoints are taken while a slot goes from `begin` to `end` tokens, both left out."""
+    spaced = range((begin // SPACING + 1) * SPACING, end, SPACING)
+    return sorted({*spaced, *([end - BEFORE_END] if end - BEFORE_END > begin else [])})
+
+
 def within(limit: int) -> int:
     """The limit cut to what is sensible."""
     return min(MOST, max(LEAST, limit))

@@ -17,7 +17,7 @@ from torch import Tensor
 from duo.engines.base import InterruptedForwardError
 from duo.engines.transformers import recurrence
 from duo.engines.transformers.arena import PlaceBook
-from duo.engines.transformers.checkpoints import Checkpoints, within
+from duo.engines.transformers.checkpoints import Checkpoints, marks, within
 from duo.engines.transformers.paths import FreshRow, Plan, Span, planned, taps
 from duo.engines.transformers.recurrence import Earlier, Tokens
 
@@ -54,6 +54,8 @@ class _Bank:
         self.windows: dict[tuple[int, int], Tensor] = {}
         """By slot and layer, what a piece of the pass under way leaves."""
         self.states: dict[tuple[int, int], Tensor] = {}
+        self.marked: dict[tuple[int, int], tuple[list[Tensor], list[Tensor]]] = {}
+        """By slot and number of tokens, what all layers had at a mark within a piece: windows and states."""
 
     def live(self) -> list[tuple[str, Tensor]]:
         named = [("inputs", self.inputs), ("k", self.k), ("u", self.u), ("decay", self.decay)]
@@ -131,6 +133,9 @@ class States:
             self._live[row.slot].append(row.trail[-1])
         for span in plan.spans:
             self._reading[span.slot] = True
+            for mark in marks(span.length - span.end + span.begin, span.length):
+                kept = [each for bank in self._banks for each in bank.marked[span.slot, mark] if each]
+                self._saved(span.slot).add(mark, [torch.stack(each).to("cpu") for each in kept])
             if self._saved(span.slot).due(span.length):
                 self._saved(span.slot).add(span.length, self._copied(span.slot))
         self._done()
@@ -196,8 +201,11 @@ class States:
             store.inputs = rows.new_zeros((store.layers, self._book.capacity, rows.shape[1]))
         assert store.inputs is not None
         out = torch.empty(rows.shape, dtype=torch.float32, device=rows.device)
-        for slot, begin, end, _ in plan.spans:
+        for slot, begin, end, length in plan.spans:
             known = torch.cat((store.window[layer, slot], rows[begin:end]))
+            for mark in marks(length - end + begin, length):
+                at = end - begin - (length - mark)
+                store.marked.setdefault((slot, mark), ([], []))[0].append(known[at : at + reach].clone())
             store.windows[slot, layer] = known[len(known) - reach :].clone()
             wide = torch.nn.functional.conv1d(known.T[None].float(), weight[:, None].float(), groups=len(weight))
             out[begin:end] = wide[0].T
@@ -236,10 +244,16 @@ class States:
             slot = plan.slots[0]
             return self._trees(plan, store, layer, tokens, store.state[layer, slot : slot + 1])
         out = torch.empty_like(tokens.v)
-        for slot, begin, end, _ in plan.spans:
-            part = _batched(tokens, torch.arange(begin, end, device=device)[None])
-            out[:, :, :, begin:end], end_state = recurrence.chain(part, store.state[layer, slot : slot + 1])
-            store.states[slot, layer] = end_state[0]
+        for slot, begin, end, length in plan.spans:
+            state = store.state[layer, slot : slot + 1]
+            for mark in (*marks(length - end + begin, length), length):
+                until = end - (length - mark)
+                part = _batched(tokens, torch.arange(begin, until, device=device)[None])
+                out[:, :, :, begin:until], state = recurrence.chain(part, state)
+                if mark < length:
+                    store.marked[slot, mark][1].append(state[0])
+                begin = until
+            store.states[slot, layer] = state[0]
         if plan.rows:
             states = [store.states.get((slot, layer), store.state[layer, slot]) for slot in plan.slots]
             if stepwise:
@@ -338,6 +352,7 @@ class States:
         for bank in self._banks:
             bank.windows.clear()
             bank.states.clear()
+            bank.marked.clear()
 
     def _lasting(self) -> list[Tensor]:
         return [each for bank in self._banks for each in bank.lasting()]
