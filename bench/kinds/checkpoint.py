@@ -73,6 +73,10 @@ def _randomise(model: Any) -> None:
             inputs = weight.shape[0] if id(weight) in transposed else weight[0].numel()
             inputs = weight.shape[-1] if weight.ndim == 3 and "conv" not in name else inputs
             weight.copy_(factor * noise / inputs**0.5)
+    # Where a bias decides between experts, two are seldom so close that rounding chooses.
+    for name, bias in model.named_buffers():
+        if name.endswith(("e_score_correction_bias", "expert_bias")):
+            bias.copy_(0.8 * torch.randn(bias.shape))
 
 
 def _own(name: str, weight: torch.Tensor) -> torch.Tensor:
