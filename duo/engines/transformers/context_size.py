@@ -20,18 +20,24 @@ def bytes_per_token(config: Any, item: int, slots: int) -> int:
 
     config: of the text model. item: bytes of a number.
     """
+    count = int(getattr(config, "num_hidden_layers", None) or 0)
+    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or [""] * count
+    # Configurations whose layers differ, as Gemma 4's, do not say what "the" layer has.
+    layers = getattr(config, "per_layer_config", None) or [config] * count
+    bytes_of = [_layer_bytes(layer, item) for layer in layers]
+    kept = [not any(word in kind for word in _NO_KEYS) for kind in kinds]
+    return sum(size for size, keeps in zip(bytes_of, kept, strict=False) if keeps) + 4 * slots
+
+
+def _layer_bytes(config: Any, item: int) -> int:
+    """Bytes of a token's keys and values in a layer of this configuration."""
     heads = getattr(config, "num_attention_heads", None) or 1
     shared = getattr(config, "num_key_value_heads", None) or heads
-    layers = getattr(config, "num_hidden_layers", None) or 0
-    kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None)
-    counts = [int(shared) if isinstance(shared, int) else max(shared)] * int(layers)
-    if kinds:
-        counts = [counts[0] if not any(word in kind for word in _NO_KEYS) else 0 for kind in kinds]
     each = getattr(config, "head_dim", None) or (getattr(config, "hidden_size", None) or 0) // heads
     rotated = getattr(config, "qk_rope_head_dim", None)
     key = (getattr(config, "qk_nope_head_dim", None) or 0) + rotated if rotated else each
     value = getattr(config, "v_head_dim", None) or each
-    return memory.attention_bytes(counts, int(key), int(value), item) + 4 * slots
+    return memory.attention_bytes([int(shared) if isinstance(shared, int) else max(shared)], int(key), int(value), item)
 
 
 def choose(

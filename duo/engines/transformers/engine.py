@@ -82,14 +82,17 @@ class TransformersEngine:
         parameters = inspect.signature(self._model.forward).parameters
         self._chooses = "logits_to_keep" in parameters
         """Whether the model computes logits of some rows alone where it is told which."""
+        self._slices = "logits_to_keep" in inspect.signature(self._model.base_model.forward).parameters
+        """Whether its inner layers slice their masks as well, unless the rows are given one by one (Gemma 4)."""
         self._memory = "cache_params" if "cache_params" in parameters else "past_key_values"
         """What the model calls the cache."""
         self._by_row = options.chains and self._device.type == "cpu"
         self._form: hf.MaskForm = self._sight.forms[0]
         self._size = 0
-        heads = getattr(text_config, "num_attention_heads", None)
-        shared_keys = getattr(text_config, "num_key_value_heads", heads) != heads
-        self._prove(shared_keys, str(config.model_type))
+        layers = getattr(text_config, "per_layer_config", None) or [text_config]
+        heads = [getattr(layer, "num_attention_heads", None) for layer in layers]
+        keys = [getattr(layer, "num_key_value_heads", count) for layer, count in zip(layers, heads, strict=True)]
+        self._prove(keys != heads, str(config.model_type))
         self._vocabulary = HFVocabulary(tokenizer, self._size, hf.eos_of(self._model, tokenizer))
         progress(1.0)
 
@@ -394,7 +397,9 @@ class TransformersEngine:
             if not wanted:
                 # The base model stops before the projection to the vocabulary.
                 module = self._model.base_model
-            elif wanted != list(range(width)):
+                if self._slices:
+                    options["logits_to_keep"] = torch.arange(width, device=self._device)
+            elif self._slices or wanted != list(range(width)):
                 chosen = torch.tensor(wanted, device=self._device)
                 if self._chooses:
                     options["logits_to_keep"] = chosen
