@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from bench import real
+from bench.kinds import make
 from bench.models import shipped
 from bench.sameness import Loop, ways
 from bench.ties import prompt_of
@@ -20,6 +21,7 @@ from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.load import as_trees
 from duo.engines.llamacpp.runtime import Runtime
 from duo.engines.measure import Measured
+from duo.errors import ModelError
 from duo.sampling import SamplingParams
 
 SLOTS = 3
@@ -160,3 +162,14 @@ def test_a_class_is_one_of_multiples() -> None:
     widths = Widths(8, 32, 4)
     assert [n for n in range(40) if n in widths] == list(range(8, 33, 4))
     assert [widths.filled(n) for n in (1, 8, 9, 32)] == [8, 8, 12, 32]
+
+
+@pytest.mark.parametrize("kind", ["granitemoe", "mixtral"])
+def test_experts_of_transformers_have_no_class(kind: str, tmp_path: Path) -> None:
+    """How many rows an expert multiplies follows from the routing of all rows: two like passes do not tell."""
+    options = EngineOptions(threads=1, context=128, slots=2, chains=True)
+    engine = load(str(make(kind, tmp_path).folder), "transformers", options)
+    assert "experts" in promise.inexact(engine)
+    with pytest.raises(ModelError, match="experts"):
+        promise.settle(engine, "on", Measured({1: 1.0, 8: 1.1}, None, Widths(1, 32)), 8, True)
+    engine.close()

@@ -106,8 +106,8 @@ def test_a_short_run_finds_no_text_that_differs(tmp_path: Path, capsys: pytest.C
     ("flags", "code", "said"),
     [
         (["--data", "nowhere.jsonl"], 3, "cannot read nowhere.jsonl: no such file or directory"),
-        (["--size", "9"], 2, "size '9' is not understood; write it like 1B, 0.3B, 60M or 120L"),
-        (["--size", "0.3B-q9"], 2, "'q9' is not a type to pad to: bf16 or q8_0"),
+        (["--size", "9"], 1, "size '9' is not understood; write it like 1B, 0.3B, 60M or 120L"),
+        (["--size", "0.3B-q9"], 1, "'q9' is not a type to pad to: bf16 or q8_0"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(

@@ -146,6 +146,8 @@ class TransformersEngine:
             return f"it runs on {self._device.type}, where the order of sums follows the shape of a pass"
         if self._mixers:
             return "it is recurrent, and its state has seen every row that ran"
+        if any("experts" in name.rpartition(".")[2] for name, _ in self._model.named_modules()):
+            return "each of its experts multiplies as many rows as all slots route to it"
         if not self._cache.by_row or self._model.config._attn_implementation != GROUPED:
             return "its attention cannot be computed row by row"
         return "" if self._apart or self._count == 1 else "its slots share one cache; --parallel 1 ends that"
