@@ -68,9 +68,9 @@ def shown(
     names = special_in(stop, cast(Vocabulary, _Words()))
 
     async def run() -> tuple[list[Piece], _Answer]:
-        question = Question([1], SamplingParams(), stop=stop)
+        question = Question([1], SamplingParams(), stop=stop, stop_names=names)
         answer = _Answer(
-            1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True), names
+            1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True)
         )
         for each in steps:
             answer.steps.put_nowait([each])
