@@ -21,11 +21,11 @@ class Question:
     """One request for an answer to the tokens of a prompt.
 
     max_tokens None: until the model ends it or the context is full. stop: strings that end the answer and are not a
-    part of it. stop_names: special tokens in those, as `duo.text.special_in` finds them. stop_tokens: tokens that end it
-    and add nothing to its text. top_logprobs: how many of the likeliest
-    tokens to report with each one; 0 only the token's own log probability, None nothing. prompt_logprobs: whether to
-    report as much of the prompt's tokens. continues: whether the answer goes on with the prompt's text, and is no text
-    of its own: then it may begin with a space.
+    part of it. stop_names: special tokens in those, as `duo.text.special_in` finds them. stop_tokens: tokens that end
+    it and add nothing to its text. top_logprobs: how many of the likeliest tokens to report with each one; 0 only the
+    token's own log probability, None nothing. prompt_logprobs: whether to report as much of the prompt's tokens.
+    continues: whether the answer goes on with the prompt's text, and is no text of its own: then it may begin with a
+    space.
     """
 
     prompt: Sequence[int]

@@ -69,9 +69,7 @@ def shown(
 
     async def run() -> tuple[list[Piece], _Answer]:
         question = Question([1], SamplingParams(), stop=stop, stop_names=names)
-        answer = _Answer(
-            1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True)
-        )
+        answer = _Answer(1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True))
         for each in steps:
             answer.steps.put_nowait([each])
         answer.steps.put_nowait(None)

@@ -14,7 +14,7 @@ from duo.errors import ModelError
 
 
 def runtime_of(model: str) -> Literal["transformers", "llamacpp"]:
-    """Which runtime serves `model`: llama.cpp a GGUF file, and a folder that has those and nothing to run for the other.
+    """Which runtime serves `model`: llama.cpp a GGUF file, and a folder that has nothing else to run.
 
     Many folders of GGUF files hold the config.json of the model that they were made from.
     """
