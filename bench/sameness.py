@@ -2,10 +2,11 @@
 
     python -m bench ties --model smollm2 --runtime llamacpp --weights Q8_0 --mode on
 
-Each prompt is answered once alone, without backs, in a slot that held nothing. Then it is answered again: with a back,
-with two, with one that is killed and another that joins in the middle, asked again as it is, beside seven others, and
-after another prompt in the same slot. That is the lead's own decode loop; guesses are made up from the first answer,
-some right and some wrong. An answer counts up to the first token that differs. So each change is counted once.
+Each prompt is answered once alone, without backs, in a slot that held nothing. Then it is answered with a back, with
+two, and with one that is killed and another that joins in the middle. Then it is asked again as it is, beside seven
+others, and after another prompt in the same slot. That is the lead's own decode loop. Guesses are made up from the
+first answer, some right and some wrong. An answer counts up to the first token that differs. So each change is counted
+once.
 
 The result of every cell is kept in a file. A cell that is there already is not run again.
 """

@@ -2,8 +2,8 @@
 
 A row's logits depend in their last bits on how many rows shared its forward pass and on where its keys and values lie.
 Where the two best tokens are closer than that, the pick may differ between a run with guesses and one without. This
-file walks an answer with the same engine in one fixed way and says how close the call was at every token, so that a
-test can prove that a difference is such a tie. How often picks change is counted by `bench.sameness`.
+file walks an answer with the same engine in one fixed way, and says how close the call was at every token. So a test
+can prove that a difference is such a tie. How often picks change is counted by `bench.sameness`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from duo.sampling import Sampler, SamplingParams
 from duo.session import Session
 
 TOLERANCE = {"transformers": 2e-3, "llamacpp": 0.15}
-"""Largest gap between two scores that counts as a near tie: far above the noise of float32, and above that of bf16
-weights in llama.cpp, which rounds activations to bf16 before every product."""
+"""Largest gap between two scores that counts as a near tie. It is far above the noise of float32. It is above that of
+bf16 weights in llama.cpp too, which rounds activations to bf16 before every product."""
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ SHIPPED = "shipped"
 """Names the shipped model where no model has to be given."""
 LEAST_BATCH = 32
 """A tree of guesses must fit into one forward pass, whatever -b says of prompts."""
+MAX_LAYERS = (1 << 31) - 1
+"""What llama.cpp's number of layers holds."""
 WORKERS = 4
 GARBAGE = 20_000
 """New objects after which the collector looks for circles among them. Usual are 700, which is every few steps."""
@@ -181,7 +183,7 @@ def gpu_layers(text: str) -> int:
     words = {"auto": GPU_AUTO, "-1": GPU_AUTO, "all": GPU_ALL, "-2": GPU_ALL}
     if text in words:
         return words[text]
-    if not text.isdecimal():
+    if not text.isdecimal() or int(text) > MAX_LAYERS:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of layers, auto or all")
     return int(text)
 

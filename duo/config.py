@@ -2,13 +2,15 @@
 
 The flags are the one list of what can be set. `--ctx-size` of the lead is `DUO_LEAD_CTX_SIZE` in the environment and
 `ctx-size` in the file that `--config` names; what is not a flag is refused there, with the nearest one that is.
+All long names of a flag count in all three places.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import IO, Any, NoReturn
 
 import configargparse
@@ -60,6 +62,31 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         """All that a file may hold."""
         return [key for action in self._actions for key in self.get_possible_config_keys(action)]
 
+    def parse_known_args(
+        self,
+        args: Sequence[str] | None = None,
+        namespace: argparse.Namespace | None = None,
+        config_file_contents: str | None = None,
+        env_vars: Mapping[str, str] = os.environ,
+        ignore_help_args: bool = False,
+    ) -> tuple[argparse.Namespace, list[str]]:
+        parsed: tuple[argparse.Namespace, list[str]] = super().parse_known_args(
+            args, namespace, config_file_contents, self._by_first_names(env_vars), ignore_help_args
+        )
+        return parsed
+
+    def _by_first_names(self, variables: Mapping[str, str]) -> dict[str, str]:
+        """The variables, each under the flag's first long name, which is the only one that the library looks for."""
+        found = dict(variables)
+        for action in self._actions:
+            names = [self._prefix + key.replace("-", "_").upper() for key in self.get_possible_config_keys(action)]
+            given = {name: variables[name] for name in names if name in variables}
+            if len(set(given.values())) > 1:
+                self.error(f"{' and '.join(given)} are the same setting with different values: keep one of them")
+            if given:
+                found[names[0]] = next(iter(given.values()))
+        return found
+
     def parse_args(self, *args: Any, **settings: Any) -> argparse.Namespace:
         parsed, rest = self.parse_known_args(*args, **settings)
         if rest:
@@ -78,8 +105,11 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         return f"there is no flag {flag}{f', did you mean {near[0]}?' if near else ''} ({words})"
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:
-        """What an unknown word with a dash may mean. `-t2` is `-t 2`, but `-ctk` is no `-c tk`: letters make a flag."""
-        if option_string[:2] != "--" and option_string[2:3].isalpha():
+        """What an unknown word with a dash may mean. `-t2` is `-t 2`, but `-ctk` is no `-c tk`: letters make a flag.
+
+        A single letter means no longer flag: `-f` is not the beginning of `-fa`.
+        """
+        if option_string[:2] != "--" and (len(option_string) == 2 or option_string[2:3].isalpha()):
             return []
         found: list[Any] = super()._get_option_tuples(option_string)
         return found

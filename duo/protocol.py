@@ -49,6 +49,10 @@ MAX_ENDS = 256
 """Most tokens that end an answer."""
 MEANINGS_BYTES = 32 * 1024
 """Meanings of tokens go in messages of about so many bytes."""
+LEAST_MEANINGS = MEANINGS_BYTES // (LONGEST + 2)
+"""Of tokens in such a message, if further ones follow."""
+LEAST_MESSAGE_BYTES = MEANINGS_BYTES + 4096
+"""What the longest message of a back needs: meanings of tokens, or `MAX_EXPANSIONS`."""
 MAX_NAME = 128
 
 PING_EVERY = 1.0
@@ -59,6 +63,8 @@ STATUS_EVERY = 0.25
 SILENT_AFTER = 3.0
 LOST_AFTER = 15.0
 """Seconds without a word from the other side after which the stream is given up."""
+COMPARED_WITHIN = 300.0
+"""Seconds until a back has said what all its tokens mean, at most: 262,144 tokens take that on a link of 64 kbit/s."""
 
 State = Literal["waiting", "catching up", "drafting"]
 _STATES: dict[int, State] = {
@@ -149,6 +155,7 @@ class LeadSide:
         """Whether it is known that the back can work here."""
         self.comparison: Comparison | None = None
         """Of the vocabularies, where they are not the same."""
+        self._compare_until = float("inf")
         self._asked = False
         self.state: State = "waiting"
         self.round_trip: float | None = None
@@ -167,7 +174,7 @@ class LeadSide:
         if self.back is None:
             if kind != "hello":
                 raise ProtocolError(f"the first message must be a Hello, not {kind or 'an empty one'}")
-            self._hello(message.hello)
+            self._hello(message.hello, now)
         elif not self.greeted:
             if kind != "meanings":
                 raise ProtocolError(f"what the tokens mean was asked for, and came {kind or 'an empty message'}")
@@ -188,7 +195,7 @@ class LeadSide:
             raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
         return None
 
-    def _hello(self, hello: pb.Hello) -> None:
+    def _hello(self, hello: pb.Hello, now: float) -> None:
         if hello.protocol_version != VERSION:
             raise RefusedError(
                 f"the back speaks protocol version {hello.protocol_version}, this lead {VERSION}: "
@@ -202,7 +209,21 @@ class LeadSide:
         self._known = {known.session: (known.length, known.hash) for known in hello.known}
         self.greeted = hello.vocabulary_fingerprint == self._me.fingerprint
         if not self.greeted:
-            self.comparison = Comparison(self._me.meanings)
+            self.comparison, self._compare_until = Comparison(self._me.meanings), now + COMPARED_WITHIN
+
+    @property
+    def compare_until(self) -> float:
+        """When the back must have said more of what its tokens mean."""
+        return min(self.heard + LOST_AFTER, self._compare_until)
+
+    def too_slow(self) -> RefusedError:
+        """For a back that has not."""
+        assert self.comparison is not None
+        return RefusedError(
+            f"the vocabularies are not the same, and what the draft's tokens mean has not come in time, only of "
+            f"{self.comparison.compared} tokens: use a faster link, or a draft with the target's own vocabulary",
+            pb.Refusal.REASON_VOCABULARY,
+        )
 
     @property
     def _to_compare(self) -> int:
@@ -213,8 +234,10 @@ class LeadSide:
         """Take in a part of the back's vocabulary. Raises RefusedError if that is the last one, and too many differ."""
         comparison, meanings = self.comparison, list(message.meanings)
         assert comparison is not None and self.back is not None
-        if message.start != comparison.compared or (message.more and not meanings):
+        if message.start != comparison.compared:
             raise ProtocolError(f"tokens from {message.start} came, after {comparison.compared}")
+        if message.more and len(meanings) < LEAST_MEANINGS:
+            raise ProtocolError(f"the meanings of {len(meanings)} tokens came in a message, and more are to follow")
         if comparison.compared + len(meanings) > self._to_compare:
             raise ProtocolError(f"more tokens came than the {self._to_compare} that were asked for")
         if any(len(meaning) > LONGEST for meaning in meanings):
@@ -222,11 +245,15 @@ class LeadSide:
         comparison.add(meanings)
         if message.more:
             return
+        # Of a much larger vocabulary the rest was not asked for.
+        cut = self._to_compare <= min(comparison.compared, self.back.vocabulary_size - 1)
         comparison.finish()
         if not comparison.few:
+            draft, target = self.back, self._me
             raise RefusedError(
-                f"the draft model {self.back.model!r} has another vocabulary than the target model {self._me.model!r}: "
-                f"{comparison}; use a draft of the same family",
+                f"the draft model {draft.model!r} ({draft.vocabulary_size} tokens) has another vocabulary than the "
+                f"target model {target.model!r} ({target.vocabulary_size} tokens): {'at least ' * cut}{comparison}; "
+                "use a draft of the same family",
                 pb.Refusal.REASON_VOCABULARY,
             )
         self.greeted = True
@@ -501,7 +528,8 @@ class BackSide:
             yield pb.BackMessage(meanings=message).SerializeToString()
 
     def lost(self, now: float) -> bool:
-        return now - self.heard >= LOST_AFTER
+        comparing = self._compared is not None and not self.welcomed  # meanwhile the lead has nothing to say
+        return now - self.heard >= (COMPARED_WITHIN if comparing else LOST_AFTER)
 
     @staticmethod
     def guesses(found: Mapping[int, Sequence[Expansion]]) -> Iterator[bytes]:

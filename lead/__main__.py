@@ -24,6 +24,7 @@ from duo.engines.replay import Replay
 from duo.errors import AddressError, FileError, ModelError
 from duo.pem import Files
 from duo.planner import Planner
+from duo.protocol import LEAST_MESSAGE_BYTES
 from duo.schedule import Everything, Limits, Schedule, without_guesses
 from duo.trace import Trace
 from lead import certs, connections
@@ -202,6 +203,14 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
     cli.add_tls_flags(group, "speak TLS on both ports: its", "take only backs with a certificate of this authority")
 
 
+def _message_bytes(text: str) -> int:
+    """For argparse: bytes that a proper message of a back fits into."""
+    value = cli.positive(text)
+    if value < LEAST_MESSAGE_BYTES:
+        raise argparse.ArgumentTypeError(f"{text} is too few: messages of a back need up to {LEAST_MESSAGE_BYTES}")
+    return value
+
+
 def _add_limit_flags(group: argparse._ArgumentGroup) -> None:
     http, door = connections.Limits(), Door()
     for flag, kind, default, what in (
@@ -212,7 +221,7 @@ def _add_limit_flags(group: argparse._ArgumentGroup) -> None:
         ("--body-timeout", cli.seconds, http.body_seconds, "seconds for its body to arrive"),
         ("--keep-alive", cli.positive, 15, "seconds that an idle HTTP connection is kept"),
         ("--max-backs", cli.positive, door.backs, "backs"),
-        ("--max-message", cli.positive, door.message_bytes, "bytes in a message of a back"),
+        ("--max-message", _message_bytes, door.message_bytes, "bytes in a message of a back"),
         ("--max-guesses", cli.positive, door.guesses, "guesses of a back in a second, on average; the rest is dropped"),
     ):
         group.add_argument(flag, type=kind, default=default, metavar="N", help=f"most {what}")

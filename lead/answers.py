@@ -21,10 +21,11 @@ class Question:
     """One request for an answer to the tokens of a prompt.
 
     max_tokens None: until the model ends it or the context is full. stop: strings that end the answer and are not a
-    part of it. stop_tokens: tokens that end it and add nothing to its text. top_logprobs: how many of the likeliest
-    tokens to report with each one; 0 only the token's own log probability, None nothing. prompt_logprobs: whether to
-    report as much of the prompt's tokens. continues: whether the answer goes on with the prompt's text, and is no text
-    of its own: then it may begin with a space.
+    part of it. stop_names: special tokens in those, as `duo.text.special_in` finds them. stop_tokens: tokens that end
+    it and add nothing to its text. top_logprobs: how many of the likeliest tokens to report with each one; 0 only the
+    token's own log probability, None nothing. prompt_logprobs: whether to report as much of the prompt's tokens.
+    continues: whether the answer goes on with the prompt's text, and is no text of its own: then it may begin with a
+    space.
     """
 
     prompt: Sequence[int]
@@ -32,6 +33,7 @@ class Question:
     max_tokens: int | None = None
     ignore_eos: bool = False
     stop: Sequence[str] = ()
+    stop_names: Mapping[int, str] = field(default_factory=dict)
     stop_tokens: Sequence[int] = ()
     top_logprobs: int | None = None
     prompt_logprobs: bool = False

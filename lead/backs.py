@@ -31,8 +31,8 @@ log = logging.getLogger("lead")
 Stream = grpc.aio.ServicerContext[bytes, bytes]
 
 
-HELLO, COMPARING = 10.0, 15.0
-"""Seconds until a back has said who it is, and until it has said what its tokens mean, if it is asked."""
+HELLO = 10.0
+"""Seconds until a back has said who it is."""
 
 SETTLING = 5.0
 """Seconds that a message may still take when its stream is to end."""
@@ -88,6 +88,8 @@ class Backs:
         self._decoder = decoder
         self._backs: dict[str, _Back] = {}
         self._server: grpc.aio.Server | None = None
+        self._comparing = 0
+        """Streams of backs that are saying what their tokens mean."""
         self._refused: set[str] = set()
         self._door = Door()
 
@@ -149,11 +151,8 @@ class Backs:
         try:
             async with asyncio.timeout(HELLO):
                 side.receive(await anext(requests), time.perf_counter())
-            async with asyncio.timeout(COMPARING):
-                while not side.greeted:
-                    for message in side.send(time.perf_counter()):
-                        await out.send(message)
-                    side.receive(await anext(requests), time.perf_counter())
+            if not side.greeted:
+                await self._compare(requests, side, out)
             self._join(back)
             joined = True
             self._decoder.joined(back.name)
@@ -181,6 +180,30 @@ class Backs:
                 self._decoder.mailbox.drop(back.name)
             await out.settle()
 
+    async def _compare(self, requests: AsyncIterator[bytes], side: LeadSide, out: _Out) -> None:
+        """Have the back say what its tokens mean. Raises RefusedError where that differs too much or comes too slowly.
+
+        Meanwhile it counts as a back: it costs as much.
+        """
+        self._admit()
+        self._comparing += 1
+        try:
+            while not side.greeted:
+                async with asyncio.timeout(side.compare_until - time.perf_counter()):
+                    for message in side.send(time.perf_counter()):
+                        await out.send(message)
+                    data = await anext(requests)
+                side.receive(data, time.perf_counter())
+        except TimeoutError:
+            raise side.too_slow() from None
+        finally:
+            self._comparing -= 1
+
+    def _admit(self) -> None:
+        """Raises RefusedError where there is no room for one more back."""
+        if len(self._backs) + self._comparing >= self._door.backs:
+            raise RefusedError(f"the lead has {self._door.backs} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
+
     def _tell_refusal(self, who: str, error: Exception) -> None:
         """One line for each back and reason, however often it tries."""
         line = f"back {who} refused: {error}"
@@ -198,8 +221,7 @@ class Backs:
             )
 
     def _join(self, back: _Back) -> None:
-        if len(self._backs) >= self._door.backs:
-            raise RefusedError(f"the lead has {self._door.backs} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
+        self._admit()
         wanted, number = back.name, 2
         while (other := self._backs.get(back.name)) is not None or back.name == NAME:
             if other is not None and other.side.silent(time.perf_counter()):

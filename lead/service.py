@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from itertools import count
-from types import MappingProxyType
 from typing import Protocol
 
 from duo.constraint import of_json_object
@@ -21,7 +20,7 @@ from duo.errors import BusyError, ContextError, DuoError, RequestError
 from duo.protocol import MAX_BIASES, Identity, Ledger
 from duo.schedule import Schedule
 from duo.session import Logprobs, Step
-from duo.text import Stops, TextStream, special_in
+from duo.text import Stops, TextStream
 from duo.trace import Trace
 from lead.answers import BackCount, FinishReason, Piece, Question, SlotView, Summary
 from lead.backs import Backs
@@ -35,9 +34,6 @@ PACE = 0.04
 """Seconds between two handovers of text; more where there are several answers, each of which is slower then. Whoever
 reads it sees no difference, and each handover interrupts the decode loop, with which the event loop shares the
 interpreter. Backs hear of every step at once, unless they rest."""
-
-
-NO_NAMES: Mapping[int, str] = MappingProxyType({})
 
 
 class Listener(Protocol):
@@ -65,7 +61,6 @@ class _Answer:
         engine: Engine,
         listener: Listener,
         cancel: Callable[[], None],
-        names: Mapping[int, str] = NO_NAMES,
     ) -> None:
         self._number = number
         self._job = job
@@ -74,8 +69,7 @@ class _Answer:
         self._cancel = cancel
         self._text = TextStream(engine.vocabulary.decode, question.prompt if question.continues else ())
         self._stops = Stops(question.stop)
-        self._names = names
-        """Of special tokens, where they stand in stop strings."""
+        self._names = question.stop_names
         self._held: deque[tuple[Piece, int]] = deque()
         """Tokens that may be the beginning of a stop string, and how many characters they are of what is searched."""
         self._clear = 0
@@ -266,8 +260,7 @@ class Service:
         if self._decoder.room <= -self._queue:
             raise BusyError(f"{self._queue} questions are waiting already: try again later")
         room = context - len(prompt)
-        names = special_in(question.stop, vocabulary)
-        named = [token for token, name in names.items() if name in question.stop]
+        named = [token for token, name in question.stop_names.items() if name in question.stop]
         job = Job(
             prompt=prompt,
             sampling=question.sampling,
@@ -280,7 +273,7 @@ class Service:
             prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = _Answer(
-            next(self._numbers), job, question, self._engine, self._listener, lambda: self._decoder.cancel(job), names
+            next(self._numbers), job, question, self._engine, self._listener, lambda: self._decoder.cancel(job)
         )
         self._decoder.submit(job)
         return answer

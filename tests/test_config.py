@@ -135,7 +135,9 @@ def test_what_is_wrong_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch
     assert "--port: 'x' is not a port" in refusal(capsys)
 
 
-@pytest.mark.parametrize("flag", ["-ctk q8_0", "-cd 512", "-hf a/b", "-mdl x", "-ngla 3", "-ng 3", "-tx=3", "-vx"])
+@pytest.mark.parametrize(
+    "flag", ["-ctk q8_0", "-cd 512", "-hf a/b", "-mdl x", "-ngla 3", "-ng 3", "-tx=3", "-vx", "-n 10", "-f on", "-g"]
+)
 def test_an_unknown_flag_is_named(capsys: pytest.CaptureFixture[str], flag: str) -> None:
     """-c has nothing to do with -ctk, nor -h with -hf: what is wrong is that there is no such flag."""
     words = flag.split(" ")
@@ -163,7 +165,8 @@ def test_layers_on_the_gpu(word: str, layers: int) -> None:
 def test_layers_on_the_gpu_are_auto_or_a_number(capsys: pytest.CaptureFixture[str]) -> None:
     assert (lead_args().gpu_layers, lead_args().gpu_layers_draft) == (GPU_AUTO, GPU_AUTO)
     assert back.__main__.parser().parse_args([]).gpu_layers == GPU_AUTO
-    assert "'some' is not a number of layers, auto or all" in refusal(capsys, "-ngl", "some")
+    for wrong in ("some", "4294967295", "2147483648"):
+        assert f"'{wrong}' is not a number of layers, auto or all" in refusal(capsys, "-ngl", wrong)
 
 
 @pytest.mark.parametrize(
@@ -178,6 +181,21 @@ def test_layers_on_the_gpu_are_auto_or_a_number(capsys: pytest.CaptureFixture[st
 )
 def test_llama_servers_names_of_today_and_of_before(names: str, dest: str) -> None:
     assert [getattr(lead_args(name, "3"), dest) for name in names.split()] == [3] * len(names.split())
+
+
+def test_a_variable_may_have_any_name_of_its_flag(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, write: Write
+) -> None:
+    monkeypatch.setenv("DUO_LEAD_SPEC_DRAFT_N_MAX", "7")
+    monkeypatch.setenv("DUO_LEAD_N_CTX", "256")
+    args = lead_args("--config", write("draft-max: 5\n"))
+    assert (args.draft_max, args.context) == (7, 256)
+    assert lead_args("--draft-max", "6").draft_max == 6
+    monkeypatch.setenv("DUO_LEAD_DRAFT_MAX", "7")
+    assert lead_args().draft_max == 7
+    monkeypatch.setenv("DUO_LEAD_DRAFT_MAX", "8")
+    both = "DUO_LEAD_DRAFT_MAX and DUO_LEAD_SPEC_DRAFT_N_MAX are the same setting with different values"
+    assert both in refusal(capsys)
 
 
 def test_llama_servers_other_names() -> None:

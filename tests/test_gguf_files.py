@@ -34,6 +34,7 @@ def folder_with(folder: Path, names: Sequence[str]) -> Path:
         ([*PARTS, "other.gguf"], PARTS[0], PARTS[0]),
         ([*PARTS, "other.gguf"], "other.gguf", "other.gguf"),
         (["m.gguf"], "missing.gguf", "missing.gguf"),
+        (["m.gguf", "config.json"], "", "m.gguf"),
     ],
 )
 def test_the_file_to_load(tmp_path: Path, names: Sequence[str], given: str, loaded: str) -> None:
@@ -65,7 +66,7 @@ def test_an_empty_folder_and_one_of_hugging_face(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"holds no \.gguf file"):
         locate(tmp_path)
     assert runtime_of(str(tmp_path)) == "transformers", "whose error says what a folder must hold"
-    folder_with(tmp_path, ["a.gguf", "b.gguf", "config.json"])
+    folder_with(tmp_path, ["a.gguf", "b.gguf", "config.json", "model.safetensors"])
     assert runtime_of(str(tmp_path)) == "transformers", "files of llama.cpp may lie beside it"
 
 

@@ -23,6 +23,8 @@ from duo.errors import ProtocolError, RefusedError
 from duo.prefix import Prefix
 from duo.protocol import (
     COMMIT_TOKENS,
+    COMPARED_WITHIN,
+    LEAST_MEANINGS,
     LOST_AFTER,
     MAX_BIASES,
     MAX_CHILDREN,
@@ -622,8 +624,35 @@ def test_another_vocabulary_is_refused() -> None:
     told = pb.BackMessage(meanings=pb.Meanings(meanings=strange)).SerializeToString()
     error = refused(hello(model="dr\naft\x1b[31m" + "x" * 1000, vocabulary_fingerprint="other"), told)
     assert "another vocabulary" in str(error) and "target-13m" in str(error)
-    assert "1000 of 1000 tokens differ, the first is 0: '0' in the target, " in str(error)
+    assert ": 1000 of 1000 tokens differ, the first is 0: '0' in the target, " in str(error)
     assert isinstance(error, RefusedError) and error.reason == pb.Refusal.REASON_VOCABULARY
+
+
+def test_of_a_much_larger_vocabulary_the_refusal_says_both_sizes_and_at_least() -> None:
+    asked_for = SIZE + MAX_DIFFERING + 1
+    told = pb.BackMessage(meanings=pb.Meanings(meanings=[b"?"] * asked_for)).SerializeToString()
+    text = str(refused(hello(vocabulary_fingerprint="other", vocabulary_size=262_144), told))
+    assert f"'draft' (262144 tokens) has another vocabulary than the target model 'target-13m' ({SIZE} tokens)" in text
+    assert f": at least {asked_for} of {asked_for} tokens differ, " in text
+
+
+def test_a_back_has_time_to_say_what_its_tokens_mean_as_long_as_it_goes_on() -> None:
+    side = LeadSide(LEAD, Ledger(), 0.0)
+    assert side.receive(hello(vocabulary_fingerprint="other"), 1.0) is None
+    assert side.compare_until == 1.0 + LOST_AFTER
+    more = pb.Meanings(meanings=MEANINGS[:LEAST_MEANINGS], more=True)
+    side.receive(pb.BackMessage(meanings=more).SerializeToString(), 9.0)
+    assert side.compare_until == 9.0 + LOST_AFTER
+    more.start, more.meanings[:] = LEAST_MEANINGS, MEANINGS[LEAST_MEANINGS : 2 * LEAST_MEANINGS]
+    side.receive(pb.BackMessage(meanings=more).SerializeToString(), COMPARED_WITHIN)
+    assert side.compare_until == 1.0 + COMPARED_WITHIN, "and not for ever"
+    one_line(side.too_slow())
+    assert f"only of {2 * LEAST_MEANINGS} tokens" in str(side.too_slow())
+    # The lead has nothing to say all the while: the back is as patient.
+    back = BackSide(BACK, 0.0)
+    assert back.lost(LOST_AFTER)
+    back.receive(next(side.send(0.0)), 0.0)
+    assert not back.lost(COMPARED_WITHIN - 1) and back.lost(COMPARED_WITHIN)
 
 
 def compared(target: Sequence[bytes], draft: Sequence[bytes]) -> tuple[LeadSide, Back, Welcomed]:
@@ -678,10 +707,11 @@ def test_a_large_vocabulary_goes_in_bounded_messages() -> None:
     [
         pb.Meanings(start=1, meanings=[b"0"]),
         pb.Meanings(more=True),
+        pb.Meanings(meanings=MEANINGS[: LEAST_MEANINGS - 1], more=True),
         pb.Meanings(meanings=[b"x" * 257]),
         pb.Meanings(meanings=[b""] * (SIZE + MAX_DIFFERING + 2)),
     ],
-    ids=["gap", "endless", "long", "many"],
+    ids=["gap", "endless", "few", "long", "many"],
 )
 def test_meanings_that_make_no_sense_are_protocol_errors(meanings: pb.Meanings) -> None:
     told = pb.BackMessage(meanings=meanings).SerializeToString()

@@ -26,7 +26,7 @@ JOINED = hashlib.sha256(b"onetwothreefour").hexdigest()
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    real._unavailable.cache_clear()
+    monkeypatch.setattr(real, "_unavailable", {})
     return tmp_path / "duo" / "real"
 
 

@@ -68,10 +68,8 @@ def shown(
     names = special_in(stop, cast(Vocabulary, _Words()))
 
     async def run() -> tuple[list[Piece], _Answer]:
-        question = Question([1], SamplingParams(), stop=stop)
-        answer = _Answer(
-            1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True), names
-        )
+        question = Question([1], SamplingParams(), stop=stop, stop_names=names)
+        answer = _Answer(1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True))
         for each in steps:
             answer.steps.put_nowait([each])
         answer.steps.put_nowait(None)

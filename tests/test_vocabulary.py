@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import transformers
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
-from tokenizers import Tokenizer, decoders, models, normalizers
+from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers.utils.chat_template_utils import render_jinja_template
 
 from bench.models import shipped
@@ -84,6 +84,28 @@ def test_a_conversation_is_its_rendered_prompt(vocabulary: Vocabulary) -> None:
     )
     assert vocabulary.chat(messages) == vocabulary.encode_rendered(rendered)
     assert vocabulary.encode("a\ud800b") == vocabulary.encode("a?b")
+
+
+@pytest.mark.parametrize(
+    ("around", "before"), [("$A", ""), ("<s> $A", "<s>"), ("[gMASK] <sop> $A", "[gMASK]<sop>"), ("<s> $A </s>", "<s>")]
+)
+def test_what_a_prompt_begins_with_is_there_once(around: str, before: str) -> None:
+    """GLM's texts begin with two tokens, and so do the prompts that its template renders. Some end with one, too."""
+    special = ["<s>", "</s>", "[gMASK]", "<sop>"]
+    core = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate("abc")}, merges=[]))
+    core.add_special_tokens(special)
+    core.post_processor = processors.TemplateProcessing(
+        single=around, special_tokens=[(name, core.token_to_id(name)) for name in special if name in around]
+    )
+    vocabulary = HFVocabulary(tokenizer_of(core), core.get_vocab_size(), frozenset())
+    tokens = vocabulary.encode("abc")
+    assert tokens == core.encode("abc").ids
+    assert vocabulary.encode(f"{before}abc") == tokens
+    if before:
+        assert vocabulary.encode(before * 2 + "abc") == vocabulary.encode_rendered(before) + tokens, (
+            "two if two are written"
+        )
+    assert vocabulary.encode("") == core.encode("").ids
 
 
 def test_the_chat_template_is_the_models_own(vocabulary: Vocabulary) -> None:

@@ -7,11 +7,12 @@ sends a chain of guesses.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import queue
 import random
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import grpc
@@ -36,21 +37,21 @@ def chain(prefix: Prefix, vocabulary: int, rng: random.Random) -> list[Expansion
     return found
 
 
-def guess(address: str, me: Identity) -> None:
-    """Until the lead ends the stream."""
-    rng = random.Random(1)
+def guess(
+    address: str, me: Identity, chain_after: Callable[[Prefix], Sequence[Expansion]], begun: Callable[[Any], None]
+) -> None:
+    """Send `chain_after` each commit, until the lead ends the stream or the call, which `begun` gets, is cancelled."""
     side = BackSide(me, time.perf_counter())
-    outbox: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     outbox.put(side.hello([]))
     prefixes: dict[int, Prefix] = {}
 
-    def outgoing() -> Iterator[bytes]:
-        while True:
-            yield outbox.get()
-
-    with grpc.insecure_channel(address) as channel:
-        call: Any = channel.stream_stream(METHOD)
-        for data in call(outgoing(), wait_for_ready=True):
+    with grpc.insecure_channel(address) as channel, contextlib.ExitStack() as ending:
+        ending.callback(outbox.put, None)
+        stream: Any = channel.stream_stream(METHOD)
+        call = stream(iter(outbox.get, None), wait_for_ready=True)
+        begun(call)
+        for data in call:
             event = side.receive(data, time.perf_counter())
             if isinstance(event, Welcomed):
                 print(f"joined the lead as {event.name}", flush=True)
@@ -61,7 +62,7 @@ def guess(address: str, me: Identity) -> None:
             elif isinstance(event, CommittedTokens) and (prefix := prefixes.get(event.session)) is not None:
                 prefix.extend(event.tokens)
                 if not event.more:
-                    for message in BackSide.guesses({event.session: chain(prefix, me.vocabulary_size, rng)}):
+                    for message in BackSide.guesses({event.session: chain_after(prefix)}):
                         outbox.put(message)
             for message in side.send(time.perf_counter()):
                 outbox.put(message)
@@ -77,7 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     vocabulary = engine.vocabulary
     me = Identity("random", engine.name, vocabulary.fingerprint, vocabulary.size)
     engine.close()
-    guess(args.lead, me)
+    rng = random.Random(1)
+    guess(args.lead, me, lambda prefix: chain(prefix, vocabulary.size, rng), lambda call: None)
     return 0
 
 

@@ -109,7 +109,8 @@ class Vocabulary(Protocol):
     def encode(self, text: str) -> list[int]:
         """Token ids of plain text, as the model expects a prompt to begin (with BOS where the model wants one).
 
-        Special tokens that are written out are read as such. A text that begins with BOS gets no second one.
+        Special tokens that are written out are read as such. A text that begins with what the tokenizer puts before
+        each text does not get it twice.
         """
         ...
 

@@ -9,16 +9,19 @@ from typing import Literal
 from duo.engines import gguf_files
 from duo.engines.base import Engine
 from duo.engines.options import EngineOptions, Progress, Runtime
-from duo.engines.transformers.directory import locate
+from duo.engines.transformers.directory import is_checkpoint, locate
 from duo.errors import ModelError
 
 
 def runtime_of(model: str) -> Literal["transformers", "llamacpp"]:
-    """Which runtime serves `model`: llama.cpp a GGUF file, and a folder of those without a config.json."""
+    """Which runtime serves `model`: llama.cpp a GGUF file, and a folder that has nothing else to run.
+
+    Many folders of GGUF files hold the config.json of the model that they were made from.
+    """
     path = Path(model)
     if path.suffix.lower() == ".gguf" and not path.is_dir():
         return "llamacpp"
-    if path.is_dir() and not (path / "config.json").exists() and gguf_files.models_in(path):
+    if path.is_dir() and not is_checkpoint(path) and gguf_files.models_in(path):
         return "llamacpp"
     return "transformers"
 

@@ -191,6 +191,7 @@ class ChatRequest(Conversation, ToolFields, AnswerFields):
             max_tokens=self.limit(),
             ignore_eos=bool(self.ignore_eos),
             stop=tuple(self.stop or ()),
+            stop_names=self.stop_names(vocabulary),
             stop_tokens=tuple(self.stop_token_ids or ()),
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
         )

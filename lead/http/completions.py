@@ -89,6 +89,7 @@ class CompletionRequest(AnswerFields):
             raise RequestError(f"{scores} log probabilities of prompts: at most {MAX_SCORES} at a time", "logprobs")
         schema = self.response_format.answer() if self.response_format is not None else self.json_schema or None
         sampling = self.sampling(DEFAULT_TEMPERATURE, of_json_schema(schema) if schema is not None else "")
+        names = self.stop_names(vocabulary)
         return [
             with_seed(
                 Question(
@@ -97,6 +98,7 @@ class CompletionRequest(AnswerFields):
                     max_tokens=1 if self.silent else self.limit(),
                     ignore_eos=bool(self.ignore_eos),
                     stop=tuple(self.stop or ()),
+                    stop_names=names,
                     stop_tokens=tuple(self.stop_token_ids or ()),
                     top_logprobs=self.logprobs,
                     prompt_logprobs=scored,

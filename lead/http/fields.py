@@ -12,8 +12,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from duo.engines import Vocabulary
 from duo.errors import RequestError
 from duo.sampling import SEED_BITS, SamplingParams
+from duo.text import special_in
 from lead.answers import Question
 from lead.http.parsing import Body, Cannot, short
 
@@ -98,6 +100,10 @@ class SamplingFields(Body):
         whole = [name for name, field in cls.model_fields.items() if field.annotation == int | None]
         found = {name: fields[name] for name in whole if isinstance(fields.get(name), float)}
         return {**fields, **{name: int(value) for name, value in found.items() if value.is_integer()}}
+
+    def stop_names(self, vocabulary: Vocabulary) -> dict[int, str]:
+        """The special tokens in the stop strings. All of those are tokenised: not for the event loop's thread."""
+        return special_in(self.stop or (), vocabulary)
 
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
     """Fields that limit an answer's tokens: the first that is given counts."""

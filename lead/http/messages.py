@@ -40,6 +40,7 @@ class MessagesRequest(SamplingFields):
             max_tokens=self.limit(),
             ignore_eos=bool(self.ignore_eos),
             stop=tuple(self.stop or ()),
+            stop_names=self.stop_names(vocabulary),
             stop_tokens=tuple(self.stop_token_ids or ()),
         )
 

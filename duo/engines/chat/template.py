@@ -12,6 +12,7 @@ from duo.engines import meaning
 from duo.engines.base import NO_VARIABLES, Vocabulary
 from duo.engines.chat import tools as _tools
 from duo.errors import ModelError, RequestError
+from duo.prefix import common_length
 
 _RUNTIMES = frozenset(
     {
@@ -32,20 +33,19 @@ class ChatVocabulary(Vocabulary, ABC):
         return meaning.fingerprint(self.meanings)
 
     def encode(self, text: str) -> list[int]:
-        tokens = self._tokenize(text, add_special=True)
-        # Who renders a template and sends the prompt as text has written BOS out.
-        if self._added_bos is not None and tokens[:2] == [self._added_bos] * 2:
-            del tokens[0]
-        return tokens
+        tokens, added = self._tokenize(text, add_special=True), self._added
+        # Who renders a template and sends the prompt as text has written out what a prompt begins with.
+        return tokens[len(added) :] if tokens[: 2 * len(added)] == added * 2 else tokens
 
     def encode_rendered(self, text: str) -> list[int]:
         # A template writes BOS itself where the model wants one, so nothing is added.
         return self._tokenize(text, add_special=False)
 
-    @property
-    @abstractmethod
-    def _added_bos(self) -> int | None:
-        """The token that the tokenizer puts before each text; None if it adds none."""
+    @cached_property
+    def _added(self) -> list[int]:
+        """What the tokenizer puts before each text: BOS, or several tokens as GLM's `[gMASK]<sop>`, or none."""
+        around = self._tokenize("", add_special=True)  # what it puts after a text is in there as well
+        return around[: common_length(around, self._tokenize("a", add_special=True))]
 
     @abstractmethod
     def _tokenize(self, text: str, add_special: bool) -> list[int]:

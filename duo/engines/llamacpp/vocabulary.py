@@ -93,10 +93,6 @@ class LlamaCppVocabulary(ChatVocabulary):
             raise ModelError(f"the model's chat template cannot be read ({reason}); convert the model again") from error
 
     @cached_property
-    def _added_bos(self) -> int | None:
-        return llama_cpp.llama_vocab_bos(self._vocab) if llama_cpp.llama_vocab_get_add_bos(self._vocab) else None
-
-    @cached_property
     def _space_prefix(self) -> bool:
         """Whether the tokenizer puts a space before a text's first word, which decoding then takes off again."""
         buffer: Any = ctypes.create_string_buffer(8)

@@ -7,6 +7,11 @@ from pathlib import Path
 from duo.errors import ModelError
 
 
+def is_checkpoint(folder: Path) -> bool:
+    """Whether transformers can run what lies in the folder."""
+    return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+
+
 def locate(model: str) -> tuple[str, str]:
     """What to hand to from_pretrained, and the model's name. What looks like a path is never looked up on the hub."""
     path = Path(model).expanduser()

@@ -1,8 +1,8 @@
 """Any decoder-only model of the transformers library behind the Engine interface.
 
 Committed tokens and uncommitted rows lie in a KV arena (see `arena`). A forward pass is always one sequence as far as
-the model can tell: batch dimension 1, the rows of all slots side by side, an explicit position for each, and an
-additive mask [1, 1, rows, keys] that lets a row see its own slot's committed tokens, its ancestors and itself. Drafts,
+the model can tell: batch dimension 1, the rows of all slots side by side, an explicit position for each. An additive
+mask [1, 1, rows, keys] lets a row see its own slot's committed tokens, its ancestors and itself. Drafts,
 several conversations and prefill are the same call; committing and forgetting rows copies nothing. Where each slot has
 a lane of the arena to itself, rows of several slots have a mask for each lane.
 """

@@ -54,8 +54,8 @@ def read_config(source: str, name: str) -> Any:
 
 
 class Sight(NamedTuple):
-    """What layers see that do not see all: the latest `window` tokens, or, if it is chunked, those of a row's own chunk
-    of so many tokens; 0: there are no such layers. forms: the forms of mask to try."""
+    """What layers see that do not see all: the latest `window` tokens. If it is chunked, those of a row's own chunk of
+    so many tokens. A window of 0: there are no such layers. forms: the forms of mask to try."""
 
     window: int
     chunked: bool

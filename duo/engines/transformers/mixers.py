@@ -146,8 +146,8 @@ def _delta_rule(
     use_qk_l2norm_in_kernel: bool = False,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """query, key [1, rows, groups, key], value [1, rows, groups * heads, value], g and beta [1, rows, groups * heads],
-    in Kimi delta attention g with a further dimension [key]; returns a tensor like value."""
+    """Takes query and key [1, rows, groups, key], value [1, rows, groups * heads, value], g and beta [1, rows, groups *
+    heads]. In Kimi delta attention g has a further dimension [key]. Returns a tensor like value."""
     states, bank, layer = at
     groups = key.shape[2]
     q, k = query.float(), key.float()

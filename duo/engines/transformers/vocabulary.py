@@ -63,11 +63,6 @@ class HFVocabulary(ChatVocabulary):
             raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
         return self._bytes[token]
 
-    @cached_property
-    def _added_bos(self) -> int | None:
-        bos: int | None = self._tokenizer.bos_token_id
-        return bos if self._tokenize("", add_special=True)[:1] == [bos] else None
-
     def _tokenize(self, text: str, add_special: bool) -> list[int]:
         # What is no Unicode, as half of a pair of surrogates, becomes a question mark: as in the other runtime.
         text = text.encode("utf-8", errors="replace").decode("utf-8")
