@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bench.kinds import make
 from duo.engines import EngineOptions, memory
-from duo.engines.llamacpp import native
+from duo.engines.llamacpp import context_size, native
 from duo.engines.llamacpp.context_size import bytes_per_token as of_gguf
 from duo.engines.llamacpp.runtime import Model
 from duo.engines.memory import CELLS, CLEARED, GIB, USUAL, available, fit
@@ -61,6 +61,76 @@ def test_what_memory_does_not_hold_is_refused() -> None:
         chosen(free=10 << 20)
     with pytest.raises(ModelError, match="0 MiB are free"):
         chosen(free=-5 * GIB)
+
+
+def test_weights_that_the_system_can_read_again_forbid_no_context() -> None:
+    """A file of 40 GiB on a machine with 24: it is slow, and it runs."""
+    it = chosen(free=24 * GIB, weights=40 * GIB)
+    assert (it.context, "its weights take 40.0 GiB of the 24.0 GiB" in it.limit) == (USUAL, True)
+    it = chosen(free=24 * GIB, weights=24 * GIB - (1 << 20))
+    assert (it.context, "its weights take 24.0 GiB" in it.limit) == (USUAL, True)
+    it = chosen(free=24 * GIB, weights=16 * GIB)
+    assert (it.context, it.limit) == (32_768, "all that the model was made for")
+    it = chosen(free=24 * GIB, weights=23 * GIB)
+    assert (it.context, "for 1.0 GiB of memory are free" in it.limit) == (12_288, True)
+
+
+def test_who_asks_for_a_context_beside_such_weights_gets_it_with_a_warning() -> None:
+    it = chosen(asked=16_384, free=24 * GIB, weights=40 * GIB)
+    assert it.context == 16_384
+    assert "though its weights take 40.0 GiB" in it.line("m", 4)
+    assert "-c" in it.line("m", 4)
+    it = chosen(asked=16_384, free=24 * GIB, weights=16 * GIB)
+    assert it.limit == "as asked for"
+    with pytest.raises(ModelError, match=r"needs 2\.0 GiB .* 1\.5 GiB are free"):
+        chosen(asked=32_768, free=3 * GIB // 2, weights=16 * GIB)
+
+
+class TestWhereLayersRun:
+    """Half of a model on a GPU leaves half of its weights, and of its keys and values, to the memory of the CPU."""
+
+    @pytest.mark.parametrize(
+        ("gpu_layers", "on_cpu"), [(0, 30), (1, 30), (2, 29), (30, 1), (31, 0), (native.ALL_LAYERS, 0)]
+    )
+    def test_how_many_stay_on_the_cpu(self, gpu_layers: int, on_cpu: int) -> None:
+        assert context_size.layers_on_cpu(gpu_layers, 30) == on_cpu
+
+    @pytest.fixture
+    def model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """32 GiB of weights in 32 layers, 1 MiB a token, trained with 65,536."""
+        for name, value in {
+            "n_ctx_train": 65_536, "n_layer": 32, "n_embd": 1, "n_head": 1, "n_head_kv": 1, "size": 32 * GIB
+        }.items():  # fmt: skip
+            monkeypatch.setattr(llama_cpp, f"llama_model_{name}", lambda model, value=value: value)
+        monkeypatch.setattr(context_size, "metadata", lambda path: {})
+        monkeypatch.setattr(context_size, "bytes_per_token", lambda *numbers: 1 << 20)
+
+    @pytest.mark.usefixtures("model")
+    @pytest.mark.parametrize(
+        ("gpu_layers", "free", "gpu", "asked", "context"),
+        [
+            (0, 48 * GIB, None, 0, 4096),  # 16 GiB left, 12 of them for the context; USUAL for it clears its memory
+            (17, 20 * GIB, 64 * GIB, 0, 4096),
+            (17, 20 * GIB, 64 * GIB, 30_000, 30_000),  # half of the weights and half of the cache in 20 GiB
+            (17, 20 * GIB, 2 * GIB, 0, 3072),
+            (33, GIB, 64 * GIB, 0, 49_152),
+        ],
+    )
+    def test_each_has_what_its_layers_need(
+        self, gpu_layers: int, free: int, gpu: int | None, asked: int, context: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(context_size, "gpu_memory", lambda: gpu)
+        options = EngineOptions(gpu_layers=gpu_layers, context=asked)
+        it = context_size.choose(Path("m.gguf"), None, options, cells=True, before=free)
+        assert (it.context, it.bytes) == (context, context << 20)
+
+    @pytest.mark.usefixtures("model")
+    def test_half_of_the_weights_do_not_fill_the_memory_of_the_other_half(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(context_size, "gpu_memory", lambda: 64 * GIB)
+        it = context_size.choose(Path("m.gguf"), None, EngineOptions(gpu_layers=17), cells=True, before=24 * GIB)
+        assert "weights" not in it.limit
 
 
 @given(

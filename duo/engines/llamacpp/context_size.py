@@ -44,9 +44,8 @@ def _number(header: Mapping[str, Any], key: str, default: int = 0) -> int:
 def choose(path: Path, model: Any, options: EngineOptions, cells: bool, before: int | None) -> memory.Fit:
     """The context of each slot.
 
-    cells: whether the model has attention. before: bytes that were free before it was loaded. Its weights are counted
-    from their size, for a file in memory passes as free there. Raises ModelError if memory holds less than is asked
-    for.
+    cells: whether the model has attention. before: bytes that were free before it was loaded. What a layer needs is
+    counted where it runs. Raises ModelError if memory holds less than is asked for.
     """
     name = path.name
     trained: int = llama_cpp.llama_model_n_ctx_train(model)
@@ -65,13 +64,28 @@ def choose(path: Path, model: Any, options: EngineOptions, cells: bool, before: 
             llama_cpp.llama_model_n_head(model),
             llama_cpp.llama_model_n_head_kv(model),
         )
-    on_gpu = options.gpu_layers >= llama_cpp.llama_model_n_layer(model)
-    free = gpu_memory() if on_gpu else None
-    if free is not None:
-        # A GPU clears its memory in no time.
-        return memory.fit(name, options.context, trained, options.slots, per_token, free, None, memory.CELLS)
-    free = None if before is None else before - llama_cpp.llama_model_size(model)
-    return memory.fit(name, options.context, trained, options.slots, per_token, free, memory.CLEARED, memory.CELLS)
+    layers = max(1, llama_cpp.llama_model_n_layer(model))
+    on_cpu = layers_on_cpu(options.gpu_layers, layers)
+    weights = llama_cpp.llama_model_size(model) * on_cpu // layers
+    fits = []
+    if on_cpu:
+        mine = -(-per_token * on_cpu // layers)
+        fits.append(
+            memory.fit(
+                name, options.context, trained, options.slots, mine, before, weights, memory.CLEARED, memory.CELLS
+            )
+        )
+    if on_cpu < layers:
+        # A GPU clears its memory in no time, and has its part of the weights already.
+        its = per_token * (layers - on_cpu) // layers
+        fits.append(memory.fit(name, options.context, trained, options.slots, its, gpu_memory(), cells=memory.CELLS))
+    best = min(fits, key=lambda one: one.context)
+    return best._replace(bytes=best.context * per_token * options.slots)
+
+
+def layers_on_cpu(gpu_layers: int, layers: int) -> int:
+    """How many layers stay on the CPU. llama.cpp counts the output as one more, which goes to the GPU first."""
+    return min(layers, max(0, layers + 1 - gpu_layers))
 
 
 def gpu_memory() -> int | None:

@@ -50,11 +50,11 @@ def choose(
     trained = hf.context_of(config, options.context, name, most=sys.maxsize)
     weights = list(model.parameters())
     item = weights[0].element_size() if weights else 4
-    if device.type == "cpu" and before is not None:
-        before -= sum(one.numel() * one.element_size() for one in weights)
-    free = before if device.type == "cpu" else _on(device)
+    on_cpu = device.type == "cpu"
+    size = sum(one.numel() * one.element_size() for one in weights) if on_cpu else 0
+    free = before if on_cpu else _on(device)
     per_token = bytes_per_token(config, item, options.slots)
-    return memory.fit(name, options.context, trained, options.slots, per_token, free, cells=memory.CELLS)
+    return memory.fit(name, options.context, trained, options.slots, per_token, free, size, cells=memory.CELLS)
 
 
 def _on(device: torch.device) -> int | None:
