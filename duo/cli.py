@@ -234,6 +234,8 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(f"loading {name}", total=1.0)
         engine = runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
+    if engine.runtime == "llamacpp" and options.gpu_layers not in (0, GPU_AUTO) and not _gpu_layers(options):
+        logging.getLogger("duo").warning("llama.cpp sees no GPU here: all of %s runs on the CPU, whatever -ngl", name)
     if engine.note:
         logging.getLogger("duo").info("%s", engine.note)
     # A million objects of the runtime are here to stay: the collector need not look at them in the middle of a step.
@@ -258,11 +260,15 @@ def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
     """All that the flags say which changes how fast the engine is."""
     options = _options(args)
     if engine.runtime == "llamacpp":
-        from duo.engines.llamacpp import native
-
-        # What auto means changes with a GPU.
-        options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
+        options = replace(options, gpu_layers=_gpu_layers(options))
     return measure.conditions(args.model, engine, options)
+
+
+def _gpu_layers(options: EngineOptions) -> int:
+    """What llama.cpp makes of -ngl on this machine."""
+    from duo.engines.llamacpp import native
+
+    return native.gpu_layers(options.gpu_layers)
 
 
 def _options(args: argparse.Namespace) -> EngineOptions:

@@ -11,8 +11,10 @@ import llama_cpp
 import numpy as np
 import pytest
 
+import lead.__main__
 from bench.kinds import make
 from bench.processes import wait_for
+from duo import cli
 from duo.engines import ROOT, Engine, EngineOptions, Piece, Row, load
 from duo.engines.base import TREES, InterruptedForwardError, Rollback
 from duo.engines.llamacpp import native
@@ -22,6 +24,7 @@ from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.engines.llamacpp.runtime import Model
 from duo.engines.llamacpp.slots import RIDERS
 from duo.engines.llamacpp.states import StateTreeEngine
+from duo.engines.options import GPU_ALL, GPU_AUTO
 from duo.errors import ContextError, ModelError
 from duo.prefix import common_length
 from tests.interrupting import interrupting
@@ -384,4 +387,37 @@ def test_which_engine_serves_a_file(folder: Path) -> None:
         assert isinstance(engine, of)
         assert engine.rollback == rollback
         assert ("\n" in engine.note, "is recurrent" in engine.note) == (False, kind != "llama")
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "asked", "layers"),
+    [
+        (False, 99, 0),
+        (False, GPU_ALL, 0),
+        (False, GPU_AUTO, 0),
+        (False, 0, 0),
+        (True, 99, 99),
+        (True, GPU_ALL, native.ALL_LAYERS),
+        (True, GPU_AUTO, native.ALL_LAYERS),
+        (True, 0, 0),
+    ],
+)
+def test_layers_on_a_gpu_that_there_may_be(gpu: bool, asked: int, layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: gpu)
+    assert native.gpu_layers(asked) == layers
+
+
+def test_without_a_gpu_layers_for_one_change_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: False)
+    flags = ["-m", str(path_of("llama", folder)), "-t", "1", "-c", "64", "-fa", "off", "--exact", "on", "-ngl"]
+    for layers, warned in (("99", True), ("all", True), ("auto", False)):
+        caplog.clear()
+        args = lead.__main__.parser().parse_args([*flags, layers])
+        engine = cli.load_engine(args, "target", 8, 1)
+        assert isinstance(engine, ChainEngine), "the same bits can be had"
+        assert not engine.inexact and not engine.options.gpu_layers
+        assert ("sees no GPU" in caplog.text) == warned
         engine.close()

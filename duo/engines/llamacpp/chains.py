@@ -54,7 +54,7 @@ class ChainEngine(SlotRuntime):
         apart = slots > 1 and (options.chains or model.windowed or not model.recurrent or not model.cells)
         self._room = max(1, options.tree_rows)
         self._batch = max(1, options.batch)
-        self._gpu = options.gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
+        self._gpu = options.gpu_layers != 0
         wanted, self._state_bytes = _affordable(model, options)
         # Padding may lie past the context.
         per_slot = model.context + wanted + 1
