@@ -367,6 +367,26 @@ def test_invalid_calls_are_refused_and_change_nothing(folder: Path) -> None:
     truth.engine.close()
 
 
+@pytest.mark.parametrize(
+    ("kind", "neighbours"), [("qwen35", False), ("qwen3next", False), ("mamba", True), ("llama", True)]
+)
+def test_slots_with_a_gap_between_share_a_pass_of_a_hybrid(
+    kind: str, neighbours: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the same bits are asked for, which a recurrent model cannot give."""
+    engine = open_engine(path_of(kind, folder), context=64, slots=3, chains=True)
+    counted = Counted(engine, monkeypatch)
+    for slot in (0, 2):
+        engine.extend(slot, [10 + slot] * (RIDERS + 5))
+        engine.forward(chain(slot, 0, [4]))  # what is left of the prompt rides along
+        engine.keep(slot, [0])
+    before = counted.decodes
+    engine.forward([*chain(0, 10, [5]), *chain(2, 20, [6])])
+    assert counted.decodes - before == (2 if neighbours else 1)
+    assert engine.neighbours == neighbours
+    engine.close()
+
+
 def test_which_engine_serves_a_file(folder: Path) -> None:
     def engine_of(kind: str, **given: Any) -> Engine:
         return load(str(path_of(kind, folder)), "auto", EngineOptions(threads=1, **{"flash_attention": "off", **given}))

@@ -49,9 +49,10 @@ class ChainEngine(SlotRuntime):
         slots = options.slots
         model.check_slots(slots, llama_cpp.llama_max_parallel_sequences() - 1)
         # Cells that are shared let any slots ride in one pass, and compute a row's attention over the cells of all.
-        # Else only neighbours do. A model without cells divides its batches by neighbours in any case. With a sliding
-        # window llama.cpp gives away cells that are out of sight and that only one sequence has.
-        apart = slots > 1 and (options.chains or model.windowed or not model.recurrent or not model.cells)
+        # Else only neighbours do. The same bits need that, and recurrent models cannot have those. A model without
+        # cells divides its batches by neighbours in any case. With a sliding window llama.cpp gives away cells that
+        # are out of sight and that only one sequence has.
+        apart = slots > 1 and (model.windowed or not model.recurrent or not model.cells)
         self._room = max(1, options.tree_rows)
         self._batch = max(1, options.batch)
         self._gpu = options.gpu_layers != 0

@@ -115,6 +115,10 @@ class Runtime:
         return self._room
 
     @property
+    def neighbours(self) -> bool:
+        return False
+
+    @property
     def note(self) -> str:
         return "; ".join(filter(None, (self._fit_line, self._state_note)))
 

@@ -94,6 +94,10 @@ class SlotRuntime(Runtime):
         """Forget the slot's rows. Its memory may hold them still."""
         raise NotImplementedError
 
+    @property
+    def neighbours(self) -> bool:
+        return self._apart
+
     def length(self, slot: int) -> int:
         return len(self._slot(slot).tokens)
 

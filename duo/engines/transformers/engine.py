@@ -167,6 +167,10 @@ class TransformersEngine:
     def mixes(self) -> bool:
         return True
 
+    @property
+    def neighbours(self) -> bool:
+        return False
+
     def step_by_step(self, on: bool) -> None:
         """Whether recurrent layers compute rows one after the other, as equal calls, while no row is live.
 
