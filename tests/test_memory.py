@@ -12,10 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.kinds import make
-from duo.engines import EngineOptions, memory
+from duo.engines import EngineOptions, load, memory
 from duo.engines.llamacpp import context_size, native
 from duo.engines.llamacpp.context_size import bytes_per_token as of_gguf
+from duo.engines.llamacpp.recurrent import States
 from duo.engines.llamacpp.runtime import Model
+from duo.engines.llamacpp.slots import SlotRuntime
 from duo.engines.memory import CELLS, CLEARED, GIB, USUAL, available, fit
 from duo.engines.transformers.context_size import bytes_per_token as of_config
 from duo.errors import ModelError
@@ -84,6 +86,87 @@ def test_who_asks_for_a_context_beside_such_weights_gets_it_with_a_warning() -> 
     assert it.limit == "as asked for"
     with pytest.raises(ModelError, match=r"needs 2\.0 GiB .* 1\.5 GiB are free"):
         chosen(asked=32_768, free=3 * GIB // 2, weights=16 * GIB)
+
+
+MIB = 1 << 20
+
+
+class TestStates:
+    """Of recurrent layers, 100 MiB each."""
+
+    @pytest.mark.parametrize(
+        ("given", "held"),
+        [
+            ({"draft_max": 3}, 4 * 4),
+            ({"draft_max": 16}, 4 * 5),  # 2 GiB for snapshots
+            ({"draft_max": 0}, 4),
+            ({"drafts": True, "tree_rows": 100}, 4 + 16),
+            ({"drafts": True, "tree_rows": 8}, 4 + 8),
+        ],
+    )
+    def test_those_that_are_there_from_the_start(self, given: dict[str, Any], held: int) -> None:
+        assert States(100 * MIB, True).held(EngineOptions(slots=4, **given)) == held * 100 * MIB
+
+    def test_no_snapshots_where_it_cannot_go_back(self) -> None:
+        states = States(100 * MIB, False)
+        assert states.held(EngineOptions(slots=4, draft_max=8)) == 400 * MIB
+
+    @pytest.mark.parametrize(
+        ("size", "context", "count"),
+        [
+            (MIB, 5120, 4 * (1 + 10 + 3)),
+            (100 * MIB, 512, 4 * (1 + 3)),  # each slot keeps three whatever they take
+            (10 * MIB, 1 << 18, 4 + GIB / (10 * MIB)),
+        ],
+    )
+    def test_copies_of_them(self, size: int, context: int, count: float) -> None:
+        assert States(size, True).copies(EngineOptions(slots=4), context) == count * size
+
+    @pytest.mark.parametrize(("gpu_layers", "context"), [(0, 8704), (17, 20_480)])
+    def test_a_context_leaves_room_for_them(
+        self, gpu_layers: int, context: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """900 MiB of snapshots and 1,124 of copies leave 2,972 MiB of 4,996. Three quarters of that are for 256 KiB a
+        token. With half of the layers on a GPU half of the snapshots is there, and the copies are not."""
+        whole = {"n_ctx_train": 65_536, "n_layer": 32, "n_embd": 1, "n_head": 1, "n_head_kv": 1, "size": 0}
+        for name, value in whole.items():
+            monkeypatch.setattr(llama_cpp, f"llama_model_{name}", lambda model, value=value: value)
+        monkeypatch.setattr(context_size, "metadata", lambda path: {})
+        monkeypatch.setattr(context_size, "bytes_per_token", lambda *numbers: 256 * KIB)
+        monkeypatch.setattr(context_size, "gpu_memory", lambda: 64 * GIB)
+        monkeypatch.setattr(memory, "CLEARED", 64 * GIB)
+        states, options = States(100 * MIB, True), EngineOptions(gpu_layers=gpu_layers, draft_max=8)
+        assert (states.held(options), states.copies(options, 65_536)) == (900 * MIB, 1124 * MIB)
+        it = context_size.choose(Path("m"), None, options, True, 4996 * MIB, states)
+        assert it.context == context
+
+    def test_they_forbid_no_context_that_is_asked_for(self) -> None:
+        it = chosen(asked=16_384, free=3 * GIB // 2, copies=GIB)
+        assert (it.context, "copies of its states" in it.limit) == (16_384, True)
+
+
+@pytest.mark.parametrize(("kind", "drafts"), [("qwen35", False), ("mamba", False), ("lfm2", True)])
+def test_states_of_a_model_are_counted_when_its_context_is_chosen(
+    tmp_path: Path, kind: str, drafts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(kind, tmp_path).gguf
+    assert path is not None
+    told: list[int] = []
+    fit = memory.fit
+
+    def spied(*given: Any, **named: Any) -> memory.Fit:
+        told.append(given[5])
+        return fit(*given, **named)
+
+    monkeypatch.setattr(memory, "fit", spied)
+    monkeypatch.setattr(memory, "available", lambda: GIB)
+    engine = load(str(path), "auto", EngineOptions(threads=1, slots=2, drafts=drafts, flash_attention="off"))
+    assert isinstance(engine, SlotRuntime)
+    states = engine._model.states
+    assert states is not None and states.bytes > 0
+    count = 2 + engine.room if drafts else 2 * (1 + engine._snapshots)
+    assert told == [GIB - count * states.bytes]
+    engine.close()
 
 
 class TestWhereLayersRun:

@@ -43,6 +43,7 @@ def fit(
     per_token: int,
     free: int | None,
     weights: int = 0,
+    copies: int = 0,
     cleared: int | None = None,
     cells: int | None = None,
 ) -> Fit:
@@ -50,8 +51,9 @@ def fit(
 
     asked: tokens, 0 for a choice. trained: the model's own. per_token: bytes of one token. free: bytes that there are;
     None: unknown. weights: bytes of them that the system fills with the weights. It drops those where other things need
-    the memory, and reads them from the file again. So they never forbid a context. cleared and cells: bytes and tokens
-    of all slots that are taken unasked at most.
+    the memory, and reads them from the file again. So they never forbid a context. copies: bytes of copies of recurrent
+    states that are made in time, at most; nor do those. cleared and cells: bytes and tokens of all slots that are taken
+    unasked at most.
     Raises ModelError if memory does not hold keys and values even without the weights.
     """
     each = max(1, per_token) * slots
@@ -63,8 +65,8 @@ def fit(
                 f"values, and {size(free)} are free: give a smaller -c or fewer slots (-np)"
             )
         limit = "as asked for"
-        if free is not None and per_token and asked * each > free - weights:
-            limit += f", {_crowded(weights, free)}: if it is slow, give a smaller -c or fewer slots (-np)"
+        if free is not None and per_token and asked * each > free - weights - copies:
+            limit += f", {_crowded(weights, copies, free)}: if it is slow, give a smaller -c or fewer slots (-np)"
         return Fit(asked, asked * per_token * slots, limit)
     if not per_token:
         return Fit(trained, 0, "all that the model was made for")
@@ -72,10 +74,10 @@ def fit(
     if free is None:
         limits.append((USUAL, "for it is not known how much memory is free"))
     else:
-        left = max(0, free - weights)
+        left = max(0, free - weights - copies)
         beside, without = (_down(int(some * SHARE) // each) for some in (left, free))
         if beside < min(USUAL, without):
-            limits.append((min(USUAL, without), _crowded(weights, free)))
+            limits.append((min(USUAL, without), _crowded(weights, copies, free)))
         else:
             limits.append((beside, f"for {size(left)} of memory are free"))
     if cleared is not None:
@@ -93,8 +95,9 @@ def fit(
     return Fit(context, context * per_token * slots, limit)
 
 
-def _crowded(weights: int, free: int) -> str:
-    return f"though its weights take {size(weights)} of the {size(free)} of memory that are free"
+def _crowded(weights: int, copies: int, free: int) -> str:
+    states = " and copies of its states" if copies else ""
+    return f"though its weights{states} take {size(weights + copies)} of the {size(free)} of memory that are free"
 
 
 def _down(tokens: int) -> int:

@@ -20,13 +20,12 @@ from duo.engines.base import ROOT, Logits, Piece, Rollback, Row
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.checkpoints import Checkpoint
 from duo.engines.llamacpp.passes import Pass, passes
+from duo.engines.llamacpp.recurrent import CHECKPOINT_BYTES
 from duo.engines.llamacpp.runtime import Model
-from duo.engines.llamacpp.slots import CHECKPOINT_BYTES, RIDERS, Slot, SlotRuntime, state_bytes
+from duo.engines.llamacpp.slots import RIDERS, Slot, SlotRuntime
 from duo.engines.options import EngineOptions
 from duo.errors import ContextError
 
-SNAPSHOTS, SNAPSHOT_BYTES = 8, 1 << 31
-"""Most snapshots per slot, and bytes for those of all slots together. A state of a 27B model takes 150 MiB."""
 ON_GPU = "it runs on a GPU, where the order of sums follows the shape of a pass"
 CPU_WASTE = 1.5
 """Padding rows are cheaper than reading the weights again, up to here. On a GPU they always are."""
@@ -56,7 +55,7 @@ class ChainEngine(SlotRuntime):
         self._room = max(1, options.tree_rows)
         self._batch = max(1, options.batch)
         self._gpu = options.gpu_layers != 0
-        wanted, self._state_bytes = _affordable(model, options)
+        wanted = model.states.snapshots(options) if model.states else 0
         # Padding may lie past the context.
         per_slot = model.context + wanted + 1
         cells = slots * (-(-per_slot // 256) * 256)
@@ -103,7 +102,7 @@ class ChainEngine(SlotRuntime):
             states = len(self._slots) * (1 + self._snapshots)
             return (
                 f"{self._name} is recurrent: it verifies chains of at most {self._depth} guesses, for which memory "
-                f"holds {states} states of {self._state_bytes / 2**20:.1f} MiB"
+                f"holds {states} states of {self._state_mib:.1f} MiB"
             )
         if self._replay:
             return (
@@ -264,13 +263,3 @@ class ChainEngine(SlotRuntime):
         flags = native.PARTIAL | (native.ON_DEVICE if self._gpu else 0)
         copy = native.save_state(self._llama, state.seq, flags, state.before.state if state.before else None)
         state.before = Checkpoint(state.read, copy, flags) if copy is not None else None
-
-
-def _affordable(model: Model, options: EngineOptions) -> tuple[int, int]:
-    """How many states of earlier rows to ask llama.cpp for, per slot, and the bytes of one. 0 where there are none."""
-    if not model.recurrent or not options.draft_max:
-        return 0, 0
-    size, given = state_bytes(model, options, snapshots=1)
-    if not given:
-        return 0, size
-    return max(1, min(options.draft_max, SNAPSHOTS, SNAPSHOT_BYTES // (options.slots * size) - 1)), size

@@ -11,6 +11,7 @@ import llama_cpp
 from duo.engines import memory
 from duo.engines.gguf_files import metadata
 from duo.engines.llamacpp.devices import devices
+from duo.engines.llamacpp.recurrent import States
 from duo.engines.options import EngineOptions
 from duo.errors import ModelError
 
@@ -41,11 +42,13 @@ def _number(header: Mapping[str, Any], key: str, default: int = 0) -> int:
     return int(max(value, default=default) if isinstance(value, list) else value)
 
 
-def choose(path: Path, model: Any, options: EngineOptions, cells: bool, before: int | None) -> memory.Fit:
+def choose(
+    path: Path, model: Any, options: EngineOptions, cells: bool, before: int | None, states: States | None = None
+) -> memory.Fit:
     """The context of each slot.
 
-    cells: whether the model has attention. before: bytes that were free before it was loaded. What a layer needs is
-    counted where it runs. Raises ModelError if memory holds less than is asked for.
+    cells: whether the model has attention. before: bytes that were free before it was loaded. states: of its recurrent
+    layers. What a layer needs is counted where it runs. Raises ModelError if memory holds less than is asked for.
     """
     name = path.name
     trained: int = llama_cpp.llama_model_n_ctx_train(model)
@@ -67,18 +70,23 @@ def choose(path: Path, model: Any, options: EngineOptions, cells: bool, before: 
     layers = max(1, llama_cpp.llama_model_n_layer(model))
     on_cpu = layers_on_cpu(options.gpu_layers, layers)
     weights = llama_cpp.llama_model_size(model) * on_cpu // layers
+    held = states.held(options) if states is not None else 0
+    copies = states.copies(options, options.context or trained) if states is not None else 0
     fits = []
     if on_cpu:
         mine = -(-per_token * on_cpu // layers)
+        free = before - held * on_cpu // layers if before is not None else None
         fits.append(
             memory.fit(
-                name, options.context, trained, options.slots, mine, before, weights, memory.CLEARED, memory.CELLS
+                name, options.context, trained, options.slots, mine, free, weights, copies, memory.CLEARED, memory.CELLS
             )
         )
     if on_cpu < layers:
         # A GPU clears its memory in no time, and has its part of the weights already.
         its = per_token * (layers - on_cpu) // layers
-        fits.append(memory.fit(name, options.context, trained, options.slots, its, gpu_memory(), cells=memory.CELLS))
+        free = gpu_memory()
+        free = free - held * (layers - on_cpu) // layers if free is not None else None
+        fits.append(memory.fit(name, options.context, trained, options.slots, its, free, cells=memory.CELLS))
     best = min(fits, key=lambda one: one.context)
     return best._replace(bytes=best.context * per_token * options.slots)
 

@@ -16,14 +16,11 @@ import llama_cpp
 
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.checkpoints import Checkpoint, Checkpoints
+from duo.engines.llamacpp.recurrent import SPACING
 from duo.engines.llamacpp.runtime import Model, Runtime
 from duo.engines.options import EngineOptions
 from duo.errors import ModelError
 
-SPACING = 512
-"""Tokens between two checkpoints, and most tokens of a prompt in one decode of a recurrent model."""
-CHECKPOINT_BYTES = 1 << 30
-"""For the checkpoints of all slots together."""
 TARGET_GAP, DRAFT_GAP = 1, 64
 """Tokens since the last checkpoint from which on the end of a prompt gets one. A draft model reads a few tokens at a
 time after each wrong guess, and has no use for so many copies."""
@@ -93,6 +90,11 @@ class SlotRuntime(Runtime):
     def _forget_rows(self, slot: int) -> None:
         """Forget the slot's rows. Its memory may hold them still."""
         raise NotImplementedError
+
+    @property
+    def _state_mib(self) -> float:
+        """MiB of a recurrent state."""
+        return self._model.states.bytes / 2**20 if self._model.states is not None else 0.0
 
     @property
     def neighbours(self) -> bool:
@@ -234,19 +236,3 @@ class SlotRuntime(Runtime):
             return self._apart
         everything = native.save_state(self._llama, source.seq, 0)
         return everything is not None and native.restore_state(self._llama, target.seq, everything, 0)
-
-
-def state_bytes(model: Model, options: EngineOptions, snapshots: int) -> tuple[int, bool]:
-    """Bytes of one state of a recurrent model, and whether llama.cpp gives it snapshots where it is asked for some.
-
-    What a state takes is known only once there is one, so a small context reads a token.
-    """
-    context = native.make_context(model.path, model.handle, options, 256, 16, 1, snapshots=snapshots)
-    try:
-        code = native.Batch(1).decode(context, [0], [0], [(0,)], slice(1))
-        if code:
-            raise native.failed(code)
-        size: int = llama_cpp.llama_state_seq_get_size_ext(context, 0, native.PARTIAL)
-        return size, llama_cpp.llama_n_rs_seq(context) > 0
-    finally:
-        llama_cpp.llama_free(context)
