@@ -11,14 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import back.__main__
+import lead.__main__
 from bench.kinds import make
+from duo import cli
 from duo.engines import EngineOptions, load, memory
 from duo.engines.llamacpp import context_size, native
 from duo.engines.llamacpp.context_size import bytes_per_token as of_gguf
 from duo.engines.llamacpp.recurrent import States
 from duo.engines.llamacpp.runtime import Model
 from duo.engines.llamacpp.slots import SlotRuntime
-from duo.engines.memory import CELLS, CLEARED, GIB, USUAL, available, fit
+from duo.engines.memory import CELLS, CLEARED, DRAFT_CELLS, GIB, USUAL, available, fit
 from duo.engines.transformers.context_size import bytes_per_token as of_config
 from duo.errors import ModelError
 
@@ -47,6 +50,10 @@ def chosen(**changes: Any) -> memory.Fit:
         ({"cleared": GIB, "per_token": 128 * KIB, "free": GIB}, 1536, "for 1.0 GiB of memory are free"),
         ({"asked": 30_000, "cleared": GIB, "cells": CELLS}, 30_000, "as asked for"),
         ({"asked": 30_000, "free": None}, 30_000, "as asked for"),
+        ({"target": 2048}, 2048, "as many as the target has"),
+        ({"target": 65_536}, 32_768, "all that the model was made for"),
+        ({"target": 2048, "per_token": 0}, 2048, "all that the model was made for"),
+        ({"target": 30_000, "cells": DRAFT_CELLS}, 8192, "pass slower"),
     ],
 )
 def test_the_choice(changes: dict[str, Any], context: int, limit: str) -> None:
@@ -167,6 +174,42 @@ def test_states_of_a_model_are_counted_when_its_context_is_chosen(
     count = 2 + engine.room if drafts else 2 * (1 + engine._snapshots)
     assert told == [GIB - count * states.bytes]
     engine.close()
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A tiny model, by runtime."""
+    made = make("llama", tmp_path_factory.mktemp("shapes"))
+    return {"llamacpp": str(made.gguf), "transformers": str(made.folder)}
+
+
+class TestDrafts:
+    """How much context a draft model takes. The tiny model was made for 512 tokens."""
+
+    @pytest.mark.parametrize("engine", ["llamacpp", "transformers"])
+    @pytest.mark.parametrize(
+        ("asked", "target", "context"),
+        [(None, 200, 200), (None, 100_000, 512), ("300", 300, 300), ("100000", 100_000, 512)],
+    )
+    def test_beside_a_target(
+        self, engine: str, asked: str | None, target: int, context: int, shapes: dict[str, str]
+    ) -> None:
+        """It has no use for more than the target has, and may have been trained with less than -c asks for."""
+        flags = ["-t", "1", "-fa", "off", "-md", shapes[engine], *(["-c", asked] if asked else [])]
+        args = cli.of_draft_model(lead.__main__.parser().parse_args(flags), target)
+        draft = cli.load_engine(args, "draft", 8, 1)
+        assert (draft.runtime, draft.context) == (engine, context)
+        draft.close()
+
+    def test_in_llama_cpp_a_small_one_takes_few_cells(self, shapes: dict[str, str], monkeypatch: Any) -> None:
+        monkeypatch.setattr(llama_cpp, "llama_model_n_ctx_train", lambda model: 1 << 20)
+        of: dict[str, int] = {}
+        for which, parser in (("draft", back.__main__.parser()), ("target", lead.__main__.parser())):
+            args = parser.parse_args(["-m", shapes["llamacpp"], "-t", "1", "-fa", "off"])
+            loaded = cli.load_engine(args, "draft" if which == "draft" else "target", 8, 2)
+            of[which] = loaded.context
+            loaded.close()
+        assert of == {"draft": DRAFT_CELLS // 2, "target": CELLS // 2}
 
 
 class TestWhereLayersRun:

@@ -18,6 +18,8 @@ CLEARED = GIB
 """Bytes of a KV cache on a CPU that are taken unasked. llama.cpp clears all of it at loading, 0.6 s for a GiB."""
 CELLS = 1 << 17
 """Tokens of all slots that are taken unasked. llama.cpp looks at every cell whenever rows are dropped, 1.3 ns each."""
+DRAFT_CELLS = 1 << 15
+"""The same for a draft model. A pass of a small one takes a millisecond, and it drops rows in each."""
 STEP = 256
 """llama.cpp rounds contexts to multiples of it."""
 
@@ -46,6 +48,7 @@ def fit(
     copies: int = 0,
     cleared: int | None = None,
     cells: int | None = None,
+    target: int = 0,
 ) -> Fit:
     """Choose the context of each slot.
 
@@ -53,7 +56,8 @@ def fit(
     None: unknown. weights: bytes of them that the system fills with the weights. It drops those where other things need
     the memory, and reads them from the file again. So they never forbid a context. copies: bytes of copies of recurrent
     states that are made in time, at most; nor do those. cleared and cells: bytes and tokens of all slots that are taken
-    unasked at most.
+    unasked at most. target: tokens that the target has, of a draft model beside it, which has no use for more; 0: there
+    is none.
     Raises ModelError if memory does not hold keys and values even without the weights.
     """
     each = max(1, per_token) * slots
@@ -69,7 +73,7 @@ def fit(
             limit += f", {_crowded(weights, copies, free)}: if it is slow, give a smaller -c or fewer slots (-np)"
         return Fit(asked, asked * per_token * slots, limit)
     if not per_token:
-        return Fit(trained, 0, "all that the model was made for")
+        return Fit(min(trained, target or trained), 0, "all that the model was made for")
     limits = [(trained, "all that the model was made for")]
     if free is None:
         limits.append((USUAL, "for it is not known how much memory is free"))
@@ -84,6 +88,8 @@ def fit(
         limits.append((max(USUAL, _down(cleared // each)), "more would make loading slower (ask with -c)"))
     if cells is not None:
         limits.append((max(USUAL, _down(cells // slots)), "more would make each pass slower (ask with -c)"))
+    if target:
+        limits.append((target, "as many as the target has"))
     context, limit = min(limits, key=lambda one: one[0])
     if not context:
         raise ModelError(

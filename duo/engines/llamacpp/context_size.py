@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +55,12 @@ def choose(
     trained: int = llama_cpp.llama_model_n_ctx_train(model)
     if not trained:  # a recurrent model need not say; its memory does not grow with it
         trained = max(options.context, memory.USUAL)
-    if options.context > trained:
+    asked = options.context
+    if options.target_context:
+        asked = min(asked, trained)
+    if asked > trained:
         raise ModelError(
-            f"{name} has a context of {trained} tokens and cannot run with {options.context}; ask for at most {trained}"
+            f"{name} has a context of {trained} tokens and cannot run with {asked}; ask for at most {trained}"
         )
     per_token = 0
     if cells:
@@ -71,22 +75,19 @@ def choose(
     on_cpu = layers_on_cpu(options.gpu_layers, layers)
     weights = llama_cpp.llama_model_size(model) * on_cpu // layers
     held = states.held(options) if states is not None else 0
-    copies = states.copies(options, options.context or trained) if states is not None else 0
+    copies = states.copies(options, asked or trained) if states is not None else 0
+    most = memory.DRAFT_CELLS if options.drafts else memory.CELLS
+    fit = partial(memory.fit, name, asked, trained, options.slots, cells=most, target=options.target_context)
     fits = []
     if on_cpu:
-        mine = -(-per_token * on_cpu // layers)
         free = before - held * on_cpu // layers if before is not None else None
-        fits.append(
-            memory.fit(
-                name, options.context, trained, options.slots, mine, free, weights, copies, memory.CLEARED, memory.CELLS
-            )
-        )
+        each = -(-per_token * on_cpu // layers)
+        fits.append(fit(each, free, weights=weights, copies=copies, cleared=memory.CLEARED))
     if on_cpu < layers:
         # A GPU clears its memory in no time, and has its part of the weights already.
-        its = per_token * (layers - on_cpu) // layers
         free = gpu_memory()
         free = free - held * (layers - on_cpu) // layers if free is not None else None
-        fits.append(memory.fit(name, options.context, trained, options.slots, its, free, cells=memory.CELLS))
+        fits.append(fit(per_token * (layers - on_cpu) // layers, free))
     best = min(fits, key=lambda one: one.context)
     return best._replace(bytes=best.context * per_token * options.slots)
 
