@@ -81,8 +81,7 @@ class SlotRuntime(Runtime):
         self._arrays = native.Batch(most)
         self._stop = None if model.recurrent else native.Stop(self._llama)
         self._gap = DRAFT_GAP if options.drafts else TARGET_GAP
-        # Where sameness is asked for, prompts are read in parts that the caller chooses.
-        self._tail = RIDERS if model.recurrent and not options.chains else 0
+        self._tail = RIDERS if model.recurrent else 0
 
     def _slot(self, slot: int) -> Slot:
         raise NotImplementedError
@@ -127,9 +126,12 @@ class SlotRuntime(Runtime):
             return self.truncate(target, length)
         self.truncate(target, 0)
         length = self.restorable(source, length)
-        if not length or (self._cells and not self._copy(giver, taker)):
+        if not length:
             return 0
-        taker.tokens, taker.read = giver.tokens[:length], giver.read
+        taker.tokens = giver.tokens[:length]
+        if self._cells and not self._copy(giver, taker):
+            return length  # it reads them again, before its next ones
+        taker.read = giver.read
         if not self._recurrent:
             self._go_back(taker)
             return length
@@ -230,9 +232,11 @@ class SlotRuntime(Runtime):
     def _copy(self, source: Slot, target: Slot) -> bool:
         """Copy all that llama.cpp holds of a slot to another, which is empty. Returns False if that cannot be done."""
         if self._windowed:
-            # A saved state has no cells that are out of sight at its end. Before that end they are not.
-            if self._apart:
+            # A saved state has no cells that are out of sight at its end. Before that end they are not. And where each
+            # has cells of its own, a hybrid that was forked gives wrong logits (llama.cpp of llama-cpp-python 0.3.36).
+            forked = not (self._apart and self._recurrent)
+            if forked:
                 _seq_cp(self._memory, source.seq, target.seq, -1, -1)
-            return self._apart
+            return forked
         everything = native.save_state(self._llama, source.seq, 0)
         return everything is not None and native.restore_state(self._llama, target.seq, everything, 0)
