@@ -68,7 +68,8 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     group.add_argument(
         "-c", "--ctx-size", "--n-ctx", "--n_ctx", dest="context", type=count, metavar="N", default=0,
         help="tokens of context of each slot, where llama-server's is that of all slots together (default: the "
-        "model's own, as far as memory allows)",
+        "model's own, as far as memory allows, and no more than 131,072 tokens in all slots; in llama.cpp 32,768 of a "
+        "draft model, and 1 GiB on a CPU; 4,096 each in any case)",
     )  # fmt: skip
     group.add_argument(
         "-ngl", "--n-gpu-layers", "--gpu-layers", "--n_gpu_layers", dest="gpu_layers", type=gpu_layers, metavar="N",
@@ -90,7 +91,8 @@ def add_draft_model_flags(group: argparse._ArgumentGroup) -> None:
     """A draft model beside the target, in llama-server's spelling."""
     group.add_argument(
         "-md", "--model-draft", "--spec-draft-model", metavar="MODEL", default="",
-        help="also run a draft model here, for where no back's guesses have come; shipped: the shipped draft",
+        help="also run a draft model here, for where no back's guesses have come; shipped: the shipped draft. It has "
+        "-c tokens of context too, but no more than the target, nor than it was made for",
     )  # fmt: skip
     group.add_argument(
         "-td", "--threads-draft", "--spec-draft-threads", type=count_or_auto, metavar="N", default=0,
@@ -103,8 +105,11 @@ def add_draft_model_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--device-draft", default="auto", metavar="D", help="its torch device (transformers)")
 
 
-def of_draft_model(args: argparse.Namespace) -> argparse.Namespace:
-    """The flags of the draft model beside the target, as `load_engine` and `speed` take them."""
+def of_draft_model(args: argparse.Namespace, context: int) -> argparse.Namespace:
+    """The flags of the draft model beside the target, as `load_engine` and `speed` take them.
+
+    context: tokens that each slot of the target has.
+    """
     changed = {
         "model": None if args.model_draft == SHIPPED else args.model_draft,
         # A shipped model runs on either: on the target's, so that one runtime is enough.
@@ -112,8 +117,8 @@ def of_draft_model(args: argparse.Namespace) -> argparse.Namespace:
         "threads": args.threads_draft or args.threads,
         "gpu_layers": args.gpu_layers_draft,
         "device": args.device_draft,
-        # Its own context: that of the target may be more than it was trained for.
-        "context": 0,
+        # -c is for both. What the target has may be more than this one was trained with.
+        "target_context": context,
     }
     return argparse.Namespace(**{**vars(args), **changed})
 
@@ -224,7 +229,8 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     """
     options = replace(
         _options(args), batch=max(args.batch, LEAST_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows,
-        drafts=shipped == "draft", draft_max=getattr(args, "draft_max", EngineOptions().draft_max),
+        drafts=shipped == "draft", target_context=getattr(args, "target_context", 0),
+        draft_max=getattr(args, "draft_max", EngineOptions().draft_max),
         chains=shipped == "target" and getattr(args, "exact", "off") != "off",
     )  # fmt: skip
     model = args.model or _shipped(shipped, args.engine)
@@ -236,6 +242,8 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(f"loading {name}", total=1.0)
         engine = runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
+    if engine.runtime == "llamacpp" and options.gpu_layers not in (0, GPU_AUTO) and not _gpu_layers(options):
+        logging.getLogger("duo").warning("llama.cpp sees no GPU here: all of %s runs on the CPU, whatever -ngl", name)
     if engine.note:
         logging.getLogger("duo").info("%s", engine.note)
     # A million objects of the runtime are here to stay: the collector need not look at them in the middle of a step.
@@ -260,11 +268,15 @@ def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
     """All that the flags say which changes how fast the engine is."""
     options = _options(args)
     if engine.runtime == "llamacpp":
-        from duo.engines.llamacpp import native
-
-        # What auto means changes with a GPU.
-        options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
+        options = replace(options, gpu_layers=_gpu_layers(options))
     return measure.conditions(args.model, engine, options)
+
+
+def _gpu_layers(options: EngineOptions) -> int:
+    """What llama.cpp makes of -ngl on this machine."""
+    from duo.engines.llamacpp import native
+
+    return native.gpu_layers(options.gpu_layers)
 
 
 def _options(args: argparse.Namespace) -> EngineOptions:

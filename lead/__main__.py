@@ -342,7 +342,7 @@ def _tell_access(args: argparse.Namespace, allowed: Access, port: int, back_port
 
 def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timeline: Trace) -> OwnDraft:
     """The draft model beside the target. Raises ModelError."""
-    flags = cli.of_draft_model(args)
+    flags = cli.of_draft_model(args, target.context)
     engine = cli.load_engine(flags, "draft", room(args.parallel), args.parallel)
     differing: Sequence[int] = ()
     if engine.vocabulary.fingerprint != target.vocabulary.fingerprint:

@@ -58,10 +58,19 @@ class Seats:
             return None
         seat = max(free, key=lambda seat: (self.common(seat, prompt), -seat.used))
         if 2 * self.common(seat, prompt) < self._engine.length(seat.id):
-            seat = min(free, key=lambda seat: seat.used)
+            seat = self._longest_idle(free)
         self._given += 1
         seat.taken, seat.used = True, self._given
         return seat
+
+    def _longest_idle(self, free: list[Seat]) -> Seat:
+        """The free seat that has waited longest. Where only neighbours share a pass: of the half that has, one beside a
+        seat that is taken. What was used lately has the cache of a conversation that may go on."""
+        free.sort(key=lambda seat: seat.used)
+        if self._engine.neighbours:
+            beside = {seat.id + step for seat in self._seats if seat.taken for step in (-1, 1)}
+            return min(free[: (len(free) + 1) // 2], key=lambda seat: seat.id not in beside)
+        return free[0]
 
     def settle(self, seat: Seat, prompt: list[int], most: int) -> int:
         """Leave in the seat's cache what it has in common with the prompt, or what another seat has if that is more,

@@ -41,6 +41,7 @@ class SlottedEngine:
     name, runtime, batch, context = "fake", "fake", 48, 256
     note = ""
     mixes = True
+    neighbours = False
 
     def __init__(self, model: FakeModel, slots: int, rollback: Rollback = TREES, spacing: int = 0) -> None:
         self.vocabulary = Vocabulary()

@@ -552,6 +552,36 @@ def test_a_stranger_does_not_cost_a_long_conversation_its_cache() -> None:
     assert again.job.cached_tokens >= 100
 
 
+def slots_of(loop: Loop, *prompts: Sequence[int]) -> list[int]:
+    """Where they are answered, all at once."""
+    asked = [loop.ask(Asked(prompt, GREEDY, 4)) for prompt in prompts]
+    loop.turn()
+    seated = {id(job): slot for slot, job in loop.decoder.seated}
+    found = [seated[id(one.job)] for one in asked]
+    loop.finish()
+    return found
+
+
+@pytest.mark.parametrize(("neighbours", "slots"), [(False, [2, 0]), (True, [2, 1])])
+def test_answers_lie_side_by_side_where_only_neighbours_share_a_pass(neighbours: bool, slots: list[int]) -> None:
+    loop = Loop(4)
+    loop.engine.neighbours = neighbours
+    prompts = [[4 + slot] * 20 for slot in range(4)]
+    assert slots_of(loop, *prompts) == [0, 1, 2, 3]
+    # The third conversation goes on, and a stranger comes.
+    assert slots_of(loop, [*prompts[2], 9], [11] * 30) == slots
+
+
+def test_a_neighbour_that_was_just_used_keeps_its_cache() -> None:
+    loop = Loop(4)
+    loop.engine.neighbours = True
+    prompts = [[4 + slot] * 20 for slot in range(4)]
+    assert slots_of(loop, *prompts) == [0, 1, 2, 3]
+    for slot in (2, 3, 1):
+        assert slots_of(loop, prompts[slot]) == [slot]
+    assert slots_of(loop, prompts[0], [11] * 30) == [0, 2], "the second has a conversation that may go on"
+
+
 def test_a_long_prompt_does_not_hold_up_an_answer_in_progress() -> None:
     loop = Loop(2)
     quick = loop.ask(Asked([5], GREEDY, 12))

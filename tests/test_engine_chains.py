@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ import llama_cpp
 import numpy as np
 import pytest
 
-from bench.kinds import make
+import lead.__main__
+from bench.kinds import KINDS, checkpoint, gguf_file, make, vocabulary
 from bench.processes import wait_for
+from duo import cli
 from duo.engines import ROOT, Engine, EngineOptions, Piece, Row, load
 from duo.engines.base import TREES, InterruptedForwardError, Rollback
 from duo.engines.llamacpp import native
@@ -22,6 +25,7 @@ from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.engines.llamacpp.runtime import Model
 from duo.engines.llamacpp.slots import RIDERS
 from duo.engines.llamacpp.states import StateTreeEngine
+from duo.engines.options import GPU_ALL, GPU_AUTO
 from duo.errors import ContextError, ModelError
 from duo.prefix import common_length
 from tests.interrupting import interrupting
@@ -32,6 +36,7 @@ SNAPSHOTS = ("qwen35", "lfm2", "nemotron-h")
 REPLAYS = ("qwen3next", "kimi-linear", "mamba", "mamba2", "jamba", "falcon-h1", "granitehybrid", "rwkv7")
 RECURRENT = (*SNAPSHOTS, *REPLAYS)
 ATTENTION = ("llama", "gemma3")
+WINDOWED = "windowed"
 SIZE = 384
 TOLERANCE = 3e-2
 """Keys and values are rounded to 16 bits, and states are summed in another order where several tokens are read at
@@ -45,9 +50,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def path_of(kind: str, folder: Path) -> Path:
+    if kind == WINDOWED:
+        return windowed_hybrid(folder)
     made = make(kind, folder)
     assert made.gguf is not None
     return made.gguf
+
+
+def windowed_hybrid(folder: Path) -> Path:
+    """LFM2 whose attention sees the last 8 tokens."""
+    lfm2, out = KINDS["lfm2"], folder / f"{WINDOWED}.gguf"
+    if not out.exists():
+        kind = replace(lfm2, name=WINDOWED, keys=lambda config: {**lfm2.keys(config), "attention.sliding_window": 8})
+        vocabulary.write(folder / WINDOWED)
+        gguf_file.convert(kind, folder / WINDOWED, checkpoint.write(kind, folder / WINDOWED, 0), out)
+    return out
 
 
 def open_engine(path: Path, **given: Any) -> ChainEngine:
@@ -63,21 +80,21 @@ def chain(slot: int, first: int, tokens: Sequence[int]) -> list[Row]:
     return [Row(first + i, slot, token, first + i - 1 if i else ROOT) for i, token in enumerate(tokens)]
 
 
-@pytest.mark.parametrize("kind", [*RECURRENT, *ATTENTION])
-@pytest.mark.parametrize(("slots", "apart"), [(1, False), (3, False), (3, True)])
+@pytest.mark.parametrize("kind", [*RECURRENT, *ATTENTION, WINDOWED])
+@pytest.mark.parametrize("slots", [1, 3])
 def test_random_calls_agree_with_reading_all_anew(
-    kind: str, slots: int, apart: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, slots: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slots_module, "SPACING", 16)
     path = path_of(kind, folder)
     truth = open_truth(path)
-    engine = open_engine(path, context=160, slots=slots, tree_rows=40, batch=64, chains=apart or kind in ATTENTION)
-    ChainMirror(engine, truth, seed=slots + apart).play(120, 160)
+    engine = open_engine(path, context=160, slots=slots, tree_rows=40, batch=64, chains=kind in ATTENTION)
+    ChainMirror(engine, truth, seed=slots).play(120, 160)
     engine.close()
     truth.engine.close()
 
 
-@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("kind", [*RECURRENT, WINDOWED])
 def test_random_trees_of_a_draft_model_agree_with_reading_all_anew(
     kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,6 +104,25 @@ def test_random_trees_of_a_draft_model_agree_with_reading_all_anew(
     options = EngineOptions(threads=1, context=96, slots=2, tree_rows=24, batch=32, drafts=True)
     engine = StateTreeEngine(Model(path, options, lambda share: None), options)
     TreeMirror(engine, truth, seed=1, check=partial(assert_states_agree, engine)).play(150, 96, 24, 8)
+    engine.close()
+    truth.engine.close()
+
+
+@pytest.mark.parametrize("draft_max", [0, 8])
+def test_a_windowed_hybrid_shares_what_it_says_it_can(draft_max: int, folder: Path) -> None:
+    """Where each slot has cells of its own its sequences cannot be forked, and the tokens are read again."""
+    truth = open_truth(path_of(WINDOWED, folder))
+    engine = open_engine(path_of(WINDOWED, folder), context=160, slots=3, batch=64, draft_max=draft_max)
+    for slot, count in ((0, 60), (2, 30)):
+        engine.extend(slot, [(7 * i + slot) % SIZE for i in range(count)])
+        engine.forward(chain(slot, 0, [5, 6, 7][: 1 + draft_max]))
+        engine.keep(slot, [0])
+    for target in (1, 2):
+        engine.keep(target, ())
+        assert engine.share(0, target, 61) == engine.restorable(0, 61) == engine.length(target)
+    held = [(7 * i) % SIZE for i in range(60)] + [5]
+    for slot in (2, 0, 1):
+        truth.check(engine.forward(chain(slot, 10 * slot, [9]))[0], [*held[: engine.length(slot)], 9])
     engine.close()
     truth.engine.close()
 
@@ -364,6 +400,26 @@ def test_invalid_calls_are_refused_and_change_nothing(folder: Path) -> None:
     truth.engine.close()
 
 
+@pytest.mark.parametrize(
+    ("kind", "neighbours"), [("qwen35", False), ("qwen3next", False), ("mamba", True), ("llama", True)]
+)
+def test_slots_with_a_gap_between_share_a_pass_of_a_hybrid(
+    kind: str, neighbours: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the same bits are asked for, which a recurrent model cannot give."""
+    engine = open_engine(path_of(kind, folder), context=64, slots=3, chains=True)
+    counted = Counted(engine, monkeypatch)
+    for slot in (0, 2):
+        engine.extend(slot, [10 + slot] * (RIDERS + 5))
+        engine.forward(chain(slot, 0, [4]))  # what is left of the prompt rides along
+        engine.keep(slot, [0])
+    before = counted.decodes
+    engine.forward([*chain(0, 10, [5]), *chain(2, 20, [6])])
+    assert counted.decodes - before == (2 if neighbours else 1)
+    assert engine.neighbours == neighbours
+    engine.close()
+
+
 def test_which_engine_serves_a_file(folder: Path) -> None:
     def engine_of(kind: str, **given: Any) -> Engine:
         return load(str(path_of(kind, folder)), "auto", EngineOptions(threads=1, **{"flash_attention": "off", **given}))
@@ -384,4 +440,37 @@ def test_which_engine_serves_a_file(folder: Path) -> None:
         assert isinstance(engine, of)
         assert engine.rollback == rollback
         assert ("\n" in engine.note, "is recurrent" in engine.note) == (False, kind != "llama")
+        engine.close()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "asked", "layers"),
+    [
+        (False, 99, 0),
+        (False, GPU_ALL, 0),
+        (False, GPU_AUTO, 0),
+        (False, 0, 0),
+        (True, 99, 99),
+        (True, GPU_ALL, native.ALL_LAYERS),
+        (True, GPU_AUTO, native.ALL_LAYERS),
+        (True, 0, 0),
+    ],
+)
+def test_layers_on_a_gpu_that_there_may_be(gpu: bool, asked: int, layers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: gpu)
+    assert native.gpu_layers(asked) == layers
+
+
+def test_without_a_gpu_layers_for_one_change_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(llama_cpp, "llama_supports_gpu_offload", lambda: False)
+    flags = ["-m", str(path_of("llama", folder)), "-t", "1", "-c", "64", "-fa", "off", "--exact", "on", "-ngl"]
+    for layers, warned in (("99", True), ("all", True), ("auto", False)):
+        caplog.clear()
+        args = lead.__main__.parser().parse_args([*flags, layers])
+        engine = cli.load_engine(args, "target", 8, 1)
+        assert isinstance(engine, ChainEngine), "the same bits can be had"
+        assert not engine.inexact and not engine.options.gpu_layers
+        assert ("sees no GPU" in caplog.text) == warned
         engine.close()

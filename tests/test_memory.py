@@ -11,12 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import back.__main__
+import lead.__main__
 from bench.kinds import make
-from duo.engines import EngineOptions, memory
-from duo.engines.llamacpp import native
+from duo import cli
+from duo.engines import EngineOptions, load, memory
+from duo.engines.llamacpp import context_size, native
 from duo.engines.llamacpp.context_size import bytes_per_token as of_gguf
+from duo.engines.llamacpp.recurrent import States
 from duo.engines.llamacpp.runtime import Model
-from duo.engines.memory import CELLS, CLEARED, GIB, USUAL, available, fit
+from duo.engines.llamacpp.slots import SlotRuntime
+from duo.engines.memory import CELLS, CLEARED, DRAFT_CELLS, GIB, USUAL, available, fit
 from duo.engines.transformers.context_size import bytes_per_token as of_config
 from duo.errors import ModelError
 
@@ -45,6 +50,10 @@ def chosen(**changes: Any) -> memory.Fit:
         ({"cleared": GIB, "per_token": 128 * KIB, "free": GIB}, 1536, "for 1.0 GiB of memory are free"),
         ({"asked": 30_000, "cleared": GIB, "cells": CELLS}, 30_000, "as asked for"),
         ({"asked": 30_000, "free": None}, 30_000, "as asked for"),
+        ({"target": 2048}, 2048, "as many as the target has"),
+        ({"target": 65_536}, 32_768, "all that the model was made for"),
+        ({"target": 2048, "per_token": 0}, 2048, "all that the model was made for"),
+        ({"target": 30_000, "cells": DRAFT_CELLS}, 8192, "pass slower"),
     ],
 )
 def test_the_choice(changes: dict[str, Any], context: int, limit: str) -> None:
@@ -61,6 +70,193 @@ def test_what_memory_does_not_hold_is_refused() -> None:
         chosen(free=10 << 20)
     with pytest.raises(ModelError, match="0 MiB are free"):
         chosen(free=-5 * GIB)
+
+
+def test_weights_that_the_system_can_read_again_forbid_no_context() -> None:
+    """A file of 40 GiB on a machine with 24: it is slow, and it runs."""
+    it = chosen(free=24 * GIB, weights=40 * GIB)
+    assert (it.context, "its weights take 40.0 GiB of the 24.0 GiB" in it.limit) == (USUAL, True)
+    it = chosen(free=24 * GIB, weights=24 * GIB - (1 << 20))
+    assert (it.context, "its weights take 24.0 GiB" in it.limit) == (USUAL, True)
+    it = chosen(free=24 * GIB, weights=16 * GIB)
+    assert (it.context, it.limit) == (32_768, "all that the model was made for")
+    it = chosen(free=24 * GIB, weights=23 * GIB)
+    assert (it.context, "for 1.0 GiB of memory are free" in it.limit) == (12_288, True)
+
+
+def test_who_asks_for_a_context_beside_such_weights_gets_it_with_a_warning() -> None:
+    it = chosen(asked=16_384, free=24 * GIB, weights=40 * GIB)
+    assert it.context == 16_384
+    assert "though its weights take 40.0 GiB" in it.line("m", 4)
+    assert "-c" in it.line("m", 4)
+    it = chosen(asked=16_384, free=24 * GIB, weights=16 * GIB)
+    assert it.limit == "as asked for"
+    with pytest.raises(ModelError, match=r"needs 2\.0 GiB .* 1\.5 GiB are free"):
+        chosen(asked=32_768, free=3 * GIB // 2, weights=16 * GIB)
+
+
+MIB = 1 << 20
+
+
+class TestStates:
+    """Of recurrent layers, 100 MiB each."""
+
+    @pytest.mark.parametrize(
+        ("given", "held"),
+        [
+            ({"draft_max": 3}, 4 * 4),
+            ({"draft_max": 16}, 4 * 5),  # 2 GiB for snapshots
+            ({"draft_max": 0}, 4),
+            ({"drafts": True, "tree_rows": 100}, 4 + 16),
+            ({"drafts": True, "tree_rows": 8}, 4 + 8),
+        ],
+    )
+    def test_those_that_are_there_from_the_start(self, given: dict[str, Any], held: int) -> None:
+        assert States(100 * MIB, True).held(EngineOptions(slots=4, **given)) == held * 100 * MIB
+
+    def test_no_snapshots_where_it_cannot_go_back(self) -> None:
+        states = States(100 * MIB, False)
+        assert states.held(EngineOptions(slots=4, draft_max=8)) == 400 * MIB
+
+    @pytest.mark.parametrize(
+        ("size", "context", "count"),
+        [
+            (MIB, 5120, 4 * (1 + 10 + 3)),
+            (100 * MIB, 512, 4 * (1 + 3)),  # each slot keeps three whatever they take
+            (10 * MIB, 1 << 18, 4 + GIB / (10 * MIB)),
+        ],
+    )
+    def test_copies_of_them(self, size: int, context: int, count: float) -> None:
+        assert States(size, True).copies(EngineOptions(slots=4), context) == count * size
+
+    @pytest.mark.parametrize(("gpu_layers", "context"), [(0, 8704), (17, 20_480)])
+    def test_a_context_leaves_room_for_them(
+        self, gpu_layers: int, context: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """900 MiB of snapshots and 1,124 of copies leave 2,972 MiB of 4,996. Three quarters of that are for 256 KiB a
+        token. With half of the layers on a GPU half of the snapshots is there, and the copies are not."""
+        whole = {"n_ctx_train": 65_536, "n_layer": 32, "n_embd": 1, "n_head": 1, "n_head_kv": 1, "size": 0}
+        for name, value in whole.items():
+            monkeypatch.setattr(llama_cpp, f"llama_model_{name}", lambda model, value=value: value)
+        monkeypatch.setattr(context_size, "metadata", lambda path: {})
+        monkeypatch.setattr(context_size, "bytes_per_token", lambda *numbers: 256 * KIB)
+        monkeypatch.setattr(context_size, "gpu_memory", lambda: 64 * GIB)
+        monkeypatch.setattr(memory, "CLEARED", 64 * GIB)
+        states, options = States(100 * MIB, True), EngineOptions(gpu_layers=gpu_layers, draft_max=8)
+        assert (states.held(options), states.copies(options, 65_536)) == (900 * MIB, 1124 * MIB)
+        it = context_size.choose(Path("m"), None, options, True, 4996 * MIB, states)
+        assert it.context == context
+
+    def test_they_forbid_no_context_that_is_asked_for(self) -> None:
+        it = chosen(asked=16_384, free=3 * GIB // 2, copies=GIB)
+        assert (it.context, "copies of its states" in it.limit) == (16_384, True)
+
+
+@pytest.mark.parametrize(("kind", "drafts"), [("qwen35", False), ("mamba", False), ("lfm2", True)])
+def test_states_of_a_model_are_counted_when_its_context_is_chosen(
+    tmp_path: Path, kind: str, drafts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make(kind, tmp_path).gguf
+    assert path is not None
+    told: list[int] = []
+    fit = memory.fit
+
+    def spied(*given: Any, **named: Any) -> memory.Fit:
+        told.append(given[5])
+        return fit(*given, **named)
+
+    monkeypatch.setattr(memory, "fit", spied)
+    monkeypatch.setattr(memory, "available", lambda: GIB)
+    engine = load(str(path), "auto", EngineOptions(threads=1, slots=2, drafts=drafts, flash_attention="off"))
+    assert isinstance(engine, SlotRuntime)
+    states = engine._model.states
+    assert states is not None and states.bytes > 0
+    count = 2 + engine.room if drafts else 2 * (1 + engine._snapshots)
+    assert told == [GIB - count * states.bytes]
+    engine.close()
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A tiny model, by runtime."""
+    made = make("llama", tmp_path_factory.mktemp("shapes"))
+    return {"llamacpp": str(made.gguf), "transformers": str(made.folder)}
+
+
+class TestDrafts:
+    """How much context a draft model takes. The tiny model was made for 512 tokens."""
+
+    @pytest.mark.parametrize("engine", ["llamacpp", "transformers"])
+    @pytest.mark.parametrize(
+        ("asked", "target", "context"),
+        [(None, 200, 200), (None, 100_000, 512), ("300", 300, 300), ("100000", 100_000, 512)],
+    )
+    def test_beside_a_target(
+        self, engine: str, asked: str | None, target: int, context: int, shapes: dict[str, str]
+    ) -> None:
+        """It has no use for more than the target has, and may have been trained with less than -c asks for."""
+        flags = ["-t", "1", "-fa", "off", "-md", shapes[engine], *(["-c", asked] if asked else [])]
+        args = cli.of_draft_model(lead.__main__.parser().parse_args(flags), target)
+        draft = cli.load_engine(args, "draft", 8, 1)
+        assert (draft.runtime, draft.context) == (engine, context)
+        draft.close()
+
+    def test_in_llama_cpp_a_small_one_takes_few_cells(self, shapes: dict[str, str], monkeypatch: Any) -> None:
+        monkeypatch.setattr(llama_cpp, "llama_model_n_ctx_train", lambda model: 1 << 20)
+        of: dict[str, int] = {}
+        for which, parser in (("draft", back.__main__.parser()), ("target", lead.__main__.parser())):
+            args = parser.parse_args(["-m", shapes["llamacpp"], "-t", "1", "-fa", "off"])
+            loaded = cli.load_engine(args, "draft" if which == "draft" else "target", 8, 2)
+            of[which] = loaded.context
+            loaded.close()
+        assert of == {"draft": DRAFT_CELLS // 2, "target": CELLS // 2}
+
+
+class TestWhereLayersRun:
+    """Half of a model on a GPU leaves half of its weights, and of its keys and values, to the memory of the CPU."""
+
+    @pytest.mark.parametrize(
+        ("gpu_layers", "on_cpu"), [(0, 30), (1, 30), (2, 29), (30, 1), (31, 0), (native.ALL_LAYERS, 0)]
+    )
+    def test_how_many_stay_on_the_cpu(self, gpu_layers: int, on_cpu: int) -> None:
+        assert context_size.layers_on_cpu(gpu_layers, 30) == on_cpu
+
+    @pytest.fixture
+    def model(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """32 GiB of weights in 32 layers, 1 MiB a token, trained with 65,536."""
+        for name, value in {
+            "n_ctx_train": 65_536, "n_layer": 32, "n_embd": 1, "n_head": 1, "n_head_kv": 1, "size": 32 * GIB
+        }.items():  # fmt: skip
+            monkeypatch.setattr(llama_cpp, f"llama_model_{name}", lambda model, value=value: value)
+        monkeypatch.setattr(context_size, "metadata", lambda path: {})
+        monkeypatch.setattr(context_size, "bytes_per_token", lambda *numbers: 1 << 20)
+
+    @pytest.mark.usefixtures("model")
+    @pytest.mark.parametrize(
+        ("gpu_layers", "free", "gpu", "asked", "context"),
+        [
+            (0, 48 * GIB, None, 0, 4096),  # 16 GiB left, 12 of them for the context; USUAL for it clears its memory
+            (17, 20 * GIB, 64 * GIB, 0, 4096),
+            (17, 20 * GIB, 64 * GIB, 30_000, 30_000),  # half of the weights and half of the cache in 20 GiB
+            (17, 20 * GIB, 2 * GIB, 0, 3072),
+            (33, GIB, 64 * GIB, 0, 49_152),
+        ],
+    )
+    def test_each_has_what_its_layers_need(
+        self, gpu_layers: int, free: int, gpu: int | None, asked: int, context: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(context_size, "gpu_memory", lambda: gpu)
+        options = EngineOptions(gpu_layers=gpu_layers, context=asked)
+        it = context_size.choose(Path("m.gguf"), None, options, cells=True, before=free)
+        assert (it.context, it.bytes) == (context, context << 20)
+
+    @pytest.mark.usefixtures("model")
+    def test_half_of_the_weights_do_not_fill_the_memory_of_the_other_half(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(context_size, "gpu_memory", lambda: 64 * GIB)
+        it = context_size.choose(Path("m.gguf"), None, EngineOptions(gpu_layers=17), cells=True, before=24 * GIB)
+        assert "weights" not in it.limit
 
 
 @given(

@@ -205,6 +205,11 @@ class Engine(Protocol):
         """
         ...
 
+    @property
+    def neighbours(self) -> bool:
+        """Whether only slots side by side share a pass. With a gap between them the runtime computes two."""
+        ...
+
     def length(self, slot: int) -> int:
         """Number of committed tokens in the slot."""
         ...

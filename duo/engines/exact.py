@@ -106,6 +106,10 @@ class Exact:
     def mixes(self) -> bool:
         return False
 
+    @property
+    def neighbours(self) -> bool:
+        return self._engine.neighbours
+
     def length(self, slot: int) -> int:
         return self._base(slot) + len(self._slots[slot].pending)
 

@@ -18,6 +18,8 @@ CLEARED = GIB
 """Bytes of a KV cache on a CPU that are taken unasked. llama.cpp clears all of it at loading, 0.6 s for a GiB."""
 CELLS = 1 << 17
 """Tokens of all slots that are taken unasked. llama.cpp looks at every cell whenever rows are dropped, 1.3 ns each."""
+DRAFT_CELLS = 1 << 15
+"""The same for a draft model. A pass of a small one takes a millisecond, and it drops rows in each."""
 STEP = 256
 """llama.cpp rounds contexts to multiples of it."""
 
@@ -42,44 +44,66 @@ def fit(
     slots: int,
     per_token: int,
     free: int | None,
+    weights: int = 0,
+    copies: int = 0,
     cleared: int | None = None,
     cells: int | None = None,
+    target: int = 0,
 ) -> Fit:
     """Choose the context of each slot.
 
-    asked: tokens, 0 for a choice. trained: the model's own. per_token: bytes of one token. free: bytes there are
-    beside the weights; None: unknown. cleared and cells: bytes and tokens of all slots that are taken unasked at most.
-    Raises ModelError if memory does not hold what is asked for.
+    asked: tokens, 0 for a choice. trained: the model's own. per_token: bytes of one token. free: bytes that there are;
+    None: unknown. weights: bytes of them that the system fills with the weights. It drops those where other things need
+    the memory, and reads them from the file again. So they never forbid a context. copies: bytes of copies of recurrent
+    states that are made in time, at most; nor do those. cleared and cells: bytes and tokens of all slots that are taken
+    unasked at most. target: tokens that the target has, of a draft model beside it, which has no use for more; 0: there
+    is none.
+    Raises ModelError if memory does not hold keys and values even without the weights.
     """
     each = max(1, per_token) * slots
-    holds = trained if free is None else max(0, free) // each
+    free = None if free is None else max(0, free)
     if asked:
-        if asked > holds and per_token:
+        if free is not None and per_token and asked * each > free:
             raise ModelError(
                 f"{name} with a context of {asked} tokens in {slots} slots needs {size(asked * each)} for keys and "
-                f"values, and {size(max(0, free or 0))} are free: give a smaller -c or fewer slots (-np)"
+                f"values, and {size(free)} are free: give a smaller -c or fewer slots (-np)"
             )
-        return Fit(asked, asked * per_token * slots, "as asked for")
+        limit = "as asked for"
+        if free is not None and per_token and asked * each > free - weights - copies:
+            limit += f", {_crowded(weights, copies, free)}: if it is slow, give a smaller -c or fewer slots (-np)"
+        return Fit(asked, asked * per_token * slots, limit)
     if not per_token:
-        return Fit(trained, 0, "all that the model was made for")
+        return Fit(min(trained, target or trained), 0, "all that the model was made for")
     limits = [(trained, "all that the model was made for")]
     if free is None:
         limits.append((USUAL, "for it is not known how much memory is free"))
     else:
-        limits.append((_down(int(holds * SHARE)), f"for {size(free)} of memory are free"))
+        left = max(0, free - weights - copies)
+        beside, without = (_down(int(some * SHARE) // each) for some in (left, free))
+        if beside < min(USUAL, without):
+            limits.append((min(USUAL, without), _crowded(weights, copies, free)))
+        else:
+            limits.append((beside, f"for {size(left)} of memory are free"))
     if cleared is not None:
         limits.append((max(USUAL, _down(cleared // each)), "more would make loading slower (ask with -c)"))
     if cells is not None:
         limits.append((max(USUAL, _down(cells // slots)), "more would make each pass slower (ask with -c)"))
+    if target:
+        limits.append((target, "as many as the target has"))
     context, limit = min(limits, key=lambda one: one[0])
     if not context:
         raise ModelError(
             f"{name} has no room for a context in {slots} slots: {STEP} tokens need {size(STEP * each)} for keys and "
-            f"values, and {size(max(0, free or 0))} are free; give fewer slots (-np) or a smaller model"
+            f"values, and {size(free or 0)} are free; give fewer slots (-np) or a smaller model"
         )
     if context < trained:
         limit = f"of {trained:,} that it was made for, {limit}"
     return Fit(context, context * per_token * slots, limit)
+
+
+def _crowded(weights: int, copies: int, free: int) -> str:
+    states = " and copies of its states" if copies else ""
+    return f"though its weights{states} take {size(weights + copies)} of the {size(free)} of memory that are free"
 
 
 def _down(tokens: int) -> int:

@@ -24,8 +24,9 @@ class EngineOptions:
     rows per forward pass, tokens of prompts included. gpu_layers: llama.cpp's -ngl, GPU_AUTO or GPU_ALL. device,
     dtype: torch's names, or 'auto' (dtype auto: float32 on a CPU, the checkpoint's own elsewhere). flash_attention:
     llama.cpp's (auto: as llama.cpp decides on a GPU, whichever is faster on a CPU). draft_max: guesses of a slot
-    that are verified at once at most; a recurrent model keeps a state for each. drafts: the model drafts. chains:
-    verify chains only, each slot with memory of its own.
+    that are verified at once at most; a recurrent model keeps a state for each. drafts: the model drafts.
+    target_context: tokens per slot of the target beside it; 0: it is elsewhere. More is of no use, and less will do.
+    chains: verify chains only, each slot with memory of its own.
     """
 
     threads: int = 0
@@ -39,4 +40,5 @@ class EngineOptions:
     flash_attention: FlashAttention = "auto"
     draft_max: int = 16
     drafts: bool = False
+    target_context: int = 0
     chains: bool = False

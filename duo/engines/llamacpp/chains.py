@@ -20,13 +20,12 @@ from duo.engines.base import ROOT, Logits, Piece, Rollback, Row
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.checkpoints import Checkpoint
 from duo.engines.llamacpp.passes import Pass, passes
+from duo.engines.llamacpp.recurrent import CHECKPOINT_BYTES
 from duo.engines.llamacpp.runtime import Model
-from duo.engines.llamacpp.slots import CHECKPOINT_BYTES, RIDERS, Slot, SlotRuntime, state_bytes
+from duo.engines.llamacpp.slots import RIDERS, Slot, SlotRuntime
 from duo.engines.options import EngineOptions
 from duo.errors import ContextError
 
-SNAPSHOTS, SNAPSHOT_BYTES = 8, 1 << 31
-"""Most snapshots per slot, and bytes for those of all slots together. A state of a 27B model takes 150 MiB."""
 ON_GPU = "it runs on a GPU, where the order of sums follows the shape of a pass"
 CPU_WASTE = 1.5
 """Padding rows are cheaper than reading the weights again, up to here. On a GPU they always are."""
@@ -49,13 +48,14 @@ class ChainEngine(SlotRuntime):
         slots = options.slots
         model.check_slots(slots, llama_cpp.llama_max_parallel_sequences() - 1)
         # Cells that are shared let any slots ride in one pass, and compute a row's attention over the cells of all.
-        # Else only neighbours do. A model without cells divides its batches by neighbours in any case. With a sliding
-        # window llama.cpp gives away cells that are out of sight and that only one sequence has.
-        apart = slots > 1 and (options.chains or model.windowed or not model.recurrent or not model.cells)
+        # Else only neighbours do. The same bits need that, and recurrent models cannot have those. A model without
+        # cells divides its batches by neighbours in any case. With a sliding window llama.cpp gives away cells that
+        # are out of sight and that only one sequence has.
+        apart = slots > 1 and (model.windowed or not model.recurrent or not model.cells)
         self._room = max(1, options.tree_rows)
         self._batch = max(1, options.batch)
-        self._gpu = options.gpu_layers != 0 and llama_cpp.llama_supports_gpu_offload()
-        wanted, self._state_bytes = _affordable(model, options)
+        self._gpu = options.gpu_layers != 0
+        wanted = model.states.snapshots(options) if model.states else 0
         # Padding may lie past the context.
         per_slot = model.context + wanted + 1
         cells = slots * (-(-per_slot // 256) * 256)
@@ -102,7 +102,7 @@ class ChainEngine(SlotRuntime):
             states = len(self._slots) * (1 + self._snapshots)
             return (
                 f"{self._name} is recurrent: it verifies chains of at most {self._depth} guesses, for which memory "
-                f"holds {states} states of {self._state_bytes / 2**20:.1f} MiB"
+                f"holds {states} states of {self._state_mib:.1f} MiB"
             )
         if self._replay:
             return (
@@ -263,13 +263,3 @@ class ChainEngine(SlotRuntime):
         flags = native.PARTIAL | (native.ON_DEVICE if self._gpu else 0)
         copy = native.save_state(self._llama, state.seq, flags, state.before.state if state.before else None)
         state.before = Checkpoint(state.read, copy, flags) if copy is not None else None
-
-
-def _affordable(model: Model, options: EngineOptions) -> tuple[int, int]:
-    """How many states of earlier rows to ask llama.cpp for, per slot, and the bytes of one. 0 where there are none."""
-    if not model.recurrent or not options.draft_max:
-        return 0, 0
-    size, given = state_bytes(model, options, snapshots=1)
-    if not given:
-        return 0, size
-    return max(1, min(options.draft_max, SNAPSHOTS, SNAPSHOT_BYTES // (options.slots * size) - 1)), size

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import llama_cpp
 from duo.engines import memory
 from duo.engines.gguf_files import metadata
 from duo.engines.llamacpp.devices import devices
+from duo.engines.llamacpp.recurrent import States
 from duo.engines.options import EngineOptions
 from duo.errors import ModelError
 
@@ -41,20 +43,24 @@ def _number(header: Mapping[str, Any], key: str, default: int = 0) -> int:
     return int(max(value, default=default) if isinstance(value, list) else value)
 
 
-def choose(path: Path, model: Any, options: EngineOptions, cells: bool, before: int | None) -> memory.Fit:
+def choose(
+    path: Path, model: Any, options: EngineOptions, cells: bool, before: int | None, states: States | None = None
+) -> memory.Fit:
     """The context of each slot.
 
-    cells: whether the model has attention. before: bytes that were free before it was loaded. Its weights are counted
-    from their size, for a file in memory passes as free there. Raises ModelError if memory holds less than is asked
-    for.
+    cells: whether the model has attention. before: bytes that were free before it was loaded. states: of its recurrent
+    layers. What a layer needs is counted where it runs. Raises ModelError if memory holds less than is asked for.
     """
     name = path.name
     trained: int = llama_cpp.llama_model_n_ctx_train(model)
     if not trained:  # a recurrent model need not say; its memory does not grow with it
         trained = max(options.context, memory.USUAL)
-    if options.context > trained:
+    asked = options.context
+    if options.target_context:
+        asked = min(asked, trained)
+    if asked > trained:
         raise ModelError(
-            f"{name} has a context of {trained} tokens and cannot run with {options.context}; ask for at most {trained}"
+            f"{name} has a context of {trained} tokens and cannot run with {asked}; ask for at most {trained}"
         )
     per_token = 0
     if cells:
@@ -65,13 +71,30 @@ def choose(path: Path, model: Any, options: EngineOptions, cells: bool, before: 
             llama_cpp.llama_model_n_head(model),
             llama_cpp.llama_model_n_head_kv(model),
         )
-    on_gpu = options.gpu_layers >= llama_cpp.llama_model_n_layer(model)
-    free = gpu_memory() if on_gpu else None
-    if free is not None:
-        # A GPU clears its memory in no time.
-        return memory.fit(name, options.context, trained, options.slots, per_token, free, None, memory.CELLS)
-    free = None if before is None else before - llama_cpp.llama_model_size(model)
-    return memory.fit(name, options.context, trained, options.slots, per_token, free, memory.CLEARED, memory.CELLS)
+    layers = max(1, llama_cpp.llama_model_n_layer(model))
+    on_cpu = layers_on_cpu(options.gpu_layers, layers)
+    weights = llama_cpp.llama_model_size(model) * on_cpu // layers
+    held = states.held(options) if states is not None else 0
+    copies = states.copies(options, asked or trained) if states is not None else 0
+    most = memory.DRAFT_CELLS if options.drafts else memory.CELLS
+    fit = partial(memory.fit, name, asked, trained, options.slots, cells=most, target=options.target_context)
+    fits = []
+    if on_cpu:
+        free = before - held * on_cpu // layers if before is not None else None
+        each = -(-per_token * on_cpu // layers)
+        fits.append(fit(each, free, weights=weights, copies=copies, cleared=memory.CLEARED))
+    if on_cpu < layers:
+        # A GPU clears its memory in no time, and has its part of the weights already.
+        free = gpu_memory()
+        free = free - held * (layers - on_cpu) // layers if free is not None else None
+        fits.append(fit(per_token * (layers - on_cpu) // layers, free))
+    best = min(fits, key=lambda one: one.context)
+    return best._replace(bytes=best.context * per_token * options.slots)
+
+
+def layers_on_cpu(gpu_layers: int, layers: int) -> int:
+    """How many layers stay on the CPU. llama.cpp counts the output as one more, which goes to the GPU first."""
+    return min(layers, max(0, layers + 1 - gpu_layers))
 
 
 def gpu_memory() -> int | None:

@@ -156,10 +156,10 @@ def encoder_error(path: Path) -> ModelError:
 
 
 def gpu_layers(asked: int) -> int:
-    """How many layers go to the GPU: all for GPU_ALL, and for GPU_AUTO all where llama.cpp sees a GPU."""
-    if asked == GPU_AUTO:
-        return ALL_LAYERS if llama_cpp.llama_supports_gpu_offload() else 0
-    return ALL_LAYERS if asked == GPU_ALL else asked
+    """How many layers go to the GPU: as many as are asked for where llama.cpp sees one, else none."""
+    if not llama_cpp.llama_supports_gpu_offload():
+        return 0
+    return ALL_LAYERS if asked in (GPU_AUTO, GPU_ALL) else asked
 
 
 def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) -> Any:

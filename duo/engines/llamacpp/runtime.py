@@ -14,7 +14,7 @@ import numpy as np
 from duo.engines import memory
 from duo.engines.base import Logits
 from duo.engines.gguf_files import model_name
-from duo.engines.llamacpp import context_size, native
+from duo.engines.llamacpp import context_size, native, recurrent
 from duo.engines.llamacpp.vocabulary import LlamaCppVocabulary
 from duo.engines.options import EngineOptions
 from duo.errors import ContextError, ModelError
@@ -26,8 +26,8 @@ _addressof = ctypes.addressof
 class Model:
     """The weights of a GGUF file, and what kind of memory they need. They are freed if no engine adopts them.
 
-    recurrent: there are layers whose memory is a state per sequence. cells: there are layers whose memory is a KV cell
-    per token. windowed: some of those see only the last tokens.
+    recurrent: there are layers whose memory is a state per sequence. states: what those take; None: there are none.
+    cells: there are layers whose memory is a KV cell per token. windowed: some of those see only the last tokens.
     """
 
     def __init__(self, path: Path, options: EngineOptions, progress: Callable[[float], None]) -> None:
@@ -43,7 +43,8 @@ class Model:
         self.recurrent = hybrid or bool(llama_cpp.llama_model_is_recurrent(self.handle))
         self.cells = hybrid or not self.recurrent
         self.windowed = llama_cpp.llama_model_n_swa(self.handle) > 0
-        self.fit = context_size.choose(self.path, self.handle, options, self.cells, before)
+        self.states = recurrent.find(path, self.handle, options) if self.recurrent else None
+        self.fit = context_size.choose(self.path, self.handle, options, self.cells, before, self.states)
 
     @property
     def name(self) -> str:
@@ -113,6 +114,10 @@ class Runtime:
     @property
     def room(self) -> int:
         return self._room
+
+    @property
+    def neighbours(self) -> bool:
+        return False
 
     @property
     def note(self) -> str:

@@ -16,14 +16,11 @@ import llama_cpp
 
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.checkpoints import Checkpoint, Checkpoints
+from duo.engines.llamacpp.recurrent import SPACING
 from duo.engines.llamacpp.runtime import Model, Runtime
 from duo.engines.options import EngineOptions
 from duo.errors import ModelError
 
-SPACING = 512
-"""Tokens between two checkpoints, and most tokens of a prompt in one decode of a recurrent model."""
-CHECKPOINT_BYTES = 1 << 30
-"""For the checkpoints of all slots together."""
 TARGET_GAP, DRAFT_GAP = 1, 64
 """Tokens since the last checkpoint from which on the end of a prompt gets one. A draft model reads a few tokens at a
 time after each wrong guess, and has no use for so many copies."""
@@ -84,8 +81,7 @@ class SlotRuntime(Runtime):
         self._arrays = native.Batch(most)
         self._stop = None if model.recurrent else native.Stop(self._llama)
         self._gap = DRAFT_GAP if options.drafts else TARGET_GAP
-        # Where sameness is asked for, prompts are read in parts that the caller chooses.
-        self._tail = RIDERS if model.recurrent and not options.chains else 0
+        self._tail = RIDERS if model.recurrent else 0
 
     def _slot(self, slot: int) -> Slot:
         raise NotImplementedError
@@ -93,6 +89,15 @@ class SlotRuntime(Runtime):
     def _forget_rows(self, slot: int) -> None:
         """Forget the slot's rows. Its memory may hold them still."""
         raise NotImplementedError
+
+    @property
+    def _state_mib(self) -> float:
+        """MiB of a recurrent state."""
+        return self._model.states.bytes / 2**20 if self._model.states is not None else 0.0
+
+    @property
+    def neighbours(self) -> bool:
+        return self._apart
 
     def length(self, slot: int) -> int:
         return len(self._slot(slot).tokens)
@@ -121,9 +126,12 @@ class SlotRuntime(Runtime):
             return self.truncate(target, length)
         self.truncate(target, 0)
         length = self.restorable(source, length)
-        if not length or (self._cells and not self._copy(giver, taker)):
+        if not length:
             return 0
-        taker.tokens, taker.read = giver.tokens[:length], giver.read
+        taker.tokens = giver.tokens[:length]
+        if self._cells and not self._copy(giver, taker):
+            return length  # it reads them again, before its next ones
+        taker.read = giver.read
         if not self._recurrent:
             self._go_back(taker)
             return length
@@ -224,25 +232,11 @@ class SlotRuntime(Runtime):
     def _copy(self, source: Slot, target: Slot) -> bool:
         """Copy all that llama.cpp holds of a slot to another, which is empty. Returns False if that cannot be done."""
         if self._windowed:
-            # A saved state has no cells that are out of sight at its end. Before that end they are not.
-            if self._apart:
+            # A saved state has no cells that are out of sight at its end. Before that end they are not. And where each
+            # has cells of its own, a hybrid that was forked gives wrong logits (llama.cpp of llama-cpp-python 0.3.36).
+            forked = not (self._apart and self._recurrent)
+            if forked:
                 _seq_cp(self._memory, source.seq, target.seq, -1, -1)
-            return self._apart
+            return forked
         everything = native.save_state(self._llama, source.seq, 0)
         return everything is not None and native.restore_state(self._llama, target.seq, everything, 0)
-
-
-def state_bytes(model: Model, options: EngineOptions, snapshots: int) -> tuple[int, bool]:
-    """Bytes of one state of a recurrent model, and whether llama.cpp gives it snapshots where it is asked for some.
-
-    What a state takes is known only once there is one, so a small context reads a token.
-    """
-    context = native.make_context(model.path, model.handle, options, 256, 16, 1, snapshots=snapshots)
-    try:
-        code = native.Batch(1).decode(context, [0], [0], [(0,)], slice(1))
-        if code:
-            raise native.failed(code)
-        size: int = llama_cpp.llama_state_seq_get_size_ext(context, 0, native.PARTIAL)
-        return size, llama_cpp.llama_n_rs_seq(context) > 0
-    finally:
-        llama_cpp.llama_free(context)

@@ -21,15 +21,11 @@ import llama_cpp
 
 from duo.engines.base import ROOT, UNBOUNDED, InterruptedForwardError, Logits, Piece, Rollback, Row
 from duo.engines.llamacpp import native
+from duo.engines.llamacpp.recurrent import CHECKPOINT_BYTES, LEAST_ROOM
 from duo.engines.llamacpp.runtime import Model
-from duo.engines.llamacpp.slots import CHECKPOINT_BYTES, RIDERS, Slot, SlotRuntime, state_bytes
+from duo.engines.llamacpp.slots import RIDERS, Slot, SlotRuntime
 from duo.engines.options import EngineOptions
 from duo.errors import ContextError
-
-STATES_BYTES = 1 << 29
-"""For the states of all slots and rows. That of a Qwen3.5-0.8B takes 19 MiB."""
-LEAST_ROOM = 4
-"""Rows per slot that there is room for whatever they take. With less there is nothing to draft."""
 
 _seq_cp = llama_cpp.llama_memory_seq_cp
 _seq_rm = llama_cpp.llama_memory_seq_rm
@@ -69,11 +65,9 @@ class StateTreeEngine(SlotRuntime):
     def __init__(self, model: Model, options: EngineOptions) -> None:
         """Raises ModelError if memory or the number of sequences does not suffice."""
         slots = options.slots
-        most = llama_cpp.llama_max_parallel_sequences()
-        model.check_slots(slots, most // (1 + LEAST_ROOM))
-        self._state_bytes, _ = state_bytes(model, options, snapshots=0)
-        affordable = max(LEAST_ROOM * slots, STATES_BYTES // max(1, self._state_bytes) - slots)
-        self._room = max(1, min(options.tree_rows, affordable, most - slots))
+        model.check_slots(slots, llama_cpp.llama_max_parallel_sequences() // (1 + LEAST_ROOM))
+        assert model.states is not None, "it has recurrent layers"
+        self._room = model.states.rows(options)
         self._batch = max(1, options.batch)
         # What is read again has cells besides those that the hollow rows had.
         cells = slots * model.context + self._room * (1 + RIDERS)
@@ -102,7 +96,7 @@ class StateTreeEngine(SlotRuntime):
         states = len(self._slots) + self._room
         return (
             f"{self._name} is recurrent: it drafts trees of at most {self._room} tokens, for which memory holds "
-            f"{states} states of {self._state_bytes / 2**20:.1f} MiB"
+            f"{states} states of {self._state_mib:.1f} MiB"
         )
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:

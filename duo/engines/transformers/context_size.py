@@ -47,14 +47,19 @@ def choose(
 
     before: bytes that were free before the weights were read. Raises ModelError if memory holds less than is asked for.
     """
-    trained = hf.context_of(config, options.context, name, most=sys.maxsize)
+    asked = options.context
+    trained = hf.context_of(config, 0 if options.target_context else asked, name, most=sys.maxsize)
+    if options.target_context:
+        asked = min(asked, trained)
     weights = list(model.parameters())
     item = weights[0].element_size() if weights else 4
-    if device.type == "cpu" and before is not None:
-        before -= sum(one.numel() * one.element_size() for one in weights)
-    free = before if device.type == "cpu" else _on(device)
+    on_cpu = device.type == "cpu"
+    size = sum(one.numel() * one.element_size() for one in weights) if on_cpu else 0
+    free = before if on_cpu else _on(device)
     per_token = bytes_per_token(config, item, options.slots)
-    return memory.fit(name, options.context, trained, options.slots, per_token, free, cells=memory.CELLS)
+    return memory.fit(
+        name, asked, trained, options.slots, per_token, free, size, cells=memory.CELLS, target=options.target_context
+    )
 
 
 def _on(device: torch.device) -> int | None:

@@ -50,7 +50,8 @@ class TransformersEngine:
             text_config = config.get_text_config(decoder=True)
             hf.serve_or_refuse(mixers.unserved(config), config, self._name)
             self._sight = hf.sight_of(config, text_config, self._name)
-            hf.context_of(text_config, options.context, self._name)  # refused before minutes are spent on weights
+            if not options.target_context:
+                hf.context_of(text_config, options.context, self._name)  # refused before minutes are spent on weights
             progress(0.05)
             tokenizer = hf.read_tokenizer(source, self._name)
             progress(0.1)
@@ -168,6 +169,10 @@ class TransformersEngine:
     @property
     def mixes(self) -> bool:
         return True
+
+    @property
+    def neighbours(self) -> bool:
+        return False
 
     def step_by_step(self, on: bool) -> None:
         """Whether recurrent layers compute rows one after the other, as equal calls, while no row is live.
