@@ -296,6 +296,16 @@ def test_a_pass_that_gives_other_bits_each_time_has_no_class() -> None:
 
 
 @pytest.mark.usefixtures("widest")
+@pytest.mark.parametrize("context", [1, 8, 63, 64, 70, 95])
+def test_a_short_context_is_compared_as_far_as_it_goes(context: int) -> None:
+    found = classes.find(cast(Engine, apart(1, 32, alike=True, context=context)), 32)
+    if context < classes.SHORTEST:
+        assert found.widths is None and not found.seconds and "too short to compare" in found.reason
+    else:
+        assert found.widths is not None and found.widths.most >= 16 and not found.reason
+
+
+@pytest.mark.usefixtures("widest")
 def test_widths_that_depend_on_the_context_are_left_out() -> None:
     found = classes.find(cast(Engine, apart(1, 32, alike=True)), 32, unsteady=(1,))
     assert found.widths == (2, 32, 1, True)

@@ -28,6 +28,9 @@ AGAIN = (1, 2, 3, 4, 8, 16)
 """Widths that are run once more, for their time and because the same pass must give the same bits."""
 BEFORE = 32
 """Tokens of the prompt before them."""
+SHORTEST = 2 * BEFORE
+"""Tokens of context that are needed to compare: the prompt, and two of the widest passes."""
+VARY = "two passes that are the same give different bits"
 SEEN = 4096
 """Logits of a row that are compared. All of them follow from the same hidden state."""
 
@@ -36,11 +39,11 @@ Bits = Sequence[bytes]
 
 
 class Found(NamedTuple):
-    """The class to use; None: bits vary from run to run. And the seconds of a pass by width, of which the fastest
-    counts."""
+    """The class to use, and the fastest seconds of a pass by width. reason: why there is no class."""
 
     widths: Widths | None
     seconds: dict[int, float]
+    reason: str = ""
 
 
 def find(engine: Engine, most: int, unsteady: Collection[int] = ()) -> Found:
@@ -49,7 +52,10 @@ def find(engine: Engine, most: int, unsteady: Collection[int] = ()) -> Found:
     The passes give the cost curve as well, so they need not be made twice. most: rows of a pass at most. unsteady:
     widths whose bits are known to depend on the length of the context.
     """
-    widths = [width for width in WIDTHS if width <= min(most, engine.batch, engine.room)]
+    if engine.context < SHORTEST:
+        return Found(None, {}, f"a context of {engine.context} tokens is too short to compare")
+    most = min(most, engine.batch, engine.room, (engine.context - BEFORE) // 2)
+    widths = [width for width in WIDTHS if width <= most]
     tokens = _tokens(engine, BEFORE + 2 * widths[-1] + TOKENS)
     prompt, block = tokens[:BEFORE], tokens[BEFORE:]
     engine.truncate(0, 0)
@@ -71,7 +77,7 @@ def find(engine: Engine, most: int, unsteady: Collection[int] = ()) -> Found:
     found = next((chosen for chosen in proven if chosen is not None), None)
     for slot in range(min(2, engine.slots)):
         engine.truncate(slot, 0)
-    return Found(found, seconds)
+    return Found(found, seconds, "" if found else VARY)
 
 
 def largest(widths: Sequence[int], alike: Collection[tuple[int, int]]) -> list[Widths]:

@@ -25,19 +25,20 @@ ENOUGH = 3
 """Runs of each width at least: one may have been disturbed."""
 GROWN = 64
 """Tokens by which a slot may grow while a model is timed that does not go back cheaply."""
-FORMAT = 4
+FORMAT = 5
 """Of what is remembered."""
 
 
 class Measured(NamedTuple):
     """Seconds per forward pass by width; and what going back takes, of a model that does so by a checkpoint.
 
-    widths: the class of passes that give the same bits, if it was looked for and found.
+    widths: the class of passes that give the same bits, if it was looked for and found. reason: why it was not found.
     """
 
     seconds: dict[int, float]
     checkpoints: Checkpoints | None = None
     widths: Widths | None = None
+    reason: str = ""
 
 
 def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
@@ -46,7 +47,7 @@ def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
     A pass is one chain in slot 0. Where the model verifies chains of a bounded length only, wider ones have several, of
     slots side by side, as far as there are slots.
     """
-    bench = _Bench(engine, engine.context - most - 1)
+    bench = _Bench(engine, most)
     widths = [width for width in WIDTHS if width <= min(most, bench.most)]
     replay = engine.rollback.replay
     best: dict[int, float] = {}
@@ -79,15 +80,18 @@ def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
 class _Bench:
     """An engine, and what its slots hold while it is timed."""
 
-    def __init__(self, engine: Engine, room: int) -> None:
+    def __init__(self, engine: Engine, most: int) -> None:
         self._engine = engine
         trees, depth, replay = engine.rollback
         self._keeps = not trees and (depth < UNBOUNDED or replay)
         """Whether the first row of a slot is kept: not all may be dropped, or a real step never does so."""
-        self._context = max(0, min(CONTEXT, room - GROWN if self._keeps else room))
-        self._longest = 1 + depth if self._keeps else UNBOUNDED
-        """Rows of a slot in a pass."""
-        self.most = max(1, min(engine.batch, engine.room, self._longest * engine.slots))
+        self._longest = max(1, min(depth, most - 1, engine.context // 2 - 1) + 1)
+        """Rows one after the other in a pass."""
+        beside = engine.context - self._longest
+        self._grown = min(GROWN, beside // 2) if self._keeps else 0
+        self._context = min(CONTEXT, beside - self._grown)
+        slots = engine.slots if self._keeps else UNBOUNDED
+        self.most = max(1, min(engine.batch, engine.room, self._longest * slots))
         self._used = 1
         """Slots that the last pass had rows of."""
         self.clear()
@@ -98,7 +102,7 @@ class _Bench:
 
     def chains(self, width: int) -> Sequence[int]:
         """As few chains as the model can verify, as equal as may be."""
-        count = -(-width // self._longest)
+        count = -(-width // self._longest) if self._keeps else 1
         return [width // count + (at < width % count) for at in range(count)]
 
     def run(self, chains: Sequence[int]) -> tuple[float, float]:
@@ -107,9 +111,13 @@ class _Bench:
         self._used = len(chains)
         self._level()
         rows: list[Row] = []
+        firsts: list[int] = []
         for slot, length in enumerate(chains):
-            rows += [Row(len(rows) + i, slot, 0, len(rows) + i - 1 if i else ROOT) for i in range(length)]
-        firsts = [row.id for row in rows if row.parent == ROOT]
+            firsts.append(len(rows))
+            for i in range(length):
+                # What branches and is longer than the context begins again at its end, with another token.
+                again, at = divmod(i, self._longest)
+                rows.append(Row(len(rows), slot, again % engine.vocabulary.size, rows[-1].id if at else ROOT))
         started = time.perf_counter()
         engine.forward(rows)
         forwarded = time.perf_counter()
@@ -126,7 +134,7 @@ class _Bench:
         engine = self._engine
         for slot in range(engine.slots):
             context = 0 if slot else self._context
-            if engine.length(slot) > context + GROWN:
+            if engine.length(slot) > context + self._grown:
                 engine.truncate(slot, context)
             if (missing := context - engine.length(slot)) > 0:
                 engine.extend(slot, [0] * missing)
@@ -151,7 +159,8 @@ def remembered(engine: Engine, most: int, what: Sequence[object], exact: bool = 
 
 def _with_classes(engine: Engine, most: int) -> Measured:
     found = classes.find(engine, most, getattr(engine, "unsteady", ()))
-    return Measured(found.seconds, widths=found.widths)
+    seconds = found.seconds or measure(engine, most).seconds
+    return Measured(seconds, widths=found.widths, reason=found.reason)
 
 
 def _read(found: Any) -> Measured:
@@ -161,4 +170,5 @@ def _read(found: Any) -> Measured:
         seconds,
         Checkpoints(*map(float, checkpoints)) if checkpoints is not None else None,
         Widths(int(widths[0]), int(widths[1]), int(widths[2]), bool(widths[3])) if widths is not None else None,
+        str(found["reason"]),
     )

@@ -41,7 +41,7 @@ def settle(engine: Engine, mode: Mode, measured: Measured, guesses: int, trees: 
     if mode == "off":
         return Promise(engine, measured.seconds, False, "exact off")
     widths = measured.widths
-    reason = inexact(engine) or ("" if widths else "two passes that are the same give different bits")
+    reason = inexact(engine) or measured.reason
     if reason or widths is None:
         if mode == "on":
             raise ModelError(f"--exact on: {engine.name} cannot give the same bits always here: {reason}")
