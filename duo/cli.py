@@ -254,7 +254,7 @@ def without_exact(engine: Engine) -> Engine:
     return engine
 
 
-def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
+def speed(args: argparse.Namespace, shipped: Literal["target", "draft"], engine: Engine) -> list[object]:
     """All that the flags say which changes how fast the engine is."""
     options = _options(args)
     if engine.runtime == "llamacpp":
@@ -262,7 +262,7 @@ def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
 
         # What auto means changes with a GPU.
         options = replace(options, gpu_layers=native.gpu_layers(options.gpu_layers))
-    return measure.conditions(args.model, engine, options)
+    return measure.conditions(args.model or _shipped(shipped, args.engine), engine, options)
 
 
 def _options(args: argparse.Namespace) -> EngineOptions:

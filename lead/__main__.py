@@ -248,7 +248,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         engine = await asyncio.to_thread(cli.load_engine, args, "target", rows, args.parallel)
         rows = min(rows, engine.batch, engine.room)
         limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
-        speed = cli.speed(args, engine)
+        speed = cli.speed(args, "target", engine)
         widths = min(rows, max(1 + limits.most, 2 * args.parallel))
         looked_for = args.exact != "off" and not promise.inexact(engine)
         widest = rows if looked_for else widths
@@ -348,7 +348,7 @@ def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timelin
     if engine.runtime == target.runtime == "transformers" and flags.threads != args.threads:
         raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
     check_drafts(engine)
-    cost = CostCurve(measure.remembered(engine, BATCH, cli.speed(flags, engine)).seconds)
+    cost = CostCurve(measure.remembered(engine, BATCH, cli.speed(flags, "draft", engine)).seconds)
     log.info("%s on %s drafts here", engine.name, engine.runtime)
     ahead = max(1, min(limits.most, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")

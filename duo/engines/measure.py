@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from duo.engines import classes, store
 from duo.engines.base import ROOT, UNBOUNDED, Engine, Row
-from duo.engines.exact import Widths
+from duo.engines.conditions import conditions as _conditions
+from duo.engines.exact import Widths, steady
 from duo.engines.options import EngineOptions
 from duo.engines.replay import Checkpoints
 
@@ -25,7 +26,7 @@ ENOUGH = 3
 """Runs of each width at least: one may have been disturbed."""
 GROWN = 64
 """Tokens by which a slot may grow while a model is timed that does not go back cheaply."""
-FORMAT = 5
+FORMAT = 6
 """Of what is remembered."""
 
 
@@ -141,9 +142,8 @@ class _Bench:
 
 
 def conditions(model: str | None, engine: Engine, options: EngineOptions) -> list[object]:
-    """All that changes how fast the engine is. `model`: as it was named."""
-    ways = [options.threads, options.gpu_layers, options.device, options.dtype, options.flash_attention]
-    return [model, engine.name, engine.runtime, *ways, getattr(engine, "flash", None)]
+    """All that changes how fast the engine is. `model`: as for `duo.engines.load`."""
+    return [*_conditions(model, engine.runtime, options), getattr(engine, "flash", None)]
 
 
 def remembered(engine: Engine, most: int, what: Sequence[object], exact: bool = False) -> Measured:
@@ -151,10 +151,12 @@ def remembered(engine: Engine, most: int, what: Sequence[object], exact: bool = 
 
     exact: find the widths of passes that give the same bits, too (`duo.engines.classes`).
     """
-    about = [FORMAT, most, engine.slots, *engine.rollback, exact, *what]
-    return store.remembered(
+    about = [FORMAT, most, engine.slots, min(engine.context, 2 * CONTEXT), *engine.rollback, exact, *what]
+    found = store.remembered(
         "curve", about, _read, lambda: _with_classes(engine, most) if exact else measure(engine, most), Measured._asdict
     )
+    # Again: whoever wrote it may have had another number of threads.
+    return found._replace(widths=steady(found.widths, getattr(engine, "unsteady", ())))
 
 
 def _with_classes(engine: Engine, most: int) -> Measured:

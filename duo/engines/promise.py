@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
-from duo.engines import price
+from duo.engines import classes, price
 from duo.engines.base import Engine
 from duo.engines.cost import CostCurve
 from duo.engines.exact import Exact, Widths
@@ -41,7 +41,7 @@ def settle(engine: Engine, mode: Mode, measured: Measured, guesses: int, trees: 
     if mode == "off":
         return Promise(engine, measured.seconds, False, "exact off")
     widths = measured.widths
-    reason = inexact(engine) or measured.reason
+    reason = inexact(engine) or measured.reason or ("" if widths else classes.VARY)
     if reason or widths is None:
         if mode == "on":
             raise ModelError(f"--exact on: {engine.name} cannot give the same bits always here: {reason}")

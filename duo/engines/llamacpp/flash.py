@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import llama_cpp
 
-from duo.engines import store
+from duo.engines import gguf_files, store
+from duo.engines.conditions import stamps, versions
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.runtime import Model
 from duo.engines.options import EngineOptions
@@ -31,10 +32,10 @@ def choose(model: Model, options: EngineOptions) -> EngineOptions:
     """The options with `auto` settled, where it is for a CPU."""
     if options.flash_attention != "auto" or options.gpu_layers or not model.cells:
         return options
-    size = llama_cpp.llama_model_size(model.handle), llama_cpp.llama_model_n_params(model.handle)
+    files = stamps(gguf_files.parts_of(model.path))
     off, on = store.remembered(
         "flash",
-        [1, model.name, *size, native.threads(options)],
+        [2, *files, *versions("llamacpp"), native.threads(options)],
         lambda found: [(float(one), float(several)) for one, several in _pair(found)],
         lambda: _measure(model, options),
         lambda found: found,
