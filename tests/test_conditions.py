@@ -9,10 +9,9 @@ from typing import Any, cast
 
 import pytest
 
-from duo.engines import Engine, EngineOptions, classes, conditions, measure, store
+from duo.engines import EngineOptions, conditions, store
 from duo.engines.exact import Widths, steady
 from duo.engines.llamacpp import native
-from tests.test_exact import apart
 
 OPTIONS = EngineOptions(threads=1)
 
@@ -110,15 +109,6 @@ def test_a_switch_of_kernels_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     store.remember("test", [1], "plain")
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert store.known("test", [1], str) is None
-
-
-def test_unsteady_widths_are_left_out_of_what_was_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(classes, "worth", lambda seconds, widths: widths.most - widths.least)
-    engine: Any = apart(1, 32, alike=True)
-    assert measure.remembered(cast(Engine, engine), 32, [], exact=True).widths == (1, 32, 1, True)
-    engine.unsteady = (1,)
-    assert measure.remembered(cast(Engine, engine), 32, [], exact=True).widths == (2, 32, 1, True)
 
 
 def test_what_is_left_of_a_class() -> None:

@@ -74,7 +74,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, slots: int, rollback: Rollback, late:
 
 def test_what_verifies_trees_is_timed_in_one_chain_that_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = timed(monkeypatch, 2, TREES)
-    seconds, checkpoints, *_ = measure.measure(cast(Engine, engine), 17)
+    seconds, checkpoints = measure.measure(cast(Engine, engine), 17)
     assert seconds == {width: pytest.approx(cost(width)) for width in (1, 2, 3, 4, 6, 8, 12, 16, 17)}
     assert checkpoints is None and engine.lengths == {measure.CONTEXT}
     assert engine.length(0) == engine.length(1) == 0
@@ -94,7 +94,7 @@ def test_what_verifies_chains_is_timed_within_them(
 ) -> None:
     """Wider passes have chains of several slots, as equal as may be."""
     engine = timed(monkeypatch, slots, rollback)
-    seconds, checkpoints, *_ = measure.measure(cast(Engine, engine), 17)
+    seconds, checkpoints = measure.measure(cast(Engine, engine), 17)
     assert seconds == {width: pytest.approx(cost(width)) for width in widths} and checkpoints is None
     assert all(max(chains) - min(chains) <= 1 for chains in engine.chains if chains)
     assert min(engine.lengths - {0}, default=0) >= measure.CONTEXT - 40
@@ -105,7 +105,7 @@ def test_what_verifies_chains_is_timed_within_them(
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("slots", [1, 3])
 def test_what_going_back_costs_is_found(monkeypatch: pytest.MonkeyPatch, slots: int, late: bool) -> None:
-    seconds, checkpoints, *_ = measure.measure(cast(Engine, timed(monkeypatch, slots, REPLAY, late)), 8)
+    seconds, checkpoints = measure.measure(cast(Engine, timed(monkeypatch, slots, REPLAY, late)), 8)
     assert checkpoints is not None
     beside = cost(2) - cost(1) if late else cost(1)
     assert checkpoints.restore + cost(1) == pytest.approx(RESTORE + beside), "one row that runs again"

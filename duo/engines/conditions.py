@@ -16,6 +16,7 @@ from duo.engines.options import EngineOptions
 
 PACKAGES = {"llamacpp": ("llama-cpp-python",), "transformers": ("torch", "transformers")}
 """That a runtime consists of."""
+MODULES = {"llamacpp": ("llama_cpp",), "transformers": ("torch",)}
 READ = (".safetensors", ".json")
 """Files of a Hugging Face folder that say what is computed."""
 
@@ -27,7 +28,7 @@ def conditions(model: str | None, runtime: str, options: EngineOptions) -> list[
     """All that changes how fast a model is and which bits it gives. `model`: as for `duo.engines.load`."""
     ways = (options.gpu_layers, options.device, options.dtype, options.flash_attention)
     # Where no file is known nothing can be remembered.
-    files = stamps(model_files(model, runtime)) if model is not None else []
+    files: Sequence[object] = stamps(model_files(model, runtime)) if model is not None else ()
     return [runtime, *(files or [time.time_ns()]), *versions(runtime), threads(runtime, options), *ways]
 
 
@@ -75,7 +76,7 @@ def versions(runtime: str) -> Sequence[object]:
 
 def threads(runtime: str, options: EngineOptions) -> int:
     """How many threads compute. Where none are asked for it follows from the cores that this process may use."""
-    if options.threads:
+    if options.threads or not all(find_spec(module) for module in MODULES.get(runtime, ())):
         return options.threads
     if runtime == "llamacpp":
         from duo.engines.llamacpp import native

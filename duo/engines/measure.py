@@ -7,13 +7,13 @@ later on (`duo.engines.cost`), so it need not be exact, only to know where the s
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from duo.engines import classes, store
+from duo.engines import store
 from duo.engines.base import ROOT, UNBOUNDED, Engine, Row
 from duo.engines.conditions import conditions as _conditions
-from duo.engines.exact import Widths, steady
 from duo.engines.options import EngineOptions
 from duo.engines.replay import Checkpoints
 
@@ -24,26 +24,28 @@ PATIENCE = 0.4
 """Seconds after which no further runs are made, once each width has had enough."""
 ENOUGH = 3
 """Runs of each width at least: one may have been disturbed."""
+LIMIT = 0.5
+"""Seconds for what is measured although it is known about."""
 GROWN = 64
 """Tokens by which a slot may grow while a model is timed that does not go back cheaply."""
-FORMAT = 6
+FORMAT = 7
 """Of what is remembered."""
 
 
 class Measured(NamedTuple):
-    """Seconds per forward pass by width; and what going back takes, of a model that does so by a checkpoint.
-
-    widths: the class of passes that give the same bits, if it was looked for and found. reason: why it was not found.
-    """
+    """Seconds per forward pass by width; and what going back takes, of a model that does so by a checkpoint."""
 
     seconds: dict[int, float]
     checkpoints: Checkpoints | None = None
-    widths: Widths | None = None
-    reason: str = ""
 
 
-def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
+def measure(
+    engine: Engine, most: int, patience: float = PATIENCE, known: Mapping[int, float] = MappingProxyType({})
+) -> Measured:
     """Time forward passes of up to `most` rows. Uses slots from 0 on and leaves them empty.
+
+    known: what is known already, from another engine over the same weights. Only what there is time for within
+    `LIMIT` seconds is then measured anew, narrow passes first.
 
     A pass is one chain in slot 0. Where the model verifies chains of a bounded length only, wider ones have several, of
     slots side by side, as far as there are slots.
@@ -53,12 +55,18 @@ def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
     replay = engine.rollback.replay
     best: dict[int, float] = {}
     back = apart = float("inf")
-    bench.run(bench.chains(widths[-1]))  # what is set up once
-    bench.settle()
     started = time.perf_counter()
+    bench.run(bench.chains(widths[0 if known else -1]))  # what is set up once
+    bench.settle()
+    if not known:
+        started = time.perf_counter()
     rounds = 0
     while rounds < ENOUGH or time.perf_counter() - started < patience:
         for width in widths:
+            if known and time.perf_counter() - started + known.get(width, 0.0) > LIMIT:
+                rounds = ENOUGH
+                patience = 0.0
+                break
             forward, dropping = bench.run(bench.chains(width))
             best[width] = min(best.get(width, float("inf")), forward)
             if replay:
@@ -71,7 +79,7 @@ def measure(engine: Engine, most: int, patience: float = PATIENCE) -> Measured:
         rounds += 1
     bench.clear()
     if 2 not in best or not replay:
-        return Measured(best)
+        return Measured({**known, **best})
     # With one slot no pass has guesses and rows of others: what a checkpoint takes may stay in the curve.
     save = max(0.0, best[2] - apart)
     seconds = {width: max(best[1], taken - save * (width > 1)) for width, taken in best.items()}
@@ -143,34 +151,19 @@ class _Bench:
 
 def conditions(model: str | None, engine: Engine, options: EngineOptions) -> list[object]:
     """All that changes how fast the engine is. `model`: as for `duo.engines.load`."""
-    return [*_conditions(model, engine.runtime, options), getattr(engine, "flash", None)]
+    return _conditions(model, engine.runtime, options)
 
 
-def remembered(engine: Engine, most: int, what: Sequence[object], exact: bool = False) -> Measured:
-    """An earlier measurement under the same `conditions`, or a new one.
-
-    exact: find the widths of passes that give the same bits, too (`duo.engines.classes`).
-    """
-    about = [FORMAT, most, engine.slots, min(engine.context, 2 * CONTEXT), *engine.rollback, exact, *what]
-    found = store.remembered(
-        "curve", about, _read, lambda: _with_classes(engine, most) if exact else measure(engine, most), Measured._asdict
-    )
-    # Again: whoever wrote it may have had another number of threads.
-    return found._replace(widths=steady(found.widths, getattr(engine, "unsteady", ())))
-
-
-def _with_classes(engine: Engine, most: int) -> Measured:
-    found = classes.find(engine, most, getattr(engine, "unsteady", ()))
-    seconds = found.seconds or measure(engine, most).seconds
-    return Measured(seconds, widths=found.widths, reason=found.reason)
+def remembered(
+    engine: Engine, most: int, what: Sequence[object], known: Mapping[int, float] = MappingProxyType({})
+) -> Measured:
+    """An earlier measurement under the same `conditions`, or a new one. known: as for `measure`."""
+    form = [engine.slots, min(engine.context, 2 * CONTEXT), *engine.rollback, getattr(engine, "flash", None)]
+    about = [FORMAT, most, *form, *what]
+    return store.remembered("curve", about, _read, lambda: measure(engine, most, known=known), Measured._asdict)
 
 
 def _read(found: Any) -> Measured:
     seconds = {int(width): float(taken) for width, taken in found["seconds"].items()}
-    checkpoints, widths = found["checkpoints"], found["widths"]
-    return Measured(
-        seconds,
-        Checkpoints(*map(float, checkpoints)) if checkpoints is not None else None,
-        Widths(int(widths[0]), int(widths[1]), int(widths[2]), bool(widths[3])) if widths is not None else None,
-        str(found["reason"]),
-    )
+    checkpoints = found["checkpoints"]
+    return Measured(seconds, Checkpoints(*map(float, checkpoints)) if checkpoints is not None else None)

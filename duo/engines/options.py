@@ -25,7 +25,8 @@ class EngineOptions:
     dtype: torch's names, or 'auto' (dtype auto: float32 on a CPU, the checkpoint's own elsewhere). flash_attention:
     llama.cpp's (auto: as llama.cpp decides on a GPU, whichever is faster on a CPU). draft_max: guesses of a slot
     that are verified at once at most; a recurrent model keeps a state for each. drafts: the model drafts. chains:
-    verify chains only, each slot with memory of its own.
+    verify chains only, each slot with memory of its own. trial: with `chains`, whether they can be the same bit for bit
+    is tried first, in a short context where that is faster (see `duo.engines.load.settled`).
     """
 
     threads: int = 0
@@ -40,3 +41,4 @@ class EngineOptions:
     draft_max: int = 16
     drafts: bool = False
     chains: bool = False
+    trial: bool = False

@@ -1,0 +1,58 @@
+"""Loads the target, and settles what it serves: which guesses it can verify, at what price, and with which bits."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from typing import NamedTuple
+
+from duo import cli
+from duo.engines import Engine, promise
+from duo.engines.cost import CostCurve
+from duo.engines.replay import Replay
+from duo.planner import Planner
+from duo.schedule import Everything, Limits, Schedule, without_guesses
+from lead.decoder import SCORED
+
+log = logging.getLogger("lead")
+
+TREE_ROWS = 32
+"""Room for the rows of one verification; llama.cpp's time per forward pass grows with it."""
+
+
+class Target(NamedTuple):
+    """exactness: a line for people about the bits of its text."""
+
+    engine: Engine
+    limits: Limits
+    schedule: Schedule
+    exactness: str
+
+
+def load(args: argparse.Namespace) -> Target:
+    """Load what the flags name, and measure it. Raises ModelError."""
+    rows = max(TREE_ROWS, SCORED, args.draft_max + 2, 2 * args.parallel)
+
+    def engine_for(chains: bool, trial: bool) -> Engine:
+        return cli.load_engine(args, "target", rows, args.parallel, chains, trial)
+
+    asked = promise.Asked(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
+    served = promise.serve(engine_for, asked, cli.speed(args, "target"))
+    log.info("%s", served.line)
+    return Target(served.engine, *_schedule(args, served, rows), served.line)
+
+
+def _schedule(args: argparse.Namespace, served: promise.Promise, rows: int) -> tuple[Limits, Schedule]:
+    """Which guesses are verified."""
+    engine = served.engine
+    rows = min(rows, engine.batch, engine.room)
+    limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
+    cost = CostCurve(served.seconds)
+    replay = Replay(served.checkpoints, cost) if served.checkpoints is not None else None
+    if reason := without_guesses(limits, replay):
+        if served.guesses:  # else the line about bits says so
+            log.info("%s is served without guesses: %s", engine.name, reason)
+        limits = Limits(0, args.draft_min, args.draft_p_min, rows, engine.rollback)
+    if args.policy == "tree":
+        return limits, Planner(cost, limits, replay=replay)
+    return limits, Everything(limits)
