@@ -164,10 +164,14 @@ def parser() -> argparse.ArgumentParser:
 
 def _mode(text: str) -> promise.Mode:
     """For argparse: of --exact, which was a switch once and may be one in a file."""
-    modes: dict[str, promise.Mode] = {"on": "on", "off": "off", "auto": "auto", "true": "on", "false": "off"}
-    if text not in modes:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of on, off and auto")
-    return modes[text]
+    word = text.lower()
+    if word in ("on", "true", "yes", "1"):
+        return "on"
+    if word in ("off", "false", "no", "0"):
+        return "off"
+    if word == "auto":
+        return "auto"
+    raise argparse.ArgumentTypeError(f"{text!r} is none of on, off and auto")
 
 
 def _slots(text: str) -> int:
