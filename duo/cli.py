@@ -242,7 +242,7 @@ def load_engine(
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(f"loading {name}", total=1.0)
         engine = runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
-    if engine.note:
+    if engine.note and shipped == "draft":  # of a target it is told when it is known whether it verifies guesses
         logging.getLogger("duo").info("%s", engine.note)
     # A million objects of the runtime are here to stay: the collector need not look at them in the middle of a step.
     gc.collect()

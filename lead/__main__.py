@@ -62,6 +62,10 @@ class Lead:
         return self._loaded.runtime
 
     @property
+    def speculates(self) -> bool:
+        return self._loaded.speculates
+
+    @property
     def exactness(self) -> str:
         return self._loaded.exactness
 

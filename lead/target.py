@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from duo import cli
@@ -38,21 +39,32 @@ def load(args: argparse.Namespace) -> Target:
 
     asked = promise.Asked(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
     served = promise.serve(engine_for, asked, cli.speed(args, "target"))
-    log.info("%s", served.line)
-    return Target(served.engine, *_schedule(args, served, rows), served.line)
+    limits, schedule, reason = _schedule(args, served, rows)
+    for line in start_lines(served, limits, reason):
+        log.info("%s", line)
+    return Target(served.engine, limits, schedule, served.line)
 
 
-def _schedule(args: argparse.Namespace, served: promise.Promise, rows: int) -> tuple[Limits, Schedule]:
-    """Which guesses are verified."""
+def start_lines(served: promise.Promise, limits: Limits, reason: str) -> Iterator[str]:
+    """What is said of a target once it is loaded. `reason`: why it is served without guesses; empty: it has some."""
+    engine = served.engine
+    note = engine.note if limits.most else getattr(engine, "context_note", engine.note)
+    if note:
+        yield note
+    yield served.line
+    if reason and served.guesses:  # else the line about bits says so
+        yield f"{engine.name} is served without guesses: {reason}"
+
+
+def _schedule(args: argparse.Namespace, served: promise.Promise, rows: int) -> tuple[Limits, Schedule, str]:
+    """Which guesses are verified, and why none are."""
     engine = served.engine
     rows = min(rows, engine.batch, engine.room)
     limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
     cost = CostCurve(served.seconds)
     replay = Replay(served.checkpoints, cost) if served.checkpoints is not None else None
     if reason := without_guesses(limits, replay):
-        if served.guesses:  # else the line about bits says so
-            log.info("%s is served without guesses: %s", engine.name, reason)
         limits = Limits(0, args.draft_min, args.draft_p_min, rows, engine.rollback)
     if args.policy == "tree":
-        return limits, Planner(cost, limits, replay=replay)
-    return limits, Everything(limits)
+        return limits, Planner(cost, limits, replay=replay), reason
+    return limits, Everything(limits), reason

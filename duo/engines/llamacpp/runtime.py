@@ -125,6 +125,11 @@ class Runtime:
         return "; ".join(filter(None, (self._fit_line, self._state_note)))
 
     @property
+    def context_note(self) -> str:
+        """Of the note, what holds without guesses too."""
+        return self._fit_line
+
+    @property
     def slower(self) -> tuple[float, float]:
         """By what factor one row, and several, take longer than where nobody needs the same bits."""
         return self._model.slower
