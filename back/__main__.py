@@ -103,7 +103,7 @@ async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     engine = await asyncio.to_thread(cli.load_engine, args, "draft", room(args.parallel), args.parallel)
     check_drafts(engine)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
-    measured = await asyncio.to_thread(measure.remembered, engine, BATCH, cli.speed(args, engine))
+    measured = await asyncio.to_thread(measure.remembered, engine, BATCH, cli.speed(args, "draft"))
     cost = CostCurve(measured.seconds)
     policy = TREE if args.policy == "tree" else CHAIN
     look = mdns.find if args.lead == AUTO else None

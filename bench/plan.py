@@ -200,7 +200,7 @@ def measured(model: str, which: Literal["target", "draft"], threads: int) -> Poi
     from duo.drafting import BATCH, MAX_ROWS
     from duo.engines import EngineOptions, load, measure
     from duo.schedule import Limits
-    from lead.__main__ import TREE_ROWS
+    from lead.target import TREE_ROWS
 
     rows, most = (TREE_ROWS, 1 + Limits().draft_max) if which == "target" else (MAX_ROWS, BATCH)
     options = EngineOptions(threads=threads, tree_rows=rows)

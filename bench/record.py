@@ -24,7 +24,7 @@ from duo.drafting import CHILDREN, FLOOR, MAX_ROWS, Scale, Sharpness
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
 from duo.errors import FileError
 from duo.sampling import Sampler, SamplingParams
-from lead.__main__ import TREE_ROWS
+from lead.target import TREE_ROWS
 
 SLOT = 0
 ROWS = 32

@@ -17,6 +17,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,7 +29,8 @@ from bench import real
 from bench.models import RUNTIMES, shipped
 from bench.ties import prompt_of
 from duo import cli
-from duo.engines import Engine, EngineOptions, load, measure, promise
+from duo.engines import Engine, EngineOptions, load, promise
+from duo.engines.conditions import conditions
 from duo.errors import DuoError
 from duo.models.corpus import questions
 from duo.prefix import Prefix, common_length
@@ -191,15 +193,17 @@ def loaded(cell: Cell, threads: int, flash: str) -> tuple[Engine, str]:
         weights = next((weights for weights in real.WEIGHTS if weights == cell.weights), None)
         path = str(real.model(name, runtime, weights if runtime == "llamacpp" else None))
     options = EngineOptions(
-        threads=threads, context=1024, slots=SLOTS, tree_rows=ROWS, chains=cell.mode != "off",
+        threads=threads, context=1024, slots=SLOTS, tree_rows=ROWS,
         dtype=cell.weights if runtime == "transformers" else "auto",
         flash_attention="on" if flash == "on" else "off" if flash == "off" else "auto",
     )  # fmt: skip
-    engine = load(path, runtime, options)
-    looked_for = cell.mode != "off" and not promise.inexact(engine)
-    measured = measure.remembered(engine, 32, measure.conditions(path, engine, options), looked_for)
-    same = promise.settle(engine, cell.mode, measured, 16, trees=True)
-    return same.engine if same.on else cli.without_exact(engine), same.line
+
+    def engine_for(chains: bool, trial: bool) -> Engine:
+        return load(path, runtime, replace(options, chains=chains, trial=trial))
+
+    asked = promise.Asked(cell.mode, 16, 32, SLOTS, context=options.context)
+    same = promise.serve(engine_for, asked, conditions(path, runtime, options))
+    return same.engine, same.line
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:

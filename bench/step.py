@@ -21,7 +21,7 @@ from bench.processes import LeadProcess
 from duo.cli import positive
 from duo.engines import Engine, EngineOptions, Row, load
 from duo.sampling import Sampler, SamplingParams
-from lead.__main__ import TREE_ROWS
+from lead.target import TREE_ROWS
 
 LARGE = 128_000
 QUESTION = "What does shutil.copytree do?"

@@ -42,7 +42,7 @@ from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from duo.planner import Planner
 from duo.schedule import Everything, Limits
-from lead.__main__ import TREE_ROWS
+from lead.target import TREE_ROWS
 
 AHEAD = 16
 """How far ahead a back is, if nobody says otherwise."""

@@ -23,7 +23,8 @@ from duo import __version__
 from duo import engines as runtimes
 from duo.config import Parser
 from duo.devices import ListDevices
-from duo.engines import Engine, EngineOptions, measure
+from duo.engines import Engine, EngineOptions
+from duo.engines.conditions import conditions
 from duo.engines.options import GPU_ALL, GPU_AUTO
 from duo.errors import DuoError, ModelError
 
@@ -221,17 +222,23 @@ def in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], tree_rows: int, slots: int) -> Engine:
+def load_engine(
+    args: argparse.Namespace,
+    shipped: Literal["target", "draft"],
+    tree_rows: int,
+    slots: int,
+    chains: bool = False,
+    trial: bool = False,
+) -> Engine:
     """Load what the flags name, with a progress bar on standard error, for so many sessions at once, and room for trees
     of that many rows in all.
 
-    Raises ModelError.
+    chains, trial: see `EngineOptions`. Raises ModelError.
     """
     options = replace(
         _options(args), batch=max(args.batch, LEAST_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows,
         drafts=shipped == "draft", target_context=getattr(args, "target_context", 0),
-        draft_max=getattr(args, "draft_max", EngineOptions().draft_max),
-        chains=shipped == "target" and getattr(args, "exact", "off") != "off",
+        draft_max=getattr(args, "draft_max", EngineOptions().draft_max), chains=chains, trial=trial,
     )  # fmt: skip
     model = args.model or _shipped(shipped, args.engine)
     name = os.path.basename(model.rstrip("/")) or model
@@ -244,7 +251,7 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
         engine = runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
     if engine.runtime == "llamacpp" and options.gpu_layers not in (0, GPU_AUTO) and not _gpu_layers(options):
         logging.getLogger("duo").warning("llama.cpp sees no GPU here: all of %s runs on the CPU, whatever -ngl", name)
-    if engine.note:
+    if engine.note and shipped == "draft":  # of a target it is told when it is known whether it verifies guesses
         logging.getLogger("duo").info("%s", engine.note)
     # A million objects of the runtime are here to stay: the collector need not look at them in the middle of a step.
     gc.collect()
@@ -253,23 +260,14 @@ def load_engine(args: argparse.Namespace, shipped: Literal["target", "draft"], t
     return engine
 
 
-def without_exact(engine: Engine) -> Engine:
-    """The engine, or another over the same weights where this one was made for chains that nobody needs."""
-    if engine.runtime == "llamacpp":
-        from duo.engines.llamacpp.load import as_trees
-
-        return as_trees(engine)
-    if leave := getattr(engine, "leave_exact", None):
-        leave()
-    return engine
-
-
-def speed(args: argparse.Namespace, engine: Engine) -> list[object]:
-    """All that the flags say which changes how fast the engine is."""
+def speed(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> list[object]:
+    """All that changes how fast the model is that the flags name, and its bits."""
+    model = args.model or _shipped(shipped, args.engine)
+    runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
     options = _options(args)
-    if engine.runtime == "llamacpp":
+    if runtime == "llamacpp" and find_spec("llama_cpp"):
         options = replace(options, gpu_layers=_gpu_layers(options))
-    return measure.conditions(args.model, engine, options)
+    return conditions(model, runtime, options)
 
 
 def _gpu_layers(options: EngineOptions) -> int:

@@ -9,7 +9,6 @@ import logging
 import socket
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,18 +19,15 @@ from duo.drafting import BATCH, MOST, RIDERS, TREE, room
 from duo.engines import Engine, Vocabulary, measure, promise
 from duo.engines.cost import CostCurve
 from duo.engines.meaning import compare
-from duo.engines.replay import Replay
 from duo.errors import AddressError, FileError, ModelError
 from duo.pem import Files
-from duo.planner import Planner
 from duo.protocol import LEAST_MESSAGE_BYTES
-from duo.schedule import Everything, Limits, Schedule, without_guesses
+from duo.schedule import Limits
 from duo.trace import Trace
-from lead import certs, connections
+from lead import certs, connections, target
 from lead.answers import Answer, BackView, Question, SlotView
 from lead.console import Console
 from lead.credentials import Access, access, how_to_join, is_loopback
-from lead.decoder import SCORED
 from lead.door import Door
 from lead.guard import guarded
 from lead.http import BODY_LIMIT, Options
@@ -41,8 +37,6 @@ from lead.site import create_site
 
 log = logging.getLogger("lead")
 
-TREE_ROWS = 32
-"""Room for the rows of one verification; llama.cpp's time per forward pass grows with it."""
 SLOTS = 4
 
 
@@ -67,6 +61,10 @@ class Lead:
     @property
     def runtime(self) -> str:
         return self._loaded.runtime
+
+    @property
+    def speculates(self) -> bool:
+        return self._loaded.speculates
 
     @property
     def exactness(self) -> str:
@@ -171,10 +169,14 @@ def parser() -> argparse.ArgumentParser:
 
 def _mode(text: str) -> promise.Mode:
     """For argparse: of --exact, which was a switch once and may be one in a file."""
-    modes: dict[str, promise.Mode] = {"on": "on", "off": "off", "auto": "auto", "true": "on", "false": "off"}
-    if text not in modes:
-        raise argparse.ArgumentTypeError(f"{text!r} is none of on, off and auto")
-    return modes[text]
+    word = text.lower()
+    if word in ("on", "true", "yes", "1"):
+        return "on"
+    if word in ("off", "false", "no", "0"):
+        return "off"
+    if word == "auto":
+        return "auto"
+    raise argparse.ArgumentTypeError(f"{text!r} is none of on, off and auto")
 
 
 def _slots(text: str) -> int:
@@ -253,30 +255,10 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     announcing = contextlib.AsyncExitStack()
     console = Console(args.print_mode)
     try:
-        rows = max(TREE_ROWS, SCORED, args.draft_max + 2, 2 * args.parallel)
-        engine = await asyncio.to_thread(cli.load_engine, args, "target", rows, args.parallel)
-        rows = min(rows, engine.batch, engine.room)
-        limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
-        speed = cli.speed(args, engine)
-        widths = min(rows, max(1 + limits.most, 2 * args.parallel))
-        looked_for = args.exact != "off" and not promise.inexact(engine)
-        widest = rows if looked_for else widths
-        measured = await asyncio.to_thread(measure.remembered, engine, widest, speed, looked_for)
-        same = promise.settle(engine, args.exact, measured, limits.most, trees=args.policy == "tree")
-        engine = same.engine if same.on else await asyncio.to_thread(cli.without_exact, engine)
-        limits = replace(limits, rollback=engine.rollback)
-        log.info("%s", same.line)
-        cost = CostCurve(same.seconds)
-        replay = Replay(measured.checkpoints, cost) if measured.checkpoints is not None else None
-        if reason := without_guesses(limits, replay):
-            log.info("%s is served without guesses: %s", engine.name, reason)
-            limits = replace(limits, draft_max=0)
-        schedule: Schedule = Everything(limits)
-        if args.policy == "tree":
-            schedule = Planner(cost, limits, replay=replay)
+        engine, limits, schedule, exactness = await asyncio.to_thread(target.load, args)
         drafts = args.model_draft and args.policy == "tree" and schedule.speculates
         own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
-        service = Service(engine, console, schedule, same.line, timeline, own, args.queue)
+        service = Service(engine, console, schedule, exactness, timeline, own, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         door = Door(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         await service.backs.serve(args.host, back_port, door)
@@ -340,28 +322,28 @@ def _tell_access(args: argparse.Namespace, allowed: Access, port: int, back_port
         print(line, file=sys.stderr, flush=True)
 
 
-def _own_draft(args: argparse.Namespace, target: Engine, limits: Limits, timeline: Trace) -> OwnDraft:
+def _own_draft(args: argparse.Namespace, served: Engine, limits: Limits, timeline: Trace) -> OwnDraft:
     """The draft model beside the target. Raises ModelError."""
-    flags = cli.of_draft_model(args, target.context)
+    flags = cli.of_draft_model(args, served.context)
     engine = cli.load_engine(flags, "draft", room(args.parallel), args.parallel)
     differing: Sequence[int] = ()
-    if engine.vocabulary.fingerprint != target.vocabulary.fingerprint:
-        comparison = compare(target.vocabulary.meanings, engine.vocabulary.meanings)
+    if engine.vocabulary.fingerprint != served.vocabulary.fingerprint:
+        comparison = compare(served.vocabulary.meanings, engine.vocabulary.meanings)
         if not comparison.few:
             raise ModelError(
-                f"{engine.name} cannot draft for {target.name}: its vocabulary is another one, {comparison}; choose "
+                f"{engine.name} cannot draft for {served.name}: its vocabulary is another one, {comparison}; choose "
                 "another --model-draft"
             )
         differing = comparison.tokens
-        log.info("%s drafts for %s: %s", engine.name, target.name, comparison)
-    if engine.runtime == target.runtime == "transformers" and flags.threads != args.threads:
+        log.info("%s drafts for %s: %s", engine.name, served.name, comparison)
+    if engine.runtime == served.runtime == "transformers" and flags.threads != args.threads:
         raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
     check_drafts(engine)
-    cost = CostCurve(measure.remembered(engine, BATCH, cli.speed(flags, engine)).seconds)
+    cost = CostCurve(measure.remembered(engine, BATCH, cli.speed(flags, "draft")).seconds)
     log.info("%s on %s drafts here", engine.name, engine.runtime)
     ahead = max(1, min(limits.most, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
-    model.drafts_for(target.vocabulary.size, differing)
+    model.drafts_for(served.vocabulary.size, differing)
     return OwnDraft(model)
 
 

@@ -157,6 +157,11 @@ class Answerer(Protocol):
         ...
 
     @property
+    def speculates(self) -> bool:
+        """Whether guesses are ever verified."""
+        ...
+
+    @property
     def exactness(self) -> str:
         """Whether the same text gets the same bits always, and what that costs: a line for people."""
         ...

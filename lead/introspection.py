@@ -176,7 +176,7 @@ def router(answerer: Answerer, options: Options) -> APIRouter:
         # Any value, as in llama-server, where health checks ask so.
         if fail_on_no_slot and all(view.state != "idle" for view in views):
             raise BusyError("no slot is idle: try again later")
-        return json_response([_slot(view, answerer.context) for view in views])
+        return json_response([_slot(view, answerer) for view in views])
 
     return api
 
@@ -216,7 +216,7 @@ def _props(answerer: Answerer, options: Options) -> dict[str, object]:
         "default_generation_settings": {
             "id": 0,
             "n_ctx": answerer.context,
-            "speculative": True,
+            "speculative": answerer.speculates,
             "is_processing": False,
             "params": {
                 "temperature": DEFAULT_TEMPERATURE,
@@ -248,5 +248,6 @@ def _props(answerer: Answerer, options: Options) -> dict[str, object]:
     }
 
 
-def _slot(view: SlotView, context: int) -> dict[str, object]:
-    return {"n_ctx": context, "speculative": True, "is_processing": view.state != "idle", **asdict(view)}
+def _slot(view: SlotView, answerer: Answerer) -> dict[str, object]:
+    busy = view.state != "idle"
+    return {"n_ctx": answerer.context, "speculative": answerer.speculates, "is_processing": busy, **asdict(view)}

@@ -216,6 +216,7 @@ class Service:
         self.backs = Backs(me, ledger, self._decoder, trace)
         self.model = engine.name
         self.exactness = exactness
+        self.speculates = schedule.speculates
         self.created = int(time.time())
         self._decoder.start()
         # The first grammar of a large vocabulary takes a second, which the event loop should not.

@@ -83,9 +83,20 @@ def test_switches(write: Write, monkeypatch: pytest.MonkeyPatch, word: str) -> N
     assert not lead_args("--config", file).metrics
 
 
+@pytest.mark.parametrize("word", ["on", "1", "yes", "True", "TRUE", "off", "0", "no", "False", "auto"])
+def test_exact_was_a_switch_once(write: Write, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    mode = {"auto": "auto", "off": "off", "0": "off", "no": "off", "False": "off"}.get(word, "on")
+    assert lead_args().exact == "auto" and lead_args("--exact").exact == "on"
+    assert lead_args("--exact", word).exact == mode
+    assert lead_args("--config", write(f"exact: {word}\n")).exact == mode
+    monkeypatch.setenv("DUO_LEAD_EXACT", word)
+    assert lead_args().exact == mode
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("exact: perhaps\n", "'perhaps' is none of on, off and auto"),
         ("ctx-sise: 100\n", "there is no setting 'ctx-sise': did you mean ctx-size?"),
         ("zzz: 1\n", "there is no setting 'zzz': its keys are the long flags"),
         ("list-devices: true\n", "there is no setting 'list-devices'"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -18,7 +19,6 @@ from hypothesis import strategies as st
 from duo.engines import classes, price, promise
 from duo.engines.base import ROOT, TREES, Engine, InterruptedForwardError, Logits, Piece, Row
 from duo.engines.exact import Exact, Widths, groups
-from duo.engines.measure import Measured
 from duo.errors import ModelError
 from duo.prefix import EMPTY, mix
 
@@ -39,6 +39,7 @@ class WidthEngine:
     slots: int = 2
     name: str = "fake"
     runtime: str = "fake"
+    note: str = ""
     inexact: str = ""
     context: int = 400
     batch: int = 64
@@ -296,6 +297,16 @@ def test_a_pass_that_gives_other_bits_each_time_has_no_class() -> None:
 
 
 @pytest.mark.usefixtures("widest")
+@pytest.mark.parametrize("context", [1, 8, 63, 64, 70, 95])
+def test_a_short_context_is_compared_as_far_as_it_goes(context: int) -> None:
+    found = classes.find(cast(Engine, apart(1, 32, alike=True, context=context)), 32)
+    if context < classes.SHORTEST:
+        assert found.widths is None and not found.seconds and "too short to compare" in found.reason
+    else:
+        assert found.widths is not None and found.widths.most >= 16 and not found.reason
+
+
+@pytest.mark.usefixtures("widest")
 def test_widths_that_depend_on_the_context_are_left_out() -> None:
     found = classes.find(cast(Engine, apart(1, 32, alike=True)), 32, unsteady=(1,))
     assert found.widths == (2, 32, 1, True)
@@ -329,9 +340,10 @@ def test_what_the_same_bits_cost() -> None:
 
 
 def test_auto_is_on_where_it_costs_next_to_nothing() -> None:
-    def mode(seconds: dict[int, float], widths: Widths | None, mode: promise.Mode = "auto") -> promise.Promise:
-        engine = cast(Engine, apart(1, 32))
-        return promise.settle(engine, mode, Measured(seconds, widths=widths), 15, trees=True)
+    def mode(
+        seconds: dict[int, float], widths: Widths | None, mode: promise.Mode = "auto", answers: int = 1
+    ) -> promise.Verdict:
+        return promise.decide(classes.Found(widths, seconds), promise.Asked(mode, 15, 32, answers))
 
     free = {1: 37.0, 2: 102.0, 4: 200.0, 8: 400.0, 16: 800.0}
     assert mode(free, Widths(1, 16)).on, "no guesses pay, so chains cost nothing"
@@ -339,17 +351,94 @@ def test_auto_is_on_where_it_costs_next_to_nothing() -> None:
     assert not mode(free, Widths(2, 16)).on
     assert not mode(free, Widths(1, 1)).on, "nobody asked to give up guesses"
     assert mode(free, Widths(1, 1), "on").on
-    assert isinstance(mode(free, Widths(1, 16)).engine, Exact)
     off = mode(BF16, Widths(2, 16))
-    assert "would cost 10 % without guesses" in off.line and not isinstance(off.engine, Exact)
+    assert "would cost 10 % without guesses" in off.line and not off.on
     on = mode(BF16, Widths(2, 16), "on")
-    assert on.on and on.seconds[1] == BF16[2] and "passes of 2 to 16 rows give the same bits" in on.line
+    assert on.on and "passes of 2 to 16 rows give the same bits" in on.line
     assert mode(free, None).line.startswith("exact off")
     assert mode(free, Widths(1, 16), "off").line == "exact off"
 
 
-def test_the_same_bits_that_cannot_be_had_are_refused_in_a_line() -> None:
-    for engine, widths in [(apart(1, 32, inexact="it runs on a GPU"), Widths(1, 16)), (apart(1, 32), None)]:
+def test_the_price_is_that_of_many_answers_too() -> None:
+    """Rows that run alone cost an answer nothing, and eight of them most of their tokens."""
+    flat = {1: 100.0, 8: 110.0, 16: 120.0}
+    assert price.compare(flat, Widths(1, 1), 0, answers=8).crowd == pytest.approx(110 / 800)
+    assert price.compare(flat, Widths(1, 16), 0, answers=8).crowd == 1.0
+    assert price.compare(flat, Widths(4, 16), 0, answers=8).crowd == pytest.approx(110 / 240), (
+        "filled up to 4 rows each"
+    )
+
+    def auto(widths: Widths, guesses: int, answers: int) -> promise.Verdict:
+        return promise.decide(classes.Found(widths, flat), promise.Asked("auto", guesses, 32, answers))
+
+    assert auto(Widths(1, 1), 0, 1).on, "no guesses, and nobody else"
+    assert not auto(Widths(1, 1), 0, 8).on
+    assert "86 % with 8 answers at once" in auto(Widths(1, 1), 0, 8).line
+
+
+def test_auto_is_judged_against_what_is_had_without() -> None:
+    """Rows that attend one by one, or flash attention that only the same bits need, are no baseline."""
+    free = {1: 37.0, 2: 102.0, 4: 200.0, 8: 400.0, 16: 800.0}
+    for slower, on in [((1.0, 1.0), True), ((1.08, 1.0), False), ((1.0, 3.0), False)]:
+        found = classes.Found(Widths(1, 16), free, slower=slower)
+        assert promise.decide(found, promise.Asked("auto", 15, 32, 8)).on == on, slower
+
+
+@pytest.mark.parametrize("reason", ["it runs on a GPU", ""])
+def test_the_same_bits_that_cannot_be_had_are_refused_in_a_line(
+    reason: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    count = iter(range(10**6))
+    changing = WidthEngine(lambda mine, total, index: next(count), lambda at, length: 0, inexact=reason)
+    for _ in range(2):  # found, and remembered
         with pytest.raises(ModelError) as raised:
-            promise.settle(cast(Engine, engine), "on", Measured(FLAT, widths=widths), 15, trees=True)
+            promise.serve(lambda chains, trial: cast(Engine, changing), promise.Asked("on", 15, 32, 1), [])
         assert "\n" not in str(raised.value) and "--exact" in str(raised.value)
+        assert (reason or "different bits") in str(raised.value)
+
+
+# -- Serving -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("widest")
+@pytest.mark.parametrize("mode", ["on", "auto"])
+def test_what_was_found_once_is_known_before_the_model_is_loaded(
+    mode: promise.Mode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(price, "AFFORDABLE", 0.0 if mode == "on" else 2.0)
+    loads: list[tuple[bool, bool]] = []
+    engines: list[WidthEngine] = []
+
+    def load(chains: bool, trial: bool) -> Engine:
+        loads.append((chains, trial))
+        engines.append(apart(1, 32, alike=True))
+        return cast(Engine, engines[-1])
+
+    asked = promise.Asked(mode, 15, 32, 1)
+    first, again = (promise.serve(load, asked, ["a model"]) for _ in range(2))
+    assert loads == [(True, True), (mode == "on", False)]
+    assert (again.line, again.on, again.seconds) == (first.line, first.on, first.seconds)
+    assert isinstance(again.engine, Exact) == (mode == "on") and first.guesses
+    assert engines[0].passes and not engines[1].passes, "nothing is measured again"
+
+
+@pytest.mark.usefixtures("widest")
+def test_a_class_is_taken_from_another_start_without_what_is_not_steady(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    unsteady: list[int] = []
+
+    def load(chains: bool, trial: bool) -> Engine:
+        engine: Any = apart(1, 32, alike=True)
+        engine.unsteady = tuple(unsteady)
+        return cast(Engine, engine)
+
+    found = []
+    for unsteady in ([], [1]):  # noqa: B007
+        served = promise.serve(load, promise.Asked("on", 15, 32, 1), [])
+        assert isinstance(served.engine, Exact)
+        found.append(served.engine.widths)
+    assert found == [(1, 32, 1, True), (2, 32, 1, True)]

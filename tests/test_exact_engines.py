@@ -15,12 +15,14 @@ from bench.sameness import Loop, ways
 from bench.ties import prompt_of
 from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, promise
 from duo.engines.base import Piece
+from duo.engines.classes import Found
+from duo.engines.cost import CostCurve
 from duo.engines.exact import Exact, Widths
 from duo.engines.llamacpp import flash
 from duo.engines.llamacpp.chains import ChainEngine
-from duo.engines.llamacpp.load import as_trees
 from duo.engines.llamacpp.runtime import Runtime
-from duo.engines.measure import Measured
+from duo.engines.load import settled
+from duo.engines.promise import Asked
 from duo.errors import ModelError
 from duo.sampling import SamplingParams
 
@@ -49,9 +51,7 @@ def _exact(engine: Engine) -> Exact:
     assert not promise.inexact(engine)
     found = classes.find(engine, 32)
     assert found.widths is not None
-    settled = promise.settle(engine, "on", Measured(found.seconds, widths=found.widths), 8, trees=True).engine
-    assert isinstance(settled, Exact)
-    return settled
+    return Exact(engine, found.widths, CostCurve(found.seconds))
 
 
 def _same_in_all_ways(engine: Exact, tokens: int, questions: list[str]) -> None:
@@ -125,11 +125,11 @@ def test_weights_are_served_as_trees_where_nobody_needs_chains() -> None:
     engine = load(shipped("draft", "llamacpp"), "llamacpp", options("auto", "off"))
     assert isinstance(engine, ChainEngine) and not engine.rollback.trees
     engine.extend(0, [1, 2, 3])
-    trees = as_trees(engine)
+    trees = settled(engine, chains=False)
     assert trees.rollback.trees and trees.length(0) == 0
     trees.extend(0, [1, 2, 3])
     assert trees.forward([Row(0, 0, 4), Row(1, 0, 5)]).shape == (2, trees.vocabulary.size)
-    assert as_trees(trees) is trees
+    assert settled(trees, chains=False) is trees
     trees.close()
 
 
@@ -155,6 +155,7 @@ def test_flash_attention_is_on_where_it_is_faster_or_gives_the_same_bits() -> No
     assert flash.prefers((1.0, 2.0), (0.9, 2.0), exact=False)
     assert not flash.prefers((1.0, 2.0), (0.9, 3.0), exact=False)
     assert flash.prefers((1.0, 2.0), (1.05, 3.0), exact=True)
+    assert not flash.prefers((1.0, 2.0), (1.0, 4.0), exact=True), "several rows have a bound too"
     assert not flash.prefers((1.0, 2.0), (1.5, 1.0), exact=True)
 
 
@@ -170,6 +171,7 @@ def test_experts_of_transformers_have_no_class(kind: str, tmp_path: Path) -> Non
     options = EngineOptions(threads=1, context=128, slots=2, chains=True)
     engine = load(str(make(kind, tmp_path).folder), "transformers", options)
     assert "experts" in promise.inexact(engine)
+    found = Found(None, {}, promise.inexact(engine))
     with pytest.raises(ModelError, match="experts"):
-        promise.settle(engine, "on", Measured({1: 1.0, 8: 1.1}, None, Widths(1, 32)), 8, True)
+        promise.decide(found, Asked("on", 8, 32, 2), engine.name)
     engine.close()

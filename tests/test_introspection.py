@@ -126,6 +126,15 @@ def test_props_say_what_front_ends_look_for(client: TestClient, answerer: Script
     assert named["model_alias"] == "gpt"
 
 
+@pytest.mark.parametrize("speculates", [True, False])
+def test_a_model_without_guesses_is_not_called_speculative(
+    client: TestClient, answerer: ScriptedAnswerer, speculates: bool
+) -> None:
+    answerer.speculates = speculates
+    assert client.get("/props").json()["default_generation_settings"]["speculative"] is speculates
+    assert client.get("/slots").json()[0]["speculative"] is speculates
+
+
 def test_slots_in_both_manners(client: TestClient, answerer: ScriptedAnswerer) -> None:
     answerer.slot_views = [
         SlotView(0, "reading", 100, 40),

@@ -40,6 +40,7 @@ class Timed(SlottedEngine):
     def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
         logits = super().forward(rows, pieces)
         counts = [sum(row.slot == slot for row in rows) for slot in range(self.slots)]
+        assert all(len(self.parts[row.slot].path_of(row.id)) <= self.context for row in rows)
         self.chains.append([count for count in counts if count])
         self.lengths.add(self.length(0))
         again = [self._again.pop(slot, 0) for slot in {row.slot for row in rows}]
@@ -73,7 +74,7 @@ def timed(monkeypatch: pytest.MonkeyPatch, slots: int, rollback: Rollback, late:
 
 def test_what_verifies_trees_is_timed_in_one_chain_that_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = timed(monkeypatch, 2, TREES)
-    seconds, checkpoints, _ = measure.measure(cast(Engine, engine), 17)
+    seconds, checkpoints = measure.measure(cast(Engine, engine), 17)
     assert seconds == {width: pytest.approx(cost(width)) for width in (1, 2, 3, 4, 6, 8, 12, 16, 17)}
     assert checkpoints is None and engine.lengths == {measure.CONTEXT}
     assert engine.length(0) == engine.length(1) == 0
@@ -93,7 +94,7 @@ def test_what_verifies_chains_is_timed_within_them(
 ) -> None:
     """Wider passes have chains of several slots, as equal as may be."""
     engine = timed(monkeypatch, slots, rollback)
-    seconds, checkpoints, _ = measure.measure(cast(Engine, engine), 17)
+    seconds, checkpoints = measure.measure(cast(Engine, engine), 17)
     assert seconds == {width: pytest.approx(cost(width)) for width in widths} and checkpoints is None
     assert all(max(chains) - min(chains) <= 1 for chains in engine.chains if chains)
     assert min(engine.lengths - {0}, default=0) >= measure.CONTEXT - 40
@@ -104,7 +105,7 @@ def test_what_verifies_chains_is_timed_within_them(
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("slots", [1, 3])
 def test_what_going_back_costs_is_found(monkeypatch: pytest.MonkeyPatch, slots: int, late: bool) -> None:
-    seconds, checkpoints, _ = measure.measure(cast(Engine, timed(monkeypatch, slots, REPLAY, late)), 8)
+    seconds, checkpoints = measure.measure(cast(Engine, timed(monkeypatch, slots, REPLAY, late)), 8)
     assert checkpoints is not None
     beside = cost(2) - cost(1) if late else cost(1)
     assert checkpoints.restore + cost(1) == pytest.approx(RESTORE + beside), "one row that runs again"
@@ -118,6 +119,15 @@ def test_slow_models_are_not_read_anew_for_it(monkeypatch: pytest.MonkeyPatch) -
     engine = timed(monkeypatch, 1, Rollback(False, 8))
     measure.measure(cast(Engine, engine), 9, patience=0.0)
     assert engine.read == measure.CONTEXT
+
+
+@pytest.mark.parametrize("context", [4, 8, 17, 40, 64])
+@pytest.mark.parametrize("rollback", [TREES, CHAINS, REPLAY, FORWARD])
+def test_a_short_context_is_not_overrun(monkeypatch: pytest.MonkeyPatch, rollback: Rollback, context: int) -> None:
+    engine = timed(monkeypatch, 2, rollback)
+    engine.context = context
+    seconds = measure.measure(cast(Engine, engine), 17).seconds
+    assert seconds[1] == pytest.approx(cost(1)) and max(seconds) == (17 if rollback.trees else max(seconds))
 
 
 def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

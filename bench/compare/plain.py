@@ -22,7 +22,7 @@ from bench.peers import LONGEST, LlamaServer
 from bench.processes import LeadProcess, halves, pinned
 from duo.cli import count, positive
 from duo.engines import Engine, EngineOptions, Row, load
-from lead.__main__ import TREE_ROWS
+from lead.target import TREE_ROWS
 
 
 @dataclass(frozen=True)

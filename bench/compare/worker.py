@@ -27,7 +27,7 @@ from duo.errors import DuoError, ModelError
 from duo.planner import Planner
 from duo.sampling import SamplingParams
 from duo.schedule import Limits
-from lead.__main__ import TREE_ROWS
+from lead.target import TREE_ROWS
 
 
 class Channel:

@@ -10,11 +10,12 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from duo.engines import store
 from duo.engines.base import ROOT, Engine, Piece, Row
 from duo.engines.exact import Widths
-from duo.engines.price import worth
+from duo.engines.price import SEVERAL, worth
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 14, 16, 21, 32)
 """Those that are compared. Between any two multiples of 4 there is one with rows left over from fours."""
@@ -26,8 +27,13 @@ SLOW, PATIENCE = 200, 1.0
 """Where so many passes over one row take longer than so many seconds, fewer tokens have to do."""
 AGAIN = (1, 2, 3, 4, 8, 16)
 """Widths that are run once more, for their time and because the same pass must give the same bits."""
+FORMAT = 1
+"""Of what is remembered."""
 BEFORE = 32
 """Tokens of the prompt before them."""
+SHORTEST = 2 * BEFORE
+"""Tokens of context that are needed to compare: the prompt, and two of the widest passes."""
+VARY = "two passes that are the same give different bits"
 SEEN = 4096
 """Logits of a row that are compared. All of them follow from the same hidden state."""
 
@@ -36,11 +42,16 @@ Bits = Sequence[bytes]
 
 
 class Found(NamedTuple):
-    """The class to use; None: bits vary from run to run. And the seconds of a pass by width, of which the fastest
-    counts."""
+    """The class to use, and the fastest seconds of a pass by width.
+
+    reason: why there is no class. slower: by what factor one row, and several, take longer than where nobody needs the
+    same bits.
+    """
 
     widths: Widths | None
     seconds: dict[int, float]
+    reason: str = ""
+    slower: tuple[float, float] = (1.0, 1.0)
 
 
 def find(engine: Engine, most: int, unsteady: Collection[int] = ()) -> Found:
@@ -49,29 +60,56 @@ def find(engine: Engine, most: int, unsteady: Collection[int] = ()) -> Found:
     The passes give the cost curve as well, so they need not be made twice. most: rows of a pass at most. unsteady:
     widths whose bits are known to depend on the length of the context.
     """
-    widths = [width for width in WIDTHS if width <= min(most, engine.batch, engine.room)]
+    if engine.context < SHORTEST:
+        return Found(None, {}, f"a context of {engine.context} tokens is too short to compare")
+    most = min(most, engine.batch, engine.room, (engine.context - BEFORE) // 2)
+    widths = [width for width in WIDTHS if width <= most]
     tokens = _tokens(engine, BEFORE + 2 * widths[-1] + TOKENS)
     prompt, block = tokens[:BEFORE], tokens[BEFORE:]
     engine.truncate(0, 0)
     engine.extend(0, prompt)
     seconds: dict[int, float] = {}
     bench = _Bench(engine, seconds)
-    bits = {widths[-1]: bench.run(block[: widths[-1]], [widths[-1]])}  # with what is set up once
+    first = bench.run(block[: widths[-1]], [widths[-1]])  # with what is set up once
+    seconds.clear()
+    bits = {widths[-1]: bench.run(block[: widths[-1]], [widths[-1]])}
     bench.run(block[:1], [1])
     count = FEWEST if seconds[1] * SLOW > PATIENCE else TOKENS
     for width in widths[:-1]:
         runs = max(1, count // width)
         bits[width] = bench.run(block[: width * runs], [width] * runs)
-    steady = all(_agree(bench.run(block[:width], [width]), bits[width]) for width in AGAIN if width in bits)
+    again = {width: bench.run(block[:width], [width]) for width in AGAIN if width in bits}
+    steady = all(_agree(found, bits[width]) for width, found in [(widths[-1], first), *again.items()])
     alike = {(v, w) for v, w in combinations(widths, 2) if _agree(bits[v], bits[w])}
     usable = [width for width in widths if width not in unsteady]
     classes = largest(usable, alike) if steady else []
     classes.sort(key=lambda chosen: worth(seconds, chosen), reverse=True)
     proven = (bench.proven(chosen, bits[chosen.most], prompt, block) for chosen in classes)
     found = next((chosen for chosen in proven if chosen is not None), None)
+    slower = bench.slower(block)
     for slot in range(min(2, engine.slots)):
         engine.truncate(slot, 0)
-    return Found(found, seconds)
+    return Found(found, seconds, "" if found else VARY, slower)
+
+
+def known(about: Sequence[object]) -> Found | None:
+    """What was found before under the same conditions, on this machine."""
+    return store.known("classes", [FORMAT, *about], _read)
+
+
+def remember(about: Sequence[object], found: Found) -> None:
+    store.remember("classes", [FORMAT, *about], found._asdict())
+
+
+def _read(found: Any) -> Found:
+    widths = found["widths"]
+    one, several = map(float, found["slower"])
+    return Found(
+        Widths(int(widths[0]), int(widths[1]), int(widths[2]), bool(widths[3])) if widths is not None else None,
+        {int(width): float(taken) for width, taken in found["seconds"].items()},
+        str(found["reason"]),
+        (one, several),
+    )
 
 
 def largest(widths: Sequence[int], alike: Collection[tuple[int, int]]) -> list[Widths]:
@@ -125,6 +163,20 @@ class _Bench:
             at += width
         self._engine.truncate(0, before)
         return found
+
+    def slower(self, block: Sequence[int]) -> tuple[float, float]:
+        """`Found.slower`: told by the engine, or measured where its rows can attend together."""
+        told: tuple[float, float] | None = getattr(self._engine, "slower", None)
+        attend = getattr(self._engine, "attend_by_row", None)
+        several = max((width for width in self._seconds if width <= SEVERAL), default=1)
+        if told is not None or attend is None:
+            return told or (1.0, 1.0)
+        together = _Bench(self._engine, {})
+        attend(False)
+        for _ in range(2):
+            together.run(block[: several + 1], [several, 1])
+        attend(True)
+        return self._seconds[1] / together._seconds[1], self._seconds[several] / together._seconds[several]
 
     def proven(self, chosen: Widths, whole: Bits, prompt: Sequence[int], block: Sequence[int]) -> Widths | None:
         """The class, with `alike` set, if its bits are the same at other places of a pass and beside another slot.

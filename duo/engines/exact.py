@@ -39,6 +39,17 @@ class Widths(NamedTuple):
         return max(self.least, -(-rows // self.step) * self.step)
 
 
+def steady(widths: Widths | None, unsteady: Collection[int]) -> Widths | None:
+    """The class less its narrowest widths whose bits depend on more than the width; None: nothing is left."""
+    if widths is None:
+        return None
+    members = (width for width in range(widths.least, widths.most + 1) if width in widths and width not in unsteady)
+    least = next(members, None)
+    if least is None:
+        return None
+    return widths._replace(least=least, step=widths.step if least < widths.most else 1)
+
+
 class _Slot:
     """`pending`: tokens of a prompt that are not read yet, because it is not known where they end. `prompted`: of the
     tokens that the engine holds, the first ones that were read as whole chunks of a prompt. `rows`: ids of live rows,

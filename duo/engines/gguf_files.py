@@ -30,6 +30,14 @@ def models_in(folder: Path) -> list[Path]:
     return list({model_name(path): path for path in reversed(files)}.values())[::-1]
 
 
+def parts_of(path: Path) -> list[Path]:
+    """All files of a model whose first one this is."""
+    if _PART.search(path.name) is None:
+        return [path]
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    return [file for file in beside if _PART.search(file.name) and model_name(file) == model_name(path)]
+
+
 def locate(path: Path) -> Path:
     """The file to load, which is the first part where there are several.
 

@@ -46,6 +46,20 @@ def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progres
     return TransformersEngine(model, options, report)
 
 
+def settled(engine: Engine, chains: bool) -> Engine:
+    """The engine to serve with, after one was loaded to try whether it can give the same bits. `chains`: it does.
+
+    Another engine than the one returned is used up.
+    """
+    if engine.runtime == "llamacpp":
+        from duo.engines.llamacpp import load as llamacpp
+
+        return llamacpp.settled(engine, chains)
+    if not chains and (attend := getattr(engine, "attend_by_row", None)):
+        attend(False)
+    return engine
+
+
 def _need(module: str, extra: str) -> None:
     if find_spec(module) is None:
         raise ModelError(f"this model needs {module}, which is not installed: pip install 'duo-speculative[{extra}]'")

@@ -26,7 +26,8 @@ class EngineOptions:
     llama.cpp's (auto: as llama.cpp decides on a GPU, whichever is faster on a CPU). draft_max: guesses of a slot
     that are verified at once at most; a recurrent model keeps a state for each. drafts: the model drafts.
     target_context: tokens per slot of the target beside it; 0: it is elsewhere. More is of no use, and less will do.
-    chains: verify chains only, each slot with memory of its own.
+    chains: verify chains only, each slot with memory of its own. trial: with `chains`, whether they can be the same bit
+    for bit is tried first, in a short context where that is faster (see `duo.engines.load.settled`).
     """
 
     threads: int = 0
@@ -42,3 +43,4 @@ class EngineOptions:
     drafts: bool = False
     target_context: int = 0
     chains: bool = False
+    trial: bool = False

@@ -36,17 +36,23 @@ PAYS = 1.03
 Cost = Callable[[int], float]
 
 
+SEVERAL = 8
+"""Rows from which on the factor for several rows holds."""
+
+
 class Speed(NamedTuple):
-    """Tokens per second of one answer, without guesses and with."""
+    """Tokens per second of one answer, without guesses and with; and of as many answers as there may be at once,
+    without."""
 
     plain: float
     guessing: float
+    crowd: float
 
 
-def speed(cost: Cost, guesses: int, trees: bool, mean: float) -> Speed:
+def speed(cost: Cost, guesses: int, trees: bool, mean: float, crowd: float) -> Speed:
     """How fast answers are with passes of such a cost, where at most so many guesses are verified at once.
 
-    mean: how sure the draft is of its first guesses, on average.
+    mean: how sure the draft is of its first guesses, on average. crowd: tokens per second of many answers.
     """
     plain = 1.0 / cost(1)
     prices = [cost(1 + count) for count in range(guesses + 1)]
@@ -61,7 +67,7 @@ def speed(cost: Cost, guesses: int, trees: bool, mean: float) -> Speed:
                     best, value = (expected, price), expected - rate * price
             tokens, seconds = tokens + best[0], seconds + best[1]
         rate = tokens / seconds
-    return Speed(plain, rate)
+    return Speed(plain, rate, crowd)
 
 
 def within(cost: Cost, widths: Widths) -> Cost:
@@ -74,31 +80,57 @@ def within(cost: Cost, widths: Widths) -> Cost:
     return filled
 
 
+def crowd(cost: Cost, widths: Widths, answers: int) -> float:
+    """Seconds for one token of each of so many answers, all of them in passes of a class."""
+    each = widths.filled(1)
+    whole, rest = divmod(answers, max(1, widths.most // each))
+    return whole * cost(each * max(1, widths.most // each)) + (cost(each * rest) if rest else 0.0)
+
+
+def without(cost: Cost, slower: tuple[float, float]) -> Cost:
+    """The cost where nobody needs the same bits. `slower`: the factor for one row, and for several, where they do."""
+    one, several = slower
+    return lambda rows: cost(rows) / (one + (several - one) * min(1.0, (rows - 1) / (SEVERAL - 1)))
+
+
 def pays(measured: Mapping[int, float], guesses: int, trees: bool) -> bool:
     """Whether those of a good draft make answers faster."""
-    found = speed(CostCurve(measured), guesses, trees, MEANS[-1])
+    found = speed(CostCurve(measured), guesses, trees, MEANS[-1], 0.0)
     return found.guessing > PAYS * found.plain
 
 
-def affordable(shares: Speed, pays: bool, trees: bool) -> bool:
-    """Whether the same bits cost so little that nobody need ask for them.
+def cautious(shares: Speed, pays: bool, trees: bool) -> Speed:
+    """The shares, with chains counted as no better than they were found to be.
 
     pays: whether guesses make answers faster here at all. trees: whether trees would be verified without.
     """
-    guessing = min(shares.guessing, CHAINS) if pays and trees else shares.guessing
-    return min(shares.plain, guessing) >= AFFORDABLE
+    return shares._replace(guessing=min(shares.guessing, CHAINS)) if pays and trees else shares
 
 
-def compare(measured: Mapping[int, float], widths: Widths, guesses: int, trees: bool = True) -> Speed:
+def affordable(shares: Speed) -> bool:
+    """Whether the same bits cost so little that nobody need ask for them."""
+    return min(shares) >= AFFORDABLE
+
+
+def compare(
+    measured: Mapping[int, float],
+    widths: Widths,
+    guesses: int,
+    trees: bool = True,
+    answers: int = 1,
+    slower: tuple[float, float] = (1.0, 1.0),
+) -> Speed:
     """The tokens per second with the same bits, as shares of those without: with the draft where that is least.
 
-    trees: what is verified without.
+    trees: what is verified without. answers: how many there may be at once. slower: see `without`.
     """
     cost, shares = CostCurve(measured), list[Speed]()
+    free = without(cost, slower)
+    crowds = answers / free(answers), answers / crowd(cost, widths, answers)
     for mean in MEANS:
-        without = speed(cost, guesses, trees, mean)
-        exact = speed(within(cost, widths), min(guesses, widths.most - 1), False, mean)
-        shares.append(Speed(exact.plain / without.plain, exact.guessing / without.guessing))
+        off = speed(free, guesses, trees, mean, crowds[0])
+        on = speed(within(cost, widths), min(guesses, widths.most - 1), False, mean, crowds[1])
+        shares.append(Speed(*(mine / other for mine, other in zip(on, off, strict=True))))
     return min(shares, key=lambda share: share.guessing)
 
 

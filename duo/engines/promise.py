@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from duo.engines import price
+from duo.engines import classes, measure, price
 from duo.engines.base import Engine
+from duo.engines.classes import Found
 from duo.engines.cost import CostCurve
-from duo.engines.exact import Exact, Widths
-from duo.engines.measure import Measured
+from duo.engines.exact import Exact, Widths, steady
+from duo.engines.load import settled
+from duo.engines.replay import Checkpoints
 from duo.errors import ModelError
 
 Mode = Literal["on", "off", "auto"]
@@ -18,13 +20,78 @@ FEW = 8
 """Rows of a pass up to which a class has too little room for guesses to be chosen unasked."""
 
 
+class Asked(NamedTuple):
+    """What a target is to do. guesses: most of an answer in a pass. rows: most of a pass, over all answers. answers:
+    how many there may be at once. trees: whether guesses are verified as trees where the model can. context: tokens
+    of each slot, 0 for the engine's choice."""
+
+    mode: Mode
+    guesses: int
+    rows: int
+    answers: int
+    trees: bool = True
+    context: int = 0
+
+    @property
+    def bits(self) -> list[object]:
+        """What of it the classes depend on."""
+        return [self.rows, self.answers, self.context]
+
+
+class Verdict(NamedTuple):
+    """`line`: for people."""
+
+    on: bool
+    line: str
+
+
 class Promise(NamedTuple):
-    """engine: the one to use. seconds: its passes by width, filled up where that is done. line: for people."""
+    """engine: the one to serve with. seconds: its passes by width, filled up where that is done. checkpoints: what
+    going back takes, of a model that does so by one. guesses: whether the class has room for some."""
 
     engine: Engine
     seconds: Mapping[int, float]
     on: bool
     line: str
+    checkpoints: Checkpoints | None = None
+    guesses: bool = True
+
+
+Load = Callable[[bool, bool], Engine]
+"""Loads the model: with chains that might give the same bits, and whether that is only to be tried."""
+
+
+def serve(load: Load, asked: Asked, about: Sequence[object]) -> Promise:
+    """Load a target, and settle whether the same text gets the same bits.
+
+    Once that was found out, the engine is made as it serves at once. about: all that the bits depend on, before the
+    model is loaded. Raises ModelError where it cannot be loaded, or where the same bits are asked for and not to be
+    had.
+    """
+    found = classes.known([*about, *asked.bits]) if asked.mode != "off" else None
+    chains = asked.mode != "off" and (found is None or decide(found, asked).on)
+    engine = load(chains, found is None)
+    if not chains:
+        line = decide(found, asked).line if found is not None else "exact off"
+        return _curve(engine, asked, about, Promise(engine, {}, False, line))
+    if reason := inexact(engine):
+        found = Found(None, {}, reason)
+    elif found is None:
+        found = classes.find(engine, asked.rows, getattr(engine, "unsteady", ()))
+        classes.remember([*about, *asked.bits], found)
+    else:
+        # Again: whoever wrote it may have had another number of threads.
+        found = found._replace(widths=steady(found.widths, getattr(engine, "unsteady", ())))
+    verdict = decide(found, asked, engine.name)
+    engine = settled(engine, verdict.on)
+    promise = _curve(engine, asked, about, Promise(engine, {}, verdict.on, verdict.line), found.seconds)
+    if not verdict.on or found.widths is None:
+        return promise
+    cost = CostCurve(promise.seconds)
+    within = price.within(cost, found.widths)
+    seconds = {rows: within(rows) for rows in {1, *promise.seconds}}
+    exact = Exact(engine, found.widths, cost)
+    return promise._replace(engine=exact, seconds=seconds, guesses=found.widths.most > 1)
 
 
 def inexact(engine: Engine) -> str:
@@ -32,35 +99,47 @@ def inexact(engine: Engine) -> str:
     return str(getattr(engine, "inexact", "its slots share one cache, or it runs on a GPU"))
 
 
-def settle(engine: Engine, mode: Mode, measured: Measured, guesses: int, trees: bool) -> Promise:
-    """Decide, for an engine whose classes were looked for unless `mode` is off.
+def decide(found: Found, asked: Asked, name: str = "the model") -> Verdict:
+    """Whether the same bits are promised, by what was found of them.
 
-    guesses: most of an answer in a pass. trees: whether they would be verified as trees without. Raises ModelError
-    where the same bits are asked for and cannot be had.
+    Raises ModelError where they are asked for and cannot be had.
     """
+    mode, widths = asked.mode, found.widths
     if mode == "off":
-        return Promise(engine, measured.seconds, False, "exact off")
-    widths = measured.widths
-    reason = inexact(engine) or ("" if widths else "two passes that are the same give different bits")
-    if reason or widths is None:
+        return Verdict(False, "exact off")
+    if widths is None:
+        reason = found.reason or classes.VARY
         if mode == "on":
-            raise ModelError(f"--exact on: {engine.name} cannot give the same bits always here: {reason}")
-        return Promise(engine, measured.seconds, False, f"exact off: {reason}")
-    shares = price.compare(measured.seconds, widths, guesses, trees)
-    pays = guesses > 0 and price.pays(measured.seconds, guesses, trees)
-    what = f"{_percent(shares.plain)} without guesses, {_percent(shares.guessing)} with them, by the measured curve"
+            raise ModelError(f"--exact on: {name} cannot give the same bits always here: {reason}")
+        return Verdict(False, f"exact off: {reason}")
+    guesses, trees = min(asked.guesses, asked.rows - 1), asked.trees
+    shares = price.compare(found.seconds, widths, guesses, trees, asked.answers, found.slower)
+    pays = guesses > 0 and price.pays(found.seconds, guesses, trees)
+    shares = price.cautious(shares, pays, trees)
+    what = f"{_percent(shares.plain)} without guesses, {_percent(shares.guessing)} with them"
+    if asked.answers > 1:
+        what += f", {_percent(shares.crowd)} with {asked.answers} answers at once"
+    what += ", by the measured curve"
+    if trees and pays:
+        what += " and chains for trees"
     if mode == "auto" and widths.most <= min(guesses, FEW):
         # Whether guesses pay was measured, perhaps on a busy machine. What a good draft is worth is not given away.
         line = f"exact off: it would leave {widths.most - 1} guesses of an answer in a pass; --exact on asks for it"
-        return Promise(engine, measured.seconds, False, line)
-    if mode == "auto" and not price.affordable(shares, pays, trees):
-        why = " and chains for trees" if trees and pays else ""
-        return Promise(engine, measured.seconds, False, f"exact off: it would cost {what}{why}; --exact on asks for it")
-    cost = CostCurve(measured.seconds)
-    within = price.within(cost, widths)
-    seconds = {rows: within(rows) for rows in {1, *measured.seconds}}
-    line = f"exact on: {_described(widths)}; it costs {what}"
-    return Promise(Exact(engine, widths, cost), seconds, True, line)
+        return Verdict(False, line)
+    if mode == "auto" and not price.affordable(shares):
+        return Verdict(False, f"exact off: it would cost {what}; --exact on asks for it")
+    return Verdict(True, f"exact on: {_described(widths)}; it costs {what}")
+
+
+def _curve(
+    engine: Engine, asked: Asked, about: Sequence[object], promise: Promise, known: Mapping[int, float] | None = None
+) -> Promise:
+    """With the cost curve of the engine that serves. `known`: what was timed while classes were looked for."""
+    rows = min(asked.rows, engine.batch, engine.room)
+    guesses = min(asked.guesses, rows - 1, engine.rollback.depth)
+    widest = rows if promise.on else min(rows, max(1 + guesses, 2 * asked.answers))
+    measured = measure.remembered(engine, widest, about, known or {})
+    return promise._replace(seconds=measured.seconds, checkpoints=measured.checkpoints)
 
 
 def _described(widths: Widths) -> str:

@@ -13,7 +13,8 @@ from typing import Any, Literal
 
 import llama_cpp
 
-from duo.engines import store
+from duo.engines import gguf_files, store
+from duo.engines.conditions import stamps, versions
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.runtime import Model
 from duo.engines.options import EngineOptions
@@ -22,30 +23,41 @@ CELLS, ROWS, RUNS = 256, 8, 3
 """Of the context that it is tried on, rows of the wide pass, and runs of a lone row."""
 SLOWER = 1.1
 """With the same bits asked for, flash attention may take so many times as long for a row: it gives more widths."""
+SLOWER_SEVERAL = 1.6
+"""And so many times as long for several rows."""
 
 Times = tuple[float, float]
 """Seconds for one row and for several."""
 
 
 def choose(model: Model, options: EngineOptions) -> EngineOptions:
-    """The options with `auto` settled, where it is for a CPU."""
+    """The options with `auto` settled, where it is for a CPU. What holds without the same bits is left in `model`."""
     if options.flash_attention != "auto" or options.gpu_layers or not model.cells:
         return options
-    size = llama_cpp.llama_model_size(model.handle), llama_cpp.llama_model_n_params(model.handle)
+    files = stamps(gguf_files.parts_of(model.path))
     off, on = store.remembered(
         "flash",
-        [1, model.name, *size, native.threads(options)],
+        [2, *files, *versions("llamacpp"), native.threads(options)],
         lambda found: [(float(one), float(several)) for one, several in _pair(found)],
         lambda: _measure(model, options),
         lambda found: found,
     )
-    best: Literal["on", "off"] = "on" if prefers(off, on, options.chains) else "off"
+    best, alone = (_way(prefers(off, on, exact)) for exact in (options.chains, False))
+    times = {"off": off, "on": on}
+    model.flash = alone
+    model.slower = (times[best][0] / times[alone][0], times[best][1] / times[alone][1])
     return replace(options, flash_attention=best)
+
+
+def _way(on: bool) -> Literal["on", "off"]:
+    return "on" if on else "off"
 
 
 def prefers(off: Times, on: Times, exact: bool) -> bool:
     """Whether flash attention is to be on, by what passes took without it and with it."""
-    return on[0] < SLOWER * off[0] if exact else on[0] * on[1] < off[0] * off[1]
+    if exact:
+        return on[0] < SLOWER * off[0] and on[1] < SLOWER_SEVERAL * off[1]
+    return on[0] * on[1] < off[0] * off[1]
 
 
 def _pair(found: Any) -> Any:

@@ -16,7 +16,7 @@ from duo.engines.base import Logits
 from duo.engines.gguf_files import model_name
 from duo.engines.llamacpp import context_size, native, recurrent
 from duo.engines.llamacpp.vocabulary import LlamaCppVocabulary
-from duo.engines.options import EngineOptions
+from duo.engines.options import EngineOptions, FlashAttention
 from duo.errors import ContextError, ModelError
 
 _get_logits: Any = llama_cpp.llama_get_logits
@@ -45,6 +45,12 @@ class Model:
         self.windowed = llama_cpp.llama_model_n_swa(self.handle) > 0
         self.states = recurrent.find(path, self.handle, options) if self.recurrent else None
         self.fit = context_size.choose(self.path, self.handle, options, self.cells, before, self.states)
+        self.shortened: int | None = None
+        """Tokens per slot, while something is tried."""
+        self.flash: FlashAttention = options.flash_attention
+        """Flash attention where nobody needs the same bits."""
+        self.slower = (1.0, 1.0)
+        """By what factor one row, and several, take longer with the flash attention chosen for the same bits."""
 
     @property
     def name(self) -> str:
@@ -53,7 +59,7 @@ class Model:
     @property
     def context(self) -> int:
         """Tokens per slot."""
-        return self.fit.context
+        return min(self.fit.context, self.shortened or self.fit.context)
 
     def check_slots(self, slots: int, most: int) -> None:
         """Raises ModelError if there are more slots than llama.cpp has sequences for."""
@@ -122,6 +128,16 @@ class Runtime:
     @property
     def note(self) -> str:
         return "; ".join(filter(None, (self._fit_line, self._state_note)))
+
+    @property
+    def context_note(self) -> str:
+        """Of the note, what holds without guesses too."""
+        return self._fit_line
+
+    @property
+    def slower(self) -> tuple[float, float]:
+        """By what factor one row, and several, take longer than where nobody needs the same bits."""
+        return self._model.slower
 
     @property
     def _state_note(self) -> str:

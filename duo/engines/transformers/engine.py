@@ -158,9 +158,9 @@ class TransformersEngine:
         """Whether what a prompt leaves has other bits than what rows leave, even if that does not show at once."""
         return True
 
-    def leave_exact(self) -> None:
-        """Let rows attend together from now on: nobody needs the same bits."""
-        self._by_row = self._cache.by_row = False
+    def attend_by_row(self, on: bool) -> None:
+        """Whether rows attend one by one from now on, as for the same bits, or together. No slot holds tokens then."""
+        self._by_row = self._cache.by_row = on
 
     @property
     def rollback(self) -> Rollback:

@@ -1,0 +1,89 @@
+"""What a measurement of a model depends on: its files, the runtime, the processor and the threads that run.
+
+All of it is known before the model is loaded. So is, then, whether it was measured before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from duo.engines import gguf_files
+from duo.engines.options import EngineOptions
+
+PACKAGES = {"llamacpp": ("llama-cpp-python",), "transformers": ("torch", "transformers")}
+"""That a runtime consists of."""
+MODULES = {"llamacpp": ("llama_cpp",), "transformers": ("torch",)}
+READ = (".safetensors", ".json")
+"""Files of a Hugging Face folder that say what is computed."""
+
+Stamp = tuple[str, int, int]
+"""Path without links, bytes, and when it was written in nanoseconds. Another file gets another one."""
+
+
+def conditions(model: str | None, runtime: str, options: EngineOptions) -> list[object]:
+    """All that changes how fast a model is and which bits it gives. `model`: as for `duo.engines.load`."""
+    ways = (options.gpu_layers, options.device, options.dtype, options.flash_attention)
+    # Where no file is known nothing can be remembered.
+    files: Sequence[object] = stamps(model_files(model, runtime)) if model is not None else ()
+    return [runtime, *(files or [time.time_ns()]), *versions(runtime), threads(runtime, options), *ways]
+
+
+def model_files(model: str, runtime: str) -> list[Path]:
+    """The files of a model: all parts of a GGUF, or weights and configuration of a folder. Empty: not on this disk."""
+    path = Path(model).expanduser()
+    if runtime == "llamacpp":
+        return gguf_files.parts_of(gguf_files.locate(path))
+    if path.is_dir():
+        return [file for file in path.iterdir() if file.suffix in READ]
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        config = try_to_load_from_cache(model, "config.json")
+    except HFValidationError:
+        return []
+    return model_files(str(Path(config).parent), runtime) if isinstance(config, str) else []
+
+
+def stamps(files: Iterable[Path]) -> list[Stamp]:
+    found = []
+    for file in sorted(files):
+        try:
+            state = file.stat()
+        except OSError:
+            continue  # whoever loads it says so
+        found.append((str(file.resolve()), state.st_size, state.st_mtime_ns))
+    return found
+
+
+def versions(runtime: str) -> Sequence[object]:
+    """What computes: the runtime's packages, and libraries of llama.cpp that one may build again."""
+    found: list[object] = []
+    for package in PACKAGES.get(runtime, ()):
+        try:
+            found.append(version(package))
+        except PackageNotFoundError:
+            found.append("")
+    spec = find_spec("llama_cpp") if runtime == "llamacpp" else None
+    if spec is not None and spec.origin is not None:
+        found += stamps((Path(spec.origin).parent / "lib").glob("*"))
+    return found
+
+
+def threads(runtime: str, options: EngineOptions) -> int:
+    """How many threads compute. Where none are asked for it follows from the cores that this process may use."""
+    if options.threads or not all(find_spec(module) for module in MODULES.get(runtime, ())):
+        return options.threads
+    if runtime == "llamacpp":
+        from duo.engines.llamacpp import native
+
+        return native.threads(options)
+    if runtime == "transformers":
+        import torch
+
+        return torch.get_num_threads()
+    return 0

@@ -1,0 +1,70 @@
+"""Loads the target, and settles what it serves: which guesses it can verify, at what price, and with which bits."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from duo import cli
+from duo.engines import Engine, promise
+from duo.engines.cost import CostCurve
+from duo.engines.replay import Replay
+from duo.planner import Planner
+from duo.schedule import Everything, Limits, Schedule, without_guesses
+from lead.decoder import SCORED
+
+log = logging.getLogger("lead")
+
+TREE_ROWS = 32
+"""Room for the rows of one verification; llama.cpp's time per forward pass grows with it."""
+
+
+class Target(NamedTuple):
+    """exactness: a line for people about the bits of its text."""
+
+    engine: Engine
+    limits: Limits
+    schedule: Schedule
+    exactness: str
+
+
+def load(args: argparse.Namespace) -> Target:
+    """Load what the flags name, and measure it. Raises ModelError."""
+    rows = max(TREE_ROWS, SCORED, args.draft_max + 2, 2 * args.parallel)
+
+    def engine_for(chains: bool, trial: bool) -> Engine:
+        return cli.load_engine(args, "target", rows, args.parallel, chains, trial)
+
+    asked = promise.Asked(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
+    served = promise.serve(engine_for, asked, cli.speed(args, "target"))
+    limits, schedule, reason = _schedule(args, served, rows)
+    for line in start_lines(served, limits, reason):
+        log.info("%s", line)
+    return Target(served.engine, limits, schedule, served.line)
+
+
+def start_lines(served: promise.Promise, limits: Limits, reason: str) -> Iterator[str]:
+    """What is said of a target once it is loaded. `reason`: why it is served without guesses; empty: it has some."""
+    engine = served.engine
+    note = engine.note if limits.most else getattr(engine, "context_note", engine.note)
+    if note:
+        yield note
+    yield served.line
+    if reason and served.guesses:  # else the line about bits says so
+        yield f"{engine.name} is served without guesses: {reason}"
+
+
+def _schedule(args: argparse.Namespace, served: promise.Promise, rows: int) -> tuple[Limits, Schedule, str]:
+    """Which guesses are verified, and why none are."""
+    engine = served.engine
+    rows = min(rows, engine.batch, engine.room)
+    limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
+    cost = CostCurve(served.seconds)
+    replay = Replay(served.checkpoints, cost) if served.checkpoints is not None else None
+    if reason := without_guesses(limits, replay):
+        limits = Limits(0, args.draft_min, args.draft_p_min, rows, engine.rollback)
+    if args.policy == "tree":
+        return limits, Planner(cost, limits, replay=replay), reason
+    return limits, Everything(limits), reason

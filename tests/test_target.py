@@ -1,0 +1,33 @@
+"""What is said of a target at the start: lines that do not contradict each other."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from duo.engines import promise
+from duo.engines.base import TREES, Rollback
+from duo.schedule import Limits
+from lead.target import start_lines
+
+FIT, STATE = "4 slots of 512 tokens", "a copy is made before guesses are verified"
+ENGINE: Any = SimpleNamespace(name="mamba", note=f"{FIT}; {STATE}", context_note=FIT)
+ATTENTION: Any = SimpleNamespace(name="llama", note=FIT)
+
+
+@pytest.mark.parametrize(
+    ("engine", "guesses", "draft_max", "reason", "lines"),
+    [
+        (ENGINE, True, 8, "", [f"{FIT}; {STATE}", "exact off"]),
+        (ENGINE, True, 0, "it does not pay", [FIT, "exact off", "mamba is served without guesses: it does not pay"]),
+        (ENGINE, True, 0, "", [FIT, "exact off"]),
+        (ATTENTION, False, 0, "its memory does not go back", [FIT, "exact off"]),
+        (ATTENTION, True, 8, "", [FIT, "exact off"]),
+    ],
+)
+def test_lines_at_the_start(engine: Any, guesses: bool, draft_max: int, reason: str, lines: list[str]) -> None:
+    served = promise.Promise(engine, {1: 1.0}, False, "exact off", None, guesses)
+    limits = Limits(draft_max, rollback=TREES if engine is ATTENTION else Rollback(False, 8, replay=True))
+    assert list(start_lines(served, limits, reason)) == lines
