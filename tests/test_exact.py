@@ -346,7 +346,8 @@ def test_auto_is_on_where_it_costs_next_to_nothing() -> None:
         return promise.decide(classes.Found(widths, seconds), promise.Asked(mode, 15, 32, answers))
 
     free = {1: 37.0, 2: 102.0, 4: 200.0, 8: 400.0, 16: 800.0}
-    assert mode(free, Widths(1, 16)).on, "no guesses pay, so chains cost nothing"
+    assert mode(free, Widths(1, 16, alike=True)).on, "no guesses pay, so chains cost nothing"
+    assert not mode(free, Widths(1, 16)).on, "each answer would be read again as a part of the next prompt"
     assert not mode(BF16, Widths(1, 16)).on, "chains for trees cost more than 3 % with a back"
     assert not mode(free, Widths(2, 16)).on
     assert not mode(free, Widths(1, 1)).on, "nobody asked to give up guesses"
@@ -371,16 +372,25 @@ def test_the_price_is_that_of_many_answers_too() -> None:
     def auto(widths: Widths, guesses: int, answers: int) -> promise.Verdict:
         return promise.decide(classes.Found(widths, flat), promise.Asked("auto", guesses, 32, answers))
 
-    assert auto(Widths(1, 1), 0, 1).on, "no guesses, and nobody else"
     assert not auto(Widths(1, 1), 0, 8).on
     assert "86 % with 8 answers at once" in auto(Widths(1, 1), 0, 8).line
+
+
+def test_the_price_is_that_of_prompts_too() -> None:
+    """A pass of 512 tokens takes 4 ms for each; one of 16 takes 5, and one of 256 by the curve 4.06."""
+    curve = {1: 20.0, 8: 48.0, 16: 80.0}
+    assert price.reading(curve, Widths(1, 16, alike=True)) == pytest.approx((16 + 512 * 4) / 512 / 5)
+    assert price.reading(curve, Widths(1, 16)) == pytest.approx(20 / (20 + (16 + 256 * 4) / 256)), "read again"
+    asked = promise.Asked("auto", 0, 32, 1)
+    verdict = promise.decide(classes.Found(Widths(1, 16, alike=True), curve), asked)
+    assert not verdict.on and "19 % with prompts" in verdict.line
 
 
 def test_auto_is_judged_against_what_is_had_without() -> None:
     """Rows that attend one by one, or flash attention that only the same bits need, are no baseline."""
     free = {1: 37.0, 2: 102.0, 4: 200.0, 8: 400.0, 16: 800.0}
     for slower, on in [((1.0, 1.0), True), ((1.08, 1.0), False), ((1.0, 3.0), False)]:
-        found = classes.Found(Widths(1, 16), free, slower=slower)
+        found = classes.Found(Widths(1, 16, alike=True), free, slower=slower)
         assert promise.decide(found, promise.Asked("auto", 15, 32, 8)).on == on, slower
 
 

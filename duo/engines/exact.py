@@ -34,6 +34,11 @@ class Widths(NamedTuple):
     def __contains__(self, rows: object) -> bool:
         return isinstance(rows, int) and self.least <= rows <= self.most and not rows % self.step
 
+    @property
+    def chunk(self) -> int:
+        """Tokens of a prompt in one pass."""
+        return self.filled(self.most - self.step + 1) if self.alike else CHUNK
+
     def filled(self, rows: int) -> int:
         """The narrowest member of at least so many rows, which are at most `most`."""
         return max(self.least, -(-rows // self.step) * self.step)
@@ -73,7 +78,7 @@ class Exact:
         self._engine = engine
         self.widths = widths
         self._cost = cost or (lambda rows: 2.0 + rows)
-        self._chunk = widths.filled(widths.most - widths.step + 1) if widths.alike else min(CHUNK, engine.batch)
+        self._chunk = min(widths.chunk, engine.batch)
         self._slots = [_Slot() for _ in range(engine.slots)]
 
     @property

@@ -33,6 +33,9 @@ less. The estimate above leaves out what a tree's side branches save a back, so 
 PAYS = 1.03
 """So many times as fast as the target alone guesses must make it to count."""
 
+READ = 512
+"""Tokens of a prompt in one pass where nobody needs the same bits."""
+
 Cost = Callable[[int], float]
 
 
@@ -107,9 +110,9 @@ def cautious(shares: Speed, pays: bool, trees: bool) -> Speed:
     return shares._replace(guessing=min(shares.guessing, CHAINS)) if pays and trees else shares
 
 
-def affordable(shares: Speed) -> bool:
-    """Whether the same bits cost so little that nobody need ask for them."""
-    return min(shares) >= AFFORDABLE
+def affordable(shares: Speed, reading: float) -> bool:
+    """Whether the same bits cost so little, for answers and for prompts, that nobody need ask for them."""
+    return min(*shares, reading) >= AFFORDABLE
 
 
 def compare(
@@ -132,6 +135,18 @@ def compare(
         on = speed(within(cost, widths), min(guesses, widths.most - 1), False, mean, crowds[1])
         shares.append(Speed(*(mine / other for mine, other in zip(on, off, strict=True))))
     return min(shares, key=lambda share: share.guessing)
+
+
+def reading(measured: Mapping[int, float], widths: Widths) -> float:
+    """The speed of reading prompts with the same bits, as a share of that without.
+
+    The curve ends before a pass of `READ` tokens, and is taken to go on as it ends. Where prompts are a class of their
+    own, an answer is read once more as a part of the next prompt. That counts against its decoding.
+    """
+    cost, chunk = CostCurve(measured), widths.chunk
+    each = cost(chunk) / chunk
+    again = 1.0 if widths.alike else cost(1) / (cost(1) + each)
+    return min(cost(READ) / READ / each, again)
 
 
 def worth(measured: Mapping[int, float], widths: Widths) -> float:

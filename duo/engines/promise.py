@@ -119,14 +119,15 @@ def decide(found: Found, asked: Asked, name: str = "the model") -> Verdict:
     what = f"{_percent(shares.plain)} without guesses, {_percent(shares.guessing)} with them"
     if asked.answers > 1:
         what += f", {_percent(shares.crowd)} with {asked.answers} answers at once"
-    what += ", by the measured curve"
+    reading = price.reading(found.seconds, widths)
+    what += f", {_percent(reading)} with prompts, by the measured curve"
     if trees and pays:
         what += " and chains for trees"
     if mode == "auto" and widths.most <= min(guesses, FEW):
         # Whether guesses pay was measured, perhaps on a busy machine. What a good draft is worth is not given away.
         line = f"exact off: it would leave {widths.most - 1} guesses of an answer in a pass; --exact on asks for it"
         return Verdict(False, line)
-    if mode == "auto" and not price.affordable(shares):
+    if mode == "auto" and not price.affordable(shares, reading):
         return Verdict(False, f"exact off: it would cost {what}; --exact on asks for it")
     return Verdict(True, f"exact on: {_described(widths)}; it costs {what}")
 
