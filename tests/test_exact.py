@@ -312,6 +312,27 @@ def test_widths_that_depend_on_the_context_are_left_out() -> None:
     assert found.widths == (2, 32, 1, True)
 
 
+def test_what_is_set_up_once_is_not_in_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first pass of each run may take long. No other does."""
+    now = 0.0
+
+    def kind(mine: int, total: int, index: int) -> object:
+        nonlocal now
+        if not index:
+            now += 1.0 if engine.passes[1:] else 50.0
+        return "class"
+
+    class Clock:
+        @staticmethod
+        def perf_counter() -> float:
+            return now
+
+    engine = WidthEngine(kind, lambda at, count: 0)
+    monkeypatch.setattr(classes, "time", Clock)
+    seconds = classes.find(cast(Engine, engine), 32).seconds
+    assert set(seconds) == set(classes.WIDTHS) and set(seconds.values()) == {1.0}
+
+
 @pytest.mark.usefixtures("widest")
 def test_a_class_in_which_other_slots_show_is_none() -> None:
     def kind(mine: int, total: int, index: int) -> object:

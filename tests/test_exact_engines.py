@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,16 +15,18 @@ from bench.kinds import make
 from bench.models import shipped
 from bench.sameness import Loop, ways
 from bench.ties import prompt_of
-from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, promise
+from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, measure, price, promise
 from duo.engines.base import Piece
 from duo.engines.classes import Found
 from duo.engines.cost import CostCurve
 from duo.engines.exact import Exact, Widths
 from duo.engines.llamacpp import flash
+from duo.engines.llamacpp import load as load_module
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.runtime import Runtime
 from duo.engines.load import settled
 from duo.engines.promise import Asked
+from duo.engines.transformers.engine import TransformersEngine
 from duo.errors import ModelError
 from duo.sampling import SamplingParams
 
@@ -131,6 +135,59 @@ def test_weights_are_served_as_trees_where_nobody_needs_chains() -> None:
     assert trees.forward([Row(0, 0, 4), Row(1, 0, 5)]).shape == (2, trees.vocabulary.size)
     assert settled(trees, chains=False) is trees
     trees.close()
+
+
+@pytest.mark.parametrize("chains", [True, False])
+def test_classes_are_looked_for_in_a_short_context(chains: bool) -> None:
+    """To make a long one takes a second for each GiB."""
+    asked = replace(options("auto", "off"), context=load_module.TRIAL * 2, trial=True)
+    engine = load(shipped("draft", "llamacpp"), "llamacpp", asked)
+    assert isinstance(engine, ChainEngine) and engine.context == load_module.TRIAL
+    assert classes.find(engine, 32).widths is not None
+    engine = settled(engine, chains)
+    assert engine.context == asked.context and engine.rollback.trees == (not chains)
+    tokens = [token % engine.vocabulary.size for token in range(asked.context - 1)]
+    engine.extend(0, tokens)
+    assert engine.length(0) == len(tokens)
+    assert settled(engine, chains) is engine
+    engine.close()
+
+
+def test_flash_attention_for_the_same_bits_is_not_kept_for_trees(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(flash, "_measure", lambda *args: [(1.0, 2.0), (1.05, 3.0)])
+    asked = replace(options("auto", "off"), flash_attention="auto", trial=True)
+    engine = load(shipped("draft", "llamacpp"), "llamacpp", asked)
+    assert isinstance(engine, Runtime) and engine.flash and engine.slower == (1.05, 1.5)
+    assert classes.find(engine, 8).slower == engine.slower
+    trees = settled(engine, chains=False)
+    assert isinstance(trees, Runtime) and not trees.flash
+    trees.close()
+
+
+def test_rows_attend_together_where_nobody_needs_the_same_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """And so they do while the cost curve is measured."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(price, "AFFORDABLE", 2.0)
+    by_row = []
+    original = measure.measure
+
+    def spy(engine: TransformersEngine, *args: Any, **named: Any) -> measure.Measured:
+        by_row.append(engine._cache.by_row)
+        return original(engine, *args, **named)
+
+    def engine_for(chains: bool, trial: bool) -> Engine:
+        asked = replace(options("float32", "off"), chains=chains, trial=trial)
+        return load(shipped("draft", "transformers"), "transformers", asked)
+
+    monkeypatch.setattr(measure, "measure", spy)
+    served = promise.serve(engine_for, promise.Asked("auto", 8, 16, SLOTS), ["a model"])
+    assert not served.on and by_row == [False]
+    served.engine.close()
+    found = classes.known(["a model", *promise.Asked("auto", 8, 16, SLOTS).bits])
+    assert found is not None and min(found.slower) > 0.0 and found.slower != (1.0, 1.0)
 
 
 def test_flash_attention_is_tried_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -130,6 +130,16 @@ def test_a_short_context_is_not_overrun(monkeypatch: pytest.MonkeyPatch, rollbac
     assert seconds[1] == pytest.approx(cost(1)) and max(seconds) == (17 if rollback.trees else max(seconds))
 
 
+def test_what_is_known_is_measured_again_as_far_as_time_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = dict.fromkeys((1, 2, 3, 4, 5, 6, 8, 12, 16, 17), 3.0)
+    for limit, anew in [(0.1, ()), (9.0, (1, 2, 3, 4)), (100.0, (1, 2, 3, 4, 6, 8, 12, 16, 17))]:
+        engine = timed(monkeypatch, 2, TREES)
+        monkeypatch.setattr(measure, "LIMIT", limit)
+        seconds = measure.measure(cast(Engine, engine), 17, known=known).seconds
+        assert seconds == {width: pytest.approx(cost(width) if width in anew else 3.0) for width in known}
+        assert engine.now <= max(limit, 2 * cost(1)) and not engine.length(0)
+
+
 def test_it_is_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     engine = timed(monkeypatch, 2, REPLAY)
