@@ -342,12 +342,17 @@ class Decoder:
                 self._answer(run, now)
         return pieces
 
-    @staticmethod
-    def _alike(run: _Run, reading: Iterable[_Run]) -> int:
-        """Tokens that a prompt has in common with one that is being read, up to their end. Once that has been read, its
-        slot says how many can be had: a recurrent state perhaps none."""
-        common = ((common_length(run.prompt, other.prompt), other.job.read_tokens) for other in reading)
-        return max((alike for alike, read in common if alike > read), default=0)
+    def _alike(self, run: _Run, reading: Iterable[_Run]) -> int:
+        """Tokens of a prompt that could be had, once they are read, from one that is being read. A recurrent state can
+        be had from its checkpoints and from the end of the other prompt."""
+        most = 0
+        for other in reading:
+            alike = common_length(run.prompt, other.prompt)
+            if alike < other.session.prompt_length - 1:
+                alike -= alike % self._engine.spacing
+            if alike > other.job.read_tokens:
+                most = max(most, alike)
+        return most
 
     def _settle(self, run: _Run) -> None:
         if run.seat.held is not run.prompt:

@@ -70,6 +70,10 @@ class SlottedEngine:
         return MAX_ROWS * max(2, self.slots)
 
     @property
+    def spacing(self) -> int:
+        return self._spacing or 1
+
+    @property
     def read(self) -> int:
         return sum(part.read for part in self.parts)
 

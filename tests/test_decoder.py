@@ -277,17 +277,35 @@ def test_what_a_replay_takes_is_told_apart_from_the_forward_pass() -> None:
     ]  # fmt: skip
 
 
-def test_a_prompt_that_begins_like_another_does_not_wait_for_what_cannot_be_shared() -> None:
+@pytest.mark.parametrize("own", [9, 30])
+def test_a_prompt_that_begins_like_another_does_not_wait_for_what_cannot_be_shared(own: int) -> None:
     """Where the state goes back to checkpoints only, none may lie within what two prompts have in common."""
     loop = Loop(2, Planner(Fixed(FLAT), Limits(rollback=CHAINS)), engine=SlottedEngine(MODEL, 2, CHAINS, 200))
+    loop.engine.batch = 96
     answering = loop.ask(Asked([4 + i % 7 for i in range(60)], GREEDY, 4))
-    other = loop.ask(Asked([4 + i % 7 for i in range(40)] + [4] * 9, GREEDY, 4))
+    other = loop.ask(Asked([4 + i % 7 for i in range(40)] + [4] * own, GREEDY, 4))
     loop.turn()
-    loop.turn()
-    assert [slot for slot, _ in loop.engine.pieces] == [0, 0, 1], "both in the pass that reads the end of the first"
+    assert [slot for slot, _ in loop.engine.pieces] == [0, 1], "both in the first pass"
     loop.finish()
     assert other.job.cached_tokens == 0 and loop.engine.shared == 0
     assert answering.tokens == answering.expected and other.tokens == other.expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shared"),
+    [
+        ([9] * 60, [9] * 55 + [8] * 5, 50),  # up to a checkpoint
+        ([9] * 60, [9] * 60 + [8] * 5, 60),  # up to the end of the other prompt
+    ],
+)
+def test_a_prompt_waits_for_a_checkpoint_that_it_can_go_on_from(
+    first: list[int], second: list[int], shared: int
+) -> None:
+    loop = Loop(2, Planner(Fixed(FLAT), Limits(rollback=CHAINS)), engine=SlottedEngine(MODEL, 2, CHAINS, 50))
+    one, other = (loop.ask(Asked(prompt, GREEDY, 4)) for prompt in (first, second))
+    loop.finish()
+    assert other.job.cached_tokens == loop.engine.shared == shared
+    assert one.tokens == one.expected and other.tokens == other.expected
 
 
 def test_a_conversation_goes_on_from_where_it_ended_though_its_state_cannot_be_cut() -> None:

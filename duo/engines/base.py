@@ -210,6 +210,11 @@ class Engine(Protocol):
         """Whether only slots side by side share a pass. With a gap between them the runtime computes two."""
         ...
 
+    @property
+    def spacing(self) -> int:
+        """Tokens between two lengths that a slot can be cut to, roughly, and not where a prompt ends; 1: to any."""
+        ...
+
     def length(self, slot: int) -> int:
         """Number of committed tokens in the slot."""
         ...

@@ -126,6 +126,10 @@ class Exact:
     def neighbours(self) -> bool:
         return self._engine.neighbours
 
+    @property
+    def spacing(self) -> int:
+        return self._engine.spacing
+
     def length(self, slot: int) -> int:
         return self._base(slot) + len(self._slots[slot].pending)
 

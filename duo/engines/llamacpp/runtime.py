@@ -126,6 +126,10 @@ class Runtime:
         return False
 
     @property
+    def spacing(self) -> int:
+        return 1
+
+    @property
     def note(self) -> str:
         return "; ".join(filter(None, (self._fit_line, self._state_note)))
 

@@ -99,6 +99,10 @@ class SlotRuntime(Runtime):
     def neighbours(self) -> bool:
         return self._apart
 
+    @property
+    def spacing(self) -> int:
+        return SPACING if self._recurrent else 1
+
     def length(self, slot: int) -> int:
         return len(self._slot(slot).tokens)
 

@@ -21,7 +21,7 @@ import torch
 from duo.engines import memory
 from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from duo.engines.options import EngineOptions, Progress
-from duo.engines.transformers import context_size, mixers, proof
+from duo.engines.transformers import checkpoints, context_size, mixers, proof
 from duo.engines.transformers import loading as hf
 from duo.engines.transformers.arena import ArenaCache, PlaceBook, Places, Strip
 from duo.engines.transformers.attention import GROUPED
@@ -173,6 +173,10 @@ class TransformersEngine:
     @property
     def neighbours(self) -> bool:
         return False
+
+    @property
+    def spacing(self) -> int:
+        return checkpoints.SPACING if self._mixers else 1
 
     def step_by_step(self, on: bool) -> None:
         """Whether recurrent layers compute rows one after the other, as equal calls, while no row is live.
