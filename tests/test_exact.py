@@ -312,6 +312,17 @@ def test_widths_that_depend_on_the_context_are_left_out() -> None:
     assert found.widths == (2, 32, 1, True)
 
 
+@pytest.mark.usefixtures("widest")
+def test_a_class_that_nobody_would_use_is_not_proven() -> None:
+    passes = []
+    for wanted in (True, False):
+        engine = apart(1, 32, alike=True)
+        found = classes.find(cast(Engine, engine), 32, wanted=lambda found, wanted=wanted: wanted)  # type: ignore[misc]
+        assert found.widths == (1, 32, 1, wanted)
+        passes.append(len(engine.passes))
+    assert passes[1] < passes[0]
+
+
 def test_what_is_set_up_once_is_not_in_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """A first pass of each run may take long. No other does."""
     now = 0.0

@@ -186,7 +186,7 @@ def test_rows_attend_together_where_nobody_needs_the_same_bits(monkeypatch: pyte
     served = promise.serve(engine_for, promise.Asked("auto", 8, 16, SLOTS), ["a model"])
     assert not served.on and by_row == [False]
     served.engine.close()
-    found = classes.known(["a model", *promise.Asked("auto", 8, 16, SLOTS).bits])
+    found = classes.known(["a model", *promise.Asked("auto", 8, 16, SLOTS)])
     assert found is not None and min(found.slower) > 0.0 and found.slower != (1.0, 1.0)
 
 

@@ -8,7 +8,7 @@ rows of each width are looked at.
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -54,9 +54,12 @@ class Found(NamedTuple):
     slower: tuple[float, float] = (1.0, 1.0)
 
 
-def find(engine: Engine, most: int, unsteady: Collection[int] = ()) -> Found:
+def find(
+    engine: Engine, most: int, unsteady: Collection[int] = (), wanted: Callable[[Found], bool] = lambda found: True
+) -> Found:
     """Find the class that costs least. Uses slots 0 and 1 and leaves them empty.
 
+    wanted: whether a class would be used. One that would not is returned as it was found, without further proof.
     The passes give the cost curve as well, so they need not be made twice. most: rows of a pass at most. unsteady:
     widths whose bits are known to depend on the length of the context.
     """
@@ -84,9 +87,14 @@ def find(engine: Engine, most: int, unsteady: Collection[int] = ()) -> Found:
     usable = [width for width in widths if width not in unsteady]
     classes = largest(usable, alike) if steady else []
     classes.sort(key=lambda chosen: worth(seconds, chosen), reverse=True)
-    proven = (bench.proven(chosen, bits[chosen.most], prompt, block) for chosen in classes)
-    found = next((chosen for chosen in proven if chosen is not None), None)
     slower = bench.slower(block)
+    found = None
+    for chosen in classes:
+        found = chosen
+        if wanted(Found(chosen, seconds, "", slower)):
+            found = bench.proven(chosen, bits[chosen.most], prompt, block)
+        if found is not None:
+            break
     for slot in range(min(2, engine.slots)):
         engine.truncate(slot, 0)
     return Found(found, seconds, "" if found else VARY, slower)

@@ -222,8 +222,8 @@ class Exact:
             state.pending = list(pending)
         read = min(held, length - len(pending))
         state.pending = state.pending[: length - read]
-        if read < held:
-            self._engine.truncate(slot, read)
+        # In any case: a pass that failed half way may have left rows there.
+        self._engine.truncate(slot, read)
         state.prompted = min(state.prompted, read)
 
     def _chains(self, rows: Sequence[Row], pieces: Sequence[Piece]) -> dict[int, list[int]]:

@@ -24,8 +24,8 @@ PATIENCE = 0.4
 """Seconds after which no further runs are made, once each width has had enough."""
 ENOUGH = 3
 """Runs of each width at least: one may have been disturbed."""
-LIMIT = 0.5
-"""Seconds for what is measured although it is known about."""
+LIMIT, KNOWN_CONTEXT = 0.3, 32
+"""Seconds for what is measured although it is known about, and committed tokens: to read more takes most of them."""
 GROWN = 64
 """Tokens by which a slot may grow while a model is timed that does not go back cheaply."""
 FORMAT = 7
@@ -50,7 +50,7 @@ def measure(
     A pass is one chain in slot 0. Where the model verifies chains of a bounded length only, wider ones have several, of
     slots side by side, as far as there are slots.
     """
-    bench = _Bench(engine, most)
+    bench = _Bench(engine, most, KNOWN_CONTEXT if known else CONTEXT)
     widths = [width for width in WIDTHS if width <= min(most, bench.most)]
     replay = engine.rollback.replay
     best: dict[int, float] = {}
@@ -89,7 +89,7 @@ def measure(
 class _Bench:
     """An engine, and what its slots hold while it is timed."""
 
-    def __init__(self, engine: Engine, most: int) -> None:
+    def __init__(self, engine: Engine, most: int, context: int) -> None:
         self._engine = engine
         trees, depth, replay = engine.rollback
         self._keeps = not trees and (depth < UNBOUNDED or replay)
@@ -98,7 +98,7 @@ class _Bench:
         """Rows one after the other in a pass."""
         beside = engine.context - self._longest
         self._grown = min(GROWN, beside // 2) if self._keeps else 0
-        self._context = min(CONTEXT, beside - self._grown)
+        self._context = min(context, beside - self._grown)
         slots = engine.slots if self._keeps else UNBOUNDED
         self.most = max(1, min(engine.batch, engine.room, self._longest * slots))
         self._used = 1

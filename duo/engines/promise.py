@@ -32,11 +32,6 @@ class Asked(NamedTuple):
     trees: bool = True
     context: int = 0
 
-    @property
-    def bits(self) -> list[object]:
-        """What of it the classes depend on."""
-        return [self.rows, self.answers, self.context]
-
 
 class Verdict(NamedTuple):
     """`line`: for people."""
@@ -68,7 +63,7 @@ def serve(load: Load, asked: Asked, about: Sequence[object]) -> Promise:
     model is loaded. Raises ModelError where it cannot be loaded, or where the same bits are asked for and not to be
     had.
     """
-    found = classes.known([*about, *asked.bits]) if asked.mode != "off" else None
+    found = classes.known([*about, *asked]) if asked.mode != "off" else None
     chains = asked.mode != "off" and (found is None or decide(found, asked).on)
     engine = load(chains, found is None)
     if not chains:
@@ -77,8 +72,9 @@ def serve(load: Load, asked: Asked, about: Sequence[object]) -> Promise:
     if reason := inexact(engine):
         found = Found(None, {}, reason)
     elif found is None:
-        found = classes.find(engine, asked.rows, getattr(engine, "unsteady", ()))
-        classes.remember([*about, *asked.bits], found)
+        unsteady = getattr(engine, "unsteady", ())
+        found = classes.find(engine, asked.rows, unsteady, lambda it: decide(it, asked).on)
+        classes.remember([*about, *asked], found)
     else:
         # Again: whoever wrote it may have had another number of threads.
         found = found._replace(widths=steady(found.widths, getattr(engine, "unsteady", ())))
