@@ -469,7 +469,7 @@ def test_without_a_gpu_layers_for_one_change_nothing(
     for layers, warned in (("99", True), ("all", True), ("auto", False)):
         caplog.clear()
         args = lead.__main__.parser().parse_args([*flags, layers])
-        engine = cli.load_engine(args, "target", 8, 1)
+        engine = cli.load_engine(args, "target", 8, 1, chains=True)
         assert isinstance(engine, ChainEngine), "the same bits can be had"
         assert not engine.inexact and not engine.options.gpu_layers
         assert ("sees no GPU" in caplog.text) == warned
