@@ -1,7 +1,7 @@
 """Whether it pays to go later: what a step is worth with the guesses that are there, and with more that may come.
 
-To wait, or to let a draft model beside the target work, is the same comparison as that between more guesses and fewer,
-with the time added to the cost, for as many of the messages to come as it pays to look ahead to.
+To wait, or to let a draft model beside the target work, is the same comparison as that between more guesses and fewer.
+The time is added to the cost. It looks ahead to as many of the messages to come as pays.
 
 A guess that is not waited for is not lost: it comes while the target is at work and is verified one step later. Where
 drafting is slow that is worth nearly as much, where it is fast nearly nothing, so the gain is counted less by the share

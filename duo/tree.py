@@ -1,8 +1,8 @@
 """The lead's tree of guesses for one session, rooted at the committed prefix.
 
-Messages of all backs merge into it; the backs' guesses are addressed by content, so it does not matter in which order
-they come, how often, or what was committed in between: an expansion either continues a prefix that is in the tree (or
-is its root), or it is dropped. A commit moves the root along the committed tokens; the agreeing subtree lives on.
+Messages of all backs merge into it. Guesses are addressed by content, so their order does not matter, nor how often
+they come, nor what was committed in between. An expansion continues a prefix that is in the tree, or it is dropped. A
+commit moves the root along the committed tokens; the agreeing subtree lives on.
 
 What a back claims is not trusted: the tree is bounded in nodes and in depth, and a claim can only cost time.
 """

@@ -1,8 +1,8 @@
 """Schedules of the same two models that need no lead: synchronous speculation, and drafts that are free.
 
-Synchronous speculation is done as well as it can be with our own parts, so that what ours is measured against differs
-from it in the schedule alone: the same engines, the same coupled sampling (so the same acceptance), the same check of a
-guess, one forward pass of the draft model per guess, and what the draft's cache lacks rides along in the first of them.
+Synchronous speculation is done as well as it can be with our own parts. So what ours is measured against differs from
+it in the schedule alone. Engines, coupled sampling and the check of a guess are the same, and so is the acceptance. The
+draft model runs once per guess, and what its cache lacks rides along in the first of these passes.
 
 The bounds are the lead's own loop, with the planner that chooses what to verify, but guesses are there at once: the
 clock stands still while they are made. And synchronous speculation whose drafts are free, at its best draft length: it
