@@ -26,6 +26,7 @@ COMMANDS = {
     "demo": Command("the same questions four times, with and without a back", "bench.demo"),
     "step": Command("what the lead adds to a decode step", "bench.step"),
     "plain": Command("decoding without a back, beside llama-server without speculation", "bench.compare.plain"),
+    "exact": Command("what the same bits cost, without a back and with one", "bench.compare.exactness"),
     "hybrid": Command("what chains cost and bring on a model with a recurrent state", "bench.compare.hybrid"),
     "slots": Command("what rows of many slots cost beside as many of one", "bench.slots"),
     "ties": Command("how many tokens change with what happens around an answer", "bench.sameness"),

@@ -25,7 +25,7 @@ class Question:
     it and add nothing to its text. top_logprobs: how many of the likeliest tokens to report with each one; 0 only the
     token's own log probability, None nothing. prompt_logprobs: whether to report as much of the prompt's tokens.
     continues: whether the answer goes on with the prompt's text, and is no text of its own: then it may begin with a
-    space.
+    space. streamed: whether somebody reads it as it comes.
     """
 
     prompt: Sequence[int]
@@ -38,6 +38,7 @@ class Question:
     top_logprobs: int | None = None
     prompt_logprobs: bool = False
     continues: bool = False
+    streamed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,11 @@ class Console:
         self._waiting: list[str] = []
         """Whole answers that ended while another was being written."""
 
+    @property
+    def reads(self) -> bool:
+        """Whether it writes answers as they come."""
+        return self._mode != "none"
+
     def watch(self, answerer: Answerer) -> None:
         """The model is loaded: from here on the terminal shows what it is doing, until `stop`."""
         if self._can_live:

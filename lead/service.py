@@ -34,10 +34,17 @@ PACE = 0.04
 """Seconds between two handovers of text; more where there are several answers, each of which is slower then. Whoever
 reads it sees no difference, and each handover interrupts the decode loop, with which the event loop shares the
 interpreter. Backs hear of every step at once, unless they rest."""
+UNREAD_PACE = 0.25
+"""The same where nobody reads any of the answers as they come."""
 
 
 class Listener(Protocol):
     """Hears of every answer as it comes, in the event loop: the console."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether it wants the pieces as soon as there are some."""
+        ...
 
     def began(self, answer: int, prompt_tokens: int) -> None:
         """An answer, named by a number, has its first text."""
@@ -75,6 +82,9 @@ class _Answer:
         self._clear = 0
         """Characters of theirs that may be shown."""
         self._tokens = 0
+        # A stop string is found in the event loop: the decode loop should not go on for long behind it.
+        self.read = question.streamed or bool(question.stop) or listener.reads
+        """Whether its steps are to be handed over soon."""
         self._finish_reason: FinishReason | None = None
         self._summary: Summary | None = None
         self.steps: asyncio.Queue[Sequence[Step] | DuoError | None] = asyncio.Queue()
@@ -359,7 +369,8 @@ class _Handover:
     def stepped(self) -> None:
         """All answers have had their step."""
         now = time.monotonic()
-        if self._at_once or now - self._last >= PACE * max(1, len(self._known)) ** 0.5:
+        read = sum(answer.read for answer in self._known)
+        if self._at_once or now - self._last >= (PACE * read**0.5 if read else UNREAD_PACE):
             self._last, self._at_once = now, False
             self._hand_over()
 

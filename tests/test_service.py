@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -12,6 +13,7 @@ from duo.engines import Engine, Vocabulary
 from duo.sampling import Logprobs, SamplingParams
 from duo.session import Committed, Step
 from duo.text import special_in
+from lead import service
 from lead.answers import Piece, Question
 from lead.decoder import Job
 from lead.service import _Answer
@@ -49,6 +51,8 @@ class _Words:
 
 
 class _Nobody:
+    reads = False
+
     def began(self, answer: int, prompt_tokens: int) -> None: ...
 
     def pieces(self, answer: int, pieces: Sequence[Piece]) -> None: ...
@@ -128,3 +132,28 @@ def test_what_is_no_stop_string_after_all_comes_without_the_name(stop: str) -> N
 def test_a_token_that_ends_the_answer_adds_nothing_to_its_text() -> None:
     pieces, _, _ = shown([], step(1, 2), step(3), stop_tokens=[3])
     assert [(p.text, p.token) for p in pieces] == [("Return", 1), (" CPU", 2), ("", 3)]
+
+
+@pytest.mark.parametrize("read", ["not", "streamed", "with a stop", "by the console"])
+def test_what_nobody_reads_is_handed_over_seldom(monkeypatch: pytest.MonkeyPatch, read: str) -> None:
+    stop = ("x",) if read == "with a stop" else ()
+    question = Question([1], SamplingParams(), stop=stop, streamed=read == "streamed")
+    job = Job([1], SamplingParams(), 10, False, lambda step: None, lambda error: None)
+    listener = cast(Any, SimpleNamespace(reads=read == "by the console"))
+    answer = asyncio.run(_made(job, question, listener))
+    calls: list[Callable[[], None]] = []
+    handover = service._Handover(cast(Any, SimpleNamespace(from_decoder=calls.append)))
+    clock = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: clock)
+    for _ in range(100):
+        clock += 0.01
+        handover.step(answer, step(1))
+        handover.stepped()
+    handover.end(answer, None)
+    expected = 1.0 / (service.UNREAD_PACE if read == "not" else service.PACE)
+    # The first word is handed over at once, and the end as well.
+    assert expected * 0.7 <= len(calls) - 2 <= expected + 1
+
+
+async def _made(job: Job, question: Question, listener: Any) -> _Answer:
+    return _Answer(1, job, question, cast(Engine, _Words()), listener, lambda: None)

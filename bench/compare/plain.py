@@ -1,8 +1,9 @@
 """`python -m bench plain MODEL`: decoding without a back, beside llama-server without speculation.
 
 A lead, llama-server and the engine in a bare loop decode the same tokens of one GGUF file, with one thread on one core,
-in turns. The bare loop tells the engine's share of a difference from the server's. Milliseconds are per token after the
-first, and the median over the rounds of the ratio within a round is what counts.
+in turns. The bare loop tells the engine's share of a difference from the server's. Answers are streamed, and a client's
+clock counts, from the first token to the last. One start of a program is a few percent faster than the next by where
+its memory lies, so all are started several times. What counts is the median of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import median, quantiles
 
@@ -42,9 +44,10 @@ def prompt_of(engine: Engine, length: int) -> list[int]:
 
 
 def bare(engine: Engine, prompt: Sequence[int], tokens: int) -> float:
-    """Milliseconds per token of greedy decoding and nothing else."""
-    engine.truncate(0, 0)
-    engine.extend(0, prompt[:-1])
+    """Milliseconds per token after the first, of greedy decoding and nothing else. Slot 0 may hold the prompt."""
+    held = min(engine.length(0), len(prompt) - 1)
+    engine.truncate(0, held)
+    engine.extend(0, prompt[held:-1])
     token, started = prompt[-1], 0.0
     for number in range(tokens):
         logits = engine.forward([Row(0, 0, token)])
@@ -55,37 +58,40 @@ def bare(engine: Engine, prompt: Sequence[int], tokens: int) -> float:
     return (time.perf_counter() - started) * 1000 / (tokens - 1)
 
 
-def of_lead(lead: LeadProcess, prompt: Sequence[int], tokens: int) -> float:
-    """Milliseconds per token, by the lead's own clock, which is llama-server's way to count as well."""
-    body = {"prompt": list(prompt), "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
-    response = requests.post(f"{lead.url}/v1/completions", json=body, timeout=LONGEST)
-    response.raise_for_status()
-    timings = response.json()["timings"]
-    assert timings["predicted_n"] == tokens
-    return float(timings["predicted_ms"]) / tokens
+def streamed(url: str, prompt: Sequence[int], tokens: int, **options: object) -> float:
+    """Milliseconds per token after the first, as a client sees them who reads the answer as it comes."""
+    body = {"prompt": list(prompt), "temperature": 0, "ignore_eos": True, "stream": True, **options}
+    first = last = 0.0
+    with requests.post(url, json=body, stream=True, timeout=LONGEST) as response:
+        response.raise_for_status()
+        for line in response.iter_lines(chunk_size=1):
+            if line.startswith(b"data: ") and line != b"data: [DONE]":
+                last = time.perf_counter()
+                first = first or last
+    return (last - first) * 1000 / (tokens - 1)
 
 
 def measure(
     model: str, contexts: Sequence[int], tokens: int, rounds: int, flags: Sequence[str]
 ) -> dict[int, list[Round]]:
-    """The rounds, by tokens of context."""
+    """The rounds by tokens of context, of programs that are started anew."""
     room = max(contexts) + tokens + 8
     cpus, _ = halves()
     found: dict[int, list[Round]] = {context: [] for context in contexts}
-    with (
-        pinned(cpus),
-        LeadProcess("-m", model, "-t", "1", "-c", str(room), "--print-mode", "none", *flags, cpus=cpus) as lead,
-        LlamaServer(model, cpus=cpus, context=room) as server,
-    ):
+    with pinned(cpus), ExitStack() as stack:
+        flags = ("-m", model, "-t", "1", "-c", str(room), "--print-mode", "none", *flags)
+        lead = stack.enter_context(LeadProcess(*flags, cpus=cpus)).ready()  # it measures: nothing else is to run then
+        server = stack.enter_context(LlamaServer(model, cpus=cpus, context=room)).ready()
         engine = load(model, "llamacpp", EngineOptions(threads=1, context=room, tree_rows=TREE_ROWS))
-        lead.ready()
-        server.ready()
         for context in contexts:
             prompt = prompt_of(engine, context)
             for number in range(rounds + 1):
                 alone = bare(engine, prompt, tokens)
-                ours = of_lead(lead, prompt, tokens)
-                theirs = server.complete(prompt, tokens).seconds * 1000 / (tokens - 1)
+                ours = streamed(f"{lead.url}/v1/completions", prompt, tokens, max_tokens=tokens)
+                theirs = streamed(
+                    f"{server.url}/completion", prompt, tokens,
+                    n_predict=tokens, samplers=["temperature"], cache_prompt=True,
+                )  # fmt: skip
                 if number:  # the first round pays for what is set up once
                     found[context].append(Round(alone, ours, theirs))
         engine.close()
@@ -100,16 +106,19 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         "--contexts", type=count, nargs="+", default=[100, 1000, 3000], metavar="N", help="tokens of context"
     )
     p.add_argument("--tokens", type=positive, default=64, help="tokens per round")
-    p.add_argument("--rounds", type=positive, default=8, help="rounds, in turns")
+    p.add_argument("--starts", type=positive, default=3, help="times that all programs are started anew")
+    p.add_argument("--rounds", type=positive, default=6, help="rounds of each start, in turns")
     p.add_argument("--flags", default="", help="further flags of the lead, in one string")
 
 
 def main(args: argparse.Namespace) -> int:
     model = args.model if args.model.endswith(".gguf") else padded_model("target", args.model, "llamacpp")
-    found = measure(model, args.contexts, args.tokens, args.rounds, args.flags.split())
-    table = Table(
-        title=f"Decoding without a back, {args.rounds} rounds of {args.tokens} tokens, ms per token (medians)"
-    )
+    found: dict[int, list[Round]] = {context: [] for context in args.contexts}
+    for _ in range(args.starts):
+        for context, rounds in measure(model, args.contexts, args.tokens, args.rounds, args.flags.split()).items():
+            found[context] += rounds
+    title = f"Decoding without a back, {args.starts} x {args.rounds} rounds of {args.tokens} tokens"
+    table = Table(title=f"{title}, ms per token (medians)")
     for column in ("context", "bare loop", "lead", "llama-server", "lead's speed over llama-server's (quartiles)"):
         table.add_column(column, justify="right")
     for context, rounds in found.items():

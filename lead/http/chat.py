@@ -194,6 +194,7 @@ class ChatRequest(Conversation, ToolFields, AnswerFields):
             stop_names=self.stop_names(vocabulary),
             stop_tokens=tuple(self.stop_token_ids or ()),
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
+            streamed=bool(self.stream),
         )
 
     def parser(self) -> CallParser | None:

@@ -103,6 +103,7 @@ class CompletionRequest(AnswerFields):
                     top_logprobs=self.logprobs,
                     prompt_logprobs=scored,
                     continues=True,
+                    streamed=bool(self.stream),
                 ),
                 i,
             )

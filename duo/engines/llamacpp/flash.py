@@ -27,7 +27,7 @@ SLOWER_SEVERAL = 1.6
 """And so many times as long for several rows."""
 
 Times = tuple[float, float]
-"""Seconds for one row and for several."""
+"""Seconds of the processor for one row and for several."""
 
 
 def choose(model: Model, options: EngineOptions) -> EngineOptions:
@@ -37,7 +37,7 @@ def choose(model: Model, options: EngineOptions) -> EngineOptions:
     files = stamps(gguf_files.parts_of(model.path))
     off, on = store.remembered(
         "flash",
-        [2, *files, *versions("llamacpp"), native.threads(options)],
+        [3, *files, *versions("llamacpp"), native.threads(options)],
         lambda found: [(float(one), float(several)) for one, several in _pair(found)],
         lambda: _measure(model, options),
         lambda found: found,
@@ -67,7 +67,10 @@ def _pair(found: Any) -> Any:
 
 
 def _measure(model: Model, options: EngineOptions) -> list[Times]:
-    """The fastest passes without flash attention and with it, in turns. The wide passes come first, and are read."""
+    """The fastest passes without flash attention and with it, in turns. The wide passes come first, and are read.
+
+    The processor's time counts: other programs may run at a start, and they must not choose.
+    """
     contexts = []
     try:
         for flash in ("off", "on"):
@@ -79,9 +82,9 @@ def _measure(model: Model, options: EngineOptions) -> list[Times]:
         for width in [ROWS, ROWS, *[1] * RUNS]:
             for context, times in zip(contexts, best, strict=True):
                 places = list(range(at, at + width))
-                started = time.perf_counter()
+                started = time.process_time()
                 code = batch.decode(context, places, places, [(0,)] * width, slice(0))
-                took = time.perf_counter() - started
+                took = time.process_time() - started
                 if code:
                     raise native.failed(code)
                 times[width > 1] = min(times[width > 1], took)
