@@ -14,7 +14,7 @@ demo: $(VENV)/.demo  ## lead and back on this machine, four ways to ask the same
 	$(BIN)/python -m bench demo
 
 test: $(VENV)/.all  ## every test
-	-$(BIN)/python -m bench.real  # once; where they cannot be had, the tests that need them are skipped and say why
+	-$(BIN)/python -m bench.harness.real  # once; where they cannot be had, the tests that need them are skipped and say why
 	$(BIN)/python -m pytest $(TWO)
 
 quick: $(VENV)/.all  ## the tests to run all the time

@@ -12,13 +12,15 @@ from pathlib import Path
 
 from back.link import Link
 from back.tls import ClientTls
-from duo import cli, mdns, trace
-from duo.draft_model import check_drafts
-from duo.drafting import BATCH, CHAIN, MOST, RIDERS, TREE, room
+from duo import trace
+from duo.draft.draft import BATCH, CHAIN, MOST, RIDERS, TREE, room
+from duo.draft.model import check_drafts
 from duo.engines import measure
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
-from duo.pem import Files
+from duo.program import flags as cli
+from duo.program import mdns
+from duo.program.tls_files import Files
 from duo.trace import Trace
 
 log = logging.getLogger("back")

@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from duo.draft_model import DraftModel
-from duo.drafting import Draft
+from back.pacing import LEAST, Pacing
+from duo.draft.draft import Draft
+from duo.draft.model import DraftModel
 from duo.errors import ContextError, DuoError, ProtocolError
-from duo.pacing import LEAST, Pacing
 from duo.prefix import Prefix
-from duo.protocol import MAX_KNOWN, BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
 from duo.trace import Trace
-from duo.tree import Expansion
+from duo.wire.lead_side import MAX_KNOWN, BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
+from lead.plan.tree import Expansion
 
 log = logging.getLogger("back")
 

@@ -1,4 +1,4 @@
-"""The gRPC side of the back: one stream to the lead, opened again and again, around `duo.protocol.BackSide`."""
+"""The gRPC side of the back: one stream to the lead, opened again and again, around `duo.wire.lead_side.BackSide`."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ import grpc
 
 from back.drafter import Drafter
 from back.tls import ClientTls, why
-from duo.draft_model import DraftModel
-from duo.drafting import Policy
+from duo.draft.draft import Policy
+from duo.draft.model import DraftModel
 from duo.engines import Engine
 from duo.engines.cost import CostCurve
 from duo.errors import DuoError, ProtocolError, RefusedError
-from duo.protocol import (
+from duo.trace import Trace
+from duo.wire.lead_side import (
     LOOK_EVERY,
     MAX_MESSAGE_BYTES,
     METHOD,
@@ -31,7 +32,6 @@ from duo.protocol import (
     Identity,
     Welcomed,
 )
-from duo.trace import Trace
 
 log = logging.getLogger("back")
 

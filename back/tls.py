@@ -15,7 +15,7 @@ from pathlib import Path
 import grpc
 
 from duo.errors import FileError
-from duo.pem import Files
+from duo.program.tls_files import Files
 
 PATIENCE = 5.0
 """Seconds for a handshake, and for the first words after it."""

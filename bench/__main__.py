@@ -10,8 +10,8 @@ from importlib import import_module
 from types import FrameType
 from typing import NamedTuple
 
-from duo.cli import Help
 from duo.errors import DuoError
+from duo.program.flags import Help
 
 
 class Command(NamedTuple):
@@ -23,27 +23,27 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "demo": Command("the same questions four times, with and without a back", "bench.demo"),
-    "step": Command("what the lead adds to a decode step", "bench.step"),
+    "demo": Command("the same questions four times, with and without a back", "bench.show.demo"),
+    "step": Command("what the lead adds to a decode step", "bench.steps.step"),
     "plain": Command("decoding without a back, beside llama-server without speculation", "bench.compare.plain"),
     "exact": Command("what the same bits cost, without a back and with one", "bench.compare.exactness"),
     "hybrid": Command("what chains cost and bring on a model with a recurrent state", "bench.compare.hybrid"),
-    "slots": Command("what rows of many slots cost beside as many of one", "bench.slots"),
-    "ties": Command("how many tokens change with what happens around an answer", "bench.sameness"),
+    "slots": Command("what rows of many slots cost beside as many of one", "bench.steps.slots"),
+    "ties": Command("how many tokens change with what happens around an answer", "bench.steps.sameness"),
     "models": Command(
         "tiny random models of many kinds, each served and compared with transformers", "bench.kinds.run"
     ),
-    "simulate": Command("the planner and the policy in simulated time", "bench.sweep"),
-    "plan": Command("what speed-up to expect of two machines, and where the limit is", "bench.plan"),
-    "trace": Command("merge what --trace wrote, and sum it up", "bench.trace"),
+    "simulate": Command("the planner and the policy in simulated time", "bench.sim.sweep"),
+    "plan": Command("what speed-up to expect of two machines, and where the limit is", "bench.sim.plan"),
+    "trace": Command("merge what --trace wrote, and sum it up", "bench.show.trace"),
     "compare": Command("ours against every other schedule of the same two models", "bench.compare.run"),
-    "load": Command("several clients at once, with backs and without", "bench.load"),
-    "chaos": Command("backs and leads that die under clients that ask, and no wrong answer", "bench.chaos"),
-    "soak": Command("ten thousand requests, a thousand backs, and a lead that does not grow", "bench.soak"),
-    "build-llama-server": Command("llama.cpp's own server, which compare measures us against", "bench.peers"),
-    "record": Command("what a draft guesses along real answers, for simulate and plan", "bench.record"),
-    "screenshots": Command("pictures of the page, the console and the chat at work", "bench.screenshots"),
-    "validate": Command("how far the simulator is from runs of compare", "bench.validate"),
+    "load": Command("several clients at once, with backs and without", "bench.load.load"),
+    "chaos": Command("backs and leads that die under clients that ask, and no wrong answer", "bench.load.chaos"),
+    "soak": Command("ten thousand requests, a thousand backs, and a lead that does not grow", "bench.load.soak"),
+    "build-llama-server": Command("llama.cpp's own server, which compare measures us against", "bench.compare.peers"),
+    "record": Command("what a draft guesses along real answers, for simulate and plan", "bench.sim.record"),
+    "screenshots": Command("pictures of the page, the console and the chat at work", "bench.show.screenshots"),
+    "validate": Command("how far the simulator is from runs of compare", "bench.sim.validate"),
 }
 
 

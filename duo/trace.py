@@ -5,7 +5,7 @@ is there once a second, in slices so short that nobody waits long for the interp
 closing bracket may be missing, so that of a program that was killed is of use as well.
 
 Times come in as seconds by `time.perf_counter`. In the files they are microseconds by the lead's clock: a back learns
-from its pings how far the two are apart (`duo.protocol.ClockOffset`), and writes nothing before it knows.
+from its pings how far the two are apart (`duo.wire.lead_side.ClockOffset`), and writes nothing before it knows.
 """
 
 from __future__ import annotations

@@ -13,27 +13,31 @@ from collections.abc import Sequence
 import uvicorn
 from fastapi import FastAPI
 
-from duo import cli, mdns, trace
-from duo.draft_model import DraftModel, check_drafts
-from duo.drafting import BATCH, MOST, RIDERS, TREE, room
+from duo import trace
+from duo.draft.draft import BATCH, MOST, RIDERS, TREE, room
+from duo.draft.model import DraftModel, check_drafts
 from duo.engines import Engine, Vocabulary, measure, promise
 from duo.engines.cost import CostCurve
 from duo.engines.meaning import compare
 from duo.errors import AddressError, FileError, ModelError
-from duo.pem import Files
-from duo.protocol import LEAST_MESSAGE_BYTES
-from duo.schedule import Limits
+from duo.program import flags as cli
+from duo.program import mdns
+from duo.program.tls_files import Files
 from duo.trace import Trace
-from lead import certs, connections, target
-from lead.answers import Answer, BackView, Question, SlotView
-from lead.console import Console
-from lead.credentials import Access, access, how_to_join, is_loopback
-from lead.door import Door
-from lead.guard import guarded
+from duo.wire.lead_side import LEAST_MESSAGE_BYTES
+from lead import target
+from lead.answers.service import Service
+from lead.api import Answer, BackView, Question, SlotView
+from lead.backs.access import Door
+from lead.console.console import Console
+from lead.decode.local_draft import OwnDraft
 from lead.http import BODY_LIMIT, Options
-from lead.own import OwnDraft
-from lead.service import Service
-from lead.site import create_site
+from lead.http.edge import connections
+from lead.http.edge.auth import guarded
+from lead.http.site import create_site
+from lead.plan.schedule import Limits
+from lead.security import certs
+from lead.security.credentials import Access, access, how_to_join, is_loopback
 
 log = logging.getLogger("lead")
 

@@ -7,13 +7,13 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from duo import cli
 from duo.engines import Engine, promise
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Replay
-from duo.planner import Planner
-from duo.schedule import Everything, Limits, Schedule, without_guesses
-from lead.decoder import SCORED
+from duo.program import flags as cli
+from lead.decode.loop import SCORED
+from lead.plan.planner import Planner
+from lead.plan.schedule import Everything, Limits, Schedule, without_guesses
 
 log = logging.getLogger("lead")
 

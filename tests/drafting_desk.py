@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from typing import cast
 
 from back.drafter import Drafter
-from duo import protocol
-from duo.draft_model import DraftModel
-from duo.drafting import TREE, Draft, Policy, room
+from duo.draft.draft import TREE, Draft, Policy, room
+from duo.draft.model import DraftModel
 from duo.engines import Engine, Logits, Row
 from duo.engines.base import TREES, InterruptedForwardError, Piece, Rollback
 from duo.engines.cost import CostCurve
 from duo.errors import DuoError
-from duo.protocol import Begun, CommittedTokens, Ended
-from duo.sampling import Sampler, SamplingParams
+from duo.sampling.sampler import Sampler, SamplingParams
 from duo.trace import of_lead
-from duo.tree import Expansion
 from duo.v1 import duo_pb2 as pb
+from duo.wire import lead_side as protocol
+from duo.wire.lead_side import Begun, CommittedTokens, Ended
+from lead.plan.tree import Expansion
 from tests.slotted import EOS, SlottedEngine
 from tests.test_drafting import FakeModel, hash_of
 

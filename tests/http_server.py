@@ -23,15 +23,15 @@ import transformers
 import uvicorn
 from starlette.types import ASGIApp
 
-from bench.models import shipped
-from duo.constraint import Grammars
+from bench.harness.models import shipped
 from duo.engines import Vocabulary
 from duo.engines.transformers.vocabulary import HFVocabulary
-from duo.pem import Files
-from duo.session import Logprobs
-from lead.answers import Answer, BackView, Piece, Question, SlotView, Summary
+from duo.program.tls_files import Files
+from duo.sampling.grammar import Grammars
+from lead.api import Answer, BackView, Piece, Question, SlotView, Summary
+from lead.decode.session import Logprobs
 from lead.http import Options, Watch, create_app
-from lead.site import create_site
+from lead.http.site import create_site
 
 PATIENCE = 10.0
 """Seconds after which a test that waits for something has failed."""

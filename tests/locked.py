@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from duo.pem import Files
-from lead.guard import guarded
-from lead.site import create_site
+from duo.program.tls_files import Files
+from lead.http.edge.auth import guarded
+from lead.http.site import create_site
 from tests.http_server import ScriptedAnswerer, served
 
 

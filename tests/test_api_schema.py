@@ -22,11 +22,11 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from duo.errors import StoppedError
-from duo.session import Logprobs
-from lead.answers import Piece
+from lead.api import Piece
+from lead.decode.session import Logprobs
 from lead.http import Options
-from lead.openapi import document
-from lead.site import create_site
+from lead.http.info.openapi import document
+from lead.http.site import create_site
 from tests.http_server import ScriptedAnswerer
 
 APP = create_site(ScriptedAnswerer(), Options(metrics=True))

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 import lead.__main__
-from duo.protocol import LEAST_MESSAGE_BYTES, BackSide, Identity, Ledger
 from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
-from lead.backs import Backs
-from lead.door import Door
-from lead.mailbox import Mailbox
+from duo.wire.lead_side import LEAST_MESSAGE_BYTES, BackSide, Identity, Ledger
+from lead.backs.access import Door
+from lead.backs.server import Backs
+from lead.decode.inbox import Mailbox
 
 ME = Identity("lead", "target", "a", 1000, [b"%d" % token for token in range(1000)])
 
@@ -56,7 +56,7 @@ async def kinds(stream: Stream, count: int) -> Sequence[pb.LeadMessage]:
 
 @pytest.mark.parametrize("limit", ["LOST_AFTER", "COMPARED_WITHIN"])
 def test_one_that_says_no_more_is_refused_with_words(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"duo.protocol.{limit}", 0.0)
+    monkeypatch.setattr(f"duo.wire.lead_side.{limit}", 0.0)
     stream: Any = Stream(hello("b"))
     asyncio.run(backs_of(1)._draft(stream.requests(), stream))
     *_, last = [stream.heard.get_nowait() for _ in range(stream.heard.qsize())]

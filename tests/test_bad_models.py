@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from safetensors.numpy import save_file
 
-from bench.models import shipped
-from bench.processes import ROOT
+from bench.harness.models import shipped
+from bench.harness.processes import ROOT
 from duo.engines import EngineOptions, load
 from duo.errors import ModelError
 from tests.support.gguf_copies import copy

@@ -13,9 +13,9 @@ from cryptography import x509
 
 from back.tls import ClientTls, why
 from duo.errors import FileError
-from duo.pem import Files
-from lead import certs
-from lead.door import Door
+from duo.program.tls_files import Files
+from lead.backs.access import Door
+from lead.security import certs
 from tests.http_server import ScriptedAnswerer
 from tests.locked import locked
 

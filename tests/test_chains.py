@@ -9,18 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench import world
-from bench.simulate import Machine, run
-from bench.world import TARGETS, Link, Varying
+from bench.sim import world
+from bench.sim.lead import Machine, run
+from bench.sim.world import TARGETS, Link, Varying
 from duo.engines.base import UNBOUNDED, Rollback
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Checkpoints, Replay, Replayed
-from duo.forecast import Coming
-from duo.outlook import WAITING, Outlook
-from duo.planner import Planner
 from duo.prefix import EMPTY, extend_hash
-from duo.schedule import Everything, Growing, Limits, Schedule, without_guesses
-from duo.tree import Expansion, GuessTree, Node
+from lead.plan.arrivals import Coming
+from lead.plan.lookahead import WAITING, Outlook
+from lead.plan.planner import Planner
+from lead.plan.schedule import Everything, Growing, Limits, Schedule, without_guesses
+from lead.plan.tree import Expansion, GuessTree, Node
 from tests.test_planner import FLAT, guessed, line
 
 CHAIN = Rollback(trees=False, depth=UNBOUNDED)

@@ -26,13 +26,13 @@ import pytest
 from rich.console import Console as Rich
 
 import chat
-from bench import terminal as screens
+from bench.harness import terminal as screens
 from duo.errors import ContextError, DuoError
-from duo.pem import Files
-from lead import certs
-from lead.answers import BackView, Piece
-from lead.guard import guarded
-from lead.site import create_site
+from duo.program.tls_files import Files
+from lead.api import BackView, Piece
+from lead.http.edge.auth import guarded
+from lead.http.site import create_site
+from lead.security import certs
 from tests.http_server import PATIENCE, Gate, ScriptedAnswerer, served, serving
 from tests.locked import locked
 

@@ -14,24 +14,25 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import charts
 from bench.__main__ import main
-from bench.compare import badback, entrants, figures, prompts, report, timeline, trial
+from bench.compare import badback, entrants, figures, report, timeline, trial
 from bench.compare.figures import Record, Spread
 from bench.compare.names import LABELS
-from bench.compare.prompts import Conversation, Question
 from bench.compare.schedules import Answer, Schedule, Setting
 from bench.compare.speculate import ChainDraft, Decoded, Target, free, synchronous
 from bench.compare.trial import Plan, Trial
-from bench.processes import Gate
-from duo.drafting import CHAIN, TREE, Scale, Sharpness
+from bench.harness import prompts
+from bench.harness.processes import Gate
+from bench.harness.prompts import Conversation, Question
+from bench.show import charts
+from duo.draft.draft import CHAIN, TREE, Scale, Sharpness
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
-from duo.planner import Planner
 from duo.prefix import Prefix
-from duo.sampling import SamplingParams
-from duo.schedule import Limits
-from duo.tree import GuessTree
+from duo.sampling.sampler import SamplingParams
+from lead.plan.planner import Planner
+from lead.plan.schedule import Limits
+from lead.plan.tree import GuessTree
 from tests.test_drafting import CheckedEngine, FakeModel
 
 # --- statistics

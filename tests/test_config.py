@@ -11,8 +11,8 @@ import pytest
 import back.__main__
 import lead.__main__
 from duo import __version__
-from duo.cli import several
 from duo.engines.options import GPU_ALL, GPU_AUTO
+from duo.program.flags import several
 
 Write = Callable[[str], str]
 

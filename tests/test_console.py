@@ -11,9 +11,9 @@ from typing import cast
 import pytest
 from rich.console import Console as Terminal
 
-from lead.answers import Answerer, BackCount, BackView, Piece, SlotView, Summary
-from lead.console import Console, PrintMode
-from lead.live import TAIL, Live
+from lead.api import Answerer, BackCount, BackView, Piece, SlotView, Summary
+from lead.console.console import Console, PrintMode
+from lead.console.live import TAIL, Live
 from tests.http_server import SUMMARY, ScriptedAnswerer
 
 PIECES = [

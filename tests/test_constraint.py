@@ -14,19 +14,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLParserLimits
 
-from bench.models import shipped
-from duo import constraint
-from duo.constraint import GrammarConstraint, Grammars, json_rule, of_json_object, of_json_schema, of_lark, of_regex
-from duo.draft_model import DraftModel
-from duo.drafting import TREE
+from bench.harness.models import shipped
+from duo.draft.draft import TREE
+from duo.draft.model import DraftModel
 from duo.engines import Engine, EngineOptions, Row, Vocabulary, load
 from duo.engines.cost import CostCurve
 from duo.errors import DeadEndError, RequestError
 from duo.prefix import Prefix
-from duo.sampling import MAX_GRAMMAR_BYTES, SamplingParams
-from duo.session import Session
+from duo.sampling import grammar as constraint
+from duo.sampling.grammar import (
+    GrammarConstraint,
+    Grammars,
+    json_rule,
+    of_json_object,
+    of_json_schema,
+    of_lark,
+    of_regex,
+)
+from duo.sampling.sampler import MAX_GRAMMAR_BYTES, SamplingParams
 from duo.trace import of_lead
-from duo.tree import Expansion, Node
+from lead.decode.session import Session
+from lead.plan.tree import Expansion, Node
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

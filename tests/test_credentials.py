@@ -9,8 +9,8 @@ import pytest
 
 from duo.errors import AddressError, FileError
 from lead.__main__ import parser
-from lead.credentials import Access, access, how_to_join, is_loopback, reachable
-from lead.door import Allowance
+from lead.backs.access import Allowance
+from lead.security.credentials import Access, access, how_to_join, is_loopback, reachable
 
 
 def asked(*flags: str) -> Access:

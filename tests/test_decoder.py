@@ -18,19 +18,19 @@ from duo.engines.base import TREES, Rollback
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Checkpoints, Replay, Replayed
 from duo.errors import DuoError, StoppedError
-from duo.forecast import Own
-from duo.planner import Planner
 from duo.prefix import Prefix
-from duo.protocol import BackSide, Ledger
-from duo.sampling import SamplingParams, logprobs
-from duo.schedule import Everything, Growing, Limits, Plan, Schedule
-from duo.session import Session, Step
+from duo.sampling.sampler import SamplingParams, logprobs
 from duo.trace import Trace
-from duo.tree import Expansion, Place
 from duo.v1 import duo_pb2 as pb
-from lead import decoder
-from lead.decoder import PIECE, Decoder, Job
-from lead.mailbox import Letter, Mailbox
+from duo.wire.lead_side import BackSide, Ledger
+from lead.decode import loop as decoder
+from lead.decode.inbox import Letter, Mailbox
+from lead.decode.loop import PIECE, Decoder, Job
+from lead.decode.session import Session, Step
+from lead.plan.arrivals import Own
+from lead.plan.planner import Planner
+from lead.plan.schedule import Everything, Growing, Limits, Plan, Schedule
+from lead.plan.tree import Expansion, Place
 from tests.slotted import CHAINS, EOS, FORWARD, REPLAY, SlottedEngine
 from tests.test_drafting import SIZE, FakeModel
 from tests.test_session import text_without_backs

@@ -13,19 +13,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bench.models import shipped
-from duo.draft_model import DraftModel
-from duo.drafting import CHAIN, FLOOR, MAX_ROWS, MOST, RIDERS, TREE, Policy, room
+from back.pacing import LEAST
+from bench.harness.models import shipped
+from duo.draft.draft import CHAIN, FLOOR, MAX_ROWS, MOST, RIDERS, TREE, Policy, room
+from duo.draft.model import DraftModel
+from duo.draft.slots import TENURE
 from duo.engines import Engine, EngineOptions, load
 from duo.engines.base import TREES, Rollback
 from duo.engines.cost import CostCurve
 from duo.errors import ContextError, ModelError, RequestError
-from duo.pacing import LEAST
 from duo.prefix import extend_hash
-from duo.protocol import Welcomed
-from duo.sampling import Sampler, SamplingParams
-from duo.seats import TENURE
+from duo.sampling.sampler import Sampler, SamplingParams
 from duo.trace import of_lead
+from duo.wire.lead_side import Welcomed
 from tests.drafting_desk import FLAT, Desk, DraftEngine
 from tests.slotted import CHAINS, EOS, FORWARD, LINE_END, REPLAY
 from tests.test_drafting import FakeModel, hash_of, params

@@ -17,12 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from duo.drafting import BATCH, CHILDREN, FLOOR, MAX_ROWS, RIDERS, Draft
+from duo.draft.draft import BATCH, CHILDREN, FLOOR, MAX_ROWS, RIDERS, Draft
 from duo.engines.base import ROOT, Logits, Row
 from duo.errors import DeadEndError, ProtocolError
 from duo.prefix import EMPTY, extend_hash, mix
-from duo.sampling import Sampler, SamplingParams
-from duo.tree import ALONE, Expansion, Turn
+from duo.sampling.sampler import Sampler, SamplingParams
+from lead.plan.tree import ALONE, Expansion, Turn
 
 SIZE = 12
 

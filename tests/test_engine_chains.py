@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 import lead.__main__
+from bench.harness.processes import wait_for
 from bench.kinds import KINDS, checkpoint, gguf_file, make, vocabulary
-from bench.processes import wait_for
-from duo import cli
 from duo.engines import ROOT, Engine, EngineOptions, Piece, Row, load
 from duo.engines.base import TREES, InterruptedForwardError, Rollback
 from duo.engines.llamacpp import native
@@ -28,6 +27,7 @@ from duo.engines.llamacpp.states import StateTreeEngine
 from duo.engines.options import GPU_ALL, GPU_AUTO
 from duo.errors import ContextError, ModelError
 from duo.prefix import common_length
+from duo.program import flags as cli
 from tests.interrupting import interrupting
 from tests.mirror import ChainMirror, TreeMirror, Truth
 

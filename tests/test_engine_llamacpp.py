@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.processes import wait_for
+from bench.harness.processes import wait_for
 from duo.engines import ROOT, EngineOptions, Logits, Row, load
 from duo.engines.base import InterruptedForwardError
 from duo.engines.llamacpp import engine as llamacpp

@@ -11,9 +11,9 @@ import pytest
 import torch
 import transformers
 
+from bench.harness.processes import wait_for
 from bench.kinds import KINDS, checkpoint, vocabulary
 from bench.kinds.kind import Kind
-from bench.processes import wait_for
 from duo.engines.base import ROOT, InterruptedForwardError, Piece, Row
 from duo.engines.transformers import checkpoints
 from duo.engines.transformers.engine import TransformersEngine

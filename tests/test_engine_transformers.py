@@ -15,7 +15,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
-from bench.processes import wait_for
+from bench.harness.processes import wait_for
 from duo.engines import EngineOptions, load, runtime_of
 from duo.engines.base import ROOT, Engine, InterruptedForwardError, Row
 from duo.engines.meaning import fingerprint

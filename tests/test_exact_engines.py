@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench import real
+from bench.harness import real
+from bench.harness.models import shipped
 from bench.kinds import make
-from bench.models import shipped
-from bench.sameness import Loop, ways
-from bench.ties import prompt_of
+from bench.steps.sameness import Loop, ways
+from bench.steps.ties import prompt_of
 from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, measure, price, promise
 from duo.engines.base import Piece
 from duo.engines.classes import Found
@@ -28,7 +28,7 @@ from duo.engines.load import settled
 from duo.engines.promise import Asked
 from duo.engines.transformers.engine import TransformersEngine
 from duo.errors import ModelError
-from duo.sampling import SamplingParams
+from duo.sampling.sampler import SamplingParams
 
 SLOTS = 3
 QUESTIONS = ["How are you?", "How are you today, and what do you like to eat?", "What is the capital of France?"]

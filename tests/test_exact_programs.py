@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import requests
 
+from bench.harness.processes import ROOT, BackProcess, LeadProcess
 from bench.kinds import make
-from bench.processes import ROOT, BackProcess, LeadProcess
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 
 import back.__main__
 import lead.__main__
-from bench.processes import ROOT, LeadProcess, Program, wait_for
+from bench.harness.processes import ROOT, LeadProcess, Program, wait_for
 
 pytestmark = pytest.mark.slow
 

@@ -13,10 +13,10 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.models import shipped
-from bench.processes import LeadProcess, Reply, wait_for
+from bench.harness.models import shipped
+from bench.harness.processes import LeadProcess, Reply, wait_for
 from duo.engines import EngineOptions, load
-from duo.protocol import METHOD, BackSide, Identity
+from duo.wire.lead_side import METHOD, BackSide, Identity
 from tests.test_protocol import of_back
 
 pytestmark = pytest.mark.slow

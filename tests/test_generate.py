@@ -9,12 +9,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from bench.models import RUNTIMES, Runtime, shipped
-from bench.ties import prompt_of, walk
+from bench.harness.models import RUNTIMES, Runtime, shipped
+from bench.steps.ties import prompt_of, walk
 from duo import models
 from duo.engines import EngineOptions, load
 from duo.models.corpus import questions
-from duo.sampling import SamplingParams
+from duo.sampling.sampler import SamplingParams
 
 pytestmark = pytest.mark.slow
 

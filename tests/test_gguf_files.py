@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.models import shipped
+from bench.harness.models import shipped
 from duo.engines import ROOT, EngineOptions, Row, load, runtime_of
 from duo.engines.gguf_files import locate, model_name
 from duo.errors import ModelError

@@ -16,10 +16,11 @@ import uvicorn
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from lead import certs, connections
-from lead.connections import Limits, Server
-from lead.credentials import matches
-from lead.guard import guarded
+from lead.http.edge import connections
+from lead.http.edge.auth import guarded
+from lead.http.edge.connections import Limits, Server
+from lead.security import certs
+from lead.security.credentials import matches
 
 MAX_BODY = 1000
 SHORT = 0.3

@@ -22,10 +22,10 @@ from openai import OpenAI
 
 import lead
 from duo.errors import BusyError, ContextError, DuoError, RequestError
-from duo.sampling import SamplingParams
-from lead.answers import BackView, Question
+from duo.sampling.sampler import SamplingParams
+from lead.api import BackView, Question
 from lead.http import BODY_LIMIT
-from lead.http.chat import ChatRequest
+from lead.http.openai.chat import ChatRequest
 from tests.http_server import PATIENCE, SUMMARY, Gate, ScriptedAnswerer, conversation, vocabulary
 
 CHAT = "/v1/chat/completions"

@@ -14,12 +14,12 @@ import pytest
 import requests
 from openai import OpenAI
 
-from duo.constraint import Grammars
 from duo.errors import BusyError, DeadEndError, DuoError
-from duo.session import Logprobs
-from lead.answers import Answer, Piece, Question, Summary
+from duo.sampling.grammar import Grammars
+from lead.api import Answer, Piece, Question, Summary
+from lead.decode.session import Logprobs
 from lead.http import Options, Watch
-from lead.http.tools import Call, CallParser
+from lead.http.openai.tools import Call, CallParser
 from tests.http_server import PATIENCE, SUMMARY, Gate, ScriptedAnswerer, conversation, serving, vocabulary
 
 CHAT = "/v1/chat/completions"

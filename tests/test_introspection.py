@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from lead.answers import SlotView
+from lead.api import SlotView
 from lead.http import BODY_LIMIT, Options
-from lead.site import create_site
+from lead.http.site import create_site
 from tests.http_server import TEMPLATE, ScriptedAnswerer, vocabulary
 
 TEXT = "def grüß():\n    return '🎉'"

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.harness.models import RUNTIMES, Runtime
 from bench.kinds import KINDS, Made, make
 from bench.kinds.kind import SPREAD
 from bench.kinds.plain import of_llamacpp, of_transformers
 from bench.kinds.run import COLUMNS, cells, trials
 from bench.kinds.trial import Found
 from bench.kinds.vocabulary import SIZE
-from bench.models import RUNTIMES, Runtime
 from duo.engines.base import TREES, Rollback
 
 QUICK = ("llama", "qwen35")

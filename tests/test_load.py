@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as bench
-from bench import allowed
-from bench.allowed import Allowance, Allowed
-from bench.load import Cell, Sample
-from bench.models import shipped
+from bench.harness.models import shipped
+from bench.load import allowed
+from bench.load.allowed import Allowance, Allowed
+from bench.load.load import Cell, Sample
 from duo.errors import DuoError
 
 
@@ -65,7 +65,7 @@ def test_a_command_that_is_told_to_stop_takes_what_it_started_with_it(monkeypatc
         finally:
             stopped.append("the leads")
 
-    monkeypatch.setattr("bench.load.main", measured)
+    monkeypatch.setattr("bench.load.load.main", measured)
     before = signal.getsignal(signal.SIGTERM)
     try:
         assert bench.main(["load"]) == 130

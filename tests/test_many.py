@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import requests
 
-from bench import chaos
-from bench.compare import prompts
-from bench.models import RUNTIMES, Runtime
-from bench.processes import BackProcess, LeadProcess, wait_for
+from bench.harness import prompts
+from bench.harness.models import RUNTIMES, Runtime
+from bench.harness.processes import BackProcess, LeadProcess, wait_for
+from bench.load import chaos
 
 pytestmark = pytest.mark.slow
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from bench.models import RUNTIMES, Runtime, shipped
-from bench.processes import BackProcess, Gate, LeadProcess, Reply, wait_for
-from bench.real import NAMES, Name
-from bench.ties import TOLERANCE, Walk, first_difference, prompt_of, walk
+from bench.harness.models import RUNTIMES, Runtime, shipped
+from bench.harness.processes import BackProcess, Gate, LeadProcess, Reply, wait_for
+from bench.harness.real import NAMES, Name
+from bench.steps.ties import TOLERANCE, Walk, first_difference, prompt_of, walk
 from duo.engines import Engine, EngineOptions, load
-from duo.protocol import Identity
-from duo.sampling import SamplingParams
+from duo.sampling.sampler import SamplingParams
+from duo.wire.lead_side import Identity
 from tests.support.knowing_back import Knowing, knowing_back
 from tests.support.real_models import real_model
 

@@ -15,9 +15,10 @@ from contextlib import AsyncExitStack, suppress
 import pytest
 from zeroconf.asyncio import AsyncServiceInfo, AsyncZeroconf
 
-from bench.processes import free_port
-from duo import __version__, mdns
+from bench.harness.processes import free_port
+from duo import __version__
 from duo.errors import AddressError
+from duo.program import mdns
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 import back.__main__
 import lead.__main__
 from bench.kinds import make
-from duo import cli
 from duo.engines import EngineOptions, load, memory
 from duo.engines.llamacpp import context_size, native
 from duo.engines.llamacpp.context_size import bytes_per_token as of_gguf
@@ -24,6 +23,7 @@ from duo.engines.llamacpp.slots import SlotRuntime
 from duo.engines.memory import CELLS, CLEARED, DRAFT_CELLS, GIB, USUAL, available, fit
 from duo.engines.transformers.context_size import bytes_per_token as of_config
 from duo.errors import ModelError
+from duo.program import flags as cli
 
 KIB = 1024
 

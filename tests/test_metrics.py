@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from duo.errors import BusyError, StoppedError
-from lead.answers import BackCount, BackView, SlotView
+from lead.api import BackCount, BackView, SlotView
 from lead.http import Options
-from lead.metrics import MAX_BACKS, Metrics
-from lead.site import create_site
+from lead.http.info.metrics import MAX_BACKS, Metrics
+from lead.http.site import create_site
 from tests.http_server import SUMMARY, ScriptedAnswerer
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}

@@ -13,8 +13,8 @@ import pytest
 import requests
 from openai import OpenAI
 
-from bench.models import RUNTIMES
-from bench.processes import BackProcess, LeadProcess
+from bench.harness.models import RUNTIMES
+from bench.harness.processes import BackProcess, LeadProcess
 
 pytestmark = pytest.mark.slow
 

@@ -12,14 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import ROOT
+from bench.harness.processes import ROOT
 
 pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import json, pathlib
 import chat, back, lead, duo
-import lead.page
+import lead.http.page.routes
 from duo import models
 print(json.dumps([str(pathlib.Path(duo.__file__)), *(str(m) for m in (models.TARGET, models.DRAFT))]))
 """

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.models import Runtime, shipped
-from bench.padding import padded, shape
+from bench.harness.models import Runtime, shipped
+from bench.harness.padding import padded, shape
 from duo.engines import ROOT, EngineOptions, Row, load
 from duo.errors import ModelError
 from duo.models import corpus

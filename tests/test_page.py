@@ -14,9 +14,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
-from bench import browser
+from bench.harness import browser
 from duo.errors import DuoError
-from lead.answers import BackView, Piece, SlotView
+from lead.api import BackView, Piece, SlotView
 from tests.http_server import PATIENCE, Gate, ScriptedAnswerer
 from tests.locked import locked
 

@@ -10,15 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duo.drafting import Scale, Sharpness
+from duo.draft.draft import Scale, Sharpness
 from duo.engines.cost import CostCurve
-from duo.forecast import Own, own
-from duo.planner import Planner
 from duo.prefix import EMPTY, extend_hash
-from duo.sampling import Sampler, SamplingParams
-from duo.schedule import Everything, Growing, Limits, Schedule
-from duo.tree import Expansion, GuessTree, Place
-from duo.trust import Trust
+from duo.sampling.sampler import Sampler, SamplingParams
+from lead.plan.arrivals import Own, own
+from lead.plan.calibration import Trust
+from lead.plan.planner import Planner
+from lead.plan.schedule import Everything, Growing, Limits, Schedule
+from lead.plan.tree import Expansion, GuessTree, Place
 
 FLAT = {1: 0.1, 16: 0.1}
 STEEP = {1: 0.0368, 2: 0.102, 4: 0.130, 8: 0.179, 16: 0.291}

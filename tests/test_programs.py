@@ -18,11 +18,11 @@ import psutil
 import pytest
 import requests
 
-from bench.models import shipped
-from bench.processes import ROOT, BackProcess, LeadProcess, Program, Reply, wait_for
-from bench.trace import load
-from duo.protocol import METHOD, VERSION
+from bench.harness.models import shipped
+from bench.harness.processes import ROOT, BackProcess, LeadProcess, Program, Reply, wait_for
+from bench.show.trace import load
 from duo.v1 import duo_pb2 as pb
+from duo.wire.lead_side import METHOD, VERSION
 
 pytestmark = pytest.mark.slow
 

@@ -16,12 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from duo import protocol
-from duo.drafting import Draft
+from duo.draft.draft import Draft
 from duo.engines.meaning import MAX_DIFFERING
 from duo.errors import ProtocolError, RefusedError
 from duo.prefix import Prefix
-from duo.protocol import (
+from duo.sampling.sampler import SamplingParams
+from duo.v1 import duo_pb2 as pb
+from duo.wire import lead_side as protocol
+from duo.wire.lead_side import (
     COMMIT_TOKENS,
     COMPARED_WITHIN,
     LEAST_MEANINGS,
@@ -47,9 +49,7 @@ from duo.protocol import (
     Ledger,
     Welcomed,
 )
-from duo.sampling import SamplingParams
-from duo.tree import ALONE, Expansion, Turn
-from duo.v1 import duo_pb2 as pb
+from lead.plan.tree import ALONE, Expansion, Turn
 
 SIZE = 1000
 MEANINGS = [b"%d" % token for token in range(SIZE)]

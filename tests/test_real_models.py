@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from bench import real
-from bench.models import RUNTIMES
-from bench.ties import TOLERANCE, noise, walk
+from bench.harness import real
+from bench.harness.models import RUNTIMES
+from bench.harness.processes import ROOT
+from bench.steps.ties import TOLERANCE, noise, walk
 from duo.engines import EngineOptions, load
 from duo.models.corpus import questions
-from duo.sampling import SamplingParams
+from duo.sampling.sampler import SamplingParams
 from tests.support.real_models import real_model
 
 JOINED = hashlib.sha256(b"onetwothreefour").hexdigest()
@@ -108,7 +109,7 @@ def test_both_runtimes_split_the_same_text_and_say_the_same(name: real.Name) -> 
         for runtime in RUNTIMES
     }
     one, other = (engines[runtime] for runtime in RUNTIMES)
-    readme = (Path(real.__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for text in (*TEXTS, readme, *(question.text for question in questions(100, seed=0))):
         assert one.vocabulary.encode(text) == other.vocabulary.encode(text)
     for question in questions(2, seed=0):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from duo.errors import DeadEndError, RequestError
-from duo.sampling import Sampler, SamplingParams, gumbel, logprobs
+from duo.sampling.sampler import Sampler, SamplingParams, gumbel, logprobs
 
 DRAWS = 200_000
 

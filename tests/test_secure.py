@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-from bench.models import shipped
-from bench.processes import PATIENCE, ROOT, Program, free_port, wait_for
-from lead import certs
+from bench.harness.models import shipped
+from bench.harness.processes import PATIENCE, ROOT, Program, free_port, wait_for
+from lead.security import certs
 
 pytestmark = pytest.mark.slow
 

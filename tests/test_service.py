@@ -10,13 +10,13 @@ from typing import Any, cast
 import pytest
 
 from duo.engines import Engine, Vocabulary
-from duo.sampling import Logprobs, SamplingParams
-from duo.session import Committed, Step
-from duo.text import special_in
-from lead import service
-from lead.answers import Piece, Question
-from lead.decoder import Job
-from lead.service import _Answer
+from duo.sampling.sampler import Logprobs, SamplingParams
+from lead.answers import service
+from lead.answers.service import _Answer
+from lead.answers.text import special_in
+from lead.api import Piece, Question
+from lead.decode.loop import Job
+from lead.decode.session import Committed, Step
 
 WORDS = ["", "Return", " CPU", " arguments", " after", ".", "\n"]
 NAMED = "<|end|>"

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duo.drafting import Draft
+from duo.draft.draft import Draft
 from duo.engines.base import ROOT
 from duo.prefix import Prefix
-from duo.sampling import Sampler, SamplingParams
-from duo.session import Committed, Session, Step
-from duo.tree import MAX_DEPTH, MAX_NODES, Expansion
+from duo.sampling.sampler import Sampler, SamplingParams
+from lead.decode.session import Committed, Session, Step
+from lead.plan.tree import MAX_DEPTH, MAX_NODES, Expansion
 from tests.test_drafting import SIZE, CheckedEngine, FakeModel, params, tokens
 from tests.test_tree import check
 

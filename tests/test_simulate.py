@@ -9,10 +9,10 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from bench import cells, world
-from bench.replay import Recorded, Replayed
-from bench.simulate import Machine, answers, chain, run
-from bench.world import TARGETS, Absences, Acceptance, Bursty, Constant, Link, Varying
+from bench.sim import cells, world
+from bench.sim.lead import Machine, answers, chain, run
+from bench.sim.replay import Recorded, Replayed
+from bench.sim.world import TARGETS, Absences, Acceptance, Bursty, Constant, Link, Varying
 from duo.prefix import EMPTY, Prefix, extend_hash
 
 TOKENS = 400

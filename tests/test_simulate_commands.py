@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from bench import calibration, cells, plan, record, replay, sweep, typed, validate, world
 from bench.__main__ import main
-from bench.cells import Place, Speeds
-from bench.costs import Observed, Seen, observed
-from bench.replay import Recorded
-from bench.simulate import Machine
-from bench.world import TARGETS, Link
-from duo.drafting import Scale, Sharpness
+from bench.sim import calibration, cells, plan, record, replay, sweep, typed, validate, world
+from bench.sim.cells import Place, Speeds
+from bench.sim.costs import Observed, Seen, observed
+from bench.sim.lead import Machine
+from bench.sim.replay import Recorded
+from bench.sim.world import TARGETS, Link
+from duo.draft.draft import Scale, Sharpness
 from duo.engines import ROOT, Engine, Logits, Row
 from duo.errors import FileError
-from duo.sampling import SamplingParams
+from duo.sampling.sampler import SamplingParams
 
 SMALL = ("--targets", "bf16", "--draft-ms", "15", "--round-trips", "5", "--acceptance", "0.8", "--tokens", "60")
 

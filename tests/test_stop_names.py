@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from bench.models import shipped
+from bench.harness.models import shipped
 from duo.engines import EngineOptions, load
 from duo.engines.transformers.vocabulary import HFVocabulary
-from duo.schedule import Everything, Limits
 from duo.trace import Trace
 from lead.__main__ import Lead
-from lead.console import Console
+from lead.answers.service import Service
+from lead.console.console import Console
 from lead.http import create_app
-from lead.service import Service
+from lead.plan.schedule import Everything, Limits
 
 CHAT = {"messages": [{"role": "user", "content": "What does len do?"}]}
 STOPS = ["<|end|>", "\n\nQ:", "###"]

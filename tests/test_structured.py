@@ -10,7 +10,7 @@ import jsonschema
 import openai
 import pytest
 
-from bench.processes import BackProcess, LeadProcess
+from bench.harness.processes import BackProcess, LeadProcess
 from duo.models.corpus import questions
 
 pytestmark = pytest.mark.slow

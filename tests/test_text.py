@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duo.text import Stops, TextStream
+from lead.answers.text import Stops, TextStream
 
 # A byte-level vocabulary: the 256 bytes, then tokens of several, some of which begin or end inside a character.
 PIECES = [bytes([byte]) for byte in range(256)] + [

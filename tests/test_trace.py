@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.__main__ import main as bench
-from bench.processes import BackProcess, LeadProcess, wait_for
-from bench.trace import Span, Timeline, common, load, summarise, total, union
+from bench.harness.processes import BackProcess, LeadProcess, wait_for
+from bench.show.trace import Span, Timeline, common, load, summarise, total, union
 from duo import trace
 from duo.errors import FileError
 from duo.trace import UNTRACED, Trace, TraceFile

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duo.prefix import Prefix, extend_hash
-from duo.tree import MAX_NODES, Expansion, GuessTree, Node
+from lead.plan.tree import MAX_NODES, Expansion, GuessTree, Node
 
 PROMPT = [5, 6, 7]
 BACKS = ["a", "b", "c"]

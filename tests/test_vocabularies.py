@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import transformers
 
-from bench.models import RUNTIMES, Runtime
-from bench.processes import BackProcess, LeadProcess, wait_for
-from bench.real import NAMES, Name
-from bench.ties import prompt_of, walk
+from bench.harness.models import RUNTIMES, Runtime
+from bench.harness.processes import BackProcess, LeadProcess, wait_for
+from bench.harness.real import NAMES, Name
+from bench.steps.ties import prompt_of, walk
 from duo.engines import EngineOptions, Vocabulary, load
 from duo.engines.meaning import compare
-from duo.protocol import Welcomed
-from duo.sampling import SamplingParams
+from duo.sampling.sampler import SamplingParams
+from duo.wire.lead_side import Welcomed
 from tests.drafting_desk import Desk
 from tests.support.real_models import real_model
 from tests.test_drafting import hash_of

@@ -14,7 +14,7 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from tokenizers import Tokenizer, decoders, models, normalizers, processors
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from bench.models import shipped
+from bench.harness.models import shipped
 from duo.engines import Engine, EngineOptions, Vocabulary, load
 from duo.engines.chat import template
 from duo.engines.transformers.vocabulary import HFVocabulary

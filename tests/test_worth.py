@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from duo.pacing import BUNDLE, LEAST, Pacing
-from duo.worth import CLOSE, FIRST, LONG_SOLO, SOLO, USUAL, Worth
+from back.pacing import BUNDLE, LEAST, Pacing
+from lead.plan.governor import CLOSE, FIRST, LONG_SOLO, SOLO, USUAL, Worth
 
 
 def live(worth: Worth, steps: int, with_backs: float, seed: int = 0) -> tuple[float, int]:

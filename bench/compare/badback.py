@@ -19,8 +19,8 @@ import grpc
 
 from duo.engines import EngineOptions, load
 from duo.prefix import Prefix, extend_hash
-from duo.protocol import METHOD, BackSide, Begun, CommittedTokens, Ended, Identity, Welcomed
-from duo.tree import Expansion
+from duo.wire.lead_side import METHOD, BackSide, Begun, CommittedTokens, Ended, Identity, Welcomed
+from lead.plan.tree import Expansion
 
 LENGTH = 8
 CLAIM = 0.95

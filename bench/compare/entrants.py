@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import peers
+from bench.compare import peers
 from bench.compare.names import BAD_BACKS, BASE, BOUNDS, LABELS, ONLY_ON, OURS
 from bench.compare.others import LateBack, LlamaCpp, RandomBack, StoppedBack, Transformers
 from bench.compare.schedules import Kind, Local, OwnLead, Schedule, Setup, Synchronous, SynchronousRemote
 from bench.compare.worker import WorkerProcess
-from bench.models import Runtime
+from bench.harness.models import Runtime
 from duo.errors import DuoError
 
 PROCESS = 0.6e9

@@ -19,12 +19,12 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from bench import real
-from bench.models import RUNTIMES
-from bench.peers import LONGEST
-from bench.processes import BackProcess, LeadProcess, halves
-from duo.cli import positive
+from bench.compare.peers import LONGEST
+from bench.harness import real
+from bench.harness.models import RUNTIMES
+from bench.harness.processes import BackProcess, LeadProcess, halves
 from duo.models.corpus import questions
+from duo.program.flags import positive
 
 CONTEXT, PROMPT = 1024, 400
 """Tokens of a slot, and about as many of a prompt that is timed while it is read."""

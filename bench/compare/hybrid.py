@@ -26,14 +26,14 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
+from bench.compare.peers import LONGEST, LlamaServer
 from bench.compare.plain import prompt_of
+from bench.harness.processes import BackProcess, LeadProcess, halves
 from bench.kinds import KINDS
-from bench.peers import LONGEST, LlamaServer
-from bench.processes import BackProcess, LeadProcess, halves
-from duo.cli import positive
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
 from duo.engines.llamacpp import native
 from duo.errors import ModelError
+from duo.program.flags import positive
 
 SIZES: Mapping[str, int] = {
     "hidden_size": 1024,

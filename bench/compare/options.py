@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from bench.compare.names import LABELS
-from duo import cli
+from duo.program import flags as cli
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
 
-from bench.compare.prompts import Question
+from bench.compare.peers import Assisted, Completion, LlamaServer
 from bench.compare.schedules import Answer, OwnLead, Schedule, Setting, Setup
 from bench.compare.worker import WorkerProcess
-from bench.peers import Assisted, Completion, LlamaServer
-from bench.processes import Program
+from bench.harness.processes import Program
+from bench.harness.prompts import Question
 
 
 def _answer(worker: WorkerProcess, completion: Completion) -> Answer:

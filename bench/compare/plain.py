@@ -19,11 +19,11 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from bench.padding import model as padded_model
-from bench.peers import LONGEST, LlamaServer
-from bench.processes import LeadProcess, halves, pinned
-from duo.cli import count, positive
+from bench.compare.peers import LONGEST, LlamaServer
+from bench.harness.padding import model as padded_model
+from bench.harness.processes import LeadProcess, halves, pinned
 from duo.engines import Engine, EngineOptions, Row, load
+from duo.program.flags import count, positive
 from lead.target import TREE_ROWS
 
 

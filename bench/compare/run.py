@@ -15,17 +15,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import padding
-from bench.compare import entrants, prompts, report, timeline
+from bench.compare import entrants, report, timeline
 from bench.compare.entrants import Parts
 from bench.compare.figures import Record, different_texts
 from bench.compare.names import LABELS, OURS
 from bench.compare.options import add_flags as add_flags
-from bench.compare.prompts import Conversation, Message, Question
 from bench.compare.schedules import Setup
 from bench.compare.trial import Plan, Say, Trial
 from bench.compare.worker import WorkerProcess
-from bench.processes import halves
+from bench.harness import padding, prompts
+from bench.harness.processes import halves
+from bench.harness.prompts import Conversation, Message, Question
 from duo.errors import FileError
 
 ROOM = 40

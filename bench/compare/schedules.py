@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Self
 
 import requests
 
-from bench.compare.prompts import Question
 from bench.compare.speculate import Decoded
 from bench.compare.worker import WorkerProcess
-from bench.models import Runtime
-from bench.processes import PATIENCE, BackProcess, Gate, LeadProcess, Program
+from bench.harness.models import Runtime
+from bench.harness.processes import PATIENCE, BackProcess, Gate, LeadProcess, Program
+from bench.harness.prompts import Question
 
 
 @dataclass(frozen=True)

@@ -17,15 +17,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from duo.drafting import CHAIN, TREE, Draft, Policy, Scale, Sharpness
+from duo.draft.draft import CHAIN, TREE, Draft, Policy, Scale, Sharpness
 from duo.engines import ROOT, Engine, Row
-from duo.planner import Planner
 from duo.prefix import Prefix, common_length
-from duo.sampling import Sampler, SamplingParams
-from duo.schedule import Growing
-from duo.session import Session
-from duo.tree import Expansion, Node
-from duo.trust import Trust
+from duo.sampling.sampler import Sampler, SamplingParams
+from lead.decode.session import Session
+from lead.plan.calibration import Trust
+from lead.plan.planner import Planner
+from lead.plan.schedule import Growing
+from lead.plan.tree import Expansion, Node
 
 SLOT = 0
 AHEAD = 16

@@ -7,12 +7,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from bench import charts, trace
-from bench.charts import BAD, OURS, PALE, Lane, Span
-from bench.compare.prompts import Question
 from bench.compare.schedules import BACK_TRACE, LEAD_TRACE, OwnLead, Setup
 from bench.compare.trial import Plan
-from bench.trace import Event, named
+from bench.harness.prompts import Question
+from bench.show import charts, trace
+from bench.show.charts import BAD, OURS, PALE, Lane, Span
+from bench.show.trace import Event, named
 
 STEPS = 16
 """Forward passes of the lead that the picture shows, from the middle of the answer."""

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from bench.compare.figures import Record, best
 from bench.compare.names import BASE
-from bench.compare.prompts import Question
 from bench.compare.schedules import Answer, Schedule, Setting
+from bench.harness.prompts import Question
 
 Say = Callable[[str], None]
 T = TypeVar("T")

@@ -18,15 +18,15 @@ from dataclasses import asdict
 from typing import Any, Self
 
 from bench.compare.speculate import POLICIES, Chain, ChainDraft, Decoded, Target, free, synchronous
-from bench.processes import PATIENCE, Program, free_port
-from duo.drafting import MAX_ROWS, Scale, Sharpness
+from bench.harness.processes import PATIENCE, Program, free_port
+from duo.draft.draft import MAX_ROWS, Scale, Sharpness
 from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Replay
 from duo.errors import DuoError, ModelError
-from duo.planner import Planner
-from duo.sampling import SamplingParams
-from duo.schedule import Limits
+from duo.sampling.sampler import SamplingParams
+from lead.plan.planner import Planner
+from lead.plan.schedule import Limits
 from lead.target import TREE_ROWS
 
 

@@ -11,13 +11,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
+from bench.harness.models import RUNTIMES, Runtime
 from bench.kinds import KINDS, make
 from bench.kinds.trial import Found, attempt
-from bench.models import RUNTIMES, Runtime
-from duo.cli import positive
 from duo.engines.base import UNBOUNDED, Rollback
 from duo.engines.transformers.loading import quiet
 from duo.errors import DuoError, ModelError
+from duo.program.flags import positive
 
 COLUMNS = (
     "kind", "family", "runtime", "verifies", "largest error", "greedy text of `generate`", "text with drafts",

@@ -21,25 +21,25 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
+from bench.harness.models import Runtime
 from bench.kinds.kind import SPREAD
 from bench.kinds.plain import of_llamacpp
-from bench.models import Runtime
-from bench.ties import Walk, walk
-from duo.draft_model import DraftModel
-from duo.drafting import TREE
+from bench.steps.ties import Walk, walk
+from duo.draft.draft import TREE
+from duo.draft.model import DraftModel
 from duo.engines import Engine, EngineOptions, Row, load
 from duo.engines.base import Rollback
 from duo.engines.cost import CostCurve
 from duo.engines.transformers.loading import first_line, quiet
 from duo.errors import DuoError
-from duo.forecast import Own
-from duo.protocol import Ledger
-from duo.sampling import SamplingParams
-from duo.schedule import Everything, Growing, Limits, Plan
-from duo.session import Step
+from duo.sampling.sampler import SamplingParams
 from duo.trace import Trace
-from lead.decoder import Decoder, Job
-from lead.own import OwnDraft
+from duo.wire.lead_side import Ledger
+from lead.decode.local_draft import OwnDraft
+from lead.decode.loop import Decoder, Job
+from lead.decode.session import Step
+from lead.plan.arrivals import Own
+from lead.plan.schedule import Everything, Growing, Limits, Plan
 
 QUESTION = "What does subprocess.run do, and what does it return?"
 MORE = "And shutil?"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lead.http.app import create_app
+from lead.http.observe import Watch
 from lead.http.options import BODY_LIMIT, Options
-from lead.http.watch import Watch
 
 __all__ = ["BODY_LIMIT", "Options", "Watch", "create_app"]

@@ -14,11 +14,12 @@ from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import Response
 from pydantic import BaseModel
 
-from lead.answers import Answerer
-from lead.http import chat, completions, messages
+from lead.api import Answerer
 from lead.http.errors import LoadingError, UnknownModelError, handle_errors, json_response
+from lead.http.observe import Watch
+from lead.http.openai import chat, completions
+from lead.http.openai import llama_duo as messages
 from lead.http.options import Options
-from lead.http.watch import Watch
 
 
 class Health(BaseModel):

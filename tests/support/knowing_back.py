@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 
 from bench.compare.badback import guess
-from bench.processes import PATIENCE
+from bench.harness.processes import PATIENCE
 from duo.prefix import Prefix, extend_hash
-from duo.protocol import Identity
-from duo.tree import Expansion
+from duo.wire.lead_side import Identity
+from lead.plan.tree import Expansion
 
 
 class Knowing:

@@ -1,4 +1,4 @@
-"""The real models of `bench.real`, for tests."""
+"""The real models of `bench.harness.real`, for tests."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import real
-from bench.models import Runtime
+from bench.harness import real
+from bench.harness.models import Runtime
 
 
 def real_model(name: real.Name, runtime: Runtime, weights: real.Weights | None = None) -> Path:

@@ -1,0 +1,330 @@
+"""Leads and backs as real processes, for the demonstration, the benchmarks and the tests."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Any, Self
+
+import requests
+
+import bench
+
+ROOT = Path(bench.__path__[0]).resolve().parent
+PATIENCE = 120.0
+"""Seconds after which something that should have happened has failed. Generous: machines may be slow and busy."""
+
+
+def free_port() -> int:
+    """A loopback TCP port that nothing uses at the moment."""
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+def halves() -> tuple[list[int], list[int]]:
+    """This machine's cores as two devices: the first half for the lead, the second for the backs.
+
+    Both are empty where there is one core only, or where the system does not say.
+    """
+    cpus = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
+    middle = len(cpus) // 2
+    return (cpus[:middle], cpus[middle:]) if middle else ([], [])
+
+
+@contextlib.contextmanager
+def pinned(cpus: Collection[int]) -> Iterator[None]:
+    """This thread, and the threads and processes that it starts, on these cores only, where the system can say so."""
+    before = os.sched_getaffinity(0) if cpus and sys.platform == "linux" else set()
+    if before:
+        os.sched_setaffinity(0, cpus)
+    try:
+        yield
+    finally:
+        if before:
+            os.sched_setaffinity(0, before)
+
+
+def wait_for(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
+    """Look again and again until it holds. Raises TimeoutError."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {patience:.0f} s in vain: {what}")
+        time.sleep(0.02)
+
+
+class Program:
+    """A program of ours in a process of its own; its output is collected in `log`.
+
+    `cpus`: the cores that it may use, where the system can say so; empty for all. `under`: a command that becomes the
+    program's, such as ip netns exec.
+    """
+
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        cpus: Collection[int] = (),
+        under: Sequence[str] = (),
+    ) -> None:
+        self.command = [*under, sys.executable, "-u", "-m", module, *arguments]
+        self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        self.process = subprocess.Popen(
+            self.command,
+            stdin=subprocess.DEVNULL,
+            stdout=self._out,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})},
+        )
+        if cpus and sys.platform == "linux":
+            os.sched_setaffinity(self.process.pid, cpus)
+
+    @property
+    def log(self) -> str:
+        """All that it has printed so far."""
+        size = os.fstat(self._out.fileno()).st_size
+        return os.pread(self._out.fileno(), size, 0).decode("utf-8", "replace")
+
+    def says(self, words: str, times: int = 1) -> None:
+        """Wait until the words are in its log. Raises TimeoutError, or RuntimeError if it has ended without them."""
+
+        def said() -> bool:
+            if self.log.count(words) >= times:
+                return True
+            if self.process.poll() is not None:
+                raise RuntimeError(f"{self.command} ended with {self.process.returncode}:\n{self.log[-3000:]}")
+            return False
+
+        wait_for(said, f"{words!r} in the log of {self.command}")
+
+    def send(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self, patience: float = PATIENCE) -> int:
+        """Ask it to stop, and return its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
+            self.process.terminate()
+        return self.process.wait(patience)
+
+    def close(self) -> None:
+        try:
+            self.stop(20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+        self._out.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass
+class Reply:
+    """What a streamed chat completion gave."""
+
+    text: str = ""
+    finish_reason: str = ""
+    usage: Mapping[str, Any] = field(default_factory=dict)
+    timings: Mapping[str, Any] = field(default_factory=dict)
+
+
+class LeadProcess(Program):
+    """`python -m lead` on free ports of the loopback address (or on given ones)."""
+
+    def __init__(self, *arguments: str, port: int = 0, back_port: int = 0, cpus: Collection[int] = ()) -> None:
+        self.port = port or free_port()
+        self.back_port = back_port or free_port()
+        ports = ("--port", str(self.port), "--back-port", str(self.back_port))
+        super().__init__("lead", *ports, *arguments, cpus=cpus)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ready(self) -> Self:
+        """Wait until it answers."""
+        self.says(" for backs")
+        wait_for(lambda: requests.get(f"{self.url}/health", timeout=10).status_code == 200, "the lead's health")
+        return self
+
+    def backs(self) -> list[dict[str, Any]]:
+        data: list[dict[str, Any]] = requests.get(f"{self.url}/backs", timeout=10).json()["data"]
+        return data
+
+    def has_backs(self, count: int) -> None:
+        """Wait until that many backs are there and not silent."""
+        wait_for(lambda: sum(b["state"] != "silent" for b in self.backs()) == count, f"{count} backs at the lead")
+
+    def ask(self, question: str | Sequence[Mapping[str, str]], **options: Any) -> Reply:
+        """One answer. Options are fields of the request."""
+        reply = Reply()
+        for _ in self.stream(question, reply, **options):
+            pass
+        return reply
+
+    def stream(self, question: str | Sequence[Mapping[str, str]], reply: Reply, **options: Any) -> Iterator[str]:
+        """The text of one answer as it comes, also collected in `reply`."""
+        messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
+        body = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}, **options}
+        yield from self.streamed(self.url, body, reply)
+
+    @staticmethod
+    def streamed(url: str, body: Mapping[str, Any], reply: Reply) -> Generator[str, None, None]:
+        """The text of an answer to this request, as it comes from a lead at `url`."""
+        with requests.post(f"{url}/v1/chat/completions", json=body, stream=True, timeout=PATIENCE) as response:
+            if response.status_code == 503:
+                raise requests.ConnectionError(response.text)  # as if it were not there: it may be soon
+            if response.status_code != 200:
+                raise RuntimeError(f"{response.status_code}: {response.text}")
+            # Line by line as they arrive, or a chunk size would hold text back.
+            for line in response.iter_lines(chunk_size=1):
+                if not line.startswith(b"data: ") or line == b"data: [DONE]":
+                    continue
+                event = json.loads(line[6:])
+                if "error" in event:
+                    raise RuntimeError(event["error"]["message"])
+                reply.usage = event.get("usage") or reply.usage
+                reply.timings = event.get("timings") or reply.timings
+                for choice in event["choices"]:
+                    reply.finish_reason = choice["finish_reason"] or reply.finish_reason
+                    if text := choice["delta"].get("content"):
+                        reply.text += text
+                        yield text
+
+
+class BackProcess(Program):
+    """`python -m back` for a lead on this machine, or for a gate before one."""
+
+    def __init__(
+        self,
+        port: int,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        cpus: Collection[int] = (),
+    ) -> None:
+        super().__init__("back", "--lead", f"127.0.0.1:{port}", *arguments, environment=environment, cpus=cpus)
+
+    def loaded(self) -> Self:
+        """Wait until the model is loaded and it looks for its lead."""
+        self.says("tokens of context")
+        return self
+
+    def joined(self, times: int = 1) -> Self:
+        self.says("joined the lead", times)
+        return self
+
+
+class Gate:
+    """A TCP forwarder between a back and its lead: closed, it lets connections come and holds what they say.
+
+    So a back can be loaded and waiting, and join at an exact moment. `delay`: seconds by which everything is late, in
+    each direction, so half a round trip; it limits no throughput.
+    """
+
+    def __init__(self, port: int, delay: float = 0.0) -> None:
+        self._target = port
+        self._delay = delay
+        self._open = threading.Event()
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.port = int(self._listening.getsockname()[1])
+        self._sockets: list[socket.socket] = [self._listening]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def open(self) -> None:
+        self._open.set()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                near, _ = self._listening.accept()
+            except OSError:
+                return
+            threading.Thread(target=self._join, args=(near,), daemon=True).start()
+
+    def _join(self, near: socket.socket) -> None:
+        self._open.wait()
+        try:
+            far = socket.create_connection(("127.0.0.1", self._target))
+        except OSError:
+            near.close()
+            return
+        for s in (near, far):
+            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._sockets += [near, far]
+        pump = self._late if self._delay else self._pump
+        threading.Thread(target=pump, args=(near, far), daemon=True).start()
+        pump(far, near)
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            for s in (source, sink):
+                s.close()
+
+    def _late(self, source: socket.socket, sink: socket.socket) -> None:
+        """What is under way is in a queue, with the time at which it arrives."""
+        on_the_way: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
+        threading.Thread(target=self._deliver, args=(on_the_way, sink), daemon=True).start()
+        data = b"..."
+        while data:
+            try:
+                data = source.recv(65536)
+            except OSError:
+                data = b""
+            on_the_way.put((time.monotonic() + self._delay, data))
+
+    @staticmethod
+    def _deliver(on_the_way: SimpleQueue[tuple[float, bytes]], sink: socket.socket) -> None:
+        try:
+            while True:
+                due, data = on_the_way.get()
+                time.sleep(max(0.0, due - time.monotonic()))
+                if not data:
+                    break
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            # Closed alone it would not wake who reads from it here.
+            with contextlib.suppress(OSError):
+                sink.shutdown(socket.SHUT_RDWR)
+            sink.close()
+
+    def close(self) -> None:
+        for s in self._sockets:
+            s.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.open()
+        self.close()

@@ -1,0 +1,259 @@
+"""`python -m bench chaos`: everything that may go wrong at once, for minutes, and not one wrong answer.
+
+Clients ask without a pause, greedily and sampled, streamed and not, some hang up in the middle. Meanwhile backs are
+killed, stopped, resumed and started at random, the lead is killed and started again now and then, and others open
+connections and say nothing, or half of something, or nonsense. Every answer that comes to its end must be what the same
+question gave before all this began.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import signal
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import requests
+from rich.console import Console
+
+from bench.harness import prompts
+from bench.harness.processes import BackProcess, LeadProcess, Reply, free_port
+from duo.program.flags import positive
+
+BACKS = 3
+"""Most backs at a time."""
+LEAD_LIVES = (12.0, 25.0)
+"""Seconds after which the lead is killed, at random between these."""
+TOKENS = 64
+
+VARIANTS: Sequence[Mapping[str, Any]] = (
+    {"temperature": 0, "stream": True},
+    {"temperature": 0, "stream": False},
+    {"temperature": 0.8, "seed": 7, "stream": True},
+    {"temperature": 1.0, "seed": 11, "stream": False},
+    {"temperature": 0.8, "seed": 3, "top_p": 0.9, "presence_penalty": 0.5, "stream": True},
+    {"temperature": 0, "stop": ["the ", "."], "stream": True},
+)
+
+INTERRUPTED = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout)
+"""What a client sees of a lead that is killed."""
+
+
+@dataclass
+class Toll:
+    """What has been seen. Threads add to it."""
+
+    events: Counter[str] = field(default_factory=Counter)
+    wrong: list[str] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def count(self, event: str) -> None:
+        with self.lock:
+            self.events[event] += 1
+
+    def bad(self, what: str) -> None:
+        with self.lock:
+            self.wrong.append(what)
+
+
+class Scene:
+    """A lead on fixed ports and up to `BACKS` backs, of which any may be dead or asleep."""
+
+    def __init__(self, engine: str, toll: Toll) -> None:
+        self.port, self.back_port = free_port(), free_port()
+        self._flags = ("--engine", engine, "--threads", "1", "--parallel", "4")
+        self._toll = toll
+        self.lead = self._new_lead()
+        self.lead.ready()
+        self._backs: list[BackProcess] = []
+        self._asleep: set[int] = set()
+        self._names = 0
+
+    def _new_lead(self) -> LeadProcess:
+        return LeadProcess(*self._flags, "--print-mode", "none", port=self.port, back_port=self.back_port)
+
+    def start_back(self, rng: random.Random) -> None:
+        if len(self._backs) < BACKS:
+            self._names += 1
+            name = rng.choice(["same", f"back-{self._names}"])
+            self._backs.append(BackProcess(self.back_port, *self._flags, "--name", name))
+            self._toll.count("backs started")
+
+    def kill_back(self, rng: random.Random) -> None:
+        if self._backs:
+            back = self._backs.pop(rng.randrange(len(self._backs)))
+            self._asleep.discard(id(back))
+            back.kill()
+            back.close()
+            self._toll.count("backs killed")
+
+    def stop_back(self, rng: random.Random) -> None:
+        if self._backs:
+            back = rng.choice(self._backs)
+            back.send(signal.SIGSTOP)
+            self._asleep.add(id(back))
+            self._toll.count("backs stopped")
+
+    def wake_backs(self, rng: random.Random) -> None:
+        for back in self._backs:
+            if id(back) in self._asleep:
+                back.send(signal.SIGCONT)
+        self._asleep.clear()
+
+    def kill_lead(self) -> None:
+        self.lead.kill()
+        self.lead.close()
+        self._toll.count("leads killed")
+        self.lead = self._new_lead()
+        self.lead.ready()
+
+    def nuisance(self, rng: random.Random) -> None:
+        """Connections that say nothing, half of something, or nonsense; some are just left open."""
+        port = rng.choice([self.port, self.back_port])
+        words = rng.choice([
+            b"", b"GET / HT", b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{", os.urandom(200),
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + os.urandom(40),
+        ])  # fmt: skip
+        for _ in range(rng.choice([1, 1, 20])):
+            with contextlib.suppress(OSError):
+                connection = socket.create_connection(("127.0.0.1", port), timeout=2)
+                connection.sendall(words)
+                if rng.random() < 0.7:
+                    connection.close()
+                else:
+                    connection.detach()
+        self._toll.count("nuisances")
+
+    def close(self) -> None:
+        for program in (*self._backs, self.lead):
+            program.kill()
+            program.close()
+
+
+def ask(url: str, question: str, variant: Mapping[str, Any], hang_up: bool = False) -> str | None:
+    """The text of an answer; None if it was left in the middle. Raises one of INTERRUPTED if the lead goes away."""
+    body = {"messages": [{"role": "user", "content": question}], "max_tokens": TOKENS, **variant}
+    if not variant["stream"]:
+        response = requests.post(f"{url}/v1/chat/completions", json=body, timeout=120)
+        if response.status_code == 503:
+            raise requests.ConnectionError("busy or loading")
+        response.raise_for_status()
+        text: str = response.json()["choices"][0]["message"]["content"]
+        return text
+    reply = Reply()
+    stream = LeadProcess.streamed(url, body, reply)
+    for number, _ in enumerate(stream):
+        if hang_up and number == 1:
+            stream.close()
+            return None
+    if not reply.finish_reason:
+        raise requests.ConnectionError("the stream broke off")
+    return reply.text
+
+
+class Clients:
+    """Threads that ask without a pause until told to stop."""
+
+    def __init__(self, count: int, url: str, expected: Mapping[tuple[str, int], str], toll: Toll, seed: int) -> None:
+        self._url, self._expected, self._toll = url, expected, toll
+        self._over = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(random.Random(seed + i),)) for i in range(count)]
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, rng: random.Random) -> None:
+        while not self._over.is_set():
+            question, variant = rng.choice(list(self._expected))
+            try:
+                text = ask(self._url, question, VARIANTS[variant], hang_up=rng.random() < 0.1)
+            except INTERRUPTED:
+                self._toll.count("answers interrupted")
+                self._over.wait(0.3)
+                continue
+            except Exception as error:
+                self._toll.bad(f"{question!r}, {VARIANTS[variant]}: {error!r}")
+                continue
+            if text is None:
+                self._toll.count("clients that hung up")
+            elif text == self._expected[question, variant]:
+                self._toll.count("right answers")
+            else:
+                self._toll.bad(
+                    f"{question!r}, {VARIANTS[variant]}: {text!r}, not {self._expected[question, variant]!r}"
+                )
+
+    def stop(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def run(
+    engine: str, seconds: float, clients: int, count: int, seed: int, say: Callable[[str], None], deaths: int = 0
+) -> Toll:
+    """Let it happen for so long, and until so many leads and so many backs have been killed, with so many questions in
+    all variants; what was seen."""
+    rng, toll = random.Random(seed), Toll()
+    questions = [conversation.turns[0] for conversation in prompts.shipped(count)]
+    scene = Scene(engine, toll)
+    try:
+        say("what the answers are when nothing goes wrong")
+        expected = {
+            (question, variant): str(ask(scene.lead.url, question, VARIANTS[variant]))
+            for question in questions
+            for variant in range(len(VARIANTS))
+        }
+        for _ in range(BACKS):
+            scene.start_back(rng)
+        say(f"{clients} clients for {seconds:.0f} s; backs come and go, the lead too")
+        crowd = Clients(clients, scene.lead.url, expected, toll, seed)
+        try:
+            _storm(scene, rng, seconds, lambda: min(toll.events["leads killed"], toll.events["backs killed"]) >= deaths)
+        finally:
+            crowd.stop()
+        for question, variant in rng.sample(list(expected), 6):
+            if ask(scene.lead.url, question, VARIANTS[variant]) != expected[question, variant]:
+                toll.bad(f"after it all, {question!r}, {VARIANTS[variant]}")
+    finally:
+        scene.close()
+    return toll
+
+
+def _storm(scene: Scene, rng: random.Random, seconds: float, enough: Callable[[], bool]) -> None:
+    actions = (scene.start_back, scene.start_back, scene.kill_back, scene.stop_back, scene.wake_backs, scene.nuisance)
+    end = time.monotonic() + seconds
+    lead_dies = time.monotonic() + rng.uniform(*LEAD_LIVES)
+    while time.monotonic() < end or not enough():
+        rng.choice(actions)(rng)
+        if time.monotonic() > lead_dies:
+            scene.kill_lead()
+            lead_dies = time.monotonic() + rng.uniform(*LEAD_LIVES)
+        time.sleep(rng.uniform(0.2, 2.0))  # the next thing happens when it happens
+    scene.wake_backs(rng)
+
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("--seconds", type=float, default=600.0, help="how long")
+    p.add_argument("--clients", type=positive, default=6, help="that ask at the same time")
+    p.add_argument("--questions", type=positive, default=6, help="different ones, each asked in several ways")
+    p.add_argument("--engine", choices=("transformers", "llamacpp"), default="transformers", help="of the shipped pair")
+    p.add_argument("--seed", type=int, default=1, help="of what happens when")
+
+
+def main(args: argparse.Namespace) -> int:
+    console = Console()
+    toll = run(args.engine, args.seconds, args.clients, args.questions, args.seed, console.print)
+    for event, number in sorted(toll.events.items()):
+        console.print(f"{number:6} {event}")
+    console.print(f"{len(toll.wrong):6} wrong answers", style="bold red" if toll.wrong else "bold")
+    for what in toll.wrong[:10]:
+        console.print(what, markup=False)
+    return 1 if toll.wrong or not toll.events["right answers"] else 0

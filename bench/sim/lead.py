@@ -1,0 +1,317 @@
+"""The production planner and drafting policy in simulated time. `bench.sim.sweep` has the command.
+
+`Lead` and `bench.sim.back.Back` stand for `lead/decode/loop.py` and `back/drafter.py`. Their forward passes take as
+long as a cost says, and their messages as long as a link says. Hours of decoding take seconds.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.sim import world
+from bench.sim.back import READ, Back, Clock, Machine, News, drafting, revealed
+from bench.sim.world import Acceptance, Asked, Cost
+from duo.draft.draft import CHAIN, RIDERS, TREE, Policy
+from duo.engines.replay import NOTHING, Checkpoints, Replayed
+from duo.prefix import Prefix, common_length, extend_hash
+from lead.plan.arrivals import Own, own
+from lead.plan.calibration import Trust
+from lead.plan.planner import Planner
+from lead.plan.schedule import Everything, Growing, Limits
+from lead.plan.tree import Expansion, GuessTree, Node
+
+__all__ = ["Answered", "Back", "Clock", "Lead", "Machine", "answers", "chain", "run", "speed"]
+
+
+OWN = "lead"
+"""Who guessed what the lead's own draft model guesses."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Seconds until the prompt was read, then until the last of the tokens."""
+
+    tokens: int
+    reading: float
+    decoding: float
+
+
+class _Own:
+    """A draft model beside the target."""
+
+    def __init__(self, cost: Cost, acceptance: Acceptance) -> None:
+        self._cost = cost
+        self._acceptance = acceptance
+
+    def begin(self, session: int, prompt: Sequence[int]) -> None:
+        self._draft = drafting(session, len(prompt), world.DRAFT_MAX, self._cost, TREE, self._acceptance)
+        self._draft.commit(0, prompt)
+        self._draft.settle(len(prompt))  # while the target reads it
+
+    def commit(self, start: int, tokens: Sequence[int]) -> None:
+        self._draft.commit(start, tokens)
+
+    def merge(self, found: Sequence[Expansion]) -> None:
+        for expansion in found:
+            self._draft.merge(expansion)
+
+    @property
+    def offer(self) -> Own | None:
+        if self._draft.ahead:
+            return None
+        return own([(self._draft.unread, self._draft.next_line)], RIDERS, self._cost)
+
+    def run(self) -> float:
+        """One forward pass, after what is to be read; returns the seconds that it takes."""
+        missing = self._draft.settle(READ).missing
+        return (self._cost(len(missing)) if missing else 0.0) + self._cost(len(self._draft.next_batch(0)))
+
+    def found(self) -> Sequence[Expansion]:
+        return revealed(self._draft)
+
+
+class Lead:
+    """The lead's loop: plan, forward, pick, commit, tell. One answer after the other.
+
+    `overhead`: seconds that a step takes beside its forward pass. `own`: what a draft model beside the target costs, if
+    there is one. `checkpoints`: what going back takes, where the target has no other way.
+    """
+
+    def __init__(
+        self,
+        acceptance: Acceptance,
+        cost: Cost,
+        planner: Planner | Everything,
+        seed: int = 1,
+        asked: Sequence[Asked] = (),
+        overhead: float = 0.0,
+        own: Cost | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> None:
+        self.acceptance = acceptance
+        self.clock = Clock()
+        self.rng = random.Random(seed)
+        self.backs: list[Back] = []
+        self.order: Sequence[str] = ()
+        """Of those who divide what is to be drafted."""
+        self.answers: list[Answered] = []
+        self.prefix = Prefix()
+        self._asked = asked
+        self._cost = cost
+        self._overhead = overhead
+        self._checkpoints = checkpoints
+        self._planner = planner
+        self._own = _Own(own, acceptance) if own is not None else None
+        self._trust: defaultdict[str, Trust] = defaultdict(Trust)
+        self._reading = True
+        self._waiting = 0
+        self._plans = 0
+        self._resting = False
+
+    @property
+    def _session(self) -> int:
+        return len(self.answers)
+
+    @property
+    def _now_asked(self) -> Asked | None:
+        return self._asked[self._session] if self._session < len(self._asked) else None
+
+    @property
+    def done(self) -> bool:
+        return self._now_asked is None
+
+    def welcome(self, back: Back) -> None:
+        """A back has come: it hears all of the answer so far."""
+        back.there = True
+        self.joined(back.name)
+        if self._now_asked is not None:
+            back.tell(News(self._session, len(self._now_asked.prompt), 0, list(self.prefix.tokens)))
+
+    def joined(self, back: str) -> None:
+        """A back is there."""
+        self._planner.joined(back)
+
+    def left(self, back: str) -> None:
+        """A back has gone."""
+        self._planner.left(back)
+
+    def receive(self, back: str, session: int, found: Sequence[Expansion]) -> None:
+        if session != self._session:
+            return
+        tree, new = self._tree, [e for e in found if not self._tree.guessed(e.hash)]
+        for expansion in found:
+            tree.merge(expansion, back)
+        useful = [place for e in new if (place := tree.place(e.hash))]
+        if useful and not self._reading:
+            self._planner.heard(self.clock.now, back, useful)
+        if self._own is not None:
+            self._own.merge([place.guesses for place in useful])
+        if self._waiting:
+            self.step()
+
+    def begin(self) -> None:
+        """Read the prompt of the next answer; the backs do so at the same time."""
+        it = self._now_asked
+        if it is None:
+            return
+        cached = self.prefix.tokens[:-1]
+        self.prefix = Prefix(it.prompt)
+        self._limit = len(it.prompt) + it.tokens
+        self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._trust)
+        self.order = self._planner.backs
+        self.tell(0, it.prompt)
+        self._begun, self._reading = self.clock.now, True
+        unread = len(it.prompt) - 1 - min(common_length(cached, self.prefix.tokens), len(it.prompt) - 1)
+        seconds = sum(self._cost(min(READ, unread - start)) for start in range(0, unread, READ))
+        if self._own is not None:
+            self._own.begin(self._session, it.prompt)
+        self.clock.after(seconds, self._read)
+
+    def _read(self) -> None:
+        self._decoding, self._reading = self.clock.now, False
+        self._planner.begun(self.clock.now)
+        self.step()
+
+    def step(self) -> None:
+        self._plans += 1
+        self._waiting = 0
+        own = self._own.offer if self._own is not None else None
+        plan = self._planner.plan([Growing(self._tree, self._limit)], self.clock.now, own)
+        if plan.draft and self._own is not None:
+            self.clock.after(self._own.run(), self._drafted)
+        elif plan.wait:
+            self._waiting = number = self._plans
+            self.clock.after(plan.wait, lambda: self.step() if self._waiting == number else None)
+        else:
+            (nodes,) = plan.nodes
+            seconds = self._cost(1 + len(nodes)) + self._save(len(nodes)) + self._overhead
+            self.clock.after(seconds, lambda: self._verified(nodes))
+
+    def _save(self, guesses: int) -> float:
+        """Seconds of a checkpoint before a pass with guesses."""
+        return self._checkpoints.save if self._checkpoints is not None and guesses else 0.0
+
+    def _drafted(self) -> None:
+        assert self._own is not None
+        tree, found = self._tree, self._own.found()
+        self._planner.drafted([place for e in found if tree.merge(e, OWN) and (place := tree.place(e.hash))])
+        self.step()
+
+    def _verified(self, nodes: Sequence[Node]) -> None:
+        start, chosen = len(self.prefix), {id(node) for node in nodes}
+        node: Node | None = self._tree.root
+        tokens: list[int] = []
+        state = self.prefix.hash
+        while node is not None and start + len(tokens) < self._limit:
+            tokens.append(self.acceptance.truth(state, start + len(tokens)))
+            state = extend_hash(state, tokens[-1])
+            guess = node.children.get(tokens[-1])
+            node = guess if id(guess) in chosen else None
+        for token in tokens:
+            self.prefix.extend([token])
+            self._tree.advance(token, self.prefix.hash)
+        back = self._back(len(tokens)) if len(tokens) <= len(nodes) else NOTHING
+        if back.seconds:
+            self.clock.after(back.seconds, lambda: self._committed(start, tokens, len(nodes), back))
+        else:
+            self._committed(start, tokens, len(nodes), back)
+
+    def _back(self, rows: int) -> Replayed:
+        """A guess was wrong, and so many rows are kept."""
+        again = self._checkpoints
+        return Replayed(1, [rows], again.restore + self._cost(rows)) if again is not None else NOTHING
+
+    def _committed(self, start: int, tokens: Sequence[int], guesses: int, back: Replayed) -> None:
+        saved = int(self._checkpoints is not None and guesses > 0)
+        seconds = self._cost(1 + guesses) + self._save(guesses) + back.seconds
+        self._planner.finished(self.clock.now, 1 + guesses, seconds, len(tokens), replayed=back._replace(saved=saved))
+        self.tell(start, tokens)
+        if self._own is not None:
+            self._own.commit(start, tokens)
+        if len(self.prefix) < self._limit:
+            self.step()
+        else:
+            self._end()
+
+    def _end(self) -> None:
+        it = self._asked[self._session]
+        self.tell(len(self.prefix), None)
+        self.answers.append(Answered(it.tokens, self._decoding - self._begun, self.clock.now - self._decoding))
+        self.begin()
+
+    def tell(self, start: int, tokens: Sequence[int] | None) -> None:
+        resting, rested = self._planner.resting, self._resting
+        self._resting = resting
+        if resting and rested:
+            return
+        if resting:
+            tokens = None  # as if the session had ended
+        elif rested and tokens is not None:
+            start, tokens = 0, self.prefix.tokens
+        news = News(self._session, len(self._asked[self._session].prompt), start, tokens)
+        for back in self.backs:
+            if back.there:
+                back.tell(news)
+
+
+def answers(
+    acceptance: Acceptance,
+    target: Cost,
+    machines: Sequence[Machine],
+    asked: Sequence[Asked],
+    policy: Policy = TREE,
+    planner: Planner | Everything | None = None,
+    n_ahead: int = world.DRAFT_MAX,
+    overhead: float = 0.0,
+    own: Cost | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> list[Answered]:
+    """How long each answer of a lead with these backs takes. `own`: cost of a draft model of the lead's own."""
+    planner = planner or world.planner(target)
+    lead = Lead(acceptance, target, planner, 1, asked, overhead, own, checkpoints)
+    lead.backs = [Back(machine, f"back {i}", lead, policy, n_ahead) for i, machine in enumerate(machines)]
+    for back in lead.backs:
+        lead.joined(back.name)
+    lead.begin()
+    lead.clock.run(lambda: lead.done)
+    return lead.answers
+
+
+def speed(answered: Sequence[Answered]) -> float:
+    """Tokens per second once the prompts are read, as the lead's own timings count them."""
+    return sum(answer.tokens for answer in answered) / sum(answer.decoding for answer in answered)
+
+
+def run(
+    acceptance: Acceptance,
+    target: Cost,
+    machines: Sequence[Machine],
+    tokens: int | Sequence[Asked],
+    policy: Policy = TREE,
+    planner: Planner | Everything | None = None,
+    n_ahead: int = world.DRAFT_MAX,
+    own: Cost | None = None,
+    checkpoints: Checkpoints | None = None,
+) -> float:
+    """Tokens per second of a lead with these backs: so many tokens in one answer, or the answers asked for."""
+    asked = world.asked(tokens) if isinstance(tokens, int) else tokens
+    return speed(answers(acceptance, target, machines, asked, policy, planner, n_ahead, 0.0, own, checkpoints))
+
+
+CHAINS = (3, 7, 15)
+"""How far ahead the plain chain is tried."""
+
+
+def chain(
+    acceptance: Acceptance,
+    target: Cost,
+    machine: Machine,
+    tokens: int | Sequence[Asked],
+    ahead: Sequence[int] = CHAINS,
+) -> float:
+    """Tokens per second of the plain asynchronous chain: one line, all of it verified, nothing waited for. The best of
+    several limits counts, of how far the back is ahead and of how much is verified."""
+    return max(run(acceptance, target, [machine], tokens, CHAIN, Everything(Limits(n)), n) for n in ahead)

@@ -1,0 +1,116 @@
+"""Recorded answers: what a real draft guessed at every place of what a real target said, and how to play them again.
+
+A file has a line of JSON for each answer. `python -m bench record` writes them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.harness import jsonl
+from bench.sim.world import Asked, Guesses
+from duo.errors import FileError
+from duo.prefix import EMPTY, Prefix, extend_hash, mix
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One answer: the tokens of its prompt, what the target picked after it, and the draft's ranked guesses, with the
+    chance of each, at the place of each pick."""
+
+    prompt: Sequence[int]
+    tokens: Sequence[int]
+    guesses: Sequence[Guesses]
+
+    def picked(self) -> Iterator[tuple[Guesses, int | None]]:
+        """At every place the guesses, and which of them was the target's pick; None: none of them."""
+        for token, guesses in zip(self.tokens, self.guesses, strict=True):
+            ranked = [guess for guess, _ in guesses]
+            yield guesses, ranked.index(token) if token in ranked else None
+
+
+def write(path: Path, answers: Sequence[Recorded]) -> None:
+    """Raises FileError."""
+    lines = [
+        {"prompt": a.prompt, "tokens": a.tokens, "guesses": [[[t, round(p, 4)] for t, p in g] for g in a.guesses]}
+        for a in answers
+    ]
+    try:
+        path.write_text("".join(json.dumps(line, separators=(",", ":")) + "\n" for line in lines), "utf-8")
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def read(path: Path) -> list[Recorded]:
+    """Raises FileError, which names the line."""
+    return jsonl.read(path, _line, f"no answers in it; `python -m bench record --out {path}` records some")
+
+
+def _line(fields: Any, where: str) -> Recorded:
+    try:
+        prompt, tokens = ([int(token) for token in fields[name]] for name in ("prompt", "tokens"))
+        guesses = [[(int(token), float(chance)) for token, chance in ranked] for ranked in fields["guesses"]]
+    except (ValueError, TypeError, KeyError):
+        raise FileError(f"{where}: not a recorded answer; `python -m bench record` writes them") from None
+    if not prompt or not tokens or len(tokens) != len(guesses) or not all(guesses):
+        raise FileError(f"{where}: a recorded answer needs a prompt, and guesses for each of its tokens")
+    return Recorded(prompt, tokens, guesses)
+
+
+class Replayed:
+    """An acceptance process that is a recording.
+
+    All answers, one after the other and then again from the first, are one text without an end. It is found after the
+    empty prefix, after a single token 0, and each answer also after its own prompt. There the guesses and the picks are
+    those recorded. Anywhere else, which is on branches that the target does not take, they are those of a place of the
+    recording that the hash of the prefix chooses: a wrong branch looks as a draft's text does elsewhere.
+    """
+
+    def __init__(self, answers: Sequence[Recorded]) -> None:
+        self._answers = answers
+        self._prompts: list[Sequence[int]] = []
+        self._tokens = [token for answer in answers for token in answer.tokens]
+        self._guesses = [guesses for answer in answers for guesses in answer.guesses]
+        self._places = {EMPTY: 0, Prefix([0]).hash: 0}
+        """Prefixes of the text that somebody has come to, each with its place. One comes to a prefix by the one before
+        it, so it is known in time."""
+        start = 0
+        for answer in answers:
+            prompt = list(answer.prompt)
+            while Prefix(prompt).hash in self._places:  # a question that was asked twice and had two answers
+                prompt[-1] += 1
+            self._prompts.append(prompt)
+            self._places[Prefix(prompt).hash] = start
+            start += len(answer.tokens)
+
+    def _place(self, prefix_hash: int) -> int:
+        place = self._places.get(prefix_hash)
+        if place is None:
+            return mix(prefix_hash) % len(self._tokens)
+        self._places[extend_hash(prefix_hash, self._tokens[place])] = (place + 1) % len(self._tokens)
+        return place
+
+    def ranked(self, prefix_hash: int, length: int = 0) -> Guesses:
+        return self._guesses[self._place(prefix_hash)]
+
+    def truth(self, prefix_hash: int, length: int = 0) -> int:
+        return self._tokens[self._place(prefix_hash)]
+
+    @property
+    def mean(self) -> float:
+        """How often the first guess was right."""
+        right = sum(guesses[0][0] == token for guesses, token in zip(self._guesses, self._tokens, strict=True))
+        return right / len(self._tokens)
+
+    def asked(self, tokens: int) -> list[Asked]:
+        """The recorded answers in turns, so many tokens of them."""
+        made: list[Asked] = []
+        while tokens > 0:
+            number = len(made) % len(self._answers)
+            made.append(Asked(self._prompts[number], min(tokens, len(self._answers[number].tokens))))
+            tokens -= made[-1].tokens
+        return made

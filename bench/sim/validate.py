@@ -1,0 +1,284 @@
+"""`python -m bench validate`: whether the simulator is right, by real runs of `python -m bench compare`.
+
+For each configuration of a run the same schedules are simulated, on the texts of the run, recorded once more. What
+forward passes cost is measured for each model alone; how much slower they are in each of our schedules, where two
+programs share a machine, what a step takes beside its forward pass and how long messages are under way is seen in
+traced runs of these schedules (`bench.sim.costs`). The machine may have been faster or slower in the run than it is
+now: all costs are multiplied by what the target alone took then, over what it takes now. What is compared is throughput
+as a multiple of the target's alone on the same question in the same round, as everywhere in `bench compare`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from bench.compare.entrants import KINDS
+from bench.compare.figures import Record, configurations, rows
+from bench.compare.names import BASE, LABELS, OURS
+from bench.compare.options import add_flags as compare_flags
+from bench.compare.run import models
+from bench.compare.schedules import BACK_TRACE, LEAD_TRACE, OwnLead, Setup
+from bench.compare.trial import seed
+from bench.harness import prompts
+from bench.harness.processes import pinned
+from bench.harness.prompts import Question
+from bench.show import trace
+from bench.sim import record, replay, world
+from bench.sim.costs import Observed, Seen, observed
+from bench.sim.lead import Machine, answers
+from bench.sim.record import Wanted
+from bench.sim.replay import Recorded, Replayed
+from bench.sim.world import Cost, Link
+from duo.draft.draft import BATCH, CHAIN, MAX_ROWS, TREE
+from duo.engines import Engine, EngineOptions, load, measure
+from duo.engines.cost import CostCurve
+from duo.errors import FileError
+from lead.plan.planner import Planner
+from lead.plan.schedule import Everything, Limits
+from lead.target import TREE_ROWS
+
+AHEAD = 16
+"""How far ahead a back is, if nobody says otherwise."""
+WITHIN = 0.10
+"""How far a simulation may be off."""
+FEW = 3
+"""Questions by which the costs at work are found."""
+PATIENCE = 8.0
+"""Seconds for which a cost curve is measured."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that was measured."""
+
+    path: Path
+    title: str
+    args: argparse.Namespace
+    records: Sequence[Record]
+
+    @classmethod
+    def read(cls, path: Path) -> Run:
+        """Raises FileError."""
+        try:
+            whole: dict[str, Any] = json.loads(path.read_text("utf-8"))
+            words = shlex.split(whole["command"])
+            parser = argparse.ArgumentParser()
+            compare_flags(parser)
+            args, _ = parser.parse_known_args(words[words.index("compare") + 1 :])
+            return cls(path, whole["title"], args, [Record(**answer) for answer in whole["answers"]])
+        except OSError as error:
+            raise FileError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
+        except (ValueError, KeyError, TypeError):
+            raise FileError(f"{path}: not a results.json of `python -m bench compare`") from None
+
+
+@dataclass(frozen=True)
+class Rest:
+    """Seconds of forward passes by rows, each model measured alone."""
+
+    target: Cost
+    draft: Cost
+    curve: Mapping[int, float]
+    """Of the target, as a lead would have measured it."""
+
+
+def at_rest(setup: Setup) -> Rest:
+    """The costs of both models on this machine."""
+    with pinned(setup.lead_cpus):
+        target = load(setup.target, setup.runtime, EngineOptions(threads=1, tree_rows=TREE_ROWS))
+        target_curve = fastest(target, 1 + Limits().draft_max, setup.target)
+        target.close()
+    with pinned(setup.back_cpus):
+        draft = load(setup.draft, setup.runtime, EngineOptions(threads=1, tree_rows=MAX_ROWS))
+        draft_curve = fastest(draft, BATCH, setup.draft)
+        draft.close()
+    return Rest(world.curve(*sorted(target_curve.items())), world.curve(*sorted(draft_curve.items())), target_curve)
+
+
+def fastest(engine: Engine, most: int, model: str) -> dict[int, float]:
+    """The engine's cost curve. What is remembered is what a lead or a back with this model starts from."""
+    now = measure.measure(engine, most, PATIENCE).seconds
+    before = measure.remembered(engine, most, measure.conditions(model, engine, EngineOptions(threads=1))).seconds
+    return {rows: min(seconds, before.get(rows, seconds)) for rows, seconds in now.items()}
+
+
+def at_work(schedule: str, setup: Setup, rest: Rest, args: argparse.Namespace, temperature: float) -> Observed:
+    """The costs in a run of the schedule on a few questions."""
+    conversations = prompts.read(args.prompts) if args.prompts else prompts.shipped()
+    asked = [Question([*it.before, {"role": "user", "content": it.turns[0]}], []) for it in conversations[:FEW]]
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        with OwnLead(schedule, setup, KINDS[schedule], traces=folder) as traced:
+            traced.at(0.0)
+            for number, question in enumerate(asked):
+                traced.answer(question, args.tokens, temperature, seed(0, number))
+        files = [folder / LEAD_TRACE, folder / BACK_TRACE]
+        lead, back = (trace.load(file) if file.exists() else [] for file in files)
+    return observed(lead, back, rest.target, rest.draft)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One schedule in one configuration. `real`, `simulated`: speed-ups; `alone`: tokens per second of no back;
+    `ours_over`: how much faster ours was, None for ours."""
+
+    name: str
+    schedule: str
+    alone: float
+    real: float
+    simulated: float
+    ours_over: float | None = None
+
+    @property
+    def error(self) -> float:
+        return self.simulated / self.real - 1
+
+
+class Simulation:
+    """The schedules of a run on the texts of one temperature.
+
+    `work`: the costs of our schedules as they were observed, that of no back among them; `alone`: the target's tokens
+    per second in the run, by which the machine may have been faster or slower than now.
+    """
+
+    def __init__(self, rest: Rest, work: Mapping[str, Observed], text: Sequence[Recorded], alone: float) -> None:
+        self._rest = rest
+        self._work = work
+        self._text = text
+        base = work[BASE]
+        self._ranking = max(seen.ranking for it in work.values() for seen in (it.own, it.draft))
+        self._now = 1 / alone / (rest.target(1) * base.target + base.overhead)
+
+    def _draft(self, seen: Seen) -> Cost:
+        factor, ranking = (seen.slower or 1.0) * self._now, seen.ranking * self._now
+        # Nothing is ranked in a prompt.
+        return lambda rows: self._rest.draft(rows) * factor + (rows * ranking if rows <= BATCH else 0.0)
+
+    def speed(self, schedule: str, round_trip: float, setting: str) -> float | None:
+        """None where it is not simulated."""
+        if schedule in self._work:
+            return self._own(schedule, round_trip)
+        if schedule == "free-chain":
+            return median(world.free(self._alone, Replayed([it]), len(it.tokens)) for it in self._text)
+        if schedule in ("sync", "sync-remote") and setting:
+            target, draft = self._alone, self._draft(Seen(1.0, self._ranking))
+            length, floor = chosen(setting)
+            away = round_trip if schedule == "sync-remote" else 0.0
+            return median(
+                world.turns(target, draft, Replayed([answer]), len(answer.tokens), length, floor).speed(away)
+                for answer in self._text
+            )
+        return None
+
+    def _alone(self, rows: int) -> float:
+        """Seconds of a step of the target with nobody beside it."""
+        base = self._work[BASE]
+        return (self._rest.target(rows) * base.target + base.overhead) * self._now
+
+    def _own(self, schedule: str, round_trip: float) -> float:
+        seen = self._work[schedule]
+        target_factor = seen.target * self._now
+
+        def target(rows: int) -> float:
+            return self._rest.target(rows) * target_factor
+
+        chain, limits = schedule == "chain", Limits()
+        curve = {rows: seconds * target_factor for rows, seconds in self._rest.curve.items()}
+        plan = Everything(limits) if chain else Planner(CostCurve(curve), limits)
+        link = Link(round_trip + seen.round_trip)
+        backs = [Machine(self._draft(seen.draft), link)] if KINDS[schedule].back else []
+        own = self._draft(seen.own) if KINDS[schedule].beside else None
+        text = Replayed(self._text)
+        asked = text.asked(sum(len(answer.tokens) for answer in self._text))
+        policy = CHAIN if chain else TREE
+        found = answers(text, target, backs, asked, policy, plan, AHEAD, seen.overhead * self._now, own)
+        return median(it.tokens / it.decoding for it in found)
+
+
+def chosen(setting: str) -> tuple[int, float]:
+    """Length and floor of a synchronous schedule: "4 tokens, floor 0.3"."""
+    length, _, floor = setting.partition(" tokens")
+    return int(length), float(floor.removeprefix(", floor ") or 0)
+
+
+def compared(run: Run) -> list[Compared]:
+    """All that can be simulated of a run. Raises DuoError."""
+    setup, found = models(run.args), list[Compared]()
+    rest = at_rest(setup)
+    simulated: dict[float, tuple[list[Recorded], dict[str, Observed]]] = {}
+    for temperature, trip in configurations(run.records):
+        here = {row.schedule: row for row in rows(run.records, temperature, trip)}
+        if temperature not in simulated:
+            text = recorded(run, setup, temperature)
+            names = [name for name in KINDS if name in here and not KINDS[name].both_cores]
+            simulated[temperature] = text, {name: at_work(name, setup, rest, run.args, temperature) for name in names}
+        text, work = simulated[temperature]
+        alone = here[BASE].speed.median
+        simulation = Simulation(rest, work, text, alone)
+        name = f"{run.title}, temperature {temperature:g}, round trip {trip:g} ms"
+        for schedule in LABELS:
+            row = here.get(schedule)
+            if row is not None and schedule != BASE:
+                speed = simulation.speed(schedule, trip / 1000, row.setting)
+                if speed is not None:
+                    over = row.ours_over.median if row.ours_over else None
+                    found.append(Compared(name, schedule, alone, row.speed_up.median, speed / alone, over))
+    return found
+
+
+def recorded(run: Run, setup: Setup, temperature: float) -> list[Recorded]:
+    """The texts of the run. They are kept beside it."""
+    path = run.path.with_name(f"{run.path.stem}-{temperature:g}.jsonl")
+    if path.exists():
+        return replay.read(path)
+    args = run.args
+    rounds = args.rounds if temperature else 1
+    wanted = Wanted(
+        setup.target, setup.draft, args.runtime, args.prompts, args.questions, args.tokens, rounds, temperature
+    )
+    made = record.record(wanted, warm=True)  # a run begins with answers that do not count
+    replay.write(path, made)
+    return made
+
+
+def markdown(found: Sequence[Compared]) -> str:
+    head = ("configuration", "schedule", "real: tokens/s", "speed-up", "simulated: tokens/s", "speed-up", "error")
+    lines = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
+    lines += [
+        f"| {c.name} | {LABELS[c.schedule]} | {c.real * c.alone:.1f} | {c.real:.2f} "
+        f"| {c.simulated * c.alone:.1f} | {c.simulated:.2f} | {c.error:+.1%} |"
+        for c in found
+    ]
+    ours = {c.name: c.simulated for c in found if c.schedule == OURS}
+    over = [c for c in found if c.ours_over and c.name in ours]
+    if over:
+        lines += [
+            "",
+            "| configuration | ours over | real | simulated | real of simulated |",
+            "|---|---|---:|---:|---:|",
+        ]
+    for c in over:
+        simulated = ours[c.name] / c.simulated
+        share = (c.ours_over or 0.0) / simulated
+        lines.append(f"| {c.name} | {LABELS[c.schedule]} | {c.ours_over:.2f} | {simulated:.2f} | {share:.2f} |")
+    for schedule in dict.fromkeys(c.schedule for c in found):
+        errors = [abs(c.error) for c in found if c.schedule == schedule]
+        lines += ["", f"{LABELS[schedule]}: {sum(e <= WITHIN for e in errors)} of {len(errors)} within {WITHIN:.0%}"]
+    return "\n".join(lines)
+
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+    p.add_argument("files", type=Path, nargs="+", metavar="FILE", help="results.json of compare")
+
+
+def main(args: argparse.Namespace) -> int:
+    print(markdown([it for run in [Run.read(path) for path in args.files] for it in compared(run)]))
+    return 0

@@ -1,0 +1,276 @@
+"""A simulated world for the production planner and drafting policy: models, machines and links as numbers.
+
+How often a draft is right is an `Acceptance`: at every prefix the draft ranks a few tokens, and the target picks one of
+them, or none. Both are pure functions of the prefix, so that every schedule, and any number of backs, meet the same
+text (`bench.sim.replay` has one that was recorded). Costs are seconds for a forward pass by its rows. The closed loops
+at the end are schedules to beat.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from duo.engines.cost import CostCurve
+from duo.prefix import EMPTY, extend_hash, mix
+from lead.plan.planner import Planner
+from lead.plan.schedule import Growing, Limits
+from lead.plan.tree import Expansion, GuessTree
+
+NOT_GUESSED = 9
+"""The token that the target picks where no guess is right."""
+
+DRAFT_MAX = 24
+"""Guesses that a step may verify, and tokens that a back may be ahead, in all simulations."""
+
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 32)
+"""Where the simulated lead has measured its target."""
+
+
+class Acceptance(Protocol):
+    """What the draft guesses after a prefix, and what the target picks there. `length`: tokens in the prefix."""
+
+    def ranked(self, prefix_hash: int, length: int) -> list[tuple[int, float]]:
+        """Tokens with the probability that each is right, falling."""
+        ...
+
+    def truth(self, prefix_hash: int, length: int) -> int:
+        """The target's pick."""
+        ...
+
+
+Guesses = list[tuple[int, float]]
+
+
+class Varying:
+    """Confidence that varies by position, as on real pairs: the first guess is right with probability p, drawn from
+    Beta(mean, total 2.2), the second with 0.3 (1 - p), the third with 0.15 (1 - p), the fourth with 0.07 (1 - p)."""
+
+    OTHERS = (0.3, 0.15, 0.07)
+    PLACES = 4096
+
+    def __init__(self, mean: float, seed: int, total: float = 2.2) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._ranked = self._places(mean, total)
+        self._seed = seed
+        self._dice = mix(seed + 1)
+
+    def _places(self, mean: float, total: float) -> list[Guesses]:
+        table = self._rng.beta(mean * total, (1 - mean) * total, self.PLACES)
+        return [self._guesses(float(p)) for p in table]
+
+    def _guesses(self, p: float) -> Guesses:
+        guesses = [(1, p), *((i, share * (1 - p)) for i, share in enumerate(self.OTHERS, 2))]
+        return sorted(guesses, key=lambda guess: -guess[1])
+
+    def ranked(self, prefix_hash: int, length: int = 0) -> Guesses:
+        return self._ranked[mix(prefix_hash + self._seed) % len(self._ranked)]
+
+    def truth(self, prefix_hash: int, length: int = 0) -> int:
+        left = mix(prefix_hash ^ self._dice) / 2.0**64
+        for token, chance in self.ranked(prefix_hash, length):
+            if left < chance:
+                return token
+            left -= chance
+        return NOT_GUESSED
+
+
+class Constant(Varying):
+    """The same confidence at every position: independent, identically distributed acceptance."""
+
+    def __init__(self, mean: float, seed: int) -> None:
+        super().__init__(mean, seed)
+        self._ranked = [self._guesses(mean)]
+
+
+class Bursty(Varying):
+    """Easy stretches and hard ones, in turns: a two-state Markov process along the text.
+
+    A stretch has `stretch` tokens on average, easy or hard, so that the mean stays `mean`; their own means are `spread`
+    of the way from it to where one of them would be 0 or 1. The state goes by the position alone: wrong branches are as
+    hard as the true one beside them, and the text is the same for every schedule.
+    """
+
+    LENGTH = 1 << 16
+    """Positions after which the stretches come again."""
+
+    def __init__(self, mean: float, seed: int, stretch: float = 12.0, spread: float = 0.75, total: float = 2.2) -> None:
+        super().__init__(mean, seed, total)
+        far = spread * min(mean, 1 - mean)
+        self._states = [self._places(mean + far, total), self._places(mean - far, total)]
+        changes = self._rng.random(self.LENGTH) < 1 / stretch
+        changes[0] = self._rng.random() < 0.5
+        self._hard: list[int] = (np.cumsum(changes) % 2).tolist()
+
+    def ranked(self, prefix_hash: int, length: int = 0) -> Guesses:
+        places: list[Guesses] = self._states[self._hard[length % self.LENGTH]]
+        return places[mix(prefix_hash + self._seed) % len(places)]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """An answer to be given: its prompt, and how many tokens follow it."""
+
+    prompt: Sequence[int]
+    tokens: int
+
+
+def asked(tokens: int, each: int = 0, prompt: int = 1) -> list[Asked]:
+    """So many tokens, in answers of `each` (0: in one), every one with a prompt of its own of so many tokens."""
+    each = each or tokens
+    return [Asked([i] * prompt, min(each, tokens - start)) for i, start in enumerate(range(0, tokens, each), 0)]
+
+
+@dataclass(frozen=True)
+class Link:
+    """Seconds from one side to the other: half the round trip, and up to `jitter` more. Messages stay in order."""
+
+    round_trip: float
+    jitter: float = 0.0
+
+    def delay(self, rng: random.Random) -> float:
+        return self.round_trip / 2 + rng.uniform(0, self.jitter)
+
+
+@dataclass(frozen=True)
+class Absences:
+    """When a back is away, endlessly: there for `up` seconds on average, then away for `down` (both exponential)."""
+
+    up: float
+    down: float
+    seed: int = 1
+
+    def __iter__(self) -> Iterator[tuple[float, float]]:
+        rng, now = random.Random(self.seed), 0.0
+        while True:
+            left = now + rng.expovariate(1 / self.up)
+            now = left + rng.expovariate(1 / self.down)
+            yield left, now
+
+
+Cost = Callable[[int], float]
+"""Seconds for a forward pass over so many rows."""
+
+
+def curve(*points: tuple[int, float]) -> Cost:
+    """A true cost: a table of (rows, seconds), linear in between and after."""
+    rows, seconds = zip(*points, strict=True)
+    slope = (seconds[-1] - seconds[-2]) / (rows[-1] - rows[-2])
+    table = [float(np.interp(k, rows, seconds)) + max(0, k - rows[-1]) * slope for k in range(513)]
+    return table.__getitem__
+
+
+TARGETS: dict[str, Cost] = {
+    "flat": curve((1, 0.100), (16, 0.100), (17, 0.200), (32, 0.200)),
+    "bf16": curve((1, 0.0648), (2, 0.0717), (4, 0.0907), (8, 0.132), (16, 0.181)),
+    "Q8_0": curve((1, 0.0368), (2, 0.102), (4, 0.130), (8, 0.179), (16, 0.291), (32, 0.528)),
+}
+"""One that costs the same up to 16 tokens, and two that were measured (1B parameters, llama.cpp, one CPU thread)."""
+
+
+def drafting(seconds: float) -> Cost:
+    """A draft model: a step takes so long, each further node in the batch a tenth of it more."""
+    return lambda rows: seconds * (1 + 0.1 * (rows - 1))
+
+
+def planner(target: Cost) -> Planner:
+    """A production planner that has measured the target."""
+    it = Planner(CostCurve({width: target(width) for width in WIDTHS}), Limits(draft_max=DRAFT_MAX))
+    it.begun(0.0)
+    return it
+
+
+def no_back(target: Cost) -> float:
+    """Tokens per second of the target alone."""
+    return 1 / target(1)
+
+
+@dataclass(frozen=True)
+class Turns:
+    """What a synchronous schedule did: tokens, turns, and seconds without the round trips."""
+
+    tokens: int
+    turns: int
+    busy: float
+
+    def speed(self, round_trip: float) -> float:
+        """Tokens per second with a draft model so far away; 0: beside the target."""
+        return self.tokens / (self.busy + self.turns * round_trip)
+
+
+def turns(target: Cost, draft: Cost, world: Acceptance, tokens: int, length: int, floor: float = 0.0) -> Turns:
+    """Draft a chain, verify it, in turns: so long a chain, ended earlier where its path is less likely than a floor."""
+    state, done, count, busy, unread = EMPTY, 0, 0, 0.0, 1
+    while done < tokens:
+        chain: list[int] = []
+        path, at = 1.0, state
+        while len(chain) < length and path >= floor:
+            token, chance = world.ranked(at, done + len(chain))[0]
+            chain.append(token)
+            path *= chance
+            at = extend_hash(at, token)
+        busy += draft(unread) + (len(chain) - 1) * draft(1) + target(1 + len(chain))
+        count += 1
+        for guess in (*chain, None):
+            true = world.truth(state, done)
+            state = extend_hash(state, true)
+            done += 1
+            if true != guess:
+                break
+        # The last of a chain is read only if it was right, with what the target picked after it.
+        unread = 2 if guess is None else 1
+    return Turns(done, count, busy)
+
+
+LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16)
+FLOORS = (0, 0.1, 0.2, 0.3, 0.5, 0.7)
+
+
+def all_turns(target: Cost, draft: Cost, world: Acceptance, tokens: int) -> list[Turns]:
+    """Synchronous schedules of all lengths and floors."""
+    return [turns(target, draft, world, tokens, *setting) for setting in itertools.product(LENGTHS, FLOORS)]
+
+
+def synchronous(target: Cost, draft: Cost, round_trip: float, world: Acceptance, tokens: int) -> float:
+    """Tokens per second of the best synchronous schedule: the best of all lengths and floors counts."""
+    return max(it.speed(round_trip) for it in all_turns(target, draft, world, tokens))
+
+
+def free(target: Cost, world: Acceptance, tokens: int, children: int = 1) -> float:
+    """Tokens per second with guesses that cost nothing and are there at once: with one child to a node the bound of all
+    chains, with more that of trees. The planner is the production one."""
+    plan, now, state, done = planner(target), 0.0, EMPTY, 0
+    while done < tokens:
+        tree = grown(world, state, done, children)
+        nodes = plan.plan([Growing(tree)], now).nodes[0]
+        chosen = {id(node) for node in nodes}
+        begun, at = done, tree.root
+        while True:
+            true = world.truth(state, done)
+            state = extend_hash(state, true)
+            done += 1
+            if id(at := at.children.get(true, tree.root)) not in chosen:
+                break
+        seconds = target(1 + len(nodes))
+        now += seconds
+        plan.finished(now, 1 + len(nodes), seconds, done - begun)
+    return done / now
+
+
+def grown(world: Acceptance, state: int, length: int, children: int) -> GuessTree:
+    """The likeliest guesses after a prefix, enough of them for any plan."""
+    tree = GuessTree(length, state)
+    frontier = [(-1.0, state, length)]
+    for _ in range(DRAFT_MAX):
+        path, at, deep = heapq.heappop(frontier)
+        ranked = world.ranked(at, deep)[:children]
+        tree.merge(Expansion(deep, at, [token for token, _ in ranked], [chance for _, chance in ranked]), "free")
+        for token, chance in ranked:
+            heapq.heappush(frontier, (path * chance, extend_hash(at, token), deep + 1))
+    return tree

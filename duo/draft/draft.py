@@ -1,0 +1,580 @@
+"""What a back drafts next: a tree grown best-first, so far ahead of the target as it may.
+
+Each draft forward expands the most probable unexpanded nodes at once (they ride in one batch), and an expansion reveals
+several children, not one (SpecExec 2406.02532 and SwiftSpec 2506.11309 grow trees likewise). So while the likely
+continuation is short the back extends it, and once it is deep the next best nodes are the alternatives at the places
+where it is least sure, which is what is needed after a rejection.
+
+Several backs with the same draft model would all expand the same places. So each goes by its turn: the likeliest line
+is the first back's, what begins with one second guess the next one's, and so on in a circle.
+
+Several sessions ride in one batch (`gather`): the likeliest places over all of them are expanded, each session counting
+the same, so that most is drafted where most is to be gained.
+
+The draft model's KV cache follows the tree: a node that has been expanded is a row of the engine. When the lead commits
+tokens, the rows that agree become committed and the subtree below them stays; only what disagrees is read again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+import sys
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from duo.engines.base import ROOT, Logits, Row
+from duo.errors import DeadEndError, ProtocolError
+from duo.prefix import Prefix, extend_hash
+from duo.sampling.sampler import Constraint, Sampler, SamplingParams
+from lead.plan.tree import ALONE, Expansion, Turn
+
+Cost = Callable[[int], float]
+
+CHILDREN = 4
+"""Guesses per expansion. The fourth is right about once in thirty times."""
+
+MOST = 32
+"""Most rows of a batch, with those that ride along and those above the nodes that are expanded."""
+
+BATCH = 8
+"""Most nodes of a session expanded in one forward pass. How many are is decided by what they cost (`gather`)."""
+
+FLOOR = 0.02
+"""Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
+in a message."""
+
+OTHERS = 0.1
+"""What a place counts for that is another back's to expand: where there is nothing better, both do."""
+
+RIDERS = 8
+"""Committed tokens that are read in the same forward pass as the batch. More are read before."""
+
+MAX_ROWS = 96
+"""Most expanded nodes that a session holds at once. llama.cpp's time per forward pass grows with the room it keeps for
+them, so several sessions do not have so many each (`room`)."""
+
+LEAST_ROWS = 16
+"""What each has at least, or there would be no room for more than the committed tokens that ride along."""
+
+
+def room(slots: int) -> int:
+    """Rows that an engine with so many slots is to have room for, for all sessions together."""
+    return max(MAX_ROWS * min(slots, 2), LEAST_ROWS * slots)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How to grow: `children` per expansion, at most `batch` expansions of a session at once, none less probable than
+    `floor`.
+    `gives_up`: whether a batch ends early that a commit has made obsolete."""
+
+    children: int = CHILDREN
+    batch: int = BATCH
+    floor: float = FLOOR
+    gives_up: bool = True
+
+
+TREE = Policy()
+CHAIN = Policy(children=1, batch=1, floor=0.0, gives_up=False)
+"""One line, the likeliest token at each place: the plain asynchronous chain, as llama_duo drafts it."""
+
+
+class Scale:
+    """How much a back's draft model is to be believed: the s in softmax(perturbed score / s), learned online.
+
+    One step of gradient descent on the log-likelihood of what the target picked, for each token that becomes final
+    where this model had guessed it. The likelihood is that among the guesses: of the tokens that were not guessed only
+    the sum is known, and to take it for one token of that chance would make every hit look like luck. One scale for all
+    sessions of a back; 1 believes the model as it is.
+    """
+
+    RATES = (0.1, 0.01)
+    """Step sizes, the first and the last; in between they fall as 1 / outcomes."""
+    BOUNDS = (0.25, 4.0)
+
+    def __init__(self) -> None:
+        self.value = 1.0
+        self._outcomes = 0
+
+    def again(self) -> None:
+        """What is to be scaled has changed: learn fast."""
+        self._outcomes = 0
+
+    def outcome(self, chances: Sequence[float], picked: int | None) -> None:
+        """The guesses of an expansion had these chances, and the one at `picked` was right; None: none of them."""
+        total = sum(chances)
+        if picked is None or len(chances) < 2 or total <= 0.0:
+            return
+        logs = [math.log(max(chance / total, 1e-6)) for chance in chances]
+        expected = sum(math.exp(log) * log for log in logs)
+        self._outcomes += 1
+        rate = max(self.RATES[1], self.RATES[0] / (1 + self._outcomes / 20))
+        # Less likely than expected: the model is too sure of itself.
+        self.value *= math.exp(rate * (expected - logs[picked]))
+        self.value = min(self.BOUNDS[1], max(self.BOUNDS[0], self.value))
+
+
+class Sharpness:
+    """How much surer of itself the target is than the draft model, learned online: what the draft's logits are
+    multiplied by before the common noise is added.
+
+    A small model spreads its probability wider than a large one, and the noise then takes its pick astray where the
+    target's stays. For every token that becomes final, each candidate is asked what its guess would have been; the one
+    that was right most often is used. Without noise, at temperature 0, there is nothing to learn.
+    """
+
+    CANDIDATES = (1.0, 1.6, 2.6, 4.2)
+    FADE = 0.99
+    BETTER = 1.0
+    """Outcomes that another candidate must be ahead by."""
+    LIKELY = 0.25
+    """Only at places of this path probability is it looked at what each candidate would guess."""
+
+    def __init__(self) -> None:
+        self.value = 1.0
+        self._hits = dict.fromkeys(self.CANDIDATES, 0.0)
+
+    def outcome(self, picks: Sequence[int], token: int) -> bool:
+        """The candidates' guesses for a place, and what the target picked there. Returns whether another is best."""
+        for candidate, pick in zip(self.CANDIDATES, picks, strict=True):
+            self._hits[candidate] = self._hits[candidate] * self.FADE + (pick == token)
+        best = max(self.CANDIDATES, key=self._hits.__getitem__)
+        if self._hits[best] <= self._hits[self.value] + self.BETTER:
+            return False
+        self.value = best
+        return True
+
+
+class _Node:
+    """A token that may come. `row`: its id in the engine once it has been read there. It is expanded once it has
+    children."""
+
+    __slots__ = (
+        "chance", "children", "dead", "hash", "length", "mine", "parent", "path", "picks", "ranks", "row", "token",
+    )  # fmt: skip
+
+    def __init__(self, token: int, parent: _Node | None, length: int, prefix_hash: int, chance: float) -> None:
+        self.token = token
+        self.parent = parent
+        self.length = length
+        self.hash = prefix_hash
+        self.chance = chance
+        self.path: float = chance * parent.path if parent else 1.0
+        self.ranks = 0
+        """Sum of the ranks of the guesses that lead here: 0 for the likeliest line."""
+        self.row: int | None = None
+        self.dead = False
+        """Whether nothing can follow."""
+        self.mine = False
+        """Whether it was this model that said what may follow."""
+        self.picks: Sequence[int] = ()
+        """What each candidate of `Sharpness` guesses to follow."""
+        self.children: dict[int, _Node] = {}
+
+    def subtree(self) -> Iterator[_Node]:
+        """This node and all below it, parents before children."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What the engine's slot is to do before the next batch: keep(path, rest), after which `committed` tokens are in
+    the cache; then extend it with `missing`."""
+
+    path: Sequence[int]
+    rest: Sequence[int]
+    committed: int
+    missing: Sequence[int]
+
+
+@dataclass(slots=True)
+class Draft:
+    """A back's side of one session.
+
+    `n_ahead`: most unverified tokens in one line. `cached`: how many tokens of the session are in the engine's slot
+    (of another session with the same beginning, perhaps). `cost`: seconds for a forward pass of the draft model, by
+    rows. `scale` and `sharpness`: shared by all sessions, as `ids` is, where row ids come from. `context`: tokens of a
+    path that the engine takes; `room`: rows that it has for this session. `eos`: tokens after which nothing is drafted,
+    until the answer goes on after one. `unsayable`: tokens that are never guessed. `constraint`: what `params.grammar`
+    stands for, of this draft alone.
+    """
+
+    session: int
+    params: SamplingParams
+    prompt_length: int
+    n_ahead: int
+    cost: Cost = lambda rows: 1.0 + 0.1 * rows
+    scale: Scale = field(default_factory=Scale)
+    sharpness: Sharpness = field(default_factory=Sharpness)
+    policy: Policy = TREE
+    turn: Turn = ALONE
+    ids: Iterator[int] = field(default_factory=itertools.count)
+    eos: Collection[int] = ()
+    unsayable: Collection[int] = ()
+    context: int = sys.maxsize
+    room: int = MAX_ROWS
+    constraint: Constraint | None = None
+    complete: bool = False
+    """Whether all that the lead has said so far is here; drafting from a part of it would be for nothing."""
+    prefix: Prefix = field(default_factory=Prefix)
+    answered: int = 0
+    """Tokens that became final where this back had drafted, and how many of them it had guessed."""
+    guessed: int = 0
+    _cached: int = 0
+    _path: list[int] = field(default_factory=list)
+    _above: int = ROOT
+    """The row that the root hangs from, until it is kept."""
+    _settled: bool = False
+    """Whether the engine's cache agrees with what is committed, as far as it is to before the next batch."""
+    _root: _Node | None = None
+    _sampler: Sampler | None = None
+    _nodes: dict[int, _Node] = field(default_factory=dict)
+    """All that hangs from the root, and itself, by their hashes."""
+    _frontier: list[tuple[float, int, _Node]] = field(default_factory=list)
+    _rows: int = 0
+    _batch: list[_Node | None] = field(default_factory=list)
+    """What the rows of the batch under way stand for; None: a committed token that rides along."""
+
+    def commit(self, start: int, tokens: Sequence[int], more: bool = False) -> None:
+        """Tokens [start, start + len(tokens)) are final; what was known before may be said again.
+
+        Raises ProtocolError if there is a gap, or if they contradict what was final before.
+        """
+        known = len(self.prefix)
+        if start > known:
+            raise ProtocolError(f"session {self.session:x}: tokens from {start} came, but only {known} are known here")
+        again = self.prefix.tokens[start : start + len(tokens)]
+        if again != list(tokens[: len(again)]):
+            raise ProtocolError(f"session {self.session:x}: the lead took back tokens that were final")
+        for token in tokens[len(again) :]:
+            self._advance(token)
+        self._settled = False
+        self.complete = not more and len(self.prefix) >= self.prompt_length
+        self._refill()
+
+    def _advance(self, token: int) -> None:
+        if self.eos and len(self.prefix) and self._ends(len(self.prefix), self.prefix.tokens[-1]):
+            self.eos = ()
+        self.prefix.extend([token])
+        root = self._root
+        child = None
+        if root is not None:
+            if root.row is not None:
+                self._path.append(root.row)
+            child = root.children.get(token)
+        if root is not None and root.mine:
+            guesses = list(root.children.values())
+            self.scale.outcome([g.chance for g in guesses], guesses.index(child) if child is not None else None)
+            if root.picks and self.sharpness.outcome(root.picks, token):
+                self.scale.again()
+            self.answered += 1
+            self.guessed += child is not None
+        self._root = child or _Node(token, None, len(self.prefix), self.prefix.hash, 1.0)
+
+    def _refill(self) -> None:
+        """Rebuild the frontier below the new root, with path probabilities measured from there."""
+        self._frontier.clear()
+        self._nodes.clear()
+        self._rows = 0
+        if self._root is None:
+            return
+        self._root.parent = None
+        ranks = self._root.ranks
+        for node in self._root.subtree():
+            node.ranks -= ranks
+            node.path = node.chance * node.parent.path if node.parent else 1.0
+            self._nodes[node.hash] = node
+            self._rows += node.row is not None
+            if not node.children:
+                self._push(node)
+
+    def _ends(self, length: int, last: int) -> bool:
+        """Whether the answer may end with this token, at this length with the prompt, which may hold some itself."""
+        return length > self.prompt_length and last in self.eos
+
+    def _push(self, node: _Node) -> None:
+        assert self._root is not None
+        if node.dead or node.length > self.context or (self.eos and self._ends(node.length, node.token)):
+            return
+        if node.path >= self.policy.floor and node.length - self._root.length < self.n_ahead:
+            mine = node.ranks % self.turn.backs == self.turn.number
+            heapq.heappush(self._frontier, (-node.path * (1.0 if mine else OTHERS), node.hash, node))
+
+    def cached(self, tokens: int) -> None:
+        """The engine's slot holds the first `tokens` tokens of this session and no rows of it."""
+        self._cached = tokens
+        self._settled = False
+        self._path.clear()
+        if self._root is not None:
+            self._root = _Node(self._root.token, None, len(self.prefix), self.prefix.hash, 1.0)
+        self._refill()
+
+    def moved(self, tokens: int) -> None:
+        """The session has another slot, or none: the first `tokens` tokens are there and no rows. What has been guessed
+        so far stays known; a place that is to be expanded is read with those above it."""
+        self._cached = tokens
+        self._settled = False
+        self._path.clear()
+        self.shed(0)
+
+    def shed(self, most: int) -> None:
+        """Have the engine hold so many rows at most, the likeliest, after the next `settle`."""
+        if self._rows <= most:
+            return
+        rows = sorted((n for n in self._nodes.values() if n.row is not None), key=lambda n: (-n.path, n.length))
+        for node in rows[most:]:
+            node.row = None
+        self._rows = most
+        self._settled = False
+
+    def settle(self, most: int) -> Kept:
+        """Make the engine's cache agree with what is committed, at most `most` new tokens of it; to be carried out at
+        once. Batches are for when nothing is `behind`."""
+        path = list(self._path)
+        self._path.clear()
+        self._cached += len(path)
+        self._above = ROOT
+        missing = self.prefix.tokens[self._cached : -1][:most] if self.behind else []
+        rest = [node.row for node in self._root.subtree() if node.row is not None] if self._root else []
+        kept = Kept(path, rest, self._cached, missing)
+        self._cached += len(missing)
+        self._settled = not self.behind
+        return kept
+
+    @property
+    def settled(self) -> bool:
+        """Whether nothing has been committed since the last `settle`, and that was enough."""
+        return self._settled
+
+    @property
+    def held(self) -> int:
+        """Tokens of the session that are committed in the engine's slot, after `settle`."""
+        return self._cached
+
+    @property
+    def unread(self) -> int:
+        """Committed tokens that the engine has not read, the last one not counted."""
+        return max(0, len(self.prefix) - 1 - self._cached - len(self._path))
+
+    @property
+    def behind(self) -> int:
+        """How many are to be read before the next batch; a few ride along with it."""
+        return self.unread if self.unread > self._riders else 0
+
+    @property
+    def _riders(self) -> int:
+        """Most committed tokens that ride along. Where there is little room, some of it is left to what is drafted."""
+        return min(RIDERS, self.room // 2)
+
+    @property
+    def anew(self) -> bool:
+        """Whether what was committed last leads where nothing has been drafted."""
+        return self._root is None or not self._root.children
+
+    @property
+    def ahead(self) -> bool:
+        """Nothing left that is worth drafting before the lead commits something."""
+        return not self.complete or not self._frontier or not self._room(_unread(self._frontier[0][-1]))
+
+    @property
+    def weight(self) -> float:
+        """What the likeliest place that is to be expanded counts for: its path probability, less where it is another
+        back's. 0 where there is none."""
+        return -self._frontier[0][0] if self._frontier else 0.0
+
+    @property
+    def next_line(self) -> int:
+        """Rows that the first expansion of the next batch takes."""
+        return len(_unread(self._frontier[0][-1])) if self._frontier else 0
+
+    def _room(self, line: Sequence[_Node]) -> bool:
+        """Whether the engine has room for these nodes, and the committed tokens that ride along."""
+        riders = self._batch.count(None) if self._batch else min(self.unread, self._riders)
+        return self._rows + riders + len(line) <= self.room
+
+    def next_batch(self, slot: int) -> list[Row]:
+        """Rows that expand the likeliest nodes of this session alone, after `settle`. Empty if `ahead`."""
+        return [row for part in gather([(self, slot)], self.cost) for row in part.rows]
+
+    def _begin(self) -> bool:
+        """Begin a batch; returns whether there is anything to expand."""
+        self._batch.clear()
+        return not self.ahead
+
+    def _next(self) -> list[_Node] | None:
+        """What to read for the next expansion, from above; None if there is nothing more to expand, or no room."""
+        if not self._frontier:
+            return None
+        line = _unread(self._frontier[0][-1])
+        return line if self._room(line) else None
+
+    def _ride(self, slot: int) -> list[Row]:
+        """Put the few committed tokens that have not been read into the batch."""
+        rows: list[Row] = []
+        for token in self.prefix.tokens[self._cached : -1] if self.unread else []:
+            rows.append(Row(next(self.ids), slot, token, self._above))
+            self._above = rows[-1].id
+            self._path.append(self._above)
+            self._batch.append(None)
+            self._settled = False
+        return rows
+
+    def _grow(self, line: Sequence[_Node], slot: int) -> list[Row]:
+        """Put what is `_next` into the batch."""
+        heapq.heappop(self._frontier)
+        self._trim()
+        return [self._read(node, slot) for node in line]
+
+    def _read(self, node: _Node, slot: int) -> Row:
+        """Put a node, whose parent has been read, into the batch."""
+        node.row = next(self.ids)
+        self._rows += 1
+        self._batch.append(node)
+        parent = node.parent.row if node.parent is not None else None
+        return Row(node.row, slot, node.token, self._above if parent is None else parent)
+
+    def obsolete(self, start: int, tokens: Sequence[int]) -> bool:
+        """Whether to give up the batch under way if tokens from `start` on are final: the answer goes elsewhere.
+
+        Changes nothing.
+        """
+        if not self.policy.gives_up:
+            return False
+        if start > len(self.prefix):
+            return False  # what comes before has been heard, but not been taken in yet
+        top = self._root
+        for token in tokens[len(self.prefix) - start :]:
+            top = top.children.get(token) if top is not None else None
+        expanded = {id(node) for node in self._batch}
+        return bool(expanded) and (top is None or not any(id(node) in expanded for node in top.subtree()))
+
+    def abandon(self) -> None:
+        """The batch under way has been given up, and nothing of it is in the engine."""
+        for node in self._batch:
+            if node is None:
+                self._path.pop()
+            else:
+                node.row = None
+                self._rows -= 1
+        if self._batch and self._batch[0] is None:
+            self._above = ROOT
+        self._batch.clear()
+        self._refill()
+
+    def absorb(self, logits: Logits) -> list[Expansion]:
+        """Take in the logits of the batch just run, [rows, vocabulary]; return what they reveal, parents first."""
+        if self._sampler is None:
+            self._sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length], self.constraint)
+        found: list[Expansion] = []
+        for node, row in zip(self._batch, logits, strict=True):
+            if node is None or node.children:
+                continue  # read because of what follows
+            so_far = self._completion(node)
+            try:
+                ranked = self._sampler.rank(row, so_far, self.policy.children, self.scale.value, self.sharpness.value)
+            except DeadEndError:
+                node.dead = True  # another's guess: the answer's grammar does not allow it
+                continue
+            if self.unsayable:
+                ranked = [guess for guess in ranked if guess[0] not in self.unsayable]
+                node.dead = not ranked
+            if self.params.temperature and node.path >= Sharpness.LIKELY:
+                node.picks = self._sampler.picks(row, so_far, Sharpness.CANDIDATES)
+            # Judged by its chance at this place and not by its path's, which grows with every token that agrees. One
+            # guess at least, or nothing would be left to draft when the answer comes here.
+            ranked = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= self.policy.floor]
+            node.mine = True
+            found.append(Expansion(node.length, node.hash, [t for t, _ in ranked], [p for _, p in ranked]))
+            self._expand(node, found[-1])
+        self._batch.clear()
+        return found
+
+    def merge(self, expansion: Expansion) -> None:
+        """Take in what another draft model has found, so that this one goes on from there. Where it has guessed itself,
+        or knows nothing of the place, nothing happens."""
+        node = self._nodes.get(expansion.hash)
+        if node is not None and not node.children and node.length == expansion.length:
+            self._expand(node, expansion)
+            self._trim()
+
+    def _trim(self) -> None:
+        """Take from the top of the frontier what others have expanded."""
+        while self._frontier and self._frontier[0][-1].children:
+            heapq.heappop(self._frontier)
+
+    def _expand(self, node: _Node, expansion: Expansion) -> None:
+        for rank, (token, chance) in enumerate(zip(expansion.tokens, expansion.probabilities, strict=True)):
+            child = _Node(token, node, node.length + 1, extend_hash(node.hash, token), chance)
+            child.ranks = node.ranks + rank
+            node.children[token] = child
+            self._nodes[child.hash] = child
+            self._push(child)
+
+    def _completion(self, node: _Node) -> list[int]:
+        """The answer as it would be at `node`."""
+        guessed: list[int] = []
+        at: _Node | None = node
+        while at is not None and at.parent is not None:
+            guessed.append(at.token)
+            at = at.parent
+        return self.prefix.tokens[self.prompt_length :] + guessed[::-1]
+
+
+def _unread(node: _Node) -> list[_Node]:
+    """The node and those above it that the engine has not read, from above."""
+    line: list[_Node] = []
+    at: _Node | None = node
+    while at is not None and at.row is None:
+        line.append(at)
+        at = at.parent
+    return line[::-1]
+
+
+@dataclass(slots=True, eq=False)
+class Part:
+    """What one session has of a batch: rows that expand so many places, which together count for `worth`."""
+
+    draft: Draft
+    slot: int
+    rows: list[Row] = field(default_factory=list)
+    expanded: int = 0
+    worth: float = 0.0
+
+
+def gather(drafts: Iterable[tuple[Draft, int]], cost: Cost) -> list[Part]:
+    """The next batch of some sessions, each with its slot, after `settle`: the rows that expand the likeliest nodes of
+    all. A session without a part has nothing to expand, or nothing worth it beside the others.
+
+    Where two count the same, the session that comes first has the first place. A sure draft goes deep, one row at a
+    time; an unsure one goes wide.
+    """
+    parts = [Part(draft, slot) for draft, slot in drafts if draft._begin()]
+    growing = list(parts)
+    worth, rows = 0.0, 0
+    while growing:
+        part = growing[0] if len(growing) == 1 else max(growing, key=lambda part: part.draft.weight)
+        draft, weight = part.draft, part.draft.weight
+        line = draft._next() if part.expanded < draft.policy.batch else None
+        if line is not None and rows:
+            wider = rows + len(line) + (0 if part.rows else draft.unread)
+            # One more as long as it brings more for its cost than the batch does on average.
+            if wider > MOST or weight * (so_far := cost(rows)) < worth * (cost(wider) - so_far):
+                line = None
+        if line is None:
+            growing.remove(part)
+            continue
+        before = len(part.rows)
+        if not part.expanded:
+            part.rows += draft._ride(part.slot)
+        part.rows += draft._grow(line, part.slot)
+        part.expanded += 1
+        part.worth += weight
+        worth += weight
+        rows += len(part.rows) - before
+    return [part for part in parts if part.rows]

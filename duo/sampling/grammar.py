@@ -1,0 +1,286 @@
+"""Answers that must follow a grammar: which tokens may come next, as a function of the answer so far.
+
+A grammar is a text in llguidance's dialect of Lark, and travels in `SamplingParams.grammar`. Lead and backs compile it,
+each for its own vocabulary; where the vocabularies have equal fingerprints, the tokens allowed are equal too, so that a
+draft guesses within the grammar what the target picks within it. Masking tokens takes nothing from the coupling of the
+two, for the noise belongs to the token and not to its place among those allowed.
+
+Grammars come from the network: how large they are and what they may cost is bounded. What cannot be followed is refused
+when the request comes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cached_property
+from textwrap import shorten
+from typing import Any
+
+import numpy as np
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
+
+from duo.engines.base import Vocabulary
+from duo.errors import DeadEndError, RequestError
+from duo.prefix import common_length
+from duo.sampling.sampler import MAX_GRAMMAR_BYTES, Ints
+from duo.sampling.sampler import Constraint as Constraint
+
+LIMITS = LLParserLimits(max_lexer_states=50_000, max_grammar_size=100_000, verbose_errors=False)
+"""What one answer may take: some 20 ms for a token and 100 MB in all. A common schema needs a hundredth of it."""
+MAX_PATTERNS = 512
+"""Characters of all patterns of a schema: a few thousand of the wrong ones would take seconds and gigabytes."""
+MAX_REFERENCES = 256
+"""References of a schema: a chain of more than a thousand would overflow the stack."""
+MAX_INTERSECTIONS = 8
+"""Members of all `allOf` of a schema: patterns that hold together can take exponential time."""
+COMPILED = 32
+"""Grammars that stay compiled, for clients send the same one again and again."""
+
+# Else llguidance would prescribe how to cut up text that the grammar leaves no choice about, by a tokenizer that both
+# runtimes would have to agree on. This way every cut is allowed, and the model takes the one that it knows.
+_HEADER = '%llguidance {"no_forcing": true}\n'
+_OPTIONS = {"whitespace_flexible": False}
+"""Compact JSON: small models ramble where they may add white space."""
+_FORMATS = (
+    "date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid",
+)  # fmt: skip
+"""Formats of strings that llguidance knows."""
+_SCHEMAS = frozenset({"additionalProperties", "allOf", "anyOf", "items", "oneOf", "prefixItems"})
+"""Keywords whose value is a schema, or a list of schemas."""
+_OF_SCHEMAS = frozenset({"$defs", "definitions", "patternProperties", "properties"})
+"""Keywords whose value has schemas by name."""
+_PARAM = "response_format"
+
+
+def of_json_schema(schema: Mapping[str, Any]) -> str:
+    """The grammar of compact JSON that the schema accepts. Raises RequestError if the schema is too complex, or not
+    JSON; whether every keyword in it is understood is for `Grammars.check` to say."""
+    return f"{_HEADER}start: {json_rule(schema)}\n"
+
+
+def of_json_object() -> str:
+    """The grammar of any JSON object, compact."""
+    return of_json_schema({"type": "object"})
+
+
+def of_lark(text: str) -> str:
+    """The grammar of a text in llguidance's dialect of Lark, with a rule `start`. It is for texts of our own: schemas
+    in it are to be written by `json_rule`."""
+    return _HEADER + text
+
+
+def of_regex(text: str) -> str:
+    """The grammar of a regular expression in Rust's syntax that matches the whole answer. Raises RequestError if it is
+    too long."""
+    if len(text) > MAX_PATTERNS:
+        raise RequestError(f"the pattern has {len(text)} characters, at most {MAX_PATTERNS} are allowed", _PARAM)
+    # A slash would end it in Lark, where it cannot go over several lines either.
+    pattern = re.sub(r"\\.|/|\n", lambda found: {"/": r"\/", "\n": r"\n"}.get(found[0], found[0]), text)
+    return f"{_HEADER}start: /{pattern}/\n"
+
+
+def json_rule(schema: Mapping[str, Any]) -> str:
+    """A schema as a part of a Lark grammar, compact JSON. Raises RequestError as `of_json_schema` does."""
+    try:
+        schema = _without_hints(schema)
+        text = json.dumps({**schema, "x-guidance": _OPTIONS}, allow_nan=False)
+        patterns = references = intersections = 0
+        for key, value in _members(schema):
+            patterns += len(value) if key == "pattern" and isinstance(value, str) else 0
+            patterns += sum(map(len, value)) if key == "patternProperties" and isinstance(value, dict) else 0
+            references += key in ("$ref", "$dynamicRef", "$recursiveRef")
+            intersections += len(value) if key == "allOf" and isinstance(value, list) else 0
+    except (TypeError, ValueError, RecursionError) as error:
+        raise RequestError(f"the JSON schema is not JSON: {_line(str(error))}", _PARAM) from None
+    for number, most, what in (
+        (patterns, MAX_PATTERNS, "characters in its patterns"),
+        (references, MAX_REFERENCES, "references"),
+        (intersections, MAX_INTERSECTIONS, "members of allOf"),
+    ):
+        if number > most:
+            raise RequestError(f"the JSON schema has {number} {what}, at most {most} are allowed: simplify it", _PARAM)
+    return f"%json {text}"
+
+
+def _without_hints(schema: Any) -> Any:
+    """The same schema without what asks for nothing and llguidance would refuse: formats that it does not know, which
+    JSON Schema takes for annotations, and `uniqueItems` where they need not be unique."""
+    if not isinstance(schema, Mapping):
+        return schema
+    plain: dict[str, Any] = {}
+    for key, value in schema.items():
+        if (key == "format" and value not in _FORMATS) or (key == "uniqueItems" and value is False):
+            continue
+        if key in _OF_SCHEMAS and isinstance(value, Mapping):
+            value = {name: _without_hints(inner) for name, inner in value.items()}
+        elif key in _SCHEMAS and isinstance(value, list):
+            value = [_without_hints(inner) for inner in value]
+        elif key in _SCHEMAS:
+            value = _without_hints(value)
+        plain[key] = value
+    return plain
+
+
+def _members(value: Any) -> Iterator[tuple[str, Any]]:
+    """All keys with their values, at any depth."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield key, inner
+            yield from _members(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _members(inner)
+
+
+class Grammars:
+    """The grammars of one vocabulary. Thread-safe; nothing is built before the first grammar comes."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._lock = threading.Lock()
+        self._compiled: dict[str, LLMatcher] = {}
+
+    def check(self, grammar: str) -> None:
+        """Raises RequestError, in one line, for a grammar that cannot be used.
+
+        Takes milliseconds, but for the first time with a large vocabulary: that takes a second.
+        """
+        self.constraint(grammar)
+
+    def constraint(self, grammar: str) -> GrammarConstraint:
+        """What one answer must follow. Raises RequestError as `check` does."""
+        try:
+            size = len(grammar.encode("utf-8"))
+        except UnicodeEncodeError:
+            raise RequestError("the grammar is not Unicode text", _PARAM) from None
+        if size > MAX_GRAMMAR_BYTES:
+            raise RequestError(f"the grammar has {size} bytes, at most {MAX_GRAMMAR_BYTES} are allowed", _PARAM)
+        if not self._vocabulary.eos:
+            raise RequestError("the model has no token that ends an answer, which a grammar needs: use another", _PARAM)
+        with self._lock:
+            matcher = self._compiled.pop(grammar, None) or self._compile(grammar)
+            self._compiled[grammar] = matcher
+            if len(self._compiled) > COMPILED:
+                del self._compiled[next(iter(self._compiled))]
+            # A copy shares nothing that grows: what one answer has taken of its limits is not another's loss.
+            return GrammarConstraint(matcher.deep_copy(), self._vocabulary.eos, self._vocabulary.size)
+
+    def _compile(self, grammar: str) -> LLMatcher:
+        matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LIMITS)
+        first = matcher.deep_copy()
+        # Some of what is wrong, or too large, shows only here.
+        first.compute_bitmask()
+        if first.is_error():
+            raise RequestError(f"no answer can be made to follow the grammar: {_line(first.get_error())}", _PARAM)
+        return matcher
+
+    @cached_property
+    def _tokenizer(self) -> LLTokenizer:
+        words = TokenizerWrapper(_Words(self._vocabulary))
+        return LLTokenizer(words, n_vocab=self._vocabulary.size, eos_token=sorted(self._vocabulary.eos))
+
+
+class GrammarConstraint:
+    """The tokens that a grammar allows: to the outside a function of the answer so far; inside, one matcher goes from
+    where it was asked last to where it is asked now. Not thread-safe."""
+
+    def __init__(self, matcher: LLMatcher, eos: Collection[int], size: int) -> None:
+        self._matcher = matcher
+        self._eos = eos
+        self._ends: Ints = np.array(sorted(eos), dtype=np.int64)
+        self._size = size
+        self._at: list[int] = []
+        """What the matcher has consumed."""
+        self._here: Ints | None = None
+        """What is allowed there, once that has been asked."""
+        self._mask = b""
+        self._tokens: Ints = self._ends
+        """The last mask, and the tokens in it: inside a string one is like the other."""
+
+    def allowed(self, completion: Sequence[int]) -> Ints:
+        """Ids of the tokens that may follow, ascending; not to be written to. Where the text is complete and nothing
+        can be added, the tokens that end an answer, and after one of them the same.
+
+        Raises DeadEndError if the completion is none of the grammar, or following it has become too costly.
+        """
+        tokens = list(completion)
+        # The matcher never sees an end: it could not be taken back.
+        while tokens and tokens[-1] in self._eos:
+            tokens.pop()
+        self._go(tokens)
+        if self._here is None:
+            self._here = self._compute()
+        if len(tokens) == len(completion):
+            return self._here
+        if not np.isin(self._ends, self._here).any():
+            raise DeadEndError("the answer ended before its grammar allowed it")
+        return self._ends
+
+    def _go(self, tokens: list[int]) -> None:
+        """Bring the matcher to where these tokens have been consumed, or as far as they go."""
+        if tokens == self._at:
+            return
+        self._here = None
+        shared = len(self._at) if tokens[: len(self._at)] == self._at else common_length(tokens, self._at)
+        if shared < len(self._at):
+            self._matcher.rollback(len(self._at) - shared)
+            del self._at[shared:]
+        if max(tokens[shared:], default=0) >= self._size:
+            # A target may have tokens more. The matcher would not forget that it was told of one.
+            raise DeadEndError("there is a token in it that the vocabulary lacks")
+        consumed = self._matcher.try_consume_tokens(tokens[shared:])
+        self._at += tokens[shared : shared + consumed]
+        self._raise_if_broken()
+        if len(self._at) < len(tokens):
+            raise DeadEndError(f"token {tokens[len(self._at)]} at position {len(self._at)} is not of the grammar")
+
+    def _compute(self) -> Ints:
+        mask = self._matcher.compute_bitmask()
+        self._raise_if_broken()
+        if mask != self._mask:
+            bits = np.unpackbits(np.frombuffer(mask, dtype=np.uint8), count=self._size, bitorder="little")
+            self._mask, self._tokens = mask, np.flatnonzero(bits).astype(np.int64, copy=False)
+        return self._tokens
+
+    def _raise_if_broken(self) -> None:
+        if self._matcher.is_error():
+            raise DeadEndError(
+                f"the grammar became too complex after {len(self._at)} tokens, simplify it: "
+                f"{_line(self._matcher.get_error())}"
+            )
+
+
+class _Words:
+    """A vocabulary as llguidance wants to see it: the bytes of every token, nothing for special ones, which therefore
+    no grammar allows."""
+
+    bos_token_id = None
+    special_token_ids: Sequence[int] = ()
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        eos = vocabulary.eos
+        self.eos_token_id = min(eos)
+        self.tokens = [b"" if token in eos else vocabulary.token_bytes(token) for token in range(vocabulary.size)]
+        self._by_bytes = {text: token for token, text in reversed(list(enumerate(self.tokens))) if text}
+        self._longest = max(map(len, self.tokens))
+
+    def __call__(self, text: bytes | str) -> list[int]:
+        """The text cut up, by the longest token first. Asked for only by grammars that prescribe how text is cut up."""
+        rest = text.encode() if isinstance(text, str) else text
+        found: list[int] = []
+        while rest:
+            length = next((n for n in range(self._longest, 0, -1) if rest[:n] in self._by_bytes), 0)
+            if length:
+                found.append(self._by_bytes[rest[:length]])
+            rest = rest[max(1, length) :]
+        return found
+
+
+def _line(message: str) -> str:
+    """An error of llguidance's without the text of the grammar that it quotes, on one line."""
+    said = re.split(r"\n\s*\d+ \||\n<|\. Enable ", message)[0].replace("NoExtensionBias", "it allows no text at all")
+    said = re.sub(r"^(at )?\d+\(\d+\): |^failed to compile JSON schema: ", "", said)
+    return shorten(said.removeprefix("failed to compile JSON schema: "), 200, placeholder=" ...") or "it is not valid"

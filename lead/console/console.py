@@ -1,0 +1,134 @@
+"""What the person at the lead's terminal sees: the answers as they come, and figures after each.
+
+On a terminal the newest text of all answers is part of a live view (`lead.console.live`), and an answer goes above it
+when it has ended. Elsewhere there is only text: that of one answer as it comes, and what others say meanwhile when it
+has ended, so that no two are mixed. Accepted guesses are green, the target's own tokens plain, rejected guesses (print
+mode `all`) red. Colours only where the terminal has them; NO_COLOR and FORCE_COLOR are honoured, as rich does.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Literal
+
+from rich.console import Console as Terminal
+
+from lead.api import Answerer, Piece, Summary
+from lead.console.live import Live, shown
+
+PrintMode = Literal["none", "accepted", "all"]
+
+_GREEN, _RED, _DIM, _OFF = "\x1b[32m", "\x1b[31;9m", "\x1b[2m", "\x1b[0m"
+
+
+class Console:
+    """A `lead.answers.service.Listener` that writes to standard output. Everything here runs in the event loop."""
+
+    def __init__(self, mode: PrintMode) -> None:
+        self._mode = mode
+        self._terminal = Terminal()
+        self._colours = self._terminal.color_system is not None
+        self._can_live = mode != "none" and self._terminal.is_terminal and not self._terminal.is_dumb_terminal
+        self._live: Live | None = None
+        self._text: dict[int, list[str]] = {}
+        """What is not written yet, of each answer under way, in the order in which they began."""
+        self._streamed: int | None = None
+        """The answer under way whose text is written as it comes."""
+        self._waiting: list[str] = []
+        """Whole answers that ended while another was being written."""
+
+    @property
+    def reads(self) -> bool:
+        """Whether it writes answers as they come."""
+        return self._mode != "none"
+
+    def watch(self, answerer: Answerer) -> None:
+        """The model is loaded: from here on the terminal shows what it is doing, until `stop`."""
+        if self._can_live:
+            self._live = Live(self._terminal, answerer)
+            self._live.start()
+
+    async def stop(self) -> None:
+        """Leave the terminal as it was. Harmless where nothing was started."""
+        if self._live is not None:
+            live, self._live = self._live, None
+            await live.stop()
+
+    def began(self, answer: int, prompt_tokens: int) -> None:
+        if self._mode == "none":
+            return
+        self._text[answer] = []
+        if self._live is not None:
+            self._live.began(answer)
+        else:
+            self._choose()
+
+    def pieces(self, answer: int, pieces: Sequence[Piece]) -> None:
+        if self._mode == "none":
+            return
+        # Written by hand and not with rich: this runs beside the decode loop and shares the interpreter with it.
+        out: list[str] = []
+        for piece in pieces:
+            text = shown(piece.text)
+            out.append(f"{_GREEN}{text}{_OFF}" if text and piece.backs and self._colours else text)
+            if piece.rejected and self._mode == "all" and self._colours:
+                out.append(f"{_RED}{shown(piece.rejected)}{_OFF}")
+        if answer == self._streamed:
+            self._write("".join(out))
+            return
+        self._text[answer].append("".join(out))
+        if self._live is not None:
+            self._live.pieces(answer, pieces)
+
+    def finished(self, answer: int, summary: Summary | None) -> None:
+        if self._mode == "none":
+            return
+        dim, off = (_DIM, _OFF) if self._colours else ("", "")
+        lines = ["", *(figures(summary) if summary else ["(broken off)"]), ""]
+        whole = "".join([*self._text.pop(answer), *(f"{dim}{line}{off}\n" for line in lines)])
+        if self._live is not None:
+            self._live.finished(answer, whole)
+            return
+        if self._streamed is not None and answer != self._streamed:
+            self._waiting.append(whole)
+            return
+        self._streamed = None
+        self._write("".join([whole, *self._waiting]))
+        self._waiting.clear()
+        self._choose()
+
+    def _choose(self) -> None:
+        """An answer that is alone is written as it comes."""
+        if self._streamed is None and len(self._text) == 1:
+            ((self._streamed, parts),) = self._text.items()
+            self._write("".join(parts))
+            parts.clear()
+
+    @staticmethod
+    def _write(text: str) -> None:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+def figures(summary: Summary) -> list[str]:
+    """Lines for people: prompt, answer, guesses, and guesses by back."""
+    read = summary.prompt_tokens - summary.cached_tokens
+    lines = [
+        f"prompt {summary.prompt_tokens} tokens, {summary.cached_tokens} of them cached, "
+        f"{_rate(read, summary.prompt_seconds)} tokens/s",
+        f"answer {summary.completion_tokens} tokens, "
+        f"{_rate(summary.completion_tokens, summary.decode_seconds)} tokens/s",
+    ]
+    if summary.drafted:
+        lines.append(
+            f"guesses {summary.accepted} accepted of {summary.drafted} ({summary.accepted / summary.drafted:.0%}), "
+            f"mean accepted length {summary.accepted / max(1, summary.steps):.2f}"
+        )
+    for name, count in summary.backs.items():
+        lines.append(f"  {name}: {count.accepted} of {count.drafted} ({count.accepted / max(1, count.drafted):.0%})")
+    return lines
+
+
+def _rate(count: int, seconds: float) -> str:
+    return f"{count / seconds:.1f}" if seconds > 0 else "-"

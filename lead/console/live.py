@@ -1,0 +1,240 @@
+"""The lead's live view on a terminal: slots, backs, queue, and the newest words of the answers under way.
+
+It is drawn anew at most four times a second, and only if something has changed: the event loop shares the interpreter
+with the decode loop, so a frame is a few lines of text laid out by hand: two milliseconds. All else that goes
+to the terminal meanwhile, such as log lines, comes above it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import rich.live
+from rich.cells import cell_len, set_cell_size
+from rich.console import Console as Terminal
+from rich.file_proxy import FileProxy
+from rich.text import Text
+
+from lead.api import Answerer, BackView, Piece, SlotView
+
+log = logging.getLogger("lead")
+
+FRAME_SECONDS = 0.25
+GUESS_SECONDS = 4.0
+"""Over how long the guesses per second of a back are counted."""
+TAIL = 2000
+"""Characters of an answer that are kept for the view: more than a screen has room for."""
+LOG_LINES = 4
+"""Lines of the terminal that the view leaves to what comes above it."""
+RUN = 40
+"""Characters from which on what follows is a part of its own."""
+
+
+def shown(text: str) -> str:
+    """Text from elsewhere without the control characters that could play tricks on a terminal."""
+    return text if text.isprintable() else "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
+@dataclass(slots=True)
+class _Words:
+    """The newest words of an answer: (text, whether they had been guessed)."""
+
+    parts: deque[tuple[str, bool]] = field(default_factory=deque)
+    length: int = 0
+
+    def add(self, text: str, guessed: bool) -> None:
+        self.length += len(text)
+        if self.parts and self.parts[-1][1] == guessed and len(self.parts[-1][0]) < RUN:
+            # Few long parts are drawn sooner than many short ones.
+            text = self.parts.pop()[0] + text
+        self.parts.append((text, guessed))
+        while self.length - len(self.parts[0][0]) > TAIL:
+            self.length -= len(self.parts.popleft()[0])
+
+    def last_lines(self, terminal: Terminal, count: int) -> list[Text]:
+        """At most `count` lines, not wider than the terminal."""
+        newest: list[tuple[str, str]] = []
+        room = count * terminal.width
+        for part, guessed in reversed(self.parts):
+            if room <= 0:
+                break
+            room -= len(part)
+            newest.append((part, "green" if guessed else ""))
+        lines = Text.assemble(*reversed(newest)).wrap(terminal, terminal.width, tab_size=4)
+        return [line for line in lines if line.plain.strip()][-count:]
+
+
+class Live:
+    """Draws `answerer`'s state at the lower end of the terminal, from `start` to `stop`; both in the event loop."""
+
+    def __init__(self, terminal: Terminal, answerer: Answerer) -> None:
+        self._terminal = terminal
+        self._answerer = answerer
+        self._began = time.monotonic()
+        self._words: dict[int, _Words] = {}
+        self._guesses: dict[str, deque[tuple[float, int]]] = {}
+        self._live = rich.live.Live(console=terminal, auto_refresh=False)
+        self._drawn: Text | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._handlers: list[logging.StreamHandler[FileProxy]] = []
+
+    def start(self) -> None:
+        self._live.start()
+        # Handlers of the log hold on to the standard error that was there when they were made.
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler) and getattr(handler.stream, "isatty", lambda: False)():
+                handler.setStream(FileProxy(self._terminal, handler.stream))
+                self._handlers.append(handler)
+        self._task = asyncio.get_running_loop().create_task(self._keep_drawing())
+
+    async def stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        for handler in self._handlers:
+            handler.setStream(handler.stream.rich_proxied_file)  # type: ignore[arg-type]
+        self._live.stop()
+
+    def began(self, answer: int) -> None:
+        self._words[answer] = _Words()
+
+    def pieces(self, answer: int, pieces: Sequence[Piece]) -> None:
+        words = self._words[answer]
+        for piece in pieces:
+            if text := shown(piece.text):
+                words.add(text, bool(piece.backs))
+
+    def finished(self, answer: int, whole: str) -> None:
+        """`whole`: the answer and its figures, with colours, as they stay on the screen."""
+        del self._words[answer]
+        self._terminal.print(Text.from_ansi(whole), soft_wrap=True)
+
+    async def _keep_drawing(self) -> None:
+        try:
+            while True:
+                self._draw()
+                await asyncio.sleep(FRAME_SECONDS)
+        except Exception:
+            # The answers do not depend on it.
+            log.exception("the live view has stopped")
+
+    def _draw(self) -> None:
+        frame = self.frame(time.monotonic())
+        if self._drawn is None or frame != self._drawn or frame.spans != self._drawn.spans:
+            self._drawn = frame
+            self._live.update(frame, refresh=True)
+
+    def frame(self, now: float) -> Text:
+        """What the terminal is to show: no wider than it, and with room above for the newest lines of the log."""
+        width, height = self._terminal.width, max(2, self._terminal.height - LOG_LINES)
+        slots, backs = self._answerer.slots(), self._answerer.backs()
+        third = max(2, height // 3 - 4)
+        lines = [Text("\u2500" * width, style="dim"), self._head(slots, now)]
+        lines += [*self._slots(slots, third), *self._backs(backs, third, now)]
+        lines.append(Text())
+        room = height - 1 - len(lines)
+        if self._words and room > 1:
+            each = max(1, room // len(self._words) - 1)
+            for number in list(self._words)[: room // 2]:
+                lines.append(Text(f"answer {number}", style="bold"))
+                lines += self._words[number].last_lines(self._terminal, each)
+        for line in lines:
+            line.truncate(width)
+        frame = Text("\n", no_wrap=True, end="").join(lines[: max(1, height - 1)])
+        frame.no_wrap, frame.overflow = True, "crop"
+        return frame
+
+    def _head(self, slots: Sequence[SlotView], now: float) -> Text:
+        line = Text()
+        line.append(shown(self._answerer.model).replace("\n", " "), style="bold")
+        busy = sum(slot.state != "idle" for slot in slots)
+        line.append(f" on {self._answerer.runtime} · up {_uptime(now - self._began)} · ")
+        line.append(f"{busy} of {len(slots)} slots busy · {self._answerer.waiting} waiting")
+        return line
+
+    def _slots(self, slots: Sequence[SlotView], most: int) -> list[Text]:
+        busy = [slot for slot in slots if slot.state != "idle"]
+        if not busy:
+            return []
+        rows = [
+            (
+                str(slot.id),
+                slot.state,
+                f"{slot.prompt_read} of {slot.prompt_tokens}" if slot.state == "reading" else str(slot.prompt_tokens),
+                str(slot.completion_tokens),
+                f"{slot.tokens_per_second:.1f}" if slot.tokens_per_second else "-",
+            )
+            for slot in busy
+        ]
+        return _table(("slot", "state", "prompt", "tokens", "tokens/s"), rows, most, [""] * len(rows))
+
+    def _backs(self, backs: Sequence[BackView], most: int, now: float) -> list[Text]:
+        if not backs:
+            return [Text(), Text("no back is connected", style="dim")]
+        for gone in self._guesses.keys() - {back.name for back in backs}:
+            del self._guesses[gone]
+        rows = [
+            (
+                shown(back.name).replace("\n", " "),
+                shown(back.model).replace("\n", " "),
+                back.state,
+                self._speed(back, now),
+                str(back.drafted),
+                f"{back.accepted / back.drafted:.0%}" if back.drafted else "-",
+                "-" if back.round_trip_ms is None else f"{back.round_trip_ms:.1f} ms",
+            )
+            for back in backs
+        ]
+        heads = ("back", "model", "state", "guesses/s", "guesses", "accepted", "round trip")
+        styles = ["red" if back.state == "silent" else "" for back in backs]
+        return _table(heads, rows, most, styles)
+
+    def _speed(self, back: BackView, now: float) -> str:
+        """How many of its guesses were verified per second lately."""
+        seen = self._guesses.setdefault(back.name, deque())
+        seen.append((now, back.drafted))
+        while len(seen) > 2 and seen[1][0] <= now - GUESS_SECONDS:
+            seen.popleft()
+        then, before = seen[0]
+        passed = now - then
+        return f"{(back.drafted - before) / passed:.0f}" if passed > 0 and back.drafted > before else "-"
+
+
+MOST_CELLS = 24
+"""Widest a column may be."""
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int, styles: Sequence[str]) -> list[Text]:
+    """Lines: an empty one, the heads, and at most `most` of the rows. The numbers, which come last, stand right."""
+    left = sum(head in ("slot", "back", "model", "state") for head in heads)
+    widths = [min(MOST_CELLS, max(cell_len(row[i]) for row in (heads, *rows))) for i in range(len(heads))]
+
+    def line(cells: Sequence[str], style: str) -> Text:
+        return Text(
+            "  ".join(
+                set_cell_size(cell, width) if i < left else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+            ),
+            style=style,
+        )
+
+    lines = [Text(), line(heads, "bold"), *(line(row, style) for row, style in zip(rows[:most], styles, strict=False))]
+    if len(rows) > most:
+        lines.append(Text(f"and {len(rows) - most} more", style="dim"))
+    return lines
+
+
+def _uptime(seconds: float) -> str:
+    minutes = int(seconds // 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days} d {hours} h"
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"

@@ -1,0 +1,152 @@
+"""One answer being generated: everything that may happen to it, and nothing of how.
+
+A session is its committed tokens (prompt, then completion), the tree of guesses that hangs from them, and the rule
+that turns logits into committed tokens. A decode step is
+
+    nodes = planner's choice from session.tree
+    rows  = session.rows(nodes)          the last committed token and the guesses, for one forward pass
+    step  = session.verify(nodes, logits)   walk down from the last token as long as the picks were guessed
+
+The text depends on the target's logits and the sampler alone: guesses decide only how many tokens a step yields.
+
+Invariant: the engine's slot holds the keys and values of all committed tokens but the last, which is the first row of
+the next forward pass.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from duo.engines.base import ROOT, Logits, Row
+from duo.prefix import Prefix
+from duo.sampling.sampler import Constraint, Sampler, SamplingParams, logprobs
+from duo.sampling.sampler import Logprobs as Logprobs
+from lead.plan.calibration import Trust
+from lead.plan.tree import GuessTree, Node
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A token that became final. `backs`: who had guessed it; empty for the target's own."""
+
+    token: int
+    backs: tuple[str, ...] = ()
+    logprobs: Logprobs | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one forward pass yielded. `path`: ids of the rows to keep. `rejected`: verified guesses not picked."""
+
+    committed: Sequence[Committed]
+    path: Sequence[int]
+    drafted: Sequence[Node]
+    rejected: Sequence[Node]
+
+
+@dataclass(slots=True)
+class Tally:
+    """Guesses verified and picked."""
+
+    drafted: int = 0
+    accepted: int = 0
+
+
+@dataclass(slots=True)
+class Session:
+    """State of one answer. `limit`: length of prompt and completion at which it ends, at most the context.
+    `top_logprobs`: of how many of the likeliest tokens log probabilities are wanted, beside the picked one's; None: not
+    even of that. `constraint`: what `params.grammar` stands for, of this answer alone.
+
+    Raises ValueError for an empty prompt or a limit that leaves no room for a token.
+    """
+
+    id: int
+    prompt_length: int
+    params: SamplingParams
+    prefix: Prefix
+    eos: Collection[int]
+    limit: int
+    trust: defaultdict[str, Trust] = field(default_factory=lambda: defaultdict(Trust))
+    slot: int = 0
+    top_logprobs: int | None = None
+    constraint: Constraint | None = None
+    finish_reason: FinishReason | None = None
+    steps: int = 0
+    total: Tally = field(default_factory=Tally)
+    by_back: dict[str, Tally] = field(default_factory=dict)
+    tree: GuessTree = field(init=False)
+    completion: list[int] = field(init=False, default_factory=list)
+    _sampler: Sampler = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.prompt_length == len(self.prefix) < self.limit:
+            raise ValueError(f"a session of limit {self.limit} cannot begin with {len(self.prefix)} tokens")
+        self.tree = GuessTree(len(self.prefix), self.prefix.hash, self.trust)
+        self._sampler = Sampler(self.params, self.prefix.tokens, self.constraint)
+
+    def rows(self, nodes: Sequence[Node], first_id: int = 0) -> list[Row]:
+        """Rows for one forward pass: the last committed token, then `nodes` (parents before children)."""
+        ids = {id(self.tree.root): first_id}
+        rows = [Row(first_id, self.slot, self.prefix.tokens[-1], ROOT)]
+        for i, node in enumerate(nodes, first_id + 1):
+            assert node.parent is not None
+            rows.append(Row(i, self.slot, node.token, ids[id(node.parent)]))
+            ids[id(node)] = i
+        return rows
+
+    def verify(self, nodes: Sequence[Node], logits: Logits, first_id: int = 0) -> Step:
+        """Commit what the target picks, down the tree for as long as the picks are among `nodes`.
+
+        `logits` [1 + len(nodes), vocabulary]: the rows of `rows(nodes)`, in their order. Raises DeadEndError if
+        the answer's grammar has become too complex to follow; nothing more can be done with the session then.
+        """
+        index = {id(node): i for i, node in enumerate(nodes, 1)}
+        node: Node | None = self.tree.root
+        path = [first_id]
+        committed: list[Committed] = []
+        at = 0
+        while node is not None and self.finish_reason is None:
+            token = self._sampler.pick(logits[at], self.completion)
+            guess = node.children.get(token)
+            row = index.get(id(guess))
+            backs = tuple(guess.chances) if guess is not None and row is not None else ()
+            chances = logprobs(logits[at], token, self.top_logprobs) if self.top_logprobs is not None else None
+            committed.append(Committed(token, backs, chances))
+            self.completion.append(token)
+            if token in self.eos:
+                self.finish_reason = "stop"
+            elif self.prompt_length + len(self.completion) >= self.limit:
+                self.finish_reason = "length"
+            node = guess if row is not None else None
+            if row is not None and self.finish_reason is None:
+                path.append(first_id + row)
+                at = row
+        rejected = self._count(nodes, committed)
+        for done in committed:
+            self.prefix.extend([done.token])
+            self.tree.advance(done.token, self.prefix.hash)
+        self.steps += 1
+        return Step(committed, path, nodes, rejected)
+
+    def _count(self, nodes: Sequence[Node], committed: Sequence[Committed]) -> list[Node]:
+        """Book the verified guesses; return those that were not picked."""
+        picked: set[int] = set()
+        node: Node | None = self.tree.root
+        for done in committed:
+            node = node.children.get(done.token) if node is not None and done.backs else None
+            picked.add(id(node))
+        rejected = [n for n in nodes if id(n) not in picked]
+        self.total.drafted += len(nodes)
+        self.total.accepted += len(nodes) - len(rejected)
+        for n in nodes:
+            for back in n.chances:
+                tally = self.by_back.setdefault(back, Tally())
+                tally.drafted += 1
+                tally.accepted += id(n) in picked
+        return rejected

@@ -1,0 +1,140 @@
+"""What stands before the HTTP side: API keys, the limit on a body's size, CORS. Pure ASGI: streams pass untouched.
+
+A body is read here, up to its limit, and handed on whole: who may not ask, or asks too much, never reaches the app.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from lead.security.credentials import matches
+
+PUBLIC = frozenset({"/", "/favicon.ico", "/health", "/v1/health", "/docs", "/openapi.json"})
+"""What needs no key to be read: whether the lead is well, its description, and the page, which asks for the key."""
+PUBLIC_FILES = "/static/"
+
+
+def guarded(
+    app: ASGIApp, keys: Sequence[str], max_body: int, origins: Sequence[str] = (), names: Sequence[str] | None = None
+) -> ASGIApp:
+    """The app, for those who have one of the keys (none: for all). `max_body`: bytes; `origins`: for CORS, or "*".
+
+    `names`: where no key is needed, what clients may call this host beside localhost and addresses, and whose pages in
+    a browser may ask (their own, and `origins`); None: whatever they like. Otherwise any page that its user visits
+    could talk to a lead on the same machine, if need be by a name that it has made to mean that machine (DNS
+    rebinding).
+    """
+    app = _Guard(app, keys, max_body, origins, names)
+    if origins:
+        # Outermost: a browser sends no key with its question whether it may ask, and must be able to read a 401.
+        app = CORSMiddleware(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
+    return app
+
+
+class _Guard:
+    def __init__(
+        self, app: ASGIApp, keys: Sequence[str], max_body: int, origins: Sequence[str], names: Sequence[str] | None
+    ) -> None:
+        self._app = app
+        self._origins = frozenset(origins)
+        self._names = None if names is None or keys else frozenset({"localhost", *names})
+        self._keys = tuple(keys)
+        self._max_body = max_body
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if self._names is not None and (wrong := self._stranger(headers)):
+            await _refuse(send, 403, wrong, "forbidden_origin")
+            return
+        public = _public(scope["path"]) and scope["method"] in ("GET", "HEAD")
+        if self._keys and not public and (wrong := self._wrong(headers)):
+            await _refuse(send, 401, wrong, "invalid_api_key", (b"www-authenticate", b"Bearer"))
+            return
+        length = headers.get("content-length", "")
+        if not length.isdecimal() and "transfer-encoding" not in headers:
+            await self._app(scope, receive, send)
+            return
+        body = None if length.isdecimal() and int(length) > self._max_body else await self._body(receive)
+        if body is None:
+            wrong = f"the body is too large: at most {self._max_body} bytes are taken (the lead's --max-body)"
+            await _refuse(send, 413, wrong, "request_too_large")
+            return
+        whole: list[Message] = [body]
+
+        async def replay() -> Message:
+            return whole.pop() if whole else await receive()
+
+        await self._app(scope, replay, send)
+
+    def _stranger(self, headers: Headers) -> str:
+        """Why a browser may not ask for the page that made it ask; empty if it may."""
+        host, origin = headers.get("host", ""), headers.get("origin")
+        try:
+            known = not host or self._known(urlsplit(f"//{host}").hostname)
+            own = origin is None or urlsplit(origin).netloc == host
+        except ValueError:
+            return "the headers Host and Origin make no sense"
+        if not known:
+            return (
+                f"this lead needs no key and is not known as {host[:100]!r}: call it by its address, or start it with "
+                "that name (--allowed-host) or with a key"
+            )
+        if own or {origin, "*"} & self._origins:
+            return ""
+        assert origin is not None
+        return f"this lead needs no key and takes no requests of pages at {origin[:100]!r}: see its --cors-origin"
+
+    def _known(self, name: str | None) -> bool:
+        assert self._names is not None
+        if name is None or name in self._names:
+            return name is not None
+        try:
+            ip_address(name)
+        except ValueError:
+            return False
+        return True
+
+    def _wrong(self, headers: Headers) -> str:
+        """Why these headers do not let in; empty if they do."""
+        scheme, _, bearer = headers.get("authorization", "").partition(" ")
+        given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+        if not given:
+            return "this lead needs an API key: send it as 'Authorization: Bearer KEY'"
+        return "" if matches(given, self._keys) else "the API key is wrong: this lead was started with another one"
+
+    async def _body(self, receive: Receive) -> Message | None:
+        """The body as one message, or the client's leaving; None if it is too large."""
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                return message
+            size += len(part := message.get("body", b""))
+            if size > self._max_body:
+                return None
+            parts.append(part)
+            more = message.get("more_body", False)
+        return {"type": "http.request", "body": b"".join(parts), "more_body": False}
+
+
+def _public(path: str) -> bool:
+    return path in PUBLIC or path.startswith(PUBLIC_FILES)
+
+
+async def _refuse(send: Send, status: int, message: str, code: str, *headers: tuple[bytes, bytes]) -> None:
+    """OpenAI's error object."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
+    body = json.dumps({"error": error}).encode()
+    plain = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": [*plain, *headers]})
+    await send({"type": "http.response.body", "body": body})

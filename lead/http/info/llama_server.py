@@ -1,0 +1,253 @@
+"""Looking into the server, as llama-server lets one: its tokens, its chat template, its settings, its slots.
+
+The shapes are llama-server's, so that front ends made for it find what they look for. A text may be long, and the event
+loop is to bring answers meanwhile: tokenizers and templates run in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from typing import Annotated, Any, ClassVar, Literal
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, BeforeValidator, Field
+
+import duo
+from duo.engines.base import Vocabulary
+from duo.errors import BusyError, DuoError, RequestError
+from lead.api import Answerer, SlotView
+from lead.http.errors import json_response
+from lead.http.openai.chat import Conversation
+from lead.http.openai.fields import DEFAULT_TEMPERATURE
+from lead.http.openai.tools import Tool
+from lead.http.options import Options
+from lead.http.parsing import Body, Cannot, parse, short
+
+MAX_TOKEN = (1 << 31) - 1
+Token = Annotated[int, Field(ge=0, le=MAX_TOKEN)]
+
+
+def _parts(value: object) -> object:
+    """A text, or a list of texts and tokens, as a list."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise ValueError(f"{short(value)} is neither a text nor a list of texts and tokens")
+    for i, item in enumerate(value):
+        token = isinstance(item, int) and not isinstance(item, bool) and 0 <= item <= MAX_TOKEN
+        if not isinstance(item, str) and not token:
+            raise ValueError(f"{short(item)} at {i} is neither a text nor a token")
+    return value
+
+
+Parts = Annotated[list[str | int], BeforeValidator(_parts, json_schema_input_type=str | list[str | Token])]
+
+
+class SwitchedOffError(DuoError):
+    """An endpoint that this lead was told not to have."""
+
+    status = 501
+
+
+class TokenizeRequest(Body):
+    """Body of POST /tokenize. Of a list, texts become tokens and tokens stay as they are."""
+
+    content: Parts | None = None
+    add_special: bool | None = Field(None, description="Begin as a prompt does, with BOS where the model wants one.")
+    with_pieces: bool | None = Field(None, description="Also say what each token adds to a text.")
+
+    cannot: ClassVar[Cannot] = {"parse_special": ((None, True), "special tokens are always read as such")}
+
+
+class DetokenizeRequest(Body):
+    """Body of POST /detokenize."""
+
+    tokens: list[Token] | None = None
+
+
+class TemplateRequest(Conversation):
+    """Body of POST /apply-template: a chat request, of which only these are looked at."""
+
+    tools: list[Tool] | None = None
+
+
+class TokenPiece(BaseModel):
+    """`piece`: what the token adds to a text, as bytes where those are a part of a character; empty for a special
+    token."""
+
+    id: int
+    piece: str | list[int]
+
+
+class TokenizeResponse(BaseModel):
+    tokens: list[int] | list[TokenPiece]
+
+
+class DetokenizeResponse(BaseModel):
+    content: str
+
+
+class TemplateResponse(BaseModel):
+    prompt: str
+
+
+class DefaultSettings(BaseModel):
+    """`params`: what a chat request without any gets."""
+
+    id: int
+    n_ctx: int
+    speculative: bool
+    is_processing: bool
+    params: dict[str, Any]
+
+
+class Modalities(BaseModel):
+    vision: bool
+    audio: bool
+
+
+class Props(BaseModel):
+    """llama-server's figures, as far as they mean something here. `model_path` is a name: the lead tells no paths.
+    `exactness`: whether `--exact` is on, and what it costs."""
+
+    default_generation_settings: DefaultSettings
+    total_slots: int
+    model_alias: str
+    model_path: str
+    n_ctx: int
+    n_vocab: int
+    chat_template: str
+    modalities: Modalities
+    endpoint_slots: bool
+    endpoint_metrics: bool
+    build_info: str
+    runtime: str
+    exactness: str
+
+
+class Slot(BaseModel):
+    """One answer's place. `prompt_read` of its `prompt_tokens` are in the cache by now."""
+
+    id: int
+    n_ctx: int
+    speculative: bool
+    is_processing: bool
+    state: Literal["idle", "reading", "answering"]
+    prompt_tokens: int
+    prompt_read: int
+    completion_tokens: int
+    tokens_per_second: float
+
+
+def router(answerer: Answerer, options: Options) -> APIRouter:
+    """The endpoints, for a model that is loaded: whoever includes them sees to that."""
+    api = APIRouter()
+
+    @api.post("/tokenize")
+    async def tokenize(request: Request) -> Response:
+        asked = await parse(TokenizeRequest, request)
+        return json_response({"tokens": await asyncio.to_thread(_tokens, asked, answerer.vocabulary)})
+
+    @api.post("/detokenize")
+    async def detokenize(request: Request) -> Response:
+        asked = await parse(DetokenizeRequest, request)
+        tokens = asked.tokens or []
+        _check(tokens, answerer.vocabulary, "tokens")
+        return json_response({"content": await asyncio.to_thread(answerer.vocabulary.decode, tokens)})
+
+    @api.post("/apply-template")
+    async def apply_template(request: Request) -> Response:
+        asked = await parse(TemplateRequest, request)
+        tools = [tool.plain() for tool in asked.tools or ()]
+        prompt = await asyncio.to_thread(answerer.vocabulary.render, asked.turns(), tools, asked.variables)
+        return json_response({"prompt": prompt})
+
+    @api.get("/props")
+    async def props() -> Response:
+        return json_response(_props(answerer, options))
+
+    @api.get("/slots")
+    async def slots(fail_on_no_slot: str = "") -> Response:
+        if not options.slots:
+            raise SwitchedOffError("GET /slots is switched off: start the lead with --slots")
+        views = answerer.slots()
+        # Any value, as in llama-server, where health checks ask so.
+        if fail_on_no_slot and all(view.state != "idle" for view in views):
+            raise BusyError("no slot is idle: try again later")
+        return json_response([_slot(view, answerer) for view in views])
+
+    return api
+
+
+def _tokens(asked: TokenizeRequest, vocabulary: Vocabulary) -> list[Any]:
+    tokens: list[int] = []
+    for index, part in enumerate(asked.content or ()):
+        if isinstance(part, int):
+            _check([part], vocabulary, f"content[{index}]")
+            tokens.append(part)
+        else:
+            # Only the beginning of it all is the beginning of a prompt.
+            special = asked.add_special and index == 0
+            tokens += vocabulary.encode(part) if special else vocabulary.encode_rendered(part)
+    if not asked.with_pieces:
+        return tokens
+    return [{"id": token, "piece": _piece(vocabulary.token_bytes(token))} for token in tokens]
+
+
+def _check(tokens: list[int], vocabulary: Vocabulary, where: str) -> None:
+    strange = next((token for token in tokens if token >= vocabulary.size), None)
+    if strange is not None:
+        raise RequestError(f"{where}: no token {strange} in a vocabulary of {vocabulary.size}", where)
+
+
+def _piece(piece: bytes) -> str | list[int]:
+    """A token's text, or its bytes where they are a part of a character only."""
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return list(piece)
+
+
+def _props(answerer: Answerer, options: Options) -> dict[str, object]:
+    """See `Props`."""
+    return {
+        "default_generation_settings": {
+            "id": 0,
+            "n_ctx": answerer.context,
+            "speculative": answerer.speculates,
+            "is_processing": False,
+            "params": {
+                "temperature": DEFAULT_TEMPERATURE,
+                "top_k": 0,
+                "top_p": 1.0,
+                "min_p": 0.0,
+                "repeat_penalty": 1.0,
+                "presence_penalty": 0.0,
+                "frequency_penalty": 0.0,
+                "seed": -1,
+                "n_predict": -1,
+                "ignore_eos": False,
+                "stream": False,
+                "stop": [],
+            },
+        },
+        "total_slots": len(answerer.slots()),
+        "model_alias": options.alias or answerer.model,
+        "model_path": answerer.model,
+        "n_ctx": answerer.context,
+        "n_vocab": answerer.vocabulary.size,
+        "chat_template": answerer.vocabulary.chat_template,
+        "modalities": {"vision": False, "audio": False},
+        "endpoint_slots": options.slots,
+        "endpoint_metrics": options.metrics,
+        "build_info": f"duo {duo.__version__}",
+        "runtime": answerer.runtime,
+        "exactness": answerer.exactness,
+    }
+
+
+def _slot(view: SlotView, answerer: Answerer) -> dict[str, object]:
+    busy = view.state != "idle"
+    return {"n_ctx": answerer.context, "speculative": answerer.speculates, "is_processing": busy, **asdict(view)}

@@ -1,0 +1,171 @@
+"""What all APIs that ask for text take alike: how to sample, where to end, how many answers.
+
+None, which many clients send, means the default everywhere.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from duo.engines import Vocabulary
+from duo.errors import RequestError
+from duo.sampling.sampler import SEED_BITS, SamplingParams
+from lead.answers.text import special_in
+from lead.api import Question
+from lead.http.parsing import Body, Cannot, short
+
+DEFAULT_TEMPERATURE = 0.8
+MAX_CHOICES = 128
+"""Answers to one request; OpenAI's limit too."""
+MAX_STOPS = 32
+MAX_STOP = 256
+"""Characters of a stop string."""
+MAX_TOP_LOGPROBS = 20
+MAX_SCORES = 1 << 17
+"""Log probabilities of prompts that one request may ask for: they are all written at once."""
+
+
+def _stops(value: object) -> object:
+    """One stop string as a list of one; anything else as it is, for the type to judge."""
+    return [value] if isinstance(value, str) and value else [] if value == "" else value
+
+
+Stop = Annotated[
+    list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]],
+    Field(max_length=MAX_STOPS),
+    BeforeValidator(
+        _stops,
+        json_schema_input_type=Annotated[str, Field(max_length=MAX_STOP)]
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]], Field(max_length=MAX_STOPS)],
+    ),
+]
+
+
+class StreamOptions(Body):
+    """`include_usage`: one more chunk, the last one, holds the usage."""
+
+    include_usage: bool | None = None
+
+
+class SamplingFields(Body):
+    """How to pick tokens, and when to end."""
+
+    model: Any = Field(None, description="Not looked at: there is only one.")
+    temperature: float | None = Field(None, ge=0, le=100)
+    top_p: float | None = Field(None, ge=0, le=1, description="0: the likeliest token.")
+    top_k: int | None = Field(None, ge=-1, le=1 << 31)
+    min_p: float | None = Field(None, ge=0, le=1)
+    seed: int | None = Field(None, lt=1 << SEED_BITS, description="One that is negative asks for a random one.")
+    max_tokens: int | None = Field(None, ge=-1, lt=1 << 31, description="-1: no limit but the context.")
+    n_predict: int | None = Field(None, ge=-1, lt=1 << 31, description="llama-server's: the same, and comes first.")
+    stop: Stop | None = None
+    stop_token_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]] | None = Field(
+        None, max_length=MAX_STOPS, description="vLLM's: tokens that end the answer, and are not a part of it."
+    )
+    presence_penalty: float | None = Field(None, ge=-100, le=100)
+    frequency_penalty: float | None = Field(None, ge=-100, le=100)
+    repetition_penalty: float | None = Field(None, gt=0, le=100)
+    repeat_penalty: float | None = Field(None, gt=0, le=100, description="llama-server's: the same.")
+    logit_bias: dict[str, float] | None = Field(None, description="Token ids, as strings, and what to add to logits.")
+    ignore_eos: bool | None = None
+
+    def sampling(self, temperature: float, grammar: str = "") -> SamplingParams:
+        """`temperature`: where none was asked for. Raises RequestError."""
+        seed = self.seed
+        return SamplingParams(
+            temperature=temperature if self.temperature is None else self.temperature,
+            top_k=0 if self.top_k in (None, -1) else self.top_k,  # other servers switch it off with -1
+            top_p=1.0 if self.top_p is None else self.top_p,
+            min_p=self.min_p or 0.0,
+            repetition_penalty=self.repetition_penalty or self.repeat_penalty or 1.0,  # neither may be 0
+            presence_penalty=self.presence_penalty or 0.0,
+            frequency_penalty=self.frequency_penalty or 0.0,
+            logit_bias={_token_id(key): bias for key, bias in (self.logit_bias or {}).items()},
+            # A negative seed asks for a random one, as with llama-server.
+            seed=secrets.randbits(63) if seed is None or seed < 0 else seed,
+            grammar=grammar,
+        )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, fields: object) -> object:
+        """Those with a point and nothing behind it: some clients know no others."""
+        if not isinstance(fields, dict):
+            return fields
+        whole = [name for name, field in cls.model_fields.items() if field.annotation == int | None]
+        found = {name: fields[name] for name in whole if isinstance(fields.get(name), float)}
+        return {**fields, **{name: int(value) for name, value in found.items() if value.is_integer()}}
+
+    def stop_names(self, vocabulary: Vocabulary) -> dict[int, str]:
+        """The special tokens in the stop strings. All of those are tokenised: not for the event loop's thread."""
+        return special_in(self.stop or (), vocabulary)
+
+    limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
+    """Fields that limit an answer's tokens: the first that is given counts."""
+
+    def limit(self) -> int | None:
+        """Most tokens of an answer, None for no limit but the context. Raises RequestError for 0."""
+        name = self._limited_by
+        tokens: int | None = getattr(self, name)
+        if tokens == 0:
+            raise RequestError(f"{name} is 0: it must be at least 1, or -1 for no limit", name)
+        return None if tokens == -1 else tokens
+
+    @property
+    def no_answer(self) -> bool:
+        """Whether no token of an answer is asked for."""
+        return bool(getattr(self, self._limited_by) == 0)
+
+    @property
+    def _limited_by(self) -> str:
+        return next((name for name in self.limits if getattr(self, name) is not None), self.limits[-1])
+
+
+class AnswerFields(SamplingFields):
+    """And how the answers are to be told."""
+
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Answers, with seeds one after the other.")
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    accepted: bool | None = Field(
+        None, description="Let streamed chunks say of each piece of text which back guessed it, if one did."
+    )
+
+    cannot: ClassVar[Cannot] = {
+        "grammar": ((None, ""), "grammars are not taken as text, use response_format with a json_schema"),
+        "stop_sequences": ((None, []), "it is called stop here"),
+        "min_tokens": ((None, 0, 1), "use ignore_eos with max_tokens, or logit_bias"),
+        "n_probs": ((None, 0), "use logprobs"),
+        "mirostat": ((None, 0, False), "use temperature, top_k, top_p and min_p"),
+        "typical_p": ((None, 1), "use top_p or min_p"),
+        "dynatemp_range": ((None, 0), "use temperature"),
+        "xtc_probability": ((None, 0), "use top_k, top_p and min_p"),
+        "dry_multiplier": ((None, 0), "use presence_penalty, frequency_penalty or repetition_penalty"),
+        "structured_outputs": ((None,), "use response_format"),
+        "guided_json": ((None,), "use response_format"),
+        "guided_regex": ((None,), "use response_format with a json_schema"),
+        "guided_choice": ((None,), "use response_format with a json_schema"),
+        "guided_grammar": ((None,), "use response_format with a json_schema"),
+    }
+
+    @property
+    def wants_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+
+def with_seed(question: Question, offset: int) -> Question:
+    """The same question, to be answered with another seed."""
+    seed = (question.sampling.seed + offset) % (1 << SEED_BITS)
+    return replace(question, sampling=replace(question.sampling, seed=seed)) if offset else question
+
+
+def _token_id(key: str) -> int:
+    # isdecimal alone takes other scripts' digits; nine digits are more than any vocabulary has.
+    if not (key.isascii() and key.isdecimal() and len(key) <= 9):
+        raise RequestError(f"logit_bias: {short(key)} is not a token id", "logit_bias")
+    return int(key)

@@ -1,0 +1,43 @@
+"""The page at `/`: a chat and the state of the lead, for whoever opens its address in a browser.
+
+Three files beside this one, served as they are. The page talks to the same API as every other client, with the same
+API key where one is needed, so its own files are open to everybody and hold nothing.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from fastapi import APIRouter
+from fastapi.responses import Response
+
+_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/static/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/static/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/static/markdown.js": ("markdown.js", "text/javascript; charset=utf-8"),
+    "/static/icon.svg": ("icon.svg", "image/svg+xml"),
+}
+
+_HEADERS = {
+    # Nothing from elsewhere, nothing written into the page: what a model says cannot become a script.
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-cache",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+router = APIRouter(include_in_schema=False)
+
+
+def _serve(path: str, name: str, media_type: str) -> None:
+    content = (files("lead.http.page") / "static" / name).read_bytes()
+
+    @router.api_route(path, methods=["GET", "HEAD"])
+    async def file() -> Response:
+        return Response(content, media_type=media_type, headers=_HEADERS)
+
+
+for _path, (_name, _type) in _FILES.items():
+    _serve(_path, _name, _type)

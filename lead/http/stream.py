@@ -1,0 +1,175 @@
+"""Answers for as long as the client listens: whole, or as server-sent events.
+
+The event loop shares the interpreter lock with the decode loop, so what runs once per batch is kept to the least: a
+streamed chunk is one constant string before the text, the text, and one constant string after it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any, Protocol, TypeVar
+
+from fastapi import Request
+from fastapi.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from duo.errors import DuoError
+from lead.api import Answer, Piece, Summary
+from lead.http.errors import CLIENT_GONE, UNEXPECTED, dump, error_of, json_response
+from lead.http.openai.usage import timings, together, usage
+
+log = logging.getLogger("lead.http.streams")
+
+T = TypeVar("T")
+
+
+class Writer(Protocol):
+    """Writes one answer as the events of a stream, each a text to its end; an empty text is no event."""
+
+    def begin(self) -> str: ...
+
+    def batch(self, pieces: Sequence[Piece]) -> str: ...
+
+    def end(self, summary: Summary) -> str: ...
+
+
+async def respond(
+    request: Request,
+    answers: Sequence[Answer],
+    body: Callable[[Sequence[Sequence[Piece]]], Mapping[str, object]],
+    stream: AsyncGenerator[str, None] | None = None,
+) -> Response:
+    """The answers as the `body` that their pieces make, once they are complete, or as a `stream` of events. Raises
+    DuoError if one breaks off."""
+    if stream is not None:
+        return EventStream(answers, stream)
+    pieces = await unless_gone(request.receive, answers, _all(answers))
+    return Response(status_code=CLIENT_GONE) if pieces is None else json_response(body(pieces))
+
+
+def head_of(kind: str, shape: str, model: str) -> dict[str, object]:
+    """How every body and every event begins: `kind` of id, and OpenAI's name of the object's shape."""
+    return {"id": f"{kind}-{secrets.token_hex(12)}", "object": shape, "created": int(time.time()), "model": model}
+
+
+async def _all(answers: Sequence[Answer]) -> list[list[Piece]]:
+    async def collected(answer: Answer) -> list[Piece]:
+        return [piece async for batch in answer for piece in batch]
+
+    tasks = [asyncio.ensure_future(collected(answer)) for answer in answers]
+    try:
+        return list(await asyncio.gather(*tasks))
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def unless_gone(receive: Receive, answers: Sequence[Answer], reading: Coroutine[Any, Any, T]) -> T | None:
+    """What `reading` the answers gives, or None if the client goes away first. Either way the answers end here."""
+    reader = asyncio.ensure_future(reading)
+    leaving = asyncio.ensure_future(_gone(receive))
+    try:
+        await asyncio.wait((reader, leaving), return_when=asyncio.FIRST_COMPLETED)
+        return reader.result() if reader.done() else None
+    finally:
+        for answer in answers:
+            answer.cancel()
+        reader.cancel()
+        leaving.cancel()
+        await asyncio.gather(reader, leaving, return_exceptions=True)
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+class EventStream(StreamingResponse):
+    """Server-sent events that end the answers when the client goes away, wherever the stream is at that moment."""
+
+    def __init__(self, answers: Sequence[Answer], events: AsyncGenerator[str, None]) -> None:
+        # The headers keep proxies from collecting the chunks.
+        super().__init__(
+            events, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        )
+        self._answers, self._events = answers, events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def pump() -> None:
+            async with aclosing(self._events):
+                await self.stream_response(send)
+
+        await unless_gone(receive, self._answers, pump())
+
+
+async def events(
+    answers: Sequence[Answer], writers: Sequence[Writer], per_prompt: int, usage_start: str | None
+) -> AsyncGenerator[str, None]:
+    """The answers, each by its own writer, as one stream of OpenAI's chunks in the order in which they come.
+
+    `usage_start`: beginning of the chunk that tells the usage, where it is wanted. The status is out already, so an
+    error becomes an event, and ends the stream.
+    """
+    yield "".join([writer.begin() for writer in writers])
+    one = len(answers) == 1
+    try:
+        async with aclosing(_one(answers[0], writers[0]) if one else _several(answers, writers)) as texts:
+            async for text in texts:
+                if text:
+                    yield text
+    except DuoError as error:
+        yield f"data: {dump(error_of(error))}\n\n"
+        return
+    except Exception:
+        log.exception("an answer broke off")
+        yield f"data: {dump(UNEXPECTED)}\n\n"
+        return
+    if usage_start is not None:
+        summary = together([answer.summary for answer in answers], per_prompt)
+        # llama-server's clients look for the timings where the usage is.
+        figures = dump({"choices": [], "usage": usage(summary), "timings": timings(summary)})
+        yield f"{usage_start},{figures[1:]}\n\n"
+    yield "data: [DONE]\n\n"
+
+
+async def _one(answer: Answer, writer: Writer) -> AsyncGenerator[str, None]:
+    async for batch in answer:
+        yield writer.batch(batch)
+    yield writer.end(answer.summary)
+
+
+async def _several(answers: Sequence[Answer], writers: Sequence[Writer]) -> AsyncGenerator[str, None]:
+    # Bounded, so that a client that reads slowly fills no memory here.
+    texts: asyncio.Queue[str | BaseException | None] = asyncio.Queue(len(answers))
+
+    async def read(answer: Answer, writer: Writer) -> None:
+        try:
+            async with aclosing(_one(answer, writer)) as told:
+                async for text in told:
+                    await texts.put(text)
+        except Exception as error:
+            await texts.put(error)
+        else:
+            await texts.put(None)
+
+    tasks = [asyncio.ensure_future(read(answer, writer)) for answer, writer in zip(answers, writers, strict=True)]
+    try:
+        left = len(tasks)
+        while left:
+            text = await texts.get()
+            if isinstance(text, BaseException):
+                raise text
+            if text is None:
+                left -= 1
+            else:
+                yield text
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

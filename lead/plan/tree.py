@@ -1,0 +1,210 @@
+"""The lead's tree of guesses for one session, rooted at the committed prefix.
+
+Messages of all backs merge into it. Guesses are addressed by content, so their order does not matter, nor how often
+they come, nor what was committed in between. An expansion continues a prefix that is in the tree, or it is dropped. A
+commit moves the root along the committed tokens; the agreeing subtree lives on.
+
+What a back claims is not trusted: the tree is bounded in nodes and in depth, and a claim can only cost time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from operator import attrgetter
+from typing import NamedTuple
+
+from duo.prefix import extend_hash
+from lead.plan.calibration import Trust
+
+MAX_NODES = 1024
+MAX_DEPTH = 64
+
+
+class Expansion(NamedTuple):
+    """Guesses for the one token after the prefix of this length and hash, with the probability of each."""
+
+    length: int
+    hash: int
+    tokens: Sequence[int]
+    probabilities: Sequence[float]
+
+
+class Place(NamedTuple):
+    """A prefix where tokens have been guessed: how likely the answer comes there, and what they are worth there."""
+
+    path: float
+    guesses: Expansion
+
+
+class Turn(NamedTuple):
+    """Which back this is, from 0, of how many that divide what is to be drafted between them."""
+
+    number: int
+    backs: int
+
+
+ALONE = Turn(0, 1)
+
+
+class Node:
+    """One guessed token. `length` and `hash` are those of the whole prefix that ends with it."""
+
+    __slots__ = ("chance", "chances", "children", "hash", "length", "parent", "token")
+
+    def __init__(self, token: int, parent: Node | None, length: int, prefix_hash: int) -> None:
+        self.token = token
+        self.parent = parent
+        self.length = length
+        self.hash = prefix_hash
+        self.children: dict[int, Node] = {}
+        self.chances: dict[str, float] = {}
+        """Back -> the probability that it claims for this token, given the parent."""
+        self.chance = 0.0
+        """Probability of this token given its parent: the best claim, for what it is worth."""
+
+    def subtree(self) -> Iterator[Node]:
+        """This node and all below it, parents before children."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+
+def _guesses(node: Node) -> Expansion:
+    return Expansion(node.length, node.hash, list(node.children), [child.chance for child in node.children.values()])
+
+
+_chance = attrgetter("chance")
+
+
+class GuessTree:
+    """Guesses for one session. One thread uses it."""
+
+    def __init__(
+        self,
+        length: int,
+        prefix_hash: int,
+        trust: defaultdict[str, Trust] | None = None,
+        max_nodes: int = MAX_NODES,
+        max_depth: int = MAX_DEPTH,
+    ) -> None:
+        """`trust`: what the claims of each back are worth, shared by all sessions; learned from here as well."""
+        self._trust = defaultdict(Trust) if trust is None else trust
+        self.root = Node(-1, None, length, prefix_hash)
+        self._by_hash = {prefix_hash: self.root}
+        self._max_nodes = max_nodes
+        self._max_depth = max_depth
+
+    def __len__(self) -> int:
+        """Number of guesses held."""
+        return len(self._by_hash) - 1
+
+    def merge(self, expansion: Expansion, back: str) -> int:
+        """Take in one expansion; return how many tokens of it are now in the tree (0: its prefix is not here)."""
+        anchor = self._by_hash.get(expansion.hash)
+        if anchor is None or anchor.length != expansion.length:
+            return 0
+        if anchor.length - self.root.length >= self._max_depth:
+            return 0
+        taken, trust = 0, self._trust[back]
+        for token, claimed in zip(expansion.tokens, expansion.probabilities, strict=False):
+            chance = min(1.0, max(0.0, claimed)) if math.isfinite(claimed) else 0.0
+            child = anchor.children.get(token)
+            if child is None:
+                child_hash = extend_hash(anchor.hash, token)
+                if child_hash in self._by_hash:
+                    continue
+                child = Node(token, anchor, anchor.length + 1, child_hash)
+                anchor.children[token] = child
+                self._by_hash[child_hash] = child
+            child.chances[back] = chance
+            if len(child.chances) == 1:
+                child.chance = trust.chance(chance)
+            else:
+                child.chance = max(self._trust[who].chance(claim) for who, claim in child.chances.items())
+            taken += 1
+        if len(self) > self._max_nodes:
+            self._prune()
+        return taken
+
+    def guessed(self, prefix_hash: int) -> bool:
+        """Whether anything is known of a prefix."""
+        node = self._by_hash.get(prefix_hash)
+        return node is not None and bool(node.children)
+
+    def place(self, prefix_hash: int) -> Place | None:
+        """What is known of a prefix; None where nothing is."""
+        node = self._by_hash.get(prefix_hash)
+        if node is None or not node.children:
+            return None
+        path, at = 1.0, node
+        while at.parent is not None:
+            path, at = path * at.chance, at.parent
+        return Place(path, _guesses(node))
+
+    def known(self) -> list[Expansion]:
+        """All that is known, parents before children."""
+        return [_guesses(node) for node in self.root.subtree() if node.children]
+
+    def advance(self, token: int, prefix_hash: int) -> None:
+        """Commit one token: re-root at its node if it was guessed, else start anew from there."""
+        for child in self.root.children.values():
+            for back, claim in child.chances.items():
+                self._trust[back].outcome(claim, child.token == token)
+        root = self.root.children.pop(token, None)
+        if root is None:
+            root = Node(-1, None, self.root.length + 1, prefix_hash)
+            self._by_hash = {prefix_hash: root}
+        else:
+            for node in self.root.subtree():
+                del self._by_hash[node.hash]
+            root.parent = None
+        self.root = root
+
+    def best(self, count: int, floor: float = 0.0, length_below: int | None = None) -> list[tuple[Node, float]]:
+        """The `count` nodes of highest path probability with it, falling, none under `floor`.
+
+        Closed under parents, which come first, because a path's probability only falls along it. Nodes whose prefix
+        is `length_below` tokens long or longer are left out.
+        """
+        chosen: list[tuple[Node, float]] = []
+        order = 0
+        heap: list[tuple[float, int, Node]] = [(-1.0, 0, self.root)]
+        while heap and len(chosen) < count:
+            negative, _, node = heapq.heappop(heap)
+            if node is not self.root:
+                chosen.append((node, -negative))
+            if length_below is not None and node.length + 1 >= length_below:
+                continue
+            for child in node.children.values():
+                path = -negative * child.chance
+                if path > 0.0 and path >= floor:
+                    order += 1
+                    heapq.heappush(heap, (-path, order, child))
+        return chosen
+
+    def chain(self, count: int, floor: float = 0.0, length_below: int | None = None) -> list[tuple[Node, float]]:
+        """The likeliest child at each place, from the root down, with its path probability: for models that verify no
+        trees. Bounds as in `best`."""
+        line: list[tuple[Node, float]] = []
+        node, path = self.root, 1.0
+        while node.children and len(line) < count and (length_below is None or node.length + 1 < length_below):
+            node = max(node.children.values(), key=_chance)
+            path *= node.chance
+            if path <= 0.0 or path < floor:
+                break
+            line.append((node, path))
+        return line
+
+    def _prune(self) -> None:
+        """Keep the likelier half, so that pruning is rare."""
+        kept = {id(node) for node, _ in self.best(self._max_nodes // 2)}
+        for node in list(self.root.subtree()):
+            if node is self.root or id(node) in kept:
+                node.children = {token: child for token, child in node.children.items() if id(child) in kept}
+            else:
+                del self._by_hash[node.hash]

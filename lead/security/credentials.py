@@ -1,0 +1,111 @@
+"""Who may use the lead: API keys for clients and tokens for backs, made where none are given and some are needed."""
+
+from __future__ import annotations
+
+import argparse
+import hmac
+import ipaddress
+import secrets
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from duo.errors import AddressError, FileError
+from duo.program import flags as cli
+
+SECRET_BYTES = 24
+"""Of randomness in a key that is made here. Told in hexadecimal digits: a command line would take a dash for a flag."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """API keys and tokens of which one is needed; none: nothing is. `made`: which of them nobody knows yet."""
+
+    keys: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
+    made: frozenset[str] = frozenset()
+
+
+def matches(given: str, allowed: Iterable[str]) -> bool:
+    """Whether it is one of them, in a time that says nothing of how nearly it is."""
+    right = False
+    for one in allowed:
+        right |= hmac.compare_digest(given.encode("utf-8", "surrogateescape"), one.encode())
+    return right
+
+
+def access(args: argparse.Namespace) -> Access:
+    """What the flags ask for; on an address that others can reach, a key and a token in any case, but for --insecure.
+
+    Raises FileError, AddressError.
+    """
+    keys = (*cli.several(args.api_key or ()), *_of_file("--api-key-file", args.api_key_file))
+    tokens = (*cli.several(args.token or ()), *_of_file("--token-file", args.token_file))
+    if args.insecure or is_loopback(args.host):
+        return Access(keys, tokens)
+    made = []
+    if not keys:
+        made.append(secrets.token_hex(SECRET_BYTES))
+        keys = (made[-1],)
+    if not tokens:
+        made.append(secrets.token_hex(SECRET_BYTES))
+        tokens = (made[-1],)
+    return Access(keys, tokens, frozenset(made))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach the address, or all that the name stands for. Raises AddressError."""
+    try:
+        found = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
+    except UnicodeError:
+        raise AddressError(f"--host {host}: it cannot be the name of a host") from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise AddressError(f"--host {host}: {reason}") from None
+    return all(ipaddress.ip_address(str(address).partition("%")[0]).is_loopback for address in found)
+
+
+def how_to_join(args: argparse.Namespace, access: Access, port: int, back_port: int) -> list[str]:
+    """The commands for other machines, for the person who starts the lead; with the secrets if they were made here."""
+    host = cli.in_url(reachable(args.host))
+    key = access.keys[0] if access.keys and access.keys[0] in access.made else "KEY"
+    token = access.tokens[0] if access.tokens and access.tokens[0] in access.made else "TOKEN"
+    trust = " --tls-ca ca.pem" if args.tls_cert else ""
+    own = " --tls-cert back.pem --tls-key back-key.pem" if args.tls_ca else ""
+    scheme = "https" if args.tls_cert else "http"
+    back = f"python -m back --lead {host}:{back_port}" + (f" --token {token}" if access.tokens else "")
+    chat = f"python chat.py {scheme}://{host}:{port}" + (f" --api-key {key}" if access.keys else "")
+    return [f"to draft for it:  {back}{trust}{own}", f"to talk to it:    {chat}{trust}"]
+
+
+def reachable(host: str) -> str:
+    """An address under which others find a lead that listens on `host`, which may be all of this machine's."""
+    try:
+        if not ipaddress.ip_address(host or "0.0.0.0").is_unspecified:
+            return host
+    except ValueError:
+        return host
+    family, far = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as s:
+        try:
+            s.connect((far, 9))  # sends nothing, but chooses the address that would be used
+            return str(s.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
+
+
+def _of_file(flag: str, path: str) -> list[str]:
+    """One in each line. Raises FileError."""
+    if not path:
+        return []
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        found = [cli.secret(line.strip()) for line in lines if line.strip()]
+    except argparse.ArgumentTypeError as error:
+        raise FileError(f"{flag} {path}: {error}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise FileError(f"{flag} {path}: {(getattr(error, 'strerror', None) or str(error)).lower()}") from None
+    if not found:
+        raise FileError(f"{flag} {path}: the file is empty, where one secret per line should be")
+    return found
