@@ -12,14 +12,13 @@ from pathlib import Path
 
 from back.link import Link
 from back.tls import ClientTls
-from duo import trace
-from duo.draft.draft import BATCH, CHAIN, MOST, RIDERS, TREE, room
 from duo.draft.model import check_drafts
+from duo.draft.policy import BATCH, CHAIN, MOST, RIDERS, TREE, room
 from duo.engines import measure
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from duo.program import flags as cli
-from duo.program import mdns
+from duo.program import mdns, models, run, trace_file, values
 from duo.program.tls_files import Files
 from duo.trace import Trace
 
@@ -39,17 +38,17 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     group.add_argument("--name", default=socket.gethostname(), help="how the lead shows this back")
     group = p.add_argument_group("access")
-    group.add_argument("--token", type=cli.secret, metavar="TOKEN", help="what the lead asks of its backs")
+    group.add_argument("--token", type=values.secret, metavar="TOKEN", help="what the lead asks of its backs")
     group.add_argument("--token-file", metavar="FILE", default="", help="file with the token in its first line")
     group.add_argument("--tls", action="store_true", help="speak TLS, and trust whom this system trusts")
     cli.add_tls_flags(group, "for a lead that asks for one: this back's", "speak TLS, and trust this authority, PEM")
     group = p.add_argument_group("drafting")
     group.add_argument(
-        "-na", "--n-ahead", "--n_ahead", dest="n_ahead", type=cli.positive, default=16, metavar="N",
+        "-na", "--n-ahead", "--n_ahead", dest="n_ahead", type=values.positive, default=16, metavar="N",
         help="most unverified tokens in one line",
     )  # fmt: skip
     group.add_argument(
-        "-np", "--parallel", type=cli.positive, default=4, metavar="N",
+        "-np", "--parallel", type=values.positive, default=4, metavar="N",
         help="slots: answers whose tokens are held at once; where there are more, they take turns",
     )  # fmt: skip
     group.add_argument(
@@ -71,14 +70,14 @@ def address(text: str) -> str:
     if not host.strip():
         raise wrong
     try:
-        return f"{host}:{cli.port(number)}"
+        return f"{host}:{values.port(number)}"
     except argparse.ArgumentTypeError:
         raise wrong from None
 
 
 async def draft(args: argparse.Namespace) -> None:
     """Load, then draft until cancelled."""
-    with trace.of_back(args.trace, args.name) as timeline:
+    with trace_file.of_back(args.trace, args.name) as timeline:
         await _draft(args, timeline)
 
 
@@ -87,7 +86,7 @@ def credentials(args: argparse.Namespace) -> tuple[str, ClientTls | None]:
     token = args.token or ""
     if args.token_file:
         try:
-            token = cli.secret((Path(args.token_file).read_text(encoding="utf-8").splitlines() or [""])[0].strip())
+            token = values.secret((Path(args.token_file).read_text(encoding="utf-8").splitlines() or [""])[0].strip())
         except (OSError, UnicodeDecodeError) as error:
             reason = (getattr(error, "strerror", None) or str(error)).lower()
             raise FileError(f"--token-file {args.token_file}: {reason}") from None
@@ -102,10 +101,10 @@ async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     token, tls = credentials(args)
     if tls is not None:
         tls.credentials()  # what is wrong with them is said before a model is loaded
-    engine = await asyncio.to_thread(cli.load_engine, args, "draft", room(args.parallel), args.parallel)
+    engine = await asyncio.to_thread(models.load_engine, args, "draft", room(args.parallel), args.parallel)
     check_drafts(engine)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
-    measured = await asyncio.to_thread(measure.remembered, engine, BATCH, cli.speed(args, "draft"))
+    measured = await asyncio.to_thread(measure.remembered, engine, BATCH, models.speed(args, "draft"))
     cost = CostCurve(measured.seconds)
     policy = TREE if args.policy == "tree" else CHAIN
     look = mdns.find if args.lead == AUTO else None
@@ -117,7 +116,7 @@ async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(argv)
-    return cli.run(lambda: draft(args), args.verbose)
+    return run.run(lambda: draft(args), args.verbose)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from back.pacing import LEAST, Pacing
 from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
 from duo.errors import ContextError, DuoError, ProtocolError
+from duo.guesses import Expansion
 from duo.prefix import Prefix
 from duo.trace import Trace
-from duo.wire.lead_side import MAX_KNOWN, BackSide, Begun, CommittedTokens, Ended, Event, State, Welcomed
-from lead.plan.tree import Expansion
+from duo.wire.back_side import BackSide
+from duo.wire.messages import MAX_KNOWN, Begun, CommittedTokens, Ended, Event, State, Welcomed
 
 log = logging.getLogger("back")
 

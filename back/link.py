@@ -1,4 +1,4 @@
-"""The gRPC side of the back: one stream to the lead, opened again and again, around `duo.wire.lead_side.BackSide`."""
+"""The gRPC side of the back: one stream to the lead, opened again and again, around `duo.wire.back_side.BackSide`."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ import grpc
 
 from back.drafter import Drafter
 from back.tls import ClientTls, why
-from duo.draft.draft import Policy
 from duo.draft.model import DraftModel
+from duo.draft.policy import Policy
 from duo.engines import Engine
 from duo.engines.cost import CostCurve
 from duo.errors import DuoError, ProtocolError, RefusedError
 from duo.trace import Trace
-from duo.wire.lead_side import (
+from duo.wire.back_side import BackSide
+from duo.wire.messages import (
     LOOK_EVERY,
     MAX_MESSAGE_BYTES,
     METHOD,
-    BackSide,
     Begun,
     CommittedTokens,
     Ended,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from duo.engines.base import Vocabulary
-from duo.sampling.sampler import SamplingParams
+from duo.sampling.params import SamplingParams
 from lead.decode.session import Logprobs
 
 FinishReason = Literal["stop", "length"]

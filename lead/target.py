@@ -10,10 +10,11 @@ from typing import NamedTuple
 from duo.engines import Engine, promise
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Replay
-from duo.program import flags as cli
+from duo.program import models
 from lead.decode.loop import SCORED
 from lead.plan.planner import Planner
-from lead.plan.schedule import Everything, Limits, Schedule, without_guesses
+from lead.plan.schedule import Limits, Schedule, without_guesses
+from lead.plan.verify_all import Everything
 
 log = logging.getLogger("lead")
 
@@ -35,10 +36,10 @@ def load(args: argparse.Namespace) -> Target:
     rows = max(TREE_ROWS, SCORED, args.draft_max + 2, 2 * args.parallel)
 
     def engine_for(chains: bool, trial: bool) -> Engine:
-        return cli.load_engine(args, "target", rows, args.parallel, chains, trial)
+        return models.load_engine(args, "target", rows, args.parallel, chains, trial)
 
     asked = promise.Asked(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
-    served = promise.serve(engine_for, asked, cli.speed(args, "target"))
+    served = promise.serve(engine_for, asked, models.speed(args, "target"))
     limits, schedule, reason = _schedule(args, served, rows)
     for line in start_lines(served, limits, reason):
         log.info("%s", line)

@@ -10,18 +10,20 @@ from dataclasses import dataclass
 from typing import cast
 
 from back.drafter import Drafter
-from duo.draft.draft import TREE, Draft, Policy, room
+from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
+from duo.draft.policy import TREE, Policy, room
 from duo.engines import Engine, Logits, Row
 from duo.engines.base import TREES, InterruptedForwardError, Piece, Rollback
 from duo.engines.cost import CostCurve
 from duo.errors import DuoError
-from duo.sampling.sampler import Sampler, SamplingParams
-from duo.trace import of_lead
+from duo.guesses import Expansion
+from duo.program.trace_file import of_lead
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
 from duo.v1 import duo_pb2 as pb
-from duo.wire import lead_side as protocol
-from duo.wire.lead_side import Begun, CommittedTokens, Ended
-from lead.plan.tree import Expansion
+from duo.wire import messages
+from duo.wire.messages import Begun, CommittedTokens, Ended
 from tests.slotted import EOS, SlottedEngine
 from tests.test_drafting import FakeModel, hash_of
 
@@ -111,12 +113,12 @@ class Desk:
             self.model = DraftModel(real or cast(Engine, self.engine), curve, n_ahead, policy, trace, "drafter")
             self.drafter = Drafter(self.model, self._send, self.errors.append, trace)
 
-    def _send(self, messages: Sequence[bytes]) -> None:
-        for data in messages:
+    def _send(self, sent: Sequence[bytes]) -> None:
+        for data in sent:
             message = pb.BackMessage()
             message.ParseFromString(data)
             for of in message.guesses.sessions:
-                self.heard[of.session] += protocol.expansions(of)
+                self.heard[of.session] += messages.expansions(of)
 
     def begin(self, session: int, prompt: Sequence[int], params: SamplingParams | None = None) -> Asked:
         it = Asked(session, params or SamplingParams(temperature=0.0), list(prompt), [])

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from duo.draft.draft import MAX_ROWS
+from duo.draft.policy import MAX_ROWS
 from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
 from tests.test_drafting import CheckedEngine, FakeModel
 

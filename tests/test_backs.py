@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-import lead.__main__
+import lead.flags
 from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
-from duo.wire.lead_side import LEAST_MESSAGE_BYTES, BackSide, Identity, Ledger
+from duo.wire.back_side import BackSide
+from duo.wire.ledger import Ledger
+from duo.wire.messages import LEAST_MESSAGE_BYTES, Identity
 from lead.backs.access import Door
 from lead.backs.server import Backs
 from lead.decode.inbox import Mailbox
@@ -89,7 +91,7 @@ def test_those_that_are_compared_count_as_backs() -> None:
 
 
 def test_a_limit_that_no_message_fits_into_is_refused_by_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    parser = lead.__main__.parser()
+    parser = lead.flags.parser()
     assert parser.parse_args(["--max-message", str(LEAST_MESSAGE_BYTES)]).max_message == LEAST_MESSAGE_BYTES
     with pytest.raises(SystemExit):
         parser.parse_args(["--max-message", "16384"])

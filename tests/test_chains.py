@@ -9,18 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.sim import world
+from bench.sim import schedules, world
 from bench.sim.lead import Machine, run
 from bench.sim.world import TARGETS, Link, Varying
 from duo.engines.base import UNBOUNDED, Rollback
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Checkpoints, Replay, Replayed
+from duo.guesses import Expansion
 from duo.prefix import EMPTY, extend_hash
 from lead.plan.arrivals import Coming
 from lead.plan.lookahead import WAITING, Outlook
 from lead.plan.planner import Planner
-from lead.plan.schedule import Everything, Growing, Limits, Schedule, without_guesses
-from lead.plan.tree import Expansion, GuessTree, Node
+from lead.plan.schedule import Growing, Limits, Schedule, without_guesses
+from lead.plan.tree import GuessTree, Node
+from lead.plan.verify_all import Everything
 from tests.test_planner import FLAT, guessed, line
 
 CHAIN = Rollback(trees=False, depth=UNBOUNDED)
@@ -281,7 +283,7 @@ def test_chains_are_planned_well(target: str) -> None:
     everything = run(text, cost, machines, 600, planner=Everything(Limits(world.DRAFT_MAX, rollback=CHAIN)))
     assert chains > 0.85 * trees
     assert chains > 0.98 * everything
-    assert speed(CHAIN._replace(depth=0)) == pytest.approx(world.no_back(cost), rel=0.01)
+    assert speed(CHAIN._replace(depth=0)) == pytest.approx(schedules.no_back(cost), rel=0.01)
 
 
 @pytest.mark.parametrize("target", ["flat", "bf16"])
@@ -306,5 +308,5 @@ def test_guesses_are_verified_where_they_pay_for_going_back(target: str, dear: f
     limits = Limits(world.DRAFT_MAX, rollback=REPLAY)
     priced = speed(lambda curve: Planner(curve, limits, replay=Replay(measured, curve)))
     blind = speed(lambda curve: Planner(curve, limits))
-    alone = world.no_back(cost)
+    alone = schedules.no_back(cost)
     assert priced > 1.05 * alone and priced > 1.05 * blind

@@ -25,11 +25,12 @@ from bench.harness import prompts
 from bench.harness.processes import Gate
 from bench.harness.prompts import Conversation, Question
 from bench.show import charts
-from duo.draft.draft import CHAIN, TREE, Scale, Sharpness
+from duo.draft.policy import CHAIN, TREE
+from duo.draft.scaling import Scale, Sharpness
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from duo.prefix import Prefix
-from duo.sampling.sampler import SamplingParams
+from duo.sampling.params import SamplingParams
 from lead.plan.planner import Planner
 from lead.plan.schedule import Limits
 from lead.plan.tree import GuessTree

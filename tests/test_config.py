@@ -10,9 +10,10 @@ import pytest
 
 import back.__main__
 import lead.__main__
+import lead.flags
 from duo import __version__
 from duo.engines.options import GPU_ALL, GPU_AUTO
-from duo.program.flags import several
+from duo.program.values import several
 
 Write = Callable[[str], str]
 
@@ -30,7 +31,7 @@ def write(tmp_path: Path) -> Write:
 
 
 def lead_args(*argv: str) -> argparse.Namespace:
-    return lead.__main__.parser().parse_args(list(argv))
+    return lead.flags.parser().parse_args(list(argv))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *argv: str) -> str:

@@ -15,26 +15,20 @@ from hypothesis import strategies as st
 from llguidance import LLParserLimits
 
 from bench.harness.models import shipped
-from duo.draft.draft import TREE
 from duo.draft.model import DraftModel
+from duo.draft.policy import TREE
 from duo.engines import Engine, EngineOptions, Row, Vocabulary, load
 from duo.engines.cost import CostCurve
 from duo.errors import DeadEndError, RequestError
+from duo.guesses import Expansion
 from duo.prefix import Prefix
+from duo.program.trace_file import of_lead
 from duo.sampling import grammar as constraint
-from duo.sampling.grammar import (
-    GrammarConstraint,
-    Grammars,
-    json_rule,
-    of_json_object,
-    of_json_schema,
-    of_lark,
-    of_regex,
-)
-from duo.sampling.sampler import MAX_GRAMMAR_BYTES, SamplingParams
-from duo.trace import of_lead
+from duo.sampling.grammar import GrammarConstraint, Grammars
+from duo.sampling.json_schema import json_rule, of_json_object, of_json_schema, of_lark, of_regex
+from duo.sampling.params import MAX_GRAMMAR_BYTES, SamplingParams
 from lead.decode.session import Session
-from lead.plan.tree import Expansion, Node
+from lead.plan.tree import Node
 
 SCHEMA: dict[str, Any] = {
     "type": "object",

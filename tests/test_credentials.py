@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from duo.errors import AddressError, FileError
-from lead.__main__ import parser
 from lead.backs.access import Allowance
+from lead.flags import parser
 from lead.security.credentials import Access, access, how_to_join, is_loopback, reachable
 
 

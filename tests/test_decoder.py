@@ -18,19 +18,24 @@ from duo.engines.base import TREES, Rollback
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Checkpoints, Replay, Replayed
 from duo.errors import DuoError, StoppedError
+from duo.guesses import Expansion
 from duo.prefix import Prefix
-from duo.sampling.sampler import SamplingParams, logprobs
+from duo.sampling.logprobs import logprobs
+from duo.sampling.params import SamplingParams
 from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
-from duo.wire.lead_side import BackSide, Ledger
+from duo.wire.back_side import BackSide
+from duo.wire.ledger import Ledger
 from lead.decode import loop as decoder
 from lead.decode.inbox import Letter, Mailbox
-from lead.decode.loop import PIECE, Decoder, Job
+from lead.decode.loop import PIECE, Decoder
+from lead.decode.request import Job
 from lead.decode.session import Session, Step
 from lead.plan.arrivals import Own
 from lead.plan.planner import Planner
-from lead.plan.schedule import Everything, Growing, Limits, Plan, Schedule
-from lead.plan.tree import Expansion, Place
+from lead.plan.schedule import Growing, Limits, Plan, Schedule
+from lead.plan.tree import Place
+from lead.plan.verify_all import Everything
 from tests.slotted import CHAINS, EOS, FORWARD, REPLAY, SlottedEngine
 from tests.test_drafting import SIZE, FakeModel
 from tests.test_session import text_without_backs

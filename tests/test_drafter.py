@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from back.pacing import LEAST
 from bench.harness.models import shipped
-from duo.draft.draft import CHAIN, FLOOR, MAX_ROWS, MOST, RIDERS, TREE, Policy, room
 from duo.draft.model import DraftModel
+from duo.draft.policy import CHAIN, FLOOR, MAX_ROWS, MOST, RIDERS, TREE, Policy, room
 from duo.draft.slots import TENURE
 from duo.engines import Engine, EngineOptions, load
 from duo.engines.base import TREES, Rollback
 from duo.engines.cost import CostCurve
 from duo.errors import ContextError, ModelError, RequestError
 from duo.prefix import extend_hash
-from duo.sampling.sampler import Sampler, SamplingParams
-from duo.trace import of_lead
-from duo.wire.lead_side import Welcomed
+from duo.program.trace_file import of_lead
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
+from duo.wire.messages import Welcomed
 from tests.drafting_desk import FLAT, Desk, DraftEngine
 from tests.slotted import CHAINS, EOS, FORWARD, LINE_END, REPLAY
 from tests.test_drafting import FakeModel, hash_of, params

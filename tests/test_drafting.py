@@ -17,12 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from duo.draft.draft import BATCH, CHILDREN, FLOOR, MAX_ROWS, RIDERS, Draft
+from duo.draft.batch import next_batch
+from duo.draft.draft import Draft
+from duo.draft.policy import BATCH, CHILDREN, FLOOR, MAX_ROWS, RIDERS
 from duo.engines.base import ROOT, Logits, Row
 from duo.errors import DeadEndError, ProtocolError
+from duo.guesses import ALONE, Expansion, Turn
 from duo.prefix import EMPTY, extend_hash, mix
-from duo.sampling.sampler import Sampler, SamplingParams
-from lead.plan.tree import ALONE, Expansion, Turn
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
 
 SIZE = 12
 
@@ -167,7 +170,7 @@ class Bench:
     def expand(self) -> list[Expansion]:
         """One forward pass of drafting; nothing may be behind."""
         riders = self.draft.unread
-        rows = self.draft.next_batch(0)
+        rows = next_batch(self.draft, 0)
         if not rows:
             assert self.draft.ahead
             return []
@@ -203,7 +206,7 @@ class Bench:
 
     def give_up(self, picked: Sequence[int]) -> None:
         """A batch that is begun and not finished; whether `picked` makes it obsolete is known before it is given up."""
-        rows = self.draft.next_batch(0)
+        rows = next_batch(self.draft, 0)
         paths = {ROOT: self.engine.committed}
         for row in rows:
             above = paths[row.parent] if row.parent in paths else self.engine.path_of(row.parent)
@@ -459,7 +462,7 @@ def test_sessions_that_share_a_counter_have_row_ids_of_their_own() -> None:
     other.cached(0)
     kept = other.settle(10)
     bench.engine.extend(0, kept.missing)
-    rows = other.next_batch(0)
+    rows = next_batch(other, 0)
     assert [row.id for row in rows] == [used + 1]
     assert rows[0].parent == ROOT and rows[0].token == prompt[-1]
     assert other.absorb(bench.engine.forward(rows))[0].hash == hash_of(prompt)
@@ -490,7 +493,7 @@ def test_what_others_guess_against_the_grammar_is_not_followed() -> None:
         engine.keep(0, kept.path, kept.rest)
         if kept.missing:
             engine.extend(0, kept.missing)
-        rows = draft.next_batch(0)
+        rows = next_batch(draft, 0)
         if not rows:
             break
         read += sum(row.token == wrong for row in rows)
@@ -499,4 +502,4 @@ def test_what_others_guess_against_the_grammar_is_not_followed() -> None:
     assert said and not any(wrong in expansion.tokens for expansion in said)
     assert {expansion.hash for expansion in said} >= {hash_of([*prompt, 6])}
     draft.commit(3, [6])
-    assert draft.prefix.tokens == [*prompt, 6] and not any(row.token == wrong for row in draft.next_batch(0))
+    assert draft.prefix.tokens == [*prompt, 6] and not any(row.token == wrong for row in next_batch(draft, 0))

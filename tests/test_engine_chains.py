@@ -12,7 +12,7 @@ import llama_cpp
 import numpy as np
 import pytest
 
-import lead.__main__
+import lead.flags
 from bench.harness.processes import wait_for
 from bench.kinds import KINDS, checkpoint, gguf_file, make, vocabulary
 from duo.engines import ROOT, Engine, EngineOptions, Piece, Row, load
@@ -27,7 +27,7 @@ from duo.engines.llamacpp.states import StateTreeEngine
 from duo.engines.options import GPU_ALL, GPU_AUTO
 from duo.errors import ContextError, ModelError
 from duo.prefix import common_length
-from duo.program import flags as cli
+from duo.program import models
 from tests.interrupting import interrupting
 from tests.mirror import ChainMirror, TreeMirror, Truth
 
@@ -468,8 +468,8 @@ def test_without_a_gpu_layers_for_one_change_nothing(
     flags = ["-m", str(path_of("llama", folder)), "-t", "1", "-c", "64", "-fa", "off", "--exact", "on", "-ngl"]
     for layers, warned in (("99", True), ("all", True), ("auto", False)):
         caplog.clear()
-        args = lead.__main__.parser().parse_args([*flags, layers])
-        engine = cli.load_engine(args, "target", 8, 1, chains=True)
+        args = lead.flags.parser().parse_args([*flags, layers])
+        engine = models.load_engine(args, "target", 8, 1, chains=True)
         assert isinstance(engine, ChainEngine), "the same bits can be had"
         assert not engine.inexact and not engine.options.gpu_layers
         assert ("sees no GPU" in caplog.text) == warned

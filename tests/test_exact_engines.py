@@ -28,7 +28,7 @@ from duo.engines.load import settled
 from duo.engines.promise import Asked
 from duo.engines.transformers.engine import TransformersEngine
 from duo.errors import ModelError
-from duo.sampling.sampler import SamplingParams
+from duo.sampling.params import SamplingParams
 
 SLOTS = 3
 QUESTIONS = ["How are you?", "How are you today, and what do you like to eat?", "What is the capital of France?"]

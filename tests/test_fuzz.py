@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from bench.harness.models import shipped
 from bench.harness.processes import LeadProcess, Reply, wait_for
 from duo.engines import EngineOptions, load
-from duo.wire.lead_side import METHOD, BackSide, Identity
+from duo.wire.back_side import BackSide
+from duo.wire.messages import METHOD, Identity
 from tests.test_protocol import of_back
 
 pytestmark = pytest.mark.slow

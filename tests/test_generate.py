@@ -14,7 +14,7 @@ from bench.steps.ties import prompt_of, walk
 from duo import models
 from duo.engines import EngineOptions, load
 from duo.models.corpus import questions
-from duo.sampling.sampler import SamplingParams
+from duo.sampling.params import SamplingParams
 
 pytestmark = pytest.mark.slow
 

@@ -22,7 +22,7 @@ from openai import OpenAI
 
 import lead
 from duo.errors import BusyError, ContextError, DuoError, RequestError
-from duo.sampling.sampler import SamplingParams
+from duo.sampling.params import SamplingParams
 from lead.api import BackView, Question
 from lead.http import BODY_LIMIT
 from lead.http.openai.chat import ChatRequest

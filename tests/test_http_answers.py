@@ -19,7 +19,7 @@ from duo.sampling.grammar import Grammars
 from lead.api import Answer, Piece, Question, Summary
 from lead.decode.session import Logprobs
 from lead.http import Options, Watch
-from lead.http.openai.tools import Call, CallParser
+from lead.http.openai.tool_calls import Call, CallParser
 from tests.http_server import PATIENCE, SUMMARY, Gate, ScriptedAnswerer, conversation, serving, vocabulary
 
 CHAT = "/v1/chat/completions"

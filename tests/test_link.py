@@ -11,7 +11,7 @@ import pytest
 from back import link
 from back.link import Link
 from bench.harness.models import shipped
-from duo.draft.draft import TREE
+from duo.draft.policy import TREE
 from duo.engines import EngineOptions, load
 from duo.engines.cost import CostCurve
 from duo.trace import Trace
@@ -62,7 +62,7 @@ def test_a_back_goes_on_trying_when_its_lead_closes_the_stream(
         back = Link("nowhere:1", "back", engine, CostCurve({1: 1.0}), 4, TREE, Trace())
         channel = _Channel()
         monkeypatch.setattr(back, "_channel", lambda options: cast(Any, channel))
-        monkeypatch.setattr("duo.wire.lead_side.BackSide.send", lambda self, now: [b"a ping"])
+        monkeypatch.setattr("duo.wire.back_side.BackSide.send", lambda self, now: [b"a ping"])
         running = asyncio.ensure_future(back.run())
         enough = asyncio.ensure_future(channel.enough.wait())
         await asyncio.wait([running, enough], timeout=60, return_when=asyncio.FIRST_COMPLETED)

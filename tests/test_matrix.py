@@ -21,8 +21,8 @@ from bench.harness.processes import BackProcess, Gate, LeadProcess, Reply, wait_
 from bench.harness.real import NAMES, Name
 from bench.steps.ties import TOLERANCE, Walk, first_difference, prompt_of, walk
 from duo.engines import Engine, EngineOptions, load
-from duo.sampling.sampler import SamplingParams
-from duo.wire.lead_side import Identity
+from duo.sampling.params import SamplingParams
+from duo.wire.messages import Identity
 from tests.support.knowing_back import Knowing, knowing_back
 from tests.support.real_models import real_model
 

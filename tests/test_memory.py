@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import back.__main__
-import lead.__main__
+import lead.flags
 from bench.kinds import make
 from duo.engines import EngineOptions, load, memory
 from duo.engines.llamacpp import context_size, native
@@ -24,6 +24,7 @@ from duo.engines.memory import CELLS, CLEARED, DRAFT_CELLS, GIB, USUAL, availabl
 from duo.engines.transformers.context_size import bytes_per_token as of_config
 from duo.errors import ModelError
 from duo.program import flags as cli
+from duo.program import models
 
 KIB = 1024
 
@@ -196,17 +197,17 @@ class TestDrafts:
     ) -> None:
         """It has no use for more than the target has, and may have been trained with less than -c asks for."""
         flags = ["-t", "1", "-fa", "off", "-md", shapes[engine], *(["-c", asked] if asked else [])]
-        args = cli.of_draft_model(lead.__main__.parser().parse_args(flags), target)
-        draft = cli.load_engine(args, "draft", 8, 1)
+        args = cli.of_draft_model(lead.flags.parser().parse_args(flags), target)
+        draft = models.load_engine(args, "draft", 8, 1)
         assert (draft.runtime, draft.context) == (engine, context)
         draft.close()
 
     def test_in_llama_cpp_a_small_one_takes_few_cells(self, shapes: dict[str, str], monkeypatch: Any) -> None:
         monkeypatch.setattr(llama_cpp, "llama_model_n_ctx_train", lambda model: 1 << 20)
         of: dict[str, int] = {}
-        for which, parser in (("draft", back.__main__.parser()), ("target", lead.__main__.parser())):
+        for which, parser in (("draft", back.__main__.parser()), ("target", lead.flags.parser())):
             args = parser.parse_args(["-m", shapes["llamacpp"], "-t", "1", "-fa", "off"])
-            loaded = cli.load_engine(args, "draft" if which == "draft" else "target", 8, 2)
+            loaded = models.load_engine(args, "draft" if which == "draft" else "target", 8, 2)
             of[which] = loaded.context
             loaded.close()
         assert of == {"draft": DRAFT_CELLS // 2, "target": CELLS // 2}

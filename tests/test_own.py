@@ -9,17 +9,17 @@ from typing import cast
 import pytest
 
 from bench.harness.models import shipped
-from duo.draft.draft import RIDERS, TREE
 from duo.draft.model import DraftModel
+from duo.draft.policy import RIDERS, TREE
 from duo.engines import Engine, EngineOptions, Logits, Row, load
 from duo.engines.base import TREES
 from duo.engines.cost import CostCurve
+from duo.guesses import Expansion
 from duo.prefix import Prefix, extend_hash
-from duo.sampling.sampler import SamplingParams
-from duo.trace import of_lead
+from duo.program.trace_file import of_lead
+from duo.sampling.params import SamplingParams
 from lead.decode.local_draft import OwnDraft
 from lead.decode.session import Session
-from lead.plan.tree import Expansion
 from tests.drafting_desk import FLAT, DraftEngine
 from tests.slotted import CHAINS, REPLAY
 from tests.test_drafting import FakeModel

@@ -10,15 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duo.draft.draft import Scale, Sharpness
+from duo.draft.scaling import Scale, Sharpness
 from duo.engines.cost import CostCurve
+from duo.guesses import Expansion
 from duo.prefix import EMPTY, extend_hash
-from duo.sampling.sampler import Sampler, SamplingParams
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
 from lead.plan.arrivals import Own, own
 from lead.plan.calibration import Trust
 from lead.plan.planner import Planner
-from lead.plan.schedule import Everything, Growing, Limits, Schedule
-from lead.plan.tree import Expansion, GuessTree, Place
+from lead.plan.schedule import Growing, Limits, Schedule
+from lead.plan.tree import GuessTree, Place
+from lead.plan.verify_all import Everything
 
 FLAT = {1: 0.1, 16: 0.1}
 STEEP = {1: 0.0368, 2: 0.102, 4: 0.130, 8: 0.179, 16: 0.291}

@@ -22,7 +22,7 @@ from bench.harness.models import shipped
 from bench.harness.processes import ROOT, BackProcess, LeadProcess, Program, Reply, wait_for
 from bench.show.trace import load
 from duo.v1 import duo_pb2 as pb
-from duo.wire.lead_side import METHOD, VERSION
+from duo.wire.messages import METHOD, VERSION
 
 pytestmark = pytest.mark.slow
 
@@ -242,7 +242,7 @@ class TestBadInput:
     def test_other_spellings(self) -> None:
         """llama_duo's and llama-server's flags are understood."""
         from back.__main__ import parser as back_parser
-        from lead.__main__ import parser as lead_parser
+        from lead.flags import parser as lead_parser
 
         words = ["--n_ctx", "512", "--n_gpu_layers", "3", "--threads", "2", "--batch_size", "64", "--print_mode", "all"]
         args = lead_parser().parse_args(words)

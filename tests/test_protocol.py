@@ -19,11 +19,16 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from duo.draft.draft import Draft
 from duo.engines.meaning import MAX_DIFFERING
 from duo.errors import ProtocolError, RefusedError
+from duo.guesses import ALONE, Expansion, Turn
 from duo.prefix import Prefix
-from duo.sampling.sampler import SamplingParams
+from duo.sampling.params import SamplingParams
 from duo.v1 import duo_pb2 as pb
-from duo.wire import lead_side as protocol
-from duo.wire.lead_side import (
+from duo.wire import messages
+from duo.wire.back_side import BackSide
+from duo.wire.clock import ClockOffset
+from duo.wire.lead_side import LeadSide
+from duo.wire.ledger import Entry, Ledger
+from duo.wire.messages import (
     COMMIT_TOKENS,
     COMPARED_WITHIN,
     LEAST_MEANINGS,
@@ -37,19 +42,13 @@ from duo.wire.lead_side import (
     SILENT_AFTER,
     STATUS_EVERY,
     VERSION,
-    BackSide,
     Begun,
-    ClockOffset,
     CommittedTokens,
     Ended,
-    Entry,
     Event,
     Identity,
-    LeadSide,
-    Ledger,
     Welcomed,
 )
-from lead.plan.tree import ALONE, Expansion, Turn
 
 SIZE = 1000
 MEANINGS = [b"%d" % token for token in range(SIZE)]
@@ -406,7 +405,7 @@ def test_guesses_arrive_as_they_were_said() -> None:
         for of in guesses.sessions:
             assert of.session == 7 or number == 0
             heard.setdefault(of.session, []).extend(
-                Expansion(e.length, e.hash, list(e.tokens), list(e.probabilities)) for e in protocol.expansions(of)
+                Expansion(e.length, e.hash, list(e.tokens), list(e.probabilities)) for e in messages.expansions(of)
             )
     assert heard == {session: found for session, found in said.items() if found}
     assert number == 3
@@ -415,10 +414,10 @@ def test_guesses_arrive_as_they_were_said() -> None:
 
 def test_what_says_nothing_counts_as_well() -> None:
     of = [pb.SessionGuesses(session=1), pb.SessionGuesses(session=2, expansions=[expansion(1, 1)] * 3)]
-    assert [protocol.expansion_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
-    assert [protocol.guess_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
+    assert [messages.expansion_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
+    assert [messages.guess_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
     wide = pb.SessionGuesses(session=3, expansions=[expansion(5, 5), expansion(0, 0)])
-    assert protocol.guess_count(pb.Guesses(sessions=[*of, wide])) == 4 + 5 + 1
+    assert messages.guess_count(pb.Guesses(sessions=[*of, wide])) == 4 + 5 + 1
 
 
 def test_states_are_shown_and_unknown_ones_ignored() -> None:

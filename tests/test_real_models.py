@@ -18,7 +18,7 @@ from bench.harness.processes import ROOT
 from bench.steps.ties import TOLERANCE, noise, walk
 from duo.engines import EngineOptions, load
 from duo.models.corpus import questions
-from duo.sampling.sampler import SamplingParams
+from duo.sampling.params import SamplingParams
 from tests.support.real_models import real_model
 
 JOINED = hashlib.sha256(b"onetwothreefour").hexdigest()

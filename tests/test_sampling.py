@@ -18,7 +18,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from duo.errors import DeadEndError, RequestError
-from duo.sampling.sampler import Sampler, SamplingParams, gumbel, logprobs
+from duo.sampling.logprobs import logprobs
+from duo.sampling.noise import gumbel
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
 
 DRAWS = 200_000
 

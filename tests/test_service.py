@@ -10,12 +10,13 @@ from typing import Any, cast
 import pytest
 
 from duo.engines import Engine, Vocabulary
-from duo.sampling.sampler import Logprobs, SamplingParams
-from lead.answers import service
-from lead.answers.service import _Answer
+from duo.sampling.logprobs import Logprobs
+from duo.sampling.params import SamplingParams
+from lead.answers import handover
+from lead.answers.answer import RunningAnswer
 from lead.answers.text import special_in
 from lead.api import Piece, Question
-from lead.decode.loop import Job
+from lead.decode.request import Job
 from lead.decode.session import Committed, Step
 
 WORDS = ["", "Return", " CPU", " arguments", " after", ".", "\n"]
@@ -66,14 +67,16 @@ def step(*tokens: int) -> Step:
 
 def shown(
     stop: Sequence[str], *steps: Step, stop_tokens: Collection[int] = ()
-) -> tuple[list[Piece], _Answer, list[bool]]:
+) -> tuple[list[Piece], RunningAnswer, list[bool]]:
     cancelled: list[bool] = []
     job = Job([1], SamplingParams(), 10, False, lambda step: None, lambda error: None, stop_tokens)
     names = special_in(stop, cast(Vocabulary, _Words()))
 
-    async def run() -> tuple[list[Piece], _Answer]:
+    async def run() -> tuple[list[Piece], RunningAnswer]:
         question = Question([1], SamplingParams(), stop=stop, stop_names=names)
-        answer = _Answer(1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True))
+        answer = RunningAnswer(
+            1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True)
+        )
         for each in steps:
             answer.steps.put_nowait([each])
         answer.steps.put_nowait(None)
@@ -142,18 +145,18 @@ def test_what_nobody_reads_is_handed_over_seldom(monkeypatch: pytest.MonkeyPatch
     listener = cast(Any, SimpleNamespace(reads=read == "by the console"))
     answer = asyncio.run(_made(job, question, listener))
     calls: list[Callable[[], None]] = []
-    handover = service._Handover(cast(Any, SimpleNamespace(from_decoder=calls.append)))
+    passing = handover.Handover(calls.append, lambda steps: None)
     clock = 0.0
     monkeypatch.setattr("time.monotonic", lambda: clock)
     for _ in range(100):
         clock += 0.01
-        handover.step(answer, step(1))
-        handover.stepped()
-    handover.end(answer, None)
-    expected = 1.0 / (service.UNREAD_PACE if read == "not" else service.PACE)
+        passing.step(answer, step(1))
+        passing.stepped()
+    passing.end(answer, None)
+    expected = 1.0 / (handover.UNREAD_PACE if read == "not" else handover.PACE)
     # The first word is handed over at once, and the end as well.
     assert expected * 0.7 <= len(calls) - 2 <= expected + 1
 
 
-async def _made(job: Job, question: Question, listener: Any) -> _Answer:
-    return _Answer(1, job, question, cast(Engine, _Words()), listener, lambda: None)
+async def _made(job: Job, question: Question, listener: Any) -> RunningAnswer:
+    return RunningAnswer(1, job, question, cast(Engine, _Words()), listener, lambda: None)

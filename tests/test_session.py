@@ -14,12 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duo.draft.batch import next_batch
 from duo.draft.draft import Draft
 from duo.engines.base import ROOT
+from duo.guesses import Expansion
 from duo.prefix import Prefix
-from duo.sampling.sampler import Sampler, SamplingParams
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
 from lead.decode.session import Committed, Session, Step
-from lead.plan.tree import MAX_DEPTH, MAX_NODES, Expansion
+from lead.plan.tree import MAX_DEPTH, MAX_NODES
 from tests.test_drafting import SIZE, CheckedEngine, FakeModel, params, tokens
 from tests.test_tree import check
 
@@ -162,7 +165,7 @@ def test_real_drafts_on_a_bad_network_change_only_the_number_of_steps(data: st.D
                 engine.keep(0, kept.path, kept.rest)
                 if kept.missing:
                     engine.extend(0, kept.missing)
-                if rows := draft.next_batch(0):
+                if rows := next_batch(draft, 0):
                     on_the_way += [(back, e) for e in draft.absorb(engine.forward(rows))]
         if data.draw(st.integers(0, 3), "network") and on_the_way:
             for back, expansion in on_the_way:

@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from bench.sim import cells, world
+from bench.sim import cells, schedules, world
 from bench.sim.lead import Machine, answers, chain, run
 from bench.sim.replay import Recorded, Replayed
 from bench.sim.world import TARGETS, Absences, Acceptance, Bursty, Constant, Link, Varying
@@ -52,7 +52,7 @@ def test_bursts() -> None:
 def test_the_target_alone() -> None:
     """With no back a lead is as fast as its target."""
     for target in TARGETS.values():
-        assert run(Varying(0.7, 1), target, [], TOKENS) == pytest.approx(world.no_back(target), rel=0.01)
+        assert run(Varying(0.7, 1), target, [], TOKENS) == pytest.approx(schedules.no_back(target), rel=0.01)
 
 
 def machine(draft_ms: float = 8, round_trip_ms: float = 5) -> Machine:
@@ -78,7 +78,7 @@ def test_never_slower_than_the_other_schedules(name: str) -> None:
 
 def test_where_two_rows_cost_three_a_chain_loses_and_we_do_not() -> None:
     near, target = machine(8, 1), TARGETS["Q8_0"]
-    alone = world.no_back(target)
+    alone = schedules.no_back(target)
     assert chain(Varying(0.55, 1), target, near, TOKENS, ahead=(7,)) < 0.8 * alone
     assert run(Varying(0.55, 1), target, [near], TOKENS) > 0.99 * alone
 
@@ -86,7 +86,7 @@ def test_where_two_rows_cost_three_a_chain_loses_and_we_do_not() -> None:
 def test_a_slow_link_costs_less_than_it_costs_a_synchronous_schedule() -> None:
     acceptance, target, draft = Varying(0.8, 1), TARGETS["bf16"], world.drafting(0.008)
     near, far = (run(acceptance, target, [Machine(draft, Link(rtt))], TOKENS) for rtt in (0.0005, 0.04))
-    near_sync, far_sync = (world.synchronous(target, draft, rtt, acceptance, TOKENS) for rtt in (0.0005, 0.04))
+    near_sync, far_sync = (schedules.synchronous(target, draft, rtt, acceptance, TOKENS) for rtt in (0.0005, 0.04))
     assert far / near > far_sync / near_sync
 
 
@@ -95,15 +95,15 @@ def test_free_chains_are_what_can_be_worked_out(mean: float) -> None:
     """Where 16 tokens cost what one does, 15 guesses are verified: 1 + p + ... + p^15 tokens for each forward pass."""
     tokens = 4000
     expected = (1 - mean**16) / (1 - mean) / TARGETS["flat"](1)
-    assert world.free(TARGETS["flat"], Constant(mean, 1), tokens) == pytest.approx(expected, rel=0.05)
+    assert schedules.free(TARGETS["flat"], Constant(mean, 1), tokens) == pytest.approx(expected, rel=0.05)
 
 
 def test_free_guesses_are_a_bound() -> None:
     for target in TARGETS.values():
         acceptance = Varying(0.8, 1)
-        bound = world.free(target, acceptance, TOKENS)
+        bound = schedules.free(target, acceptance, TOKENS)
         assert bound > chain(acceptance, target, machine(2, 0.5), TOKENS, ahead=(7,))
-        assert world.free(target, acceptance, TOKENS, children=4) >= 0.97 * bound
+        assert schedules.free(target, acceptance, TOKENS, children=4) >= 0.97 * bound
 
 
 class TestBacksThatComeAndGo:
@@ -111,18 +111,18 @@ class TestBacksThatComeAndGo:
         gone = replace(machine(2), away=[(0.0, 1e9)])
         for name, target in TARGETS.items():
             speed = run(Varying(0.8, 1), target, [gone], TOKENS)
-            assert speed == pytest.approx(world.no_back(target), rel=0.01), name
+            assert speed == pytest.approx(schedules.no_back(target), rel=0.01), name
 
     def test_one_that_is_there_half_of_the_time_helps_half_of_the_time(self) -> None:
         acceptance, target = Varying(0.8, 1), TARGETS["bf16"]
         always = run(acceptance, target, [machine()], 800)
         half = run(acceptance, target, [replace(machine(), away=Absences(4, 4))], 800)
-        assert world.no_back(target) * 1.1 < half < always * 0.95
+        assert schedules.no_back(target) * 1.1 < half < always * 0.95
 
     def test_one_that_comes_in_the_middle_reads_all_that_was_said(self) -> None:
         late = replace(machine(), away=[(0.0, 10.0)])
         acceptance, target = Varying(0.8, 1), TARGETS["bf16"]
-        speed = 600 / (10 + (600 - 10 * world.no_back(target)) / run(acceptance, target, [machine()], 600))
+        speed = 600 / (10 + (600 - 10 * schedules.no_back(target)) / run(acceptance, target, [machine()], 600))
         assert run(acceptance, target, [late], 600) == pytest.approx(speed, rel=0.05)
 
     def test_absences_begin_anew_each_time(self) -> None:
@@ -189,4 +189,4 @@ class TestReplay:
     @pytest.mark.parametrize("make", [lambda r: Replayed(r), lambda r: Varying(0.6, 1)])
     def test_a_simulation_of_it(self, make: Callable[[object], Acceptance]) -> None:
         acceptance = make(self.RECORDED)
-        assert run(acceptance, TARGETS["flat"], [machine(2)], 200) > 1.3 * world.no_back(TARGETS["flat"])
+        assert run(acceptance, TARGETS["flat"], [machine(2)], 200) > 1.3 * schedules.no_back(TARGETS["flat"])

@@ -21,10 +21,10 @@ from bench.sim.costs import Observed, Seen, observed
 from bench.sim.lead import Machine
 from bench.sim.replay import Recorded
 from bench.sim.world import TARGETS, Link
-from duo.draft.draft import Scale, Sharpness
+from duo.draft.scaling import Scale, Sharpness
 from duo.engines import ROOT, Engine, Logits, Row
 from duo.errors import FileError
-from duo.sampling.sampler import SamplingParams
+from duo.sampling.params import SamplingParams
 
 SMALL = ("--targets", "bf16", "--draft-ms", "15", "--round-trips", "5", "--acceptance", "0.8", "--tokens", "60")
 

@@ -14,11 +14,12 @@ from bench.harness.models import shipped
 from duo.engines import EngineOptions, load
 from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.trace import Trace
-from lead.__main__ import Lead
 from lead.answers.service import Service
 from lead.console.console import Console
 from lead.http import create_app
-from lead.plan.schedule import Everything, Limits
+from lead.plan.schedule import Limits
+from lead.plan.verify_all import Everything
+from lead.program import Lead
 
 CHAT = {"messages": [{"role": "user", "content": "What does len do?"}]}
 STOPS = ["<|end|>", "\n\nQ:", "###"]

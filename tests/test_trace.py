@@ -17,7 +17,9 @@ from bench.harness.processes import BackProcess, LeadProcess, wait_for
 from bench.show.trace import Span, Timeline, common, load, summarise, total, union
 from duo import trace
 from duo.errors import FileError
-from duo.trace import UNTRACED, Trace, TraceFile
+from duo.program import trace_file
+from duo.program.trace_file import TraceFile
+from duo.trace import UNTRACED, Trace
 
 QUESTION = "What does shutil.copytree do?"
 
@@ -38,7 +40,7 @@ class TestFile:
     def test_format(self, tmp_path: Path) -> None:
         """As Chrome's trace format wants it: complete events, instants, and names for rows. Times in microseconds."""
         path = tmp_path / "lead.json"
-        with trace.of_lead(str(path)) as it:
+        with trace_file.of_lead(str(path)) as it:
             record(it)
             it.title("lead: big")
         events = parsed(path)
@@ -60,7 +62,7 @@ class TestFile:
     def test_a_span_ends_where_the_next_starts(self, tmp_path: Path) -> None:
         """To the nanosecond; viewers take an overlap of one for nesting gone wrong."""
         path, clock = tmp_path / "back.json", 123456.123456789
-        with trace.of_back(str(path), "one") as it:
+        with trace_file.of_back(str(path), "one") as it:
             it.clock(7654.321)
             for i in range(1000):
                 it.span("drafter", "draft", clock + i / 7000, clock + (i + 1) / 7000)
@@ -71,7 +73,7 @@ class TestFile:
     def test_a_back_s_times_are_by_the_lead_s_clock(self, tmp_path: Path) -> None:
         """Those from before the clocks were compared as well."""
         path = tmp_path / "back.json"
-        with trace.of_back(str(path), "one") as it:
+        with trace_file.of_back(str(path), "one") as it:
             record(it)
             it.clock(ahead=100.0)
         assert [e["ts"] for e in parsed(path) if e["ph"] != "M"] == [101e6, 101.5e6, 101.25e6]
@@ -79,7 +81,7 @@ class TestFile:
 
     def test_without_a_lead_it_says_so(self, tmp_path: Path) -> None:
         path = tmp_path / "back.json"
-        with trace.of_back(str(path), "one") as it:
+        with trace_file.of_back(str(path), "one") as it:
             record(it)
         assert [e["ts"] for e in parsed(path) if e["ph"] != "M"] == [1e6, 1.5e6, 1.25e6]
         assert not Timeline(load(path)).aligned
@@ -88,7 +90,7 @@ class TestFile:
         numbers = set()
         for name in ("one", "two", "lead"):
             path = tmp_path / name
-            with trace.of_lead(str(path)) if name == "lead" else trace.of_back(str(path), name) as it:
+            with trace_file.of_lead(str(path)) if name == "lead" else trace_file.of_back(str(path), name) as it:
                 record(it)
             (number,) = {event["pid"] for event in parsed(path)}
             numbers.add(number)
@@ -99,7 +101,7 @@ class TestFile:
     ) -> None:
         monkeypatch.setattr(trace, "EVERY", 0.001)
         path = tmp_path / "lead.json"
-        with trace.of_lead(str(path)) as it:
+        with trace_file.of_lead(str(path)) as it:
             record(it)
             wait_for(lambda: load(path)[-1]["name"] == "verify", "the last event in the file")
             text = path.read_text()
@@ -117,7 +119,7 @@ class TestFile:
     def test_many_threads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(trace, "EVERY", 0.001)
         path = tmp_path / "lead.json"
-        with trace.of_lead(str(path)) as it:
+        with trace_file.of_lead(str(path)) as it:
 
             def work(lane: str) -> None:
                 for i in range(2000):
@@ -135,7 +137,7 @@ class TestFile:
 
     @pytest.mark.parametrize("path", ["", "no/such/folder/x.json"])
     def test_what_cannot_be_written_is_one_clear_line(self, tmp_path: Path, path: str) -> None:
-        for open_it in (trace.of_lead, lambda path: trace.of_back(path, "one")):
+        for open_it in (trace_file.of_lead, lambda path: trace_file.of_back(path, "one")):
             with pytest.raises(FileError) as error:
                 open_it(str(tmp_path / path))
             assert "\n" not in str(error.value)
@@ -146,7 +148,7 @@ class TestFile:
     def test_a_full_disk(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         """At the start an error; later the trace ends, with a word, and nothing else does."""
         with pytest.raises(FileError, match="no space"):
-            trace.of_lead("/dev/full")
+            trace_file.of_lead("/dev/full")
         it = TraceFile(str(tmp_path / "lead.json"), "lead", 1, 0.0)
         it._file.close()
         it._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 - closed by `close`
@@ -160,7 +162,7 @@ class TestFile:
 
     def test_closed_it_keeps_nothing(self, tmp_path: Path) -> None:
         path = tmp_path / "lead.json"
-        it = trace.of_lead(str(path))
+        it = trace_file.of_lead(str(path))
         it.close()
         text = path.read_text()
         record(it)
@@ -168,7 +170,7 @@ class TestFile:
         assert path.read_text() == text
 
     def test_untraced(self) -> None:
-        assert trace.of_lead(None) is trace.of_back("", "one") is UNTRACED
+        assert trace_file.of_lead(None) is trace_file.of_back("", "one") is UNTRACED
         with UNTRACED as it:
             record(it)
             it.title("x")

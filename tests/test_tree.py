@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from duo.guesses import Expansion
 from duo.prefix import Prefix, extend_hash
-from lead.plan.tree import MAX_NODES, Expansion, GuessTree, Node
+from lead.plan.tree import MAX_NODES, GuessTree, Node
 
 PROMPT = [5, 6, 7]
 BACKS = ["a", "b", "c"]

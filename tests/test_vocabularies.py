@@ -18,8 +18,8 @@ from bench.harness.real import NAMES, Name
 from bench.steps.ties import prompt_of, walk
 from duo.engines import EngineOptions, Vocabulary, load
 from duo.engines.meaning import compare
-from duo.sampling.sampler import SamplingParams
-from duo.wire.lead_side import Welcomed
+from duo.sampling.params import SamplingParams
+from duo.wire.messages import Welcomed
 from tests.drafting_desk import Desk
 from tests.support.real_models import real_model
 from tests.test_drafting import hash_of

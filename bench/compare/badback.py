@@ -18,9 +18,10 @@ from typing import Any
 import grpc
 
 from duo.engines import EngineOptions, load
+from duo.guesses import Expansion
 from duo.prefix import Prefix, extend_hash
-from duo.wire.lead_side import METHOD, BackSide, Begun, CommittedTokens, Ended, Identity, Welcomed
-from lead.plan.tree import Expansion
+from duo.wire.back_side import BackSide
+from duo.wire.messages import METHOD, Begun, CommittedTokens, Ended, Identity, Welcomed
 
 LENGTH = 8
 CLAIM = 0.95

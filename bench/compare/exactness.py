@@ -24,7 +24,7 @@ from bench.harness import real
 from bench.harness.models import RUNTIMES
 from bench.harness.processes import BackProcess, LeadProcess, halves
 from duo.models.corpus import questions
-from duo.program.flags import positive
+from duo.program.values import positive
 
 CONTEXT, PROMPT = 1024, 400
 """Tokens of a slot, and about as many of a prompt that is timed while it is read."""

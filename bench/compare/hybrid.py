@@ -33,7 +33,7 @@ from bench.kinds import KINDS
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
 from duo.engines.llamacpp import native
 from duo.errors import ModelError
-from duo.program.flags import positive
+from duo.program.values import positive
 
 SIZES: Mapping[str, int] = {
     "hidden_size": 1024,

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from bench.compare.names import LABELS
-from duo.program import flags as cli
+from duo.program import values
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
@@ -28,9 +28,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         "--prompts", type=Path, metavar="FILE",
         help="JSONL with `turns` (MT-Bench, Spec-Bench) or `messages` (default: what the shipped target knows)",
     )  # fmt: skip
-    asked.add_argument("--questions", type=cli.positive, default=6, metavar="N", help="how many of them")
-    asked.add_argument("--tokens", type=cli.positive, default=96, metavar="N", help="tokens of each answer")
-    asked.add_argument("--rounds", type=cli.positive, default=3, metavar="N", help="how often all are asked")
+    asked.add_argument("--questions", type=values.positive, default=6, metavar="N", help="how many of them")
+    asked.add_argument("--tokens", type=values.positive, default=96, metavar="N", help="tokens of each answer")
+    asked.add_argument("--rounds", type=values.positive, default=3, metavar="N", help="how often all are asked")
     asked.add_argument(
         "--temperature", type=not_negative, nargs="+", default=[0.0, 0.8], metavar="T", help="temperatures, one by one"
     )

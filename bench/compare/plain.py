@@ -23,7 +23,7 @@ from bench.compare.peers import LONGEST, LlamaServer
 from bench.harness.padding import model as padded_model
 from bench.harness.processes import LeadProcess, halves, pinned
 from duo.engines import Engine, EngineOptions, Row, load
-from duo.program.flags import count, positive
+from duo.program.values import count, positive
 from lead.target import TREE_ROWS
 
 

@@ -17,15 +17,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from duo.draft.draft import CHAIN, TREE, Draft, Policy, Scale, Sharpness
+from duo.draft.batch import next_batch
+from duo.draft.draft import Draft
+from duo.draft.policy import CHAIN, TREE, Policy
+from duo.draft.scaling import Scale, Sharpness
 from duo.engines import ROOT, Engine, Row
+from duo.guesses import Expansion
 from duo.prefix import Prefix, common_length
-from duo.sampling.sampler import Sampler, SamplingParams
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
 from lead.decode.session import Session
 from lead.plan.calibration import Trust
 from lead.plan.planner import Planner
 from lead.plan.schedule import Growing
-from lead.plan.tree import Expansion, Node
+from lead.plan.tree import Node
 
 SLOT = 0
 AHEAD = 16
@@ -229,7 +234,7 @@ def grow(source: Draft, draft: Engine) -> list[Expansion]:
     while kept.missing:
         draft.extend(SLOT, kept.missing)
         kept = source.settle(draft.batch)
-    while not source.ahead and len(found) < FREE_ROWS and (rows := source.next_batch(SLOT)):
+    while not source.ahead and len(found) < FREE_ROWS and (rows := next_batch(source, SLOT)):
         found += source.absorb(draft.forward(rows))
     return found
 

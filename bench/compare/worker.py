@@ -19,12 +19,13 @@ from typing import Any, Self
 
 from bench.compare.speculate import POLICIES, Chain, ChainDraft, Decoded, Target, free, synchronous
 from bench.harness.processes import PATIENCE, Program, free_port
-from duo.draft.draft import MAX_ROWS, Scale, Sharpness
+from duo.draft.policy import MAX_ROWS
+from duo.draft.scaling import Scale, Sharpness
 from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Replay
 from duo.errors import DuoError, ModelError
-from duo.sampling.sampler import SamplingParams
+from duo.sampling.params import SamplingParams
 from lead.plan.planner import Planner
 from lead.plan.schedule import Limits
 from lead.target import TREE_ROWS

@@ -17,7 +17,7 @@ from bench.kinds.trial import Found, attempt
 from duo.engines.base import UNBOUNDED, Rollback
 from duo.engines.transformers.loading import quiet
 from duo.errors import DuoError, ModelError
-from duo.program.flags import positive
+from duo.program.values import positive
 
 COLUMNS = (
     "kind", "family", "runtime", "verifies", "largest error", "greedy text of `generate`", "text with drafts",

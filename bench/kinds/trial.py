@@ -25,21 +25,23 @@ from bench.harness.models import Runtime
 from bench.kinds.kind import SPREAD
 from bench.kinds.plain import of_llamacpp
 from bench.steps.ties import Walk, walk
-from duo.draft.draft import TREE
 from duo.draft.model import DraftModel
+from duo.draft.policy import TREE
 from duo.engines import Engine, EngineOptions, Row, load
 from duo.engines.base import Rollback
 from duo.engines.cost import CostCurve
 from duo.engines.transformers.loading import first_line, quiet
 from duo.errors import DuoError
-from duo.sampling.sampler import SamplingParams
+from duo.sampling.params import SamplingParams
 from duo.trace import Trace
-from duo.wire.lead_side import Ledger
+from duo.wire.ledger import Ledger
 from lead.decode.local_draft import OwnDraft
-from lead.decode.loop import Decoder, Job
+from lead.decode.loop import Decoder
+from lead.decode.request import Job
 from lead.decode.session import Step
 from lead.plan.arrivals import Own
-from lead.plan.schedule import Everything, Growing, Limits, Plan
+from lead.plan.schedule import Growing, Limits, Plan
+from lead.plan.verify_all import Everything
 
 QUESTION = "What does subprocess.run do, and what does it return?"
 MORE = "And shutil?"

@@ -26,7 +26,7 @@ from rich.console import Console
 
 from bench.harness import prompts
 from bench.harness.processes import BackProcess, LeadProcess, Reply, free_port
-from duo.program.flags import positive
+from duo.program.values import positive
 
 BACKS = 3
 """Most backs at a time."""

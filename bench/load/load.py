@@ -31,7 +31,7 @@ from bench.harness.padding import model
 from bench.harness.processes import BackProcess, LeadProcess, Reply, halves, pinned
 from bench.load.allowed import Allowance, Allowed
 from duo.errors import DuoError
-from duo.program.flags import positive
+from duo.program.values import positive
 
 LEAST_ROUNDS = 4
 """By fewer it cannot be said how sure a ratio is."""

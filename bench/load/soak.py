@@ -27,8 +27,9 @@ from bench.harness import prompts
 from bench.harness.models import shipped
 from bench.harness.processes import LeadProcess, Reply
 from duo.engines import EngineOptions, load
-from duo.program.flags import positive
-from duo.wire.lead_side import METHOD, BackSide, Identity
+from duo.program.values import positive
+from duo.wire.back_side import BackSide
+from duo.wire.messages import METHOD, Identity
 
 WARM = 60.0
 """Seconds after which the lead is as large as it should stay."""

@@ -5,58 +5,26 @@ A `Back` is the shell that `back/drafter.py` is in reality, around the productio
 
 from __future__ import annotations
 
-import heapq
-import itertools
-import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from back.pacing import Pacing
 from bench.sim import world
+from bench.sim.clock import Wire
 from bench.sim.world import Acceptance, Cost, Link
-from duo.draft.draft import Draft, Policy
+from duo.draft.batch import next_batch
+from duo.draft.draft import Draft
+from duo.draft.policy import Policy
+from duo.guesses import Expansion, Turn
 from duo.prefix import common_length
-from duo.sampling.sampler import SamplingParams
-from lead.plan.tree import Expansion, Turn
+from duo.sampling.params import SamplingParams
 
 if TYPE_CHECKING:
     from bench.sim.lead import Lead
 
 READ = 512
 """Most tokens of a prompt in one forward pass."""
-
-
-@dataclass
-class Clock:
-    """What is to happen, in order."""
-
-    now: float = 0.0
-    _heap: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
-    _order: Iterator[int] = field(default_factory=itertools.count)
-
-    def after(self, seconds: float, event: Callable[[], None]) -> None:
-        self.at(self.now + seconds, event)
-
-    def at(self, time: float, event: Callable[[], None]) -> None:
-        heapq.heappush(self._heap, (time, next(self._order), event))
-
-    def run(self, until: Callable[[], bool]) -> None:
-        while self._heap and not until():
-            self.now, _, event = heapq.heappop(self._heap)
-            event()
-
-
-class _Wire:
-    """One direction of a link. What is sent first arrives first."""
-
-    def __init__(self, clock: Clock, link: Link, rng: random.Random) -> None:
-        self._clock, self._link, self._rng = clock, link, rng
-        self._last = 0.0
-
-    def send(self, event: Callable[[], None]) -> None:
-        self._last = max(self._last, self._clock.now + self._link.delay(self._rng))
-        self._clock.at(self._last, event)
 
 
 class _Ranks:
@@ -115,8 +83,8 @@ class Back:
         self._policy = policy
         self._n_ahead = n_ahead
         self._life = 0
-        self._down = _Wire(lead.clock, machine.link, lead.rng)
-        self._up = _Wire(lead.clock, machine.link, lead.rng)
+        self._down = Wire(lead.clock, machine.link, lead.rng)
+        self._up = Wire(lead.clock, machine.link, lead.rng)
         self._forget()
         self._absences = iter(machine.away)
         self._next_absence()
@@ -203,7 +171,7 @@ class Back:
         missing = draft.settle(READ).missing
         self._cached = draft.prefix.tokens[: len(draft.prefix) - 1 - draft.behind]
         # What is read is not given up, so it is done before the batch begins.
-        rows = [] if missing or draft.behind else draft.next_batch(0)
+        rows = [] if missing or draft.behind else next_batch(draft, 0)
         read = len(missing) or len(rows)
         seconds = self.machine.cost(read) if read else 0.0
         batch = self._batch

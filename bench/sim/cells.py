@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from bench.sim import world
+from bench.sim import schedules
 from bench.sim.lead import Machine, chain, run
 from bench.sim.world import Acceptance, Asked, Cost
-from duo.draft.draft import MOST, TREE
+from duo.draft.policy import MOST, TREE
 
 CHILDREN = 4
 """Guesses at a place that the bound of trees knows: those that a back sends."""
@@ -57,16 +57,16 @@ def speeds(
     """
     own = machines[0].cost
     tokens = sum(it.tokens for it in asked)
-    turns = [(it, m.link) for m in machines for it in world.all_turns(target, m.cost, acceptance, tokens)]
+    turns = [(it, m.link) for m in machines for it in schedules.all_turns(target, m.cost, acceptance, tokens)]
     return Speeds(
-        none=world.no_back(target),
+        none=schedules.no_back(target),
         local=max(it.speed(0.0) for it, _ in turns),
         remote=max(it.speed(link.round_trip + link.jitter) for it, link in turns),
         chain=max(chain(acceptance, target, machine, asked) for machine in machines),
         apart=run(acceptance, target, machines, asked),
         ours=run(acceptance, target, machines, asked, own=own),
-        bound=world.free(target, acceptance, tokens),
-        tree_bound=world.free(target, acceptance, tokens, CHILDREN),
+        bound=schedules.free(target, acceptance, tokens),
+        tree_bound=schedules.free(target, acceptance, tokens, CHILDREN),
         more=run(acceptance, target, more, asked, own=own) if more else None,
         wide=run(acceptance, target, [_wide(machines[0])], asked, WIDE, own=own) if more else None,
     )

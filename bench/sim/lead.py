@@ -12,16 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.sim import world
-from bench.sim.back import READ, Back, Clock, Machine, News, drafting, revealed
+from bench.sim.back import READ, Back, Machine, News, drafting, revealed
+from bench.sim.clock import Clock
 from bench.sim.world import Acceptance, Asked, Cost
-from duo.draft.draft import CHAIN, RIDERS, TREE, Policy
+from duo.draft.batch import next_batch
+from duo.draft.policy import CHAIN, RIDERS, TREE, Policy
 from duo.engines.replay import NOTHING, Checkpoints, Replayed
+from duo.guesses import Expansion
 from duo.prefix import Prefix, common_length, extend_hash
 from lead.plan.arrivals import Own, own
 from lead.plan.calibration import Trust
 from lead.plan.planner import Planner
-from lead.plan.schedule import Everything, Growing, Limits
-from lead.plan.tree import Expansion, GuessTree, Node
+from lead.plan.schedule import Growing, Limits
+from lead.plan.tree import GuessTree, Node
+from lead.plan.verify_all import Everything
 
 __all__ = ["Answered", "Back", "Clock", "Lead", "Machine", "answers", "chain", "run", "speed"]
 
@@ -67,7 +71,7 @@ class _Own:
     def run(self) -> float:
         """One forward pass, after what is to be read; returns the seconds that it takes."""
         missing = self._draft.settle(READ).missing
-        return (self._cost(len(missing)) if missing else 0.0) + self._cost(len(self._draft.next_batch(0)))
+        return (self._cost(len(missing)) if missing else 0.0) + self._cost(len(next_batch(self._draft, 0)))
 
     def found(self) -> Sequence[Expansion]:
         return revealed(self._draft)

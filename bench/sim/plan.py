@@ -22,7 +22,7 @@ from bench.sim.replay import Replayed
 from bench.sim.typed import Points
 from bench.sim.world import Acceptance, Asked, Cost, Link
 from duo.errors import DuoError
-from duo.program import flags as cli
+from duo.program import values
 
 T = TypeVar("T")
 
@@ -61,9 +61,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     text.add_argument(
         "--replay", type=Path, metavar="FILE", help="what `python -m bench record` wrote of the two models"
     )
-    p.add_argument("--backs", type=cli.positive, default=1, metavar="N", help="how many, if all are equal")
-    p.add_argument("--threads", type=cli.positive, default=0, metavar="N", help="CPU threads of what is measured")
-    p.add_argument("--tokens", type=cli.positive, default=3000, metavar="N", help="tokens to simulate")
+    p.add_argument("--backs", type=values.positive, default=1, metavar="N", help="how many, if all are equal")
+    p.add_argument("--threads", type=values.positive, default=0, metavar="N", help="CPU threads of what is measured")
+    p.add_argument("--tokens", type=values.positive, default=3000, metavar="N", help="tokens to simulate")
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def figures(args: argparse.Namespace) -> Figures:
 
 def measured(model: str, which: Literal["target", "draft"], threads: int) -> Points:
     """The cost curve of a model on this machine, in milliseconds. Raises ModelError."""
-    from duo.draft.draft import BATCH, MAX_ROWS
+    from duo.draft.policy import BATCH, MAX_ROWS
     from duo.engines import EngineOptions, load, measure
     from lead.plan.schedule import Limits
     from lead.target import TREE_ROWS

@@ -19,11 +19,13 @@ from bench.harness.models import Runtime
 from bench.harness.prompts import Message
 from bench.sim import calibration, replay
 from bench.sim.replay import Recorded
-from duo.draft.draft import CHILDREN, FLOOR, MAX_ROWS, Scale, Sharpness
+from duo.draft.policy import CHILDREN, FLOOR, MAX_ROWS
+from duo.draft.scaling import Scale, Sharpness
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
 from duo.errors import FileError
-from duo.program import flags as cli
-from duo.sampling.sampler import Sampler, SamplingParams
+from duo.program import values
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
 from lead.target import TREE_ROWS
 
 SLOT = 0
@@ -39,9 +41,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--target", metavar="MODEL", help="any other target (GGUF file, directory or hub id)")
     p.add_argument("--draft", metavar="MODEL", help="any other draft")
     p.add_argument("--prompts", type=Path, metavar="FILE", help="JSONL with `turns` or `messages`")
-    p.add_argument("--questions", type=cli.positive, default=12, metavar="N", help="how many of them")
-    p.add_argument("--tokens", type=cli.positive, default=128, metavar="N", help="tokens of each answer")
-    p.add_argument("--rounds", type=cli.positive, default=1, metavar="N", help="how often all are asked, by seed")
+    p.add_argument("--questions", type=values.positive, default=12, metavar="N", help="how many of them")
+    p.add_argument("--tokens", type=values.positive, default=128, metavar="N", help="tokens of each answer")
+    p.add_argument("--rounds", type=values.positive, default=1, metavar="N", help="how often all are asked, by seed")
     p.add_argument("--temperature", type=float, default=0.0, metavar="T", help="0: greedy")
     p.add_argument("--out", type=Path, required=True, metavar="FILE", help="where to write the answers, a line each")
 

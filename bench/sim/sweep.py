@@ -26,7 +26,7 @@ from bench.sim.lead import Machine
 from bench.sim.replay import Replayed
 from bench.sim.world import TARGETS, Absences, Acceptance, Asked, Link
 from duo.errors import FileError
-from duo.program import flags as cli
+from duo.program import values
 
 DRAFT_MS = "2,8,15,30"
 ROUND_TRIPS_MS = "0.5,1,5,10,40"
@@ -52,16 +52,16 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     text.add_argument("--bursty", action="store_true", help="easy stretches and hard ones in turns")
     text.add_argument("--replay", type=Path, metavar="FILE", help="what `python -m bench record` wrote")
     backs = p.add_argument_group("backs and answers")
-    backs.add_argument("--backs", type=cli.positive, default=1, metavar="N", help="also ours with N equal backs")
+    backs.add_argument("--backs", type=values.positive, default=1, metavar="N", help="also ours with N equal backs")
     backs.add_argument("--jitter", type=typed.number, default=0.0, metavar="MS", help="by which a message may be late")
     backs.add_argument(
         "--away", type=typed.pair, metavar="UP:DOWN", help="backs come and go: seconds there and away, on average"
     )
-    backs.add_argument("--tokens", type=cli.positive, default=2000, metavar="N", help="tokens per cell")
+    backs.add_argument("--tokens", type=values.positive, default=2000, metavar="N", help="tokens per cell")
     backs.add_argument(
         "--answers", type=typed.pair, metavar="PROMPT:TOKENS", help="as answers of so many tokens after such prompts"
     )
-    p.add_argument("--jobs", type=cli.positive, default=os.cpu_count() or 1, metavar="N", help="processes")
+    p.add_argument("--jobs", type=values.positive, default=os.cpu_count() or 1, metavar="N", help="processes")
     p.add_argument("--out", type=Path, metavar="DIR", help="write JSON, Markdown and charts there")
 
 

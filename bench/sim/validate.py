@@ -31,18 +31,19 @@ from bench.harness import prompts
 from bench.harness.processes import pinned
 from bench.harness.prompts import Question
 from bench.show import trace
-from bench.sim import record, replay, world
+from bench.sim import record, replay, schedules, world
 from bench.sim.costs import Observed, Seen, observed
 from bench.sim.lead import Machine, answers
 from bench.sim.record import Wanted
 from bench.sim.replay import Recorded, Replayed
 from bench.sim.world import Cost, Link
-from duo.draft.draft import BATCH, CHAIN, MAX_ROWS, TREE
+from duo.draft.policy import BATCH, CHAIN, MAX_ROWS, TREE
 from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from lead.plan.planner import Planner
-from lead.plan.schedule import Everything, Limits
+from lead.plan.schedule import Limits
+from lead.plan.verify_all import Everything
 from lead.target import TREE_ROWS
 
 AHEAD = 16
@@ -167,13 +168,13 @@ class Simulation:
         if schedule in self._work:
             return self._own(schedule, round_trip)
         if schedule == "free-chain":
-            return median(world.free(self._alone, Replayed([it]), len(it.tokens)) for it in self._text)
+            return median(schedules.free(self._alone, Replayed([it]), len(it.tokens)) for it in self._text)
         if schedule in ("sync", "sync-remote") and setting:
             target, draft = self._alone, self._draft(Seen(1.0, self._ranking))
             length, floor = chosen(setting)
             away = round_trip if schedule == "sync-remote" else 0.0
             return median(
-                world.turns(target, draft, Replayed([answer]), len(answer.tokens), length, floor).speed(away)
+                schedules.turns(target, draft, Replayed([answer]), len(answer.tokens), length, floor).speed(away)
                 for answer in self._text
             )
         return None

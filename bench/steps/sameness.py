@@ -31,16 +31,18 @@ from bench.steps.ties import prompt_of
 from duo.engines import Engine, EngineOptions, load, promise
 from duo.engines.conditions import conditions
 from duo.errors import DuoError
+from duo.guesses import Expansion
 from duo.models.corpus import questions
 from duo.prefix import Prefix, common_length
-from duo.program import flags as cli
-from duo.sampling.sampler import SamplingParams
+from duo.program import values
+from duo.sampling.params import SamplingParams
 from duo.trace import Trace
-from duo.wire.lead_side import Ledger
-from lead.decode.loop import Decoder, Job
+from duo.wire.ledger import Ledger
+from lead.decode.loop import Decoder
+from lead.decode.request import Job
 from lead.decode.session import Session, Step
-from lead.plan.schedule import Everything, Limits
-from lead.plan.tree import Expansion
+from lead.plan.schedule import Limits
+from lead.plan.verify_all import Everything
 
 SLOTS, ROWS, TOKENS = 8, 64, 96
 """Slots, room for rows, and tokens of an answer at most."""
@@ -207,13 +209,13 @@ def loaded(cell: Cell, threads: int, flash: str) -> tuple[Engine, str]:
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--tokens", type=cli.positive, default=20_000, help="tokens compared in each cell")
+    p.add_argument("--tokens", type=values.positive, default=20_000, help="tokens compared in each cell")
     p.add_argument("--model", nargs="+", choices=("shipped", *real.NAMES), default=list(real.NAMES))
     p.add_argument("--runtime", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
     p.add_argument("--weights", nargs="+", metavar="TYPE", help="Q4_1, Q4_K_M, Q8_0, BF16, float32, bfloat16")
     p.add_argument("--mode", nargs="+", choices=("on", "off", "auto"), default=["on", "off"], help="of --exact")
     p.add_argument("--temperature", nargs="+", type=float, default=[0.8])
-    p.add_argument("-t", "--threads", type=cli.positive, default=1)
+    p.add_argument("-t", "--threads", type=values.positive, default=1)
     p.add_argument("-fa", "--flash-attn", choices=("on", "off", "auto"), default="auto", help="of llama.cpp")
     p.add_argument("--minutes", type=float, default=float("inf"), help="begin no further cell after so many")
     p.add_argument("--results", type=Path, default=Path("ties.jsonl"), help="what is known already, and is added to")

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from bench.harness.padding import model
 from duo.engines import ROOT, Engine, EngineOptions, FlashAttention, Row, load
-from duo.program.flags import positive
+from duo.program.values import positive
 
 WAYS: Mapping[str, Sequence[FlashAttention]] = {"llamacpp": ("off", "on"), "transformers": ("auto",)}
 

@@ -19,8 +19,9 @@ from rich.table import Table
 from bench.harness.models import RUNTIMES, Runtime, shipped
 from bench.harness.processes import LeadProcess
 from duo.engines import Engine, EngineOptions, Row, load
-from duo.program.flags import positive
-from duo.sampling.sampler import Sampler, SamplingParams
+from duo.program.values import positive
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
 from lead.target import TREE_ROWS
 
 LARGE = 128_000

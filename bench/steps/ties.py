@@ -15,7 +15,8 @@ import numpy as np
 
 from duo.engines import ROOT, Engine, Row
 from duo.prefix import Prefix
-from duo.sampling.sampler import Sampler, SamplingParams
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
 from lead.decode.session import Session
 
 TOLERANCE = {"transformers": 2e-3, "llamacpp": 0.15}

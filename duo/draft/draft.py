@@ -19,167 +19,19 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import math
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from duo.draft.policy import MAX_ROWS, OTHERS, RIDERS, TREE, Cost, Policy
+from duo.draft.scaling import Scale, Sharpness
+from duo.draft.tree import Node, unread_path
 from duo.engines.base import ROOT, Logits, Row
 from duo.errors import DeadEndError, ProtocolError
+from duo.guesses import ALONE, Expansion, Turn
 from duo.prefix import Prefix, extend_hash
-from duo.sampling.sampler import Constraint, Sampler, SamplingParams
-from lead.plan.tree import ALONE, Expansion, Turn
-
-Cost = Callable[[int], float]
-
-CHILDREN = 4
-"""Guesses per expansion. The fourth is right about once in thirty times."""
-
-MOST = 32
-"""Most rows of a batch, with those that ride along and those above the nodes that are expanded."""
-
-BATCH = 8
-"""Most nodes of a session expanded in one forward pass. How many are is decided by what they cost (`gather`)."""
-
-FLOOR = 0.02
-"""Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
-in a message."""
-
-OTHERS = 0.1
-"""What a place counts for that is another back's to expand: where there is nothing better, both do."""
-
-RIDERS = 8
-"""Committed tokens that are read in the same forward pass as the batch. More are read before."""
-
-MAX_ROWS = 96
-"""Most expanded nodes that a session holds at once. llama.cpp's time per forward pass grows with the room it keeps for
-them, so several sessions do not have so many each (`room`)."""
-
-LEAST_ROWS = 16
-"""What each has at least, or there would be no room for more than the committed tokens that ride along."""
-
-
-def room(slots: int) -> int:
-    """Rows that an engine with so many slots is to have room for, for all sessions together."""
-    return max(MAX_ROWS * min(slots, 2), LEAST_ROWS * slots)
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How to grow: `children` per expansion, at most `batch` expansions of a session at once, none less probable than
-    `floor`.
-    `gives_up`: whether a batch ends early that a commit has made obsolete."""
-
-    children: int = CHILDREN
-    batch: int = BATCH
-    floor: float = FLOOR
-    gives_up: bool = True
-
-
-TREE = Policy()
-CHAIN = Policy(children=1, batch=1, floor=0.0, gives_up=False)
-"""One line, the likeliest token at each place: the plain asynchronous chain, as llama_duo drafts it."""
-
-
-class Scale:
-    """How much a back's draft model is to be believed: the s in softmax(perturbed score / s), learned online.
-
-    One step of gradient descent on the log-likelihood of what the target picked, for each token that becomes final
-    where this model had guessed it. The likelihood is that among the guesses: of the tokens that were not guessed only
-    the sum is known, and to take it for one token of that chance would make every hit look like luck. One scale for all
-    sessions of a back; 1 believes the model as it is.
-    """
-
-    RATES = (0.1, 0.01)
-    """Step sizes, the first and the last; in between they fall as 1 / outcomes."""
-    BOUNDS = (0.25, 4.0)
-
-    def __init__(self) -> None:
-        self.value = 1.0
-        self._outcomes = 0
-
-    def again(self) -> None:
-        """What is to be scaled has changed: learn fast."""
-        self._outcomes = 0
-
-    def outcome(self, chances: Sequence[float], picked: int | None) -> None:
-        """The guesses of an expansion had these chances, and the one at `picked` was right; None: none of them."""
-        total = sum(chances)
-        if picked is None or len(chances) < 2 or total <= 0.0:
-            return
-        logs = [math.log(max(chance / total, 1e-6)) for chance in chances]
-        expected = sum(math.exp(log) * log for log in logs)
-        self._outcomes += 1
-        rate = max(self.RATES[1], self.RATES[0] / (1 + self._outcomes / 20))
-        # Less likely than expected: the model is too sure of itself.
-        self.value *= math.exp(rate * (expected - logs[picked]))
-        self.value = min(self.BOUNDS[1], max(self.BOUNDS[0], self.value))
-
-
-class Sharpness:
-    """How much surer of itself the target is than the draft model, learned online: what the draft's logits are
-    multiplied by before the common noise is added.
-
-    A small model spreads its probability wider than a large one, and the noise then takes its pick astray where the
-    target's stays. For every token that becomes final, each candidate is asked what its guess would have been; the one
-    that was right most often is used. Without noise, at temperature 0, there is nothing to learn.
-    """
-
-    CANDIDATES = (1.0, 1.6, 2.6, 4.2)
-    FADE = 0.99
-    BETTER = 1.0
-    """Outcomes that another candidate must be ahead by."""
-    LIKELY = 0.25
-    """Only at places of this path probability is it looked at what each candidate would guess."""
-
-    def __init__(self) -> None:
-        self.value = 1.0
-        self._hits = dict.fromkeys(self.CANDIDATES, 0.0)
-
-    def outcome(self, picks: Sequence[int], token: int) -> bool:
-        """The candidates' guesses for a place, and what the target picked there. Returns whether another is best."""
-        for candidate, pick in zip(self.CANDIDATES, picks, strict=True):
-            self._hits[candidate] = self._hits[candidate] * self.FADE + (pick == token)
-        best = max(self.CANDIDATES, key=self._hits.__getitem__)
-        if self._hits[best] <= self._hits[self.value] + self.BETTER:
-            return False
-        self.value = best
-        return True
-
-
-class _Node:
-    """A token that may come. `row`: its id in the engine once it has been read there. It is expanded once it has
-    children."""
-
-    __slots__ = (
-        "chance", "children", "dead", "hash", "length", "mine", "parent", "path", "picks", "ranks", "row", "token",
-    )  # fmt: skip
-
-    def __init__(self, token: int, parent: _Node | None, length: int, prefix_hash: int, chance: float) -> None:
-        self.token = token
-        self.parent = parent
-        self.length = length
-        self.hash = prefix_hash
-        self.chance = chance
-        self.path: float = chance * parent.path if parent else 1.0
-        self.ranks = 0
-        """Sum of the ranks of the guesses that lead here: 0 for the likeliest line."""
-        self.row: int | None = None
-        self.dead = False
-        """Whether nothing can follow."""
-        self.mine = False
-        """Whether it was this model that said what may follow."""
-        self.picks: Sequence[int] = ()
-        """What each candidate of `Sharpness` guesses to follow."""
-        self.children: dict[int, _Node] = {}
-
-    def subtree(self) -> Iterator[_Node]:
-        """This node and all below it, parents before children."""
-        stack = [self]
-        while stack:
-            node = stack.pop()
-            yield node
-            stack.extend(node.children.values())
+from duo.sampling.params import Constraint, SamplingParams
+from duo.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,13 +84,13 @@ class Draft:
     """The row that the root hangs from, until it is kept."""
     _settled: bool = False
     """Whether the engine's cache agrees with what is committed, as far as it is to before the next batch."""
-    _root: _Node | None = None
+    _root: Node | None = None
     _sampler: Sampler | None = None
-    _nodes: dict[int, _Node] = field(default_factory=dict)
+    _nodes: dict[int, Node] = field(default_factory=dict)
     """All that hangs from the root, and itself, by their hashes."""
-    _frontier: list[tuple[float, int, _Node]] = field(default_factory=list)
+    _frontier: list[tuple[float, int, Node]] = field(default_factory=list)
     _rows: int = 0
-    _batch: list[_Node | None] = field(default_factory=list)
+    _batch: list[Node | None] = field(default_factory=list)
     """What the rows of the batch under way stand for; None: a committed token that rides along."""
 
     def commit(self, start: int, tokens: Sequence[int], more: bool = False) -> None:
@@ -275,7 +127,7 @@ class Draft:
                 self.scale.again()
             self.answered += 1
             self.guessed += child is not None
-        self._root = child or _Node(token, None, len(self.prefix), self.prefix.hash, 1.0)
+        self._root = child or Node(token, None, len(self.prefix), self.prefix.hash, 1.0)
 
     def _refill(self) -> None:
         """Rebuild the frontier below the new root, with path probabilities measured from there."""
@@ -298,7 +150,7 @@ class Draft:
         """Whether the answer may end with this token, at this length with the prompt, which may hold some itself."""
         return length > self.prompt_length and last in self.eos
 
-    def _push(self, node: _Node) -> None:
+    def _push(self, node: Node) -> None:
         assert self._root is not None
         if node.dead or node.length > self.context or (self.eos and self._ends(node.length, node.token)):
             return
@@ -312,7 +164,7 @@ class Draft:
         self._settled = False
         self._path.clear()
         if self._root is not None:
-            self._root = _Node(self._root.token, None, len(self.prefix), self.prefix.hash, 1.0)
+            self._root = Node(self._root.token, None, len(self.prefix), self.prefix.hash, 1.0)
         self._refill()
 
     def moved(self, tokens: int) -> None:
@@ -380,7 +232,7 @@ class Draft:
     @property
     def ahead(self) -> bool:
         """Nothing left that is worth drafting before the lead commits something."""
-        return not self.complete or not self._frontier or not self._room(_unread(self._frontier[0][-1]))
+        return not self.complete or not self._frontier or not self._room(unread_path(self._frontier[0][-1]))
 
     @property
     def weight(self) -> float:
@@ -391,30 +243,26 @@ class Draft:
     @property
     def next_line(self) -> int:
         """Rows that the first expansion of the next batch takes."""
-        return len(_unread(self._frontier[0][-1])) if self._frontier else 0
+        return len(unread_path(self._frontier[0][-1])) if self._frontier else 0
 
-    def _room(self, line: Sequence[_Node]) -> bool:
+    def _room(self, line: Sequence[Node]) -> bool:
         """Whether the engine has room for these nodes, and the committed tokens that ride along."""
         riders = self._batch.count(None) if self._batch else min(self.unread, self._riders)
         return self._rows + riders + len(line) <= self.room
 
-    def next_batch(self, slot: int) -> list[Row]:
-        """Rows that expand the likeliest nodes of this session alone, after `settle`. Empty if `ahead`."""
-        return [row for part in gather([(self, slot)], self.cost) for row in part.rows]
-
-    def _begin(self) -> bool:
+    def begin_batch(self) -> bool:
         """Begin a batch; returns whether there is anything to expand."""
         self._batch.clear()
         return not self.ahead
 
-    def _next(self) -> list[_Node] | None:
+    def pop_line(self) -> list[Node] | None:
         """What to read for the next expansion, from above; None if there is nothing more to expand, or no room."""
         if not self._frontier:
             return None
-        line = _unread(self._frontier[0][-1])
+        line = unread_path(self._frontier[0][-1])
         return line if self._room(line) else None
 
-    def _ride(self, slot: int) -> list[Row]:
+    def ride(self, slot: int) -> list[Row]:
         """Put the few committed tokens that have not been read into the batch."""
         rows: list[Row] = []
         for token in self.prefix.tokens[self._cached : -1] if self.unread else []:
@@ -425,13 +273,13 @@ class Draft:
             self._settled = False
         return rows
 
-    def _grow(self, line: Sequence[_Node], slot: int) -> list[Row]:
-        """Put what is `_next` into the batch."""
+    def grow(self, line: Sequence[Node], slot: int) -> list[Row]:
+        """Put what `pop_line` gave into the batch."""
         heapq.heappop(self._frontier)
         self._trim()
         return [self._read(node, slot) for node in line]
 
-    def _read(self, node: _Node, slot: int) -> Row:
+    def _read(self, node: Node, slot: int) -> Row:
         """Put a node, whose parent has been read, into the batch."""
         node.row = next(self.ids)
         self._rows += 1
@@ -508,73 +356,19 @@ class Draft:
         while self._frontier and self._frontier[0][-1].children:
             heapq.heappop(self._frontier)
 
-    def _expand(self, node: _Node, expansion: Expansion) -> None:
+    def _expand(self, node: Node, expansion: Expansion) -> None:
         for rank, (token, chance) in enumerate(zip(expansion.tokens, expansion.probabilities, strict=True)):
-            child = _Node(token, node, node.length + 1, extend_hash(node.hash, token), chance)
+            child = Node(token, node, node.length + 1, extend_hash(node.hash, token), chance)
             child.ranks = node.ranks + rank
             node.children[token] = child
             self._nodes[child.hash] = child
             self._push(child)
 
-    def _completion(self, node: _Node) -> list[int]:
+    def _completion(self, node: Node) -> list[int]:
         """The answer as it would be at `node`."""
         guessed: list[int] = []
-        at: _Node | None = node
+        at: Node | None = node
         while at is not None and at.parent is not None:
             guessed.append(at.token)
             at = at.parent
         return self.prefix.tokens[self.prompt_length :] + guessed[::-1]
-
-
-def _unread(node: _Node) -> list[_Node]:
-    """The node and those above it that the engine has not read, from above."""
-    line: list[_Node] = []
-    at: _Node | None = node
-    while at is not None and at.row is None:
-        line.append(at)
-        at = at.parent
-    return line[::-1]
-
-
-@dataclass(slots=True, eq=False)
-class Part:
-    """What one session has of a batch: rows that expand so many places, which together count for `worth`."""
-
-    draft: Draft
-    slot: int
-    rows: list[Row] = field(default_factory=list)
-    expanded: int = 0
-    worth: float = 0.0
-
-
-def gather(drafts: Iterable[tuple[Draft, int]], cost: Cost) -> list[Part]:
-    """The next batch of some sessions, each with its slot, after `settle`: the rows that expand the likeliest nodes of
-    all. A session without a part has nothing to expand, or nothing worth it beside the others.
-
-    Where two count the same, the session that comes first has the first place. A sure draft goes deep, one row at a
-    time; an unsure one goes wide.
-    """
-    parts = [Part(draft, slot) for draft, slot in drafts if draft._begin()]
-    growing = list(parts)
-    worth, rows = 0.0, 0
-    while growing:
-        part = growing[0] if len(growing) == 1 else max(growing, key=lambda part: part.draft.weight)
-        draft, weight = part.draft, part.draft.weight
-        line = draft._next() if part.expanded < draft.policy.batch else None
-        if line is not None and rows:
-            wider = rows + len(line) + (0 if part.rows else draft.unread)
-            # One more as long as it brings more for its cost than the batch does on average.
-            if wider > MOST or weight * (so_far := cost(rows)) < worth * (cost(wider) - so_far):
-                line = None
-        if line is None:
-            growing.remove(part)
-            continue
-        before = len(part.rows)
-        if not part.expanded:
-            part.rows += draft._ride(part.slot)
-        part.rows += draft._grow(line, part.slot)
-        part.expanded += 1
-        part.worth += weight
-        worth += weight
-        rows += len(part.rows) - before
-    return [part for part in parts if part.rows]

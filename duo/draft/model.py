@@ -12,16 +12,19 @@ from functools import cached_property
 
 import numpy as np
 
-from duo.draft.draft import MOST, RIDERS, Draft, Part, Policy, Scale, Sharpness, gather
+from duo.draft.batch import Part, gather
+from duo.draft.draft import Draft
+from duo.draft.policy import MOST, RIDERS, Policy
+from duo.draft.scaling import Scale, Sharpness
 from duo.draft.slots import Seats
 from duo.engines import Engine, Logits, Row
 from duo.engines.base import InterruptedForwardError
 from duo.engines.cost import CostCurve
 from duo.errors import ContextError, DuoError, ModelError, RequestError
+from duo.guesses import ALONE, Expansion, Turn
 from duo.sampling.grammar import Constraint, Grammars
-from duo.sampling.sampler import Ints, SamplingParams
+from duo.sampling.params import Ints, SamplingParams
 from duo.trace import Trace
-from lead.plan.tree import ALONE, Expansion, Turn
 
 BITE = 16
 """Fewest tokens read at once where others wait."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from duo.draft.draft import MAX_ROWS, RIDERS, Draft, room
+from duo.draft.draft import Draft
+from duo.draft.policy import MAX_ROWS, RIDERS, room
 from duo.engines import Engine
 from duo.prefix import Prefix
 

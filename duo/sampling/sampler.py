@@ -14,21 +14,15 @@ penalties and logit bias on the logits, temperature, top-k, top-p, min-p, then t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from duo.errors import RequestError
-from duo.prefix import mix
+from duo.sampling.logprobs import highest
+from duo.sampling.noise import gumbel, least_bits, noise_bits, noise_of
+from duo.sampling.params import Constraint, Floats, Ints, SamplingParams
 
-Floats = NDArray[np.float32] | NDArray[np.float64]
-Ints = NDArray[np.int64]
-
-SEED_BITS = 64
 HEAD = 256
 """Tokens that top-p looks at first."""
 FEW = 8192
@@ -41,120 +35,6 @@ CLOSE = 5.0
 """How far below the best a score with the noise may be to stay in: a guess of less chance is not worth a word."""
 COLDEST = 1e-9
 """Lower temperatures, but for 0, are this one: float32 logits that differ are far apart at it, and none is infinite."""
-MAX_GRAMMAR_BYTES = 64 * 1024
-"""Longest text of a grammar, in UTF-8."""
-_GOLDEN = 0x9E3779B97F4A7C15
-
-
-@dataclass(frozen=True, slots=True)
-class SamplingParams:
-    """How to pick tokens; the defaults leave the model's distribution as it is.
-
-    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off; top_p 0 leaves the likeliest token. Repetition
-    penalty divides positive and multiplies negative logits of tokens seen in prompt or completion (Keskar et al., CTRL,
-    1909.05858); presence and frequency penalties are OpenAI's, over the completion. Raises RequestError for values
-    outside their range.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-    seed: int = 0
-    grammar: str = ""
-    """What the text must be like, as `duo.sampling.grammar` writes it; empty: anything."""
-
-    def __post_init__(self) -> None:
-        def check(name: str, low: float, high: float, above: bool = False) -> None:
-            value = getattr(self, name)
-            if not low <= value <= high or (above and value == low):
-                raise RequestError(f"{name} is {value}: it must lie {'above' if above else 'from'} {low:g} "
-                                   f"{'and at most' if above else 'to'} {high:g}", name)  # fmt: skip
-
-        check("temperature", 0, 100)
-        check("top_k", 0, 1 << 31)
-        check("top_p", 0, 1)
-        check("min_p", 0, 1)
-        check("repetition_penalty", 0, 100, above=True)
-        check("presence_penalty", -100, 100)
-        check("frequency_penalty", -100, 100)
-        check("seed", 0, (1 << SEED_BITS) - 1)
-        if any(not -math.inf < bias < math.inf for bias in self.logit_bias.values()):
-            raise RequestError("logit_bias holds a value that is not a finite number", "logit_bias")
-        size = len(self.grammar.encode("utf-8", errors="replace"))
-        if size > MAX_GRAMMAR_BYTES:
-            raise RequestError(
-                f"the grammar has {size} bytes, at most {MAX_GRAMMAR_BYTES} are allowed: simplify it", "response_format"
-            )
-
-
-class Constraint(Protocol):
-    """What an answer must be like."""
-
-    def allowed(self, completion: Sequence[int]) -> Ints:
-        """Ids of the tokens that may follow the answer so far, ascending, at least one; not to be written to. A
-        function of `completion`. Raises DeadEndError if that is not an answer that may be."""
-        ...
-
-
-class Logprobs(NamedTuple):
-    """Natural logarithms of the model's own probabilities, before temperature and all else: of the token that was
-    picked, and of the likeliest tokens, falling."""
-
-    picked: float
-    top: Sequence[tuple[int, float]]
-
-
-def logprobs(logits: Floats, token: int, top: int) -> Logprobs:
-    """Log probabilities of `token` and of the `top` likeliest tokens by the model's logits [vocabulary]."""
-    best = float(logits.max())
-    # In place: of a large vocabulary every copy counts.
-    weights = logits.astype(np.float64)
-    weights -= best
-    total = best + math.log(np.exp(weights, out=weights).sum())
-    likeliest = _highest(logits, top) if top else ()
-    return Logprobs(float(logits[token]) - total, [(int(t), float(logits[t]) - total) for t in likeliest])
-
-
-def gumbel(seed: int, position: int, tokens: Ints) -> NDArray[np.float64]:
-    """Standard Gumbel variates g(position, token), shape of `tokens`: a pure function of its arguments.
-
-    The hash is SplitMix64 with the token as its counter, keyed by (seed, position); 53 bits become a uniform in the
-    open interval (0, 1).
-    """
-    return _noise(_bits(seed, position, tokens))
-
-
-def _bits(seed: int, position: int, tokens: Ints) -> NDArray[np.uint64]:
-    """53 of them for each token."""
-    key = mix(mix(seed) ^ ((position + 1) * _GOLDEN))
-    with np.errstate(over="ignore"):
-        x = tokens.astype(np.uint64)
-        x *= np.uint64(_GOLDEN)
-        x += np.uint64(key)
-        x ^= x >> np.uint64(30)
-        x *= np.uint64(0xBF58476D1CE4E5B9)
-        x ^= x >> np.uint64(27)
-        x *= np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
-        x >>= np.uint64(11)
-    return x
-
-
-def _noise(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
-    uniform = (bits.astype(np.float64) + 0.5) * 2.0**-53
-    noise: NDArray[np.float64] = -np.log(-np.log(uniform))
-    return noise
-
-
-def _least_bits(noise: float) -> int:
-    """Fewer than so many, as a number, make less than this noise."""
-    uniform = math.exp(-math.exp(-min(max(noise, -4.0), 36.0)))
-    return max(0, int(uniform * 2.0**53 * (1 - 1e-12)) - 2)
 
 
 class Sampler:
@@ -230,17 +110,17 @@ class Sampler:
         tokens, z = self._allowed(logits, completion)
         seed, position = self.params.seed, len(completion)
         counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
-        bits = _bits(seed, position, counters)
+        bits = noise_bits(seed, position, counters)
         if len(z) <= FEW or not np.isfinite(z.max()):
-            return tokens, z, _noise(bits)
+            return tokens, z, noise_of(bits)
         some = z[::STRIDE]
         floor = max(float(z.max()) - LIKELY, float(np.partition(some, -len(some) // SHARE)[-len(some) // SHARE]))
         likely = z >= floor
-        noise = _noise(bits[likely])
+        noise = noise_of(bits[likely])
         scores = z[likely] + noise
-        likely |= bits >= _least_bits(float(scores.max()) - CLOSE - floor)
+        likely |= bits >= least_bits(float(scores.max()) - CLOSE - floor)
         kept = np.flatnonzero(likely)
-        return counters[kept], z[kept], _noise(bits[kept])
+        return counters[kept], z[kept], noise_of(bits[kept])
 
     def _allowed(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
         """Tokens that may be picked (None: all of them), and their scores before the noise."""
@@ -284,19 +164,6 @@ def _places(tokens: Ints | None, wanted: Ints, size: int) -> tuple[Ints, Ints | 
     return np.searchsorted(tokens, wanted[found]), found
 
 
-def _highest(z: Floats, count: int) -> Ints:
-    """Indices of the `count` highest values, falling; of equal ones the lowest indices, so that lead and back, on
-    whatever machine, cut a tie at the same place."""
-    if count == 1:
-        return np.array([z.argmax()])  # the first of equal ones
-    if count < len(z):
-        indices = np.flatnonzero(~(z < np.partition(z, len(z) - count)[len(z) - count]))
-    else:
-        indices = np.arange(len(z))
-    highest: Ints = indices[np.argsort(-z[indices], kind="stable")][:count]
-    return highest
-
-
 def _survivors(z: NDArray[np.float64], params: SamplingParams) -> Ints | None:
     """Tokens that top-k, top-p and min-p leave, ascending; None where all of them are off. Never empty."""
     top_k = params.top_k if 0 < params.top_k < len(z) else 0
@@ -304,12 +171,12 @@ def _survivors(z: NDArray[np.float64], params: SamplingParams) -> Ints | None:
         return None
     weights = np.exp(z - z.max())
     if top_k:
-        kept = _highest(z, top_k)
+        kept = highest(z, top_k)
     elif params.top_p < 1.0:
         # Sorting a large vocabulary takes longer than a forward pass of a small draft, and a few tokens mostly do.
-        kept = _highest(z, HEAD)
+        kept = highest(z, HEAD)
         if weights[kept].sum() < params.top_p * weights.sum():
-            kept = _highest(z, len(z))
+            kept = highest(z, len(z))
     else:
         kept = np.flatnonzero(weights >= params.min_p)
     share = weights[kept]

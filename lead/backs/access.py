@@ -11,7 +11,7 @@ import grpc
 
 from duo.errors import AddressError
 from duo.program.tls_files import Files
-from duo.wire.lead_side import MAX_MESSAGE_BYTES
+from duo.wire.messages import MAX_MESSAGE_BYTES
 from lead.security.credentials import matches
 
 log = logging.getLogger("lead")

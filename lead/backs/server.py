@@ -18,7 +18,9 @@ import grpc
 from duo.errors import ProtocolError, RefusedError
 from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
-from duo.wire.lead_side import LOOK_EVERY, METHOD, Identity, LeadSide, Ledger, guess_count
+from duo.wire.lead_side import LeadSide
+from duo.wire.ledger import Ledger
+from duo.wire.messages import LOOK_EVERY, METHOD, Identity, guess_count
 from lead.api import BackView
 from lead.backs.access import Allowance, Door, plain
 from lead.decode.inbox import Letter

@@ -11,12 +11,13 @@ import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
-from duo.draft.draft import RIDERS, Draft
+from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
+from duo.draft.policy import RIDERS
 from duo.errors import ContextError, DeadEndError, RequestError
+from duo.guesses import Expansion
 from lead.decode.session import Session
 from lead.plan.arrivals import Own, own
-from lead.plan.tree import Expansion
 
 T = TypeVar("T")
 log = logging.getLogger("lead")

@@ -13,26 +13,27 @@ import secrets
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from duo.engines import ROOT, Engine, Piece, Row
 from duo.engines.replay import Replayed
 from duo.errors import DeadEndError, DuoError, StoppedError
+from duo.guesses import Expansion
 from duo.prefix import Prefix, common_length
 from duo.sampling.grammar import Grammars
-from duo.sampling.sampler import Logprobs, SamplingParams, logprobs
+from duo.sampling.logprobs import logprobs
 from duo.trace import Trace
-from duo.wire import lead_side as protocol
-from duo.wire.lead_side import MAX_ENDS, Entry, Ledger
+from duo.wire import messages
+from duo.wire.ledger import Entry, Ledger
+from duo.wire.messages import MAX_ENDS
 from lead.decode.inbox import Mailbox
 from lead.decode.local_draft import NAME, OwnDraft
+from lead.decode.request import Job, Run
 from lead.decode.session import Session, Step
-from lead.decode.slots import Seat, Seats
+from lead.decode.slots import Seats
 from lead.plan.calibration import Trust
 from lead.plan.schedule import Growing, Schedule
-from lead.plan.tree import Expansion, Node, Place
+from lead.plan.tree import Node, Place
 
 log = logging.getLogger("lead")
 
@@ -49,64 +50,6 @@ may take in any case: no number of backs, and nothing that they say, is to hold 
 
 MOST_TRUSTED = 256
 """Backs whose claims are remembered after they have left: names come from the network."""
-
-State = Literal["waiting", "reading", "answering", "ended"]
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One answer to generate. The decoder calls `on_step` and `on_end` from its own thread."""
-
-    prompt: Sequence[int]
-    sampling: SamplingParams
-    max_tokens: int
-    ignore_eos: bool
-    on_step: Callable[[Step], None]
-    on_end: Callable[[DuoError | None], None]
-    stop_tokens: Collection[int] = ()
-    """Tokens that end the answer beside the model's own."""
-    top_logprobs: int | None = None
-    prompt_logprobs: list[Logprobs] | None = None
-    """Where it is asked how likely the prompt is: of its tokens but the first, as far as they have been read."""
-    cancelled: threading.Event = field(default_factory=threading.Event)
-    state: State = "waiting"
-    session: Session | None = None
-    cached_tokens: int = 0
-    read_tokens: int = 0
-    """Of the prompt, those that are in the cache by now."""
-    submitted: float = field(default_factory=time.perf_counter)
-    seated: float = 0.0
-    answering: float = 0.0
-    """When it got its slot, and when its prompt was read. Of a forward pass that read the end of it and gave the first
-    token too, so much counts as decoding as a step took lately."""
-    prompt_seconds: float = 0.0
-    decode_seconds: float = 0.0
-
-
-@dataclass(slots=True, eq=False)
-class _Run:
-    """An answer under way."""
-
-    job: Job
-    session: Session
-    seat: Seat
-    stepped: float
-    """When it had its last step; its slot, if it has had none."""
-
-    @property
-    def prompt(self) -> list[int]:
-        """The tokens of its prompt, and those that it has committed."""
-        return self.session.prefix.tokens
-
-    @property
-    def unread(self) -> int:
-        """Tokens of the prompt that are to be read before the first step, which is given the last one as a row."""
-        return self.session.prompt_length - 1 - self.job.read_tokens
-
-    @property
-    def scores(self) -> bool:
-        """Whether there are tokens of the prompt left of which it is asked how likely they are."""
-        return self.job.prompt_logprobs is not None and self.unread > 0
 
 
 class Decoder:
@@ -137,8 +80,8 @@ class Decoder:
         self.grammars = Grammars(engine.vocabulary)
         self._jobs: deque[Job] = deque()
         self._seats = Seats(engine)
-        self._reading: deque[_Run] = deque()
-        self._answering: list[_Run] = []
+        self._reading: deque[Run] = deque()
+        self._answering: list[Run] = []
         self._wake = threading.Condition()
         self._stopping = False
         self._planner = schedule
@@ -266,7 +209,7 @@ class Decoder:
             top_logprobs=job.top_logprobs,
         )
         job.state, job.seated = "reading", time.perf_counter()
-        self._reading.append(_Run(job, session, seat, job.seated))
+        self._reading.append(Run(job, session, seat, job.seated))
         if job.max_tokens > 1 and self._planner.speculates:
             # The backs hear of the prompt first, so that they read it while the target does.
             entry = Entry(
@@ -275,7 +218,7 @@ class Decoder:
             self._ledger[session.id] = entry
             self._changed()
 
-    def _end(self, run: _Run, error: DuoError | None) -> None:
+    def _end(self, run: Run, error: DuoError | None) -> None:
         """The answer is over, or is to be."""
         job, session = run.job, run.session
         if run in self._reading:
@@ -296,7 +239,7 @@ class Decoder:
         job.state = "ended"
         job.on_end(error)
 
-    def _try(self, do: Callable[[], None], concerned: Callable[[], Sequence[_Run]]) -> None:
+    def _try(self, do: Callable[[], None], concerned: Callable[[], Sequence[Run]]) -> None:
         """If it goes wrong in the middle, the answers that it concerns end: what the cache holds of them is not
         known."""
         try:
@@ -304,7 +247,7 @@ class Decoder:
         except Exception as error:
             self._fail(concerned(), error)
 
-    def _fail(self, runs: Iterable[_Run], error: Exception) -> None:
+    def _fail(self, runs: Iterable[Run], error: Exception) -> None:
         if not isinstance(error, DuoError):
             log.error("a forward pass failed", exc_info=error)
             error = DuoError(f"the answer failed: {error!r}")
@@ -314,10 +257,10 @@ class Decoder:
 
     # -- Read: prompts -----------------------------------------------------------------------------------------------
 
-    def _pieces(self) -> dict[_Run, Piece]:
+    def _pieces(self) -> dict[Run, Piece]:
         """So much of the prompts that are not read to their ends, the oldest first, as the next forward pass is to
         read."""
-        pieces: dict[_Run, Piece] = {}
+        pieces: dict[Run, Piece] = {}
         left = self._most()
         for run in list(self._reading):
             if run.scores:
@@ -342,7 +285,7 @@ class Decoder:
                 self._answer(run, now)
         return pieces
 
-    def _alike(self, run: _Run, reading: Iterable[_Run]) -> int:
+    def _alike(self, run: Run, reading: Iterable[Run]) -> int:
         """Tokens of a prompt that could be had, once they are read, from one that is being read. A recurrent state can
         be had from its checkpoints and from the end of the other prompt."""
         most = 0
@@ -354,12 +297,12 @@ class Decoder:
                 most = max(most, alike)
         return most
 
-    def _settle(self, run: _Run) -> None:
+    def _settle(self, run: Run) -> None:
         if run.seat.held is not run.prompt:
             most = len(run.prompt) - 1 if run.job.prompt_logprobs is None else 0
             run.job.cached_tokens = run.job.read_tokens = self._seats.settle(run.seat, run.prompt, most)
 
-    def _score(self, run: _Run) -> None:
+    def _score(self, run: Run) -> None:
         """Read some of a prompt as rows, whose logits say how likely the tokens are. A forward pass of its own."""
         self._settle(run)
         job, prompt, begin = run.job, run.prompt, run.job.read_tokens
@@ -387,7 +330,7 @@ class Decoder:
             return min(PIECE, most)
         return max(min(PIECE, most), min(most, int(STALL * self._per_step / self._per_token)))
 
-    def _have_read(self, runs: Iterable[_Run], count: int, started: float, done: float) -> None:
+    def _have_read(self, runs: Iterable[Run], count: int, started: float, done: float) -> None:
         """A forward pass that read so many tokens of their prompts has come to its end, with all that follows."""
         if count >= PIECE:
             self._per_token = (done - started) / count
@@ -395,7 +338,7 @@ class Decoder:
             if not run.unread:
                 self._answer(run, max(started, done - self._per_step) if run.session.steps else done)
 
-    def _answer(self, run: _Run, now: float) -> None:
+    def _answer(self, run: Run, now: float) -> None:
         """Its prompt was read at `now`."""
         self._reading.remove(run)
         self._answering.append(run)
@@ -403,7 +346,7 @@ class Decoder:
 
     # -- Step: all answers -------------------------------------------------------------------------------------------
 
-    def _pass(self, runs: list[_Run], pieces: Mapping[_Run, Piece]) -> None:
+    def _pass(self, runs: list[Run], pieces: Mapping[Run, Piece]) -> None:
         """One forward pass: a step of these answers, and pieces of prompts, perhaps the last ones of some of the same.
         Answers that have no part in it are taken from `runs`."""
         read = sum(len(piece.tokens) for piece in pieces.values())
@@ -477,7 +420,7 @@ class Decoder:
         if self._own is not None and new:
             self._draft_beside(self._own, new)
 
-    def _draft_beside(self, own: OwnDraft, runs: Sequence[_Run]) -> None:
+    def _draft_beside(self, own: OwnDraft, runs: Sequence[Run]) -> None:
         """The draft model beside the target hears of answers that have their first tokens. What it reads at once
         belongs to the time of their prompts."""
         alone = len(self._answering) == 1 and not self._reading and not (self._jobs and self._seats.free)
@@ -491,7 +434,7 @@ class Decoder:
 
     def _record(
         self,
-        runs: Sequence[_Run],
+        runs: Sequence[Run],
         steps: Sequence[Step],
         rows: int,
         read: int,
@@ -513,7 +456,7 @@ class Decoder:
                 "decoder", "commit", done, tokens=len(step.committed), length=len(run.session.prefix)
             )  # fmt: skip
 
-    def _plan(self, runs: list[_Run], room: int | None) -> Sequence[Sequence[Node]]:
+    def _plan(self, runs: list[Run], room: int | None) -> Sequence[Sequence[Node]]:
         """The guesses to verify now, for each answer, after such waits as are worth it; without any if a `room` is
         given, because the same forward pass reads prompts. Leaves of `runs` those that take part."""
         if not runs:
@@ -554,7 +497,7 @@ class Decoder:
                 session = sessions.get(of.session)
                 if session is None:
                     continue
-                useful = self._merge(session, protocol.expansions(of), back, until)
+                useful = self._merge(session, messages.expansions(of), back, until)
                 heard += useful
                 if useful and self._own is not None:
                     self._own.merge(session, [place.guesses for place in useful])

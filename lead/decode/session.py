@@ -22,8 +22,10 @@ from typing import Literal
 
 from duo.engines.base import ROOT, Logits, Row
 from duo.prefix import Prefix
-from duo.sampling.sampler import Constraint, Sampler, SamplingParams, logprobs
-from duo.sampling.sampler import Logprobs as Logprobs
+from duo.sampling.logprobs import Logprobs as Logprobs
+from duo.sampling.logprobs import logprobs
+from duo.sampling.params import Constraint, SamplingParams
+from duo.sampling.sampler import Sampler
 from lead.plan.calibration import Trust
 from lead.plan.tree import GuessTree, Node
 

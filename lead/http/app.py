@@ -7,50 +7,17 @@ OpenAI's error object), *answered* (for as long as the client listens), and *sha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import Literal
 
 from fastapi import APIRouter, Depends, FastAPI
 from fastapi.responses import Response
-from pydantic import BaseModel
 
 from lead.api import Answerer
-from lead.http.errors import LoadingError, UnknownModelError, handle_errors, json_response
+from lead.http.errors import LoadingError, handle_errors, json_response
+from lead.http.info.status import looking
 from lead.http.observe import Watch
 from lead.http.openai import chat, completions
 from lead.http.openai import llama_duo as messages
 from lead.http.options import Options
-
-
-class Health(BaseModel):
-    status: Literal["ok", "loading model"]
-
-
-class Model(BaseModel):
-    id: str
-    object: Literal["model"]
-    created: int
-    owned_by: str
-
-
-class ModelList(BaseModel):
-    object: Literal["list"]
-    data: list[Model]
-
-
-class Back(BaseModel):
-    """A connected back. round_trip_ms is null until it has been measured."""
-
-    name: str
-    model: str
-    state: Literal["waiting", "catching up", "drafting", "silent"]
-    round_trip_ms: float | None
-    drafted: int
-    accepted: int
-
-
-class BackList(BaseModel):
-    data: list[Back]
 
 
 def create_app(
@@ -80,7 +47,7 @@ def create_app(
         return json_response({"status": "ok"}) if answerer.ready else json_response({"status": "loading model"}, 503)
 
     answering = APIRouter(dependencies=[Depends(loaded)])
-    answering.include_router(_looking(answerer, options))
+    answering.include_router(looking(answerer, options))
     answering.include_router(chat.router(answerer, options, watch))
     answering.include_router(completions.router(answerer, options, watch))
     answering.include_router(messages.router(answerer, watch))
@@ -89,29 +56,3 @@ def create_app(
     app.include_router(answering)
     handle_errors(app)
     return app
-
-
-def _looking(answerer: Answerer, options: Options) -> APIRouter:
-    """What can be looked at."""
-    routes = APIRouter()
-
-    def model() -> dict[str, object]:
-        name = options.alias or answerer.model
-        return {"id": name, "object": "model", "created": answerer.created, "owned_by": "duo"}
-
-    @routes.get("/v1/models")
-    @routes.get("/models")
-    async def models() -> Response:
-        return json_response({"object": "list", "data": [model()]})
-
-    @routes.get("/v1/models/{name:path}")
-    async def one_model(name: str) -> Response:
-        if name != model()["id"]:
-            raise UnknownModelError(f"there is no model {name[:100]!r} here: GET /v1/models names the one that is")
-        return json_response(model())
-
-    @routes.get("/backs")
-    async def backs() -> Response:
-        return json_response({"data": [asdict(back) for back in answerer.backs()]})
-
-    return routes

@@ -12,10 +12,11 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
+from duo.guesses import Expansion
 from duo.prefix import extend_hash
 from lead.plan.calibration import Trust
 
@@ -23,30 +24,11 @@ MAX_NODES = 1024
 MAX_DEPTH = 64
 
 
-class Expansion(NamedTuple):
-    """Guesses for the one token after the prefix of this length and hash, with the probability of each."""
-
-    length: int
-    hash: int
-    tokens: Sequence[int]
-    probabilities: Sequence[float]
-
-
 class Place(NamedTuple):
     """A prefix where tokens have been guessed: how likely the answer comes there, and what they are worth there."""
 
     path: float
     guesses: Expansion
-
-
-class Turn(NamedTuple):
-    """Which back this is, from 0, of how many that divide what is to be drafted between them."""
-
-    number: int
-    backs: int
-
-
-ALONE = Turn(0, 1)
 
 
 class Node:

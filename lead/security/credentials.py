@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from duo.errors import AddressError, FileError
-from duo.program import flags as cli
+from duo.program import values
 
 SECRET_BYTES = 24
 """Of randomness in a key that is made here. Told in hexadecimal digits: a command line would take a dash for a flag."""
@@ -40,8 +40,8 @@ def access(args: argparse.Namespace) -> Access:
 
     Raises FileError, AddressError.
     """
-    keys = (*cli.several(args.api_key or ()), *_of_file("--api-key-file", args.api_key_file))
-    tokens = (*cli.several(args.token or ()), *_of_file("--token-file", args.token_file))
+    keys = (*values.several(args.api_key or ()), *_of_file("--api-key-file", args.api_key_file))
+    tokens = (*values.several(args.token or ()), *_of_file("--token-file", args.token_file))
     if args.insecure or is_loopback(args.host):
         return Access(keys, tokens)
     made = []
@@ -68,7 +68,7 @@ def is_loopback(host: str) -> bool:
 
 def how_to_join(args: argparse.Namespace, access: Access, port: int, back_port: int) -> list[str]:
     """The commands for other machines, for the person who starts the lead; with the secrets if they were made here."""
-    host = cli.in_url(reachable(args.host))
+    host = values.in_url(reachable(args.host))
     key = access.keys[0] if access.keys and access.keys[0] in access.made else "KEY"
     token = access.tokens[0] if access.tokens and access.tokens[0] in access.made else "TOKEN"
     trust = " --tls-ca ca.pem" if args.tls_cert else ""
@@ -101,7 +101,7 @@ def _of_file(flag: str, path: str) -> list[str]:
         return []
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()
-        found = [cli.secret(line.strip()) for line in lines if line.strip()]
+        found = [values.secret(line.strip()) for line in lines if line.strip()]
     except argparse.ArgumentTypeError as error:
         raise FileError(f"{flag} {path}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -12,9 +12,9 @@ import grpc
 
 from bench.compare.badback import guess
 from bench.harness.processes import PATIENCE
+from duo.guesses import Expansion
 from duo.prefix import Prefix, extend_hash
-from duo.wire.lead_side import Identity
-from lead.plan.tree import Expansion
+from duo.wire.messages import Identity
 
 
 class Knowing:

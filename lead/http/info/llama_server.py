@@ -19,8 +19,8 @@ from duo.engines.base import Vocabulary
 from duo.errors import BusyError, DuoError, RequestError
 from lead.api import Answerer, SlotView
 from lead.http.errors import json_response
-from lead.http.openai.chat import Conversation
 from lead.http.openai.fields import DEFAULT_TEMPERATURE
+from lead.http.openai.messages import Conversation
 from lead.http.openai.tools import Tool
 from lead.http.options import Options
 from lead.http.parsing import Body, Cannot, parse, short

@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import duo
-from lead.http.app import BackList, Health, Model, ModelList
 from lead.http.errors import ErrorResponse, json_response
 from lead.http.info import docs_page
 from lead.http.info import llama_server as introspection
+from lead.http.info.status import BackList, Health, Model, ModelList
 from lead.http.openai.chat import ChatChunk, ChatCompletion, ChatRequest
 from lead.http.openai.completions import Completion, CompletionRequest
 from lead.http.openai.llama_duo import MessagesRequest, MessagesResponse

@@ -13,11 +13,11 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 from duo.engines import Vocabulary
 from duo.errors import RequestError
-from duo.sampling.grammar import of_json_schema
+from duo.sampling.json_schema import of_json_schema
 from lead.api import Answer, Answerer, Piece, Question, Summary
 from lead.http.errors import dump
 from lead.http.observe import Relayed, Watch, ask_all, refusals
-from lead.http.openai.chat import ResponseFormat, accepted
+from lead.http.openai.chat import accepted
 from lead.http.openai.fields import (
     DEFAULT_TEMPERATURE,
     MAX_CHOICES,
@@ -26,16 +26,9 @@ from lead.http.openai.fields import (
     AnswerFields,
     with_seed,
 )
-from lead.http.openai.usage import (
-    TextLogprobs,
-    Timings,
-    Usage,
-    prompt_logprobs,
-    text_logprobs,
-    timings,
-    together,
-    usage,
-)
+from lead.http.openai.logprobs import TextLogprobs, prompt_logprobs, text_logprobs
+from lead.http.openai.messages import ResponseFormat
+from lead.http.openai.usage import Timings, Usage, timings, together, usage
 from lead.http.options import Options
 from lead.http.parsing import Cannot, parse, short
 from lead.http.stream import events, head_of, respond

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from duo.engines import Vocabulary
 from duo.errors import RequestError
-from duo.sampling.sampler import SEED_BITS, SamplingParams
+from duo.sampling.params import SEED_BITS, SamplingParams
 from lead.answers.text import special_in
 from lead.api import Question
 from lead.http.parsing import Body, Cannot, short

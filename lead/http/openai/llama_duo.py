@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field
 from duo.engines import Vocabulary
 from lead.api import Answerer, Question
 from lead.http.observe import Watch, ask_all, refusals
-from lead.http.openai.chat import Message, Text
 from lead.http.openai.fields import DEFAULT_TEMPERATURE, SamplingFields
+from lead.http.openai.messages import Message, Text
 from lead.http.parsing import Cannot, parse
 from lead.http.stream import respond
 

@@ -1,0 +1,50 @@
+"""The draft model's own tree: nodes that it has computed, or may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+
+class Node:
+    """A token that may come. `row`: its id in the engine once it has been read there. It is expanded once it has
+    children."""
+
+    __slots__ = (
+        "chance", "children", "dead", "hash", "length", "mine", "parent", "path", "picks", "ranks", "row", "token",
+    )  # fmt: skip
+
+    def __init__(self, token: int, parent: Node | None, length: int, prefix_hash: int, chance: float) -> None:
+        self.token = token
+        self.parent = parent
+        self.length = length
+        self.hash = prefix_hash
+        self.chance = chance
+        self.path: float = chance * parent.path if parent else 1.0
+        self.ranks = 0
+        """Sum of the ranks of the guesses that lead here: 0 for the likeliest line."""
+        self.row: int | None = None
+        self.dead = False
+        """Whether nothing can follow."""
+        self.mine = False
+        """Whether it was this model that said what may follow."""
+        self.picks: Sequence[int] = ()
+        """What each candidate of `Sharpness` guesses to follow."""
+        self.children: dict[int, Node] = {}
+
+    def subtree(self) -> Iterator[Node]:
+        """This node and all below it, parents before children."""
+        stack = [self]
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children.values())
+
+
+def unread_path(node: Node) -> list[Node]:
+    """The node and those above it that the engine has not read, from above."""
+    line: list[Node] = []
+    at: Node | None = node
+    while at is not None and at.row is None:
+        line.append(at)
+        at = at.parent
+    return line[::-1]

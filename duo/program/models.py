@@ -1,0 +1,103 @@
+"""Loads the model that a program's flags name."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+from dataclasses import replace
+from importlib.util import find_spec
+from typing import Literal
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from duo import engines as runtimes
+from duo.engines import Engine, EngineOptions
+from duo.engines.conditions import conditions
+from duo.engines.options import GPU_AUTO
+from duo.errors import ModelError
+from duo.program.run import GARBAGE
+
+SHIPPED = "shipped"
+"""Names the shipped model where no model has to be given."""
+
+LEAST_BATCH = 32
+"""A tree of guesses must fit into one forward pass, whatever -b says of prompts."""
+
+
+def load_engine(
+    args: argparse.Namespace,
+    shipped: Literal["target", "draft"],
+    tree_rows: int,
+    slots: int,
+    chains: bool = False,
+    trial: bool = False,
+) -> Engine:
+    """Load what the flags name, with a progress bar on standard error, for so many sessions at once, and room for trees
+    of that many rows in all.
+
+    chains, trial: see `EngineOptions`. Raises ModelError.
+    """
+    options = replace(
+        _options(args), batch=max(args.batch, LEAST_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows,
+        drafts=shipped == "draft", target_context=getattr(args, "target_context", 0),
+        draft_max=getattr(args, "draft_max", EngineOptions().draft_max), chains=chains, trial=trial,
+    )  # fmt: skip
+    model = args.model or _shipped(shipped, args.engine)
+    name = os.path.basename(model.rstrip("/")) or model
+    terminal = Console(stderr=True)
+    if not terminal.is_terminal:
+        logging.getLogger("duo").info("loading %s", name)
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
+    with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
+        task = bar.add_task(f"loading {name}", total=1.0)
+        engine = runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
+    if engine.runtime == "llamacpp" and options.gpu_layers not in (0, GPU_AUTO) and not _gpu_layers(options):
+        logging.getLogger("duo").warning("llama.cpp sees no GPU here: all of %s runs on the CPU, whatever -ngl", name)
+    if engine.note and shipped == "draft":  # of a target it is told when it is known whether it verifies guesses
+        logging.getLogger("duo").info("%s", engine.note)
+    # A million objects of the runtime are here to stay: the collector need not look at them in the middle of a step.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
+    return engine
+
+
+def speed(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> list[object]:
+    """All that changes how fast the model is that the flags name, and its bits."""
+    model = args.model or _shipped(shipped, args.engine)
+    runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
+    options = _options(args)
+    if runtime == "llamacpp" and find_spec("llama_cpp"):
+        options = replace(options, gpu_layers=_gpu_layers(options))
+    return conditions(model, runtime, options)
+
+
+def _gpu_layers(options: EngineOptions) -> int:
+    """What llama.cpp makes of -ngl on this machine."""
+    from duo.engines.llamacpp import native
+
+    return native.gpu_layers(options.gpu_layers)
+
+
+def _options(args: argparse.Namespace) -> EngineOptions:
+    """What the flags of a model say of how to run it."""
+    return EngineOptions(
+        threads=args.threads, context=args.context, gpu_layers=args.gpu_layers, device=args.device, dtype=args.dtype,
+        flash_attention=args.flash_attention,
+    )  # fmt: skip
+
+
+def _shipped(which: Literal["target", "draft"], runtime: str) -> str:
+    """Path of a shipped model for the runtime: as it is, or as a GGUF made from it once."""
+    from duo import models
+
+    if runtime == "llamacpp" or (runtime == "auto" and find_spec("torch") is None and find_spec("llama_cpp")):
+        if find_spec("gguf") is None:
+            raise ModelError("making a GGUF of the shipped model needs the package gguf: pip install gguf")
+        from duo.models.export import cached_gguf
+
+        return str(cached_gguf(which))
+    return str(models.TARGET if which == "target" else models.DRAFT)

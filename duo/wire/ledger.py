@@ -1,0 +1,32 @@
+"""The answers under way, as all connections to backs see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from duo.prefix import Prefix
+from duo.sampling.params import SamplingParams
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A session as the backs hear of it. The prefix grows while it is told."""
+
+    session: int
+    sampling: SamplingParams
+    prompt_length: int
+    prefix: Prefix
+    backs: Sequence[str] = ()
+    """Those who divide what is to be drafted between them."""
+    ends: Sequence[int] = ()
+    """The tokens that end the answer."""
+
+
+class Ledger(dict[int, Entry]):
+    """The open sessions by id, in the order in which they began.
+
+    While `resting`, the backs are told that there are none, so that they do nothing.
+    """
+
+    resting = False

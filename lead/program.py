@@ -1,0 +1,233 @@
+"""What the lead starts, wires together and stops, in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import socket
+import sys
+from collections.abc import Sequence
+
+import uvicorn
+from fastapi import FastAPI
+
+from duo.draft.model import DraftModel, check_drafts
+from duo.draft.policy import BATCH, MOST, RIDERS, TREE, room
+from duo.engines import Engine, Vocabulary, measure
+from duo.engines.cost import CostCurve
+from duo.engines.meaning import compare
+from duo.errors import AddressError, FileError, ModelError
+from duo.program import flags as cli
+from duo.program import mdns, models, trace_file, values
+from duo.program.tls_files import Files
+from duo.trace import Trace
+from lead import target
+from lead.answers.service import Service
+from lead.api import Answer, BackView, Question, SlotView
+from lead.backs.access import Door
+from lead.console.console import Console
+from lead.decode.local_draft import OwnDraft
+from lead.http import Options
+from lead.http.edge import connections
+from lead.http.edge.auth import guarded
+from lead.http.site import create_site
+from lead.plan.schedule import Limits
+from lead.security.credentials import Access, access, how_to_join, is_loopback
+
+log = logging.getLogger("lead")
+
+
+class Lead:
+    """The `Answerer` of the HTTP side: there from the start, ready once the model is loaded."""
+
+    def __init__(self) -> None:
+        self.service: Service | None = None
+
+    @property
+    def ready(self) -> bool:
+        return self.service is not None
+
+    @property
+    def model(self) -> str:
+        return self._loaded.model
+
+    @property
+    def created(self) -> int:
+        return self._loaded.created
+
+    @property
+    def runtime(self) -> str:
+        return self._loaded.runtime
+
+    @property
+    def speculates(self) -> bool:
+        return self._loaded.speculates
+
+    @property
+    def exactness(self) -> str:
+        return self._loaded.exactness
+
+    @property
+    def context(self) -> int:
+        return self._loaded.context
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self._loaded.vocabulary
+
+    @property
+    def waiting(self) -> int:
+        return self._loaded.waiting
+
+    @property
+    def most(self) -> int:
+        return self._loaded.most
+
+    def slots(self) -> Sequence[SlotView]:
+        return self._loaded.slots()
+
+    def ask(self, question: Question) -> Answer:
+        return self._loaded.ask(question)
+
+    def backs(self) -> Sequence[BackView]:
+        return self.service.backs.view() if self.service else []
+
+    @property
+    def _loaded(self) -> Service:
+        if self.service is None:
+            raise RuntimeError("the model is loading")
+        return self.service
+
+
+async def serve(args: argparse.Namespace) -> None:
+    """Listen, load, answer, until cancelled."""
+    with trace_file.of_lead(args.trace) as timeline:
+        await _serve(args, timeline)
+
+
+async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
+    files = Files(args.tls_cert, args.tls_key, args.tls_ca)
+    files.check()
+    if args.tls_ca and not args.tls_cert:
+        raise FileError("--tls-ca needs --tls-cert and --tls-key: certificates of backs are for a lead with TLS")
+    allowed = access(args)
+    listening = _listen(args.host, args.port, "--port")
+    # Better now than when the model has been loaded, and then its number can be told now.
+    with _listen(args.host, args.back_port, "--back-port") as tried:
+        back_port = tried.getsockname()[1]
+    port = listening.getsockname()[1]
+    _tell_access(args, allowed, port, back_port)
+    lead = Lead()
+    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics, max_body=args.max_body)
+    server = connections.Server(_http(args, create_site(lead, options), allowed))
+    http = asyncio.ensure_future(server.serve(sockets=[listening]))
+    service: Service | None = None
+    announcing = contextlib.AsyncExitStack()
+    console = Console(args.print_mode)
+    try:
+        engine, limits, schedule, exactness = await asyncio.to_thread(target.load, args)
+        drafts = args.model_draft and args.policy == "tree" and schedule.speculates
+        own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
+        service = Service(engine, console, schedule, exactness, timeline, own, args.queue)
+        timeline.title(f"lead: {engine.name} on {engine.runtime}")
+        door = Door(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
+        await service.backs.serve(args.host, back_port, door)
+        lead.service = service
+        log.info(
+            "%s on %s, %d tokens of context: %s://%s:%d for clients, port %d for backs",
+            engine.name, engine.runtime, engine.context,
+            "https" if files.cert else "http", values.in_url(args.host), port, back_port,
+        )  # fmt: skip
+        if args.announce:
+            name = args.alias or engine.name
+            announced = await announcing.enter_async_context(
+                mdns.announced(args.host, back_port, name, bool(files.cert))
+            )
+            log.info("announced as %s: backs on this network find it with --lead auto", announced)
+        console.watch(lead)
+        await http
+    finally:
+        await announcing.aclose()
+        server.should_exit = True
+        await console.stop()
+        if service is not None:
+            await service.stop()
+        with contextlib.suppress(asyncio.CancelledError):
+            await http
+        log.info("stopped")
+
+
+def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:
+    """The app with all that stands before it."""
+    names = None if args.insecure else [name.lower() for name in (args.host, *values.several(args.allowed_host))]
+    limits = connections.Limits(
+        args.max_connections, args.max_connections_per_address, args.head_timeout, args.body_timeout
+    )
+    return uvicorn.Config(
+        guarded(app, allowed.keys, args.max_body, values.several(args.cors_origin), names),
+        http=limits.protocol(),
+        # A connection that became a websocket would not be counted, nor ended; and nothing here speaks it.
+        ws="none",
+        ssl_certfile=args.tls_cert or None,
+        ssl_keyfile=args.tls_key or None,
+        timeout_keep_alive=args.keep_alive,
+        log_config=None,
+        lifespan="off",
+        access_log=False,
+        timeout_graceful_shutdown=1,
+    )
+
+
+def _tell_access(args: argparse.Namespace, allowed: Access, port: int, back_port: int) -> None:
+    """What a person has to know of a lead that others can reach."""
+    if is_loopback(args.host):
+        return
+    if not allowed.keys or not allowed.tokens:
+        who = " and ".join(("clients",) * (not allowed.keys) + ("backs",) * (not allowed.tokens))
+        log.warning("WARNING: --insecure: everyone who can reach %s may be one of its %s", args.host, who)
+    if not args.tls_cert:
+        log.warning("without TLS (--tls-cert) others on the way can read all that is said, with keys and tokens")
+    for line in how_to_join(args, allowed, port, back_port):
+        # Not a log line: it may hold secrets, and is there to be copied.
+        print(line, file=sys.stderr, flush=True)
+
+
+def _own_draft(args: argparse.Namespace, served: Engine, limits: Limits, timeline: Trace) -> OwnDraft:
+    """The draft model beside the target. Raises ModelError."""
+    flags = cli.of_draft_model(args, served.context)
+    engine = models.load_engine(flags, "draft", room(args.parallel), args.parallel)
+    differing: Sequence[int] = ()
+    if engine.vocabulary.fingerprint != served.vocabulary.fingerprint:
+        comparison = compare(served.vocabulary.meanings, engine.vocabulary.meanings)
+        if not comparison.few:
+            raise ModelError(
+                f"{engine.name} cannot draft for {served.name}: its vocabulary is another one, {comparison}; choose "
+                "another --model-draft"
+            )
+        differing = comparison.tokens
+        log.info("%s drafts for %s: %s", engine.name, served.name, comparison)
+    if engine.runtime == served.runtime == "transformers" and flags.threads != args.threads:
+        raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
+    check_drafts(engine)
+    cost = CostCurve(measure.remembered(engine, BATCH, models.speed(flags, "draft")).seconds)
+    log.info("%s on %s drafts here", engine.name, engine.runtime)
+    ahead = max(1, min(limits.most, MOST - RIDERS))
+    model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
+    model.drafts_for(served.vocabulary.size, differing)
+    return OwnDraft(model)
+
+
+def _listen(host: str, port: int, flag: str) -> socket.socket:
+    """A bound socket. Raises AddressError, which names the flag that chooses another port."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind((host, port))
+    except OSError as error:
+        listening.close()
+        reason = (error.strerror or str(error)).lower()
+        raise AddressError(f"cannot listen on {host}:{port}: {reason}; choose another --host or {flag}") from None
+    return listening
