@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.http_server import ScriptedAnswerer, serving
+from tests.support.http import ScriptedAnswerer, serving
 
 # A shell starts what runs in its background with Ctrl-C ignored, and programs started from here would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)

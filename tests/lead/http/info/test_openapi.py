@@ -1,0 +1,159 @@
+"""The OpenAPI document against the server: schemathesis asks for what the document allows, and for what it does not."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+import schemathesis
+from fastapi.openapi.utils import get_openapi
+from fastapi.testclient import TestClient
+from hypothesis import HealthCheck, settings
+from jsonschema import Draft202012Validator
+from schemathesis import Case
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from duo.errors import StoppedError
+from lead.api import Piece
+from lead.decode.session import Logprobs
+from lead.http import Options
+from lead.http.info.openapi import document
+from lead.http.site import create_site
+from tests.support.http import ScriptedAnswerer
+
+APP = create_site(ScriptedAnswerer(), Options(metrics=True))
+# Without the other names of what is there already.
+SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP).exclude(
+    path_regex="^/(chat/completions|models|v1/health)$"
+)
+CHECKS = [
+    not_a_server_error,
+    status_code_conformance,
+    content_type_conformance,
+    response_headers_conformance,
+    response_schema_conformance,
+]
+
+
+pytestmark = pytest.mark.slow
+
+SETTINGS = settings(
+    max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+
+
+def check(case: Case[Any]) -> None:
+    answer = case.call_and_validate(checks=CHECKS)
+    if "text/event-stream" in answer.headers.get("content-type", [""])[0]:
+        check_events(case.path, answer.text)
+
+
+@SCHEMA.parametrize()
+@SETTINGS
+def test_answers_are_what_the_document_says(case: Case[Any]) -> None:
+    check(case)
+
+
+@SCHEMA.include(path_regex="^/(v1/chat/completions|messages)$").parametrize()
+@SETTINGS
+def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) -> None:
+    # What templates and grammars take is more than a schema can say, and most that is made up is refused for it.
+    if isinstance(case.body, dict):
+        kept = {name: value for name, value in case.body.items() if name not in ("tools", "tool_choice", "json_schema")}
+        case.body = {**kept, "messages": [{"role": "user", "content": "Hi"}], "response_format": None}
+    check(case)
+
+
+@pytest.mark.parametrize(
+    ("path", "asked"),
+    [
+        ("/v1/chat/completions", {}),
+        ("/v1/chat/completions", {"n": 2, "logprobs": True, "top_logprobs": 1, "accepted": True}),
+        ("/v1/chat/completions", {"tools": [{"function": {"name": "now"}}], "stream_options": {"include_usage": True}}),
+        ("/v1/completions", {"logprobs": 1, "echo": True}),
+        ("/v1/completions", {"n": 2, "logprobs": 1, "accepted": True, "stream_options": {"include_usage": True}}),
+    ],
+)
+def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> None:
+    answerer = ScriptedAnswerer()
+    call = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
+    answerer.script = [(Piece("Hi", ("mac",), "", 41, Logprobs(-0.5, [(41, -0.5), (42, -1.5)])),), (call,)]
+    body = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "a", "stream": True, **asked}
+    client = TestClient(create_site(answerer))
+    assert check_events(path, client.post(path, json=body).text) > 2
+    answerer.script = [("Hi",), StoppedError("the lead is stopping")]
+    assert check_events(path, client.post(path, json=body).text) >= 2
+
+
+def check_events(path: str, text: str) -> int:
+    """How many events there are: each a JSON of the kind that is announced, or the end. (schemathesis looks at events,
+    but not at what their data are JSON of.)"""
+    content = document()["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
+    announced = content["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]
+    validator = Draft202012Validator({**announced, "components": document()["components"]})
+    *events, rest = text.split("\n\n")
+    assert rest == ""
+    for event in events:
+        assert event.startswith("data: ")
+        if event != "data: [DONE]":
+            validator.validate(json.loads(event.removeprefix("data: ")))
+    return len(events)
+
+
+def test_every_route_is_described() -> None:
+    # FastAPI's own document says nothing of bodies, but knows the routes, but for those that are older names of others.
+    routes = get_openapi(title="routes", version="", routes=APP.routes)["paths"]
+    described = document()["paths"]
+    assert {path: set(methods) for path, methods in described.items() if path != "/chat/completions"} == {
+        path: set(methods) for path, methods in routes.items()
+    }
+
+
+def test_the_page_shows_all_of_it_and_loads_nothing() -> None:
+    answer = TestClient(APP).get("/docs")
+    page = Page()
+    page.feed(answer.text)
+    assert set(document()["paths"]) <= page.code
+    assert set(document()["components"]["schemas"]) <= page.ids
+    assert {link for link in page.links if not link.startswith("#")} == {"openapi.json"}
+    assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
+    assert not page.tags & {"script", "link", "img", "iframe"} and "url(" not in answer.text
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+class Page(HTMLParser):
+    """What a page holds: every start has its end, and no id comes twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.ids: set[str] = set()
+        self.links: set[str] = set()
+        self.code: set[str] = set()
+        self._open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag not in ("meta", "br"):
+            self._open.append(tag)
+        for name, value in attrs:
+            if name == "id" and value is not None:
+                assert value not in self.ids
+                self.ids.add(value)
+            if name in ("href", "src") and value is not None:
+                self.links.add(value)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self._open and self._open[-1] == "code":
+            self.code.add(data)

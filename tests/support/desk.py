@@ -1,0 +1,156 @@
+"""A back's drafting loop with an engine that checks every call, and a lead that takes down what it is told.
+
+The loop's own steps are called from here instead of its thread, so that every order of events can be tried.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from back.drafter import Drafter
+from duo.draft.draft import Draft
+from duo.draft.model import DraftModel
+from duo.draft.policy import TREE, Policy, room
+from duo.engines import Engine, Logits, Row
+from duo.engines.base import TREES, InterruptedForwardError, Piece, Rollback
+from duo.engines.cost import CostCurve
+from duo.errors import DuoError
+from duo.guesses import Expansion
+from duo.program.trace_file import of_lead
+from duo.sampling.params import SamplingParams
+from duo.sampling.sampler import Sampler
+from duo.v1 import duo_pb2 as pb
+from duo.wire import messages
+from duo.wire.messages import Begun, CommittedTokens, Ended
+from tests.support.fakes import FakeModel, hash_of
+from tests.support.slotted import EOS, SlottedEngine
+
+FLAT = {1: 1.0, 8: 1.7}
+"""A cost curve where a further row costs a tenth of the first."""
+
+
+class DraftEngine(SlottedEngine):
+    """A draft model's: its forward passes may be given up."""
+
+    def __init__(
+        self, model: FakeModel, slots: int, rollback: Rollback = TREES, spacing: int = 0, rows: int | None = None
+    ) -> None:
+        """`rows`: what it has room for, if less than is asked for."""
+        super().__init__(model, slots, rollback, spacing)
+        self._rows = room(slots) if rows is None else rows
+        self.meanwhile: Callable[[], None] = lambda: None
+        """Happens while a forward pass is under way."""
+        self.passes: list[Sequence[Row]] = []
+        self._interrupted = False
+
+    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
+        assert not pieces, "a draft model reads apart"
+        live = sum(len(part.rows) for part in self.parts)
+        assert live + len(rows) <= self.room, "there is room for no more rows"
+        for row in rows:
+            assert row.parent >= 0 or self.length(row.slot) < self.context
+        self._interrupted = False
+        self.meanwhile()
+        if self._interrupted:
+            raise InterruptedForwardError
+        self.passes.append(rows)
+        return super().forward(rows)
+
+    @property
+    def room(self) -> int:
+        return self._rows
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> None:
+        assert self.length(slot) + len(tokens) <= self.context
+        super().extend(slot, tokens)
+
+    def interrupt(self) -> None:
+        self._interrupted = True
+
+
+@dataclass
+class Asked:
+    """An answer under way, on the lead's side."""
+
+    id: int
+    params: SamplingParams
+    prompt: list[int]
+    tokens: list[int]
+
+    def picks(self, count: int) -> list[int]:
+        """What the target goes on with."""
+        model, sampler, path = FakeModel(), Sampler(self.params, self.prompt), list(self.tokens)
+        for _ in range(count):
+            path.append(sampler.pick(model.logits(path), path[len(self.prompt) :]))
+        return path[len(self.tokens) :]
+
+
+class Desk:
+    """A drafter, and the lead that it hears."""
+
+    def __init__(
+        self,
+        slots: int = 4,
+        model: FakeModel | None = None,
+        n_ahead: int = 16,
+        cost: dict[int, float] | None = None,
+        policy: Policy = TREE,
+        real: Engine | None = None,
+        engine: DraftEngine | None = None,
+    ) -> None:
+        """`engine`: if it is to be of a kind of its own. `real`: one that drafts instead of that which checks every
+        call."""
+        self.engine = engine or DraftEngine(model or FakeModel(0.4), slots)
+        self.asked: dict[int, Asked] = {}
+        self.heard: dict[int, list[Expansion]] = {}
+        """What was guessed for each session, in order."""
+        self.errors: list[DuoError] = []
+        with of_lead(None) as trace:
+            curve = CostCurve(cost or FLAT)
+            curve.observe = lambda rows, seconds: None  # type: ignore[method-assign]  # it takes what time it takes
+            self.model = DraftModel(real or cast(Engine, self.engine), curve, n_ahead, policy, trace, "drafter")
+            self.drafter = Drafter(self.model, self._send, self.errors.append, trace)
+
+    def _send(self, sent: Sequence[bytes]) -> None:
+        for data in sent:
+            message = pb.BackMessage()
+            message.ParseFromString(data)
+            for of in message.guesses.sessions:
+                self.heard[of.session] += messages.expansions(of)
+
+    def begin(self, session: int, prompt: Sequence[int], params: SamplingParams | None = None) -> Asked:
+        it = Asked(session, params or SamplingParams(temperature=0.0), list(prompt), [])
+        self.asked[session], self.heard[session] = it, []
+        self.drafter._take(Begun(session, it.params, len(prompt), ends=(EOS,)))
+        self.commit(session, prompt)
+        return it
+
+    def commit(self, session: int, tokens: Sequence[int]) -> None:
+        it = self.asked[session]
+        self.drafter._take(CommittedTokens(session, len(it.tokens), tokens, False))
+        it.tokens += tokens
+
+    def end(self, session: int) -> None:
+        self.drafter._take(Ended(session))
+        del self.asked[session]
+
+    def draft(self, session: int) -> Draft:
+        return self.drafter._sessions[session].draft
+
+    def seated(self) -> set[int]:
+        """Sessions that have a slot."""
+        return {id for id, it in self.drafter._sessions.items() if self.model._seats.of(it.draft) is not None}
+
+    def work(self, most: int = 10_000) -> int:
+        """So many forward passes, or until there is nothing to do; returns how many there were."""
+        for count in range(most):
+            if not self.drafter._work():
+                return count
+        return most
+
+    def guessed(self, session: int) -> bool:
+        """Whether there are guesses for the place where an answer stands."""
+        tokens = self.asked[session].tokens
+        return any((e.length, e.hash) == (len(tokens), hash_of(tokens)) for e in self.heard[session])

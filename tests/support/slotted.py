@@ -1,0 +1,145 @@
+"""An engine of many slots whose model is a pure function of the tokens so far, and which checks every call."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from duo.draft.policy import MAX_ROWS
+from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
+from tests.support.fakes import CheckedEngine, FakeModel
+
+EOS = 3
+LINE_END = 5
+"""What is read for a token that the vocabulary lacks."""
+
+
+class Vocabulary:
+    """As much of one as a decode loop asks for."""
+
+    size = FakeModel.size
+    eos = frozenset({EOS})
+    meanings = (b"", *(b"%d" % token for token in range(1, FakeModel.size)))
+    """Token 0 means nothing."""
+
+    def encode_rendered(self, text: str) -> list[int]:
+        return [4, LINE_END]
+
+
+CHAINS, REPLAY, FORWARD = Rollback(False, 3), Rollback(False, 6, replay=True), Rollback(False, 0)
+"""Models that verify short chains, that go back by a checkpoint, and that do not go back at all."""
+
+
+class SlottedEngine:
+    """A `CheckedEngine` for each slot, and row ids that are unique over all of them.
+
+    rollback: of what kind the model is. spacing: committed tokens are cut only where something was read, or at a
+    multiple of so many; 0: anywhere.
+    """
+
+    name, runtime, batch, context = "fake", "fake", 48, 256
+    note = ""
+    mixes = True
+    neighbours = False
+
+    def __init__(self, model: FakeModel, slots: int, rollback: Rollback = TREES, spacing: int = 0) -> None:
+        self.vocabulary = Vocabulary()
+        self.parts = [CheckedEngine(model, slot) for slot in range(slots)]
+        self.rollback = rollback
+        self.dropped = 0
+        """Rows that were not kept."""
+        self._spacing = spacing
+        self._saved: list[set[int]] = [set() for _ in range(slots)]
+        """Lengths that a slot can be cut to."""
+        self.fault: Exception | None = None
+        """What the next forward passes raise."""
+        self.shared = 0
+        """Tokens that a slot got from another one."""
+        self.widths: list[set[int]] = []
+        """Which slots each forward pass served."""
+        self.pieces: list[tuple[int, int]] = []
+        """Slot and length of what was read of prompts."""
+
+    @property
+    def slots(self) -> int:
+        return len(self.parts)
+
+    @property
+    def room(self) -> int:
+        return MAX_ROWS * max(2, self.slots)
+
+    @property
+    def spacing(self) -> int:
+        return self._spacing or 1
+
+    @property
+    def read(self) -> int:
+        return sum(part.read for part in self.parts)
+
+    def length(self, slot: int) -> int:
+        return self.parts[slot].length(slot)
+
+    def extend(self, slot: int, tokens: Sequence[int]) -> None:
+        assert len(tokens) <= self.batch
+        self.pieces.append((slot, len(tokens)))
+        before = self.length(slot)
+        self.parts[slot].extend(slot, tokens)
+        if self._spacing:
+            end = self.length(slot)
+            self._saved[slot] |= {end, *range(before - before % self._spacing, end, self._spacing)} - set(range(before))
+
+    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
+        assert 0 < len(rows) + sum(len(piece.tokens) for piece in pieces) <= self.batch
+        for slot, tokens in pieces:
+            assert not self.parts[slot].rows, "a slot that is given a piece has no rows"
+            self.extend(slot, tokens)
+        live = [row for part in self.parts for row in part.rows]
+        assert len({*live, *(row.id for row in rows)}) == len(live) + len(rows), "row ids are unique over all slots"
+        self.widths.append({row.slot for row in rows})
+        if self.fault is not None:
+            raise self.fault
+        logits = np.empty((len(rows), self.vocabulary.size), dtype=np.float32)
+        assert self.mixes or not (rows and pieces), "pieces have passes of their own"
+        for slot in self.widths[-1]:
+            mine = [at for at, row in enumerate(rows) if row.slot == slot]
+            if not self.rollback.trees:
+                assert not self.parts[slot].rows, "the rows of the last pass have been kept or dropped"
+                chain = [rows[at] for at in mine]
+                assert [row.parent for row in chain] == [ROOT, *(row.id for row in chain[:-1])], "rows are one chain"
+            logits[mine] = self.parts[slot].forward([rows[at] for at in mine])
+        return logits
+
+    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+        dropped = len(self.parts[slot].rows) - len(path) - len(rest)
+        assert dropped <= self.rollback.depth, "it goes back so far and no further"
+        assert self.rollback.trees or not rest, "the rows are one chain"
+        self.dropped += dropped
+        self.parts[slot].keep(slot, path, rest)
+
+    def restorable(self, slot: int, length: int) -> int:
+        most = self.length(slot)
+        if not self._spacing or length >= most:
+            return min(length, most)
+        return max((saved for saved in self._saved[slot] if saved <= length), default=0)
+
+    def truncate(self, slot: int, length: int) -> int:
+        left = self.restorable(slot, length)
+        self._saved[slot] = {saved for saved in self._saved[slot] if saved <= left}
+        return self.parts[slot].truncate(slot, left)
+
+    def share(self, source: int, target: int, length: int) -> int:
+        assert source != target
+        assert 0 <= length <= self.length(source)
+        left = self.restorable(source, length)
+        self.parts[target].committed = self.parts[source].committed[:left]
+        self.parts[target].rows.clear()
+        self._saved[target] = {left}
+        self.shared += left
+        return left
+
+    def interrupt(self) -> None:
+        raise AssertionError("a target's forward pass is never given up")
+
+    def close(self) -> None:
+        self.parts.clear()
