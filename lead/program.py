@@ -28,7 +28,7 @@ from lead.answers.service import Service
 from lead.api import Answer, BackView, Question, SlotView
 from lead.backs.access import Door
 from lead.console.console import Console
-from lead.decode.local_draft import OwnDraft
+from lead.decode.local_draft import LocalDraft
 from lead.http import Options
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
@@ -129,8 +129,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     try:
         engine, limits, schedule, exactness = await asyncio.to_thread(target.load, args)
         drafts = args.model_draft and args.policy == "tree" and schedule.speculates
-        own = await asyncio.to_thread(_own_draft, args, engine, limits, timeline) if drafts else None
-        service = Service(engine, console, schedule, exactness, timeline, own, args.queue)
+        local_draft = await asyncio.to_thread(_local_draft, args, engine, limits, timeline) if drafts else None
+        service = Service(engine, console, schedule, exactness, timeline, local_draft, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         door = Door(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         await service.backs.serve(args.host, back_port, door)
@@ -194,7 +194,7 @@ def _tell_access(args: argparse.Namespace, allowed: Access, port: int, back_port
         print(line, file=sys.stderr, flush=True)
 
 
-def _own_draft(args: argparse.Namespace, served: Engine, limits: Limits, timeline: Trace) -> OwnDraft:
+def _local_draft(args: argparse.Namespace, served: Engine, limits: Limits, timeline: Trace) -> LocalDraft:
     """The draft model beside the target. Raises ModelError."""
     flags = cli.of_draft_model(args, served.context)
     engine = models.load_engine(flags, "draft", room(args.parallel), args.parallel)
@@ -216,7 +216,7 @@ def _own_draft(args: argparse.Namespace, served: Engine, limits: Limits, timelin
     ahead = max(1, min(limits.most, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
     model.drafts_for(served.vocabulary.size, differing)
-    return OwnDraft(model)
+    return LocalDraft(model)
 
 
 def _listen(host: str, port: int, flag: str) -> socket.socket:

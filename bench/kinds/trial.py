@@ -35,11 +35,11 @@ from duo.errors import DuoError
 from duo.sampling.params import SamplingParams
 from duo.trace import Trace
 from duo.wire.ledger import Ledger
-from lead.decode.local_draft import OwnDraft
+from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
 from lead.decode.request import Job
 from lead.decode.session import Step
-from lead.plan.arrivals import Own
+from lead.plan.arrivals import DraftOffer
 from lead.plan.schedule import Growing, Limits, Plan
 from lead.plan.verify_all import Everything
 
@@ -183,7 +183,9 @@ class _DraftsFirst(Everything):
         self._expansions = expansions
         self._drafted = 0
 
-    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
+    def plan(
+        self, trees: Sequence[Growing], now: float, own: DraftOffer | None = None, room: int | None = None
+    ) -> Plan:
         if own is not None and self._drafted < self._expansions:
             self._drafted += 1
             return Plan([[] for _ in trees], draft=True)
@@ -204,7 +206,7 @@ class _Lead:
         limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=rollback)
         model = DraftModel(self.draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
         schedule = _DraftsFirst(limits, self.expansions)
-        self._decoder = Decoder(self.target, Ledger(), lambda: None, lambda: None, schedule, Trace(), OwnDraft(model))
+        self._decoder = Decoder(self.target, Ledger(), lambda: None, lambda: None, schedule, Trace(), LocalDraft(model))
 
     def ask(self, *asked: tuple[Sequence[int], SamplingParams, int]) -> list[tuple[list[int], Job]]:
         """Answers to prompts, of so many tokens, all at the same time. Raises what one of them ended with."""

@@ -20,7 +20,7 @@ from duo.draft.policy import CHAIN, RIDERS, TREE, Policy
 from duo.engines.replay import NOTHING, Checkpoints, Replayed
 from duo.guesses import Expansion
 from duo.prefix import Prefix, common_length, extend_hash
-from lead.plan.arrivals import Own, own
+from lead.plan.arrivals import DraftOffer, offer_of
 from lead.plan.calibration import Trust
 from lead.plan.planner import Planner
 from lead.plan.schedule import Growing, Limits
@@ -63,10 +63,10 @@ class _Own:
             self._draft.merge(expansion)
 
     @property
-    def offer(self) -> Own | None:
+    def offer(self) -> DraftOffer | None:
         if self._draft.ahead:
             return None
-        return own([(self._draft.unread, self._draft.next_line)], RIDERS, self._cost)
+        return offer_of([(self._draft.unread, self._draft.next_line)], RIDERS, self._cost)
 
     def run(self) -> float:
         """One forward pass, after what is to be read; returns the seconds that it takes."""

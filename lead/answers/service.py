@@ -21,7 +21,7 @@ from lead.answers.answer import Listener, RunningAnswer
 from lead.answers.handover import Handover
 from lead.api import Question, SlotView
 from lead.backs.server import Backs
-from lead.decode.local_draft import OwnDraft
+from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
 from lead.decode.request import Job
 from lead.decode.session import Step
@@ -41,17 +41,17 @@ class Service:
         schedule: Schedule,
         exactness: str,
         trace: Trace,
-        own: OwnDraft | None = None,
+        local_draft: LocalDraft | None = None,
         queue: int = QUEUE,
     ) -> None:
-        """`exactness`: a line for people. `own`: a draft model beside the target. `queue`: most questions that wait."""
+        """exactness: a line for people. local_draft: a draft model beside the target. queue: most questions that wait."""
         self._engine = engine
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         ledger = Ledger()
         vocabulary = engine.vocabulary
         self._decoder = Decoder(
-            engine, ledger, lambda: self.from_decoder(self.backs.changed), self._stepped, schedule, trace, own
+            engine, ledger, lambda: self.from_decoder(self.backs.changed), self._stepped, schedule, trace, local_draft
         )
         self._schedule = schedule
         self._queue = queue

@@ -17,7 +17,7 @@ from duo.draft.policy import RIDERS
 from duo.errors import ContextError, DeadEndError, RequestError
 from duo.guesses import Expansion
 from lead.decode.session import Session
-from lead.plan.arrivals import Own, own
+from lead.plan.arrivals import DraftOffer, offer_of
 
 T = TypeVar("T")
 log = logging.getLogger("lead")
@@ -26,7 +26,7 @@ NAME = "lead"
 """Who guessed what it guesses."""
 
 
-class OwnDraft:
+class LocalDraft:
     """Its model has as many slots as the target. The decoder's thread uses it."""
 
     def __init__(self, model: DraftModel) -> None:
@@ -65,7 +65,7 @@ class OwnDraft:
         if (draft := self._drafts.get(session.id)) is not None:
             self._try(draft, take_in)
 
-    def offer(self, sessions: Iterable[Session]) -> Own | None:
+    def offer(self, sessions: Iterable[Session]) -> DraftOffer | None:
         """What it would take to expand something for these now; None if there is nothing to expand."""
         ready: list[tuple[int, int]] = []
         for draft in self._of(sessions):
@@ -75,7 +75,7 @@ class OwnDraft:
             self._try(draft, self._model.sit)
             if draft.session in self._drafts:
                 ready.append((draft.unread, draft.next_line))
-        return own(ready, RIDERS, self._model.cost) if ready else None
+        return offer_of(ready, RIDERS, self._model.cost) if ready else None
 
     def expand(self, sessions: Iterable[Session], since: float | None = None) -> Mapping[int, Sequence[Expansion]]:
         """One forward pass for these sessions, after what is to be read: what it found, by session. `since`: when its

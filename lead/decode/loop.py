@@ -27,7 +27,7 @@ from duo.wire import messages
 from duo.wire.ledger import Entry, Ledger
 from duo.wire.messages import MAX_ENDS
 from lead.decode.inbox import Mailbox
-from lead.decode.local_draft import NAME, OwnDraft
+from lead.decode.local_draft import NAME, LocalDraft
 from lead.decode.request import Job, Run
 from lead.decode.session import Session, Step
 from lead.decode.slots import Seats
@@ -63,7 +63,7 @@ class Decoder:
         stepped: Callable[[], None],
         schedule: Schedule,
         trace: Trace,
-        own: OwnDraft | None = None,
+        local_draft: LocalDraft | None = None,
     ) -> None:
         """`changed` is called, from the decoder's thread, when the ledger has sessions more or less for the backs, and
         `stepped` when some have more tokens.
@@ -76,7 +76,7 @@ class Decoder:
         self._stepped = stepped
         self._apart = not engine.mixes
         """Whether prompts are read in forward passes of their own."""
-        self._own = own
+        self._local_draft = local_draft
         self.grammars = Grammars(engine.vocabulary)
         self._jobs: deque[Job] = deque()
         self._seats = Seats(engine)
@@ -226,8 +226,8 @@ class Decoder:
         else:
             self._answering.remove(run)
         self._seats.leave(run.seat)
-        if self._own is not None:
-            self._own.end(session)
+        if self._local_draft is not None:
+            self._local_draft.end(session)
         self._ledger.pop(session.id, None)
         self._changed()
         self._trace.span(
@@ -390,8 +390,8 @@ class Decoder:
             if len(step.path) <= len(nodes):
                 again.append(len(step.path))
                 going_back += time.perf_counter() - keeping
-            if self._own is not None:
-                self._own.committed(session, start, [done.token for done in step.committed])
+            if self._local_draft is not None:
+                self._local_draft.committed(session, start, [done.token for done in step.committed])
             steps.append(step)
         done = time.perf_counter()
         if pieces:
@@ -417,16 +417,16 @@ class Decoder:
                 self._end(run, None)
         self._stepped()
         new = [run for run in runs if run.session.steps == 1 and run.job.state == "answering"]
-        if self._own is not None and new:
-            self._draft_beside(self._own, new)
+        if self._local_draft is not None and new:
+            self._draft_beside(self._local_draft, new)
 
-    def _draft_beside(self, own: OwnDraft, runs: Sequence[Run]) -> None:
+    def _draft_beside(self, local_draft: LocalDraft, runs: Sequence[Run]) -> None:
         """The draft model beside the target hears of answers that have their first tokens. What it reads at once
         belongs to the time of their prompts."""
         alone = len(self._answering) == 1 and not self._reading and not (self._jobs and self._seats.free)
         for run in runs:
             started = time.perf_counter()
-            own.begin(run.session, alone)
+            local_draft.begin(run.session, alone)
             took = time.perf_counter() - started
             run.job.prompt_seconds += took
             run.job.answering += took
@@ -463,19 +463,19 @@ class Decoder:
             return []
         runs.sort(key=lambda run: run.stepped)
         sessions = {run.session.id: run.session for run in runs}
-        own = self._own if room is None else None
+        local_draft = self._local_draft if room is None else None
         while True:
             began = time.perf_counter()
             self._take_guesses()
-            offer = own.offer(sessions.values()) if own is not None else None
+            offer = local_draft.offer(sessions.values()) if local_draft is not None else None
             growing = [Growing(run.session.tree, run.session.limit) for run in runs]
             plan = self._planner.plan(growing, time.perf_counter(), offer, room)
             planned = time.perf_counter()
             if self._trace.on:
                 held, chosen = sum(len(it.tree) for it in growing), sum(map(len, plan.nodes))
                 self._trace.span("decoder", "plan", began, planned, held=held, chosen=chosen)
-            if plan.draft and own is not None and not self._stopping:
-                for number, found in own.expand(sessions.values(), began).items():
+            if plan.draft and local_draft is not None and not self._stopping:
+                for number, found in local_draft.expand(sessions.values(), began).items():
                     self._planner.drafted(self._merge(sessions[number], found, NAME))
                 continue
             if not plan.wait or self._stopping:
@@ -499,8 +499,8 @@ class Decoder:
                     continue
                 useful = self._merge(session, messages.expansions(of), back, until)
                 heard += useful
-                if useful and self._own is not None:
-                    self._own.merge(session, [place.guesses for place in useful])
+                if useful and self._local_draft is not None:
+                    self._local_draft.merge(session, [place.guesses for place in useful])
             if heard:
                 self._planner.heard(came, back, heard)
             if time.perf_counter() > until:

@@ -40,7 +40,7 @@ class Coming(NamedTuple):
     above: Sequence[float]
 
 
-class Own(NamedTuple):
+class DraftOffer(NamedTuple):
     """When a draft model that the lead itself runs would have expanded something: seconds until the first time, with
     the few tokens that it reads by the way, and from then on between two; and so many places each time. `arrears`:
     seconds more, once, to read what it has left unread for longer."""
@@ -51,14 +51,14 @@ class Own(NamedTuple):
     expansions: int = 1
 
 
-def own(drafts: Sequence[tuple[int, int]], riders: int, cost: Callable[[int], float]) -> Own:
+def offer_of(drafts: Sequence[tuple[int, int]], riders: int, cost: Callable[[int], float]) -> DraftOffer:
     """Of a draft model that for each answer has so many tokens to read, of which `riders` could ride along with what it
     expands, in so many rows. `cost`: seconds for its forward pass, by rows."""
     rows, arrears = 0, 0.0
     for unread, line in drafts:
         rows += line if unread > riders else line + unread
         arrears += cost(unread) if unread > riders else 0.0
-    return Own(cost(rows), cost(len(drafts)), arrears, len(drafts))
+    return DraftOffer(cost(rows), cost(len(drafts)), arrears, len(drafts))
 
 
 class _Times:
@@ -193,21 +193,21 @@ class Forecast:
         due: Sequence[tuple[float, str]],
         leaves: Sequence[float],
         within: float,
-        own: Own | None = None,
+        offer: DraftOffer | None = None,
         first: Sequence[float] = (),
         ranks: int = RANKS,
     ) -> Iterator[Coming]:
         """What will be there in `within` seconds, as the likeliest leaves are expanded, one after the other.
 
-        `due`: as `due` returned it; `leaves`: path probabilities of the nodes below which nothing is known; `own`: the
-        lead's own draft model, if it is to draft meanwhile. `first`: what the first of them reveals, if not the usual.
+        `due`: as `due` returned it; `leaves`: path probabilities of the nodes below which nothing is known; `offer`: of
+        the local draft model, if it is to draft meanwhile. `first`: what the first of them reveals, if not the usual.
         `ranks`: how many guesses of an expansion are of use, 1 where chains are verified.
         """
         frontier = [-path for path in leaves]
         heapq.heapify(frontier)
         queue = [(seconds, name, self._backs[name]) for seconds, name in due]
-        if own is not None:
-            heapq.heappush(queue, (own.first, "", _Times(own.then, own.expansions)))
+        if offer is not None:
+            heapq.heappush(queue, (offer.first, "", _Times(offer.then, offer.expansions)))
         sure = 1.0
         for _ in range(HORIZON):
             if not queue or queue[0][0] > within:

@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 
 from duo.engines.cost import CostCurve
 from duo.engines.replay import NOTHING, Replay, Replayed
-from lead.plan.arrivals import RANKS, Coming, Forecast, Own
+from lead.plan.arrivals import RANKS, Coming, DraftOffer, Forecast
 from lead.plan.governor import Worth
 from lead.plan.lookahead import DRAFTING, WAITING, Outlook
 from lead.plan.schedule import Growing, Limits, Plan
@@ -208,15 +208,17 @@ class Planner:
         seconds = took * cost(1) / (many * least) if took is not None else None
         self._worth_of_many.step(seconds, tokens / many, alone, slower)
 
-    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
+    def plan(
+        self, trees: Sequence[Growing], now: float, offer: DraftOffer | None = None, room: int | None = None
+    ) -> Plan:
         """What to do next, for all answers that share the forward pass.
 
         The guesses are taken in order of path probability over all trees together, a set that is closed under parents
-        in each of them. `own`: what a draft model beside the target would take, if there is one that has something to
+        in each of them. `offer`: what a draft model beside the target would take, if there is one that has something to
         expand. `room`: given if the same pass reads prompts: for so many guesses it has room, and for none it waits.
         Answers that have waited longest for a step come first.
         """
-        self._beside |= own is not None
+        self._beside |= offer is not None
         self._under_way = len(trees)
         if self._takes_turns and room is None and len(trees) > 1:
             trees = trees[: self._together(trees)]
@@ -224,7 +226,7 @@ class Planner:
         if self._anew is None:
             self._anew = any(not it.tree.root.children for it in trees)
         best, ranked = self._likeliest(trees)
-        if not ranked and own is None and self._forecast.nobody:
+        if not ranked and offer is None and self._forecast.nobody:
             return Plan([[] for _ in trees])  # nothing to choose, and nobody to wait for
         outlook = self._outlook(ranked, answers, self._rate(answers), room)
         most = len(outlook.prices) - 1
@@ -240,7 +242,7 @@ class Planner:
         due, left = self._due(now, answers)
         coming = self._forecast.coming(due, leaves, left, ranks=self._ranks)
         waiting = max(0.0, outlook.gain(value, coming, self._forecast.every(due), WAITING))
-        if own is not None and self._drafts(outlook, value, leaves, due, own, waiting):
+        if offer is not None and self._drafts(outlook, value, leaves, due, offer, waiting):
             self._missed = self._idle = 0.0
             return Plan(nodes, draft=True)
         if waiting > 0.0:
@@ -327,22 +329,22 @@ class Planner:
         value: float,
         leaves: Sequence[float],
         due: Sequence[tuple[float, str]],
-        own: Own,
+        offer: DraftOffer,
         waiting: float,
     ) -> bool:
         """Whether the own draft model should expand something; to wait for backs instead would bring `waiting`."""
-        if self._idle * EXPLORE > own.first + own.arrears:
+        if self._idle * EXPLORE > offer.first + offer.arrears:
             return True
-        if waiting > 0.0 and due[0][0] < SOONER * own.first:
+        if waiting > 0.0 and due[0][0] < SOONER * offer.first:
             return False
         forecast, ranks = self._forecast, self._ranks
 
         def coming(first: Sequence[float] = ()) -> Iterator[Coming]:
-            return forecast.coming(due, leaves, float("inf"), own, first, ranks)
+            return forecast.coming(due, leaves, float("inf"), offer, first, ranks)
 
-        every = max(own.then, forecast.every(due)) * forecast.sure(due) if due else 0.0
+        every = max(offer.then, forecast.every(due)) * forecast.sure(due) if due else 0.0
         usual = outlook.gain(value, coming(), every, DRAFTING, waiting)
-        if usual > waiting and not own.arrears:
+        if usual > waiting and not offer.arrears:
             return True
         # What it finds may be worth going on from, or not: an average would not tell.
         more = -waiting
@@ -350,7 +352,7 @@ class Planner:
             more += share * outlook.gain(value, coming(kind), every, DRAFTING)
         # What is in arrears is read once this would have been made good by what was missed for want of it.
         self._missed += max(0.0, more)
-        return more > 0.0 and self._missed > outlook.rate * own.arrears
+        return more > 0.0 and self._missed > outlook.rate * offer.arrears
 
     def _leaves(self, it: Growing, ranked: Sequence[tuple[Node, float]]) -> list[float]:
         """Path probabilities of the nodes that nothing is known below, where something could be of use."""

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 
 from duo.engines.base import TREES, Rollback
 from duo.engines.replay import NOTHING, Replay, Replayed
-from lead.plan.arrivals import Own
+from lead.plan.arrivals import DraftOffer
 from lead.plan.tree import GuessTree, Node, Place
 
 
@@ -103,4 +103,6 @@ class Schedule(Protocol):
         replayed: Replayed = NOTHING,
     ) -> None: ...
 
-    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan: ...
+    def plan(
+        self, trees: Sequence[Growing], now: float, offer: DraftOffer | None = None, room: int | None = None
+    ) -> Plan: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from duo.engines.replay import NOTHING, Replayed
-from lead.plan.arrivals import Own
+from lead.plan.arrivals import DraftOffer
 from lead.plan.schedule import Growing, Limits, Plan
 from lead.plan.tree import Place
 
@@ -16,7 +16,9 @@ class Everything:
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
-    def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
+    def plan(
+        self, trees: Sequence[Growing], now: float, offer: DraftOffer | None = None, room: int | None = None
+    ) -> Plan:
         """As `Planner.plan`, whatever it costs: as many of each answer as there is room for. A draft model beside the
         target is left alone."""
         limits, answers = self._limits, len(trees)

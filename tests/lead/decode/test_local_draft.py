@@ -18,7 +18,7 @@ from duo.guesses import Expansion
 from duo.prefix import Prefix, extend_hash
 from duo.program.trace_file import of_lead
 from duo.sampling.params import SamplingParams
-from lead.decode.local_draft import OwnDraft
+from lead.decode.local_draft import LocalDraft
 from lead.decode.session import Session
 from tests.support.desk import FLAT, DraftEngine
 from tests.support.fakes import FakeModel
@@ -34,9 +34,9 @@ def engine() -> Iterator[Engine]:
     engine.close()
 
 
-def begun(engine: Engine, length: int) -> tuple[OwnDraft, Session]:
+def begun(engine: Engine, length: int) -> tuple[LocalDraft, Session]:
     with of_lead(None) as trace:
-        own = OwnDraft(DraftModel(engine, CostCurve({1: 1.0, 8: 1.7}), 16, TREE, trace, "decoder"))
+        own = LocalDraft(DraftModel(engine, CostCurve({1: 1.0, 8: 1.7}), 16, TREE, trace, "decoder"))
     session = Session(
         id=1,
         prompt_length=length,
@@ -49,7 +49,7 @@ def begun(engine: Engine, length: int) -> tuple[OwnDraft, Session]:
     return own, session
 
 
-def expand(own: OwnDraft, session: Session) -> Sequence[Expansion]:
+def expand(own: LocalDraft, session: Session) -> Sequence[Expansion]:
     """What it finds for one of its sessions alone."""
     return own.expand([session]).get(session.id, ())
 
@@ -144,11 +144,11 @@ class TestSeveralSessions:
         return DraftEngine(FakeModel(0.4), 2, request.param)
 
     @pytest.fixture
-    def own(self, engine: DraftEngine) -> OwnDraft:
+    def own(self, engine: DraftEngine) -> LocalDraft:
         with of_lead(None) as trace:
-            return OwnDraft(DraftModel(cast(Engine, engine), CostCurve(FLAT), 16, TREE, trace, "decoder"))
+            return LocalDraft(DraftModel(cast(Engine, engine), CostCurve(FLAT), 16, TREE, trace, "decoder"))
 
-    def test_a_prompt_is_read_when_it_is_to_be_drafted_from(self, own: OwnDraft, engine: DraftEngine) -> None:
+    def test_a_prompt_is_read_when_it_is_to_be_drafted_from(self, own: LocalDraft, engine: DraftEngine) -> None:
         first, second = self.asked(1, [5] * 40), self.asked(2, [6] * 50)
         own.begin(first, alone=True)
         assert engine.read == 39
@@ -163,14 +163,14 @@ class TestSeveralSessions:
         (found, *_) = expand(own, first)
         assert (found.length, found.hash) == (40, first.prefix.hash)
 
-    def test_what_two_prompts_begin_with_is_read_once(self, own: OwnDraft, engine: DraftEngine) -> None:
+    def test_what_two_prompts_begin_with_is_read_once(self, own: LocalDraft, engine: DraftEngine) -> None:
         first, second = self.asked(1, [5] * 40), self.asked(2, [*[5] * 40, 6, 7])
         own.begin(first, alone=True)
         own.begin(second, alone=False)
         assert expand(own, second)
         assert engine.read == 39 and engine.shared == 39
 
-    def test_commits_and_merges_are_of_their_session(self, own: OwnDraft) -> None:
+    def test_commits_and_merges_are_of_their_session(self, own: LocalDraft) -> None:
         first, second = self.asked(1, [5, 6]), self.asked(2, [5, 6])
         for session in (first, second):
             own.begin(session, alone=False)
@@ -182,7 +182,7 @@ class TestSeveralSessions:
         assert own.offer([first]) is None and not expand(own, first)
         assert own.offer([second]) is not None
 
-    def test_one_forward_pass_serves_all(self, own: OwnDraft, engine: DraftEngine) -> None:
+    def test_one_forward_pass_serves_all(self, own: LocalDraft, engine: DraftEngine) -> None:
         first, second = self.asked(1, [5] * 20), self.asked(2, [6] * 20)
         for session in (first, second):
             own.begin(session, alone=False)
@@ -195,7 +195,7 @@ class TestSeveralSessions:
         own.end(first)
         assert set(own.expand([first, second])) == {2}
 
-    def test_more_sessions_than_slots_take_turns(self, own: OwnDraft) -> None:
+    def test_more_sessions_than_slots_take_turns(self, own: LocalDraft) -> None:
         sessions = [self.asked(number, [number, *[5] * 20]) for number in range(1, 5)]
         for session in sessions:
             own.begin(session, alone=False)
@@ -204,7 +204,7 @@ class TestSeveralSessions:
                 assert own.offer([session]) is not None
                 assert expand(own, session)
 
-    def test_a_failure_ends_it_for_one_session(self, own: OwnDraft, engine: DraftEngine) -> None:
+    def test_a_failure_ends_it_for_one_session(self, own: LocalDraft, engine: DraftEngine) -> None:
         first, second = self.asked(1, [5] * 20), self.asked(2, [6] * 20)
         for session in (first, second):
             own.begin(session, alone=False)
@@ -227,7 +227,7 @@ class TestSeveralSessions:
             with of_lead(None) as trace:
                 model = DraftModel(cast(Engine, engine), CostCurve(FLAT), 16, TREE, trace, "decoder")
             model.drafts_for(vocabulary)
-            own = OwnDraft(model)
+            own = LocalDraft(model)
             least = min(size, vocabulary)
             first, second = self.asked(1, [5, 6]), self.asked(2, [5, 6, 7])
             first.params = replace(first.params, logit_bias={least: 5.0, 7: 50.0})
@@ -242,7 +242,7 @@ class TestSeveralSessions:
             assert own.offer([first]) is not None and expand(own, first), "it is read as something harmless"
             assert expand(own, second)
 
-    def test_it_does_not_draft_past_the_end_of_an_answer(self, own: OwnDraft, engine: DraftEngine) -> None:
+    def test_it_does_not_draft_past_the_end_of_an_answer(self, own: LocalDraft, engine: DraftEngine) -> None:
         every = range(FakeModel.size)
         ends, goes_on = self.asked(1, [5, 6], every), self.asked(2, [5, 6])
         for session in (ends, goes_on):

@@ -31,7 +31,7 @@ from lead.decode.inbox import Letter, Mailbox
 from lead.decode.loop import PIECE, Decoder
 from lead.decode.request import Job
 from lead.decode.session import Session, Step
-from lead.plan.arrivals import Own
+from lead.plan.arrivals import DraftOffer
 from lead.plan.planner import Planner
 from lead.plan.schedule import Growing, Limits, Plan, Schedule
 from lead.plan.tree import Place
@@ -361,7 +361,9 @@ def test_while_a_prompt_is_scored_nobody_waits_for_guesses() -> None:
     rooms: list[int | None] = []
 
     class Watched(Planner):
-        def plan(self, trees: Sequence[Growing], now: float, own: Own | None = None, room: int | None = None) -> Plan:
+        def plan(
+            self, trees: Sequence[Growing], now: float, own: DraftOffer | None = None, room: int | None = None
+        ) -> Plan:
             rooms.append(room)
             return super().plan(trees, now, own, room)
 

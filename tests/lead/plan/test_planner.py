@@ -16,7 +16,7 @@ from duo.guesses import Expansion
 from duo.prefix import EMPTY, extend_hash
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
-from lead.plan.arrivals import Own, own
+from lead.plan.arrivals import DraftOffer, offer_of
 from lead.plan.calibration import Trust
 from lead.plan.planner import Planner
 from lead.plan.schedule import Growing, Limits, Schedule
@@ -298,7 +298,7 @@ class TestTurns:
         two = [Growing(line()), Growing(line())]
         assert len(Planner(CostCurve(STEEP), Limits(), turns=False).plan(two, 0.0).nodes) == 2
         assert len(Planner(CostCurve(STEEP), Limits()).plan(two, 0.0, room=8).nodes) == 2
-        assert len(Planner(CostCurve(STEEP), Limits()).plan(two, 0.0, Own(1.0, 1.0)).nodes) == 2
+        assert len(Planner(CostCurve(STEEP), Limits()).plan(two, 0.0, DraftOffer(1.0, 1.0)).nodes) == 2
 
 
 class TestEverything:
@@ -555,31 +555,31 @@ class TestOwnDraft:
     def test_it_drafts_until_what_it_may_find_is_not_worth_the_time(self) -> None:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.8, 0.1, 0.05)] * 200)
-        assert it.plan(nothing(), 99.0, own=Own(0.005, 0.005)).draft
-        assert it.plan([Growing(line(0.9, 0.9))], 99.0, own=Own(0.005, 0.005)).draft
-        unlikely = it.plan([Growing(line(0.9, 0.1, 0.1))], 99.0, own=Own(0.005, 0.005))
+        assert it.plan(nothing(), 99.0, offer=DraftOffer(0.005, 0.005)).draft
+        assert it.plan([Growing(line(0.9, 0.9))], 99.0, offer=DraftOffer(0.005, 0.005)).draft
+        unlikely = it.plan([Growing(line(0.9, 0.1, 0.1))], 99.0, offer=DraftOffer(0.005, 0.005))
         assert not unlikely.draft and unlikely.nodes[0] and not unlikely.wait
-        assert not it.plan(nothing(), 99.0, own=Own(0.06, 0.06)).draft
+        assert not it.plan(nothing(), 99.0, offer=DraftOffer(0.06, 0.06)).draft
 
     def test_where_guesses_cannot_pay_it_is_left_alone(self) -> None:
         it = settled(STEEP, 1 / STEEP[1])
         it._idle = 0.0
-        assert not it.plan(nothing(), 99.0, own=Own(0.005, 0.005)).draft
+        assert not it.plan(nothing(), 99.0, offer=DraftOffer(0.005, 0.005)).draft
 
     def test_a_guess_of_a_back_that_comes_sooner_is_preferred(self) -> None:
         it = TestWaiting().regular(0.002)
         it._idle = 0.0
-        plan = it.plan(nothing(), 14.0, own=Own(0.03, 0.03))
+        plan = it.plan(nothing(), 14.0, offer=DraftOffer(0.03, 0.03))
         assert plan.wait and not plan.draft
 
     def test_what_is_in_arrears_is_read_once_enough_was_missed_for_want_of_it(self) -> None:
         it = settled(FLAT, 20)
         it._idle = 0.0
         steps = 0
-        while not it.plan(nothing(), 99.0, own=own([(1000, 1)], 8, lambda rows: 0.005 + 0.0005 * rows)).draft:
+        while not it.plan(nothing(), 99.0, offer=offer_of([(1000, 1)], 8, lambda rows: 0.005 + 0.0005 * rows)).draft:
             steps += 1
         assert 5 < steps < 100  # 0.5 seconds are 10 tokens; less than one is missed in a step
-        assert own([(3, 1)], 8, lambda rows: 2.0 + rows) == Own(6.0, 3.0)
+        assert offer_of([(3, 1)], 8, lambda rows: 2.0 + rows) == DraftOffer(6.0, 3.0)
 
     def test_it_gets_a_little_time_in_any_case_or_nothing_would_be_learned_of_it(self) -> None:
         it, asked = settled(FLAT, 10), 0
@@ -587,18 +587,18 @@ class TestOwnDraft:
         for step in range(1000):
             now = 100.0 + step * 0.1
             it.finished(now, 1, 0.1, 1)
-            asked += it.plan(nothing(), now, own=Own(0.01, 0.01)).draft
+            asked += it.plan(nothing(), now, offer=DraftOffer(0.01, 0.01)).draft
         assert 0.001 < asked * 0.01 / 100.0 < 0.01
 
     def test_places_where_the_answer_will_not_come_say_little(self) -> None:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.8)] * 300 + [guessed(0.1, path=0.01)] * 300)
-        assert it.plan(nothing(), 99.0, own=Own(0.02, 0.02)).draft
+        assert it.plan(nothing(), 99.0, offer=DraftOffer(0.02, 0.02)).draft
 
     def test_without_the_planner_it_is_never_asked(self) -> None:
         it: Schedule = Everything(Limits())
         it.drafted([guessed(0.9)])
-        assert not it.plan(nothing(), 1.0, own=Own(0.001, 0.001)).draft
+        assert not it.plan(nothing(), 1.0, offer=DraftOffer(0.001, 0.001)).draft
 
     def test_a_back_that_has_fallen_silent_does_not_keep_it_from_drafting(self) -> None:
         it, now, drafted = TestWaiting().regular(0.004), 14.0, 0
@@ -606,7 +606,7 @@ class TestOwnDraft:
         for _ in range(80):
             now += 0.1
             it.finished(now, 1, 0.1, 1)
-            drafted += it.plan(nothing(), now, own=Own(0.008, 0.008)).draft
+            drafted += it.plan(nothing(), now, offer=DraftOffer(0.008, 0.008)).draft
         assert drafted > 60
 
     def test_it_drafts_for_several_answers_at_once(self) -> None:
@@ -615,22 +615,22 @@ class TestOwnDraft:
         for step in range(1, 40):
             it.finished(step * 0.1, 3, 0.1, 3, answers=3)
         three = [*nothing(), *nothing(), Growing(line(0.9, 0.9))]
-        assert it.plan(three, 4.0, own=Own(0.01, 0.01, expansions=2)).draft
-        assert not it.plan(three, 4.0, own=Own(0.06, 0.06, expansions=2)).draft
+        assert it.plan(three, 4.0, offer=DraftOffer(0.01, 0.01, expansions=2)).draft
+        assert not it.plan(three, 4.0, offer=DraftOffer(0.06, 0.06, expansions=2)).draft
 
     def test_what_several_answers_have_to_read_rides_along_or_is_in_arrears(self) -> None:
-        assert own([(2, 1), (3, 2)], 8, float) == Own(8.0, 2.0, 0.0, 2)
-        assert own([(2, 1), (30, 2), (9, 1)], 8, float) == Own(6.0, 3.0, 39.0, 3)
+        assert offer_of([(2, 1), (3, 2)], 8, float) == DraftOffer(8.0, 2.0, 0.0, 2)
+        assert offer_of([(2, 1), (30, 2), (9, 1)], 8, float) == DraftOffer(6.0, 3.0, 39.0, 3)
 
     def test_nothing_is_drafted_where_no_guess_could_be_used(self) -> None:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.9)] * 200)
-        assert it.plan([Growing(GuessTree(5, EMPTY), 7)], 99.0, Own(0.001, 0.001)).draft
-        plan = it.plan([Growing(GuessTree(5, EMPTY), 6)], 99.0, Own(0.001, 0.001))
+        assert it.plan([Growing(GuessTree(5, EMPTY), 7)], 99.0, DraftOffer(0.001, 0.001)).draft
+        plan = it.plan([Growing(GuessTree(5, EMPTY), 6)], 99.0, DraftOffer(0.001, 0.001))
         assert not plan.draft and not plan.nodes[0] and not plan.wait
         tree = line(0.9)
-        assert it.plan([Growing(tree, 3)], 99.0, Own(0.001, 0.001)).draft
-        assert not it.plan([Growing(tree, 2)], 99.0, Own(0.001, 0.001)).draft
+        assert it.plan([Growing(tree, 3)], 99.0, DraftOffer(0.001, 0.001)).draft
+        assert not it.plan([Growing(tree, 2)], 99.0, DraftOffer(0.001, 0.001)).draft
 
     def test_a_back_that_comes_again_is_there_once(self) -> None:
         it = Planner(CostCurve(FLAT), Limits())
