@@ -14,7 +14,7 @@ from duo.program import models
 from lead.decode.loop import SCORED
 from lead.plan.planner import Planner
 from lead.plan.schedule import Limits, Schedule, without_guesses
-from lead.plan.verify_all import Everything
+from lead.plan.verify_all import VerifyAll
 
 log = logging.getLogger("lead")
 
@@ -68,4 +68,4 @@ def _schedule(args: argparse.Namespace, served: promise.Promise, rows: int) -> t
         limits = Limits(0, args.draft_min, args.draft_p_min, rows, engine.rollback)
     if args.policy == "tree":
         return limits, Planner(cost, limits, replay=replay), reason
-    return limits, Everything(limits), reason
+    return limits, VerifyAll(limits), reason

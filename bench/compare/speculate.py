@@ -27,7 +27,7 @@ from duo.prefix import Prefix, common_length
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
 from lead.decode.session import Session
-from lead.plan.calibration import Trust
+from lead.plan.calibration import Calibration
 from lead.plan.planner import Planner
 from lead.plan.schedule import Growing
 from lead.plan.tree import Node
@@ -142,12 +142,12 @@ class Target:
 
     engine: Engine
     cached: list[int] = field(default_factory=list)
-    trust: defaultdict[str, Trust] = field(default_factory=lambda: defaultdict(Trust))
+    calibration: defaultdict[str, Calibration] = field(default_factory=lambda: defaultdict(Calibration))
 
     def begin(self, prompt: Sequence[int], n: int, params: SamplingParams) -> Session:
         """A session of exactly n tokens, its prompt read."""
         read_prompt(self.engine, self.cached, list(prompt))
-        return Session(1, len(prompt), params, Prefix(prompt), (), len(prompt) + n, self.trust)
+        return Session(1, len(prompt), params, Prefix(prompt), (), len(prompt) + n, self.calibration)
 
     def step(self, session: Session, nodes: Sequence[Node]) -> float:
         """One forward pass; returns its seconds."""

@@ -41,7 +41,7 @@ from lead.decode.request import Job
 from lead.decode.session import Step
 from lead.plan.arrivals import DraftOffer
 from lead.plan.schedule import Growing, Limits, Plan
-from lead.plan.verify_all import Everything
+from lead.plan.verify_all import VerifyAll
 
 QUESTION = "What does subprocess.run do, and what does it return?"
 MORE = "And shutil?"
@@ -175,7 +175,7 @@ def _compare(tokens: Sequence[int], alone: Walk, tie: float) -> str:
     return f"near tie at {at} ({gap:.1g})" if gap < tie else f"differs at {at} ({gap:.1g})"
 
 
-class _DraftsFirst(Everything):
+class _DraftsFirst(VerifyAll):
     """Has the draft model beside the target expand its tree so many times before each step, and verifies all."""
 
     def __init__(self, limits: Limits, expansions: int) -> None:

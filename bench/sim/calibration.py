@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from bench.sim.replay import Recorded
-from lead.plan.calibration import Trust
+from lead.plan.calibration import Calibration
 
 EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97, 1.0)
 
@@ -34,15 +34,15 @@ class Bin:
 
 def judged(answers: Iterable[Recorded]) -> tuple[list[Judged], list[Judged]]:
     """First guesses, and all others. The lead learns along the way, as it does while it decodes."""
-    trust = Trust()
+    calibration = Calibration()
     first: list[Judged] = []
     others: list[Judged] = []
     for answer in answers:
         for guesses, picked in answer.picked():
             for rank, (_, claim) in enumerate(guesses):
-                (others if rank else first).append(Judged(claim, trust.chance(claim), rank == picked))
+                (others if rank else first).append(Judged(claim, calibration.chance(claim), rank == picked))
             for rank, (_, claim) in enumerate(guesses):
-                trust.outcome(claim, rank == picked)
+                calibration.outcome(claim, rank == picked)
     return first, others
 
 

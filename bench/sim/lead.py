@@ -21,11 +21,11 @@ from duo.engines.replay import NOTHING, Checkpoints, Replayed
 from duo.guesses import Expansion
 from duo.prefix import Prefix, common_length, extend_hash
 from lead.plan.arrivals import DraftOffer, offer_of
-from lead.plan.calibration import Trust
+from lead.plan.calibration import Calibration
 from lead.plan.planner import Planner
 from lead.plan.schedule import Growing, Limits
 from lead.plan.tree import GuessTree, Node
-from lead.plan.verify_all import Everything
+from lead.plan.verify_all import VerifyAll
 
 __all__ = ["Answered", "Back", "Clock", "Lead", "Machine", "answers", "chain", "run", "speed"]
 
@@ -88,7 +88,7 @@ class Lead:
         self,
         acceptance: Acceptance,
         cost: Cost,
-        planner: Planner | Everything,
+        planner: Planner | VerifyAll,
         seed: int = 1,
         asked: Sequence[Asked] = (),
         overhead: float = 0.0,
@@ -109,7 +109,7 @@ class Lead:
         self._checkpoints = checkpoints
         self._planner = planner
         self._own = _Own(own, acceptance) if own is not None else None
-        self._trust: defaultdict[str, Trust] = defaultdict(Trust)
+        self._calibration: defaultdict[str, Calibration] = defaultdict(Calibration)
         self._reading = True
         self._waiting = 0
         self._plans = 0
@@ -164,7 +164,7 @@ class Lead:
         cached = self.prefix.tokens[:-1]
         self.prefix = Prefix(it.prompt)
         self._limit = len(it.prompt) + it.tokens
-        self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._trust)
+        self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._calibration)
         self.order = self._planner.backs
         self.tell(0, it.prompt)
         self._begun, self._reading = self.clock.now, True
@@ -267,7 +267,7 @@ def answers(
     machines: Sequence[Machine],
     asked: Sequence[Asked],
     policy: Policy = TREE,
-    planner: Planner | Everything | None = None,
+    planner: Planner | VerifyAll | None = None,
     n_ahead: int = world.DRAFT_MAX,
     overhead: float = 0.0,
     own: Cost | None = None,
@@ -295,7 +295,7 @@ def run(
     machines: Sequence[Machine],
     tokens: int | Sequence[Asked],
     policy: Policy = TREE,
-    planner: Planner | Everything | None = None,
+    planner: Planner | VerifyAll | None = None,
     n_ahead: int = world.DRAFT_MAX,
     own: Cost | None = None,
     checkpoints: Checkpoints | None = None,
@@ -318,4 +318,4 @@ def chain(
 ) -> float:
     """Tokens per second of the plain asynchronous chain: one line, all of it verified, nothing waited for. The best of
     several limits counts, of how far the back is ahead and of how much is verified."""
-    return max(run(acceptance, target, [machine], tokens, CHAIN, Everything(Limits(n)), n) for n in ahead)
+    return max(run(acceptance, target, [machine], tokens, CHAIN, VerifyAll(Limits(n)), n) for n in ahead)

@@ -43,7 +43,7 @@ from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from lead.plan.planner import Planner
 from lead.plan.schedule import Limits
-from lead.plan.verify_all import Everything
+from lead.plan.verify_all import VerifyAll
 from lead.target import TREE_ROWS
 
 AHEAD = 16
@@ -193,7 +193,7 @@ class Simulation:
 
         chain, limits = schedule == "chain", Limits()
         curve = {rows: seconds * target_factor for rows, seconds in self._rest.curve.items()}
-        plan = Everything(limits) if chain else Planner(CostCurve(curve), limits)
+        plan = VerifyAll(limits) if chain else Planner(CostCurve(curve), limits)
         link = Link(round_trip + seen.round_trip)
         backs = [Machine(self._draft(seen.draft), link)] if KINDS[schedule].back else []
         own = self._draft(seen.own) if KINDS[schedule].beside else None

@@ -42,7 +42,7 @@ from lead.decode.loop import Decoder
 from lead.decode.request import Job
 from lead.decode.session import Session, Step
 from lead.plan.schedule import Limits
-from lead.plan.verify_all import Everything
+from lead.plan.verify_all import VerifyAll
 
 SLOTS, ROWS, TOKENS = 8, 64, 96
 """Slots, room for rows, and tokens of an answer at most."""
@@ -82,7 +82,7 @@ class Loop:
         self._size = engine.vocabulary.size
         self._random = np.random.default_rng(seed)
         limits = Limits(draft_max=8, rows=min(ROWS, engine.room), rollback=engine.rollback)
-        self._decoder = Decoder(engine, Ledger(), lambda: None, lambda: None, Everything(limits), Trace())
+        self._decoder = Decoder(engine, Ledger(), lambda: None, lambda: None, VerifyAll(limits), Trace())
 
     def ask(
         self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams],

@@ -2,7 +2,7 @@
 
 Docstrings and signatures of well-known public objects become facts; each fact answers three kinds of question
 (what is it, how is it called, where is it), asked in many phrasings but always answered in the same words, so
-that a small model can learn the answers by heart. Library source is a minor share of the text. Everything here
+that a small model can learn the answers by heart. Library source is a minor share of the text. VerifyAll here
 depends on the interpreter and on the seed that is passed in, and on nothing else.
 """
 

@@ -1,6 +1,6 @@
 """Answers questions: prompts in, pieces of text out, between the event loop and the decode loop.
 
-Everything here runs in the event loop's thread but for the callbacks that the decoder is given, which hand over to it
+VerifyAll here runs in the event loop's thread but for the callbacks that the decoder is given, which hand over to it
 at once.
 """
 
@@ -44,7 +44,7 @@ class Service:
         local_draft: LocalDraft | None = None,
         queue: int = QUEUE,
     ) -> None:
-        """exactness: a line for people. local_draft: a draft model beside the target. queue: most questions that wait."""
+        """exactness: a line for people. local_draft: beside the target. queue: most questions that wait."""
         self._engine = engine
         self._listener = listener
         self._loop = asyncio.get_running_loop()

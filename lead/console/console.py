@@ -23,7 +23,7 @@ _GREEN, _RED, _DIM, _OFF = "\x1b[32m", "\x1b[31;9m", "\x1b[2m", "\x1b[0m"
 
 
 class Console:
-    """A `lead.answers.answer.Listener` that writes to standard output. Everything here runs in the event loop."""
+    """A `lead.answers.answer.Listener` that writes to standard output. VerifyAll here runs in the event loop."""
 
     def __init__(self, mode: PrintMode) -> None:
         self._mode = mode

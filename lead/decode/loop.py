@@ -31,7 +31,7 @@ from lead.decode.local_draft import NAME, LocalDraft
 from lead.decode.request import Job, Run
 from lead.decode.session import Session, Step
 from lead.decode.slots import Seats
-from lead.plan.calibration import Trust
+from lead.plan.calibration import Calibration
 from lead.plan.schedule import Growing, Schedule
 from lead.plan.tree import Node, Place
 
@@ -86,7 +86,7 @@ class Decoder:
         self._stopping = False
         self._planner = schedule
         self._trace = trace
-        self._trust: defaultdict[str, Trust] = defaultdict(Trust)
+        self._calibration: defaultdict[str, Calibration] = defaultdict(Calibration)
         self._per_token = 0.0
         """Seconds of a forward pass per token of a prompt that it reads, lately; 0: not known."""
         self._per_step = 0.0
@@ -127,8 +127,8 @@ class Decoder:
     def left(self, back: str) -> None:
         """One is gone. Called from another thread."""
         self._planner.left(back)
-        if len(self._trust) > MOST_TRUSTED:
-            self._trust.pop(back, None)
+        if len(self._calibration) > MOST_TRUSTED:
+            self._calibration.pop(back, None)
 
     @property
     def waiting(self) -> int:
@@ -203,7 +203,7 @@ class Decoder:
             prefix=prefix,
             eos=ends,
             limit=len(prefix) + job.max_tokens,
-            trust=self._trust,
+            calibration=self._calibration,
             slot=seat.id,
             constraint=self.grammars.constraint(job.sampling.grammar) if job.sampling.grammar else None,
             top_logprobs=job.top_logprobs,

@@ -26,7 +26,7 @@ from duo.sampling.logprobs import Logprobs as Logprobs
 from duo.sampling.logprobs import logprobs
 from duo.sampling.params import Constraint, SamplingParams
 from duo.sampling.sampler import Sampler
-from lead.plan.calibration import Trust
+from lead.plan.calibration import Calibration
 from lead.plan.tree import GuessTree, Node
 
 FinishReason = Literal["stop", "length"]
@@ -74,7 +74,7 @@ class Session:
     prefix: Prefix
     eos: Collection[int]
     limit: int
-    trust: defaultdict[str, Trust] = field(default_factory=lambda: defaultdict(Trust))
+    calibration: defaultdict[str, Calibration] = field(default_factory=lambda: defaultdict(Calibration))
     slot: int = 0
     top_logprobs: int | None = None
     constraint: Constraint | None = None
@@ -89,7 +89,7 @@ class Session:
     def __post_init__(self) -> None:
         if not 0 < self.prompt_length == len(self.prefix) < self.limit:
             raise ValueError(f"a session of limit {self.limit} cannot begin with {len(self.prefix)} tokens")
-        self.tree = GuessTree(len(self.prefix), self.prefix.hash, self.trust)
+        self.tree = GuessTree(len(self.prefix), self.prefix.hash, self.calibration)
         self._sampler = Sampler(self.params, self.prefix.tokens, self.constraint)
 
     def rows(self, nodes: Sequence[Node], first_id: int = 0) -> list[Row]:

@@ -115,7 +115,7 @@ class _Times:
         return max(self.gap or self.first or 0.0, 1e-6)
 
 
-class Forecast:
+class Arrivals:
     """The messages to come, of all backs."""
 
     def __init__(self) -> None:

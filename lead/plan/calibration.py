@@ -18,7 +18,7 @@ FADE = 0.998
 """Weight that an outcome keeps when another comes into its band."""
 
 
-class Trust:
+class Calibration:
     """What the claims of one back turned out to be worth."""
 
     def __init__(self) -> None:

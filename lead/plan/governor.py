@@ -90,7 +90,7 @@ class _Rate:
         return math.sqrt(max(0.0, variance) * self._weights) / self._weight
 
 
-class Worth:
+class Governor:
     """Clock-free. Told of every step, and says whether the backs should rest."""
 
     def __init__(self) -> None:

@@ -43,7 +43,7 @@ chain, from 1 (`duo.engines.replay`)."""
 
 
 @dataclass(frozen=True, slots=True)
-class Outlook:
+class Lookahead:
     """Before a step. `paths`: path probabilities of the guesses that are there, falling. `prices`: what forward passes
     with 0, 1, 2 ... guesses cost, in tokens at the long-run `rate` per second; as many as may be verified. Fewer than
     `least` guesses are not verified.

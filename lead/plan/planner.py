@@ -20,9 +20,9 @@ from collections.abc import Iterator, Sequence
 
 from duo.engines.cost import CostCurve
 from duo.engines.replay import NOTHING, Replay, Replayed
-from lead.plan.arrivals import RANKS, Coming, DraftOffer, Forecast
-from lead.plan.governor import Worth
-from lead.plan.lookahead import DRAFTING, WAITING, Outlook
+from lead.plan.arrivals import RANKS, Arrivals, Coming, DraftOffer
+from lead.plan.governor import Governor
+from lead.plan.lookahead import DRAFTING, WAITING, Lookahead
 from lead.plan.schedule import Growing, Limits, Plan
 from lead.plan.tree import Node, Place
 
@@ -84,8 +84,8 @@ class Planner:
         self._passes = 0
         """For several answers, since some of them were tried without the others, or all together."""
         self._committed: float | None = None
-        self._forecast = Forecast()
-        self._worth, self._worth_of_many = Worth(), Worth()
+        self._arrivals = Arrivals()
+        self._governor, self._governor_of_many = Governor(), Governor()
         self._present: tuple[str, ...] = ()
         """Backs that are connected. Replaced and never changed: another thread sets it."""
         self._gone: deque[str] = deque()
@@ -117,7 +117,7 @@ class Planner:
     @property
     def resting(self) -> bool:
         """Whether the target is faster alone: the backs need not hear of what is committed."""
-        return (self._worth if self._under_way == 1 else self._worth_of_many).resting
+        return (self._governor if self._under_way == 1 else self._governor_of_many).resting
 
     @property
     def speculates(self) -> bool:
@@ -127,7 +127,7 @@ class Planner:
     @property
     def backs(self) -> Sequence[str]:
         """Those that are connected, the quickest first."""
-        return sorted(self._present, key=self._forecast.pace)
+        return sorted(self._present, key=self._arrivals.pace)
 
     def joined(self, back: str) -> None:
         """A back is there; this and `left` may be called from another thread."""
@@ -150,13 +150,13 @@ class Planner:
         committed = self._committed if self._committed is not None else now
         if now < committed:
             # They were heard late, which says nothing of when messages come.
-            self._forecast.revealed(found)
+            self._arrivals.revealed(found)
             return
-        self._forecast.heard(now, back, committed, bool(self._anew), found)
+        self._arrivals.heard(now, back, committed, bool(self._anew), found)
 
     def drafted(self, found: Sequence[Place]) -> None:
         """The lead's own draft model has found something, as a plan said it should."""
-        self._forecast.revealed(found)
+        self._arrivals.revealed(found)
 
     def finished(
         self,
@@ -174,8 +174,8 @@ class Planner:
         self._answers = answers
         if self._newcomer:
             self._newcomer = False
-            self._worth.newcomer()
-            self._worth_of_many.newcomer()
+            self._governor.newcomer()
+            self._governor_of_many.newcomer()
         took = max(now - self._committed, 1e-9) if self._committed is not None and not read else None
         passed = seconds if not read else None
         if self._replay is not None:
@@ -188,9 +188,9 @@ class Planner:
         if self._present and self._committed is not None:
             self._weigh(took, tokens, answers)
         if self._anew and self._committed is not None and not self.resting:
-            self._forecast.passed(self._committed, now)
+            self._arrivals.passed(self._committed, now)
         while self._gone:
-            self._forecast.forget(self._gone.popleft())
+            self._arrivals.forget(self._gone.popleft())
         self._committed = now
         self._anew = None
 
@@ -200,13 +200,13 @@ class Planner:
         cost, many, slower = self._at_load, self._under_way, self._curve(answers).slower
         alone = 1 / (cost(1) * min(1.0, slower)) if not self._beside else None
         if many == 1:
-            self._worth.step(took, tokens, alone, slower)
+            self._governor.step(took, tokens, alone, slower)
             return
         # As if for one answer, so that it may be compared where their number changes: what the target does alone for
         # so many is what it does for one.
         least = min(cost(count) / count for count in self._shares(many))
         seconds = took * cost(1) / (many * least) if took is not None else None
-        self._worth_of_many.step(seconds, tokens / many, alone, slower)
+        self._governor_of_many.step(seconds, tokens / many, alone, slower)
 
     def plan(
         self, trees: Sequence[Growing], now: float, offer: DraftOffer | None = None, room: int | None = None
@@ -226,11 +226,11 @@ class Planner:
         if self._anew is None:
             self._anew = any(not it.tree.root.children for it in trees)
         best, ranked = self._likeliest(trees)
-        if not ranked and offer is None and self._forecast.nobody:
+        if not ranked and offer is None and self._arrivals.nobody:
             return Plan([[] for _ in trees])  # nothing to choose, and nobody to wait for
-        outlook = self._outlook(ranked, answers, self._rate(answers), room)
-        most = len(outlook.prices) - 1
-        chosen, value = outlook.choose(outlook.worths)
+        lookahead = self._lookahead(ranked, answers, self._rate(answers), room)
+        most = len(lookahead.prices) - 1
+        chosen, value = lookahead.choose(lookahead.worths)
         nodes: list[list[Node]] = [[] for _ in trees]
         for _, number, node in ranked[:chosen]:
             nodes[number].append(node)
@@ -240,13 +240,13 @@ class Planner:
         if not leaves:
             return Plan(nodes)  # there is no place left to guess at
         due, left = self._due(now, answers)
-        coming = self._forecast.coming(due, leaves, left, ranks=self._ranks)
-        waiting = max(0.0, outlook.gain(value, coming, self._forecast.every(due), WAITING))
-        if offer is not None and self._drafts(outlook, value, leaves, due, offer, waiting):
+        coming = self._arrivals.coming(due, leaves, left, ranks=self._ranks)
+        waiting = max(0.0, lookahead.gain(value, coming, self._arrivals.every(due), WAITING))
+        if offer is not None and self._drafts(lookahead, value, leaves, due, offer, waiting):
             self._missed = self._idle = 0.0
             return Plan(nodes, draft=True)
         if waiting > 0.0:
-            self._forecast.wait(due[0][1])
+            self._arrivals.wait(due[0][1])
             return Plan(nodes, min(due[0][0] * 1.05 + 1e-6, left))
         return Plan(nodes)
 
@@ -257,7 +257,7 @@ class Planner:
         ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
         return best, ranked
 
-    def _outlook(self, ranked: Sequence[_Ranked], answers: int, rate: float, room: int | None) -> Outlook:
+    def _lookahead(self, ranked: Sequence[_Ranked], answers: int, rate: float, room: int | None) -> Lookahead:
         """Of a forward pass for so many answers, with guesses of theirs."""
         limits, cost = self._limits, self._curve(answers)
         most = min(answers * self._most, limits.rows - answers)
@@ -266,14 +266,14 @@ class Planner:
         prices = [rate * cost(answers + count) for count in range(most + 1)]
         paths = [path for path, _, _ in ranked]
         if self._replay is None:
-            return Outlook(paths, prices, rate, limits.draft_min, paths)
+            return Lookahead(paths, prices, rate, limits.draft_min, paths)
         toll = self._replay.toll
         worths, above, numbers = list[float](), [1.0] * answers, [0] * answers
         for path, answer, _ in ranked:
             numbers[answer] += 1
             worths.append(path - rate * toll(above[answer], path, numbers[answer]))
             above[answer] = path
-        return Outlook(paths, prices, rate, limits.draft_min, worths, toll, answers)
+        return Lookahead(paths, prices, rate, limits.draft_min, worths, toll, answers)
 
     @property
     def _takes_turns(self) -> bool:
@@ -307,8 +307,8 @@ class Planner:
         rate = self._rate(fewer if self._answers == fewer else answers)
         value = dict[int, float]()
         for count in (fewer, answers):
-            outlook = self._outlook(self._likeliest(trees[:count])[1], count, rate, None)
-            value[count] = count - 1 + outlook.choose(outlook.worths)[1]
+            lookahead = self._lookahead(self._likeliest(trees[:count])[1], count, rate, None)
+            value[count] = count - 1 + lookahead.choose(lookahead.worths)[1]
         return fewer if value[fewer] > value[answers] + TURNS else answers
 
     def _due(self, now: float, answers: int) -> tuple[list[tuple[float, str]], float]:
@@ -321,11 +321,11 @@ class Planner:
         left = committed + self._curve(answers)(answers) - now
         if self.resting:
             return [], left
-        return self._forecast.due(now, committed, bool(self._anew), left), left
+        return self._arrivals.due(now, committed, bool(self._anew), left), left
 
     def _drafts(
         self,
-        outlook: Outlook,
+        lookahead: Lookahead,
         value: float,
         leaves: Sequence[float],
         due: Sequence[tuple[float, str]],
@@ -337,22 +337,22 @@ class Planner:
             return True
         if waiting > 0.0 and due[0][0] < SOONER * offer.first:
             return False
-        forecast, ranks = self._forecast, self._ranks
+        forecast, ranks = self._arrivals, self._ranks
 
         def coming(first: Sequence[float] = ()) -> Iterator[Coming]:
             return forecast.coming(due, leaves, float("inf"), offer, first, ranks)
 
         every = max(offer.then, forecast.every(due)) * forecast.sure(due) if due else 0.0
-        usual = outlook.gain(value, coming(), every, DRAFTING, waiting)
+        usual = lookahead.gain(value, coming(), every, DRAFTING, waiting)
         if usual > waiting and not offer.arrears:
             return True
         # What it finds may be worth going on from, or not: an average would not tell.
         more = -waiting
         for share, kind in forecast.kinds:
-            more += share * outlook.gain(value, coming(kind), every, DRAFTING)
+            more += share * lookahead.gain(value, coming(kind), every, DRAFTING)
         # What is in arrears is read once this would have been made good by what was missed for want of it.
         self._missed += max(0.0, more)
-        return more > 0.0 and self._missed > outlook.rate * offer.arrears
+        return more > 0.0 and self._missed > lookahead.rate * offer.arrears
 
     def _leaves(self, it: Growing, ranked: Sequence[tuple[Node, float]]) -> list[float]:
         """Path probabilities of the nodes that nothing is known below, where something could be of use."""

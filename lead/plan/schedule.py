@@ -1,6 +1,6 @@
 """What a decode loop asks before each step: which guesses to verify, or how long to wait for some.
 
-`lead.plan.planner.Planner` is the schedule that serves; `Everything` is there for comparison.
+`lead.plan.planner.Planner` is the schedule that serves; `VerifyAll` is there for comparison.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Plan:
 
 
 class Schedule(Protocol):
-    """What a decode loop asks before each step, and tells after it: `Planner`, or `Everything` for comparison."""
+    """What a decode loop asks before each step, and tells after it: `Planner`, or `VerifyAll` for comparison."""
 
     @property
     def backs(self) -> Sequence[str]: ...

@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from duo.guesses import Expansion
 from duo.prefix import extend_hash
-from lead.plan.calibration import Trust
+from lead.plan.calibration import Calibration
 
 MAX_NODES = 1024
 MAX_DEPTH = 64
@@ -70,12 +70,12 @@ class GuessTree:
         self,
         length: int,
         prefix_hash: int,
-        trust: defaultdict[str, Trust] | None = None,
+        calibration: defaultdict[str, Calibration] | None = None,
         max_nodes: int = MAX_NODES,
         max_depth: int = MAX_DEPTH,
     ) -> None:
-        """`trust`: what the claims of each back are worth, shared by all sessions; learned from here as well."""
-        self._trust = defaultdict(Trust) if trust is None else trust
+        """`calibration`: what the claims of each back are worth, shared by all sessions; learned from here as well."""
+        self._calibration = defaultdict(Calibration) if calibration is None else calibration
         self.root = Node(-1, None, length, prefix_hash)
         self._by_hash = {prefix_hash: self.root}
         self._max_nodes = max_nodes
@@ -92,7 +92,7 @@ class GuessTree:
             return 0
         if anchor.length - self.root.length >= self._max_depth:
             return 0
-        taken, trust = 0, self._trust[back]
+        taken, calibration = 0, self._calibration[back]
         for token, claimed in zip(expansion.tokens, expansion.probabilities, strict=False):
             chance = min(1.0, max(0.0, claimed)) if math.isfinite(claimed) else 0.0
             child = anchor.children.get(token)
@@ -105,9 +105,9 @@ class GuessTree:
                 self._by_hash[child_hash] = child
             child.chances[back] = chance
             if len(child.chances) == 1:
-                child.chance = trust.chance(chance)
+                child.chance = calibration.chance(chance)
             else:
-                child.chance = max(self._trust[who].chance(claim) for who, claim in child.chances.items())
+                child.chance = max(self._calibration[who].chance(claim) for who, claim in child.chances.items())
             taken += 1
         if len(self) > self._max_nodes:
             self._prune()
@@ -136,7 +136,7 @@ class GuessTree:
         """Commit one token: re-root at its node if it was guessed, else start anew from there."""
         for child in self.root.children.values():
             for back, claim in child.chances.items():
-                self._trust[back].outcome(claim, child.token == token)
+                self._calibration[back].outcome(claim, child.token == token)
         root = self.root.children.pop(token, None)
         if root is None:
             root = Node(-1, None, self.root.length + 1, prefix_hash)

@@ -10,7 +10,7 @@ from lead.plan.schedule import Growing, Limits, Plan
 from lead.plan.tree import Place
 
 
-class Everything:
+class VerifyAll:
     """Verifies all that is there and never waits, as the plain asynchronous chain (llama_duo's schedule) does."""
 
     def __init__(self, limits: Limits) -> None:

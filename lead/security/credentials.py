@@ -71,12 +71,12 @@ def how_to_join(args: argparse.Namespace, access: Access, port: int, back_port: 
     host = values.in_url(reachable(args.host))
     key = access.keys[0] if access.keys and access.keys[0] in access.made else "KEY"
     token = access.tokens[0] if access.tokens and access.tokens[0] in access.made else "TOKEN"
-    trust = " --tls-ca ca.pem" if args.tls_cert else ""
+    calibration = " --tls-ca ca.pem" if args.tls_cert else ""
     own = " --tls-cert back.pem --tls-key back-key.pem" if args.tls_ca else ""
     scheme = "https" if args.tls_cert else "http"
     back = f"python -m back --lead {host}:{back_port}" + (f" --token {token}" if access.tokens else "")
     chat = f"python chat.py {scheme}://{host}:{port}" + (f" --api-key {key}" if access.keys else "")
-    return [f"to draft for it:  {back}{trust}{own}", f"to talk to it:    {chat}{trust}"]
+    return [f"to draft for it:  {back}{calibration}{own}", f"to talk to it:    {chat}{calibration}"]
 
 
 def reachable(host: str) -> str:

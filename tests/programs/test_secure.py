@@ -86,7 +86,7 @@ def machines() -> Iterator[tuple[Machine, Machine]]:
 
 
 @pytest.fixture(scope="module")
-def trust(machines: tuple[Machine, Machine], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def calibration(machines: tuple[Machine, Machine], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Certificates for these machines, and of an authority that nobody here knows."""
     ours, others = (tmp_path_factory.mktemp(name) for name in ("ours", "others"))
     assert certs.main([str(ours), "--host", machines[0].address]) == 0
@@ -121,10 +121,10 @@ def back(machine: Machine, lead: str, name: str, *arguments: str) -> Program:
     )
 
 
-def test_tls_both_ways_and_a_token(machines: tuple[Machine, Machine], trust: tuple[Path, Path]) -> None:
+def test_tls_both_ways_and_a_token(machines: tuple[Machine, Machine], calibration: tuple[Path, Path]) -> None:
     """What is wrong is refused with its line, while the right back drafts on and answers stay the same."""
     strong, spare = machines
-    ours, others = trust
+    ours, others = calibration
     ca, other_ca = ["--tls-ca", str(ours / "ca.pem")], ["--tls-ca", str(others / "ca.pem")]
     right = ["--token", TOKEN, *ca, *tls(ours, "back")]
     wrong: Sequence[tuple[str, Sequence[str], str]] = (

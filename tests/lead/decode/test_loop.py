@@ -35,7 +35,7 @@ from lead.plan.arrivals import DraftOffer
 from lead.plan.planner import Planner
 from lead.plan.schedule import Growing, Limits, Plan, Schedule
 from lead.plan.tree import Place
-from lead.plan.verify_all import Everything
+from lead.plan.verify_all import VerifyAll
 from tests.support.fakes import SIZE, FakeModel
 from tests.support.slotted import CHAINS, EOS, FORWARD, REPLAY, SlottedEngine
 from tests.support.texts import text_without_backs
@@ -201,7 +201,7 @@ def test_every_answer_is_what_it_would_be_alone(
         return Planner(cost, limits, replay=Replay(Checkpoints(0.1, 0.05), cost) if rollback.replay else None)
 
     schedules: dict[str, Schedule] = {
-        "flat": planner(FLAT), "steep": planner(STEEP), "everything": Everything(limits)
+        "flat": planner(FLAT), "steep": planner(STEEP), "everything": VerifyAll(limits)
     }  # fmt: skip
     loop = Loop(slots, schedules[schedule], engine)
     asked: list[Asked] = []
@@ -228,7 +228,7 @@ def test_every_answer_is_what_it_would_be_alone(
 @pytest.mark.parametrize("everything", [False, True])
 def test_a_model_that_does_not_go_back_is_served_without_guesses(everything: bool) -> None:
     limits = Limits(draft_max=8, rows=32, rollback=FORWARD)
-    schedule: Schedule = Everything(limits) if everything else Planner(Fixed(FLAT), limits)
+    schedule: Schedule = VerifyAll(limits) if everything else Planner(Fixed(FLAT), limits)
     loop = Loop(2, schedule, engine=SlottedEngine(MODEL, 2, FORWARD, 16))
     asked = [loop.ask(talkative()) for _ in range(2)]
     loop.turn()
@@ -240,7 +240,7 @@ def test_a_model_that_does_not_go_back_is_served_without_guesses(everything: boo
 @pytest.mark.parametrize("rollback", [CHAINS, REPLAY])
 def test_chains_are_verified_as_far_as_the_model_goes_back(rollback: Rollback) -> None:
     limits = Limits(draft_max=16, rows=32, rollback=rollback)
-    loop = Loop(1, Everything(limits), engine=SlottedEngine(MODEL, 1, rollback, 16))
+    loop = Loop(1, VerifyAll(limits), engine=SlottedEngine(MODEL, 1, rollback, 16))
     asked = loop.ask(talkative())
     loop.turn()
     steps = list[int]()
@@ -256,7 +256,7 @@ def test_chains_are_verified_as_far_as_the_model_goes_back(rollback: Rollback) -
 def test_what_a_replay_takes_is_told_apart_from_the_forward_pass() -> None:
     told: list[tuple[int, Replayed]] = []
 
-    class Watched(Everything):
+    class Watched(VerifyAll):
         def finished(self, now: float, rows: int, *rest: Any) -> None:
             told.append((rows, rest[-1]))
 
@@ -456,7 +456,7 @@ def test_prompts_are_read_in_the_forward_passes_of_those_who_answer() -> None:
 def test_prompts_leave_room_for_guesses_in_a_pass_and_guesses_for_prompts() -> None:
     """The engine says so if a pass is wider than its batch."""
     for everything in (False, True):
-        loop = Loop(3, Everything(Limits(draft_max=16, rows=48)) if everything else None)
+        loop = Loop(3, VerifyAll(Limits(draft_max=16, rows=48)) if everything else None)
         asked = [loop.ask(talkative())]
         for number, length in enumerate((44, 45, 46, 47, 48, 49, 60, 100, 140)):
             asked.append(loop.ask(Asked([4 + (number + i * i) % 8 for i in range(length)], GREEDY, 6)))
@@ -516,7 +516,7 @@ def reading_apart(slots: int) -> SlottedEngine:
 
 
 def test_guesses_are_not_lost_while_a_prompt_is_read_apart() -> None:
-    loop = Loop(2, Everything(Limits(4, rows=32, rollback=CHAINS)), engine=reading_apart(2))
+    loop = Loop(2, VerifyAll(Limits(4, rows=32, rollback=CHAINS)), engine=reading_apart(2))
     first = loop.ask(talkative())
     loop.turn()
     other = loop.ask(Asked([4 + i % 8 for i in range(200)], GREEDY, 4))

@@ -18,11 +18,11 @@ from duo.engines.replay import Checkpoints, Replay, Replayed
 from duo.guesses import Expansion
 from duo.prefix import EMPTY, extend_hash
 from lead.plan.arrivals import Coming
-from lead.plan.lookahead import WAITING, Outlook
+from lead.plan.lookahead import WAITING, Lookahead
 from lead.plan.planner import Planner
 from lead.plan.schedule import Growing, Limits, Schedule, without_guesses
 from lead.plan.tree import GuessTree, Node
-from lead.plan.verify_all import Everything
+from lead.plan.verify_all import VerifyAll
 from tests.support.planning import FLAT, guessed, line
 
 CHAIN = Rollback(trees=False, depth=UNBOUNDED)
@@ -148,11 +148,11 @@ def test_to_wait_for_a_chain_to_grow_is_judged_as_if_it_were_there(
     replay = Replay(Checkpoints(save, restore), cost)
     it = Planner(cost, Limits(8, rollback=REPLAY), replay=replay)
 
-    def outlook(*chances: float) -> Outlook:
-        return it._outlook(it._likeliest([Growing(line(*chances))])[1], 1, rate, None)
+    def lookahead(*chances: float) -> Lookahead:
+        return it._lookahead(it._likeliest([Growing(line(*chances))])[1], 1, rate, None)
 
     *before, last = found
-    short, whole = outlook(*before), outlook(*found)
+    short, whole = lookahead(*before), lookahead(*found)
     path = [1.0, *likeliest(line(*found))]
     value, then = (of.choose(of.worths)[1] for of in (short, whole))
     gain = short.gain(value, [Coming(0.0, 1.0, 1, [path[-1]], [path[-2]])], 0.0, WAITING)
@@ -177,10 +177,10 @@ def test_nobody_waits_for_what_no_chain_has_room_for() -> None:
     assert plan(CHAIN._replace(depth=0), line()) == 0.0
 
 
-@pytest.mark.parametrize("kind", [Planner, Everything])
+@pytest.mark.parametrize("kind", [Planner, VerifyAll])
 def test_a_model_that_does_not_go_back_gets_no_guesses(kind: type) -> None:
     limits = Limits(rollback=Rollback(False, 0))
-    it: Schedule = Planner(CostCurve(FLAT), limits) if kind is Planner else Everything(limits)
+    it: Schedule = Planner(CostCurve(FLAT), limits) if kind is Planner else VerifyAll(limits)
     plan = it.plan([Growing(line(0.99, 0.99)), Growing(line(0.99))], 0.0)
     assert [list(nodes) for nodes in plan.nodes] == [[], []] and not plan.wait
     assert not it.speculates and "does not go back" in without_guesses(limits, None)
@@ -188,7 +188,7 @@ def test_a_model_that_does_not_go_back_gets_no_guesses(kind: type) -> None:
 
 @given(trees, st.integers(0, 5))
 def test_everything_of_a_chain_is_its_beginning(tree: GuessTree, depth: int) -> None:
-    (nodes,) = Everything(Limits(rollback=CHAIN._replace(depth=depth))).plan([Growing(tree)], 0.0).nodes
+    (nodes,) = VerifyAll(Limits(rollback=CHAIN._replace(depth=depth))).plan([Growing(tree)], 0.0).nodes
     assert is_chain(tree, nodes) and len(nodes) == min(depth, len(likeliest(tree)))
 
 
@@ -280,7 +280,7 @@ def test_chains_are_planned_well(target: str) -> None:
         return run(text, cost, machines, 600, planner=it)
 
     trees, chains = speed(Limits().rollback), speed(CHAIN)
-    everything = run(text, cost, machines, 600, planner=Everything(Limits(world.DRAFT_MAX, rollback=CHAIN)))
+    everything = run(text, cost, machines, 600, planner=VerifyAll(Limits(world.DRAFT_MAX, rollback=CHAIN)))
     assert chains > 0.85 * trees
     assert chains > 0.98 * everything
     assert speed(CHAIN._replace(depth=0)) == pytest.approx(schedules.no_back(cost), rel=0.01)

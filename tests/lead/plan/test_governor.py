@@ -8,10 +8,10 @@ import random
 import pytest
 
 from back.pacing import BUNDLE, LEAST, Pacing
-from lead.plan.governor import CLOSE, FIRST, LONG_SOLO, SOLO, USUAL, Worth
+from lead.plan.governor import CLOSE, FIRST, LONG_SOLO, SOLO, USUAL, Governor
 
 
-def live(worth: Worth, steps: int, with_backs: float, seed: int = 0) -> tuple[float, int]:
+def live(worth: Governor, steps: int, with_backs: float, seed: int = 0) -> tuple[float, int]:
     """Tokens per second of a target that takes 1 s a token alone, and is so much faster with backs, whose steps yield
     1 to 5 tokens; and how many of the steps were at rest."""
     rng, tokens, seconds, rested = random.Random(seed), 0, 0.0, 0
@@ -30,19 +30,19 @@ def live(worth: Worth, steps: int, with_backs: float, seed: int = 0) -> tuple[fl
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("with_backs", [0.8, 0.9, 0.95])
 def test_backs_that_slow_the_target_down_are_left_at_rest(with_backs: float, seed: int) -> None:
-    assert live(Worth(), 10_000, with_backs, seed)[0] > 0.96
+    assert live(Governor(), 10_000, with_backs, seed)[0] > 0.96
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("with_backs", [1.2, 1.5, 3.0])
 def test_backs_that_help_keep_helping(with_backs: float, seed: int) -> None:
-    speed, rested = live(Worth(), 4000, with_backs, seed)
+    speed, rested = live(Governor(), 4000, with_backs, seed)
     assert speed > 0.97 * with_backs
     assert rested < 0.05 * 4000
 
 
 def test_while_prompts_are_read_it_neither_measures_nor_stays_silent() -> None:
-    worth = Worth()
+    worth = Governor()
     for _ in range(FIRST):
         worth.step(1.0, 1, 1.0)
     assert worth.resting
@@ -51,7 +51,7 @@ def test_while_prompts_are_read_it_neither_measures_nor_stays_silent() -> None:
     assert not worth.resting, "it has seen nothing of the target alone"
 
 
-def beside(worth: Worth, steps: int, gain: float, slower: float, seed: int = 0) -> tuple[float, int]:
+def beside(worth: Governor, steps: int, gain: float, slower: float, seed: int = 0) -> tuple[float, int]:
     """As `live`, with a draft model beside the target: alone it makes 1 to 5 tokens a step as well. The share of its
     speed that is reached, and the steps at rest. With backs a forward pass takes so much longer."""
     rng, tokens, seconds, rested = random.Random(seed), 0, 0.0, 0
@@ -67,21 +67,21 @@ def beside(worth: Worth, steps: int, gain: float, slower: float, seed: int = 0) 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("gain", [0.7, 0.85])
 def test_where_they_disturb_a_target_that_drafts_itself_they_rest(gain: float, seed: int) -> None:
-    assert beside(Worth(), 10_000, gain, 1.15, seed)[0] > 0.95
+    assert beside(Governor(), 10_000, gain, 1.15, seed)[0] > 0.95
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_where_they_do_not_it_is_not_measured_for_long(seed: int) -> None:
-    assert beside(Worth(), 5000, 1.1, 1.0, seed)[1] <= SOLO * (2 + 5000 // USUAL)
+    assert beside(Governor(), 5000, 1.1, 1.0, seed)[1] <= SOLO * (2 + 5000 // USUAL)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_where_they_disturb_it_and_are_worth_it_they_stay(seed: int) -> None:
-    assert beside(Worth(), 10_000, 1.3, 1.15, seed)[0] > 1.22
+    assert beside(Governor(), 10_000, 1.3, 1.15, seed)[0] > 1.22
 
 
 def test_one_that_becomes_useful_is_found_out() -> None:
-    worth = Worth()
+    worth = Governor()
     live(worth, 500, 0.5)
     live(worth, 1500, 2.0)
     assert not worth.resting
@@ -89,7 +89,7 @@ def test_one_that_becomes_useful_is_found_out() -> None:
 
 
 def test_a_newcomer_gets_its_trial_at_once() -> None:
-    worth = Worth()
+    worth = Governor()
     live(worth, 2000, 0.5)
     assert worth.resting
     worth.newcomer()
@@ -97,23 +97,23 @@ def test_a_newcomer_gets_its_trial_at_once() -> None:
 
 
 def test_the_first_measurement_is_short() -> None:
-    assert live(Worth(), FIRST + SOLO + 10, 1.1)[1] == SOLO
+    assert live(Governor(), FIRST + SOLO + 10, 1.1)[1] == SOLO
 
 
 def test_a_first_impression_is_soon_looked_at_again() -> None:
-    worth = Worth()
+    worth = Governor()
     live(worth, FIRST + SOLO, 1.4)
     assert live(worth, 4 * CLOSE, 0.8)[1] > CLOSE
 
 
 def test_what_is_plain_is_measured_only_once() -> None:
-    assert live(Worth(), 2000, 3.0)[1] == SOLO
+    assert live(Governor(), 2000, 3.0)[1] == SOLO
 
 
 @pytest.mark.parametrize("with_backs", [0.9, 1.2])
 def test_a_fast_target_is_not_measured_while_backs_still_draft(with_backs: float) -> None:
     """Three steps of 4 ms are over before they have come to rest, and until then they disturb the target."""
-    worth, now, silent, rested = Worth(), 0.0, 0.0, 0
+    worth, now, silent, rested = Governor(), 0.0, 0.0, 0
     for _ in range(10_000):
         silent = silent if worth.resting else now
         alone = 0.8 if now - silent < 0.06 else 1.0
@@ -127,7 +127,7 @@ def test_a_fast_target_is_not_measured_while_backs_still_draft(with_backs: float
 @pytest.mark.parametrize("steps", [1, 2000])
 def test_what_was_measured_counts_as_well_as_what_is_said_of_the_target(steps: int) -> None:
     """A curve may be of a moment when the machine was busy, and say half of what the target does alone."""
-    worth = Worth()
+    worth = Governor()
     live(worth, steps, 0.9)
     rested = 0
     for _ in range(10_000):

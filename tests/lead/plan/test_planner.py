@@ -17,11 +17,11 @@ from duo.prefix import EMPTY, extend_hash
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
 from lead.plan.arrivals import DraftOffer, offer_of
-from lead.plan.calibration import Trust
+from lead.plan.calibration import Calibration
 from lead.plan.planner import Planner
 from lead.plan.schedule import Growing, Limits, Schedule
 from lead.plan.tree import GuessTree
-from lead.plan.verify_all import Everything
+from lead.plan.verify_all import VerifyAll
 from tests.support.planning import FLAT, guessed, line
 
 STEEP = {1: 0.0368, 2: 0.102, 4: 0.130, 8: 0.179, 16: 0.291}
@@ -182,7 +182,7 @@ class TestSeveralAnswers:
     def test_there_are_never_more_rows_than_there_is_room_for(self) -> None:
         trees = [line(*[0.99] * 12) for _ in range(4)]
         assert sum(self.of(FLAT, *trees, limits=Limits(rows=20))) == 16
-        assert sum(len(n) for n in Everything(Limits(rows=20)).plan([Growing(tree) for tree in trees], 0.0).nodes) == 16
+        assert sum(len(n) for n in VerifyAll(Limits(rows=20)).plan([Growing(tree) for tree in trees], 0.0).nodes) == 16
 
     @given(st.lists(st.lists(st.floats(0.01, 1), max_size=6), min_size=1, max_size=5), st.integers(6, 40))
     def test_what_is_chosen_is_closed_under_parents(self, chances: list[list[float]], rows: int) -> None:
@@ -305,21 +305,21 @@ class TestEverything:
     """The plain asynchronous chain's planner."""
 
     def test_it_verifies_all_that_is_there_whatever_it_costs(self) -> None:
-        assert len(Everything(Limits()).plan([Growing(line(0.9, 0.1, 0.01))], 0.0).nodes[0]) == 3
-        assert len(Everything(Limits()).plan([Growing(line(*[0.9] * 40))], 0.0).nodes[0]) == Limits().draft_max
+        assert len(VerifyAll(Limits()).plan([Growing(line(0.9, 0.1, 0.01))], 0.0).nodes[0]) == 3
+        assert len(VerifyAll(Limits()).plan([Growing(line(*[0.9] * 40))], 0.0).nodes[0]) == Limits().draft_max
 
     def test_limits(self) -> None:
         tree = line(0.9, 0.9, 0.9, 0.9)
-        assert len(Everything(Limits(draft_max=2)).plan([Growing(tree)], 0.0).nodes[0]) == 2
-        assert len(Everything(Limits(draft_max=0)).plan([Growing(tree)], 0.0).nodes[0]) == 0
-        assert len(Everything(Limits(p_min=0.75)).plan([Growing(tree)], 0.0).nodes[0]) == 2
-        assert len(Everything(Limits(draft_min=5)).plan([Growing(tree)], 0.0).nodes[0]) == 0
-        assert len(Everything(Limits(draft_min=4)).plan([Growing(tree)], 0.0).nodes[0]) == 4
-        assert len(Everything(Limits()).plan([Growing(tree, 3)], 0.0).nodes[0]) == 2
+        assert len(VerifyAll(Limits(draft_max=2)).plan([Growing(tree)], 0.0).nodes[0]) == 2
+        assert len(VerifyAll(Limits(draft_max=0)).plan([Growing(tree)], 0.0).nodes[0]) == 0
+        assert len(VerifyAll(Limits(p_min=0.75)).plan([Growing(tree)], 0.0).nodes[0]) == 2
+        assert len(VerifyAll(Limits(draft_min=5)).plan([Growing(tree)], 0.0).nodes[0]) == 0
+        assert len(VerifyAll(Limits(draft_min=4)).plan([Growing(tree)], 0.0).nodes[0]) == 4
+        assert len(VerifyAll(Limits()).plan([Growing(tree, 3)], 0.0).nodes[0]) == 2
 
     def test_it_never_waits(self) -> None:
         """Told what makes a `Planner` wait."""
-        it: Schedule = Everything(Limits())
+        it: Schedule = VerifyAll(Limits())
         it.begun(0.0)
         for step in range(1, 50):
             it.finished(step * 0.1, 1, 0.1, 1)
@@ -450,30 +450,30 @@ def test_what_several_answers_cost_says_nothing_of_one() -> None:
 
 class TestTrust:
     def test_a_new_back_is_believed(self) -> None:
-        assert Trust().chance(0.7) == 0.7
+        assert Calibration().chance(0.7) == 0.7
 
     @pytest.mark.parametrize("claim", [0.0, 5e-324])
     def test_a_claim_of_nothing_is_no_more_than_that(self, claim: float) -> None:
         """Whatever comes from the network."""
-        trust = Trust()
-        trust.outcome(claim, hit=False)
-        assert 0.0 <= trust.chance(claim) <= claim
-        trust.outcome(claim, hit=True)
-        assert 0.0 <= trust.chance(claim) <= 1.0
+        calibration = Calibration()
+        calibration.outcome(claim, hit=False)
+        assert 0.0 <= calibration.chance(claim) <= claim
+        calibration.outcome(claim, hit=True)
+        assert 0.0 <= calibration.chance(claim) <= 1.0
 
     @pytest.mark.parametrize(("claim", "real"), [(0.9, 0.3), (0.3, 0.6), (1.0, 0.0)])
     def test_outcomes_count_more_than_claims(self, claim: float, real: float) -> None:
-        trust, rng = Trust(), random.Random(0)
+        calibration, rng = Calibration(), random.Random(0)
         for _ in range(400):
-            trust.outcome(claim, rng.random() < real)
-        assert trust.chance(claim) == pytest.approx(real, abs=0.1)
+            calibration.outcome(claim, rng.random() < real)
+        assert calibration.chance(claim) == pytest.approx(real, abs=0.1)
 
     def test_bands_are_separate(self) -> None:
-        trust = Trust()
+        calibration = Calibration()
         for _ in range(100):
-            trust.outcome(0.99, False)
-        assert trust.chance(0.99) < 0.2
-        assert trust.chance(0.4) == 0.4
+            calibration.outcome(0.99, False)
+        assert calibration.chance(0.99) < 0.2
+        assert calibration.chance(0.4) == 0.4
 
     def test_who_lies_is_soon_left_out(self) -> None:
         """In a tree: a liar claims all and is never right, an honest back is right as often as it says."""
@@ -596,7 +596,7 @@ class TestOwnDraft:
         assert it.plan(nothing(), 99.0, offer=DraftOffer(0.02, 0.02)).draft
 
     def test_without_the_planner_it_is_never_asked(self) -> None:
-        it: Schedule = Everything(Limits())
+        it: Schedule = VerifyAll(Limits())
         it.drafted([guessed(0.9)])
         assert not it.plan(nothing(), 1.0, offer=DraftOffer(0.001, 0.001)).draft
 
