@@ -112,12 +112,12 @@ def _accept(engine: Engine, prompt: Sequence[int], k: int) -> tuple[float, float
     engine.extend(0, prompt)
     # The first step after a prompt reads the end of it as well.
     engine.forward([Row(0, 0, prompt[0])])
-    engine.keep(0, [0])
+    engine.commit(0, [0])
     rows = [Row(at, 0, prompt[at], at - 1 if at else ROOT) for at in range(1 + k)]
     started = time.perf_counter()
     engine.forward(rows)
     forwarded = time.perf_counter()
-    engine.keep(0, range(1 + k))
+    engine.commit(0, range(1 + k))
     return forwarded - started, time.perf_counter() - started
 
 

@@ -51,7 +51,7 @@ def bare(engine: Engine, prompt: Sequence[int], tokens: int) -> float:
     token, started = prompt[-1], 0.0
     for number in range(tokens):
         logits = engine.forward([Row(0, 0, token)])
-        engine.keep(0, [0])
+        engine.commit(0, [0])
         token = int(logits[0].argmax())
         if not number:
             started = time.perf_counter()

@@ -104,7 +104,7 @@ class ChainDraft:
             completion.append(token)
             path *= chance
             feed = [token]
-        self._engine.keep(SLOT, kept)
+        self._engine.commit(SLOT, kept)
         # The last guess has no keys and values yet.
         self._cached = (self._tokens + [token for token, _ in chain])[: shared + len(kept)]
         self._guessed = chain
@@ -155,7 +155,7 @@ class Target:
         started = time.perf_counter()
         logits = self.engine.forward(rows)
         seconds = time.perf_counter() - started
-        self.engine.keep(SLOT, session.verify(nodes, logits).path)
+        self.engine.commit(SLOT, session.verify(nodes, logits).path)
         return seconds
 
     def end(self, session: Session, seconds: float) -> Decoded:
@@ -230,7 +230,7 @@ def grow(source: Draft, draft: Engine) -> list[Expansion]:
     """All that is worth guessing from here, and no end of forward passes."""
     found: list[Expansion] = []
     kept = source.settle(draft.batch)
-    draft.keep(SLOT, kept.path, kept.rest)
+    draft.commit(SLOT, kept.path, kept.rest)
     while kept.missing:
         draft.extend(SLOT, kept.missing)
         kept = source.settle(draft.batch)

@@ -161,7 +161,7 @@ def _error(engine: Engine, known: Reference) -> float:
         width = min(1 if at < len(tokens) // 2 else longest, len(tokens) - at)
         rows = [Row(i, 0, token, i - 1) for i, token in enumerate(tokens[at : at + width])]
         error = max(error, float(np.abs(engine.forward(rows) - known.logits[at : at + width]).max()))
-        engine.keep(0, range(width))
+        engine.commit(0, range(width))
         at += width
     return error
 

@@ -124,7 +124,7 @@ def along(
             sent = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= FLOOR]
             picked = [token for token, _ in sent]
             scale.outcome([p for _, p in sent], picked.index(tokens[place]) if tokens[place] in picked else None)
-        draft.keep(SLOT, [row.id for row in rows])
+        draft.commit(SLOT, [row.id for row in rows])
     return Recorded(list(prompt), list(tokens), guesses)
 
 

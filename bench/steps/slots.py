@@ -76,7 +76,7 @@ def timed(engine: Engine, rows: Sequence[Row]) -> float:
     engine.forward(rows)
     taken = time.perf_counter() - started
     for slot in {row.slot for row in rows}:
-        engine.keep(slot, ())
+        engine.commit(slot, ())
     return taken
 
 

@@ -1,7 +1,7 @@
 """`python -m bench step`: what the lead adds to a decode step, with no back, over the same engine in a bare loop;
 and what it takes to pick a token from a large vocabulary.
 
-A real lead answers a real client over HTTP, streaming; the bare loop is `forward`, argmax, `keep` and nothing else.
+A real lead answers a real client over HTTP, streaming; the bare loop is `forward`, argmax, `commit` and nothing else.
 Both decode the same tokens with the same number of threads, in turns, so that a busy machine disturbs both alike.
 """
 
@@ -50,7 +50,7 @@ def bare(engine: Engine, tokens: int) -> float:
     started = time.perf_counter()
     for _ in range(tokens):
         logits = engine.forward([Row(0, 0, token)])
-        engine.keep(0, [0])
+        engine.commit(0, [0])
         token = int(logits[0].argmax())
     return (time.perf_counter() - started) * 1000 / tokens
 

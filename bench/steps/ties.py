@@ -55,7 +55,7 @@ def walk(
         scores = sampler.scores(logits[0], session.completion)[1]
         best = np.partition(scores, len(scores) - 2)[-2:] if len(scores) > 1 else np.array([-np.inf, scores[0]])
         gaps.append(float(best[1] - best[0]))
-        engine.keep(0, session.verify([], logits).path)
+        engine.commit(0, session.verify([], logits).path)
     return Walk(session.completion, gaps)
 
 
@@ -87,7 +87,7 @@ def noise(engine: Engine, prompt: Sequence[int], tokens: Sequence[int], width: i
         for begin in range(0, len(tokens), rows):
             chain = [Row(i, 0, t, i - 1 if i else ROOT) for i, t in enumerate(tokens[begin : begin + rows])]
             logits.append(engine.forward(chain).copy())
-            engine.keep(0, [row.id for row in chain])
+            engine.commit(0, [row.id for row in chain])
         passes.append(np.concatenate(logits))
     one, several = passes
     best = np.concatenate([np.argpartition(some, -2, axis=-1)[:, -2:] for some in passes], axis=-1)

@@ -35,7 +35,7 @@ from duo.sampling.sampler import Sampler
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class CacheUpdate:
     """What the engine's slot is to do before the next batch: keep(path, rest), after which `committed` tokens are in
     the cache; then extend it with `missing`."""
 
@@ -185,7 +185,7 @@ class Draft:
         self._rows = most
         self._settled = False
 
-    def settle(self, most: int) -> Kept:
+    def settle(self, most: int) -> CacheUpdate:
         """Make the engine's cache agree with what is committed, at most `most` new tokens of it; to be carried out at
         once. Batches are for when nothing is `behind`."""
         path = list(self._path)
@@ -194,7 +194,7 @@ class Draft:
         self._above = ROOT
         missing = self.prefix.tokens[self._cached : -1][:most] if self.behind else []
         rest = [node.row for node in self._root.subtree() if node.row is not None] if self._root else []
-        kept = Kept(path, rest, self._cached, missing)
+        kept = CacheUpdate(path, rest, self._cached, missing)
         self._cached += len(missing)
         self._settled = not self.behind
         return kept

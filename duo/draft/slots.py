@@ -130,7 +130,7 @@ class Seats:
         """The draft needs its slot no more. What is there stays for another."""
         seat = self._of.get(draft.session)
         if seat is not None:
-            self._engine.keep(seat.slot, draft.settle(0).path)
+            self._engine.commit(seat.slot, draft.settle(0).path)
             self._vacate(seat)
             self._divide()
 
@@ -154,7 +154,7 @@ class Seats:
         """Make the slot agree with what is committed; returns what is still to be read into it, of that at most `most`
         tokens, which are taken to be read from now on."""
         kept = draft.settle(most)
-        self._engine.keep(seat.slot, kept.path, kept.rest)
+        self._engine.commit(seat.slot, kept.path, kept.rest)
         return list(kept.missing)
 
     def _vacate(self, seat: Seat) -> None:

@@ -3,9 +3,9 @@
 A *slot* holds one sequence: its committed tokens, whose keys and values are in the KV cache, and a tree of uncommitted
 *rows* that hangs from the last committed token. A row is one token with a parent: another row of the slot or the
 committed sequence itself. `forward` adds rows and returns their logits; rows stay, so that later rows can hang from
-them; `keep` turns a path of rows into committed tokens and forgets the rest. The verification of a draft tree, a draft
-model that grows its tree batch by batch, and plain decoding are all the same three calls. Pieces of prompts can be read
-in the same forward passes.
+them; `commit` turns a path of rows into committed tokens and forgets the rest. The verification of a draft tree, a
+draft model that grows its tree batch by batch, and plain decoding are all the same three calls. Pieces of prompts can
+be read in the same forward passes.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ class Rollback(NamedTuple):
     recurrent state has seen every row that ran. It goes back over the end of one chain, by a bounded number of tokens.
 
     trees: whether rows of a slot may branch. If not, the live rows of a slot form one chain, that chain comes in one
-    `forward`, and `keep` is called for the slot before its next rows. depth: how many rows of a slot `keep` can drop;
-    0: the model is served without guesses. replay: whether dropping rows runs the kept ones again, from a checkpoint.
+    `forward`, and `commit` is called for the slot before its next rows. depth: how many rows of a slot `commit` can
+    drop; 0: the model is served without guesses. replay: whether dropping rows runs the kept ones again, from a checkpoint.
     """
 
     trees: bool
@@ -244,7 +244,7 @@ class Engine(Protocol):
         """
         ...
 
-    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+    def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         """Commit the rows of `path` (a chain from the committed sequence downwards; may be empty).
 
         Of the slot's other rows those in `rest` stay, all others are forgotten. `rest` holds descendants of the end of

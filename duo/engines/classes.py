@@ -167,7 +167,7 @@ class _Bench:
         found: list[bytes] = []
         for width in widths:
             found += self._rows(tokens[at : at + width])
-            self._engine.keep(0, range(width))
+            self._engine.commit(0, range(width))
             at += width
         self._engine.truncate(0, before)
         return found
@@ -211,7 +211,7 @@ class _Bench:
             return False
         asked = block[most : most + chosen.filled(1)]
         self._rows(block[:most])
-        engine.keep(0, range(most))
+        engine.commit(0, range(most))
         wanted = self.run(asked, [len(asked)])
         engine.truncate(0, before)
         for piece in (block[:first], block[first:most]):
@@ -235,5 +235,5 @@ class _Bench:
         rows += [Row(count + i, 1, tokens[-1 - i], count + i - 1 if i else ROOT) for i in range(others)]
         found = [row[:SEEN].tobytes() for row in self._engine.forward(rows)[:count]]
         for slot in (0, 1):
-            self._engine.keep(slot, ())
+            self._engine.commit(slot, ())
         return found

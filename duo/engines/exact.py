@@ -168,7 +168,7 @@ class Exact:
     def interrupt(self) -> None:
         self._engine.interrupt()
 
-    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+    def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         state = self._slots[slot]
         if list(path) != state.rows[: len(path)] or rest:
             raise ValueError(f"the path does not continue slot {slot}, whose rows are one chain")
@@ -213,7 +213,7 @@ class Exact:
         return self._engine.length(slot) - len(self._slots[slot].rows)
 
     def _forget(self, slot: int) -> None:
-        self.keep(slot, ())
+        self.commit(slot, ())
 
     def _restore(self, slot: int, length: int, pending: Sequence[int] = ()) -> None:
         """Cut the slot to so many tokens. `pending`: those at its end that had not been read; none: as they are now."""
@@ -265,7 +265,7 @@ class Exact:
         count = len(tokens)
         filled = [*tokens, *([tokens[-1]] * (self.widths.filled(count) - count))]
         self._engine.forward([Row(i, slot, token, i - 1 if i else ROOT) for i, token in enumerate(filled)])
-        self._engine.keep(slot, range(count))
+        self._engine.commit(slot, range(count))
 
     def _pass(
         self, chains: Mapping[int, list[int]], rows: Sequence[Row], logits: Logits | None
@@ -293,7 +293,7 @@ class Exact:
             for slot, begin, count in places:
                 if not whole:
                     logits[beginnings[slot]] = found[begin : begin + count]
-                engine.keep(slot, range(begin, begin + count))
+                engine.commit(slot, range(begin, begin + count))
         left = {slot: chain[most:] for slot, chain in chains.items()}
         assert logits is not None
         return {slot: chain for slot, chain in left.items() if chain}, logits

@@ -131,7 +131,7 @@ class _Bench:
         engine.forward(rows)
         forwarded = time.perf_counter()
         for slot, first in enumerate(firsts):
-            engine.keep(slot, [first] if self._keeps else [])
+            engine.commit(slot, [first] if self._keeps else [])
         return forwarded - started, time.perf_counter() - forwarded
 
     def settle(self) -> float:

@@ -317,7 +317,7 @@ class Decoder:
             logprobs(row, token, job.top_logprobs or 0)
             for row, token in zip(logits, prompt[begin + 1 : end + 1], strict=True)
         ]
-        self._engine.keep(run.seat.id, range(count))
+        self._engine.commit(run.seat.id, range(count))
         job.read_tokens = end
         self._planner.begun(time.perf_counter())
 
@@ -386,7 +386,7 @@ class Decoder:
                 self._fail([run], error)
                 continue
             keeping = time.perf_counter()
-            self._engine.keep(run.seat.id, step.path)
+            self._engine.commit(run.seat.id, step.path)
             if len(step.path) <= len(nodes):
                 again.append(len(step.path))
                 going_back += time.perf_counter() - keeping

@@ -203,7 +203,7 @@ class Counting:
             logits[i, row.token + 1], logits[i, row.token + 2] = 0.0, np.log(0.5)
         return logits
 
-    def keep(self, slot: int, path: Sequence[int]) -> None:
+    def commit(self, slot: int, path: Sequence[int]) -> None:
         self.committed += [self.rows[i].token for i in path]
 
 

@@ -85,7 +85,7 @@ class CheckedEngine:
         assert len(self.rows) <= self._room
         return np.stack([self.model.logits(self.path_of(row.id)) for row in rows])
 
-    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+    def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         assert slot == self.slot
         parent = ROOT
         for row in path:

@@ -102,7 +102,7 @@ class Mirror:
         self.rows[target] = {}
 
     def other(self, slot: int, action: float, context: int) -> None:
-        """A call that is neither `forward` nor `keep`."""
+        """A call that is neither `forward` nor `commit`."""
         if action < 0.25:
             source = self.random.randrange(len(self.rows))
             self.share(source, slot, self.random.randint(0, len(self.committed[source])))
@@ -148,7 +148,7 @@ class TreeMirror(Mirror):
                 if (parent == end or parent in rest) and self.random.random() < share:
                     rest.append(row)
         shuffled = self.random.sample(rest, len(rest))
-        self.engine.keep(slot, path, shuffled if self.random.random() < 0.5 else frozenset(shuffled))
+        self.engine.commit(slot, path, shuffled if self.random.random() < 0.5 else frozenset(shuffled))
         self.commit(slot, path)
         kept = {row: rows[row] for row in rest}
         self.rows[slot] = {row: (token, ROOT if parent == end else parent) for row, (token, parent) in kept.items()}
@@ -196,7 +196,7 @@ class ChainMirror(Mirror):
         rows = list(self.rows[slot])
         least = max(0, len(rows) - self.engine.rollback.depth)
         path = rows[: max(least, self.random.choice((0, 1, 1, 2, 3, 6)))]
-        self.engine.keep(slot, path)
+        self.engine.commit(slot, path)
         self.commit(slot, path)
         self.rows[slot] = {}
 

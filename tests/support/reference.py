@@ -90,7 +90,7 @@ class Mirror:
             wanted = self.reference.logits(self.tokens(row.id))
             np.testing.assert_allclose(got, wanted, atol=1e-4 * max(1.0, np.abs(wanted).max() / 2))
 
-    def keep(self, slot: int, rest_share: float) -> None:
+    def commit(self, slot: int, rest_share: float) -> None:
         mine = self.of(slot)
         path = self.path(self.random.choice(mine)) if mine else []
         path = path[: self.random.randint(0, len(path))]
@@ -100,7 +100,7 @@ class Mirror:
             hangs = parent in rest or (parent == (path[-1] if path else ROOT) and id not in path)
             if hangs and self.random.random() < rest_share:
                 rest.append(id)
-        self.engine.keep(slot, path, rest)
+        self.engine.commit(slot, path, rest)
         self.committed[slot] += [self.rows[id].token for id in path]
         for id in rest:
             if path and self.rows[id].parent == path[-1]:
@@ -150,7 +150,7 @@ def interleave(folder: str, reference: Reference, seed: int, apart: bool | None)
                 source = dice.randrange(slots)
                 mirror.share(source, slot, dice.randint(0, len(mirror.committed[source])))
             case 3 | 4 | 5:
-                mirror.keep(slot, dice.choice([0.0, 0.5, 1.0]))
+                mirror.commit(slot, dice.choice([0.0, 0.5, 1.0]))
             case _:
                 deepest = [
                     len(mirror.committed[s]) + max((len(mirror.path(id)) for id in mirror.of(s)), default=0)

@@ -110,12 +110,12 @@ class SlottedEngine:
             logits[mine] = self.parts[slot].forward([rows[at] for at in mine])
         return logits
 
-    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+    def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         dropped = len(self.parts[slot].rows) - len(path) - len(rest)
         assert dropped <= self.rollback.depth, "it goes back so far and no further"
         assert self.rollback.trees or not rest, "the rows are one chain"
         self.dropped += dropped
-        self.parts[slot].keep(slot, path, rest)
+        self.parts[slot].commit(slot, path, rest)
 
     def restorable(self, slot: int, length: int) -> int:
         most = self.length(slot)

@@ -156,7 +156,7 @@ class ChainEngine(SlotRuntime):
         if self._stop is not None:
             self._stop.set()
 
-    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+    def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         state = self._slot(slot)
         for row, mine in zip(path, [*state.rows, *([None] * len(path))], strict=False):
             if row != mine:

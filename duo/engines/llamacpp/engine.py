@@ -119,7 +119,7 @@ class LlamaCppEngine(Runtime):
         count = len(tokens)
         if count:
             self._check_tokens(tokens)
-        self.keep(slot, ())
+        self.commit(slot, ())
         end = state.root.pos + 1 + count
         self._check_length(end)
         try:
@@ -234,7 +234,7 @@ class LlamaCppEngine(Runtime):
     def interrupt(self) -> None:
         self._stop.set()
 
-    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+    def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         state = self._slot(slot)
         rows = self._rows
         end = state.root
@@ -303,7 +303,7 @@ class LlamaCppEngine(Runtime):
         state = self._slot(slot)
         if not 0 <= length <= state.root.pos + 1:
             raise ValueError(f"slot {slot} has {state.root.pos + 1} tokens, it cannot be cut to {length}")
-        self.keep(slot, ())
+        self.commit(slot, ())
         if length == state.root.pos + 1:
             return length
         state.root.pos = length - 1

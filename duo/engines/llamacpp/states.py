@@ -143,7 +143,7 @@ class StateTreeEngine(SlotRuntime):
     def interrupt(self) -> None:
         self._unwanted = True  # a decode runs to its end, and no further one begins
 
-    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+    def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         state = self._slot(slot)
         nodes: list[_Node] = []
         for row in path:
@@ -181,7 +181,7 @@ class StateTreeEngine(SlotRuntime):
         return self._slots[slot]
 
     def _forget_rows(self, slot: int) -> None:
-        self.keep(slot, ())
+        self.commit(slot, ())
 
     def _lose(self) -> None:
         for node in self._rows.values():

@@ -114,7 +114,7 @@ def _attend_rows(
 
 
 def _tiled(mask: torch.Tensor, groups: int) -> torch.Tensor:
-    """The mask once for each of the groups, [1, 1, groups * rows, keys]. Kept on the mask for the layers to come."""
+    """The mask once for each of the groups, [1, 1, groups * rows, keys]. The mask keeps it for the layers to come."""
     width = mask.shape[2]
     if width == 1 or groups == 1:
         return mask

@@ -243,7 +243,7 @@ class TransformersEngine:
     def interrupt(self) -> None:
         self._cache.interrupted = True
 
-    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+    def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         seat, nodes = self._slot(slot), self._nodes
         end = ROOT
         for id in path:
@@ -257,7 +257,7 @@ class TransformersEngine:
         taken = [nodes[id].trail[-1] for id in path]
         if self._states is not None:
             kept = [[nodes[id].memory[-1] for id in ids] for ids in (path, staying)]
-            self._states.keep(slot, seat.length, kept[0], kept[1])
+            self._states.commit(slot, seat.length, kept[0], kept[1])
         if taken:
             length = seat.length + len(taken)
             seat.places[seat.length : length] = taken
@@ -365,7 +365,7 @@ class TransformersEngine:
         seat = self._slots[slot]
         if seat.rows:
             if self._states is not None:
-                self._states.keep(slot, seat.length, (), ())
+                self._states.commit(slot, seat.length, (), ())
             self._books[self._lane(slot)].give([self._nodes.pop(id).trail[-1] for id in seat.rows])
             seat.rows = set()
 

@@ -74,7 +74,7 @@ def error(engine: Engine, texts: Sequence[Sequence[int]], wanted: Sequence[Logit
             engine.forward([Row(name + slot, slot, text[-1])])
     run(half + 1, middle, half)
     for slot in slots:
-        engine.keep(slot, [slot * length + at for at in range(half, middle)])
+        engine.commit(slot, [slot * length + at for at in range(half, middle)])
     run(middle, length, middle)
     for slot in slots:
         engine.truncate(slot, 0)

@@ -2,7 +2,7 @@
 
 Layers of one shape form a bank, whose tensors have the layers as first dimension: what happens to a slot then happens
 to all its layers in one call. A forward pass writes nothing into states. Rows leave their inputs in the bank, at places
-of their own, until `keep` lets the state take in the accepted ones; pieces of prompts leave states aside, which
+of their own, until `commit` lets the state take in the accepted ones; pieces of prompts leave states aside, which
 `finish` puts in place. So a pass that fails leaves every slot as it was.
 """
 
@@ -141,7 +141,7 @@ class States:
         self._done()
 
     @torch.inference_mode()
-    def keep(self, slot: int, length: int, path: Sequence[int], rest: Sequence[int]) -> None:
+    def commit(self, slot: int, length: int, path: Sequence[int], rest: Sequence[int]) -> None:
         """The states of a slot with `length` tokens take in the rows of a path, given by their places.
 
         Of the other rows those in `rest` stay.

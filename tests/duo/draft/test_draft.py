@@ -62,7 +62,7 @@ class Bench:
     def settle(self, most: int = 100) -> None:
         behind, unread = self.draft.behind, self.draft.unread
         kept = self.draft.settle(most)
-        self.engine.keep(0, kept.path, kept.rest)
+        self.engine.commit(0, kept.path, kept.rest)
         assert kept.committed == len(self.engine.committed)
         assert len(kept.missing) == min(most, behind)
         if kept.missing:
@@ -382,7 +382,7 @@ def test_what_others_guess_against_the_grammar_is_not_followed() -> None:
     read = 0
     while True:
         kept = draft.settle(100)
-        engine.keep(0, kept.path, kept.rest)
+        engine.commit(0, kept.path, kept.rest)
         if kept.missing:
             engine.extend(0, kept.missing)
         rows = next_batch(draft, 0)

@@ -92,7 +92,7 @@ class WidthEngine:
     def _state(before: Sequence[int], token: int, kind: object) -> int:
         return mix((before[-1] if before else EMPTY) * 31 + token * 7 + hash(str(kind)) % 1000)
 
-    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+    def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         assert list(path) == [row.id for row in self.rows[slot]][: len(path)] and not rest
         if self.rows[slot]:
             self.states[slot] = self.after[slot][: len(self.states[slot]) + len(path)]
@@ -133,7 +133,7 @@ def step(engine: Exact, tokens_of: Mapping[int, Sequence[int]], kept: Mapping[in
     logits = engine.forward(rows).copy()
     found = {}
     for slot, first in firsts.items():
-        engine.keep(slot, range(first, first + kept[slot]))
+        engine.commit(slot, range(first, first + kept[slot]))
         found[slot] = [row.tobytes() for row in logits[first : first + kept[slot]]]
     return found
 
@@ -209,7 +209,7 @@ def test_without_it_the_fake_tells_passes_apart() -> None:
     """The test above could not fail otherwise."""
     engine = apart(2, 32)
     one = engine.forward([Row(0, 0, 5)]).tobytes()
-    engine.keep(0, ())
+    engine.commit(0, ())
     assert engine.forward([Row(0, 0, 5), Row(1, 0, 6, 0)])[0].tobytes() != one
 
 
@@ -246,7 +246,7 @@ def test_rows_are_one_chain_in_a_slot_without_rows() -> None:
     with pytest.raises(ValueError, match="has rows"):
         engine.forward((), [Piece(0, [1])])
     with pytest.raises(ValueError, match="does not continue"):
-        engine.keep(0, [7])
+        engine.commit(0, [7])
     assert engine.rollback.depth == 31 and not engine.rollback.trees and not engine.mixes
 
 

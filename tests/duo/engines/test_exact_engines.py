@@ -86,7 +86,7 @@ def test_logits_are_the_same_to_the_last_bit(exact: Exact) -> None:
     alone = []
     for token in text[100:]:
         alone.append(exact.forward(chain(0, [token], 0))[0].copy())
-        exact.keep(0, [0])
+        exact.commit(0, [0])
     for begin in range(0, 100, 30):
         exact.forward((), [Piece(1, text[begin : min(100, begin + 30)])])
     exact.extend(2, other[:57])
@@ -101,9 +101,9 @@ def test_logits_are_the_same_to_the_last_bit(exact: Exact) -> None:
         logits = exact.forward(rows)
         for i in range(right):
             assert logits[i].tobytes() == alone[at - 100 + i].tobytes(), f"token {at + i}, {len(rows)} rows"
-        exact.keep(1, range(right))
+        exact.commit(1, range(right))
         if company:
-            exact.keep(2, range(right + wrong, len(rows)))
+            exact.commit(2, range(right + wrong, len(rows)))
         at, beside = at + right, beside + company
 
 

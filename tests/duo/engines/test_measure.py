@@ -49,9 +49,9 @@ class Timed(SlottedEngine):
             self.now += SAVE * sum(count > 1 for count in counts)
         return logits
 
-    def keep(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
+    def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         dropped = self.dropped
-        super().keep(slot, path, rest)
+        super().commit(slot, path, rest)
         if self.rollback.replay and self.dropped > dropped:
             if self._late:
                 self._again[slot] = len(path)

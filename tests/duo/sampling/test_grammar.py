@@ -103,7 +103,7 @@ def answers(
         logits = engine.forward(rows)
         for session, nodes, first in parts:
             step = session.verify(nodes, logits[first:], first)
-            engine.keep(session.slot, step.path)
+            engine.commit(session.slot, step.path)
     return sessions
 
 

@@ -383,7 +383,7 @@ def test_a_prompt_whose_likelihood_cannot_be_found_ends_no_other_answer() -> Non
     loop.turn()
     bad = loop.ask(Asked([6] * 20, GREEDY, 4, scored=True))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop.engine.parts[1], "keep", _breaks)
+        patch.setattr(loop.engine.parts[1], "commit", _breaks)
         loop.turn()
     assert bad.ended and "broken" in str(bad.error)
     later = loop.ask(Asked([6] * 20, GREEDY, 4, scored=True))

@@ -56,7 +56,7 @@ class Lead:
         if exact:
             assert [row.parent for row in rows] == [ROOT, *(row.id for row in rows[:-1])], "one line"
         step = session.verify(nodes, self.engine.forward(rows), first_id)
-        self.engine.keep(0, step.path)
+        self.engine.commit(0, step.path)
 
         assert session.prefix.tokens == [*before, *(c.token for c in step.committed)], "what is final stays"
         assert session.prefix.tokens == self.prompt + session.completion
@@ -154,7 +154,7 @@ def test_real_drafts_on_a_bad_network_change_only_the_number_of_steps(data: st.D
                 draft.commit(start, lead.session.prefix.tokens[start:])
             for _ in range(data.draw(st.integers(0, 3), f"{back} drafts") if draft.prefix.tokens else 0):
                 kept = draft.settle(100)
-                engine.keep(0, kept.path, kept.rest)
+                engine.commit(0, kept.path, kept.rest)
                 if kept.missing:
                     engine.extend(0, kept.missing)
                 if rows := next_batch(draft, 0):

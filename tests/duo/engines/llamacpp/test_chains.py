@@ -116,9 +116,9 @@ def test_a_windowed_hybrid_shares_what_it_says_it_can(draft_max: int, folder: Pa
     for slot, count in ((0, 60), (2, 30)):
         engine.extend(slot, [(7 * i + slot) % SIZE for i in range(count)])
         engine.forward(chain(slot, 0, [5, 6, 7][: 1 + draft_max]))
-        engine.keep(slot, [0])
+        engine.commit(slot, [0])
     for target in (1, 2):
-        engine.keep(target, ())
+        engine.commit(target, ())
         assert engine.share(0, target, 61) == engine.restorable(0, 61) == engine.length(target)
     held = [(7 * i) % SIZE for i in range(60)] + [5]
     for slot in (2, 0, 1):
@@ -149,7 +149,7 @@ def test_a_pass_of_other_slots_moves_the_states_of_one_whose_rows_are_not_kept_y
         engine.extend(slot, [10 + slot] * 5)
     engine.forward(chain(2, 0, [7, 8, 9, 10]))
     engine.forward([*chain(0, 10, [5]), *chain(1, 20, [6])])
-    engine.keep(2, [0])
+    engine.commit(2, [0])
     truth.check(engine.forward(chain(2, 30, [11]))[0], [12] * 5 + [7, 11])
     engine.close()
     truth.engine.close()
@@ -203,7 +203,7 @@ def test_a_conversation_reads_only_what_is_new(
             logits = engine.forward(rows)
             if step in (0, 7):
                 truth.check(logits[0], [*prompt, *answer])
-            engine.keep(0, [0, 1] if step % 2 else [0])
+            engine.commit(0, [0, 1] if step % 2 else [0])
             answer += [row.token for row in rows[1:2] if step % 2] + [int(logits[0].argmax())]
             token = answer[-1]
         held, before = [*prompt, *answer[:-1]], len(prompt)
@@ -231,7 +231,7 @@ def test_texts_with_guesses_are_those_without(kind: str, folder: Path) -> None:
             right = 0
             while right < len(rows) - 1 and rows[1 + right].token == picks[right]:
                 right += 1
-            engine.keep(0, range(1 + right))
+            engine.commit(0, range(1 + right))
             text += picks[: 1 + right]
             token = text[-1]
         texts.append(text[:60])
@@ -263,7 +263,7 @@ def test_a_decode_that_fails_leaves_no_trace(kind: str, folder: Path) -> None:
         engine.forward(chain(0, 0, [5, SIZE]))
     engine._size = size
     assert [engine.length(slot) for slot in range(3)] == [15, 12, 3]
-    engine.keep(2, [50])
+    engine.commit(2, [50])
     logits = engine.forward([*chain(0, 0, [20, 21, 22]), *chain(1, 10, [30, 31]), *chain(2, 20, [63])])
     for i, path_to in enumerate(([20], [20, 21], [20, 21, 22])):
         truth.check(logits[i], first + path_to)
@@ -313,7 +313,7 @@ def test_drafting_can_be_interrupted_between_decodes(folder: Path) -> None:
             except InterruptedForwardError:
                 assert_states_agree(engine)
                 return True
-            engine.keep(0, ())
+            engine.commit(0, ())
             return False
 
         wait_for(given_up, "a forward pass that is given up")
@@ -333,14 +333,14 @@ def test_with_cells_apart_other_slots_change_no_bit(folder: Path) -> None:
             engine.extend(slot, prompt)
         alone = [engine.forward(chain(slot, 10 * slot, [5, 6, 7])).copy() for slot in range(4)]
         for slot in range(4):
-            engine.keep(slot, ())
+            engine.commit(slot, ())
         for slot in (1, 2):  # what is around it is other tokens, in other slots, and was read otherwise
             engine.truncate(slot, 3)
             engine.extend(slot, [9] * 40)
         for slot in (0, 3):
             again = engine.forward(chain(slot, 10 * slot, [5, 6, 7]))
             np.testing.assert_array_equal(again, alone[slot])
-            engine.keep(slot, ())
+            engine.commit(slot, ())
         engine.close()
 
 
@@ -365,7 +365,7 @@ def test_invalid_calls_are_refused_and_change_nothing(folder: Path) -> None:
     engine.extend(1, [3])
     engine.forward(chain(0, 0, [3, 4]))
     bad: list[list[Row]] = [
-        [Row(5, 0, 5)],  # before `keep`
+        [Row(5, 0, 5)],  # before `commit`
         [Row(0, 1, 5)],
         [Row(-3, 1, 5)],
         [Row(5, 1, SIZE)],
@@ -380,7 +380,7 @@ def test_invalid_calls_are_refused_and_change_nothing(folder: Path) -> None:
             engine.forward(rows)
     for path_to, rest in ([1], []), ([0, 0], []), ([9], []), ([0], [1]), ([0, 1, 2], []):
         with pytest.raises(ValueError, match=r"row|slot"):
-            engine.keep(0, path_to, rest)
+            engine.commit(0, path_to, rest)
     with pytest.raises(ContextError, match="room"):
         engine.forward(chain(1, 10, [1] * 29))
     with pytest.raises(ContextError, match="65 tokens do not fit the context of 64"):
@@ -388,13 +388,13 @@ def test_invalid_calls_are_refused_and_change_nothing(folder: Path) -> None:
     with pytest.raises(ValueError, match="cut"):
         engine.truncate(0, 3)
     truth.check(engine.forward(chain(1, 20, [6]))[0], [3, 6])
-    engine.keep(0, [0, 1])
+    engine.commit(0, [0, 1])
     truth.check(engine.forward(chain(0, 0, [7]))[0], [1, 2, 3, 4, 7])
-    engine.keep(0, [])
+    engine.commit(0, [])
     engine.forward(chain(0, 0, [7] * 12))
     with pytest.raises(ValueError, match="11 rows"):
-        engine.keep(0, [0])
-    engine.keep(0, range(8))
+        engine.commit(0, [0])
+    engine.commit(0, range(8))
     assert engine.length(0) == 12
     engine.close()
     truth.engine.close()
@@ -412,7 +412,7 @@ def test_slots_with_a_gap_between_share_a_pass_of_a_hybrid(
     for slot in (0, 2):
         engine.extend(slot, [10 + slot] * (RIDERS + 5))
         engine.forward(chain(slot, 0, [4]))  # what is left of the prompt rides along
-        engine.keep(slot, [0])
+        engine.commit(slot, [0])
     before = counted.decodes
     engine.forward([*chain(0, 10, [5]), *chain(2, 20, [6])])
     assert counted.decodes - before == (2 if neighbours else 1)

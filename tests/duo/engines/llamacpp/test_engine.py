@@ -295,7 +295,7 @@ def test_rows_of_one_call_may_form_a_tree(engine: LlamaCppEngine, truth: Truth) 
     logits = engine.forward(rows)
     for i, path in enumerate(([50], [50, 51], [50, 52], [53], [50, 52, 54])):
         same(logits[i], truth(prompt + path))
-    engine.keep(0, [10, 12])
+    engine.commit(0, [10, 12])
     assert engine.length(0) == 7
     same(engine.forward([Row(10, 0, 60)])[0], truth([*prompt, 50, 52, 60]))
 
@@ -304,7 +304,7 @@ def test_an_empty_slot_takes_a_tree(engine: LlamaCppEngine, truth: Truth) -> Non
     logits = engine.forward([Row(0, 1, 7), Row(1, 1, 8), Row(2, 1, 9, 0), Row(3, 1, 10, 0)])
     for i, path in enumerate(([7], [8], [7, 9], [7, 10])):
         same(logits[i], truth(path))
-    engine.keep(1, [0], [3])
+    engine.commit(1, [0], [3])
     same(engine.forward([Row(4, 1, 11, 3)])[0], truth([7, 10, 11]))
 
 
@@ -337,7 +337,7 @@ def test_with_flash_attention_other_slots_change_no_bit(plain: Path) -> None:
     for slot, prompt in enumerate(prompts):
         engine.extend(slot, prompt)
         alone.append(engine.forward([Row(0, slot, 5), Row(1, slot, 6)]).copy())
-        engine.keep(slot, ())
+        engine.commit(slot, ())
         engine.truncate(slot, 0)
     for slot, prompt in enumerate(prompts):
         engine.extend(slot, prompt)
@@ -370,7 +370,7 @@ def test_an_idle_slot_costs_the_others_nothing_after_a_while(plain: Path) -> Non
     engine.extend(0, [6])
     for _ in range(llamacpp._IDLE + llamacpp._TIDY_EVERY + 1):
         engine.forward([Row(0, 0, 7)])
-        engine.keep(0, [])
+        engine.commit(0, [])
     assert engine.length(1) == 150
     assert engine._slots[1].aside is not None
     assert llama_cpp.llama_memory_seq_pos_max(engine._memory, engine._slots[1].root.seq) == -1
@@ -420,7 +420,7 @@ def test_hundreds_of_branching_steps_leak_nothing(plain: Path, truth: Truth) -> 
             play.truncate(0, play.random.randrange(10))
         while len(play.rows[0]) + 8 <= 30:
             play.forward(8, [0], checks=0)
-        play.keep(0)
+        play.commit(0)
         assert_books_agree(engine)
     assert_all_free(engine, 1)
     engine.close()
@@ -434,7 +434,7 @@ def test_more_leaves_than_sequences(plain: Path, truth: Truth) -> None:
         engine.forward([Row(i, 0, i % SIZE) for i in range(300)])
     logits = engine.forward([Row(i, 0, i % SIZE, 1000) for i in range(200)])
     same(logits[150], truth([1, 2, 3, 9, 150]))
-    engine.keep(0, [1000])
+    engine.commit(0, [1000])
     logits = engine.forward([Row(i, 1, i % SIZE) for i in range(200)])
     same(logits[33], truth([33]))
     assert engine.length(0) == 4
@@ -446,7 +446,7 @@ def test_no_room_for_rows(plain: Path, truth: Truth) -> None:
     engine.forward([Row(i, 0, i) for i in range(60)])
     with pytest.raises(ContextError, match="room"):
         engine.forward([Row(100 + i, 0, i) for i in range(5)])
-    engine.keep(0, [59])
+    engine.commit(0, [59])
     same(engine.forward([Row(100, 0, 5)])[0], truth([59, 5]))
     engine.close()
 
@@ -460,7 +460,7 @@ def test_paths_longer_than_the_context(engine: LlamaCppEngine, truth: Truth) -> 
     with pytest.raises(ContextError):
         engine.forward(chain)
     same(engine.forward(chain[:8])[7], truth([1] * 120 + list(range(8))))
-    engine.keep(0, range(8))
+    engine.commit(0, range(8))
     assert engine.length(0) == 128
     with pytest.raises(ContextError):
         engine.forward([Row(0, 0, 1)])
@@ -497,7 +497,7 @@ def test_failures_inside_llama_cpp_leave_no_trace(plain: Path, truth: Truth) -> 
         fill(engine, chains)
     engine._room = room
     assert_books_agree(engine)
-    engine.keep(1, ())
+    engine.commit(1, ())
     logits = engine.forward(tree)
     for i, path in enumerate(([4, 5, 6], [4, 7], [4, 5, 6, 8], [4, 5, 6, 9])):
         same(logits[i], truth([1, 2, 3, *path]))
@@ -520,8 +520,8 @@ def test_a_forward_pass_can_be_interrupted_and_leaves_no_trace(plain: Path, trut
             except InterruptedForwardError:
                 assert_books_agree(engine)
                 return True
-            engine.keep(0, (), [0, 1])
-            engine.keep(1, ())
+            engine.commit(0, (), [0, 1])
+            engine.commit(1, ())
             return False
 
         wait_for(given_up, "a forward pass that is given up")
@@ -557,7 +557,7 @@ def test_invalid_calls_are_refused_and_change_nothing(engine: LlamaCppEngine, tr
             engine.forward(rows)
     for path, rest in ([1], []), ([0, 0], []), ([9], []), ([0], [0]), ([], [1]), ([], [9]), ([1], [0]):
         with pytest.raises(ValueError, match=r"row|token|slot"):
-            engine.keep(0, path, rest)
+            engine.commit(0, path, rest)
     for length in (-1, 3):
         with pytest.raises(ValueError, match="cut"):
             engine.truncate(0, length)
@@ -576,7 +576,7 @@ def test_extend_forgets_rows_and_goes_on_in_batches(engine: LlamaCppEngine, trut
     engine.extend(0, list(range(100)))
     assert engine.length(0) == 101
     same(engine.forward([Row(0, 0, 8)])[0], truth([5, *range(100), 8]))
-    engine.keep(0, ())
+    engine.commit(0, ())
     engine.extend(0, [])
     same(engine.forward([Row(0, 0, 9)])[0], truth([5, *range(100), 9]))
 

@@ -133,9 +133,9 @@ def test_architectures(name: str, tmp_path: Path) -> None:
     mirror.extend(1, 5)
     for _ in range(3):
         mirror.forward([0, 1], 8)
-    mirror.keep(0, rest_share=0.7)
+    mirror.commit(0, rest_share=0.7)
     mirror.forward([0, 1], 6)
-    mirror.engine.keep(1, ())
+    mirror.engine.commit(1, ())
     for id in mirror.of(1):
         del mirror.rows[id]
     mirror.forward([0, 1], 4, {1: 4})
@@ -181,7 +181,7 @@ def test_a_row_is_the_same_beside_other_slots(tmp_path: Path) -> None:
             seen.append(logits[0].copy())
             last = [int(row.argmax()) for row in logits]
             for slot in range(1 + beside):
-                engine.keep(slot, [slot])
+                engine.commit(slot, [slot])
         return np.stack(seen)
 
     alone, beside = decode(0), decode(7)
@@ -236,7 +236,7 @@ def test_arena_grows_and_places_are_reused(tmp_path: Path) -> None:
     engine.extend(0, tokens[:300])
     first = engine.forward([Row(0, 0, tokens[300])])
     np.testing.assert_allclose(first[0], reference.logits(tokens[:301]), atol=1e-4)
-    engine.keep(0, [0])
+    engine.commit(0, [0])
     engine.extend(0, tokens[301:699])
     last = engine.forward([Row(0, 0, tokens[699])])
     np.testing.assert_allclose(last[0], reference.logits(tokens), atol=1e-4)
@@ -315,7 +315,7 @@ def test_a_forward_pass_can_be_interrupted_and_leaves_no_trace(folder: str, refe
             except InterruptedForwardError:
                 assert engine.places_used == engine.length(0) == 3
                 return True
-            engine.keep(0, ())
+            engine.commit(0, ())
             return False
 
         wait_for(given_up, "a forward pass that is given up")
@@ -353,10 +353,10 @@ def test_invalid_keep_truncate_and_extend(folder: str) -> None:
     engine.forward([Row(0, 0, 4), Row(1, 0, 5, 0), Row(2, 0, 6, 1), Row(3, 1, 7)])
     for path in ([1], [0, 2], [3], [9], [0, 0]):
         with pytest.raises(ValueError, match="does not continue the path"):
-            engine.keep(0, path)
+            engine.commit(0, path)
     for path, rest in (([0], [2]), ([0], [0]), ([0], [3]), ([], [1]), ([0, 1], [9])):
         with pytest.raises(ValueError, match="does not hang"):
-            engine.keep(0, path, rest)
+            engine.commit(0, path, rest)
     for length in (-1, 2):
         with pytest.raises(ValueError, match="cannot cut"):
             engine.truncate(0, length)
@@ -638,9 +638,9 @@ def test_what_is_shared_after_guesses_were_accepted_is_in_the_order_of_the_token
     tokens = [(3 + 5 * at) % LOGITS for at in range(10)]
     engine.extend(0, tokens)
     engine.forward([Row(0, 0, 4), *(Row(at, 0, 4 + at, 0) for at in range(1, 5))])
-    engine.keep(0, [0, 4])
+    engine.commit(0, [0, 4])
     engine.forward([Row(0, 0, 5), Row(1, 0, 6, 0), Row(2, 0, 7, 0)])
-    engine.keep(0, [0, 2])
+    engine.commit(0, [0, 2])
     tokens += [4, 8, 5, 7]
     places = engine._slots[0].places[:14].tolist()
     assert places != sorted(places), "or this tests nothing"
@@ -648,4 +648,4 @@ def test_what_is_shared_after_guesses_were_accepted_is_in_the_order_of_the_token
         engine.share(0, 1, length)
         got = engine.forward([Row(0, 1, 9)])
         np.testing.assert_allclose(got[0], reference.logits([*tokens[:length], 9]), atol=1e-4)
-        engine.keep(1, [])
+        engine.commit(1, [])

@@ -124,7 +124,7 @@ def greedy(engine: TransformersEngine, prompt: list[int], count: int, guesses: C
         taken = 0
         while taken < len(chain) - 1 and chain[taken + 1] == picks[taken]:
             taken += 1
-        engine.keep(0, range(taken + 1))
+        engine.commit(0, range(taken + 1))
         text += picks[: taken + 1]
         right += taken
     return text[: len(prompt) + count], right
@@ -171,7 +171,7 @@ def test_a_conversation_reads_only_what_is_new(
         for _ in range(20):
             logits = engine.forward([Row(0, 0, answer[-1])])[0]
             np.testing.assert_allclose(logits, reference.logits(text[:-1] + answer), atol=1e-3)
-            engine.keep(0, [0])
+            engine.commit(0, [0])
             answer.append(int(logits.argmax()))
         held = text[:-1] + answer[:-1]
         text = held[:-3] + [(turn + 7 * i) % 300 for i in range(9)]
@@ -182,7 +182,7 @@ def test_the_same_prompt_again_is_not_read_again(folder_of: Callable[[str], str]
     prompt = list(range(30))
     engine.extend(0, prompt[:-1])
     first = engine.forward([Row(0, 0, prompt[-1])])[0].copy()
-    engine.keep(0, [0])
+    engine.commit(0, [0])
     assert engine.share(0, 1, 29) == 29
     assert engine.truncate(0, 29) == 29
     assert engine.truncate(1, 5) == 0
@@ -196,7 +196,7 @@ def test_an_interrupted_pass_leaves_the_slot_as_it_was(name: str, folder_of: Cal
     engine.extend(0, list(range(20)))
     engine.forward([Row(0, 0, 3), Row(1, 0, 4, 0)])
     expected = engine.forward([Row(2, 0, 5, 1)])[0].copy()
-    engine.keep(0, [0, 1])
+    engine.commit(0, [0, 1])
     with interrupting(engine):
 
         def given_up() -> bool:
@@ -204,7 +204,7 @@ def test_an_interrupted_pass_leaves_the_slot_as_it_was(name: str, folder_of: Cal
                 engine.forward([Row(3, 0, 9), Row(4, 0, 10, 3)], [Piece(1, [1, 2, 3])])
             except InterruptedForwardError:
                 return True
-            engine.keep(0, [])
+            engine.commit(0, [])
             engine.truncate(1, 0)
             return False
 
@@ -223,10 +223,10 @@ def test_step_by_step(name: str, folder_of: Callable[[str], str]) -> None:
     at_once = engine.forward(rows).copy()
     with pytest.raises(ValueError, match="rows are live"):
         engine.step_by_step(True)
-    engine.keep(0, [])
+    engine.commit(0, [])
     engine.step_by_step(True)
     np.testing.assert_allclose(engine.forward(rows), at_once, atol=1e-4)
-    engine.keep(0, [0, 1], [3])
+    engine.commit(0, [0, 1], [3])
     after = engine.forward([Row(9, 0, 40, 3)])[0]
     np.testing.assert_allclose(after, reference.logits([*tokens, 30, 31, 33, 40]), atol=1e-4)
 

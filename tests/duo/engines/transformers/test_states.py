@@ -76,8 +76,8 @@ class Passes:
         self.states.finish()
         return got
 
-    def keep(self, slot: int, path: Sequence[int]) -> None:
-        self.states.keep(slot, self.lengths[slot], [self.trails[number][-1] for number in path], ())
+    def commit(self, slot: int, path: Sequence[int]) -> None:
+        self.states.commit(slot, self.lengths[slot], [self.trails[number][-1] for number in path], ())
         self.lengths[slot] += len(path)
         if not any(self.states._live):
             self.trails.clear()
@@ -98,8 +98,8 @@ def decoded(states: States, delta: bool, groups: Sequence[int], wrong: int, besi
         rows += [(1, 9, -1) for _ in range(beside)]
         for layer, (conv, out) in enumerate(passes.run(rows)):
             done[layer] += [(conv[:, i], out[:, :, i]) for i in range(count)]
-        passes.keep(0, range(count))
-        passes.states.keep(1, passes.lengths[1], (), ())
+        passes.commit(0, range(count))
+        passes.states.commit(1, passes.lengths[1], (), ())
         passes.trails.clear()
         at += count
     return [(torch.stack([c for c, _ in each]), torch.stack([o for _, o in each])) for each in done]
@@ -151,7 +151,7 @@ def test_more_rows_than_there_is_room_for_at_first() -> None:
         last = passes.run([(0, token, i - 1)])[-1]
     expected = plain.run([(0, token, i - 1) for i, token in enumerate(text)])[-1]
     torch.testing.assert_close(last[1][:, :, 0], expected[1][:, :, -1], atol=1e-5, rtol=1e-4)
-    passes.states.keep(0, 0, (), ())
+    passes.states.commit(0, 0, (), ())
     assert not passes.states._book.used
 
 
