@@ -54,7 +54,8 @@ class Rollback(NamedTuple):
 
     trees: whether rows of a slot may branch. If not, the live rows of a slot form one chain, that chain comes in one
     `forward`, and `commit` is called for the slot before its next rows. depth: how many rows of a slot `commit` can
-    drop; 0: the model is served without guesses. replay: whether dropping rows runs the kept ones again, from a checkpoint.
+    drop; 0: the model is served without guesses. replay: whether dropping rows runs the kept ones again, from a
+    checkpoint.
     """
 
     trees: bool
