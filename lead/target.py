@@ -11,7 +11,7 @@ from duo.engines import Engine, promise
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Replay
 from duo.program import models
-from lead.decode.loop import SCORED
+from lead.decode.loop import SCORED_CHUNK
 from lead.plan.planner import Planner
 from lead.plan.schedule import Limits, Schedule, without_guesses
 from lead.plan.verify_all import VerifyAll
@@ -33,7 +33,7 @@ class Target(NamedTuple):
 
 def load(args: argparse.Namespace) -> Target:
     """Load what the flags name, and measure it. Raises ModelError."""
-    rows = max(TREE_ROWS, SCORED, args.draft_max + 2, 2 * args.parallel)
+    rows = max(TREE_ROWS, SCORED_CHUNK, args.draft_max + 2, 2 * args.parallel)
 
     def engine_for(chains: bool, trial: bool) -> Engine:
         return models.load_engine(args, "target", rows, args.parallel, chains, trial)

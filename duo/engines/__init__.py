@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from duo.engines.base import ROOT, Engine, Logits, Piece, Row, Vocabulary
+from duo.engines.base import ROOT, Chunk, Engine, Logits, Row, Vocabulary
 from duo.engines.load import load, runtime_of
 from duo.engines.options import EngineOptions, FlashAttention
 
 __all__ = [
-    "ROOT", "Engine", "EngineOptions", "FlashAttention", "Logits", "Piece", "Row", "Vocabulary", "load", "runtime_of",
+    "ROOT", "Engine", "EngineOptions", "FlashAttention", "Logits", "Chunk", "Row", "Vocabulary", "load", "runtime_of",
 ]  # fmt: skip

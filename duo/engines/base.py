@@ -67,7 +67,7 @@ TREES = Rollback(trees=True, depth=UNBOUNDED)
 """What attention allows."""
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """Tokens of a prompt for a forward pass: they become committed tokens of a slot that has no rows."""
 
     slot: int
@@ -227,7 +227,7 @@ class Engine(Protocol):
         """
         ...
 
-    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
+    def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
         """Run the model over the rows, parents before children, and return logits of shape [len(rows), size].
 
         `logits[i]` predicts the token after `rows[i]`. The next call may reuse the array, and the caller may

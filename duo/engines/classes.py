@@ -13,7 +13,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 from duo.engines import store
-from duo.engines.base import ROOT, Engine, Piece, Row
+from duo.engines.base import ROOT, Chunk, Engine, Row
 from duo.engines.exact import Widths
 from duo.engines.price import SEVERAL, worth
 
@@ -214,8 +214,8 @@ class _Bench:
         engine.commit(0, range(most))
         wanted = self.run(asked, [len(asked)])
         engine.truncate(0, before)
-        for piece in (block[:first], block[first:most]):
-            engine.forward((), [Piece(0, piece)])
+        for chunk in (block[:first], block[first:most]):
+            engine.forward((), [Chunk(0, chunk)])
         found = self.run(asked, [len(asked)])
         engine.truncate(0, before)
         return found == wanted

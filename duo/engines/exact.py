@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from duo.engines.base import ROOT, UNBOUNDED, Engine, Logits, Piece, Rollback, Row, Vocabulary
+from duo.engines.base import ROOT, UNBOUNDED, Chunk, Engine, Logits, Rollback, Row, Vocabulary
 
 CHUNK = 256
 """Tokens of a prompt in one pass, where prompts are a class of their own."""
@@ -138,18 +138,18 @@ class Exact:
         before = self.length(slot)
         try:
             for begin in range(0, len(tokens), self.batch):
-                self.forward((), [Piece(slot, tokens[begin : begin + self.batch])])
+                self.forward((), [Chunk(slot, tokens[begin : begin + self.batch])])
         except BaseException:
             self._restore(slot, before)
             raise
 
-    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
-        chains = self._chains(rows, pieces)
-        before = {slot: self.length(slot) for slot in {*chains, *(piece.slot for piece in pieces)}}
+    def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
+        chains = self._chains(rows, chunks)
+        before = {slot: self.length(slot) for slot in {*chains, *(chunk.slot for chunk in chunks)}}
         pending = {slot: list(self._slots[slot].pending) for slot in before}
         logits: Logits | None = None
         try:
-            for slot, tokens in pieces:
+            for slot, tokens in chunks:
                 self._slots[slot].pending += tokens
                 self._read(slot, whole=True)
             for slot in chains:
@@ -226,7 +226,7 @@ class Exact:
         self._engine.truncate(slot, read)
         state.prompted = min(state.prompted, read)
 
-    def _chains(self, rows: Sequence[Row], pieces: Sequence[Piece]) -> dict[int, list[int]]:
+    def _chains(self, rows: Sequence[Row], chunks: Sequence[Chunk]) -> dict[int, list[int]]:
         """Indices of each slot's rows. Raises ValueError where they are not one chain, as `Engine.forward` does."""
         chains: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
@@ -236,7 +236,7 @@ class Exact:
             if row.parent != (rows[chain[-1]].id if chain else ROOT):
                 raise ValueError(f"row {row.id} of slot {row.slot} hangs from {row.parent}: rows must be one chain")
             chain.append(index)
-        for slot, _ in pieces:
+        for slot, _ in chunks:
             if self._slots[slot].rows:
                 raise ValueError(f"slot {slot} cannot take a piece: it has rows")
         return chains
@@ -255,7 +255,7 @@ class Exact:
             if self.widths.alike and count not in self.widths:
                 self._read_filled(slot, tokens)
             else:
-                engine.forward((), [Piece(slot, tokens)])
+                engine.forward((), [Chunk(slot, tokens)])
             if count == self._chunk and state.prompted == held:
                 state.prompted = held + count
             del state.pending[:count]

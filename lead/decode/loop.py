@@ -15,7 +15,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from duo.engines import ROOT, Engine, Piece, Row
+from duo.engines import ROOT, Chunk, Engine, Row
 from duo.engines.replay import Replayed
 from duo.errors import DeadEndError, DuoError, StoppedError
 from duo.guesses import Expansion
@@ -37,12 +37,12 @@ from lead.plan.tree import Node, Place
 
 log = logging.getLogger("lead")
 
-PIECE = 64
+CHUNK = 64
 """Tokens of a prompt that are read at a time at least, and at first, while others decode."""
-SCORED = 32
+SCORED_CHUNK = 32
 """Tokens of a prompt that are read at a time where it is asked how likely they are: so many rows there is room for."""
 STALL = 3.0
-"""As long as so many decode steps one may take that reads a piece of a prompt besides, if it is more than `PIECE`."""
+"""As long as so many decode steps one may take that reads a piece of a prompt besides, if it is more than `CHUNK`."""
 
 HEARING, LEAST_HEARING = 0.1, 2e-3
 """Share of a step's time that what backs say may take before a forward pass, and again after it, and seconds that it
@@ -165,15 +165,15 @@ class Decoder:
         self._seat()
         if scored := next((run for run in self._reading if run.scores), None):
             self._try(lambda: self._score(scored), lambda: [scored])
-        pieces = self._pieces()
-        if self._apart and pieces:
-            self._try(lambda: self._pass([], pieces), list)
-            pieces = {}
-        last = [run for run, piece in pieces.items() if len(piece.tokens) == run.unread]
+        chunks = self._chunks()
+        if self._apart and chunks:
+            self._try(lambda: self._pass([], chunks), list)
+            chunks = {}
+        last = [run for run, chunk in chunks.items() if len(chunk.tokens) == run.unread]
         runs = [*self._answering, *last]
-        if runs or pieces:
+        if runs or chunks:
             # After a forward pass that failed nothing is known of those whose rows it had.
-            self._try(lambda: self._pass(runs, pieces), lambda: [run for run in runs if run.job.state != "ended"])
+            self._try(lambda: self._pass(runs, chunks), lambda: [run for run in runs if run.job.state != "ended"])
 
     # -- Seat: who answers -------------------------------------------------------------------------------------------
 
@@ -257,17 +257,17 @@ class Decoder:
 
     # -- Read: prompts -----------------------------------------------------------------------------------------------
 
-    def _pieces(self) -> dict[Run, Piece]:
+    def _chunks(self) -> dict[Run, Chunk]:
         """So much of the prompts that are not read to their ends, the oldest first, as the next forward pass is to
         read."""
-        pieces: dict[Run, Piece] = {}
+        chunks: dict[Run, Chunk] = {}
         left = self._most()
         for run in list(self._reading):
             if run.scores:
                 continue
             cacheable = run.job.prompt_logprobs is None
             # What a prompt has in common with one that is being read now is taken from there afterwards.
-            if cacheable and (left <= 0 or self._alike(run, pieces) > self._seats.known(run.prompt)):
+            if cacheable and (left <= 0 or self._alike(run, chunks) > self._seats.known(run.prompt)):
                 break
             try:
                 self._settle(run)
@@ -277,13 +277,13 @@ class Decoder:
             count = max(0, min(run.unread, left))
             begin = run.job.read_tokens
             if count:
-                pieces[run] = Piece(run.seat.id, run.prompt[begin : begin + count])
+                chunks[run] = Chunk(run.seat.id, run.prompt[begin : begin + count])
                 left -= count
             else:  # the cache holds it all
                 now = time.perf_counter()
                 self._planner.begun(now)
                 self._answer(run, now)
-        return pieces
+        return chunks
 
     def _alike(self, run: Run, reading: Iterable[Run]) -> int:
         """Tokens of a prompt that could be had, once they are read, from one that is being read. A recurrent state can
@@ -307,7 +307,7 @@ class Decoder:
         self._settle(run)
         job, prompt, begin = run.job, run.prompt, run.job.read_tokens
         assert job.prompt_logprobs is not None
-        count = min(run.unread, SCORED, self._most(), self._engine.room)
+        count = min(run.unread, SCORED_CHUNK, self._most(), self._engine.room)
         end = begin + count
         rows = [Row(i, run.seat.id, token, i - 1 if i else ROOT) for i, token in enumerate(prompt[begin:end])]
         started = time.perf_counter()
@@ -327,12 +327,12 @@ class Decoder:
         if not self._answering:
             return most
         if not self._per_token:
-            return min(PIECE, most)
-        return max(min(PIECE, most), min(most, int(STALL * self._per_step / self._per_token)))
+            return min(CHUNK, most)
+        return max(min(CHUNK, most), min(most, int(STALL * self._per_step / self._per_token)))
 
     def _have_read(self, runs: Iterable[Run], count: int, started: float, done: float) -> None:
         """A forward pass that read so many tokens of their prompts has come to its end, with all that follows."""
-        if count >= PIECE:
+        if count >= CHUNK:
             self._per_token = (done - started) / count
         for run in runs:
             if not run.unread:
@@ -346,11 +346,11 @@ class Decoder:
 
     # -- Step: all answers -------------------------------------------------------------------------------------------
 
-    def _pass(self, runs: list[Run], pieces: Mapping[Run, Piece]) -> None:
+    def _pass(self, runs: list[Run], chunks: Mapping[Run, Chunk]) -> None:
         """One forward pass: a step of these answers, and pieces of prompts, perhaps the last ones of some of the same.
         Answers that have no part in it are taken from `runs`."""
-        read = sum(len(piece.tokens) for piece in pieces.values())
-        reading = pieces or any(run.scores for run in self._reading)
+        read = sum(len(chunk.tokens) for chunk in chunks.values())
+        reading = chunks or any(run.scores for run in self._reading)
         chosen = self._plan(runs, self._engine.batch - read - len(runs) if reading else None)
         rows: list[Row] = []
         firsts: list[int] = []
@@ -358,21 +358,21 @@ class Decoder:
             firsts.append(len(rows))
             rows += run.session.rows(nodes, len(rows))
         started = time.perf_counter()
-        if pieces:
+        if chunks:
             # What came before is not to be counted, nor is this.
             self._planner.begun(started)
         try:
-            logits = self._engine.forward(rows, list(pieces.values()))
+            logits = self._engine.forward(rows, list(chunks.values()))
         except Exception as error:
-            if not pieces:
+            if not chunks:
                 raise
             # A prompt that cannot be read concerns nobody else: the others try again without it.
             self._planner.begun(time.perf_counter())
-            self._fail(pieces, error)
+            self._fail(chunks, error)
             return
         ended = time.perf_counter()
-        for run, piece in pieces.items():
-            run.job.read_tokens += len(piece.tokens)
+        for run, chunk in chunks.items():
+            run.job.read_tokens += len(chunk.tokens)
         # Before the roots move on: what came meanwhile belongs to them, and the planner learns when messages come.
         self._take_guesses()
         steps: list[Step] = []
@@ -394,15 +394,15 @@ class Decoder:
                 self._local_draft.committed(session, start, [done.token for done in step.committed])
             steps.append(step)
         done = time.perf_counter()
-        if pieces:
-            self._have_read([run for run in pieces if run.job.state == "reading"], read, started, done)
+        if chunks:
+            self._have_read([run for run in chunks if run.job.state == "reading"], read, started, done)
         else:
             self._per_step = done - started
         if runs:
             # What follows the forward pass grows with its rows as well.
             committed = sum(len(step.committed) for step in steps)
             replayed = Replayed(sum(map(bool, chosen)), again, going_back)
-            self._planner.finished(done, len(rows), done - started, committed, len(firsts), bool(pieces), replayed)
+            self._planner.finished(done, len(rows), done - started, committed, len(firsts), bool(chunks), replayed)
         else:
             self._planner.begun(done)
         if self._planner.resting != self._ledger.resting:

@@ -201,13 +201,13 @@ def test_a_long_prompt_is_read_in_pieces_while_others_draft(desk: Desk) -> None:
     desk.work(1)
     desk.begin(1, LONG)
     while desk.draft(1).behind:
-        read, drafted = len(desk.engine.pieces), len(desk.engine.passes)
+        read, drafted = len(desk.engine.chunks), len(desk.engine.passes)
         desk.work(2)
-        assert len(desk.engine.pieces) == read + 1, "one piece"
+        assert len(desk.engine.chunks) == read + 1, "one piece"
         assert len(desk.engine.passes) == drafted + 1, "and one batch of the other session"
-    pieces = [count for _, count in desk.engine.pieces]
-    assert len(pieces) > 3 and sum(pieces) >= len(LONG) - 1 - RIDERS
-    assert max(pieces) < desk.engine.batch
+    chunks = [count for _, count in desk.engine.chunks]
+    assert len(chunks) > 3 and sum(chunks) >= len(LONG) - 1 - RIDERS
+    assert max(chunks) < desk.engine.batch
     desk.work()
     assert desk.guessed(1)
 
@@ -215,7 +215,7 @@ def test_a_long_prompt_is_read_in_pieces_while_others_draft(desk: Desk) -> None:
 def test_alone_a_prompt_is_read_as_fast_as_can_be(desk: Desk) -> None:
     desk.begin(1, LONG)
     desk.work(5)
-    assert max(count for _, count in desk.engine.pieces) == desk.engine.batch
+    assert max(count for _, count in desk.engine.chunks) == desk.engine.batch
 
 
 def test_of_two_prompts_the_one_that_needs_least_is_read_first(desk: Desk) -> None:

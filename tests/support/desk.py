@@ -14,7 +14,7 @@ from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
 from duo.draft.policy import TREE, Policy, room
 from duo.engines import Engine, Logits, Row
-from duo.engines.base import TREES, InterruptedForwardError, Piece, Rollback
+from duo.engines.base import TREES, Chunk, InterruptedForwardError, Rollback
 from duo.engines.cost import CostCurve
 from duo.errors import DuoError
 from duo.guesses import Expansion
@@ -45,8 +45,8 @@ class DraftEngine(SlottedEngine):
         self.passes: list[Sequence[Row]] = []
         self._interrupted = False
 
-    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
-        assert not pieces, "a draft model reads apart"
+    def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
+        assert not chunks, "a draft model reads apart"
         live = sum(len(part.rows) for part in self.parts)
         assert live + len(rows) <= self.room, "there is room for no more rows"
         for row in rows:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from duo.engines import ROOT, Engine, Piece, Row
+from duo.engines import ROOT, Chunk, Engine, Row
 
 
 class Truth:
@@ -66,15 +66,15 @@ class Mirror:
         self.next += self.random.choice((1, 1, 5))
         return row
 
-    def run(self, rows: Sequence[Row], read: Sequence[Piece], checks: int) -> None:
+    def run(self, rows: Sequence[Row], read: Sequence[Chunk], checks: int) -> None:
         logits = self.engine.forward(rows, read)
         assert logits.shape == (len(rows), self.size)
         assert logits.dtype == np.float32
         for i in self.random.sample(range(len(rows)), min(checks, len(rows))):
             self.truth.check(logits[i], self.path(rows[i].slot, rows[i].id))
 
-    def pieces(self, lengths: Mapping[int, int]) -> list[Piece]:
-        read = [Piece(slot, self.some(length)) for slot, length in lengths.items()]
+    def chunks(self, lengths: Mapping[int, int]) -> list[Chunk]:
+        read = [Chunk(slot, self.some(length)) for slot, length in lengths.items()]
         for slot, tokens in read:
             self.committed[slot] += tokens
         return read
@@ -118,10 +118,10 @@ class TreeMirror(Mirror):
     """Rows that branch."""
 
     def forward(
-        self, count: int, slots: Sequence[int], checks: int = 2, pieces: Mapping[int, int] | None = None
+        self, count: int, slots: Sequence[int], checks: int = 2, chunks: Mapping[int, int] | None = None
     ) -> None:
-        """`pieces`: so many tokens of a prompt for which slots."""
-        read = self.pieces(pieces or {})
+        """`chunks`: so many tokens of a prompt for which slots."""
+        read = self.chunks(chunks or {})
         rows = []
         for _ in range(count):
             slot = self.random.choice(slots)
@@ -167,8 +167,8 @@ class TreeMirror(Mirror):
                 if able and count > 0:
                     # What is new of a slot is no more than `width` tokens deep.
                     readers = [s for s in able if not self.rows[s] and self.random.random() < 0.3]
-                    pieces = {s: self.random.randint(1, width - count) for s in readers} if count < width else {}
-                    self.forward(count, able, pieces=pieces)
+                    chunks = {s: self.random.randint(1, width - count) for s in readers} if count < width else {}
+                    self.forward(count, able, chunks=chunks)
             elif action < 0.85:
                 self.keep(slot)
             else:
@@ -178,8 +178,8 @@ class TreeMirror(Mirror):
 class ChainMirror(Mirror):
     """Rows of a slot are one chain, in one pass, and some of them are kept before the next."""
 
-    def forward(self, slots: Sequence[int], pieces: Mapping[int, int]) -> None:
-        read = self.pieces(pieces)
+    def forward(self, slots: Sequence[int], chunks: Mapping[int, int]) -> None:
+        read = self.chunks(chunks)
         most = min(6, 1 + self.engine.rollback.depth)
         chains: list[list[Row]] = []
         for slot in slots:

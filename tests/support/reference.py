@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from duo.engines import EngineOptions
-from duo.engines.base import ROOT, Piece, Row
+from duo.engines.base import ROOT, Chunk, Row
 from duo.engines.transformers.engine import TransformersEngine
 
 
@@ -71,9 +71,9 @@ class Mirror:
             del self.rows[id]
         self.committed[slot] += tokens
 
-    def forward(self, slots: list[int], count: int, pieces: Mapping[int, int] | None = None) -> None:
-        """`pieces`: so many tokens of a prompt for which slots."""
-        read = [Piece(slot, self.some(length)) for slot, length in (pieces or {}).items()]
+    def forward(self, slots: list[int], count: int, chunks: Mapping[int, int] | None = None) -> None:
+        """`chunks`: so many tokens of a prompt for which slots."""
+        read = [Chunk(slot, self.some(length)) for slot, length in (chunks or {}).items()]
         for slot, tokens in read:
             self.committed[slot] += tokens
         made = []
@@ -159,12 +159,12 @@ def interleave(folder: str, reference: Reference, seed: int, apart: bool | None)
                 fitting = [s for s in range(slots) if deepest[s] + batch <= context]
                 if fitting and len(mirror.rows) + batch <= room:
                     # Of a full batch, so that whatever hangs from what is new fits the context.
-                    count, pieces = dice.randint(1, batch), dict[int, int]()
+                    count, chunks = dice.randint(1, batch), dict[int, int]()
                     for reader in fitting:
-                        spare = batch - count - sum(pieces.values())
+                        spare = batch - count - sum(chunks.values())
                         if spare and not mirror.of(reader) and dice.random() < 0.5:
-                            pieces[reader] = dice.randint(1, spare)
-                    mirror.forward(fitting, count, pieces)
+                            chunks[reader] = dice.randint(1, spare)
+                    mirror.forward(fitting, count, chunks)
         mirror.check()
     for slot in range(slots):
         engine.truncate(slot, 0)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from duo.draft.policy import MAX_ROWS
-from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
+from duo.engines.base import ROOT, TREES, Chunk, Logits, Rollback, Row
 from tests.support.fakes import CheckedEngine, FakeModel
 
 EOS = 3
@@ -58,7 +58,7 @@ class SlottedEngine:
         """Tokens that a slot got from another one."""
         self.widths: list[set[int]] = []
         """Which slots each forward pass served."""
-        self.pieces: list[tuple[int, int]] = []
+        self.chunks: list[tuple[int, int]] = []
         """Slot and length of what was read of prompts."""
 
     @property
@@ -82,16 +82,16 @@ class SlottedEngine:
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
         assert len(tokens) <= self.batch
-        self.pieces.append((slot, len(tokens)))
+        self.chunks.append((slot, len(tokens)))
         before = self.length(slot)
         self.parts[slot].extend(slot, tokens)
         if self._spacing:
             end = self.length(slot)
             self._saved[slot] |= {end, *range(before - before % self._spacing, end, self._spacing)} - set(range(before))
 
-    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
-        assert 0 < len(rows) + sum(len(piece.tokens) for piece in pieces) <= self.batch
-        for slot, tokens in pieces:
+    def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
+        assert 0 < len(rows) + sum(len(chunk.tokens) for chunk in chunks) <= self.batch
+        for slot, tokens in chunks:
             assert not self.parts[slot].rows, "a slot that is given a piece has no rows"
             self.extend(slot, tokens)
         live = [row for part in self.parts for row in part.rows]
@@ -100,7 +100,7 @@ class SlottedEngine:
         if self.fault is not None:
             raise self.fault
         logits = np.empty((len(rows), self.vocabulary.size), dtype=np.float32)
-        assert self.mixes or not (rows and pieces), "pieces have passes of their own"
+        assert self.mixes or not (rows and chunks), "pieces have passes of their own"
         for slot in self.widths[-1]:
             mine = [at for at, row in enumerate(rows) if row.slot == slot]
             if not self.rollback.trees:

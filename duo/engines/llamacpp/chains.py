@@ -16,7 +16,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import llama_cpp
 
-from duo.engines.base import ROOT, Logits, Piece, Rollback, Row
+from duo.engines.base import ROOT, Chunk, Logits, Rollback, Row
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.checkpoints import Checkpoint
 from duo.engines.llamacpp.passes import Pass, passes
@@ -121,19 +121,19 @@ class ChainEngine(SlotRuntime):
             self._check_length(len(state.tokens) + len(tokens))
             self._all_or_nothing([(slot, tokens)], {}, [])
 
-    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
-        width = len(rows) + sum(len(piece.tokens) for piece in pieces)
+    def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
+        width = len(rows) + sum(len(chunk.tokens) for chunk in chunks)
         if width > self._batch:
             raise ValueError(f"{width} rows are more than the batch of {self._batch}")
         live = {row for state in self._slots for row in state.rows}
         if len(live) + len(rows) > self._room:
             raise ContextError(f"{len(live) + len(rows)} rows do not fit: there is room for {self._room}")
         grown: dict[int, int] = {}
-        for at, piece in pieces:
+        for at, chunk in chunks:
             if self._slot(at).rows or at in grown:
                 raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")
-            self._check_tokens(piece)
-            grown[at] = len(piece)
+            self._check_tokens(chunk)
+            grown[at] = len(chunk)
         chains: dict[int, list[int]] = {}  # indices of a slot's rows
         for i, (row, at, token, above) in enumerate(rows):
             if row < 0 or row in live:
@@ -150,7 +150,7 @@ class ChainEngine(SlotRuntime):
             self._check_length(len(self._slots[at].tokens) + grown.get(at, 0) + len(chains.get(at, ())))
         if not width:
             return self._logits[:0]
-        return self._all_or_nothing(pieces, chains, rows)
+        return self._all_or_nothing(chunks, chains, rows)
 
     def interrupt(self) -> None:
         if self._stop is not None:
@@ -184,15 +184,15 @@ class ChainEngine(SlotRuntime):
             state.stale = True
 
     def _all_or_nothing(
-        self, pieces: Sequence[tuple[int, Sequence[int]]], chains: Mapping[int, list[int]], rows: Sequence[Row]
+        self, chunks: Sequence[tuple[int, Sequence[int]]], chains: Mapping[int, list[int]], rows: Sequence[Row]
     ) -> Logits:
-        lengths = {at: len(self._slots[at].tokens) for at in {*(at for at, _ in pieces), *chains}}
+        lengths = {at: len(self._slots[at].tokens) for at in {*(at for at, _ in chunks), *chains}}
         if self._stop is not None:
             self._stop.clear()
         try:
             # Pieces have decodes of their own. In one with rows llama.cpp would divide the two anyway, because they
             # are not equally long: the weights are read as often.
-            for at, tokens in pieces:
+            for at, tokens in chunks:
                 self._read_piece(at, tokens)
             logits = self._run(chains, rows)
         except BaseException:

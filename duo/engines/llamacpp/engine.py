@@ -20,7 +20,7 @@ from typing import Any
 
 import llama_cpp
 
-from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
+from duo.engines.base import ROOT, TREES, Chunk, Logits, Rollback, Row
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.runtime import Model, Runtime
 from duo.engines.options import EngineOptions
@@ -124,14 +124,14 @@ class LlamaCppEngine(Runtime):
         self._check_length(end)
         try:
             for first in range(0, count, self._batch):
-                self.forward((), [Piece(slot, tokens[first : first + self._batch])])
+                self.forward((), [Chunk(slot, tokens[first : first + self._batch])])
         except BaseException:
             self.truncate(slot, end - count)
             raise
 
-    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
+    def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
         count = len(rows)
-        width = count + sum(len(piece.tokens) for piece in pieces)
+        width = count + sum(len(chunk.tokens) for chunk in chunks)
         if width > self._batch:
             raise ValueError(f"{width} rows are more than the batch of {self._batch}")
         if len(self._rows) + count > self._room:
@@ -139,7 +139,7 @@ class LlamaCppEngine(Runtime):
         if not width:
             return self._logits[:0]
         self._tidy()
-        for at in {row.slot for row in rows} | {piece.slot for piece in pieces}:
+        for at in {row.slot for row in rows} | {chunk.slot for chunk in chunks}:
             self._slot(at)
         # The tokens of the pieces come first, so that the logits, which only rows have, lie in the order of the rows.
         tokens: list[int] = []
@@ -153,18 +153,18 @@ class LlamaCppEngine(Runtime):
         new: dict[int, _Node] = {}
         slots, live, context, size = self._slots, self._rows, self._context, self._size
         try:
-            for at, piece in pieces:
+            for at, chunk in chunks:
                 slot, root = slots[at], slots[at].root
                 if slot.rows or root in grown:
                     raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")
-                self._check_tokens(piece)
-                end = root.pos + 1 + len(piece)
+                self._check_tokens(chunk)
+                end = root.pos + 1 + len(chunk)
                 self._check_length(end)
                 grown[root] = root.pos
                 others[root] = owned = [root.seq]
-                tokens += piece
+                tokens += chunk
                 places += range(root.pos + 1, end)
-                owners += [owned] * len(piece)
+                owners += [owned] * len(chunk)
                 root.pos = end - 1
             for row, at, token, above in rows:
                 if not 0 <= at < len(slots):

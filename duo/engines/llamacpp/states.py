@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import llama_cpp
 
-from duo.engines.base import ROOT, UNBOUNDED, InterruptedForwardError, Logits, Piece, Rollback, Row
+from duo.engines.base import ROOT, UNBOUNDED, Chunk, InterruptedForwardError, Logits, Rollback, Row
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.recurrent import CHECKPOINT_BYTES, LEAST_ROOM
 from duo.engines.llamacpp.runtime import Model
@@ -107,22 +107,22 @@ class StateTreeEngine(SlotRuntime):
         if count:
             length = len(state.tokens)
             self._check_length(length + count)
-            self._all_or_nothing([Piece(slot, tokens)], [], 0)
+            self._all_or_nothing([Chunk(slot, tokens)], [], 0)
 
-    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
-        width = len(rows) + sum(len(piece.tokens) for piece in pieces)
+    def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
+        width = len(rows) + sum(len(chunk.tokens) for chunk in chunks)
         if width > self._batch:
             raise ValueError(f"{width} rows are more than the batch of {self._batch}")
         if len(self._rows) + len(rows) > self._room:
             raise ContextError(f"{len(self._rows) + len(rows)} rows do not fit: there is room for {self._room}")
         grown: dict[int, int] = {}
-        for at, piece in pieces:
+        for at, chunk in chunks:
             state = self._slot(at)
             if state.rows or at in grown:
                 raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")
-            self._check_tokens(piece)
-            self._check_length(len(state.tokens) + len(piece))
-            grown[at] = len(piece)
+            self._check_tokens(chunk)
+            self._check_length(len(state.tokens) + len(chunk))
+            grown[at] = len(chunk)
         new: dict[int, _Node] = {}
         for row, at, token, above in rows:
             state = self._slot(at)
@@ -138,7 +138,7 @@ class StateTreeEngine(SlotRuntime):
         if not width:
             return self._logits[:0]
         self._unwanted = False
-        return self._all_or_nothing(pieces, list(new.values()), len(rows))
+        return self._all_or_nothing(chunks, list(new.values()), len(rows))
 
     def interrupt(self) -> None:
         self._unwanted = True  # a decode runs to its end, and no further one begins
@@ -195,10 +195,10 @@ class StateTreeEngine(SlotRuntime):
             self._free_seqs.add(node.seq)
             node.seq = None
 
-    def _all_or_nothing(self, pieces: Sequence[Piece], new: Sequence[_Node], count: int) -> Logits:
-        lengths = {piece.slot: len(self._slots[piece.slot].tokens) for piece in pieces}
+    def _all_or_nothing(self, chunks: Sequence[Chunk], new: Sequence[_Node], count: int) -> Logits:
+        lengths = {chunk.slot: len(self._slots[chunk.slot].tokens) for chunk in chunks}
         try:
-            for at, tokens in pieces:
+            for at, tokens in chunks:
                 self._read_piece(at, tokens)
             for state in {node.slot for node in new}:
                 prompted = state.prompted

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from duo.engines import memory
-from duo.engines.base import ROOT, TREES, Logits, Piece, Rollback, Row
+from duo.engines.base import ROOT, TREES, Chunk, Logits, Rollback, Row
 from duo.engines.options import EngineOptions, Progress
 from duo.engines.transformers import checkpoints, context_size, mixers, proof
 from duo.engines.transformers import loading as hf
@@ -206,17 +206,17 @@ class TransformersEngine:
         if count > book.capacity - book.used:
             raise ContextError(f"no room for {count} more tokens beside the other slots' rows: forget some of those")
         for begin in range(0, count, self._batch):
-            self.forward((), [Piece(slot, tokens[begin : begin + self._batch])])
+            self.forward((), [Chunk(slot, tokens[begin : begin + self._batch])])
 
-    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
-        width = len(rows) + sum(len(piece.tokens) for piece in pieces)
+    def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
+        width = len(rows) + sum(len(chunk.tokens) for chunk in chunks)
         if not width:
             return np.zeros((0, self._size), dtype=np.float32)
         if width > self._batch:
             raise ValueError(f"{width} rows in one forward pass, at most {self._batch} are allowed")
-        fresh = admit(rows, pieces, self._slots, self._nodes, self._size, self._context)
-        lengths = {piece.slot: self._slots[piece.slot].length for piece in pieces}
-        parts = split(rows, pieces, self._lane)
+        fresh = admit(rows, chunks, self._slots, self._nodes, self._size, self._context)
+        lengths = {chunk.slot: self._slots[chunk.slot].length for chunk in chunks}
+        parts = split(rows, chunks, self._lane)
         strips: list[Strip] = []
         try:
             for lane, part in parts:

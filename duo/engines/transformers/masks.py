@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from duo.engines.base import ROOT, Piece, Row
+from duo.engines.base import ROOT, Chunk, Row
 from duo.engines.transformers.arena import Places, Strip
 from duo.engines.transformers.attention import LANES
 from duo.engines.transformers.loading import Sight
@@ -59,7 +59,7 @@ def slot_of(slots: Sequence[Slot], slot: int) -> Slot:
 
 def admit(
     rows: Sequence[Row],
-    pieces: Sequence[Piece],
+    chunks: Sequence[Chunk],
     slots: Sequence[Slot],
     live: Mapping[int, Node],
     size: int,
@@ -70,7 +70,7 @@ def admit(
     `size`: of the vocabulary. Raises ValueError for what may never be, and ContextError for what does not fit.
     """
     lengths: dict[int, int] = {}
-    for slot, tokens in pieces:
+    for slot, tokens in chunks:
         seat = slot_of(slots, slot)
         if slot in lengths or seat.rows:
             raise ValueError(f"slot {slot} cannot take a piece: it has rows or another one")
@@ -101,21 +101,21 @@ def admit(
 class Part:
     """What of a forward pass lies in one lane: pieces of prompts, then rows, given by their numbers."""
 
-    __slots__ = ("pieces", "rows", "width")
+    __slots__ = ("chunks", "rows", "width")
 
     def __init__(self) -> None:
-        self.pieces: list[Piece] = []
+        self.chunks: list[Chunk] = []
         self.rows: list[int] = []
         self.width = 0
 
 
-def split(rows: Sequence[Row], pieces: Sequence[Piece], lane: Callable[[int], int]) -> Sequence[tuple[int, Part]]:
+def split(rows: Sequence[Row], chunks: Sequence[Chunk], lane: Callable[[int], int]) -> Sequence[tuple[int, Part]]:
     """What of a forward pass lies in which lane, in the order of the lanes."""
     parts: defaultdict[int, Part] = defaultdict(Part)
-    for piece in pieces:
-        part = parts[lane(piece.slot)]
-        part.pieces.append(piece)
-        part.width += len(piece.tokens)
+    for chunk in chunks:
+        part = parts[lane(chunk.slot)]
+        part.chunks.append(chunk)
+        part.width += len(chunk.tokens)
     for index, row in enumerate(rows):
         part = parts[lane(row.slot)]
         part.rows.append(index)
@@ -179,7 +179,7 @@ class Masks:
             mask = memory[begin : begin + part.width * keys].reshape(part.width, keys)
             begin += mask.size
             at = 0
-            for slot, tokens in part.pieces:
+            for slot, tokens in part.chunks:
                 end = at + len(tokens)
                 done.spans.append((slot, len(done.tokens), len(done.tokens) + len(tokens)))
                 done.tokens.extend(tokens)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from duo.engines.base import ROOT, Engine, Logits, Piece, Row
+from duo.engines.base import ROOT, Chunk, Engine, Logits, Row
 
 TOKENS = 12
 """Length of each text."""
@@ -64,11 +64,11 @@ def error(engine: Engine, texts: Sequence[Sequence[int]], wanted: Sequence[Logit
 
     for slot, text in enumerate(texts):
         engine.extend(slot, text[: half - 1])
-        pieces = [Piece(slot, text[half - 1 : half])]
+        chunks = [Chunk(slot, text[half - 1 : half])]
         if engine.batch == 1:
-            engine.forward((), pieces)
-            pieces = []
-        got[half, slot] = engine.forward([Row(slot * length + half, slot, text[half])], pieces)[0]
+            engine.forward((), chunks)
+            chunks = []
+        got[half, slot] = engine.forward([Row(slot * length + half, slot, text[half])], chunks)[0]
         if room > length:
             # There, but not to be seen by the rows below.
             engine.forward([Row(name + slot, slot, text[-1])])

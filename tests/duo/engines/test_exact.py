@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duo.engines import classes, price, promise
-from duo.engines.base import ROOT, TREES, Engine, InterruptedForwardError, Logits, Piece, Row
+from duo.engines.base import ROOT, TREES, Chunk, Engine, InterruptedForwardError, Logits, Row
 from duo.engines.exact import Exact, Widths, groups
 from duo.errors import ModelError
 from duo.prefix import EMPTY, mix
@@ -60,14 +60,14 @@ class WidthEngine:
         return len(self.states[slot])
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
-        self.forward((), [Piece(slot, tokens)])
+        self.forward((), [Chunk(slot, tokens)])
 
-    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
-        assert not (rows and pieces) and len(pieces) <= 1
+    def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
+        assert not (rows and chunks) and len(chunks) <= 1
         if self.fail_after == 0:
             raise InterruptedForwardError
         self.fail_after -= 1
-        for slot, tokens in pieces:
+        for slot, tokens in chunks:
             assert not self.rows[slot]
             kind = self.reads(len(self.states[slot]), len(tokens))
             for token in tokens:
@@ -177,7 +177,7 @@ def test_bits_depend_on_the_text_alone(widths: tuple[int, int, int, bool], data:
             SEEN[id(engine), slot] = list(text[:prompt])
             while left < prompt:
                 count = data.draw(st.integers(1, prompt - left))
-                engine.forward((), [Piece(slot, text[left : left + count])])
+                engine.forward((), [Chunk(slot, text[left : left + count])])
                 left += count
         done = dict.fromkeys(given, 0)
         while active := [index for index in given if prompts[index] + done[index] < len(texts[index])]:
@@ -219,7 +219,7 @@ def test_a_failed_pass_leaves_all_as_it_was() -> None:
     engine.extend(0, [1, 2, 3])
     inner.fail_after = 2
     with pytest.raises(InterruptedForwardError):
-        engine.forward([Row(i, 0, 4, i - 1 if i else ROOT) for i in range(9)], [Piece(1, [4, 5])])
+        engine.forward([Row(i, 0, 4, i - 1 if i else ROOT) for i in range(9)], [Chunk(1, [4, 5])])
     assert engine.length(0) == 3 and engine.length(1) == 0
     inner.fail_after = -1
     assert len(step(engine, {0: [4, 5, 6, 7, 8]}, {0: 4})[0]) == 4
@@ -244,7 +244,7 @@ def test_rows_are_one_chain_in_a_slot_without_rows() -> None:
     with pytest.raises(ValueError, match="has rows"):
         engine.forward([Row(1, 0, 1)])
     with pytest.raises(ValueError, match="has rows"):
-        engine.forward((), [Piece(0, [1])])
+        engine.forward((), [Chunk(0, [1])])
     with pytest.raises(ValueError, match="does not continue"):
         engine.commit(0, [7])
     assert engine.rollback.depth == 31 and not engine.rollback.trees and not engine.mixes

@@ -16,7 +16,7 @@ from bench.kinds import make
 from bench.steps.sameness import Loop, ways
 from bench.steps.ties import prompt_of
 from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, measure, price, promise
-from duo.engines.base import Piece
+from duo.engines.base import Chunk
 from duo.engines.classes import Found
 from duo.engines.cost import CostCurve
 from duo.engines.exact import Exact, Widths
@@ -88,7 +88,7 @@ def test_logits_are_the_same_to_the_last_bit(exact: Exact) -> None:
         alone.append(exact.forward(chain(0, [token], 0))[0].copy())
         exact.commit(0, [0])
     for begin in range(0, 100, 30):
-        exact.forward((), [Piece(1, text[begin : min(100, begin + 30)])])
+        exact.forward((), [Chunk(1, text[begin : min(100, begin + 30)])])
     exact.extend(2, other[:57])
     at, beside = 100, 57
     while at < length:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from duo.engines import Engine, Logits, measure
-from duo.engines.base import TREES, Piece, Rollback, Row
+from duo.engines.base import TREES, Chunk, Rollback, Row
 from duo.engines.replay import Checkpoints
 from tests.support.fakes import FakeModel
 from tests.support.slotted import CHAINS, FORWARD, REPLAY, SlottedEngine
@@ -37,8 +37,8 @@ class Timed(SlottedEngine):
         self.lengths: set[int] = set()
         """What slot 0 held then."""
 
-    def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
-        logits = super().forward(rows, pieces)
+    def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
+        logits = super().forward(rows, chunks)
         counts = [sum(row.slot == slot for row in rows) for slot in range(self.slots)]
         assert all(len(self.parts[row.slot].path_of(row.id)) <= self.context for row in rows)
         self.chains.append([count for count in counts if count])

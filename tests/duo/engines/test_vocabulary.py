@@ -176,8 +176,8 @@ def test_no_name_that_the_runtimes_know_is_a_variable() -> None:
 
 
 def test_bytes_of_a_vocabulary_like_sentencepieces() -> None:
-    pieces = ["<s>", "</s>", "▁the", "é", "<0xE6>", "<0x0A>", "▁", "<tool>"]
-    core = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(pieces)}, merges=[], byte_fallback=True))
+    chunks = ["<s>", "</s>", "▁the", "é", "<0xE6>", "<0x0A>", "▁", "<tool>"]
+    core = Tokenizer(models.BPE(vocab={p: i for i, p in enumerate(chunks)}, merges=[], byte_fallback=True))
     core.normalizer = normalizers.Replace(" ", "▁")
     core.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     vocabulary = HFVocabulary(tokenizer_of(core), 10, frozenset([1]))

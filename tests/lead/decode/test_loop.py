@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duo.engines import Engine, Logits, Piece, Row
+from duo.engines import Chunk, Engine, Logits, Row
 from duo.engines.base import TREES, Rollback
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Checkpoints, Replay, Replayed
@@ -28,7 +28,7 @@ from duo.wire.back_side import BackSide
 from duo.wire.ledger import Ledger
 from lead.decode import loop as decoder
 from lead.decode.inbox import Letter, Mailbox
-from lead.decode.loop import PIECE, Decoder
+from lead.decode.loop import CHUNK, Decoder
 from lead.decode.request import Job
 from lead.decode.session import Session, Step
 from lead.plan.arrivals import DraftOffer
@@ -221,7 +221,7 @@ def test_every_answer_is_what_it_would_be_alone(
     assert not loop.ledger
     reused = sum(one.job.cached_tokens for one in asked)
     as_rows = sum(len(one.job.prompt) - 1 for one in asked if one.job.prompt_logprobs is not None)
-    read = sum(length for _, length in engine.pieces)
+    read = sum(length for _, length in engine.chunks)
     assert read + reused + as_rows == sum(one.job.read_tokens for one in asked), "what is told is what was reused"
 
 
@@ -290,7 +290,7 @@ def test_a_prompt_that_begins_like_another_does_not_wait_for_what_cannot_be_shar
     answering = loop.ask(Asked([4 + i % 7 for i in range(60)], GREEDY, 4))
     other = loop.ask(Asked([4 + i % 7 for i in range(40)] + [4] * own, GREEDY, 4))
     loop.turn()
-    assert [slot for slot, _ in loop.engine.pieces] == [0, 1], "both in the first pass"
+    assert [slot for slot, _ in loop.engine.chunks] == [0, 1], "both in the first pass"
     loop.finish()
     assert other.job.cached_tokens == 0 and loop.engine.shared == 0
     assert answering.tokens == answering.expected and other.tokens == other.expected
@@ -447,7 +447,7 @@ def test_prompts_are_read_in_the_forward_passes_of_those_who_answer() -> None:
     others = [loop.ask(Asked([8 + i, 6, 7, 8], GREEDY, 12)) for i in range(2)]
     loop.turn()
     assert loop.engine.widths[1:] == [{0, 1, 2}]
-    assert loop.engine.pieces == [(0, 2), (1, 3), (2, 3)]
+    assert loop.engine.chunks == [(0, 2), (1, 3), (2, 3)]
     assert all(one.tokens for one in others)
     loop.finish()
     assert all(one.tokens == one.expected for one in [first, *others])
@@ -481,9 +481,9 @@ def test_what_comes_while_a_prompt_is_read_says_nothing_of_how_long_a_back_takes
     loop.ask(Asked([5, 6, 7], GREEDY, 4))
     forward = loop.engine.forward
 
-    def meanwhile(rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
+    def meanwhile(rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
         loop.guess(doubt=0.0)
-        return forward(rows, pieces)
+        return forward(rows, chunks)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop.engine, "forward", meanwhile)
@@ -613,14 +613,14 @@ def test_a_long_prompt_does_not_hold_up_an_answer_in_progress() -> None:
     loop.turn()
     before = len(quick.tokens)
     loop.ask(Asked([6] * 200, GREEDY, 4))
-    while loop.decoder.seated[0][1].state != "answering" or len(loop.engine.pieces) < 2:
+    while loop.decoder.seated[0][1].state != "answering" or len(loop.engine.chunks) < 2:
         had = len(quick.tokens)
         loop.turn()
         assert quick.ended or len(quick.tokens) > had, "a token for each piece that is read"
         if quick.ended:
             break
     assert len(quick.tokens) > before
-    assert max(length for _, length in loop.engine.pieces) <= max(PIECE, loop.engine.batch)
+    assert max(length for _, length in loop.engine.chunks) <= max(CHUNK, loop.engine.batch)
     loop.finish()
 
 

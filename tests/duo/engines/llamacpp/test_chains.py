@@ -15,7 +15,7 @@ import pytest
 import lead.flags
 from bench.harness.processes import wait_for
 from bench.kinds import KINDS, checkpoint, gguf_file, make, vocabulary
-from duo.engines import ROOT, Engine, EngineOptions, Piece, Row, load
+from duo.engines import ROOT, Chunk, Engine, EngineOptions, Row, load
 from duo.engines.base import TREES, InterruptedForwardError, Rollback
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp import slots as slots_module
@@ -193,7 +193,7 @@ def test_a_conversation_reads_only_what_is_new(
         assert engine.truncate(0, common) == common
         counted.take()
         if common < len(prompt) - 1:
-            engine.forward([], [Piece(0, prompt[common:-1])])
+            engine.forward([], [Chunk(0, prompt[common:-1])])
         assert known - common <= RIDERS + 4
         assert counted.take() <= len(prompt) - common
         answer: list[int] = []
@@ -254,7 +254,7 @@ def test_a_decode_that_fails_leaves_no_trace(kind: str, folder: Path) -> None:
     with pytest.raises(InterruptedForwardError):
         engine.forward([*chain(0, 0, [20, 21, 22]), *chain(1, 10, [30, 31, 32])])
     with pytest.raises(InterruptedForwardError):
-        engine.forward(chain(0, 0, [20]), [Piece(1, [9] * 20)])
+        engine.forward(chain(0, 0, [20]), [Chunk(1, [9] * 20)])
     with pytest.raises(InterruptedForwardError):
         engine.extend(1, [9] * 70)
     llama_cpp.llama_set_abort_callback(engine._llama, llama_cpp.ggml_abort_callback(), None)

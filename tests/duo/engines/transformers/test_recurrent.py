@@ -14,7 +14,7 @@ import transformers
 from bench.harness.processes import wait_for
 from bench.kinds import KINDS, checkpoint, vocabulary
 from bench.kinds.kind import Kind
-from duo.engines.base import ROOT, InterruptedForwardError, Piece, Row
+from duo.engines.base import ROOT, Chunk, InterruptedForwardError, Row
 from duo.engines.transformers import checkpoints
 from duo.engines.transformers.engine import TransformersEngine
 from tests.support.interrupting import interrupting
@@ -201,7 +201,7 @@ def test_an_interrupted_pass_leaves_the_slot_as_it_was(name: str, folder_of: Cal
 
         def given_up() -> bool:
             try:
-                engine.forward([Row(3, 0, 9), Row(4, 0, 10, 3)], [Piece(1, [1, 2, 3])])
+                engine.forward([Row(3, 0, 9), Row(4, 0, 10, 3)], [Chunk(1, [1, 2, 3])])
             except InterruptedForwardError:
                 return True
             engine.commit(0, [])

@@ -53,11 +53,11 @@ class Passes:
         self.weight = torch.randn(CHANNELS, KERNEL, generator=torch.Generator().manual_seed(5))
 
     def run(
-        self, rows: Sequence[tuple[int, int, int]], pieces: Sequence[tuple[int, Sequence[int]]] = ()
+        self, rows: Sequence[tuple[int, int, int]], chunks: Sequence[tuple[int, Sequence[int]]] = ()
     ) -> list[tuple[Tensor, Tensor]]:
         """For each layer what the convolution and the recurrence give, [..., rows]; pieces come first in the pass."""
         tokens, spans, fresh = list[int](), list[Span](), list[FreshRow]()
-        for slot, read in pieces:
+        for slot, read in chunks:
             self.lengths[slot] += len(read)
             spans.append(Span(slot, len(tokens), len(tokens) + len(read), self.lengths[slot]))
             tokens += read
