@@ -187,7 +187,7 @@ class Drafter:
     def _work(self) -> bool:
         """One forward pass: draft, or read what somebody lacks for that, in turns if there is both to be done. Returns
         whether there was anything to do."""
-        seated = self._model.seat([it.draft for it in self._sessions.values()])
+        seated = self._model.slot([it.draft for it in self._sessions.values()])
         behind = [draft for draft in seated if draft.behind]
         ready = [draft for draft in seated if not draft.behind and not draft.ahead]
         self._has_read = bool(behind) and not (ready and self._has_read)

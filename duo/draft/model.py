@@ -16,7 +16,7 @@ from duo.draft.batch import Part, gather
 from duo.draft.draft import Draft
 from duo.draft.policy import MOST, RIDERS, Policy
 from duo.draft.scaling import Scale, Sharpness
-from duo.draft.slots import Seats
+from duo.draft.slots import Slots
 from duo.engines import Engine, Logits, Row
 from duo.engines.base import InterruptedForwardError
 from duo.engines.cost import CostCurve
@@ -98,7 +98,7 @@ class DraftModel:
         self._trace = trace
         self._lane = lane
         self._scale, self._sharpness = Scale(), Sharpness()
-        self._seats = Seats(engine)
+        self._slots = Slots(engine)
         self._batches = 0
         self._ids = itertools.count()
         self._under_way = _UnderWay()
@@ -166,27 +166,27 @@ class DraftModel:
                 log.warning("drafting without the grammar of an answer: %s", error)
             return None
 
-    def seat(self, drafts: Collection[Draft]) -> list[Draft]:
+    def slot(self, drafts: Collection[Draft]) -> list[Draft]:
         """Of these, which are all that are open, those that have a slot, longest not served first. Slots are given to
         those that have none, to the most valuable first."""
-        if len(self._seats) < len(drafts):
-            waiting = [draft for draft in drafts if draft.weight and self._seats.of(draft) is None]
+        if len(self._slots) < len(drafts):
+            waiting = [draft for draft in drafts if draft.weight and self._slots.of(draft) is None]
             for draft in sorted(waiting, key=lambda draft: (draft.ahead, -draft.weight)):
-                if not self._seats.give(draft):
+                if not self._slots.give(draft):
                     break
-        seated = [(seat.used, draft) for draft in drafts if (seat := self._seats.of(draft)) is not None]
+        seated = [(slot.used, draft) for draft in drafts if (slot := self._slots.of(draft)) is not None]
         if len(seated) > 1:
             seated.sort(key=lambda it: it[0])
         return [draft for _, draft in seated]
 
     def sit(self, draft: Draft) -> None:
         """Give this draft a slot, if it has none, whoever loses one by that."""
-        if self._seats.of(draft) is None:
-            self._seats.give(draft, anyway=True)
+        if self._slots.of(draft) is None:
+            self._slots.give(draft, anyway=True)
 
     def leave(self, draft: Draft) -> None:
         """This draft, which has ended, perhaps, needs no slot."""
-        self._seats.leave(draft)
+        self._slots.leave(draft)
 
     def check(self, draft: Draft) -> None:
         """Raises ContextError if there is nothing more to be done for this draft."""
@@ -202,22 +202,22 @@ class DraftModel:
         Raises ContextError if they do not fit, after which the draft is of no use: `leave` it.
         """
         started = time.perf_counter()
-        seat = self._seats.of(draft)
-        assert seat is not None
+        slot = self._slots.of(draft)
+        assert slot is not None
         if not draft.settled:
-            self._seats.settle(draft, seat)
+            self._slots.settle(draft, slot)
         if not draft.behind:
             return 0
         self.check(draft)
-        self._seats.borrow(draft)
-        missing = self._seats.settle(draft, seat, self._piece() if others else self._engine.batch)
+        self._slots.borrow(draft)
+        missing = self._slots.settle(draft, slot, self._piece() if others else self._engine.batch)
         try:
             if missing:
-                self._engine.extend(seat.slot, self._as_read(missing))
+                self._engine.extend(slot.id, self._as_read(missing))
         except ContextError:
-            self._seats.lost(draft)
+            self._slots.lost(draft)
             raise
-        seat.read += len(missing)
+        slot.read += len(missing)
         self._trace.span(self._lane, "read", started, time.perf_counter(), tokens=len(missing), behind=draft.behind)
         return len(missing)
 
@@ -232,12 +232,12 @@ class DraftModel:
         """One forward pass over the likeliest nodes of drafts that have slots and nothing `behind`: what it reveals.
         Nothing, if it was given up. `since`: when the work on it began, if what was done before is a part of its cost.
         """
-        seats = [(draft, seat) for draft in drafts if (seat := self._seats.of(draft)) is not None]
-        for draft, seat in seats:
+        slots = [(draft, slot) for draft in drafts if (slot := self._slots.of(draft)) is not None]
+        for draft, slot in slots:
             if not draft.settled:
-                self._seats.settle(draft, seat)
+                self._slots.settle(draft, slot)
         started = time.perf_counter()
-        parts = gather([(draft, seat.slot) for draft, seat in seats], self.cost)
+        parts = gather([(draft, slot.id) for draft, slot in slots], self.cost)
         if not parts:
             return []
         rows = parts[0].rows if len(parts) == 1 else [row for part in parts for row in part.rows]
@@ -282,10 +282,10 @@ class DraftModel:
         start = 0
         for part in parts:
             draft, end = part.draft, start + len(part.rows)
-            seat = self._seats.of(draft)
-            assert seat is not None
-            seat.used = self._batches
-            seat.drafted += part.expanded
+            slot = self._slots.of(draft)
+            assert slot is not None
+            slot.used = self._batches
+            slot.drafted += part.expanded
             try:
                 found.append(Found(draft, draft.absorb(logits[start:end]), len(part.rows)))
             except DuoError as error:
@@ -294,17 +294,17 @@ class DraftModel:
             start = end
         for each in found:
             if each.error is not None:
-                self._seats.lost(each.draft)
-            elif not self._branches and (seat := self._seats.of(each.draft)) is not None:
+                self._slots.lost(each.draft)
+            elif not self._branches and (slot := self._slots.of(each.draft)) is not None:
                 each.draft.shed(0)
-                self._seats.settle(each.draft, seat)
+                self._slots.settle(each.draft, slot)
         return found
 
     def _without(self, parts: Sequence[Part], error: ContextError) -> list[Found]:
         """The batch had no room. It is not said whose part was to blame: the longest session's, so that the others go
         on."""
         draft = max((part.draft for part in parts), key=lambda draft: len(draft.prefix))
-        self._seats.lost(draft)
+        self._slots.lost(draft)
         return [Found(draft, (), 0, error)]
 
     def committed(self, session: int, start: int, tokens: Sequence[int]) -> None:
@@ -321,4 +321,4 @@ class DraftModel:
 
     def reset(self) -> None:
         """No slot is anybody's, and it is not known what they hold."""
-        self._seats.forget()
+        self._slots.forget()

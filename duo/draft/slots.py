@@ -20,10 +20,10 @@ TENURE = 8
 
 
 @dataclass(slots=True, eq=False)
-class Seat:
+class Slot:
     """A slot: whose it is, or whose it was last and how many tokens of that are still there."""
 
-    slot: int
+    id: int
     draft: Draft | None = None
     last: Prefix = field(default_factory=Prefix)
     left: int = 0
@@ -66,13 +66,13 @@ class Seat:
         return low
 
 
-class Seats:
+class Slots:
     """The slots of an engine. One thread uses it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._seats = [Seat(slot) for slot in range(max(1, min(engine.slots, engine.room)))]
-        self._of: dict[int, Seat] = {}
+        self._slots = [Slot(slot) for slot in range(max(1, min(engine.slots, engine.room)))]
+        self._of: dict[int, Slot] = {}
         self._known = True
         """Whether it is known what those slots hold that are nobody's."""
 
@@ -80,7 +80,7 @@ class Seats:
         """How many are taken."""
         return len(self._of)
 
-    def of(self, draft: Draft) -> Seat | None:
+    def of(self, draft: Draft) -> Slot | None:
         """Where a draft has its place; None if it has none."""
         return self._of.get(draft.session)
 
@@ -88,91 +88,91 @@ class Seats:
         """Find a slot for a draft that has none; returns whether there was one. `anyway`: there is, if it is only the
         least valuable of them."""
         if not self._known:
-            for each in self._seats:
-                self._engine.truncate(each.slot, 0)
+            for each in self._slots:
+                self._engine.truncate(each.id, 0)
             self._known = True
-        seat = self._choose(draft, anyway)
-        if seat is None:
+        slot = self._choose(draft, anyway)
+        if slot is None:
             return False
-        if seat.draft is not None:
-            self._vacate(seat)
-        draft.moved(self._engine.truncate(seat.slot, seat.common(draft.prefix)))
-        seat.draft, seat.read, seat.drafted = draft, 0, 0
-        self._of[draft.session] = seat
+        if slot.draft is not None:
+            self._vacate(slot)
+        draft.moved(self._engine.truncate(slot.id, slot.common(draft.prefix)))
+        slot.draft, slot.read, slot.drafted = draft, 0, 0
+        self._of[draft.session] = slot
         self._divide()
         return True
 
-    def _choose(self, draft: Draft, anyway: bool) -> Seat | None:
-        free = [seat for seat in self._seats if seat.draft is None]
+    def _choose(self, draft: Draft, anyway: bool) -> Slot | None:
+        free = [slot for slot in self._slots if slot.draft is None]
         if free:
             # Where most can be used of what is there, or else least is lost.
-            return min(free, key=lambda seat: (seat.held - 2 * self._common(seat, draft.prefix), seat.used))
+            return min(free, key=lambda slot: (slot.held - 2 * self._common(slot, draft.prefix), slot.used))
         if draft.ahead and not anyway:
             return None  # it would be read, and could not go on
-        worth = [(seat.worth, seat.used, seat.slot) for seat in self._seats]
+        worth = [(slot.worth, slot.used, slot.id) for slot in self._slots]
         if not anyway:
-            worth = [it for it in worth if it[0] < draft.weight and (not it[0] or self._seats[it[2]].tenured)]
-        return self._seats[min(worth)[2]] if worth else None
+            worth = [it for it in worth if it[0] < draft.weight and (not it[0] or self._slots[it[2]].tenured)]
+        return self._slots[min(worth)[2]] if worth else None
 
-    def _common(self, seat: Seat, prefix: Prefix) -> int:
+    def _common(self, slot: Slot, prefix: Prefix) -> int:
         """How many tokens of another sequence can be had from the slot, which may go back to a checkpoint only."""
-        return self._engine.restorable(seat.slot, seat.common(prefix))
+        return self._engine.restorable(slot.id, slot.common(prefix))
 
     def borrow(self, draft: Draft) -> None:
         """Have what another slot holds of the beginning of this draft and its own does not, if that is more than rides
         along anyway."""
-        seat = self._of[draft.session]
-        best, other = max(((self._common(each, draft.prefix), each) for each in self._seats), key=lambda it: it[0])
+        slot = self._of[draft.session]
+        best, other = max(((self._common(each, draft.prefix), each) for each in self._slots), key=lambda it: it[0])
         if best > draft.held + RIDERS:
-            draft.moved(self._engine.share(other.slot, seat.slot, best))
+            draft.moved(self._engine.share(other.id, slot.id, best))
 
     def leave(self, draft: Draft) -> None:
         """The draft needs its slot no more. What is there stays for another."""
-        seat = self._of.get(draft.session)
-        if seat is not None:
-            self._engine.commit(seat.slot, draft.settle(0).path)
-            self._vacate(seat)
+        slot = self._of.get(draft.session)
+        if slot is not None:
+            self._engine.commit(slot.id, draft.settle(0).path)
+            self._vacate(slot)
             self._divide()
 
     def lost(self, draft: Draft) -> None:
         """It is not known what the slot of this draft holds."""
-        seat = self._of[draft.session]
-        self._vacate(seat)
-        self._engine.truncate(seat.slot, 0)
-        seat.last, seat.left = Prefix(), 0
+        slot = self._of[draft.session]
+        self._vacate(slot)
+        self._engine.truncate(slot.id, 0)
+        slot.last, slot.left = Prefix(), 0
         self._divide()
 
     def forget(self) -> None:
         """No slot is anybody's, and it is not known what they hold. Asks nothing of the engine: it may have failed."""
-        for seat in self._seats:
-            if seat.draft is not None:
-                self._vacate(seat)
-            seat.last, seat.left = Prefix(), 0
+        for slot in self._slots:
+            if slot.draft is not None:
+                self._vacate(slot)
+            slot.last, slot.left = Prefix(), 0
         self._known = False
 
-    def settle(self, draft: Draft, seat: Seat, most: int = 0) -> list[int]:
+    def settle(self, draft: Draft, slot: Slot, most: int = 0) -> list[int]:
         """Make the slot agree with what is committed; returns what is still to be read into it, of that at most `most`
         tokens, which are taken to be read from now on."""
         kept = draft.settle(most)
-        self._engine.commit(seat.slot, kept.path, kept.rest)
+        self._engine.commit(slot.id, kept.path, kept.rest)
         return list(kept.missing)
 
-    def _vacate(self, seat: Seat) -> None:
-        draft = seat.draft
+    def _vacate(self, slot: Slot) -> None:
+        draft = slot.draft
         assert draft is not None
-        seat.last, seat.left, seat.draft = draft.prefix, draft.held, None
+        slot.last, slot.left, slot.draft = draft.prefix, draft.held, None
         del self._of[draft.session]
         draft.moved(0)
 
     def _divide(self) -> None:
         """Divide the room for rows between the sessions. What one has too many is forgotten at once: another may need
         the room in the next batch."""
-        rows = min(self._engine.room, room(len(self._seats)))
+        rows = min(self._engine.room, room(len(self._slots)))
         share = min(MAX_ROWS, rows // max(1, len(self._of)))
-        for seat in self._of.values():
-            draft = seat.draft
+        for slot in self._of.values():
+            draft = slot.draft
             assert draft is not None
             if draft.room != share:
                 draft.room = share
                 draft.shed(share)
-                self.settle(draft, seat)
+                self.settle(draft, slot)

@@ -7,5 +7,14 @@ from duo.engines.load import load, runtime_of
 from duo.engines.options import EngineOptions, FlashAttention
 
 __all__ = [
-    "ROOT", "Engine", "EngineOptions", "FlashAttention", "Logits", "Chunk", "Row", "Vocabulary", "load", "runtime_of",
+    "ROOT",
+    "Chunk",
+    "Engine",
+    "EngineOptions",
+    "FlashAttention",
+    "Logits",
+    "Row",
+    "Vocabulary",
+    "load",
+    "runtime_of",
 ]  # fmt: skip

@@ -166,7 +166,7 @@ class RunningAnswer:
             steps=session.steps,
             drafted=session.total.drafted,
             accepted=session.total.accepted,
-            queued_seconds=job.seated - job.submitted,
+            queued_seconds=job.admitted - job.submitted,
             backs={name: BackCount(t.drafted, t.accepted) for name, t in list(session.by_back.items())},
         )
 

@@ -150,7 +150,7 @@ class Service:
         """What each slot is doing."""
         views = [SlotView(slot, "idle") for slot in range(self._engine.slots)]
         now = time.perf_counter()
-        for slot, job in self._decoder.seated:
+        for slot, job in self._decoder.running:
             tokens = len(job.session.completion) if job.session is not None else 0
             reading = job.state == "reading"
             views[slot] = SlotView(

@@ -30,7 +30,7 @@ from lead.decode.inbox import Mailbox
 from lead.decode.local_draft import NAME, LocalDraft
 from lead.decode.request import Job, Run
 from lead.decode.session import Session, Step
-from lead.decode.slots import Seats
+from lead.decode.slots import Slots
 from lead.plan.calibration import Calibration
 from lead.plan.schedule import Growing, Schedule
 from lead.plan.tree import Node, Place
@@ -79,7 +79,7 @@ class Decoder:
         self._local_draft = local_draft
         self.grammars = Grammars(engine.vocabulary)
         self._jobs: deque[Job] = deque()
-        self._seats = Seats(engine)
+        self._slots = Slots(engine)
         self._reading: deque[Run] = deque()
         self._answering: list[Run] = []
         self._wake = threading.Condition()
@@ -138,12 +138,12 @@ class Decoder:
     @property
     def room(self) -> int:
         """Free slots for which nobody waits; below 0: so many wait that there is no slot for."""
-        return self._seats.free - len(self._jobs)
+        return self._slots.free - len(self._jobs)
 
     @property
-    def seated(self) -> Sequence[tuple[int, Job]]:
+    def running(self) -> Sequence[tuple[int, Job]]:
         """Jobs that have a slot, with it. Called from another thread, for people to see."""
-        return [(run.seat.id, run.job) for run in [*self._reading, *self._answering]]
+        return [(run.slot.id, run.job) for run in [*self._reading, *self._answering]]
 
     def _loop(self) -> None:
         while True:
@@ -162,7 +162,7 @@ class Decoder:
 
     def turn(self) -> None:
         """Once round the loop: what the thread does over and over while there is something to do."""
-        self._seat()
+        self._admit()
         if scored := next((run for run in self._reading if run.scores), None):
             self._try(lambda: self._score(scored), lambda: [scored])
         chunks = self._chunks()
@@ -177,12 +177,12 @@ class Decoder:
 
     # -- Seat: who answers -------------------------------------------------------------------------------------------
 
-    def _seat(self) -> None:
+    def _admit(self) -> None:
         """Give up what nobody wants any more, and free slots to those who wait."""
         for run in [*self._reading, *self._answering]:
             if run.job.cancelled.is_set():
                 self._end(run, None)
-        while self._jobs and self._seats.free:
+        while self._jobs and self._slots.free:
             with self._wake:
                 if not self._jobs:
                     return
@@ -193,8 +193,8 @@ class Decoder:
     def _begin(self, job: Job) -> None:
         prefix = Prefix(job.prompt)
         # What is to be read anew in any case takes no conversation's cache.
-        seat = self._seats.take(prefix.tokens if job.prompt_logprobs is None else [])
-        assert seat is not None
+        slot = self._slots.take(prefix.tokens if job.prompt_logprobs is None else [])
+        assert slot is not None
         ends = {*job.stop_tokens, *(() if job.ignore_eos else self._engine.vocabulary.eos)}
         session = job.session = Session(
             id=secrets.randbits(64),
@@ -204,12 +204,12 @@ class Decoder:
             eos=ends,
             limit=len(prefix) + job.max_tokens,
             calibration=self._calibration,
-            slot=seat.id,
+            slot=slot.id,
             constraint=self.grammars.constraint(job.sampling.grammar) if job.sampling.grammar else None,
             top_logprobs=job.top_logprobs,
         )
-        job.state, job.seated = "reading", time.perf_counter()
-        self._reading.append(Run(job, session, seat, job.seated))
+        job.state, job.admitted = "reading", time.perf_counter()
+        self._reading.append(Run(job, session, slot, job.admitted))
         if job.max_tokens > 1 and self._planner.speculates:
             # The backs hear of the prompt first, so that they read it while the target does.
             entry = Entry(
@@ -225,13 +225,13 @@ class Decoder:
             self._reading.remove(run)
         else:
             self._answering.remove(run)
-        self._seats.leave(run.seat)
+        self._slots.leave(run.slot)
         if self._local_draft is not None:
             self._local_draft.end(session)
         self._ledger.pop(session.id, None)
         self._changed()
         self._trace.span(
-            "answers" if not run.seat.id else f"answers {run.seat.id}", "answer", job.seated, time.perf_counter(),
+            "answers" if not run.slot.id else f"answers {run.slot.id}", "answer", job.admitted, time.perf_counter(),
             session=f"{session.id:016x}", prompt=session.prompt_length, tokens=len(session.completion),
             steps=session.steps, guesses=session.total.drafted, accepted=session.total.accepted,
             ended=session.finish_reason,
@@ -252,7 +252,7 @@ class Decoder:
             log.error("a forward pass failed", exc_info=error)
             error = DuoError(f"the answer failed: {error!r}")
         for run in list(runs):
-            self._seats.forget(run.seat)
+            self._slots.forget(run.slot)
             self._end(run, error)
 
     # -- Read: prompts -----------------------------------------------------------------------------------------------
@@ -267,7 +267,7 @@ class Decoder:
                 continue
             cacheable = run.job.prompt_logprobs is None
             # What a prompt has in common with one that is being read now is taken from there afterwards.
-            if cacheable and (left <= 0 or self._alike(run, chunks) > self._seats.known(run.prompt)):
+            if cacheable and (left <= 0 or self._alike(run, chunks) > self._slots.known(run.prompt)):
                 break
             try:
                 self._settle(run)
@@ -277,7 +277,7 @@ class Decoder:
             count = max(0, min(run.unread, left))
             begin = run.job.read_tokens
             if count:
-                chunks[run] = Chunk(run.seat.id, run.prompt[begin : begin + count])
+                chunks[run] = Chunk(run.slot.id, run.prompt[begin : begin + count])
                 left -= count
             else:  # the cache holds it all
                 now = time.perf_counter()
@@ -298,9 +298,9 @@ class Decoder:
         return most
 
     def _settle(self, run: Run) -> None:
-        if run.seat.held is not run.prompt:
+        if run.slot.held is not run.prompt:
             most = len(run.prompt) - 1 if run.job.prompt_logprobs is None else 0
-            run.job.cached_tokens = run.job.read_tokens = self._seats.settle(run.seat, run.prompt, most)
+            run.job.cached_tokens = run.job.read_tokens = self._slots.settle(run.slot, run.prompt, most)
 
     def _score(self, run: Run) -> None:
         """Read some of a prompt as rows, whose logits say how likely the tokens are. A forward pass of its own."""
@@ -309,7 +309,7 @@ class Decoder:
         assert job.prompt_logprobs is not None
         count = min(run.unread, SCORED_CHUNK, self._most(), self._engine.room)
         end = begin + count
-        rows = [Row(i, run.seat.id, token, i - 1 if i else ROOT) for i, token in enumerate(prompt[begin:end])]
+        rows = [Row(i, run.slot.id, token, i - 1 if i else ROOT) for i, token in enumerate(prompt[begin:end])]
         started = time.perf_counter()
         logits = self._engine.forward(rows)
         self._trace.span("decoder", "prefill", started, time.perf_counter(), prompt=count, rows=count)
@@ -317,7 +317,7 @@ class Decoder:
             logprobs(row, token, job.top_logprobs or 0)
             for row, token in zip(logits, prompt[begin + 1 : end + 1], strict=True)
         ]
-        self._engine.commit(run.seat.id, range(count))
+        self._engine.commit(run.slot.id, range(count))
         job.read_tokens = end
         self._planner.begun(time.perf_counter())
 
@@ -342,7 +342,7 @@ class Decoder:
         """Its prompt was read at `now`."""
         self._reading.remove(run)
         self._answering.append(run)
-        run.job.prompt_seconds, run.job.answering, run.job.state = now - run.job.seated, now, "answering"
+        run.job.prompt_seconds, run.job.answering, run.job.state = now - run.job.admitted, now, "answering"
 
     # -- Step: all answers -------------------------------------------------------------------------------------------
 
@@ -386,7 +386,7 @@ class Decoder:
                 self._fail([run], error)
                 continue
             keeping = time.perf_counter()
-            self._engine.commit(run.seat.id, step.path)
+            self._engine.commit(run.slot.id, step.path)
             if len(step.path) <= len(nodes):
                 again.append(len(step.path))
                 going_back += time.perf_counter() - keeping
@@ -423,7 +423,7 @@ class Decoder:
     def _draft_beside(self, local_draft: LocalDraft, runs: Sequence[Run]) -> None:
         """The draft model beside the target hears of answers that have their first tokens. What it reads at once
         belongs to the time of their prompts."""
-        alone = len(self._answering) == 1 and not self._reading and not (self._jobs and self._seats.free)
+        alone = len(self._answering) == 1 and not self._reading and not (self._jobs and self._slots.free)
         for run in runs:
             started = time.perf_counter()
             local_draft.begin(run.session, alone)
@@ -483,7 +483,7 @@ class Decoder:
             self.mailbox.wait(plan.wait)
             self._trace.span("decoder", "wait", planned, time.perf_counter(), at_most_ms=round(plan.wait * 1000, 3))
         # In the order of their slots: so they lie in the runtime's memory.
-        taking_part = sorted(zip(runs, plan.nodes, strict=False), key=lambda it: it[0].seat.id)
+        taking_part = sorted(zip(runs, plan.nodes, strict=False), key=lambda it: it[0].slot.id)
         runs[:] = [run for run, _ in taking_part]
         return [nodes for _, nodes in taking_part]
 

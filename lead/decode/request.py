@@ -12,7 +12,7 @@ from duo.errors import DuoError
 from duo.sampling.logprobs import Logprobs
 from duo.sampling.params import SamplingParams
 from lead.decode.session import Session, Step
-from lead.decode.slots import Seat
+from lead.decode.slots import Slot
 
 State = Literal["waiting", "reading", "answering", "ended"]
 
@@ -39,7 +39,7 @@ class Job:
     read_tokens: int = 0
     """Of the prompt, those that are in the cache by now."""
     submitted: float = field(default_factory=time.perf_counter)
-    seated: float = 0.0
+    admitted: float = 0.0
     answering: float = 0.0
     """When it got its slot, and when its prompt was read. Of a forward pass that read the end of it and gave the first
     token too, so much counts as decoding as a step took lately."""
@@ -53,7 +53,7 @@ class Run:
 
     job: Job
     session: Session
-    seat: Seat
+    slot: Slot
     stepped: float
     """When it had its last step; its slot, if it has had none."""
 

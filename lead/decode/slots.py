@@ -13,7 +13,7 @@ from duo.engines import Engine
 from duo.prefix import common_length
 
 
-class Seat:
+class Slot:
     """A slot. `taken`: whether an answer has it. `held`: tokens that begin with what the slot's cache holds, and may go
     on after that."""
 
@@ -27,69 +27,69 @@ class Seat:
         """When it was given away last, as a running number."""
 
 
-class Seats:
+class Slots:
     """All slots of an engine. The decode loop's thread uses it."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._seats = [Seat(slot) for slot in range(engine.slots)]
+        self._slots = [Slot(slot) for slot in range(engine.slots)]
         self._given = 0
 
-    def __iter__(self) -> Iterator[Seat]:
-        return iter(self._seats)
+    def __iter__(self) -> Iterator[Slot]:
+        return iter(self._slots)
 
     @property
     def free(self) -> int:
         """How many are free."""
-        return sum(not seat.taken for seat in self._seats)
+        return sum(not slot.taken for slot in self._slots)
 
-    def common(self, seat: Seat, prompt: list[int]) -> int:
+    def common(self, slot: Slot, prompt: list[int]) -> int:
         """How many tokens of the prompt can be had from the seat's cache."""
-        return self._engine.restorable(seat.id, common_length(seat.held, prompt))
+        return self._engine.restorable(slot.id, common_length(slot.held, prompt))
 
     def known(self, prompt: list[int]) -> int:
         """How many tokens of the prompt some seat's cache begins with."""
-        return max(self.common(seat, prompt) for seat in self._seats)
+        return max(self.common(slot, prompt) for slot in self._slots)
 
-    def take(self, prompt: list[int]) -> Seat | None:
+    def take(self, prompt: list[int]) -> Slot | None:
         """A seat for a new answer; None while all are taken."""
-        free = [seat for seat in self._seats if not seat.taken]
+        free = [slot for slot in self._slots if not slot.taken]
         if not free:
             return None
-        seat = max(free, key=lambda seat: (self.common(seat, prompt), -seat.used))
-        if 2 * self.common(seat, prompt) < self._engine.length(seat.id):
-            seat = self._longest_idle(free)
+        slot = max(free, key=lambda slot: (self.common(slot, prompt), -slot.used))
+        if 2 * self.common(slot, prompt) < self._engine.length(slot.id):
+            slot = self._longest_idle(free)
         self._given += 1
-        seat.taken, seat.used = True, self._given
-        return seat
+        slot.taken, slot.used = True, self._given
+        return slot
 
-    def _longest_idle(self, free: list[Seat]) -> Seat:
+    def _longest_idle(self, free: list[Slot]) -> Slot:
         """The free seat that has waited longest. Where only neighbours share a pass: of the half that has, one beside a
         seat that is taken. What was used lately has the cache of a conversation that may go on."""
-        free.sort(key=lambda seat: seat.used)
+        free.sort(key=lambda slot: slot.used)
         if self._engine.neighbours:
-            beside = {seat.id + step for seat in self._seats if seat.taken for step in (-1, 1)}
-            return min(free[: (len(free) + 1) // 2], key=lambda seat: seat.id not in beside)
+            beside = {slot.id + step for slot in self._slots if slot.taken for step in (-1, 1)}
+            return min(free[: (len(free) + 1) // 2], key=lambda slot: slot.id not in beside)
         return free[0]
 
-    def settle(self, seat: Seat, prompt: list[int], most: int) -> int:
+    def settle(self, slot: Slot, prompt: list[int], most: int) -> int:
         """Leave in the seat's cache what it has in common with the prompt, or what another seat has if that is more,
         though at most `most` tokens; returns how many that are."""
 
-        def useful(other: Seat) -> int:
+        def useful(other: Slot) -> int:
             return self._engine.restorable(other.id, max(0, min(common_length(other.held, prompt), most)))
 
-        best = max(self._seats, key=lambda other: (useful(other), other is seat))
+        best = max(self._slots, key=lambda other: (useful(other), other is slot))
         count = useful(best)
-        seat.held = prompt
-        return self._engine.truncate(seat.id, count) if best is seat else self._engine.share(best.id, seat.id, count)
+        slot.held = prompt
+        return self._engine.truncate(slot.id, count) if best is slot else self._engine.share(best.id, slot.id, count)
 
-    def leave(self, seat: Seat) -> None:
+    def leave(self, slot: Slot) -> None:
         """The answer is over; what is in the cache stays there."""
-        seat.taken = False
-        seat.held = seat.held[: self._engine.length(seat.id)]
+        slot.taken = False
+        slot.held = slot.held[: self._engine.length(slot.id)]
 
-    def forget(self, seat: Seat) -> None:
+    def forget(self, slot: Slot) -> None:
         """What is in the cache is not known any more."""
-        seat.held = []
-        self._engine.truncate(seat.id, 0)
+        slot.held = []
+        self._engine.truncate(slot.id, 0)

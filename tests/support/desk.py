@@ -141,7 +141,7 @@ class Desk:
 
     def seated(self) -> set[int]:
         """Sessions that have a slot."""
-        return {id for id, it in self.drafter._sessions.items() if self.model._seats.of(it.draft) is not None}
+        return {id for id, it in self.drafter._sessions.items() if self.model._slots.of(it.draft) is not None}
 
     def work(self, most: int = 10_000) -> int:
         """So many forward passes, or until there is nothing to do; returns how many there were."""

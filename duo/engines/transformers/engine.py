@@ -193,14 +193,14 @@ class TransformersEngine:
         return self._slot(slot).length
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
-        seat = self._slot(slot)
+        state = self._slot(slot)
         count = len(tokens)
         if count and not 0 <= min(tokens) <= max(tokens) < self._size:
             raise ValueError(f"a token is not in 0..{self._size - 1}")
         self._forget(slot)
-        if seat.length + count > self._context:
+        if state.length + count > self._context:
             raise ContextError(
-                f"{seat.length + count} tokens do not fit the context of {self._context}: shorten the conversation"
+                f"{state.length + count} tokens do not fit the context of {self._context}: shorten the conversation"
             )
         book = self._books[self._lane(slot)]
         if count > book.capacity - book.used:
@@ -244,26 +244,26 @@ class TransformersEngine:
         self._cache.interrupted = True
 
     def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
-        seat, nodes = self._slot(slot), self._nodes
+        state, nodes = self._slot(slot), self._nodes
         end = ROOT
         for id in path:
-            if id not in seat.rows or nodes[id].parent != end:
+            if id not in state.rows or nodes[id].parent != end:
                 raise ValueError(f"row {id} does not continue the path in slot {slot}")
             end = id
         staying = frozenset(rest)
         for id in staying:
-            if id not in seat.rows or not (nodes[id].parent == end or nodes[id].parent in staying):
+            if id not in state.rows or not (nodes[id].parent == end or nodes[id].parent in staying):
                 raise ValueError(f"row {id} does not hang from the end of the path in slot {slot}")
         taken = [nodes[id].trail[-1] for id in path]
         if self._states is not None:
             kept = [[nodes[id].memory[-1] for id in ids] for ids in (path, staying)]
-            self._states.commit(slot, seat.length, kept[0], kept[1])
+            self._states.commit(slot, state.length, kept[0], kept[1])
         if taken:
-            length = seat.length + len(taken)
-            seat.places[seat.length : length] = taken
-            seat.sight[taken] = 0.0
-            seat.length = length
-        gone = seat.rows.difference(staying, path)
+            length = state.length + len(taken)
+            state.places[state.length : length] = taken
+            state.sight[taken] = 0.0
+            state.length = length
+        gone = state.rows.difference(staying, path)
         self._books[self._lane(slot)].give([nodes[id].trail[-1] for id in gone])
         for id in gone:
             del nodes[id]
@@ -275,7 +275,7 @@ class TransformersEngine:
             del node.memory[: len(taken)]
             if node.parent == end:
                 node.parent = ROOT
-        seat.rows = set(staying)
+        state.rows = set(staying)
 
     def restorable(self, slot: int, length: int) -> int:
         held = self.length(slot)
@@ -284,18 +284,18 @@ class TransformersEngine:
         return self._states.restorable(slot, held, length)
 
     def truncate(self, slot: int, length: int) -> int:
-        seat = self._slot(slot)
-        if not 0 <= length <= seat.length:
-            raise ValueError(f"cannot cut {seat.length} committed tokens to {length}")
+        state = self._slot(slot)
+        if not 0 <= length <= state.length:
+            raise ValueError(f"cannot cut {state.length} committed tokens to {length}")
         self._forget(slot)
         left = self.restorable(slot, length)
         if self._states is not None:
-            self._states.restore(slot, seat.length, left)
+            self._states.restore(slot, state.length, left)
         self._books[self._lane(slot)].give(self._cut(slot, left))
         return left
 
     def share(self, source: int, target: int, length: int) -> int:
-        giver, seat = self._slot(source), self._slot(target)
+        giver, state = self._slot(source), self._slot(target)
         if not 0 <= length <= giver.length:
             raise ValueError(f"slot {source} has {giver.length} tokens, the first {length} of them cannot be shared")
         if source == target:
@@ -311,9 +311,9 @@ class TransformersEngine:
         if self._states is not None:
             self._states.share(source, target, giver.length, length)
         self._masks.position_of[strip.lane, strip.places] = np.arange(length)
-        seat.places[:length] = strip.places
-        seat.sight[strip.places] = 0.0
-        seat.length = length
+        state.places[:length] = strip.places
+        state.sight[strip.places] = 0.0
+        state.length = length
         return length
 
     def close(self) -> None:
@@ -354,20 +354,20 @@ class TransformersEngine:
 
     def _cut(self, slot: int, length: int) -> Places:
         """Cut the committed sequence to so many tokens; returns the places of the others, which are still taken."""
-        seat = self._slots[slot]
-        gone = seat.places[length : seat.length]
-        seat.sight[gone] = self._hidden
-        seat.length = length
+        state = self._slots[slot]
+        gone = state.places[length : state.length]
+        state.sight[gone] = self._hidden
+        state.length = length
         return gone
 
     def _forget(self, slot: int) -> None:
         """Drop all uncommitted rows of the slot."""
-        seat = self._slots[slot]
-        if seat.rows:
+        state = self._slots[slot]
+        if state.rows:
             if self._states is not None:
-                self._states.commit(slot, seat.length, (), ())
-            self._books[self._lane(slot)].give([self._nodes.pop(id).trail[-1] for id in seat.rows])
-            seat.rows = set()
+                self._states.commit(slot, state.length, (), ())
+            self._books[self._lane(slot)].give([self._nodes.pop(id).trail[-1] for id in state.rows])
+            state.rows = set()
 
     def _begin(self, states: States, rows: Sequence[Row], fresh: dict[int, Node], composed: Composed) -> None:
         """Tell the memory of recurrent layers what comes."""

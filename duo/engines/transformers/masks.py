@@ -71,12 +71,12 @@ def admit(
     """
     lengths: dict[int, int] = {}
     for slot, tokens in chunks:
-        seat = slot_of(slots, slot)
-        if slot in lengths or seat.rows:
+        state = slot_of(slots, slot)
+        if slot in lengths or state.rows:
             raise ValueError(f"slot {slot} cannot take a piece: it has rows or another one")
         if not len(tokens) or min(tokens) < 0 or max(tokens) >= size:
             raise ValueError(f"a piece is empty, or has a token that is not in 0..{size - 1}")
-        lengths[slot] = seat.length + len(tokens)
+        lengths[slot] = state.length + len(tokens)
         if lengths[slot] > context:
             raise ContextError(f"{lengths[slot]} tokens do not fit the context of {context}")
     fresh: dict[int, Node] = {}
@@ -217,13 +217,13 @@ class Masks:
 
     def _commit(self, slot: int, places: Places, mask: Mask) -> None:
         """Append a piece, which is a chain: its mask is the slot's own and a triangle."""
-        seat, count = self._slots[slot], len(places)
+        state, count = self._slots[slot], len(places)
         if self.attends:
-            mask[:] = seat.sight[: mask.shape[1]]
+            mask[:] = state.sight[: mask.shape[1]]
             mask[:, places] = np.triu(np.full((count, count), self._hidden, dtype=np.float32), 1)
-        seat.places[seat.length : seat.length + count] = places
-        seat.sight[places] = 0.0
-        seat.length += count
+        state.places[state.length : state.length + count] = places
+        state.sight[places] = 0.0
+        state.length += count
 
     def _draw(self, fresh: Mapping[int, Node], nodes: Sequence[Node], places: Sequence[int], mask: Mask) -> None:
         """Draw the mask of some of the fresh rows, from ancestry; fills in their trails on the way."""

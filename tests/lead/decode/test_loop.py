@@ -114,7 +114,7 @@ class Loop:
 
     def finish(self) -> None:
         for _ in range(1000):
-            if not self.decoder.waiting and not self.decoder.seated:
+            if not self.decoder.waiting and not self.decoder.running:
                 return
             self.turn()
         raise AssertionError("answers do not come to an end")
@@ -210,7 +210,7 @@ def test_every_answer_is_what_it_would_be_alone(
         for _ in range(pause):
             if guessing:
                 loop.guess(far=1 + pause)
-            if loop.decoder.waiting or loop.decoder.seated:
+            if loop.decoder.waiting or loop.decoder.running:
                 loop.turn()
     loop.finish()
     for one in asked:
@@ -244,7 +244,7 @@ def test_chains_are_verified_as_far_as_the_model_goes_back(rollback: Rollback) -
     asked = loop.ask(talkative())
     loop.turn()
     steps = list[int]()
-    while loop.decoder.seated:
+    while loop.decoder.running:
         loop.guess(doubt=0.5 * (len(steps) % 2), far=9)
         before = len(asked.tokens)
         loop.turn()
@@ -432,7 +432,7 @@ def test_more_answers_than_slots_wait_in_their_order() -> None:
     assert loop.decoder.room == 2 - 5
     while len(order) < 5:
         loop.turn()
-        assert len(loop.decoder.seated) <= 2
+        assert len(loop.decoder.running) <= 2
         order += [i for i, one in enumerate(asked) if one.job.state != "waiting" and i not in order]
     assert order == sorted(order)
     loop.finish()
@@ -461,7 +461,7 @@ def test_prompts_leave_room_for_guesses_in_a_pass_and_guesses_for_prompts() -> N
         for number, length in enumerate((44, 45, 46, 47, 48, 49, 60, 100, 140)):
             asked.append(loop.ask(Asked([4 + (number + i * i) % 8 for i in range(length)], GREEDY, 6)))
         for _ in range(200):
-            if loop.decoder.waiting or loop.decoder.seated:
+            if loop.decoder.waiting or loop.decoder.running:
                 loop.guess(doubt=0.0)
                 loop.turn()
         assert all(one.error is None and one.tokens == one.expected for one in asked)
@@ -581,8 +581,8 @@ def slots_of(loop: Loop, *prompts: Sequence[int]) -> list[int]:
     """Where they are answered, all at once."""
     asked = [loop.ask(Asked(prompt, GREEDY, 4)) for prompt in prompts]
     loop.turn()
-    seated = {id(job): slot for slot, job in loop.decoder.seated}
-    found = [seated[id(one.job)] for one in asked]
+    running = {id(job): slot for slot, job in loop.decoder.running}
+    found = [running[id(one.job)] for one in asked]
     loop.finish()
     return found
 
@@ -613,7 +613,7 @@ def test_a_long_prompt_does_not_hold_up_an_answer_in_progress() -> None:
     loop.turn()
     before = len(quick.tokens)
     loop.ask(Asked([6] * 200, GREEDY, 4))
-    while loop.decoder.seated[0][1].state != "answering" or len(loop.engine.chunks) < 2:
+    while loop.decoder.running[0][1].state != "answering" or len(loop.engine.chunks) < 2:
         had = len(quick.tokens)
         loop.turn()
         assert quick.ended or len(quick.tokens) > had, "a token for each piece that is read"
