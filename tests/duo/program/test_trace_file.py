@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from bench.__main__ import main as bench
 from bench.harness.processes import BackProcess, LeadProcess, wait_for
 from bench.show.trace import Span, Timeline, common, load, summarise, total, union
-from duo import trace
 from duo.errors import FileError
 from duo.program import trace_file
 from duo.program.trace_file import TraceFile
@@ -99,7 +98,7 @@ class TestFile:
     def test_it_is_written_as_time_goes_by_and_of_use_wherever_it_breaks_off(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(trace, "EVERY", 0.001)
+        monkeypatch.setattr(trace_file, "EVERY", 0.001)
         path = tmp_path / "lead.json"
         with trace_file.of_lead(str(path)) as it:
             record(it)
@@ -117,7 +116,7 @@ class TestFile:
         assert lengths == set(range(len(whole) + 1))
 
     def test_many_threads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trace, "EVERY", 0.001)
+        monkeypatch.setattr(trace_file, "EVERY", 0.001)
         path = tmp_path / "lead.json"
         with trace_file.of_lead(str(path)) as it:
 
