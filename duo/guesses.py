@@ -15,11 +15,11 @@ class Expansion(NamedTuple):
     probabilities: Sequence[float]
 
 
-class Turn(NamedTuple):
+class Share(NamedTuple):
     """Which back this is, from 0, of how many that divide what is to be drafted between them."""
 
     number: int
     backs: int
 
 
-ALONE = Turn(0, 1)
+ALONE = Share(0, 1)

@@ -8,7 +8,7 @@ from duo.engines import promise
 from duo.program import flags as cli
 from duo.program import values
 from duo.wire.messages import LEAST_MESSAGE_BYTES
-from lead.backs.access import Door
+from lead.backs.admission import Admission
 from lead.http import BODY_LIMIT
 from lead.http.edge import connections
 from lead.plan.schedule import Limits
@@ -132,7 +132,7 @@ def _message_bytes(text: str) -> int:
 
 
 def _add_limit_flags(group: argparse._ArgumentGroup) -> None:
-    http, door = connections.Limits(), Door()
+    http, admission = connections.Limits(), Admission()
     for flag, kind, default, what in (
         ("--max-body", values.positive, BODY_LIMIT, "bytes in the body of a request"),
         ("--max-connections", values.positive, http.connections, "HTTP connections"),
@@ -140,12 +140,12 @@ def _add_limit_flags(group: argparse._ArgumentGroup) -> None:
         ("--head-timeout", values.seconds, http.head_seconds, "seconds for the head of a request to arrive"),
         ("--body-timeout", values.seconds, http.body_seconds, "seconds for its body to arrive"),
         ("--keep-alive", values.positive, 15, "seconds that an idle HTTP connection is kept"),
-        ("--max-backs", values.positive, door.backs, "backs"),
-        ("--max-message", _message_bytes, door.message_bytes, "bytes in a message of a back"),
+        ("--max-backs", values.positive, admission.backs, "backs"),
+        ("--max-message", _message_bytes, admission.message_bytes, "bytes in a message of a back"),
         (
             "--max-guesses",
             values.positive,
-            door.guesses,
+            admission.guesses,
             "guesses of a back in a second, on average; the rest is dropped",
         ),
     ):

@@ -26,7 +26,7 @@ from duo.trace import Trace
 from lead import target
 from lead.answers.service import Service
 from lead.api import Answer, BackView, Question, SlotView
-from lead.backs.access import Door
+from lead.backs.admission import Admission
 from lead.console.console import Console
 from lead.decode.local_draft import LocalDraft
 from lead.http import Options
@@ -132,8 +132,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         local_draft = await asyncio.to_thread(_local_draft, args, engine, limits, timeline) if drafts else None
         service = Service(engine, console, schedule, exactness, timeline, local_draft, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
-        door = Door(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
-        await service.backs.serve(args.host, back_port, door)
+        admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
+        await service.backs.serve(args.host, back_port, admission)
         lead.service = service
         log.info(
             "%s on %s, %d tokens of context: %s://%s:%d for clients, port %d for backs",

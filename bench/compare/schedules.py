@@ -13,8 +13,9 @@ import requests
 
 from bench.compare.speculate import Decoded
 from bench.compare.worker import WorkerProcess
+from bench.harness.delay_proxy import DelayProxy
 from bench.harness.models import Runtime
-from bench.harness.processes import PATIENCE, BackProcess, Gate, LeadProcess, Program
+from bench.harness.processes import PATIENCE, BackProcess, LeadProcess, Program
 from bench.harness.prompts import Question
 
 
@@ -218,9 +219,9 @@ class SynchronousRemote(Synchronous):
             self._round_trip = round_trip
 
 
-def open_gate(port: int, delay: float) -> Gate:
+def open_gate(port: int, delay: float) -> DelayProxy:
     """A gate that is open and makes everything late."""
-    gate = Gate(port, delay)
+    gate = DelayProxy(port, delay)
     gate.open()
     return gate
 

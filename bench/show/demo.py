@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness.processes import ROOT, BackProcess, Gate, LeadProcess, Reply, halves
+from bench.harness.delay_proxy import DelayProxy
+from bench.harness.processes import ROOT, BackProcess, LeadProcess, Reply, halves
 
 QUESTIONS = (
     "What does shutil.copytree do?",
@@ -79,7 +80,10 @@ def rows(lead: LeadProcess, say: Callable[[str], None]) -> list[Row]:
         table.append(ask(lead, "with a back"))
         assert back.stop() == 0, back.log
     lead.has_backs(0)
-    with Gate(lead.back_port) as gate, BackProcess(gate.port, "--threads", "1", "--name", "late", cpus=cpus) as back:
+    with (
+        DelayProxy(lead.back_port) as gate,
+        BackProcess(gate.port, "--threads", "1", "--name", "late", cpus=cpus) as back,
+    ):
         say("asking, and a back joins in the middle")
         back.loaded()
         table.append(ask(lead, "back joins in the middle", gate.open))

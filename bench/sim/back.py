@@ -16,7 +16,7 @@ from bench.sim.world import Acceptance, Cost, Link
 from duo.draft.batch import next_batch
 from duo.draft.draft import Draft
 from duo.draft.policy import Policy
-from duo.guesses import Expansion, Turn
+from duo.guesses import Expansion, Share
 from duo.prefix import common_length
 from duo.sampling.params import SamplingParams
 
@@ -151,7 +151,7 @@ class Back:
                 news.session, news.prompt_length, self._n_ahead, self.machine.cost, self._policy, self._lead.acceptance
             )
             if self.name in self._lead.order:
-                draft.turn = Turn(self._lead.order.index(self.name), len(self._lead.order))
+                draft.turn = Share(self._lead.order.index(self.name), len(self._lead.order))
         draft.commit(news.start, news.tokens)
         self._pacing.heard(self._lead.clock.now, draft.anew)
 

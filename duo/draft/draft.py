@@ -28,7 +28,7 @@ from duo.draft.scaling import Scale, Sharpness
 from duo.draft.tree import Node, unread_path
 from duo.engines.base import ROOT, Logits, Row
 from duo.errors import DeadEndError, ProtocolError
-from duo.guesses import ALONE, Expansion, Turn
+from duo.guesses import ALONE, Expansion, Share
 from duo.prefix import Prefix, extend_hash
 from duo.sampling.params import Constraint, SamplingParams
 from duo.sampling.sampler import Sampler
@@ -65,7 +65,7 @@ class Draft:
     scale: Scale = field(default_factory=Scale)
     sharpness: Sharpness = field(default_factory=Sharpness)
     policy: Policy = TREE
-    turn: Turn = ALONE
+    turn: Share = ALONE
     ids: Iterator[int] = field(default_factory=itertools.count)
     eos: Collection[int] = ()
     unsayable: Collection[int] = ()

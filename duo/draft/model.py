@@ -21,7 +21,7 @@ from duo.engines import Engine, Logits, Row
 from duo.engines.base import InterruptedForwardError
 from duo.engines.cost import CostCurve
 from duo.errors import ContextError, DuoError, ModelError, RequestError
-from duo.guesses import ALONE, Expansion, Turn
+from duo.guesses import ALONE, Expansion, Share
 from duo.sampling.grammar import Constraint, Grammars
 from duo.sampling.params import Ints, SamplingParams
 from duo.trace import Trace
@@ -139,7 +139,7 @@ class DraftModel:
         session: int,
         params: SamplingParams,
         prompt_length: int,
-        turn: Turn = ALONE,
+        turn: Share = ALONE,
         eos: Collection[int] = (),
     ) -> Draft:
         """The draft of a session that begins, not yet in a slot. `eos`: the tokens that end its answer."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from duo.engines.meaning import LONGEST, MAX_DIFFERING, describe, trimmed
 from duo.errors import ProtocolError, RefusedError
-from duo.guesses import Expansion, Turn
+from duo.guesses import Expansion, Share
 from duo.prefix import Prefix
 from duo.v1 import duo_pb2 as pb
 from duo.wire.clock import ClockOffset
@@ -97,7 +97,7 @@ class BackSide:
             if len(begin.ends) > MAX_ENDS:
                 raise ProtocolError(f"{len(begin.ends)} tokens end an answer, at most {MAX_ENDS} may")
             self._check(begin.ends)
-            turn = Turn(begin.turn, max(1, begin.backs))
+            turn = Share(begin.turn, max(1, begin.backs))
             return Begun(begin.session, sampling, begin.prompt_length, turn, tuple(begin.ends))
         if kind == "commit":
             commit = message.commit

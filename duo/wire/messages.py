@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 
 from duo.engines.meaning import LONGEST, Meanings
 from duo.errors import ProtocolError
-from duo.guesses import ALONE, Expansion, Turn
+from duo.guesses import ALONE, Expansion, Share
 from duo.sampling.params import SamplingParams
 from duo.v1 import duo_pb2 as pb
 
@@ -103,7 +103,7 @@ class Begun:
     session: int
     sampling: SamplingParams
     prompt_length: int
-    turn: Turn = ALONE
+    turn: Share = ALONE
     ends: Sequence[int] = ()
 
 

@@ -22,8 +22,8 @@ from duo.wire.lead_side import LeadSide
 from duo.wire.ledger import Ledger
 from duo.wire.messages import LOOK_EVERY, METHOD, Identity, guess_count
 from lead.api import BackView
-from lead.backs.access import Allowance, Door, plain
-from lead.decode.inbox import Letter
+from lead.backs.admission import Admission, Allowance, plain
+from lead.decode.inbox import Message
 from lead.decode.local_draft import NAME
 from lead.decode.loop import Decoder
 from lead.decode.session import Step
@@ -93,17 +93,17 @@ class Backs:
         self._comparing = 0
         """Streams of backs that are saying what their tokens mean."""
         self._refused: set[str] = set()
-        self._door = Door()
+        self._admission = Admission()
 
-    async def serve(self, host: str, port: int, door: Door) -> int:
+    async def serve(self, host: str, port: int, admission: Admission) -> int:
         """Listen; returns the port. Raises AddressError if that is not possible, FileError for a wrong certificate."""
-        self._door = door
-        server = door.server()
+        self._admission = admission
+        server = admission.server()
         service, method = METHOD.strip("/").split("/")
         # No (de)serialisers: bytes come in, so that garbage is met by our own words and not by a gRPC stack trace.
         handler: Any = grpc.stream_stream_rpc_method_handler(self._draft)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-        bound = door.open(server, host, port)
+        bound = admission.open(server, host, port)
         await server.start()
         self._server = server
         return bound
@@ -179,7 +179,7 @@ class Backs:
                 # Not if another stream of the same back has taken its place.
                 self._decoder.left(back.name)
                 del self._backs[back.name]
-                self._decoder.mailbox.drop(back.name)
+                self._decoder.inbox.drop(back.name)
             await out.settle()
 
     async def _compare(self, requests: AsyncIterator[bytes], side: LeadSide, out: _Out) -> None:
@@ -203,8 +203,8 @@ class Backs:
 
     def _admit(self) -> None:
         """Raises RefusedError where there is no room for one more back."""
-        if len(self._backs) + self._comparing >= self._door.backs:
-            raise RefusedError(f"the lead has {self._door.backs} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
+        if len(self._backs) + self._comparing >= self._admission.backs:
+            raise RefusedError(f"the lead has {self._admission.backs} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
 
     def _tell_refusal(self, who: str, error: Exception) -> None:
         """One line for each back and reason, however often it tries."""
@@ -219,7 +219,7 @@ class Backs:
         if not back.told:
             back.told = True
             log.warning(
-                "back %s guesses more than --max-guesses %d: the rest is dropped", back.name, self._door.guesses
+                "back %s guesses more than --max-guesses %d: the rest is dropped", back.name, self._admission.guesses
             )
 
     def _join(self, back: _Back) -> None:
@@ -234,7 +234,7 @@ class Backs:
         self._backs[back.name] = back
 
     async def _read(self, requests: AsyncIterator[bytes], back: _Back) -> None:
-        allowance = Allowance(self._door.guesses, time.perf_counter())
+        allowance = Allowance(self._admission.guesses, time.perf_counter())
         async for data in requests:
             now = time.perf_counter()
             guesses = back.side.receive(data, now)
@@ -243,7 +243,7 @@ class Backs:
                 if not allowance.takes(count, now):
                     self._tell_too_many(back)
                     continue
-                self._decoder.mailbox.put(Letter(back.name, now, guesses))
+                self._decoder.inbox.put(Message(back.name, now, guesses))
                 self._trace.instant("backs", "guesses", now, back=back.name, guesses=count, bytes=len(data))
             elif back.side.asked:
                 back.news.set()

@@ -14,7 +14,7 @@ DEPTH = 128
 while the target reads a piece of a prompt: later guesses hang from earlier ones."""
 
 
-class Letter(NamedTuple):
+class Message(NamedTuple):
     """A message of guesses, and when it came, by the clock of the one who put it in."""
 
     back: str
@@ -22,24 +22,24 @@ class Letter(NamedTuple):
     guesses: pb.Guesses
 
 
-class Mailbox:
+class Inbox:
     """One thread puts letters in, another takes them out and may wait for them."""
 
     def __init__(self) -> None:
-        self._boxes: dict[str, deque[Letter]] = {}
+        self._boxes: dict[str, deque[Message]] = {}
         self._bell = threading.Event()
         self._last = ""
         """Who was heard last."""
 
-    def put(self, letter: Letter) -> None:
-        self._boxes.setdefault(letter.back, deque(maxlen=DEPTH)).append(letter)
+    def put(self, message: Message) -> None:
+        self._boxes.setdefault(message.back, deque(maxlen=DEPTH)).append(message)
         self._bell.set()
 
     def drop(self, back: str) -> None:
         """The back is gone, and what it said with it."""
         self._boxes.pop(back, None)
 
-    def take(self) -> Iterator[Letter]:
+    def take(self) -> Iterator[Message]:
         """The letters that are there now, a back's in their order, one of each back after the other. It begins after
         the back that was heard last: whoever stops before the end hears all of them alike. What is left is there the
         next time, and nobody waits for it."""

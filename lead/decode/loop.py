@@ -26,7 +26,7 @@ from duo.trace import Trace
 from duo.wire import messages
 from duo.wire.ledger import Entry, Ledger
 from duo.wire.messages import MAX_ENDS
-from lead.decode.inbox import Mailbox
+from lead.decode.inbox import Inbox
 from lead.decode.local_draft import NAME, LocalDraft
 from lead.decode.request import Job, Run
 from lead.decode.session import Session, Step
@@ -91,7 +91,7 @@ class Decoder:
         """Seconds of a forward pass per token of a prompt that it reads, lately; 0: not known."""
         self._per_step = 0.0
         """Seconds that one takes which reads none."""
-        self.mailbox = Mailbox()
+        self.inbox = Inbox()
         self._thread = threading.Thread(target=self._loop, name="decoder", daemon=True)
 
     def start(self) -> None:
@@ -480,7 +480,7 @@ class Decoder:
                 continue
             if not plan.wait or self._stopping:
                 break
-            self.mailbox.wait(plan.wait)
+            self.inbox.wait(plan.wait)
             self._trace.span("decoder", "wait", planned, time.perf_counter(), at_most_ms=round(plan.wait * 1000, 3))
         # In the order of their slots: so they lie in the runtime's memory.
         taking_part = sorted(zip(runs, plan.nodes, strict=False), key=lambda it: it[0].slot.id)
@@ -491,7 +491,7 @@ class Decoder:
         """Put what has come from the backs into the trees, as far as a share of a step's time allows."""
         sessions = {run.session.id: run.session for run in [*self._answering, *self._reading]}
         until = time.perf_counter() + max(LEAST_HEARING, HEARING * self._per_step)
-        for back, came, guesses in self.mailbox.take():
+        for back, came, guesses in self.inbox.take():
             heard: list[Place] = []
             for of in guesses.sessions:
                 session = sessions.get(of.session)

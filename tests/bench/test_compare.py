@@ -22,7 +22,7 @@ from bench.compare.schedules import Answer, Schedule, Setting
 from bench.compare.speculate import ChainDraft, Decoded, Target, free, synchronous
 from bench.compare.trial import Plan, Trial
 from bench.harness import prompts
-from bench.harness.processes import Gate
+from bench.harness.delay_proxy import DelayProxy
 from bench.harness.prompts import Conversation, Question
 from bench.show import charts
 from duo.draft.policy import CHAIN, TREE
@@ -276,7 +276,7 @@ def test_a_bad_back_makes_sense_to_the_lead() -> None:
 
 
 def test_a_gate_is_late_and_loses_nothing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening, Gate(listening.getsockname()[1], 0.02) as gate:
+    with socket.create_server(("127.0.0.1", 0)) as listening, DelayProxy(listening.getsockname()[1], 0.02) as gate:
         gate.open()
         near = socket.create_connection(("127.0.0.1", gate.port))
         far = listening.accept()[0]

@@ -33,7 +33,7 @@ from lead.api import BackView, Piece
 from lead.http.edge.auth import guarded
 from lead.http.site import create_site
 from lead.security import certs
-from tests.support.http import PATIENCE, Gate, ScriptedAnswerer, served, serving
+from tests.support.http import PATIENCE, AnswerGate, ScriptedAnswerer, served, serving
 from tests.support.locked import locked
 
 CHAT = Path(chat.__file__)
@@ -184,7 +184,7 @@ def test_it_waits_for_a_lead_that_is_loading(url: str, answerer: ScriptedAnswere
 
 
 def test_a_reader_that_goes_away(url: str, answerer: ScriptedAnswerer) -> None:
-    gate = Gate()
+    gate = AnswerGate()
     answerer.script = [("Hel",), gate, ("lo",)]
     command = [sys.executable, str(CHAT), url]
     with subprocess.Popen(
@@ -410,7 +410,7 @@ def test_ways_to_leave(
 def test_ctrl_c_stops_the_answer_and_not_the_chat(
     url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal]
 ) -> None:
-    answerer.script = [("Once upon",), Gate()]
+    answerer.script = [("Once upon",), AnswerGate()]
     here = terminal(url)
     here.expect("> ")
     here.type("a story\n")
@@ -539,7 +539,7 @@ def test_an_answer_that_is_stopped_before_its_first_word_changes_nothing(
     here.expect("> ")
     answerer.next_asked()
     for line in (":retry", "two"):
-        answerer.script = [Gate()]
+        answerer.script = [AnswerGate()]
         here.type(f"{line}\n")
         assert answerer.next_asked().messages[-1]["role"] == "user"
         here.type("\x03")
@@ -692,7 +692,7 @@ def test_blocks_make_the_same_page_as_the_whole() -> None:
 
 def test_markdown_on_a_terminal(url: str, answerer: ScriptedAnswerer, state: Path) -> None:
     """What grows is drawn in place, even if longer than the screen; escapes and hidden links do not get through."""
-    gate = Gate()
+    gate = AnswerGate()
     hostile = "&#27;[2J \x1b]0;title\x07 [here](http://evil.example/x)"
     answerer.script = [("Some **bold** wor",), gate, (f"ds.\n\n{hostile}\n\n" + "- item\n" * 40 + "\n`the end`",)]
     with screens.Terminal([str(CHAT), url], {"XDG_STATE_HOME": str(state)}, columns=80, lines=12) as here:

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
+from bench.harness.delay_proxy import DelayProxy
 from bench.harness.models import RUNTIMES, Runtime, shipped
-from bench.harness.processes import BackProcess, Gate, LeadProcess, Reply, wait_for
+from bench.harness.processes import BackProcess, LeadProcess, Reply, wait_for
 from bench.harness.real import NAMES, Name
 from bench.steps.ties import TOLERANCE, Walk, first_difference, prompt_of, walk
 from duo.engines import Engine, EngineOptions, load
@@ -126,7 +127,7 @@ class TestOneBack:
         alone.lead.has_backs(0)
 
     def test_joins_at_token_30(self, alone: Alone, runtime: Runtime, mode: str) -> None:
-        with Gate(alone.lead.back_port) as gate, back(gate.port, runtime) as late:
+        with DelayProxy(alone.lead.back_port) as gate, back(gate.port, runtime) as late:
             late.loaded()
             alone.check(mode, ask(alone.lead, mode, alone.until_30[mode], gate.open).text)
             late.joined()
@@ -139,7 +140,7 @@ class TestOneBack:
         alone.lead.has_backs(0)
         with ExitStack() as stack:
             again: list[BackProcess] = []
-            gate = stack.enter_context(Gate(alone.lead.back_port))
+            gate = stack.enter_context(DelayProxy(alone.lead.back_port))
             again.append(stack.enter_context(back(gate.port, runtime)))
             again[0].loaded()
             alone.check(mode, ask(alone.lead, mode, alone.until_30[mode], gate.open).text)
@@ -252,7 +253,7 @@ def test_a_real_model_with_a_back_that_joins_hangs_and_dies(real_alone: RealAlon
         return accepted
 
     with (
-        Gate(lead.back_port) as gate,
+        DelayProxy(lead.back_port) as gate,
         BackProcess(gate.port, "-m", real_alone.draft, "--threads", "1", "-c", "512", "-np", "1") as one,
     ):
         one.loaded()

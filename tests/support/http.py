@@ -1,7 +1,7 @@
 """The lead's HTTP side under a real uvicorn, with answers that a test writes down beforehand.
 
-A script is a list of steps: a tuple of strings or pieces is a batch, a `Gate` holds the answer until the test opens it
-(or for ever), an exception is raised. Whoever reads the answer can be seen: `cancelled` and `ended` are events. The
+A script is a list of steps. A tuple of strings or pieces is a batch. An `AnswerGate` holds the answer until the test
+opens it, or for ever. An exception is raised. `cancelled` and `ended` are events of whoever reads the answer. The
 vocabulary is a real one, the shipped models', with a chat template that tells whoever reads the prompt all that it was
 given.
 """
@@ -49,7 +49,7 @@ SUMMARY = Summary(
 )
 
 
-class Gate:
+class AnswerGate:
     def __init__(self) -> None:
         self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
 
@@ -60,7 +60,7 @@ class Gate:
         await asyncio.wrap_future(self._opened)
 
 
-Step = tuple[str | Piece, ...] | Gate | Exception
+Step = tuple[str | Piece, ...] | AnswerGate | Exception
 
 TEMPLATE = "{{ {'messages': messages, 'tools': tools} | tojson }}"
 """A chat template that loses nothing."""
@@ -101,7 +101,7 @@ class ScriptedAnswer:
             for step in self._script:
                 if isinstance(step, Exception):
                     raise step
-                if isinstance(step, Gate):
+                if isinstance(step, AnswerGate):
                     await step.passed()
                 else:
                     yield [piece if isinstance(piece, Piece) else Piece(piece) for piece in step]

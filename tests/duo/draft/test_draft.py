@@ -21,7 +21,7 @@ from duo.draft.draft import Draft
 from duo.draft.policy import BATCH, CHILDREN, FLOOR, MAX_ROWS, RIDERS
 from duo.engines.base import ROOT
 from duo.errors import DeadEndError, ProtocolError
-from duo.guesses import ALONE, Expansion, Turn
+from duo.guesses import ALONE, Expansion, Share
 from duo.prefix import extend_hash
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
@@ -285,12 +285,12 @@ def test_likelier_places_are_expanded_first() -> None:
 def test_several_backs_divide_what_is_to_be_drafted() -> None:
     """Each begins elsewhere, and in the end each has all: another back may be slow, or gone."""
 
-    def order(turn: Turn) -> list[int]:
+    def order(turn: Share) -> list[int]:
         bench = ready(doubt=0.2)
         bench.draft.turn = turn
         return [e.hash for found in iter(bench.expand, []) for e in found]
 
-    alone, first, second = order(ALONE), order(Turn(0, 2)), order(Turn(1, 2))
+    alone, first, second = order(ALONE), order(Share(0, 2)), order(Share(1, 2))
     assert set(alone) == set(first) == set(second)
     assert alone[0] == first[0] == second[0], "where the answer stands"
     early = len(alone) // 3
@@ -303,7 +303,7 @@ def test_turns_are_counted_from_where_the_answer_stands() -> None:
     is again the first one's, for both."""
     for expanded in (False, True):
         bench = ready(doubt=0.0)
-        bench.draft.turn = Turn(0, 2)
+        bench.draft.turn = Share(0, 2)
         second = bench.expand()[0].tokens[1]
         if expanded:
             while not any(e.length == 4 for e in bench.expand()):

@@ -92,7 +92,7 @@ def test_a_conversation_is_its_rendered_prompt(vocabulary: Vocabulary) -> None:
 def test_what_a_prompt_begins_with_is_there_once(around: str, before: str) -> None:
     """GLM's texts begin with two tokens, and so do the prompts that its template renders. Some end with one, too."""
     special = ["<s>", "</s>", "[gMASK]", "<sop>"]
-    core = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate("abc")}, merges=[]))
+    core = Tokenizer(models.BPE(vocab={message: i for i, message in enumerate("abc")}, merges=[]))
     core.add_special_tokens(special)
     core.post_processor = processors.TemplateProcessing(
         single=around, special_tokens=[(name, core.token_to_id(name)) for name in special if name in around]

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from duo.draft.draft import Draft
 from duo.engines.meaning import MAX_DIFFERING
 from duo.errors import ProtocolError, RefusedError
-from duo.guesses import ALONE, Expansion, Turn
+from duo.guesses import ALONE, Expansion, Share
 from duo.prefix import Prefix
 from duo.sampling.params import SamplingParams
 from duo.v1 import duo_pb2 as pb
@@ -247,7 +247,7 @@ def test_each_back_is_told_its_turn_where_several_divide_the_work() -> None:
     back = Back()
     side = joined(ledger, back)
     told = [back.side.receive(message, 0.0) for message in side.send(0.0)]
-    assert [event.turn for event in told if isinstance(event, Begun)] == [Turn(1, 2)]
+    assert [event.turn for event in told if isinstance(event, Begun)] == [Share(1, 2)]
     ledger[1] = replace(entry(1, 5), backs=["quick", "slow"])
     back = Back()
     side = joined(ledger, back)

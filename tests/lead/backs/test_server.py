@@ -15,9 +15,9 @@ from duo.v1 import duo_pb2 as pb
 from duo.wire.back_side import BackSide
 from duo.wire.ledger import Ledger
 from duo.wire.messages import LEAST_MESSAGE_BYTES, Identity
-from lead.backs.access import Door
+from lead.backs.admission import Admission
 from lead.backs.server import Backs
-from lead.decode.inbox import Mailbox
+from lead.decode.inbox import Inbox
 
 ME = Identity("lead", "target", "a", 1000, [b"%d" % token for token in range(1000)])
 
@@ -46,9 +46,9 @@ def hello(fingerprint: str) -> bytes:
 
 
 def backs_of(most: int) -> Backs:
-    decoder: Any = SimpleNamespace(joined=lambda name: None, left=lambda name: None, mailbox=Mailbox())
+    decoder: Any = SimpleNamespace(joined=lambda name: None, left=lambda name: None, inbox=Inbox())
     backs = Backs(ME, Ledger(), decoder, Trace())
-    backs._door = Door(backs=most)
+    backs._admission = Admission(backs=most)
     return backs
 
 

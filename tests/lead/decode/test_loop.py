@@ -27,7 +27,7 @@ from duo.v1 import duo_pb2 as pb
 from duo.wire.back_side import BackSide
 from duo.wire.ledger import Ledger
 from lead.decode import loop as decoder
-from lead.decode.inbox import Letter, Mailbox
+from lead.decode.inbox import Inbox, Message
 from lead.decode.loop import CHUNK, Decoder
 from lead.decode.request import Job
 from lead.decode.session import Session, Step
@@ -132,7 +132,7 @@ class Loop:
                 )
                 prefix.extend([token])
             of = pb.SessionGuesses(session=entry.session, expansions=expansions)
-            self.decoder.mailbox.put(Letter("back", 0.0, pb.Guesses(sessions=[of])))
+            self.decoder.inbox.put(Message("back", 0.0, pb.Guesses(sessions=[of])))
 
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -274,7 +274,7 @@ def test_what_a_replay_takes_is_told_apart_from_the_forward_pass() -> None:
         Expansion(len(after), after.hash, [wrong], [0.9]),
     ]
     for data in BackSide.guesses({entry.session: line}):
-        loop.decoder.mailbox.put(Letter("back", 0.0, pb.BackMessage.FromString(data).guesses))
+        loop.decoder.inbox.put(Message("back", 0.0, pb.BackMessage.FromString(data).guesses))
     loop.turn()
     loop.finish()
     assert [(rows, it.saved, it.rows, it.seconds > 0.0) for rows, it in told[:4]] == [
@@ -679,15 +679,15 @@ def test_backs_that_say_much_hold_up_no_answer(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(decoder, "LEAST_HEARING", 0.0)
     loop = Loop(1)
     asked = loop.ask(Asked([5], GREEDY, 6))
-    box = loop.decoder.mailbox
+    box = loop.decoder.inbox
     for back in ("one", "silent", "also silent", "two"):
-        box.put(Letter(back, 0.0, pb.Guesses()))
+        box.put(Message(back, 0.0, pb.Guesses()))
     list(box.take())
     for number in range(30):
         for back in ("one", "two"):
-            box.put(Letter(back, float(number), pb.Guesses(sessions=[pb.SessionGuesses(session=1)])))
+            box.put(Message(back, float(number), pb.Guesses(sessions=[pb.SessionGuesses(session=1)])))
     loop.turn()
-    left = [(letter.back, letter.came) for letter in box.take()]
+    left = [(message.back, message.came) for message in box.take()]
     assert 60 - 2 * 2 <= len(left) < 60, "one a time, and twice in a step"
     assert sorted(left[-2:]) == [("one", 29.0), ("two", 29.0)]
     assert abs(sum(back == "one" for back, _ in left) - len(left) / 2) <= 0.5
@@ -705,7 +705,7 @@ def test_a_long_message_is_heard_in_part(monkeypatch: pytest.MonkeyPatch) -> Non
     one = pb.Expansion(length=len(prefix), hash=prefix.hash, tokens=[5], probabilities=[0.9])
     other = pb.Expansion(length=len(prefix), hash=prefix.hash, tokens=[6], probabilities=[0.1])
     of = pb.SessionGuesses(session=entry.session, expansions=[one, other])
-    loop.decoder.mailbox.put(Letter("back", 0.0, pb.Guesses(sessions=[of])))
+    loop.decoder.inbox.put(Message("back", 0.0, pb.Guesses(sessions=[of])))
     loop.decoder._take_guesses()
     session = loop.decoder._answering[0].session
     assert set(session.tree.root.children) == {5}
@@ -714,14 +714,14 @@ def test_a_long_message_is_heard_in_part(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_nobody_waits_for_letters_that_are_there() -> None:
-    box = Mailbox()
+    box = Inbox()
     for number in range(3):
-        box.put(Letter("back", float(number), pb.Guesses()))
-    for letter in box.take():
-        assert letter.came == 0.0
+        box.put(Message("back", float(number), pb.Guesses()))
+    for message in box.take():
+        assert message.came == 0.0
         break
     assert box.wait(30.0), "what is left"
-    assert [letter.came for letter in box.take()] == [1.0, 2.0]
+    assert [message.came for message in box.take()] == [1.0, 2.0]
     assert not box.wait(0.0)
 
 
@@ -745,8 +745,8 @@ def test_when_it_stops_all_who_wait_are_told() -> None:
 def test_guesses_for_other_sessions_do_no_harm() -> None:
     loop = Loop(2)
     asked = loop.ask(Asked([5], GREEDY, 6))
-    loop.decoder.mailbox.put(Letter("back", 0.0, pb.Guesses(sessions=[pb.SessionGuesses(session=12345)])))
+    loop.decoder.inbox.put(Message("back", 0.0, pb.Guesses(sessions=[pb.SessionGuesses(session=12345)])))
     for data in BackSide.guesses({99: [Expansion(1, 1, [5], [0.5])], 98: []}):
-        loop.decoder.mailbox.put(Letter("back", 0.0, pb.BackMessage.FromString(data).guesses))
+        loop.decoder.inbox.put(Message("back", 0.0, pb.BackMessage.FromString(data).guesses))
     loop.finish()
     assert asked.tokens == asked.expected

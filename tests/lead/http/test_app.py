@@ -26,7 +26,7 @@ from duo.sampling.params import SamplingParams
 from lead.api import BackView, Question
 from lead.http import BODY_LIMIT
 from lead.http.openai.chat import ChatRequest
-from tests.support.http import PATIENCE, SUMMARY, Gate, ScriptedAnswerer, conversation, vocabulary
+from tests.support.http import PATIENCE, SUMMARY, AnswerGate, ScriptedAnswerer, conversation, vocabulary
 
 CHAT = "/v1/chat/completions"
 HI: list[Any] = [{"role": "user", "content": "Hi"}]
@@ -205,7 +205,7 @@ def test_stream_on_the_wire(url: str, answerer: ScriptedAnswerer) -> None:
 
 
 def test_chunks_come_as_the_pieces_do(client: OpenAI, answerer: ScriptedAnswerer) -> None:
-    gate = Gate()
+    gate = AnswerGate()
     answerer.script = [("first",), gate, ("second",)]
     chunks = iter(client.chat.completions.create(model="any", messages=HI, stream=True))
     assert [next(chunks).choices[0].delta.content for _ in range(2)] == ["", "first"]
@@ -665,7 +665,7 @@ def read_until(connection: socket.socket, mark: bytes) -> bytes:
 def test_a_client_that_goes_away_stops_its_answer(
     url: str, answerer: ScriptedAnswerer, path: str, stream: bool | None, words: tuple[str, ...]
 ) -> None:
-    answerer.script = [words, Gate()]
+    answerer.script = [words, AnswerGate()]
     with connect(url) as connection:
         connection.sendall(request_bytes(path, messages=HI, stream=stream))
         answer = answerer.next_asked()
@@ -690,7 +690,7 @@ def test_a_client_that_does_not_read_and_goes_away(url: str, answerer: ScriptedA
 
 
 def test_closing_the_openai_stream_stops_the_answer(client: OpenAI, answerer: ScriptedAnswerer) -> None:
-    answerer.script = [("Hel",), Gate()]
+    answerer.script = [("Hel",), AnswerGate()]
     with client.chat.completions.create(model="any", messages=HI, stream=True) as stream:
         next(stream)
         answer = answerer.next_asked()

@@ -14,7 +14,7 @@ from cryptography import x509
 from back.tls import ClientTls, why
 from duo.errors import FileError
 from duo.program.tls_files import Files
-from lead.backs.access import Door
+from lead.backs.admission import Admission
 from lead.security import certs
 from tests.support.http import ScriptedAnswerer
 from tests.support.locked import locked
@@ -200,8 +200,8 @@ class TestWhatABackSays:
             assert "perhaps a lead's port for clients" in str(said)
 
         async def backs() -> str | None:
-            server = Door().server()
-            port = Door().open(server, "127.0.0.1", 0)
+            server = Admission().server()
+            port = Admission().open(server, "127.0.0.1", 0)
             await server.start()
             try:
                 return await why(f"localhost:{port}", None)

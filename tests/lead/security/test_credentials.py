@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from duo.errors import AddressError, FileError
-from lead.backs.access import Allowance
+from lead.backs.admission import Allowance
 from lead.flags import parser
 from lead.security.credentials import Access, access, how_to_join, is_loopback, reachable
 

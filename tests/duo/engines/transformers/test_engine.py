@@ -82,10 +82,10 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
 
 def make_tokenizer(bos: bool = False, template: str | None = None) -> Any:
     """Byte-level BPE with a few merges and two special tokens; with `bos`, texts begin with the first of them."""
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    messages = sorted(pre_tokenizers.ByteLevel.alphabet())
     merged = ["th", "the", "Ġthe", "é"]
     vocabulary = {
-        text: id for id, text in enumerate(["<s>", "</s>", *letters, *(m for m in merged if m not in letters)])
+        text: id for id, text in enumerate(["<s>", "</s>", *messages, *(m for m in merged if m not in messages)])
     }
     core = Tokenizer(models.BPE(vocab=vocabulary, merges=[("t", "h"), ("th", "e"), ("Ġ", "the")]))
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -20,7 +20,7 @@ from lead.api import Answer, Piece, Question, Summary
 from lead.decode.session import Logprobs
 from lead.http import Options, Watch
 from lead.http.openai.tool_calls import Call, CallParser
-from tests.support.http import PATIENCE, SUMMARY, Gate, ScriptedAnswerer, conversation, serving, vocabulary
+from tests.support.http import PATIENCE, SUMMARY, AnswerGate, ScriptedAnswerer, conversation, serving, vocabulary
 
 CHAT = "/v1/chat/completions"
 TEXT = "/v1/completions"
@@ -147,7 +147,7 @@ def test_wrong_completions(
 
 
 def test_several_answers_in_a_stream(client: OpenAI, answerer: ScriptedAnswerer) -> None:
-    gate = Gate()
+    gate = AnswerGate()
     answerer.scripts = [[("a",), gate, ("b",)], [("c",), ("d",)]]
     stream = client.chat.completions.create(
         model="any", messages=HI, n=2, seed=(1 << 64) - 1, stream=True, stream_options={"include_usage": True}
@@ -170,14 +170,14 @@ def test_several_answers_in_a_stream(client: OpenAI, answerer: ScriptedAnswerer)
 
 def test_one_of_several_breaks_off(url: str, answerer: ScriptedAnswerer) -> None:
     for stream in (False, True):
-        answerer.scripts = [[("a",), Gate()], [("b",), DuoError("the engine lost its context")]]
+        answerer.scripts = [[("a",), AnswerGate()], [("b",), DuoError("the engine lost its context")]]
         assert "the engine lost its context" in post(url, CHAT, messages=HI, n=2, stream=stream).text
         for answer in (answerer.next_asked(), answerer.next_asked()):
             assert answer.cancelled.wait(PATIENCE) and answer.ended.wait(PATIENCE)
 
 
 def test_a_client_that_goes_away_stops_all_its_answers(client: OpenAI, answerer: ScriptedAnswerer) -> None:
-    answerer.script = [("Hel",), Gate()]
+    answerer.script = [("Hel",), AnswerGate()]
     with client.completions.create(model="any", prompt=["a", "b"], n=2, stream=True) as stream:
         next(stream)
         answers = [answerer.next_asked() for _ in range(4)]
@@ -590,7 +590,7 @@ def test_only_the_first_of_calls_that_are_cut() -> None:
 
 def test_text_that_is_no_call_is_not_held_back() -> None:
     parser = CallParser(["python"])
-    shown = "".join(parser.push(letter)[0] for letter in "python{x for x in y} and more")
+    shown = "".join(parser.push(message)[0] for message in "python{x for x in y} and more")
     assert shown.startswith("python{x for x in y}")
 
 

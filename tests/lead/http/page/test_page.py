@@ -17,7 +17,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 from bench.harness import browser
 from duo.errors import DuoError
 from lead.api import BackView, Piece, SlotView
-from tests.support.http import PATIENCE, Gate, ScriptedAnswerer
+from tests.support.http import PATIENCE, AnswerGate, ScriptedAnswerer
 from tests.support.locked import locked
 
 KEY = "a-secret-key"
@@ -94,7 +94,7 @@ def page(chrome: Chrome, url: str, answerer: ScriptedAnswerer) -> Page:
 
 
 def test_text_streams_and_guesses_are_coloured(page: Page, url: str, answerer: ScriptedAnswerer) -> None:
-    gate = Gate()
+    gate = AnswerGate()
     answerer.script = [
         ("A ", Piece("list", ("attic",)), ":\n\n"),
         gate,
@@ -140,7 +140,7 @@ def test_text_streams_and_guesses_are_coloured(page: Page, url: str, answerer: S
 
 
 def test_stop(page: Page, answerer: ScriptedAnswerer) -> None:
-    answerer.script = [("Once upon",), Gate()]
+    answerer.script = [("Once upon",), AnswerGate()]
     page.ask("a story")
     page.until(lambda: page.texts("article.assistant") == ["Once upon"], "the first words")
     page["stop"].click()
@@ -205,7 +205,7 @@ def test_a_retry_without_an_answer_leaves_the_old_one(page: Page, answerer: Scri
     page.until(lambda: page.texts("article") == before, "the old answer")
     assert not page["empty"].is_displayed() and not page["question"].get_attribute("value")
     page.chrome.execute_script(set_temperature, "")
-    answerer.script = [Gate()]
+    answerer.script = [AnswerGate()]
     page["retry"].click()
     answerer.next_asked()
     page["stop"].click()

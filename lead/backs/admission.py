@@ -25,7 +25,7 @@ MOST_REMEMBERED = 1000
 
 
 @dataclass(frozen=True)
-class Door:
+class Admission:
     """What a back needs to come in, and what it may then do. `guesses`: tokens per second that it may guess; of fewer
     than a message holds whole messages are dropped."""
 
