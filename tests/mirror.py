@@ -75,7 +75,7 @@ class Mirror:
 
     def pieces(self, lengths: Mapping[int, int]) -> list[Piece]:
         read = [Piece(slot, self.some(length)) for slot, length in lengths.items()]
-        for slot, tokens in read:
+        for slot, tokens, _ in read:
             self.committed[slot] += tokens
         return read
 

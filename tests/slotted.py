@@ -91,7 +91,7 @@ class SlottedEngine:
 
     def forward(self, rows: Sequence[Row], pieces: Sequence[Piece] = ()) -> Logits:
         assert 0 < len(rows) + sum(len(piece.tokens) for piece in pieces) <= self.batch
-        for slot, tokens in pieces:
+        for slot, tokens, _ in pieces:
             assert not self.parts[slot].rows, "a slot that is given a piece has no rows"
             self.extend(slot, tokens)
         live = [row for part in self.parts for row in part.rows]

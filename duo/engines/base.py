@@ -67,10 +67,12 @@ TREES = Rollback(trees=True, depth=UNBOUNDED)
 
 
 class Piece(NamedTuple):
-    """Tokens of a prompt for a forward pass: they become committed tokens of a slot that has no rows."""
+    """Tokens of a prompt for a forward pass: they become committed tokens of a slot that has no rows. last: whether no
+    more of this prompt comes as a piece."""
 
     slot: int
     tokens: Sequence[int]
+    last: bool = False
 
 
 NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})

@@ -74,7 +74,7 @@ class Mirror:
     def forward(self, slots: list[int], count: int, pieces: Mapping[int, int] | None = None) -> None:
         """`pieces`: so many tokens of a prompt for which slots."""
         read = [Piece(slot, self.some(length)) for slot, length in (pieces or {}).items()]
-        for slot, tokens in read:
+        for slot, tokens, _ in read:
             self.committed[slot] += tokens
         made = []
         for _ in range(count):

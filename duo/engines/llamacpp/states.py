@@ -116,7 +116,7 @@ class StateTreeEngine(SlotRuntime):
         if len(self._rows) + len(rows) > self._room:
             raise ContextError(f"{len(self._rows) + len(rows)} rows do not fit: there is room for {self._room}")
         grown: dict[int, int] = {}
-        for at, piece in pieces:
+        for at, piece, _ in pieces:
             state = self._slot(at)
             if state.rows or at in grown:
                 raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")
@@ -198,7 +198,7 @@ class StateTreeEngine(SlotRuntime):
     def _all_or_nothing(self, pieces: Sequence[Piece], new: Sequence[_Node], count: int) -> Logits:
         lengths = {piece.slot: len(self._slots[piece.slot].tokens) for piece in pieces}
         try:
-            for at, tokens in pieces:
+            for at, tokens, _ in pieces:
                 self._read_piece(at, tokens)
             for state in {node.slot for node in new}:
                 prompted = state.prompted
