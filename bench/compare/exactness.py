@@ -101,7 +101,10 @@ def file_of(cell: Cell) -> Path:
 def _ratios(leads: Sequence[LeadProcess], rounds: int, asked: int, tokens: int) -> Ratios:
     found = Ratios([], [])
     for number in range(rounds + 1):
-        off, on = (round_of(lead, number, asked, tokens) for lead in leads)
+        # Who comes first changes: it finds the processor's caches full of the other.
+        turns = [0, 1] if number % 2 else [1, 0]
+        times = {turn: round_of(leads[turn], number, asked, tokens) for turn in turns}
+        off, on = times[0], times[1]
         if number:  # the first round pays for what is set up once
             found.tokens.append(on.token / off.token)
             found.prompts.append(on.prompt / off.prompt)

@@ -68,10 +68,12 @@ TREES = Rollback(trees=True, depth=UNBOUNDED)
 
 
 class Chunk(NamedTuple):
-    """Tokens of a prompt for a forward pass: they become committed tokens of a slot that has no rows."""
+    """Tokens of a prompt for a forward pass: they become committed tokens of a slot that has no rows. last: whether no
+    more of this prompt comes as a chunk."""
 
     slot: int
     tokens: Sequence[int]
+    last: bool = False
 
 
 NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})

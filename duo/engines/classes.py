@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from duo.engines import store
 from duo.engines.base import ROOT, Chunk, Engine, Row
 from duo.engines.exact import Widths
-from duo.engines.price import SEVERAL, worth
+from duo.engines.price import SEVERAL, narrow, worth
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 14, 16, 21, 32)
 """Those that are compared. Between any two multiples of 4 there is one with rows left over from fours."""
@@ -27,7 +27,7 @@ SLOW, PATIENCE = 200, 1.0
 """Where so many passes over one row take longer than so many seconds, fewer tokens have to do."""
 AGAIN = (1, 2, 3, 4, 8, 16)
 """Widths that are run once more, for their time and because the same pass must give the same bits."""
-FORMAT = 1
+FORMAT = 2
 """Of what is remembered."""
 BEFORE = 32
 """Tokens of the prompt before them."""
@@ -200,7 +200,7 @@ class _Bench:
             engine.share(0, 1, len(prompt))
             if not _agree(self._beside(block[:half], half), whole):
                 return None
-        apart = getattr(engine, "prompts_apart", False)
+        apart = getattr(engine, "prompts_apart", False) or narrow(self._seconds, chosen)
         return chosen._replace(alike=not apart and self._reads_alike(chosen, block))
 
     def _reads_alike(self, chosen: Widths, block: Sequence[int]) -> bool:

@@ -149,9 +149,9 @@ class Exact:
         pending = {slot: list(self._slots[slot].pending) for slot in before}
         logits: Logits | None = None
         try:
-            for slot, tokens in chunks:
+            for slot, tokens, last in chunks:
                 self._slots[slot].pending += tokens
-                self._read(slot, whole=True)
+                self._read(slot, whole=not last)
             for slot in chains:
                 self._read(slot, whole=False)
             while chains:
@@ -236,7 +236,7 @@ class Exact:
             if row.parent != (rows[chain[-1]].id if chain else ROOT):
                 raise ValueError(f"row {row.id} of slot {row.slot} hangs from {row.parent}: rows must be one chain")
             chain.append(index)
-        for slot, _ in chunks:
+        for slot, _, _ in chunks:
             if self._slots[slot].rows:
                 raise ValueError(f"slot {slot} cannot take a piece: it has rows")
         return chains

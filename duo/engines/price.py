@@ -33,6 +33,10 @@ less. The estimate above leaves out what a tree's side branches save a back, so 
 PAYS = 1.03
 """So many times as fast as the target alone guesses must make it to count."""
 
+NARROW = 1.25
+"""A token of a prompt may take so many times as long in passes of the class. Beyond that prompts are better read in
+wide passes, as a class of their own, although then an answer is read again as a part of the next prompt."""
+
 READ = 512
 """Tokens of a prompt in one pass where nobody needs the same bits."""
 
@@ -147,6 +151,12 @@ def reading(measured: Mapping[int, float], widths: Widths) -> float:
     each = cost(chunk) / chunk
     again = 1.0 if widths.alike else cost(1) / (cost(1) + each)
     return min(cost(READ) / READ / each, again)
+
+
+def narrow(measured: Mapping[int, float], widths: Widths) -> bool:
+    """Whether prompts are read much faster in wide passes than in those of the class."""
+    cost, chunk, widest = CostCurve(measured), widths.filled(widths.most - widths.step + 1), max(measured)
+    return cost(chunk) / chunk > NARROW * cost(widest) / widest
 
 
 def worth(measured: Mapping[int, float], widths: Widths) -> float:

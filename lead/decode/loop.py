@@ -277,7 +277,7 @@ class Decoder:
             count = max(0, min(run.unread, left))
             begin = run.job.read_tokens
             if count:
-                chunks[run] = Chunk(run.slot.id, run.prompt[begin : begin + count])
+                chunks[run] = Chunk(run.slot.id, run.prompt[begin : begin + count], count == run.unread)
                 left -= count
             else:  # the cache holds it all
                 now = time.perf_counter()

@@ -75,7 +75,7 @@ class Mirror:
 
     def chunks(self, lengths: Mapping[int, int]) -> list[Chunk]:
         read = [Chunk(slot, self.some(length)) for slot, length in lengths.items()]
-        for slot, tokens in read:
+        for slot, tokens, _ in read:
             self.committed[slot] += tokens
         return read
 

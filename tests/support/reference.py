@@ -74,7 +74,7 @@ class Mirror:
     def forward(self, slots: list[int], count: int, chunks: Mapping[int, int] | None = None) -> None:
         """`chunks`: so many tokens of a prompt for which slots."""
         read = [Chunk(slot, self.some(length)) for slot, length in (chunks or {}).items()]
-        for slot, tokens in read:
+        for slot, tokens, _ in read:
             self.committed[slot] += tokens
         made = []
         for _ in range(count):

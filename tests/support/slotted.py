@@ -91,7 +91,7 @@ class SlottedEngine:
 
     def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
         assert 0 < len(rows) + sum(len(chunk.tokens) for chunk in chunks) <= self.batch
-        for slot, tokens in chunks:
+        for slot, tokens, _ in chunks:
             assert not self.parts[slot].rows, "a slot that is given a piece has no rows"
             self.extend(slot, tokens)
         live = [row for part in self.parts for row in part.rows]

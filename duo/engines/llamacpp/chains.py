@@ -119,7 +119,7 @@ class ChainEngine(SlotRuntime):
         self._go_back(state)
         if len(tokens):
             self._check_length(len(state.tokens) + len(tokens))
-            self._all_or_nothing([(slot, tokens)], {}, [])
+            self._all_or_nothing([Chunk(slot, tokens)], {}, [])
 
     def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
         width = len(rows) + sum(len(chunk.tokens) for chunk in chunks)
@@ -129,7 +129,7 @@ class ChainEngine(SlotRuntime):
         if len(live) + len(rows) > self._room:
             raise ContextError(f"{len(live) + len(rows)} rows do not fit: there is room for {self._room}")
         grown: dict[int, int] = {}
-        for at, chunk in chunks:
+        for at, chunk, _ in chunks:
             if self._slot(at).rows or at in grown:
                 raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")
             self._check_tokens(chunk)
@@ -183,16 +183,14 @@ class ChainEngine(SlotRuntime):
         for state in self._slots:
             state.stale = True
 
-    def _all_or_nothing(
-        self, chunks: Sequence[tuple[int, Sequence[int]]], chains: Mapping[int, list[int]], rows: Sequence[Row]
-    ) -> Logits:
-        lengths = {at: len(self._slots[at].tokens) for at in {*(at for at, _ in chunks), *chains}}
+    def _all_or_nothing(self, chunks: Sequence[Chunk], chains: Mapping[int, list[int]], rows: Sequence[Row]) -> Logits:
+        lengths = {at: len(self._slots[at].tokens) for at in {*(chunk.slot for chunk in chunks), *chains}}
         if self._stop is not None:
             self._stop.clear()
         try:
             # Pieces have decodes of their own. In one with rows llama.cpp would divide the two anyway, because they
             # are not equally long: the weights are read as often.
-            for at, tokens in chunks:
+            for at, tokens, _ in chunks:
                 self._read_piece(at, tokens)
             logits = self._run(chains, rows)
         except BaseException:

@@ -153,7 +153,7 @@ class LlamaCppEngine(Runtime):
         new: dict[int, _Node] = {}
         slots, live, context, size = self._slots, self._rows, self._context, self._size
         try:
-            for at, chunk in chunks:
+            for at, chunk, _ in chunks:
                 slot, root = slots[at], slots[at].root
                 if slot.rows or root in grown:
                     raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")

@@ -116,7 +116,7 @@ class StateTreeEngine(SlotRuntime):
         if len(self._rows) + len(rows) > self._room:
             raise ContextError(f"{len(self._rows) + len(rows)} rows do not fit: there is room for {self._room}")
         grown: dict[int, int] = {}
-        for at, chunk in chunks:
+        for at, chunk, _ in chunks:
             state = self._slot(at)
             if state.rows or at in grown:
                 raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")
@@ -198,7 +198,7 @@ class StateTreeEngine(SlotRuntime):
     def _all_or_nothing(self, chunks: Sequence[Chunk], new: Sequence[_Node], count: int) -> Logits:
         lengths = {chunk.slot: len(self._slots[chunk.slot].tokens) for chunk in chunks}
         try:
-            for at, tokens in chunks:
+            for at, tokens, _ in chunks:
                 self._read_piece(at, tokens)
             for state in {node.slot for node in new}:
                 prompted = state.prompted

@@ -70,7 +70,7 @@ def admit(
     `size`: of the vocabulary. Raises ValueError for what may never be, and ContextError for what does not fit.
     """
     lengths: dict[int, int] = {}
-    for slot, tokens in chunks:
+    for slot, tokens, _ in chunks:
         state = slot_of(slots, slot)
         if slot in lengths or state.rows:
             raise ValueError(f"slot {slot} cannot take a piece: it has rows or another one")
@@ -179,7 +179,7 @@ class Masks:
             mask = memory[begin : begin + part.width * keys].reshape(part.width, keys)
             begin += mask.size
             at = 0
-            for slot, tokens in part.chunks:
+            for slot, tokens, _ in part.chunks:
                 end = at + len(tokens)
                 done.spans.append((slot, len(done.tokens), len(done.tokens) + len(tokens)))
                 done.tokens.extend(tokens)

@@ -67,7 +67,7 @@ class WidthEngine:
         if self.fail_after == 0:
             raise InterruptedForwardError
         self.fail_after -= 1
-        for slot, tokens in chunks:
+        for slot, tokens, _ in chunks:
             assert not self.rows[slot]
             kind = self.reads(len(self.states[slot]), len(tokens))
             for token in tokens:
@@ -177,7 +177,8 @@ def test_bits_depend_on_the_text_alone(widths: tuple[int, int, int, bool], data:
             SEEN[id(engine), slot] = list(text[:prompt])
             while left < prompt:
                 count = data.draw(st.integers(1, prompt - left))
-                engine.forward((), [Chunk(slot, text[left : left + count])])
+                last = left + count == prompt and data.draw(st.booleans())  # whoever decodes may say so, or not
+                engine.forward((), [Chunk(slot, text[left : left + count], last)])
                 left += count
         done = dict.fromkeys(given, 0)
         while active := [index for index in given if prompts[index] + done[index] < len(texts[index])]:
