@@ -29,7 +29,7 @@ COMMANDS = {
     "exact": Command("what the same bits cost, without a back and with one", "bench.compare.exactness"),
     "hybrid": Command("what chains cost and bring on a model with a recurrent state", "bench.compare.hybrid"),
     "slots": Command("what rows of many slots cost beside as many of one", "bench.steps.slots"),
-    "ties": Command("how many tokens change with what happens around an answer", "bench.steps.sameness"),
+    "ties": Command("how many tokens change with what happens around an answer", "bench.steps.changed_tokens"),
     "models": Command(
         "tiny random models of many kinds, each served and compared with transformers", "bench.kinds.run"
     ),
@@ -40,7 +40,9 @@ COMMANDS = {
     "load": Command("several clients at once, with backs and without", "bench.load.load"),
     "chaos": Command("backs and leads that die under clients that ask, and no wrong answer", "bench.load.chaos"),
     "soak": Command("ten thousand requests, a thousand backs, and a lead that does not grow", "bench.load.soak"),
-    "build-llama-server": Command("llama.cpp's own server, which compare measures us against", "bench.compare.peers"),
+    "build-llama-server": Command(
+        "llama.cpp's own server, which compare measures us against", "bench.compare.llama_server"
+    ),
     "record": Command("what a draft guesses along real answers, for simulate and plan", "bench.sim.record"),
     "screenshots": Command("pictures of the page, the console and the chat at work", "bench.show.screenshots"),
     "validate": Command("how far the simulator is from runs of compare", "bench.sim.validate"),

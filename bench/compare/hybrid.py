@@ -26,7 +26,8 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from bench.compare.peers import LONGEST, LlamaServer
+from bench.compare.llama_server import LlamaServer
+from bench.compare.peers import LONGEST
 from bench.compare.plain import prompt_of
 from bench.harness.processes import BackProcess, LeadProcess, halves
 from bench.kinds import KINDS

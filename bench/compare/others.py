@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
 
-from bench.compare.peers import Assisted, Completion, LlamaServer
-from bench.compare.schedules import Answer, OwnLead, Schedule, Setting, Setup
+from bench.compare.assisted import Assisted
+from bench.compare.entrant import Answer, Schedule, Setting, Setup
+from bench.compare.llama_server import LlamaServer
+from bench.compare.peers import Completion
 from bench.compare.worker import WorkerProcess
-from bench.harness.processes import Program
 from bench.harness.prompts import Question
 
 
@@ -92,43 +91,3 @@ class Transformers(Schedule):
             question.prompt, n + 1, temperature, seed, num_assistant_tokens=length, threshold=floor
         )
         return _answer(self._worker, completion)
-
-
-class RandomBack(OwnLead):
-    """Ours with a back that guesses at random and says that it is sure."""
-
-    def _new_back(self, port: int) -> Program:
-        model = ("-m", self._setup.draft, "--engine", self._setup.runtime)
-        return Program("bench.compare.badback", "--lead", f"127.0.0.1:{port}", *model, cpus=self._setup.back_cpus)
-
-
-class LateBack(OwnLead):
-    """Ours with a back of which everything comes late, and to which everything does."""
-
-    LATE = 0.3
-
-    def _delay(self, round_trip: float) -> float:
-        return round_trip / 2 + self.LATE
-
-
-class StoppedBack(OwnLead):
-    """Ours with a back that stands still half of the time while an answer is made."""
-
-    EVERY = 0.5
-
-    def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
-        over = threading.Event()
-        stopper = threading.Thread(target=self._stop_and_go, args=(over,))
-        stopper.start()
-        try:
-            return super().answer(question, n, temperature, seed)
-        finally:
-            over.set()
-            stopper.join()
-
-    def _stop_and_go(self, over: threading.Event) -> None:
-        while not over.is_set():
-            self.back.send(signal.SIGSTOP)
-            over.wait(self.EVERY)
-            self.back.send(signal.SIGCONT)
-            over.wait(self.EVERY)

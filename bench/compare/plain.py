@@ -19,7 +19,8 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from bench.compare.peers import LONGEST, LlamaServer
+from bench.compare.llama_server import LlamaServer
+from bench.compare.peers import LONGEST
 from bench.harness.padding import model as padded_model
 from bench.harness.processes import LeadProcess, halves, pinned
 from duo.engines import Engine, EngineOptions, Row, load

@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench.compare.entrant import Setup
 from bench.compare.figures import Record, Row, Spread, configurations, rows
 from bench.compare.names import BASE, BOUNDS, LABELS, OURS
-from bench.compare.schedules import Setup
 from bench.show import charts
 
 PACKAGES = ("torch", "transformers", "llama_cpp_python", "grpcio", "numpy")

@@ -15,12 +15,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.compare import entrants, report, timeline
-from bench.compare.entrants import Parts
+from bench.compare import lineup as entrants
+from bench.compare import report, timeline
+from bench.compare.entrant import Setup
 from bench.compare.figures import Record, different_texts
+from bench.compare.lineup import Parts
 from bench.compare.names import LABELS, OURS
 from bench.compare.options import add_flags as add_flags
-from bench.compare.schedules import Setup
 from bench.compare.trial import Plan, Say, Trial
 from bench.compare.worker import WorkerProcess
 from bench.harness import padding, prompts

@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from bench.compare.schedules import BACK_TRACE, LEAD_TRACE, OwnLead, Setup
+from bench.compare.entrant import Setup
+from bench.compare.ours import BACK_TRACE, LEAD_TRACE, OwnLead
 from bench.compare.trial import Plan
 from bench.harness.prompts import Question
 from bench.show import charts, trace

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bench.compare.entrant import Answer, Schedule, Setting
 from bench.compare.figures import Record, best
 from bench.compare.names import BASE
-from bench.compare.schedules import Answer, Schedule, Setting
 from bench.harness.prompts import Question
 
 Say = Callable[[str], None]

@@ -101,3 +101,10 @@ class DelayProxy:
     def __exit__(self, *_: object) -> None:
         self.open()
         self.close()
+
+
+def open_gate(port: int, delay: float) -> DelayProxy:
+    """A gate that is open and makes everything late."""
+    gate = DelayProxy(port, delay)
+    gate.open()
+    return gate

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
 from bench.harness.models import Runtime
+from bench.harness.near_ties import Walk, walk
 from bench.kinds.kind import SPREAD
 from bench.kinds.plain import of_llamacpp
-from bench.steps.ties import Walk, walk
 from duo.draft.model import DraftModel
 from duo.draft.policy import TREE
 from duo.engines import Engine, EngineOptions, Row, load

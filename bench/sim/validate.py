@@ -20,12 +20,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.compare.entrants import KINDS
+from bench.compare.entrant import Setup
 from bench.compare.figures import Record, configurations, rows
+from bench.compare.lineup import KINDS
 from bench.compare.names import BASE, LABELS, OURS
 from bench.compare.options import add_flags as compare_flags
+from bench.compare.ours import BACK_TRACE, LEAD_TRACE, OwnLead
 from bench.compare.run import models
-from bench.compare.schedules import BACK_TRACE, LEAD_TRACE, OwnLead, Setup
 from bench.compare.trial import seed
 from bench.harness import prompts
 from bench.harness.processes import pinned

@@ -15,10 +15,11 @@ from xml.etree import ElementTree
 import pytest
 
 from bench.__main__ import main
-from bench.compare import badback, entrants, figures, report, timeline, trial
+from bench.compare import badback, figures, report, timeline, trial
+from bench.compare import lineup as entrants
+from bench.compare.entrant import Answer, Schedule, Setting
 from bench.compare.figures import Record, Spread
 from bench.compare.names import LABELS
-from bench.compare.schedules import Answer, Schedule, Setting
 from bench.compare.speculate import ChainDraft, Decoded, Target, free, synchronous
 from bench.compare.trial import Plan, Trial
 from bench.harness import prompts

@@ -14,8 +14,8 @@ import pytest
 
 from bench.harness import real
 from bench.harness.models import RUNTIMES
+from bench.harness.near_ties import TOLERANCE, noise, walk
 from bench.harness.processes import ROOT
-from bench.steps.ties import TOLERANCE, noise, walk
 from duo.engines import EngineOptions, load
 from duo.models.corpus import questions
 from duo.sampling.params import SamplingParams

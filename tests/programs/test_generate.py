@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from bench.harness.models import RUNTIMES, Runtime, shipped
-from bench.steps.ties import prompt_of, walk
+from bench.harness.near_ties import prompt_of, walk
 from duo import models
 from duo.engines import EngineOptions, load
 from duo.models.corpus import questions

@@ -18,9 +18,9 @@ import pytest
 
 from bench.harness.delay_proxy import DelayProxy
 from bench.harness.models import RUNTIMES, Runtime, shipped
+from bench.harness.near_ties import TOLERANCE, Walk, first_difference, prompt_of, walk
 from bench.harness.processes import BackProcess, LeadProcess, Reply, wait_for
 from bench.harness.real import NAMES, Name
-from bench.steps.ties import TOLERANCE, Walk, first_difference, prompt_of, walk
 from duo.engines import Engine, EngineOptions, load
 from duo.sampling.params import SamplingParams
 from duo.wire.messages import Identity

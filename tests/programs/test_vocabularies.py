@@ -13,9 +13,9 @@ import pytest
 import transformers
 
 from bench.harness.models import RUNTIMES, Runtime
+from bench.harness.near_ties import prompt_of, walk
 from bench.harness.processes import BackProcess, LeadProcess, wait_for
 from bench.harness.real import NAMES, Name
-from bench.steps.ties import prompt_of, walk
 from duo.engines import EngineOptions, Vocabulary, load
 from duo.engines.meaning import compare
 from duo.sampling.params import SamplingParams

@@ -12,9 +12,9 @@ import pytest
 
 from bench.harness import real
 from bench.harness.models import shipped
+from bench.harness.near_ties import prompt_of
 from bench.kinds import make
-from bench.steps.sameness import Loop, ways
-from bench.steps.ties import prompt_of
+from bench.steps.changed_tokens import Loop, ways
 from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, measure, price, promise
 from duo.engines.base import Chunk
 from duo.engines.classes import Found

@@ -3,7 +3,7 @@
 A row's logits depend in their last bits on how many rows shared its forward pass and on where its keys and values lie.
 Where the two best tokens are closer than that, the pick may differ between a run with guesses and one without. This
 file walks an answer with the same engine in one fixed way, and says how close the call was at every token. So a test
-can prove that a difference is such a tie. How often picks change is counted by `bench.steps.sameness`.
+can prove that a difference is such a tie. How often picks change is counted by `bench.steps.changed_tokens`.
 """
 
 from __future__ import annotations

@@ -6,10 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.compare import peers
+from bench.compare import llama_server
+from bench.compare.entrant import Schedule, Setup
 from bench.compare.names import BAD_BACKS, BASE, BOUNDS, LABELS, ONLY_ON, OURS
-from bench.compare.others import LateBack, LlamaCpp, RandomBack, StoppedBack, Transformers
-from bench.compare.schedules import Kind, Local, OwnLead, Schedule, Setup, Synchronous, SynchronousRemote
+from bench.compare.others import LlamaCpp, Transformers
+from bench.compare.ours import Kind, LateBack, OwnLead, RandomBack, StoppedBack
+from bench.compare.synchronous import Local, Synchronous, SynchronousRemote
 from bench.compare.worker import WorkerProcess
 from bench.harness.models import Runtime
 from duo.errors import DuoError
@@ -77,7 +79,7 @@ def chosen(only: str | None, bad_backs: bool, runtime: Runtime) -> tuple[list[st
         if ONLY_ON.get(name, runtime) != runtime:
             if only is not None:
                 left_out.append(f"{LABELS[name]} is left out: it does not run on {runtime}")
-        elif name == "llama-server" and peers.llama_server() is None:
+        elif name == "llama-server" and llama_server.llama_server() is None:
             left_out.append(
                 f"{LABELS[name]} is left out: there is no llama-server (python -m bench build-llama-server)"
             )

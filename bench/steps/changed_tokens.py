@@ -27,7 +27,7 @@ from rich.table import Table
 
 from bench.harness import real
 from bench.harness.models import RUNTIMES, shipped
-from bench.steps.ties import prompt_of
+from bench.harness.near_ties import prompt_of
 from duo.engines import Engine, EngineOptions, load, promise
 from duo.engines.conditions import conditions
 from duo.errors import DuoError

@@ -1,0 +1,228 @@
+"""transformers' assisted generation, in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import queue
+import sys
+import threading
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+from bench.compare.peers import Completion, Peer, PeerError
+
+Schedule = Literal["constant", "heuristic"]
+
+
+class Assisted(Peer):
+    """transformers' `generate`, with an assistant model if a draft is given.
+
+    dtype: torch's name, or 'auto', which is what our engine chooses on a CPU: float32.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        draft: str | None = None,
+        *,
+        cpus: Collection[int] = (),
+        threads: int = 1,
+        dtype: str = "auto",
+    ) -> None:
+        command = [sys.executable, "-m", "bench.compare.assisted", "--target", target, "--threads", str(threads)]
+        command += ["--dtype", dtype, *(["--draft", draft] if draft is not None else [])]
+        super().__init__(command, cpus, talks=True)
+        self._loaded = False
+
+    def ready(self) -> Self:
+        """Wait until the models are loaded and have run once."""
+        if not self._loaded:
+            self._answer()
+            self._loaded = True
+        return self
+
+    def complete(
+        self,
+        prompt: Sequence[int],
+        n: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        *,
+        num_assistant_tokens: int = 20,
+        threshold: float | None = None,
+        schedule: Schedule = "constant",
+    ) -> Completion:
+        """Exactly n tokens after the prompt; tokens that end an answer do not end this one.
+
+        num_assistant_tokens, schedule: the longest draft, and whether it changes from step to step ('heuristic', from
+        this number anew for each answer). threshold: the probability below which a draft ends, None for never; the
+        library's own settings are 20, 'constant' and 0.4.
+
+        The clock runs from the end of the first step to the end of the last. With a draft the first step, which is the
+        prefill of both models too, gives several tokens at once; the time is stretched as if it had given one.
+        """
+        self.ready()
+        request = _Request(list(prompt), n, temperature, seed, num_assistant_tokens, threshold or 0.0, schedule)
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(json.dumps(asdict(request)).encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError as error:
+            raise self.ended() from error
+        return Completion(**self._answer())
+
+    def _answer(self) -> dict[str, Any]:
+        """The worker's next line."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            self.process.wait()
+            raise self.ended()
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise PeerError(f"transformers: {answer['error']}")
+        return answer
+
+    def close(self) -> None:
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # something unsent, to a worker that has ended
+                    pipe.close()
+        super().close()
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What `Assisted` asks of its worker."""
+
+    prompt: list[int]
+    n: int
+    temperature: float
+    seed: int
+    num_assistant_tokens: int
+    threshold: float
+    schedule: str
+
+
+class _Stopwatch:
+    """A streamer of transformers: notes when each step ended and how many tokens it gave. The prompt comes first."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.counts: list[int] = []
+
+    def put(self, value: Any) -> None:
+        self.ends.append(time.perf_counter())
+        self.counts.append(value.numel())
+
+    def end(self) -> None:
+        pass
+
+
+class _Worker:
+    """The models, in the process that `Assisted` starts."""
+
+    def __init__(self, target: str, draft: str | None, threads: int, dtype: str) -> None:
+        # Only here: whoever measures llama.cpp needs no torch.
+        import torch
+        import transformers
+
+        self._torch, self._transformers = torch, transformers
+        if threads:
+            torch.set_num_threads(threads)
+        self._dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
+        self._target = self._load(target)
+        self._draft = self._load(draft) if draft is not None else None
+        self._widths: list[int] = []
+        self._target.register_forward_pre_hook(self._note, with_kwargs=True)
+
+    def _load(self, model: str) -> Any:
+        loader: Any = self._transformers.AutoModelForCausalLM
+        loaded = loader.from_pretrained(model, dtype=self._dtype, use_safetensors=True).eval()
+        # What says nothing about ends takes them from here, where there are to be none.
+        loaded.generation_config.eos_token_id = None
+        return loaded
+
+    def _note(self, module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """How many rows the target is given in a step."""
+        self._widths.append((kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape[1])
+
+    def complete(self, request: _Request) -> Completion:
+        torch = self._torch
+        self._transformers.set_seed(request.seed)
+        options: dict[str, Any] = {"max_new_tokens": request.n, "do_sample": request.temperature > 0}
+        if request.temperature > 0:
+            # Only the temperature, and not the library's top_k of 50.
+            options |= {"temperature": request.temperature, "top_k": 0, "top_p": 1.0}
+        if self._draft is not None:
+            config = self._draft.generation_config
+            config.num_assistant_tokens = request.num_assistant_tokens
+            config.num_assistant_tokens_schedule = request.schedule
+            config.assistant_confidence_threshold = request.threshold
+            options["assistant_model"] = self._draft
+        watch = _Stopwatch()
+        self._widths.clear()
+        ids = torch.tensor([request.prompt])
+        with torch.inference_mode():
+            out = self._target.generate(ids, attention_mask=torch.ones_like(ids), streamer=watch, **options)
+        tokens: list[int] = out[0, len(request.prompt) :].tolist()
+        ends, counts = watch.ends[1:], watch.counts[1:]
+        if len(tokens) != request.n or sum(counts) != request.n:
+            raise ValueError(f"{len(tokens)} tokens instead of {request.n}")
+        timed = request.n - counts[0]
+        if not timed:
+            raise ValueError(f"all {request.n} tokens came in the first step: ask for more")
+        seconds = (ends[-1] - ends[0]) * (request.n - 1) / timed
+        drafted = sum(self._widths) - len(request.prompt) - (len(self._widths) - 1)
+        return Completion(tokens, seconds, drafted, request.n - len(counts))
+
+    def warm(self) -> None:
+        """Once through all that is set up at the first time."""
+        self.complete(_Request([1, 2, 3], 12, 0.0, 0, 2, 0.0, "constant"))
+
+
+def _serve() -> None:
+    """The process that `Assisted` talks to: a request per line, an answer per line, and the end with the input."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--target", required=True)
+    parser.add_argument("--draft")
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--dtype", required=True)
+    args = parser.parse_args()
+    # What libraries print must not come between the answers.
+    answers = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    requested: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+
+    def listen() -> None:
+        for line in sys.stdin.buffer:
+            requested.put(line)
+        os._exit(0)  # whoever started this is gone: also in the middle of an answer
+
+    threading.Thread(target=listen, daemon=True).start()
+
+    def say(answer: dict[str, Any]) -> None:
+        answers.write(json.dumps(answer).encode() + b"\n")
+
+    try:
+        worker = _Worker(args.target, args.draft, args.threads, args.dtype)
+        worker.warm()
+    except Exception as error:
+        say({"error": f"{type(error).__name__}: {error}"})
+        os._exit(1)  # the other thread waits for input and would be in the way of an ordinary end
+    say({"ready": True})
+    while True:
+        request = _Request(**json.loads(requested.get()))
+        try:
+            say(asdict(worker.complete(request)))
+        except Exception as error:  # whatever the library raises, the next request may be better
+            say({"error": f"{type(error).__name__}: {error}"})
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,178 @@
+"""llama.cpp's own server, with and without a draft model."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Callable, Collection, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Literal, Self
+
+import requests
+
+from bench.compare.peers import LONGEST, Completion, Peer, PeerError
+from bench.harness.processes import free_port, wait_for
+
+
+def llama_server() -> Path | None:
+    """llama.cpp's server: what DUO_LLAMA_SERVER names, else what `build_llama_server` has made, or None."""
+    if named := os.environ.get("DUO_LLAMA_SERVER"):
+        return Path(named)
+    built = _built()
+    return built if built.is_file() else None
+
+
+def _built() -> Path:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duo"
+    return cache / f"llama-server-{version('llama-cpp-python')}" / "bin" / "llama-server"
+
+
+def build_llama_server(say: Callable[[str], None] = print) -> Path:
+    """Build llama.cpp's server from the source package of the installed llama-cpp-python: the same engine as ours.
+
+    Takes some ten minutes on two cores. Raises PeerError if something that it needs is missing, or a step fails.
+    """
+    if missing := [tool for tool in ("cmake", "c++") if shutil.which(tool) is None]:
+        raise PeerError(f"building llama.cpp needs {' and '.join(missing)}: install cmake and a C++ compiler")
+    number = version("llama-cpp-python")
+    binary = _built()
+    build = binary.parent.parent
+    shutil.rmtree(build, ignore_errors=True)  # cmake does not take up a build whose source has moved
+    with tempfile.TemporaryDirectory(prefix="llama-server-") as name:
+        folder = Path(name)
+        say(f"fetching the source of llama-cpp-python {number}")
+        only_source = ("--no-binary", "llama-cpp-python", "--no-deps", "--no-cache-dir")
+        _step([sys.executable, "-m", "pip", "download", f"llama-cpp-python=={number}", *only_source, "--dest", name])
+        with tarfile.open(next(folder.glob("llama_cpp_python-*.tar.gz"))) as archive:
+            archive.extractall(folder, filter="data")
+        source = next(folder.glob("llama_cpp_python-*/vendor/llama.cpp"))
+        say("building llama-server")
+        generator = ["-G", "Ninja"] if shutil.which("ninja") else []
+        # The second line is what it would fetch for a browser.
+        options = ["CMAKE_BUILD_TYPE=Release", "LLAMA_CURL=OFF", "LLAMA_BUILD_TESTS=OFF"]
+        options += ["LLAMA_BUILD_UI=OFF", "LLAMA_USE_PREBUILT_UI=OFF"]
+        _step(["cmake", "-S", str(source), "-B", str(build), *generator, *(f"-D{option}" for option in options)])
+        _step(["cmake", "--build", str(build), "--target", "llama-server", "-j", str(os.cpu_count() or 1)])
+    if not binary.is_file():
+        raise PeerError(f"cmake made no {binary}: build llama-server by hand, and set DUO_LLAMA_SERVER to its path")
+    # It finds its libraries beside itself, by this place's name; all else that was made on the way can go.
+    for other in build.iterdir():
+        if other != binary.parent:
+            shutil.rmtree(other) if other.is_dir() else other.unlink()
+    return binary
+
+
+def _step(command: Sequence[str]) -> None:
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if done.returncode:
+        tail = "\n".join(done.stdout.decode("utf-8", "replace").splitlines()[-30:])
+        raise PeerError(f"{' '.join(command)} failed with {done.returncode}; its last lines:\n{tail}")
+
+
+def add_flags(p: argparse.ArgumentParser) -> None:
+    """There is nothing to choose."""
+
+
+def main(args: argparse.Namespace) -> int:
+    """`python -m bench build-llama-server`."""
+    print(f"llama-server is in {build_llama_server()}")
+    return 0
+
+
+class LlamaServer(Peer):
+    """llama.cpp's server with one slot, and with a draft model if one is given.
+
+    threads: of the target and of the draft, which take turns; 0: llama.cpp's own choice. draft_max, p_min: its settings
+    of these names, the longest draft and the probability below which a draft ends. flash_attention: 'auto' is the
+    server's own setting and means on. context: tokens of prompt and answer; 0: the model's own.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        draft: str | None = None,
+        *,
+        cpus: Collection[int] = (),
+        threads: int = 1,
+        draft_max: int = 8,
+        p_min: float = 0.0,
+        flash_attention: Literal["auto", "on", "off"] = "auto",
+        context: int = 0,
+    ) -> None:
+        binary = llama_server()
+        if binary is None:
+            raise PeerError("there is no llama-server: run python -m bench build-llama-server")
+        self.port = free_port()
+        # No memory of earlier prompts, so that each answer costs the same however often it is asked for.
+        command = [str(binary), "--host", "127.0.0.1", "--port", str(self.port), "--model", target, "--parallel", "1"]
+        command += ["--no-cache-prompt", "--cache-ram", "0", "--no-ui", "--offline", "--flash-attn", flash_attention]
+        if threads:
+            command += ["--threads", str(threads)]
+        if context:
+            command += ["--ctx-size", str(context)]
+        if draft is not None:
+            command += ["--spec-type", "draft-simple", "--spec-draft-model", draft]
+            command += ["--spec-draft-n-max", str(draft_max), "--spec-draft-p-min", str(p_min)]
+            if threads:
+                command += ["--spec-draft-threads", str(threads)]
+        super().__init__(command, cpus)
+        self._session = requests.Session()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ready(self) -> Self:
+        """Wait until the models are loaded."""
+        wait_for(self._healthy, "llama-server's health")
+        return self
+
+    def _healthy(self) -> bool:
+        if self.process.poll() is not None:
+            raise self.ended()
+        try:
+            return self._session.get(f"{self.url}/health", timeout=10).status_code == 200
+        except requests.ConnectionError:
+            return False
+
+    def complete(self, prompt: Sequence[int], n: int, temperature: float = 0.0, seed: int = 0) -> Completion:
+        """Exactly n tokens after the prompt.
+
+        To get that many, the server bars the tokens that end an answer; our lead and `Assisted` go on behind them. The
+        texts part ways there.
+        """
+        body = {
+            "prompt": list(prompt),
+            "n_predict": n,
+            "temperature": temperature,
+            "seed": seed,
+            # Only the temperature: everything else that it would do to the probabilities by default is left out.
+            "samplers": ["temperature"],
+            "ignore_eos": True,
+            "cache_prompt": False,
+            "return_tokens": True,
+        }
+        try:
+            response = self._session.post(f"{self.url}/completion", json=body, timeout=LONGEST)
+        except requests.ConnectionError as error:
+            raise self.ended() from error
+        if response.status_code != 200:
+            raise PeerError(f"llama-server answers {response.status_code}: {response.text[:500]}")
+        answer = response.json()
+        tokens: list[int] = answer["tokens"]
+        if len(tokens) != n:
+            raise PeerError(f"llama-server gave {len(tokens)} tokens instead of {n}: {answer.get('stop_type')}")
+        # Its clock for decoding starts with the first token. It leaves the counts of drafts out where there were none.
+        timings = answer["timings"]
+        drafted, accepted = timings.get("draft_n", 0), timings.get("draft_n_accepted", 0)
+        return Completion(tokens, timings["predicted_ms"] / 1000, drafted, accepted)
+
+    def close(self) -> None:
+        self._session.close()
+        super().close()
