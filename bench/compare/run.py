@@ -15,8 +15,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.compare import lineup as entrants
-from bench.compare import report, timeline
+from bench.compare import lineup, report, timeline
 from bench.compare.entrant import Setup
 from bench.compare.figures import Record, different_texts
 from bench.compare.lineup import Parts
@@ -41,7 +40,7 @@ def main(args: argparse.Namespace) -> int:
 def compare(args: argparse.Namespace, say: Say) -> int:
     """Returns 1 if a text of ours is another than without a back where it must not be."""
     conversations = prompts.read(args.prompts) if args.prompts else prompts.shipped()
-    names, left_out = entrants.chosen(args.only, args.backs, args.runtime)
+    names, left_out = lineup.chosen(args.only, args.backs, args.runtime)
     for line in left_out:
         say(line)
     try:
@@ -61,7 +60,7 @@ def compare(args: argparse.Namespace, say: Say) -> int:
         parts = Parts(setup, worker.ready(), draft.ready())
         questions = ask_for(conversations, args, parts, say)
         notes = [*report.notes(args, setup, len(questions)), *left_out]
-        together = entrants.groups(names, entrants.sizes(names, Path(setup.target), engine), entrants.room())
+        together = lineup.groups(names, lineup.sizes(names, Path(setup.target), engine), lineup.room())
         for number, group in enumerate(together):
             if len(together) > 1:
                 say(f"group {number + 1} of {len(together)}, for want of memory: {', '.join(group)}")
@@ -116,7 +115,7 @@ def run_group(
 ) -> Iterator[list[Record]]:
     """Load the schedules of a group, one after the other, and ask them."""
     with ExitStack() as stack:
-        schedules = entrants.make(names, parts)
+        schedules = lineup.make(names, parts)
         for schedule in schedules:
             stack.enter_context(schedule)
         yield from Trial(schedules, questions, plan, say, number).run()
