@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 
 from bench.compare.peers import Completion, Peer, PeerError
 
-Schedule = Literal["constant", "heuristic"]
+Entrant = Literal["constant", "heuristic"]
 
 
 class Assisted(Peer):
@@ -55,7 +55,7 @@ class Assisted(Peer):
         *,
         num_assistant_tokens: int = 20,
         threshold: float | None = None,
-        schedule: Schedule = "constant",
+        schedule: Entrant = "constant",
     ) -> Completion:
         """Exactly n tokens after the prompt; tokens that end an answer do not end this one.
 

@@ -48,12 +48,12 @@ class Setting(NamedTuple):
         return f"{self.length} tokens" + (f", floor {self.floor:g}" if self.floor else "")
 
 
-class Schedule(ABC):
+class Entrant(ABC):
     """A competitor. Entering it starts its processes, one after the other; asked nothing, it does nothing."""
 
     networked = False
     """Whether a round trip between the two devices is in it."""
-    own = True
+    must_match = True
     """Whether its text is to be that of the target alone."""
     lengths: Sequence[int] = ()
     """Draft lengths that it can be set to; empty where there is nothing to set."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.compare import llama_server
-from bench.compare.entrant import Schedule, Setup
+from bench.compare.entrant import Entrant, Setup
 from bench.compare.names import BAD_BACKS, BASE, BOUNDS, LABELS, ONLY_ON, OURS
-from bench.compare.others import LlamaCpp, Transformers
-from bench.compare.ours import Kind, LateBack, OwnLead, RandomBack, StoppedBack
-from bench.compare.synchronous import Local, Synchronous, SynchronousRemote
+from bench.compare.others import AssistedGeneration, LlamaServerSpeculation
+from bench.compare.ours import LateBack, Layout, LeadEntrant, RandomBack, StoppedBack
+from bench.compare.synchronous import InWorker, Synchronous, SynchronousRemote
 from bench.compare.worker import WorkerProcess
 from bench.harness.models import Runtime
 from duo.errors import DuoError
@@ -20,7 +20,7 @@ PROCESS = 0.6e9
 """Bytes that a process takes beside the weights: a runtime, and room for the context."""
 
 
-class UnknownScheduleError(DuoError):
+class UnknownEntrantError(DuoError):
     """A name that no schedule has."""
 
     exit_code = 2
@@ -35,26 +35,26 @@ class Parts:
     draft: WorkerProcess
 
 
-KINDS: dict[str, Kind] = {
-    "none": Kind(back=False),
-    "ours": Kind(beside=True),
-    "back-only": Kind(),
-    "own-only": Kind(back=False, beside=True),
-    "chain": Kind(flags=("--policy", "chain")),
-    "both-cores": Kind(back=False, both_cores=True),
+LAYOUTS: dict[str, Layout] = {
+    "none": Layout(back=False),
+    "ours": Layout(local_draft=True),
+    "back-only": Layout(),
+    "own-only": Layout(back=False, local_draft=True),
+    "chain": Layout(flags=("--policy", "chain")),
+    "both-cores": Layout(back=False, both_cores=True),
 }
 """Those that are our own programs."""
 
-MAKERS: dict[str, Callable[[Parts], Schedule]] = {
+MAKERS: dict[str, Callable[[Parts], Entrant]] = {
     "sync": lambda p: Synchronous("sync", p.worker),
     "sync-remote": lambda p: SynchronousRemote("sync-remote", p.worker, p.draft),
-    "llama-server": lambda p: LlamaCpp("llama-server", p.setup, p.worker),
-    "assisted": lambda p: Transformers("assisted", p.setup, p.worker),
-    "assisted-plain": lambda p: Transformers("assisted-plain", p.setup, p.worker, as_it_comes=True),
-    "assisted-both": lambda p: Transformers("assisted-both", p.setup, p.worker, both_cores=True),
+    "llama-server": lambda p: LlamaServerSpeculation("llama-server", p.setup, p.worker),
+    "assisted": lambda p: AssistedGeneration("assisted", p.setup, p.worker),
+    "assisted-plain": lambda p: AssistedGeneration("assisted-plain", p.setup, p.worker, as_it_comes=True),
+    "assisted-both": lambda p: AssistedGeneration("assisted-both", p.setup, p.worker, both_cores=True),
     "free-best": lambda p: Synchronous("free-best", p.worker, for_free=True),
-    "free-chain": lambda p: Local("free-chain", p.worker, "free", policy="chain"),
-    "free-tree": lambda p: Local("free-tree", p.worker, "free", policy="tree"),
+    "free-chain": lambda p: InWorker("free-chain", p.worker, "free", policy="chain"),
+    "free-tree": lambda p: InWorker("free-tree", p.worker, "free", policy="tree"),
     "random-back": lambda p: RandomBack("random-back", p.setup),
     "late-back": lambda p: LateBack("late-back", p.setup),
     "stopped-back": lambda p: StoppedBack("stopped-back", p.setup),
@@ -64,13 +64,13 @@ MAKERS: dict[str, Callable[[Parts], Schedule]] = {
 def chosen(only: str | None, bad_backs: bool, runtime: Runtime) -> tuple[list[str], list[str]]:
     """Names of those that compete, and a line about each that might be expected and does not.
 
-    The target alone always does: it is what the others are measured by. Raises UnknownScheduleError.
+    The target alone always does: it is what the others are measured by. Raises UnknownEntrantError.
     """
     wanted = [name for name in LABELS if bad_backs or name not in BAD_BACKS]
     if only is not None:
         wanted = [name for name in (part.strip() for part in only.split(",")) if name]
         if strange := [name for name in wanted if name not in LABELS]:
-            raise UnknownScheduleError(f"no schedule is called {strange[0]!r}: there are {', '.join(LABELS)}")
+            raise UnknownEntrantError(f"no schedule is called {strange[0]!r}: there are {', '.join(LABELS)}")
     there: list[str] = []
     left_out: list[str] = []
     for name in LABELS:
@@ -88,9 +88,9 @@ def chosen(only: str | None, bad_backs: bool, runtime: Runtime) -> tuple[list[st
     return there, left_out
 
 
-def make(names: Sequence[str], parts: Parts) -> list[Schedule]:
+def make(names: Sequence[str], parts: Parts) -> list[Entrant]:
     """Not started yet."""
-    return [OwnLead(name, parts.setup, KINDS[name]) if name in KINDS else MAKERS[name](parts) for name in names]
+    return [LeadEntrant(name, parts.setup, LAYOUTS[name]) if name in LAYOUTS else MAKERS[name](parts) for name in names]
 
 
 def groups(names: Sequence[str], sizes: Mapping[str, float], room: float) -> list[list[str]]:

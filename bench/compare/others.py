@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from typing import Self
 
 from bench.compare.assisted import Assisted
-from bench.compare.entrant import Answer, Schedule, Setting, Setup
+from bench.compare.entrant import Answer, Entrant, Setting, Setup
 from bench.compare.llama_server import LlamaServer
 from bench.compare.peers import Completion
 from bench.compare.worker import WorkerProcess
@@ -22,10 +22,10 @@ def _answer(worker: WorkerProcess, completion: Completion) -> Answer:
     return Answer(text, len(tokens), completion.seconds, completion.drafted, completion.accepted)
 
 
-class LlamaCpp(Schedule):
+class LlamaServerSpeculation(Entrant):
     """llama.cpp's server on the target's core. Its draft length is fixed when it starts: a new one for a new length."""
 
-    own = False
+    must_match = False
     lengths = (1, 2, 3, 4, 6, 8, 16)
     floors = (0.4, 0.75)
 
@@ -57,14 +57,14 @@ class LlamaCpp(Schedule):
         return _answer(self._worker, self._serving().complete(question.prompt, n + 1, temperature, seed))
 
 
-class Transformers(Schedule):
+class AssistedGeneration(Entrant):
     """transformers' assisted generation, on the target's core or on both, at its best setting or `as_it_comes`."""
 
-    own = False
+    must_match = False
     lengths: Sequence[int] = (1, 2, 3, 4, 6, 8, 12)
     floors = (0.4,)
 
-    LIBRARYS = Setting(20, 0.4)
+    DEFAULTS = Setting(20, 0.4)
     """transformers' own defaults."""
 
     def __init__(
@@ -72,7 +72,7 @@ class Transformers(Schedule):
     ) -> None:
         super().__init__(name)
         if as_it_comes:
-            self.setting, self.lengths = self.LIBRARYS, ()
+            self.setting, self.lengths = self.DEFAULTS, ()
         self._setup = setup
         self._worker = worker
         self._cpus = setup.both if both_cores else setup.lead_cpus

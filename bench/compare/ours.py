@@ -10,32 +10,32 @@ from typing import Any, NamedTuple, Self
 
 import requests
 
-from bench.compare.entrant import Answer, Schedule, Setup
-from bench.harness.delay_proxy import open_gate
+from bench.compare.entrant import Answer, Entrant, Setup
+from bench.harness.delay_proxy import delayed
 from bench.harness.processes import PATIENCE, BackProcess, LeadProcess, Program
 from bench.harness.prompts import Question
 
 LEAD_TRACE, BACK_TRACE = "trace-lead.json", "trace-back.json"
 
 
-class Kind(NamedTuple):
-    """How our own programs are run. `flags` go to both; `beside`: the lead has the draft model as well."""
+class Layout(NamedTuple):
+    """How our own programs are run. `flags` go to both; `local_draft`: the lead has the draft model as well."""
 
     back: bool = True
-    beside: bool = False
+    local_draft: bool = False
     both_cores: bool = False
     flags: tuple[str, ...] = ()
 
 
-class OwnLead(Schedule):
+class LeadEntrant(Entrant):
     """`python -m lead`, with a back or without. `traces`: folder for what both write down of what they do."""
 
-    def __init__(self, name: str, setup: Setup, kind: Kind = Kind(), traces: Path | None = None) -> None:  # noqa: B008
+    def __init__(self, name: str, setup: Setup, kind: Layout = Layout(), traces: Path | None = None) -> None:  # noqa: B008
         super().__init__(name)
         self.networked = kind.back
         self._setup = setup
         self._lead_flags = self._back_flags = kind.flags
-        if kind.beside:
+        if kind.local_draft:
             self._lead_flags += ("--model-draft", setup.draft)
         if traces is not None:
             self._lead_flags += ("--trace", str(traces / LEAD_TRACE))
@@ -64,7 +64,7 @@ class OwnLead(Schedule):
         with ExitStack() as stack:
             port = self.lead.back_port
             if delay := self._delay(round_trip):
-                port = stack.enter_context(open_gate(port, delay)).port
+                port = stack.enter_context(delayed(port, delay)).port
             self._join(stack, port)
             self._connection = stack.pop_all()
         self._round_trip = round_trip
@@ -95,7 +95,7 @@ class OwnLead(Schedule):
         return Answer(text, t["predicted_n"], t["predicted_ms"] / 1000, t["draft_n"], t["draft_n_accepted"])
 
 
-class RandomBack(OwnLead):
+class RandomBack(LeadEntrant):
     """Ours with a back that guesses at random and says that it is sure."""
 
     def _new_back(self, port: int) -> Program:
@@ -103,7 +103,7 @@ class RandomBack(OwnLead):
         return Program("bench.compare.badback", "--lead", f"127.0.0.1:{port}", *model, cpus=self._setup.back_cpus)
 
 
-class LateBack(OwnLead):
+class LateBack(LeadEntrant):
     """Ours with a back of which everything comes late, and to which everything does."""
 
     LATE = 0.3
@@ -112,7 +112,7 @@ class LateBack(OwnLead):
         return round_trip / 2 + self.LATE
 
 
-class StoppedBack(OwnLead):
+class StoppedBack(LeadEntrant):
     """Ours with a back that stands still half of the time while an answer is made."""
 
     EVERY = 0.5

@@ -21,7 +21,7 @@ from bench.compare.figures import Record, different_texts
 from bench.compare.lineup import Parts
 from bench.compare.names import LABELS, OURS
 from bench.compare.options import add_flags as add_flags
-from bench.compare.trial import Plan, Say, Trial
+from bench.compare.trial import Say, Trial, Workload
 from bench.compare.worker import WorkerProcess
 from bench.harness import padding, prompts
 from bench.harness.processes import halves
@@ -48,7 +48,7 @@ def compare(args: argparse.Namespace, say: Say) -> int:
     except OSError as error:
         raise FileError(f"cannot write to {args.out}: {(error.strerror or '').lower()}; choose another --out") from None
     setup = models(args)
-    plan = Plan(args.tokens, args.rounds, args.temperature, args.round_trip)
+    workload = Workload(args.tokens, args.rounds, args.temperature, args.round_trip)
     title = f"{Path(args.target).name if args.target else args.pair} on {args.runtime}"
     command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
     records: list[Record] = []
@@ -64,14 +64,14 @@ def compare(args: argparse.Namespace, say: Say) -> int:
         for number, group in enumerate(together):
             if len(together) > 1:
                 say(f"group {number + 1} of {len(together)}, for want of memory: {', '.join(group)}")
-            for block in run_group(group, parts, questions, plan, say, number):
+            for block in run_group(group, parts, questions, workload, say, number):
                 records += block
                 # At once: what comes after may take hours, and be interrupted.
                 text = report.write(args.out, title, command, notes, records)
     print(text)
     if OURS in names:
         say("one more answer, for the timeline")
-        timeline.draw(setup, questions[0], plan, title, args.out)
+        timeline.draw(setup, questions[0], workload, title, args.out)
     wrong = different_texts(records)
     for name in wrong:
         say(f"{LABELS[name]}: not always the text that there is without a back")
@@ -111,11 +111,11 @@ def ask_for(conversations: Sequence[Conversation], args: argparse.Namespace, par
 
 
 def run_group(
-    names: Sequence[str], parts: Parts, questions: Sequence[Question], plan: Plan, say: Say, number: int
+    names: Sequence[str], parts: Parts, questions: Sequence[Question], workload: Workload, say: Say, number: int
 ) -> Iterator[list[Record]]:
     """Load the schedules of a group, one after the other, and ask them."""
     with ExitStack() as stack:
-        schedules = lineup.make(names, parts)
-        for schedule in schedules:
-            stack.enter_context(schedule)
-        yield from Trial(schedules, questions, plan, say, number).run()
+        entrants = lineup.make(names, parts)
+        for entrant in entrants:
+            stack.enter_context(entrant)
+        yield from Trial(entrants, questions, workload, say, number).run()

@@ -5,14 +5,14 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import Any
 
-from bench.compare.entrant import Answer, Schedule
+from bench.compare.entrant import Answer, Entrant
 from bench.compare.speculate import Decoded
 from bench.compare.worker import WorkerProcess
-from bench.harness.delay_proxy import open_gate
+from bench.harness.delay_proxy import delayed
 from bench.harness.prompts import Question
 
 
-class Local(Schedule):
+class InWorker(Entrant):
     """A schedule of `bench.compare.speculate`, both models on the target's core. `do` and `fields`: the request."""
 
     def __init__(self, name: str, worker: WorkerProcess, do: str, **fields: Any) -> None:
@@ -26,7 +26,7 @@ class Local(Schedule):
         return of_tokens(self._worker, self._worker.decode(self._do, **asked, **self._fields), n)
 
 
-class Synchronous(Local):
+class Synchronous(InWorker):
     """Draft and verify in turns."""
 
     lengths = (1, 2, 3, 4, 6, 8, 12)
@@ -61,7 +61,7 @@ class SynchronousRemote(Synchronous):
             self._connection = ExitStack()
             self._fields["port"] = self._draft.port
             if round_trip:
-                gate = self._connection.enter_context(open_gate(self._draft.port, round_trip / 2))
+                gate = self._connection.enter_context(delayed(self._draft.port, round_trip / 2))
                 self._fields["port"] = gate.port
             self._round_trip = round_trip
 

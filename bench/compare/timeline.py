@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench.compare.entrant import Setup
-from bench.compare.ours import BACK_TRACE, LEAD_TRACE, OwnLead
-from bench.compare.trial import Plan
+from bench.compare.ours import BACK_TRACE, LEAD_TRACE, LeadEntrant
+from bench.compare.trial import Workload
 from bench.harness.prompts import Question
 from bench.show import charts, trace
 from bench.show.charts import BAD, OURS, PALE, Lane, Span
@@ -26,15 +26,15 @@ LEGEND = (
 )
 
 
-def draw(setup: Setup, question: Question, plan: Plan, title: str, out: Path) -> None:
+def draw(setup: Setup, question: Question, workload: Workload, title: str, out: Path) -> None:
     """Trace one answer: timeline.svg, and trace.json for Perfetto, in the folder."""
     files = (out / LEAD_TRACE, out / BACK_TRACE)
-    temperature, round_trip = plan.temperatures[0], plan.round_trips[-1]
+    temperature, round_trip = workload.temperatures[0], workload.round_trips[-1]
     with ExitStack() as stack:
-        ours = stack.enter_context(OwnLead("back-only", setup, traces=out))
+        ours = stack.enter_context(LeadEntrant("back-only", setup, traces=out))
         ours.at(round_trip / 1000)
         for _ in range(2):  # the first pays for what is set up once
-            ours.answer(question, plan.tokens, temperature, 1)
+            ours.answer(question, workload.tokens, temperature, 1)
     timelines = [trace.Timeline(trace.load(file)) for file in files]
     trace.merge(timelines, str(out / "trace.json"))
     for file in files:

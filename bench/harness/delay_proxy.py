@@ -103,7 +103,7 @@ class DelayProxy:
         self.close()
 
 
-def open_gate(port: int, delay: float) -> DelayProxy:
+def delayed(port: int, delay: float) -> DelayProxy:
     """A gate that is open and makes everything late."""
     gate = DelayProxy(port, delay)
     gate.open()

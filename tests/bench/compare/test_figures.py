@@ -53,5 +53,9 @@ def test_best_setting() -> None:
 
 
 def test_texts_that_differ() -> None:
-    records = [record("ours", 1, same=True), record("chain", 1, same=False), record("x", 1, same=False, own=False)]
+    records = [
+        record("ours", 1, same=True),
+        record("chain", 1, same=False),
+        record("x", 1, same=False, own=False),
+    ]
     assert figures.different_texts(records) == ["chain"]

@@ -18,9 +18,9 @@ def test_who_competes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "assisted" not in names and "random-back" not in names
     assert lineup.chosen("ours", False, "transformers") == (["none", "ours"], [])
     assert "late-back" in lineup.chosen(None, True, "transformers")[0]
-    with pytest.raises(lineup.UnknownScheduleError, match="'ous'"):
+    with pytest.raises(lineup.UnknownEntrantError, match="'ous'"):
         lineup.chosen("none,ous", False, "llamacpp")
-    assert {*lineup.KINDS, *lineup.MAKERS} == set(LABELS)
+    assert {*lineup.LAYOUTS, *lineup.MAKERS} == set(LABELS)
 
 
 def test_groups_fit_into_memory() -> None:

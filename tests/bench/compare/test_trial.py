@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bench.compare import trial
-from bench.compare.entrant import Answer, Schedule, Setting
-from bench.compare.trial import Plan, Trial
+from bench.compare.entrant import Answer, Entrant, Setting
+from bench.compare.trial import Trial, Workload
 from bench.harness.prompts import Question
 
 
-class Scripted(Schedule):
+class Scripted(Entrant):
     """A schedule whose speed depends on its setting alone."""
 
     def __init__(self, name: str, lengths: Sequence[int] = (), floors: Sequence[float] = (), far: bool = False) -> None:
@@ -33,13 +33,13 @@ QUESTIONS = [Question([{"role": "user", "content": str(i)}], [i]) for i in range
 
 def test_a_pilot_finds_the_best_setting() -> None:
     schedule = Scripted("sync", (1, 2, 4, 8), (0.1, 0.3, 0.6))
-    trial.tune(schedule, QUESTIONS, Plan(64, 1, [0.0], [0.0]), 0.0, lambda words: None)
+    trial.tune(schedule, QUESTIONS, Workload(64, 1, [0.0], [0.0]), 0.0, lambda words: None)
     assert schedule.setting == Setting(4, 0.3)
 
 
 def test_turns() -> None:
     schedules = [Scripted("none"), Scripted("sync", (1, 4)), Scripted("ours", far=True)]
-    plan = Plan(16, 4, [0.0, 0.8], [0.0, 20.0])
+    plan = Workload(16, 4, [0.0, 0.8], [0.0, 20.0])
     blocks = list(Trial(schedules, QUESTIONS, plan, lambda words: None).run())
     assert len(blocks) == 2 * 4 * 2
     records = [r for block in blocks for r in block]
