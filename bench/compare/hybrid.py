@@ -28,7 +28,7 @@ from rich.table import Table
 
 from bench.compare.llama_server import LlamaServer
 from bench.compare.peers import LONGEST
-from bench.compare.plain import prompt_of
+from bench.harness.decoding import text_prompt
 from bench.harness.processes import BackProcess, LeadProcess, halves
 from bench.kinds import KINDS
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
@@ -94,7 +94,7 @@ def accepting(path: str, most: int, rounds: int) -> dict[int, Accepted]:
     """By k, in turns, medians."""
     plain = load(path, "llamacpp", EngineOptions(threads=1, context=CONTEXT, draft_max=0))
     able = load(path, "llamacpp", EngineOptions(threads=1, context=CONTEXT, draft_max=most))
-    prompt = prompt_of(plain, PROMPT)
+    prompt = text_prompt(plain, PROMPT)
     took: dict[int, list[Accepted]] = {k: [] for k in range(min(most, able.rollback.depth) + 1)}
     for number in range(rounds + 1):
         for k, rows in took.items():
@@ -154,7 +154,7 @@ def against_server(path: str, tokens: int, rounds: int) -> tuple[list[float], di
 
 def _prompts(path: str, count: int) -> list[list[int]]:
     engine = load(path, "llamacpp", EngineOptions(threads=1, context=CONTEXT))
-    prompts = [prompt_of(engine, PROMPT + at) for at in range(count)]
+    prompts = [text_prompt(engine, PROMPT + at) for at in range(count)]
     engine.close()
     return prompts
 

@@ -21,11 +21,11 @@ from rich.table import Table
 
 from bench.compare.llama_server import LlamaServer
 from bench.compare.peers import LONGEST
+from bench.harness.decoding import bare_loop, text_prompt
+from bench.harness.models import load_target
 from bench.harness.padding import model as padded_model
 from bench.harness.processes import LeadProcess, halves, pinned
-from duo.engines import Engine, EngineOptions, Row, load
 from duo.program.values import count, positive
-from lead.target import TREE_ROWS
 
 
 @dataclass(frozen=True)
@@ -35,28 +35,6 @@ class Round:
     bare: float
     lead: float
     server: float
-
-
-def prompt_of(engine: Engine, length: int) -> list[int]:
-    """A prompt of `length` tokens whose text means something, over and over."""
-    text = "The lead serves the large model, and every back keeps guessing what it will say next. "
-    tokens = engine.vocabulary.encode(text * (1 + length // 8))
-    return tokens[:length]
-
-
-def bare(engine: Engine, prompt: Sequence[int], tokens: int) -> float:
-    """Milliseconds per token after the first, of greedy decoding and nothing else. Slot 0 may hold the prompt."""
-    held = min(engine.length(0), len(prompt) - 1)
-    engine.truncate(0, held)
-    engine.extend(0, prompt[held:-1])
-    token, started = prompt[-1], 0.0
-    for number in range(tokens):
-        logits = engine.forward([Row(0, 0, token)])
-        engine.commit(0, [0])
-        token = int(logits[0].argmax())
-        if not number:
-            started = time.perf_counter()
-    return (time.perf_counter() - started) * 1000 / (tokens - 1)
 
 
 def streamed(url: str, prompt: Sequence[int], tokens: int, **options: object) -> float:
@@ -76,18 +54,19 @@ def measure(
     model: str, contexts: Sequence[int], tokens: int, rounds: int, flags: Sequence[str]
 ) -> dict[int, list[Round]]:
     """The rounds by tokens of context, of programs that are started anew."""
-    room = max(contexts) + tokens + 8
+    capacity = max(contexts) + tokens + 8
     cpus, _ = halves()
     found: dict[int, list[Round]] = {context: [] for context in contexts}
     with pinned(cpus), ExitStack() as stack:
-        flags = ("-m", model, "-t", "1", "-c", str(room), "--print-mode", "none", *flags)
+        flags = ("-m", model, "-t", "1", "-c", str(capacity), "--print-mode", "none", *flags)
         lead = stack.enter_context(LeadProcess(*flags, cpus=cpus)).ready()  # it measures: nothing else is to run then
-        server = stack.enter_context(LlamaServer(model, cpus=cpus, context=room)).ready()
-        engine = load(model, "llamacpp", EngineOptions(threads=1, context=room, tree_rows=TREE_ROWS))
+        server = stack.enter_context(LlamaServer(model, cpus=cpus, context=capacity)).ready()
+        engine = load_target(model, "llamacpp", context=capacity)
         for context in contexts:
-            prompt = prompt_of(engine, context)
+            prompt = text_prompt(engine, context)
             for number in range(rounds + 1):
-                alone = bare(engine, prompt, tokens)
+                times = bare_loop(engine, prompt, tokens)
+                alone = (times[-1] - times[1]) * 1000 / (tokens - 1)
                 ours = streamed(f"{lead.url}/v1/completions", prompt, tokens, max_tokens=tokens)
                 theirs = streamed(
                     f"{server.url}/completion", prompt, tokens,

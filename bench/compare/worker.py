@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any, Self
 
 from bench.compare.speculate import POLICIES, Chain, ChainDraft, Decoded, Target, free, synchronous
+from bench.harness.models import load_target
 from bench.harness.processes import PATIENCE, Program, free_port
 from duo.draft.policy import MAX_ROWS
 from duo.draft.scaling import Scale, Sharpness
@@ -28,7 +29,6 @@ from duo.errors import DuoError, ModelError
 from duo.sampling.params import SamplingParams
 from lead.plan.planner import Planner
 from lead.plan.schedule import Limits
-from lead.target import TREE_ROWS
 
 
 class Channel:
@@ -224,11 +224,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     started = time.perf_counter()
 
-    def engine(model: str | None, rows: int) -> Engine | None:
-        return load(model, args.engine, EngineOptions(threads=args.threads, tree_rows=rows)) if model else None
-
+    options = EngineOptions(threads=args.threads, tree_rows=MAX_ROWS)
     try:
-        target, draft = engine(args.target, TREE_ROWS), engine(args.draft, MAX_ROWS)
+        target = load_target(args.target, args.engine, args.threads) if args.target else None
+        draft = load(args.draft, args.engine, options) if args.draft else None
     except DuoError as error:
         print(f"error: {error}", flush=True)
         return error.exit_code

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 from duo import models
+from duo.engines import Engine, EngineOptions, load
 from duo.models.export import cached_gguf
+from lead.target import TREE_ROWS
 
 Runtime = Literal["transformers", "llamacpp"]
 RUNTIMES: tuple[Runtime, ...] = ("transformers", "llamacpp")
@@ -16,3 +18,8 @@ def shipped(which: Literal["target", "draft"], runtime: Runtime) -> str:
     if runtime == "llamacpp":
         return str(cached_gguf(which))
     return str(models.TARGET if which == "target" else models.DRAFT)
+
+
+def load_target(model: str, runtime: Runtime | Literal["auto"], threads: int = 1, context: int = 0) -> Engine:
+    """A model with as many rows as a lead gives its target: more rows make llama.cpp slower."""
+    return load(model, runtime, EngineOptions(threads=threads, context=context, tree_rows=TREE_ROWS))

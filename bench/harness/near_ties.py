@@ -32,10 +32,6 @@ class Walk:
     gaps: Sequence[float]
 
 
-def prompt_of(engine: Engine, question: str) -> list[int]:
-    return engine.vocabulary.chat([{"role": "user", "content": question}])
-
-
 def walk(
     engine: Engine,
     prompt: Sequence[int],

@@ -10,7 +10,7 @@ that hardly any is.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
+from bench.harness.decoding import Asked, LeadLoop, chat_prompt
 from bench.harness.models import Runtime
 from bench.harness.near_ties import Walk, walk
 from bench.kinds.kind import SPREAD
@@ -34,11 +35,7 @@ from duo.engines.transformers.loading import first_line, quiet
 from duo.errors import DuoError
 from duo.sampling.params import SamplingParams
 from duo.trace import Trace
-from duo.wire.ledger import Ledger
 from lead.decode.local_draft import LocalDraft
-from lead.decode.loop import Decoder
-from lead.decode.request import Job
-from lead.decode.session import Step
 from lead.plan.arrivals import DraftOffer
 from lead.plan.schedule import Growing, Limits, Plan
 from lead.plan.verify_all import VerifyAll
@@ -119,7 +116,7 @@ def attempt(kind: str, runtime: Runtime, model: Path, other: Path, folder: Path 
     try:
         with _loaded(model, runtime) as target:
             found.rollback = target.rollback
-            prompt = target.vocabulary.chat([{"role": "user", "content": QUESTION}])
+            prompt = chat_prompt(target, QUESTION)
             texts = {mode: walk(target, prompt, params, count) for mode, params in MODES.items()}
             greedy = texts["greedy"]
             known = reference(folder, prompt, count) if folder is not None else _plain(model, prompt, greedy.tokens)
@@ -193,43 +190,11 @@ class _DraftsFirst(VerifyAll):
         return super().plan(trees, now, own, room)
 
 
-@dataclass
-class _Lead:
-    """A lead's decode loop in this thread, with a draft model beside the target."""
-
-    target: Engine
-    draft: Engine
-    expansions: int
-
-    def __post_init__(self) -> None:
-        rollback = self.target.rollback
-        limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=rollback)
-        model = DraftModel(self.draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
-        schedule = _DraftsFirst(limits, self.expansions)
-        self._decoder = Decoder(self.target, Ledger(), lambda: None, lambda: None, schedule, Trace(), LocalDraft(model))
-
-    def ask(self, *asked: tuple[Sequence[int], SamplingParams, int]) -> list[tuple[list[int], Job]]:
-        """Answers to prompts, of so many tokens, all at the same time. Raises what one of them ended with."""
-        errors: list[DuoError | None] = []
-        answers = [self._submit(*each, errors.append) for each in asked]
-        while len(errors) < len(asked):
-            self._decoder.turn()
-        for error in errors:
-            if error is not None:
-                raise error
-        return answers
-
-    def _submit(
-        self, prompt: Sequence[int], params: SamplingParams, count: int, on_end: Callable[[DuoError | None], None]
-    ) -> tuple[list[int], Job]:
-        tokens: list[int] = []
-
-        def take(step: Step) -> None:
-            tokens.extend(done.token for done in step.committed)
-
-        job = Job(list(prompt), params, count, True, take, on_end)
-        self._decoder.submit(job)
-        return tokens, job
+def _lead(target: Engine, draft: Engine, expansions: int) -> LeadLoop:
+    """A lead's decode loop with a draft model beside the target."""
+    limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=target.rollback)
+    model = DraftModel(draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
+    return LeadLoop(target, _DraftsFirst(limits, expansions), LocalDraft(model))
 
 
 def _speculate(
@@ -239,19 +204,19 @@ def _speculate(
     those of other weights: both answers at the same time."""
     for slot in range(target.slots):
         target.truncate(slot, 0)
-    lead = _Lead(target, draft, EXPANSIONS[whose])
-    asked = [(prompt, params, len(alone[mode].tokens)) for mode, params in MODES.items()]
-    answers = [answer for each in asked for answer in lead.ask(each)] if whose == "own" else lead.ask(*asked)
-    for mode, (tokens, _) in zip(MODES, answers, strict=True):
-        found.same[f"{mode}, {whose} drafts"] = _compare(tokens, alone[mode], 2 * found.error)
-    totals = [job.session.total for _, job in answers if job.session is not None]
+    lead = _lead(target, draft, EXPANSIONS[whose])
+    asked = [Asked(prompt, params, len(alone[mode].tokens)) for mode, params in MODES.items()]
+    answers = [answer for each in asked for answer in lead.ask([each])] if whose == "own" else lead.ask(asked)
+    for mode, answer in zip(MODES, answers, strict=True):
+        found.same[f"{mode}, {whose} drafts"] = _compare(answer.tokens, alone[mode], 2 * found.error)
+    totals = [answer.job.session.total for answer in answers if answer.job.session is not None]
     found.accepted[whose] = (sum(total.accepted for total in totals), sum(total.drafted for total in totals))
     if whose != "own":
         return
     more = target.vocabulary.encode(MORE)
-    (tokens, _), params = answers[-1], asked[-1][1]
+    tokens, params = answers[-1].tokens, asked[-1].params
     longer = [*prompt, *tokens, *more]
-    ((again, job),) = lead.ask((longer, params, len(tokens) // 2))
+    (again,) = lead.ask([Asked(longer, params, len(tokens) // 2)])
     # The last token of an answer has not been read, nor is the last of a prompt read with it.
-    found.reread = len(longer) - 1 - job.cached_tokens - len(more)
-    found.same["next turn"] = _compare(again, walk(target, longer, params, len(again)), 2 * found.error)
+    found.reread = len(longer) - 1 - again.job.cached_tokens - len(more)
+    found.same["next turn"] = _compare(again.tokens, walk(target, longer, params, len(again.tokens)), 2 * found.error)

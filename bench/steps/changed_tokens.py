@@ -26,21 +26,16 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.harness import real
+from bench.harness.decoding import Answered, Asked, LeadLoop, chat_prompt
 from bench.harness.models import RUNTIMES, shipped
-from bench.harness.near_ties import prompt_of
 from duo.engines import Engine, EngineOptions, load, promise
 from duo.engines.conditions import conditions
-from duo.errors import DuoError
 from duo.guesses import Expansion
 from duo.models.corpus import questions
 from duo.prefix import Prefix, common_length
 from duo.program import values
 from duo.sampling.params import SamplingParams
-from duo.trace import Trace
-from duo.wire.ledger import Ledger
-from lead.decode.loop import Decoder
-from lead.decode.request import Job
-from lead.decode.session import Session, Step
+from lead.decode.session import Session
 from lead.plan.schedule import Limits
 from lead.plan.verify_all import VerifyAll
 
@@ -74,45 +69,39 @@ class Count(NamedTuple):
     says: str
 
 
-class Loop:
-    """A lead's decode loop in this thread, with backs that know the answer and now and then say something else."""
+class GuessedAnswers:
+    """Answers of a lead's decode loop whose backs know the answer, and now and then say something else."""
 
     def __init__(self, engine: Engine, seed: int, tokens: int = TOKENS) -> None:
         self._tokens = tokens
         self._size = engine.vocabulary.size
         self._random = np.random.default_rng(seed)
         limits = Limits(draft_max=8, rows=min(ROWS, engine.room), rollback=engine.rollback)
-        self._decoder = Decoder(engine, Ledger(), lambda: None, lambda: None, VerifyAll(limits), Trace())
+        self._loop = LeadLoop(engine, VerifyAll(limits))
 
     def ask(
         self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams],
-        known: Sequence[Sequence[int]] | None = None, backs: Sequence[int] = (),
+        known: Sequence[Sequence[int]] = (), backs: Sequence[int] = (),
     ) -> list[list[int]]:  # fmt: skip
-        """The answers to prompts that are asked at once. `backs`: how many guess, in each quarter of the answer."""
-        answers: list[list[int]] = [[] for _ in prompts]
-        jobs: list[Job] = []
-        errors: list[DuoError | None] = []
-        for prompt, how, answer in zip(prompts, params, answers, strict=True):
+        """The answers to prompts that are asked at once.
 
-            def take(step: Step, answer: list[int] = answer) -> None:
-                answer.extend(done.token for done in step.committed)
+        known: the answers, for the backs to guess from. backs: how many guess, in each quarter of an answer.
+        """
 
-            jobs.append(Job(prompt, how, self._tokens, True, take, errors.append))
-            self._decoder.submit(jobs[-1])
-        while len(errors) < len(jobs):
-            for job, answer, text in zip(jobs, answers, known or answers, strict=True):
-                quarter = 4 * len(answer) // self._tokens
-                if known and backs and job.session is not None and job.state != "ended":
+        def guess(answers: Sequence[Answered]) -> None:
+            for answer, text in zip(answers, known, strict=True):
+                session, done = answer.job.session, len(answer.tokens)
+                if session is not None and answer.job.state != "ended":
+                    quarter = 4 * done // self._tokens
                     for back in range(backs[min(quarter, len(backs) - 1)]):
-                        self._guess(job.session, text[len(answer) :], f"back {back}")
-            self._decoder.turn()
-        for error in errors:
-            if error is not None:
-                raise error
-        return answers
+                        self._guess(session, text[done:], f"back {back}")
+
+        asked = [Asked(prompt, how, self._tokens) for prompt, how in zip(prompts, params, strict=True)]
+        answers = self._loop.ask(asked, guess) if backs else self._loop.ask(asked)
+        return [answer.tokens for answer in answers]
 
     def _guess(self, session: Session, right: Sequence[int], back: str) -> None:
-        """Some of what comes next, now and then wrong, with other tokens beside it."""
+        """Merges some of what comes next, now and then wrong, with other tokens beside it."""
         at = Prefix(session.prefix.tokens)
         for token in right[: int(self._random.integers(0, 8))]:
             others = [int(t) for t in self._random.integers(0, self._size, int(self._random.integers(0, 3)))]
@@ -122,7 +111,9 @@ class Loop:
             at.extend([token])
 
 
-def ways(loop: Loop, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]) -> dict[str, list[list[int]]]:
+def ways(
+    loop: GuessedAnswers, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams]
+) -> dict[str, list[list[int]]]:
     """The answers to some prompts: first alone, then in each of `WAYS`."""
 
     def each(backs: Sequence[int], known: Sequence[Sequence[int]], before: bool = False) -> list[list[int]]:
@@ -156,7 +147,7 @@ def count(engine: Engine, temperature: float, tokens: int, says: str = "") -> Co
         params = [SamplingParams(temperature=temperature, seed=number + i) for i in range(SLOTS)]
         for slot in range(engine.slots):
             engine.truncate(slot, 0)
-        found = ways(Loop(engine, number), [prompt_of(engine, text) for text in texts], params)
+        found = ways(GuessedAnswers(engine, number), [chat_prompt(engine, text) for text in texts], params)
         for way in WAYS:
             for alone, again in zip(found["alone"], found[way], strict=True):
                 agreed = common_length(alone, again)

@@ -16,13 +16,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness.models import RUNTIMES, Runtime, shipped
+from bench.harness.decoding import bare_loop, chat_prompt
+from bench.harness.models import RUNTIMES, Runtime, load_target, shipped
 from bench.harness.processes import LeadProcess
-from duo.engines import Engine, EngineOptions, Row, load
 from duo.program.values import positive
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
-from lead.target import TREE_ROWS
 
 LARGE = 128_000
 QUESTION = "What does shutil.copytree do?"
@@ -41,33 +40,21 @@ class Result:
         return self.lead - self.bare
 
 
-def bare(engine: Engine, tokens: int) -> float:
-    """Milliseconds per token of greedy decoding and nothing else."""
-    prompt = engine.vocabulary.chat([{"role": "user", "content": QUESTION}])
-    engine.truncate(0, 0)
-    engine.extend(0, prompt[:-1])
-    token = prompt[-1]
-    started = time.perf_counter()
-    for _ in range(tokens):
-        logits = engine.forward([Row(0, 0, token)])
-        engine.commit(0, [0])
-        token = int(logits[0].argmax())
-    return (time.perf_counter() - started) * 1000 / tokens
-
-
 def measure(runtime: Runtime, tokens: int, rounds: int) -> Result:
     model = shipped("target", runtime)
-    engine = load(model, runtime, EngineOptions(threads=1, tree_rows=TREE_ROWS))
+    engine = load_target(model, runtime)
+    prompt = chat_prompt(engine, QUESTION)
     with LeadProcess("-m", model, "--threads", "1", "--print-mode", "none") as lead:
         lead.ready()
         ours: list[float] = []
         theirs: list[float] = []
         for number in range(rounds + 1):
             reply = lead.ask(QUESTION, temperature=0, max_tokens=tokens, ignore_eos=True)
-            alone = bare(engine, tokens)
+            engine.truncate(0, 0)
+            times = bare_loop(engine, prompt, tokens)
             if number:  # the first round pays for what is set up once
                 ours.append(reply.timings["predicted_ms"] / reply.timings["predicted_n"])
-                theirs.append(alone)
+                theirs.append((times[-1] - times[0]) * 1000 / tokens)
     engine.close()
     return Result(runtime, _quartile(theirs), _quartile(ours))
 

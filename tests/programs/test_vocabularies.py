@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import transformers
 
+from bench.harness.decoding import chat_prompt
 from bench.harness.models import RUNTIMES, Runtime
-from bench.harness.near_ties import prompt_of, walk
+from bench.harness.near_ties import walk
 from bench.harness.processes import BackProcess, LeadProcess, wait_for
 from bench.harness.real import NAMES, Name
 from duo.engines import EngineOptions, Vocabulary, load
@@ -110,7 +111,7 @@ def agreement(target: Path, draft: Path, runtime: Runtime) -> float:
         assert comparison.few
         desk = Desk(real=drafting, n_ahead=3)
         desk.drafter._take(Welcomed("mini", "target", engine.vocabulary.size, comparison.tokens))
-        prompt = prompt_of(engine, QUESTION)
+        prompt = chat_prompt(engine, QUESTION)
         # What only one of them has stands in the prompt too.
         prompt += [token for token in comparison.tokens if token < engine.vocabulary.size] + prompt[-3:]
         hits, tokens = 0, walk(engine, prompt, SamplingParams(temperature=0.0), 24).tokens
