@@ -12,62 +12,43 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from bench.compare.peers import Completion, Peer, PeerError
 
-Entrant = Literal["constant", "heuristic"]
-
 
 class Assisted(Peer):
-    """transformers' `generate`, with an assistant model if a draft is given.
-
-    dtype: torch's name, or 'auto', which is what our engine chooses on a CPU: float32.
-    """
+    """transformers' `generate` with an assistant model, in float32 as our engine has it on a CPU."""
 
     def __init__(
         self,
         target: str,
-        draft: str | None = None,
+        draft: str,
         *,
         cpus: Collection[int] = (),
         threads: int = 1,
-        dtype: str = "auto",
     ) -> None:
-        command = [sys.executable, "-m", "bench.compare.assisted", "--target", target, "--threads", str(threads)]
-        command += ["--dtype", dtype, *(["--draft", draft] if draft is not None else [])]
+        models = ("--target", target, "--draft", draft)
+        command = [sys.executable, "-m", "bench.compare.assisted", *models, "--threads", str(threads)]
         super().__init__(command, cpus, talks=True)
-        self._loaded = False
 
     def ready(self) -> Self:
         """Wait until the models are loaded and have run once."""
-        if not self._loaded:
-            self._answer()
-            self._loaded = True
+        self._answer()
         return self
 
     def complete(
-        self,
-        prompt: Sequence[int],
-        n: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        *,
-        num_assistant_tokens: int = 20,
-        threshold: float | None = None,
-        schedule: Entrant = "constant",
+        self, prompt: Sequence[int], n: int, temperature: float, seed: int, draft_max: int, p_min: float
     ) -> Completion:
-        """Exactly n tokens after the prompt; tokens that end an answer do not end this one.
+        """Decodes exactly n tokens after the prompt. Tokens that end an answer do not end this one.
 
-        num_assistant_tokens, schedule: the longest draft, and whether it changes from step to step ('heuristic', from
-        this number anew for each answer). threshold: the probability below which a draft ends, None for never; the
-        library's own settings are 20, 'constant' and 0.4.
+        draft_max: tokens of the longest draft. p_min: the probability below which a draft ends. The library has 20 and
+        0.4 by default.
 
-        The clock runs from the end of the first step to the end of the last. With a draft the first step, which is the
-        prefill of both models too, gives several tokens at once; the time is stretched as if it had given one.
+        The clock runs from the end of the first step to the end of the last. The first step reads the prompt and gives
+        several tokens at once, so the time is stretched as if it had given one.
         """
-        self.ready()
-        request = _Request(list(prompt), n, temperature, seed, num_assistant_tokens, threshold or 0.0, schedule)
+        request = _Request(list(prompt), n, temperature, seed, draft_max, p_min)
         assert self.process.stdin is not None
         try:
             self.process.stdin.write(json.dumps(asdict(request)).encode() + b"\n")
@@ -104,9 +85,8 @@ class _Request:
     n: int
     temperature: float
     seed: int
-    num_assistant_tokens: int
-    threshold: float
-    schedule: str
+    draft_max: int
+    p_min: float
 
 
 class _Stopwatch:
@@ -127,7 +107,7 @@ class _Stopwatch:
 class _Worker:
     """The models, in the process that `Assisted` starts."""
 
-    def __init__(self, target: str, draft: str | None, threads: int, dtype: str) -> None:
+    def __init__(self, target: str, draft: str, threads: int) -> None:
         # Only here: whoever measures llama.cpp needs no torch.
         import torch
         import transformers
@@ -135,15 +115,14 @@ class _Worker:
         self._torch, self._transformers = torch, transformers
         if threads:
             torch.set_num_threads(threads)
-        self._dtype = torch.float32 if dtype == "auto" else getattr(torch, dtype)
         self._target = self._load(target)
-        self._draft = self._load(draft) if draft is not None else None
+        self._draft = self._load(draft)
         self._widths: list[int] = []
         self._target.register_forward_pre_hook(self._note, with_kwargs=True)
 
     def _load(self, model: str) -> Any:
         loader: Any = self._transformers.AutoModelForCausalLM
-        loaded = loader.from_pretrained(model, dtype=self._dtype, use_safetensors=True).eval()
+        loaded = loader.from_pretrained(model, dtype=self._torch.float32, use_safetensors=True).eval()
         # What says nothing about ends takes them from here, where there are to be none.
         loaded.generation_config.eos_token_id = None
         return loaded
@@ -159,12 +138,11 @@ class _Worker:
         if request.temperature > 0:
             # Only the temperature, and not the library's top_k of 50.
             options |= {"temperature": request.temperature, "top_k": 0, "top_p": 1.0}
-        if self._draft is not None:
-            config = self._draft.generation_config
-            config.num_assistant_tokens = request.num_assistant_tokens
-            config.num_assistant_tokens_schedule = request.schedule
-            config.assistant_confidence_threshold = request.threshold
-            options["assistant_model"] = self._draft
+        config = self._draft.generation_config
+        config.num_assistant_tokens = request.draft_max
+        config.num_assistant_tokens_schedule = "constant"
+        config.assistant_confidence_threshold = request.p_min
+        options["assistant_model"] = self._draft
         watch = _Stopwatch()
         self._widths.clear()
         ids = torch.tensor([request.prompt])
@@ -183,16 +161,15 @@ class _Worker:
 
     def warm(self) -> None:
         """Once through all that is set up at the first time."""
-        self.complete(_Request([1, 2, 3], 12, 0.0, 0, 2, 0.0, "constant"))
+        self.complete(_Request([1, 2, 3], 12, 0.0, 0, 2, 0.0))
 
 
 def _serve() -> None:
     """The process that `Assisted` talks to: a request per line, an answer per line, and the end with the input."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--target", required=True)
-    parser.add_argument("--draft")
+    parser.add_argument("--draft", required=True)
     parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--dtype", required=True)
     args = parser.parse_args()
     # What libraries print must not come between the answers.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -210,7 +187,7 @@ def _serve() -> None:
         answers.write(json.dumps(answer).encode() + b"\n")
 
     try:
-        worker = _Worker(args.target, args.draft, args.threads, args.dtype)
+        worker = _Worker(args.target, args.draft, args.threads)
         worker.warm()
     except Exception as error:
         say({"error": f"{type(error).__name__}: {error}"})

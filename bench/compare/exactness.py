@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import quantiles
 from typing import NamedTuple
 
@@ -21,7 +20,7 @@ from rich.table import Table
 
 from bench.compare.peers import LONGEST
 from bench.harness import real
-from bench.harness.models import RUNTIMES
+from bench.harness.models import RUNTIMES, Runtime
 from bench.harness.processes import BackProcess, LeadProcess, halves
 from duo.models.corpus import questions
 from duo.program.values import positive
@@ -36,7 +35,7 @@ class Cell(NamedTuple):
     """A model in one runtime, with weights of one type."""
 
     model: real.Name
-    runtime: str
+    runtime: Runtime
     weights: str
 
 
@@ -79,7 +78,7 @@ def _post(lead: LeadProcess, path: str, body: Mapping[str, object]) -> Mapping[s
 def measure(cell: Cell, rounds: int, asked: int, tokens: int) -> tuple[Ratios, Ratios]:
     """Without a back, and with one."""
     near, far = halves()
-    path, draft = file_of(cell), real.model(cell.model, "llamacpp", "Q4_1")
+    path, draft = real.measured(*cell), real.model(cell.model, "llamacpp", "Q4_1")
     flags = ["-m", str(path), "-t", "1", "-c", str(CONTEXT), "-np", "1", "--print-mode", "none"]
     if cell.runtime == "transformers":
         flags += ["--dtype", cell.weights]
@@ -90,12 +89,6 @@ def measure(cell: Cell, rounds: int, asked: int, tokens: int) -> tuple[Ratios, R
             back = BackProcess(lead.back_port, "-m", str(draft), "-t", "1", "-c", str(CONTEXT), "-np", "1", cpus=far)
             stack.enter_context(back).joined()
         return alone, _ratios(leads, rounds, asked, tokens)
-
-
-def file_of(cell: Cell) -> Path:
-    if cell.runtime == "transformers":
-        return real.model(cell.model, "transformers")
-    return real.model(cell.model, "llamacpp", next(it for it in real.WEIGHTS if it == cell.weights))
 
 
 def _ratios(leads: Sequence[LeadProcess], rounds: int, asked: int, tokens: int) -> Ratios:
@@ -123,8 +116,7 @@ def main(args: argparse.Namespace) -> int:
         table.add_column(column)
     for model in args.model:
         for runtime in args.runtime:
-            types = real.WEIGHTS if runtime == "llamacpp" else ("float32", "bfloat16")
-            for weights in types:
+            for weights in real.TYPES[runtime]:
                 if args.weights and weights not in args.weights:
                     continue
                 alone, helped = measure(Cell(model, runtime, weights), args.rounds, args.questions, args.tokens)

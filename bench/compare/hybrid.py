@@ -29,6 +29,7 @@ from rich.table import Table
 from bench.compare.llama_server import LlamaServer
 from bench.compare.peers import LONGEST
 from bench.harness.decoding import text_prompt
+from bench.harness.models import cache
 from bench.harness.processes import BackProcess, LeadProcess, halves
 from bench.kinds import KINDS
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
@@ -60,7 +61,7 @@ def model() -> Path:
     from bench.kinds.checkpoint import write
     from bench.kinds.gguf_file import convert
 
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duo"
+    folder = cache()
     out = folder / "qwen35-0.3B-bf16.gguf"
     if out.exists():
         return out

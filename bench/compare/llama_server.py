@@ -17,6 +17,7 @@ from typing import Literal, Self
 import requests
 
 from bench.compare.peers import LONGEST, Completion, Peer, PeerError
+from bench.harness.models import cache
 from bench.harness.processes import free_port, wait_for
 
 
@@ -29,8 +30,7 @@ def llama_server() -> Path | None:
 
 
 def _built() -> Path:
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duo"
-    return cache / f"llama-server-{version('llama-cpp-python')}" / "bin" / "llama-server"
+    return cache() / f"llama-server-{version('llama-cpp-python')}" / "bin" / "llama-server"
 
 
 def build_llama_server(say: Callable[[str], None] = print) -> Path:
@@ -99,7 +99,6 @@ class LlamaServer(Peer):
         draft: str | None = None,
         *,
         cpus: Collection[int] = (),
-        threads: int = 1,
         draft_max: int = 8,
         p_min: float = 0.0,
         flash_attention: Literal["auto", "on", "off"] = "auto",
@@ -112,15 +111,13 @@ class LlamaServer(Peer):
         # No memory of earlier prompts, so that each answer costs the same however often it is asked for.
         command = [str(binary), "--host", "127.0.0.1", "--port", str(self.port), "--model", target, "--parallel", "1"]
         command += ["--no-cache-prompt", "--cache-ram", "0", "--no-ui", "--offline", "--flash-attn", flash_attention]
-        if threads:
-            command += ["--threads", str(threads)]
+        command += ["--threads", "1"]
         if context:
             command += ["--ctx-size", str(context)]
         if draft is not None:
             command += ["--spec-type", "draft-simple", "--spec-draft-model", draft]
             command += ["--spec-draft-n-max", str(draft_max), "--spec-draft-p-min", str(p_min)]
-            if threads:
-                command += ["--spec-draft-threads", str(threads)]
+            command += ["--spec-draft-threads", "1"]
         super().__init__(command, cpus)
         self._session = requests.Session()
 

@@ -46,7 +46,7 @@ class LlamaServerSpeculation(Entrant):
             setup, (length, floor) = self._setup, self.setting
             # Without flash attention, as our engine runs it: that is the faster way on a CPU.
             server = LlamaServer(
-                setup.target, setup.draft, cpus=setup.lead_cpus, threads=1, draft_max=length, p_min=floor,
+                setup.target, setup.draft, cpus=setup.lead_cpus, draft_max=length, p_min=floor,
                 flash_attention="off",
             )  # fmt: skip
             self._server = (self.setting, server)
@@ -87,7 +87,5 @@ class AssistedGeneration(Entrant):
 
     def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
         length, floor = self.setting
-        completion = self._peer.complete(
-            question.prompt, n + 1, temperature, seed, num_assistant_tokens=length, threshold=floor
-        )
+        completion = self._peer.complete(question.prompt, n + 1, temperature, seed, length, floor)
         return _answer(self._worker, completion)

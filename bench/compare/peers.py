@@ -13,7 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from bench.harness.processes import ROOT, Program, pinned
+from bench.harness.processes import Program, pinned, python_path
 from duo.errors import DuoError
 
 LONGEST = 600.0
@@ -45,7 +45,6 @@ class Peer(Program):
         """`talks`: its standard input and output are for us, and only what it says on standard error is its log."""
         self.command = list(command)
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         try:
             with pinned(cpus):
                 self.process = subprocess.Popen(
@@ -53,7 +52,7 @@ class Peer(Program):
                     stdin=subprocess.PIPE if talks else subprocess.DEVNULL,
                     stdout=subprocess.PIPE if talks else self._out,
                     stderr=self._out,
-                    env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE"},
+                    env={**os.environ, "PYTHONPATH": python_path(), "OMP_WAIT_POLICY": "PASSIVE"},
                 )
         except OSError as error:
             self._out.close()

@@ -19,7 +19,8 @@ from bench.harness.prompts import Question
 Say = Callable[[str], None]
 T = TypeVar("T")
 
-PILOT_TOKENS = 64
+PILOT_QUESTIONS, PILOT_TOKENS = 2, 64
+"""A pilot finds the best draft length on this many questions, with this many tokens at most."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,6 @@ class Workload:
     rounds: int
     temperatures: Sequence[float]
     round_trips: Sequence[float]
-    pilot: int = 2
-    """Questions by which the best draft length is found."""
 
 
 def rotated(items: Sequence[T], by: int) -> list[T]:
@@ -60,7 +59,7 @@ def candidates(entrant: Entrant) -> Iterator[list[Setting]]:
 
 def tune(entrant: Entrant, questions: Sequence[Question], workload: Workload, temperature: float, say: Say) -> None:
     """Find the setting at which the entrant is fastest on the first questions."""
-    few = questions[: workload.pilot]
+    few = questions[:PILOT_QUESTIONS]
     tokens = min(workload.tokens, PILOT_TOKENS)
     entrant.setting = Setting(entrant.lengths[0])
     entrant.answer(few[0], tokens, temperature, seed(0, 0))  # what is set up once

@@ -12,18 +12,22 @@ from duo.errors import FileError
 T = TypeVar("T")
 
 
+def text_of(path: Path) -> str:
+    """What is in a text file. Raises FileError."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not text"
+        raise FileError(f"cannot read {path}: {(reason or str(error)).lower()}") from None
+
+
 def read(path: Path, line: Callable[[Any, str], T], empty: str) -> list[T]:
     """What `line(value, where)` makes of every line that is not blank; it may raise FileError, beginning with `where`.
 
     Raises FileError if the file cannot be read, for a line that is not JSON, and, with what `empty` says, for none.
     """
-    try:
-        lines = path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise FileError(f"cannot read {path}: {(reason or str(error)).lower()}") from None
     found: list[T] = []
-    for number, text in enumerate(lines, 1):
+    for number, text in enumerate(text_of(path).splitlines(), 1):
         if text.strip():
             where = f"{path}:{number}"
             try:

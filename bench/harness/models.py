@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Literal
 
 from duo import models
@@ -18,6 +20,11 @@ def shipped(which: Literal["target", "draft"], runtime: Runtime) -> str:
     if runtime == "llamacpp":
         return str(cached_gguf(which))
     return str(models.TARGET if which == "target" else models.DRAFT)
+
+
+def cache() -> Path:
+    """The folder in the user's cache that duo's files are kept in."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duo"
 
 
 def load_target(model: str, runtime: Runtime | Literal["auto"], threads: int = 1, context: int = 0) -> Engine:

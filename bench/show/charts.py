@@ -143,16 +143,16 @@ def lines(path: Path, title: str, x_label: str, y_label: str, panels: Sequence[P
 
 def heat(
     path: Path, title: str, x_label: str, y_label: str, x: Sequence[str], y: Sequence[str],
-    values: Sequence[Sequence[float]], middle: float = 1.0,
+    values: Sequence[Sequence[float]],
 ) -> None:  # fmt: skip
-    """A table of values, a row for each y; colours part at `middle`."""
-    furthest = max(max(abs(v - middle) for row in values for v in row), 1e-9)
+    """A table of values, a row for each y; the colours part at 1."""
+    furthest = max(max(abs(v - 1) for row in values for v in row), 1e-9)
     with _figure(path, title, 0.75 * len(x) + 2.4, 0.5 * len(y) + 1.6) as figure:
         at = figure.subplots()
-        at.imshow(values, cmap="RdBu", vmin=middle - furthest, vmax=middle + furthest, aspect="auto")
+        at.imshow(values, cmap="RdBu", vmin=1 - furthest, vmax=1 + furthest, aspect="auto")
         for i, row in enumerate(values):
             for j, value in enumerate(row):
-                dark = abs(value - middle) > 0.65 * furthest
+                dark = abs(value - 1) > 0.65 * furthest
                 at.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
         at.set_xticks(range(len(x)), x)
         at.set_yticks(range(len(y)), y)

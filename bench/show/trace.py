@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.harness.jsonl import text_of
 from duo.errors import FileError
 
 Event = Mapping[str, Any]
@@ -31,11 +32,7 @@ def named(events: Iterable[Event], *names: str) -> list[Event]:
 
 def load(path: str | Path) -> list[dict[str, Any]]:
     """The events of a file, which may be without its end. Raises FileError."""
-    try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise FileError(f"cannot read {path}: {(reason or str(error)).lower()}") from None
+    text = text_of(Path(path))
     # The program may have been killed, perhaps in the middle of a line: what has a comma behind it is whole.
     begun = text.startswith("[\n")
     for whole in (text, text + "]", text.rpartition(",\n")[0] + "]", "[]") if begun else (text,):

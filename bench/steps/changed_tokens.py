@@ -19,7 +19,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -27,8 +27,8 @@ from rich.table import Table
 
 from bench.harness import real
 from bench.harness.decoding import Answered, Asked, LeadLoop, chat_prompt
-from bench.harness.models import RUNTIMES, shipped
-from duo.engines import Engine, EngineOptions, load, promise
+from bench.harness.models import RUNTIMES, Runtime, shipped
+from duo.engines import Engine, EngineOptions, FlashAttention, load, promise
 from duo.engines.conditions import conditions
 from duo.guesses import Expansion
 from duo.models.corpus import questions
@@ -49,8 +49,8 @@ WAYS = ("a back", "two backs", "killed and joined", "asked twice", "eight at onc
 class Cell(NamedTuple):
     """A model in one runtime, with weights of one type, in one mode."""
 
-    model: str
-    runtime: str
+    model: Literal["shipped"] | real.Name
+    runtime: Runtime
     weights: str
     mode: promise.Mode
     temperature: float
@@ -163,7 +163,7 @@ def cells(args: argparse.Namespace) -> list[Cell]:
     found = []
     for model in args.model:
         for runtime in args.runtime:
-            types = real.WEIGHTS if runtime == "llamacpp" else ("float32", "bfloat16")
+            types = real.TYPES[runtime]
             if model == "shipped":
                 types = ("BF16",) if runtime == "llamacpp" else ("float32",)
             found += [
@@ -176,19 +176,14 @@ def cells(args: argparse.Namespace) -> list[Cell]:
     return found
 
 
-def loaded(cell: Cell, threads: int, flash: str) -> tuple[Engine, str]:
+def loaded(cell: Cell, threads: int, flash: FlashAttention) -> tuple[Engine, str]:
     """The engine that a lead would have, and the line that it would say."""
-    runtime = next(runtime for runtime in RUNTIMES if runtime == cell.runtime)
-    if cell.model == "shipped":
-        path = shipped("target", runtime)
-    else:
-        name = next(name for name in real.NAMES if name == cell.model)
-        weights = next((weights for weights in real.WEIGHTS if weights == cell.weights), None)
-        path = str(real.model(name, runtime, weights if runtime == "llamacpp" else None))
+    runtime = cell.runtime
+    path = shipped("target", runtime) if cell.model == "shipped" else str(real.measured(cell.model, *cell[1:3]))
     options = EngineOptions(
         threads=threads, context=1024, slots=SLOTS, tree_rows=ROWS,
         dtype=cell.weights if runtime == "transformers" else "auto",
-        flash_attention="on" if flash == "on" else "off" if flash == "off" else "auto",
+        flash_attention=flash,
     )  # fmt: skip
 
     def engine_for(chains: bool, trial: bool) -> Engine:

@@ -27,7 +27,7 @@ JOINED = hashlib.sha256(b"onetwothreefour").hexdigest()
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(real, "_unavailable", {})
+    monkeypatch.setattr(real, "unavailable", {})
     return tmp_path / "duo" / "real"
 
 
