@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def text_of(path: Path) -> str:
-    """What is in a text file. Raises FileError."""
+    """The contents of a text file. Raises FileError."""
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -21,10 +21,11 @@ def text_of(path: Path) -> str:
         raise FileError(f"cannot read {path}: {(reason or str(error)).lower()}") from None
 
 
-def read(path: Path, line: Callable[[Any, str], T], empty: str) -> list[T]:
-    """What `line(value, where)` makes of every line that is not blank; it may raise FileError, beginning with `where`.
+def read(path: Path, parse: Callable[[Any, str], T], empty: str) -> list[T]:
+    """Reads a file of one JSON value per line, and returns `parse(value, where)` of each. Blank lines are skipped.
 
-    Raises FileError if the file cannot be read, for a line that is not JSON, and, with what `empty` says, for none.
+    where: the file and the line number, for the errors of `parse`. empty: the error of a file without lines. Raises
+    FileError, also for a line that is not JSON.
     """
     found: list[T] = []
     for number, text in enumerate(text_of(path).splitlines(), 1):
@@ -34,7 +35,7 @@ def read(path: Path, line: Callable[[Any, str], T], empty: str) -> list[T]:
                 value: Any = json.loads(text)
             except ValueError:
                 raise FileError(f"{where}: not JSON") from None
-            found.append(line(value, where))
+            found.append(parse(value, where))
     if not found:
         raise FileError(f"{path}: {empty}")
     return found
