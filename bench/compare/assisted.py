@@ -33,7 +33,7 @@ class Assisted(Peer):
         super().__init__(command, cpus, talks=True)
 
     def ready(self) -> Self:
-        """Wait until the models are loaded and have run once."""
+        """Waits until the models are loaded and have run once."""
         self._answer()
         return self
 
@@ -58,7 +58,7 @@ class Assisted(Peer):
         return Completion(**self._answer())
 
     def _answer(self) -> dict[str, Any]:
-        """The worker's next line."""
+        """The worker's next answer."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
@@ -72,14 +72,14 @@ class Assisted(Peer):
     def close(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
-                with contextlib.suppress(OSError):  # something unsent, to a worker that has ended
+                with contextlib.suppress(OSError):  # the worker has ended, and left input unread
                     pipe.close()
         super().close()
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What `Assisted` asks of its worker."""
+    """A request of `Assisted` to its worker."""
 
     prompt: list[int]
     n: int
@@ -90,7 +90,7 @@ class _Request:
 
 
 class _Stopwatch:
-    """A streamer of transformers: notes when each step ended and how many tokens it gave. The prompt comes first."""
+    """A streamer of transformers. It notes when each step ended, and with how many tokens. The prompt is the first."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -105,10 +105,10 @@ class _Stopwatch:
 
 
 class _Worker:
-    """The models, in the process that `Assisted` starts."""
+    """Both models, in the process that `Assisted` starts."""
 
     def __init__(self, target: str, draft: str, threads: int) -> None:
-        # Only here: whoever measures llama.cpp needs no torch.
+        # Imported here, because measuring llama.cpp needs no torch.
         import torch
         import transformers
 
@@ -123,12 +123,12 @@ class _Worker:
     def _load(self, model: str) -> Any:
         loader: Any = self._transformers.AutoModelForCausalLM
         loaded = loader.from_pretrained(model, dtype=self._torch.float32, use_safetensors=True).eval()
-        # What says nothing about ends takes them from here, where there are to be none.
+        # `generate` would end at these tokens otherwise.
         loaded.generation_config.eos_token_id = None
         return loaded
 
     def _note(self, module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """How many rows the target is given in a step."""
+        """Notes how many rows the target is given in a step."""
         self._widths.append((kwargs["input_ids"] if "input_ids" in kwargs else args[0]).shape[1])
 
     def complete(self, request: _Request) -> Completion:
@@ -136,7 +136,7 @@ class _Worker:
         self._transformers.set_seed(request.seed)
         options: dict[str, Any] = {"max_new_tokens": request.n, "do_sample": request.temperature > 0}
         if request.temperature > 0:
-            # Only the temperature, and not the library's top_k of 50.
+            # The temperature alone: the library's default has a top_k of 50.
             options |= {"temperature": request.temperature, "top_k": 0, "top_p": 1.0}
         config = self._draft.generation_config
         config.num_assistant_tokens = request.draft_max
@@ -160,18 +160,18 @@ class _Worker:
         return Completion(tokens, seconds, drafted, request.n - len(counts))
 
     def warm(self) -> None:
-        """Once through all that is set up at the first time."""
+        """Runs once, because a first run sets up much."""
         self.complete(_Request([1, 2, 3], 12, 0.0, 0, 2, 0.0))
 
 
 def _serve() -> None:
-    """The process that `Assisted` talks to: a request per line, an answer per line, and the end with the input."""
+    """Serves one request per line, with one answer per line, until the input ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--target", required=True)
     parser.add_argument("--draft", required=True)
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args()
-    # What libraries print must not come between the answers.
+    # Libraries may print to standard output. That goes to standard error.
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     requested: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -179,7 +179,7 @@ def _serve() -> None:
     def listen() -> None:
         for line in sys.stdin.buffer:
             requested.put(line)
-        os._exit(0)  # whoever started this is gone: also in the middle of an answer
+        os._exit(0)  # the program that started this is gone; an answer under way does not matter
 
     threading.Thread(target=listen, daemon=True).start()
 
@@ -191,13 +191,13 @@ def _serve() -> None:
         worker.warm()
     except Exception as error:
         say({"error": f"{type(error).__name__}: {error}"})
-        os._exit(1)  # the other thread waits for input and would be in the way of an ordinary end
+        os._exit(1)  # an ordinary exit would wait for the other thread
     say({"ready": True})
     while True:
         request = _Request(**json.loads(requested.get()))
         try:
             say(asdict(worker.complete(request)))
-        except Exception as error:  # whatever the library raises, the next request may be better
+        except Exception as error:  # the next request may work
             say({"error": f"{type(error).__name__}: {error}"})
 
 

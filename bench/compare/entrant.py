@@ -1,4 +1,4 @@
-"""What competes: something that can be asked, and how it is set."""
+"""An entrant: a way to decode with the same two models, which can be asked and measured."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.harness.prompts import Question
 
 @dataclass(frozen=True)
 class Setup:
-    """Two models, and the two devices that run them. `both`: the cores of both devices, for the target alone."""
+    """Two models, and the cores of the two devices that run them."""
 
     target: str
     draft: str
@@ -29,7 +29,7 @@ class Setup:
 
 @dataclass(frozen=True)
 class Answer:
-    """`tokens`: how many were decoded in `seconds`, the prompt not counted."""
+    """An answer. tokens: how many were decoded in `seconds`. Reading the prompt does not count."""
 
     text: str
     tokens: int
@@ -39,7 +39,7 @@ class Answer:
 
 
 class Setting(NamedTuple):
-    """How long a draft is, and the probability of its path below which it ends earlier."""
+    """length: tokens of a draft. floor: the draft ends earlier once its path is less probable than this."""
 
     length: int
     floor: float = 0.0
@@ -49,15 +49,16 @@ class Setting(NamedTuple):
 
 
 class Entrant(ABC):
-    """A competitor. Entering it starts its processes, one after the other; asked nothing, it does nothing."""
+    """A competitor. Entering it starts its processes. They are idle until it is asked."""
 
     networked = False
-    """Whether a round trip between the two devices is in it."""
+    """Whether the round trip between the two devices matters to it."""
     must_match = True
-    """Whether its text is to be that of the target alone."""
+    """Whether its text must be that of the target alone."""
     lengths: Sequence[int] = ()
-    """Draft lengths that it can be set to; empty where there is nothing to set."""
+    """Draft lengths to try; empty: it has no draft length to set."""
     floors: Sequence[float] = ()
+    """Floors to try."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -71,8 +72,8 @@ class Entrant(ABC):
         self._stack.close()
 
     def at(self, round_trip: float) -> None:  # noqa: B027 - most have nothing to do
-        """From now on the other device is so many seconds away, there and back."""
+        """Sets the round trip between the two devices, in seconds."""
 
     @abstractmethod
     def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
-        """Exactly n tokens."""
+        """Answers with exactly n tokens."""

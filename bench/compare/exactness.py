@@ -18,7 +18,7 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from bench.compare.peers import LONGEST
+from bench.compare.peers import ANSWER_SECONDS
 from bench.harness import real
 from bench.harness.models import RUNTIMES, Runtime
 from bench.harness.processes import BackProcess, LeadProcess, halves
@@ -69,7 +69,7 @@ def round_of(lead: LeadProcess, number: int, asked: int, tokens: int) -> Times:
 
 
 def _post(lead: LeadProcess, path: str, body: Mapping[str, object]) -> Mapping[str, Mapping[str, float]]:
-    response = requests.post(f"{lead.url}/v1/{path}", json=body, timeout=LONGEST)
+    response = requests.post(f"{lead.url}/v1/{path}", json=body, timeout=ANSWER_SECONDS)
     response.raise_for_status()
     found: Mapping[str, Mapping[str, float]] = response.json()
     return found

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.compare.llama_server import LlamaServer
-from bench.compare.peers import LONGEST
+from bench.compare.peers import ANSWER_SECONDS
 from bench.harness.decoding import text_prompt
 from bench.harness.models import cache
 from bench.harness.processes import BackProcess, LeadProcess, halves
@@ -143,7 +143,7 @@ def against_server(path: str, tokens: int, rounds: int) -> tuple[list[float], di
         }
         for number, prompt in enumerate(_prompts(path, rounds + 1)):
             body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
-            answer = requests.post(f"{lead.url}/v1/completions", json=body, timeout=LONGEST).json()
+            answer = requests.post(f"{lead.url}/v1/completions", json=body, timeout=ANSWER_SECONDS).json()
             seconds = {length: server.complete(prompt, tokens).seconds for length, server in servers.items()}
             if number:  # the first round pays for what is set up once
                 ours.append(answer["timings"]["predicted_ms"] / tokens)
@@ -171,7 +171,7 @@ def conversation(path: str, turns: int) -> list[tuple[int, int, int]]:
         for turn in range(turns):
             messages.append({"role": "user", "content": f"{turn}: what does a back do meanwhile?"})
             body = {"messages": messages, "max_tokens": 24, "temperature": 0, "ignore_eos": True}
-            answer = requests.post(f"{lead.url}/v1/chat/completions", json=body, timeout=LONGEST).json()
+            answer = requests.post(f"{lead.url}/v1/chat/completions", json=body, timeout=ANSWER_SECONDS).json()
             messages.append(answer["choices"][0]["message"])
             length = answer["usage"]["prompt_tokens"]
             found.append((length, length - before, answer["timings"]["prompt_n"]))

@@ -1,4 +1,4 @@
-"""Who competes: how each schedule is made, by its name."""
+"""Who competes: how each entrant is made, by its name."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from bench.compare.worker import WorkerProcess
 from bench.harness.models import Runtime
 from duo.errors import DuoError
 
-PROCESS = 0.6e9
-"""Bytes that a process takes beside the weights: a runtime, and room for the context."""
+PROCESS_BYTES = 0.6e9
+"""Memory of a process beside the weights: the runtime, and the context."""
 
 
 class UnknownEntrantError(DuoError):
-    """A name that no schedule has."""
+    """No entrant has this name."""
 
     exit_code = 2
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What schedules are made of: the setup, the worker with both models, and the draft server."""
+    """What entrants are made of. worker: has both models. draft: the draft server."""
 
     setup: Setup
     worker: WorkerProcess
@@ -43,7 +43,7 @@ LAYOUTS: dict[str, Layout] = {
     "chain": Layout(flags=("--policy", "chain")),
     "both-cores": Layout(back=False, both_cores=True),
 }
-"""Those that are our own programs."""
+"""Entrants that are our own programs."""
 
 MAKERS: dict[str, Callable[[Parts], Entrant]] = {
     "sync": lambda p: Synchronous("sync", p.worker),
@@ -62,9 +62,9 @@ MAKERS: dict[str, Callable[[Parts], Entrant]] = {
 
 
 def chosen(only: str | None, bad_backs: bool, runtime: Runtime) -> tuple[list[str], list[str]]:
-    """Names of those that compete, and a line about each that might be expected and does not.
+    """Returns the names that compete, and a line about each one that is left out.
 
-    The target alone always does: it is what the others are measured by. Raises UnknownEntrantError.
+    The target alone always competes, because the others are measured by it. Raises UnknownEntrantError.
     """
     wanted = [name for name in LABELS if bad_backs or name not in BAD_BACKS]
     if only is not None:
@@ -89,44 +89,45 @@ def chosen(only: str | None, bad_backs: bool, runtime: Runtime) -> tuple[list[st
 
 
 def make(names: Sequence[str], parts: Parts) -> list[Entrant]:
-    """Not started yet."""
+    """The entrants of these names, not started yet."""
     return [LeadEntrant(name, parts.setup, LAYOUTS[name]) if name in LAYOUTS else MAKERS[name](parts) for name in names]
 
 
-def groups(names: Sequence[str], sizes: Mapping[str, float], room: float) -> list[list[str]]:
-    """Names in groups that fit into memory at the same time: one group wherever there is room.
+def groups(names: Sequence[str], sizes: Mapping[str, float], memory: float) -> list[list[str]]:
+    """Divides the names into groups, each of which fits into memory. If all fit, there is one group.
 
-    Ours and the target alone are in every group, because all others are compared with them. `sizes`: bytes of each.
+    Every group has ours and the target alone, because all others are compared with them. sizes: bytes of each.
+    memory: bytes that may be used.
     """
     always = [name for name in names if name in (BASE, OURS)]
     made: list[list[str]] = []
-    left = room
+    left = memory
     for name in names:
         if name in always:
             continue
         if not made or sizes[name] > left:
             made.append(list(always))
-            left = room - sum(sizes[n] for n in always)
+            left = memory - sum(sizes[n] for n in always)
         made[-1].append(name)
         left -= sizes[name]
     return made or [always]
 
 
 def sizes(names: Sequence[str], target: Path, runtime: Runtime) -> dict[str, float]:
-    """Bytes that each schedule takes when it is loaded, about.
+    """The memory of each entrant in bytes, roughly.
 
-    The worker's schedules share what it has loaded. llama.cpp maps its files, which all processes share; transformers
-    has the weights as float32 in each.
+    Entrants in the worker share its models. llama.cpp maps its files, so all processes share them. transformers has
+    float32 weights in each process.
     """
-    own = [name for name in names if name not in BOUNDS and not name.startswith("sync")]
+    with_processes = [name for name in names if name not in BOUNDS and not name.startswith("sync")]
     if runtime == "llamacpp":
-        return {name: PROCESS if name in own else 0.0 for name in names}
+        return {name: PROCESS_BYTES if name in with_processes else 0.0 for name in names}
     weights = sum(file.stat().st_size for file in target.glob("*.safetensors"))
-    return {name: PROCESS + 2 * weights if name in own else 0.0 for name in names}
+    return {name: PROCESS_BYTES + 2 * weights if name in with_processes else 0.0 for name in names}
 
 
-def room() -> float:
-    """Bytes that may be filled: most of what is free now."""
+def free_memory() -> float:
+    """Bytes that may be used: most of the free memory."""
     try:
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         return 0.8 * 1024 * float(lines["MemAvailable"].split()[0])

@@ -16,13 +16,13 @@ from typing import Literal, Self
 
 import requests
 
-from bench.compare.peers import LONGEST, Completion, Peer, PeerError
+from bench.compare.peers import ANSWER_SECONDS, Completion, Peer, PeerError
 from bench.harness.models import cache
 from bench.harness.processes import free_port, wait_for
 
 
 def llama_server() -> Path | None:
-    """llama.cpp's server: what DUO_LLAMA_SERVER names, else what `build_llama_server` has made, or None."""
+    """Path of llama.cpp's server: what DUO_LLAMA_SERVER names, or what `build_llama_server` has made, or None."""
     if named := os.environ.get("DUO_LLAMA_SERVER"):
         return Path(named)
     built = _built()
@@ -34,16 +34,16 @@ def _built() -> Path:
 
 
 def build_llama_server(say: Callable[[str], None] = print) -> Path:
-    """Build llama.cpp's server from the source package of the installed llama-cpp-python: the same engine as ours.
+    """Builds llama.cpp's server from the source of the installed llama-cpp-python, so that its engine is ours.
 
-    Takes some ten minutes on two cores. Raises PeerError if something that it needs is missing, or a step fails.
+    This takes some ten minutes on two cores. Raises PeerError if a tool is missing, or a step fails.
     """
     if missing := [tool for tool in ("cmake", "c++") if shutil.which(tool) is None]:
         raise PeerError(f"building llama.cpp needs {' and '.join(missing)}: install cmake and a C++ compiler")
     number = version("llama-cpp-python")
     binary = _built()
     build = binary.parent.parent
-    shutil.rmtree(build, ignore_errors=True)  # cmake does not take up a build whose source has moved
+    shutil.rmtree(build, ignore_errors=True)  # cmake does not resume a build whose source has moved
     with tempfile.TemporaryDirectory(prefix="llama-server-") as name:
         folder = Path(name)
         say(f"fetching the source of llama-cpp-python {number}")
@@ -54,14 +54,14 @@ def build_llama_server(say: Callable[[str], None] = print) -> Path:
         source = next(folder.glob("llama_cpp_python-*/vendor/llama.cpp"))
         say("building llama-server")
         generator = ["-G", "Ninja"] if shutil.which("ninja") else []
-        # The second line is what it would fetch for a browser.
+        # The options of the second line keep it from fetching a page for browsers.
         options = ["CMAKE_BUILD_TYPE=Release", "LLAMA_CURL=OFF", "LLAMA_BUILD_TESTS=OFF"]
         options += ["LLAMA_BUILD_UI=OFF", "LLAMA_USE_PREBUILT_UI=OFF"]
         _step(["cmake", "-S", str(source), "-B", str(build), *generator, *(f"-D{option}" for option in options)])
         _step(["cmake", "--build", str(build), "--target", "llama-server", "-j", str(os.cpu_count() or 1)])
     if not binary.is_file():
         raise PeerError(f"cmake made no {binary}: build llama-server by hand, and set DUO_LLAMA_SERVER to its path")
-    # It finds its libraries beside itself, by this place's name; all else that was made on the way can go.
+    # The server finds its libraries beside itself. The rest of the build can go.
     for other in build.iterdir():
         if other != binary.parent:
             shutil.rmtree(other) if other.is_dir() else other.unlink()
@@ -76,7 +76,7 @@ def _step(command: Sequence[str]) -> None:
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
-    """There is nothing to choose."""
+    """It has no flags."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -86,11 +86,10 @@ def main(args: argparse.Namespace) -> int:
 
 
 class LlamaServer(Peer):
-    """llama.cpp's server with one slot, and with a draft model if one is given.
+    """llama.cpp's server with one slot and one thread, and with a draft model if one is given.
 
-    threads: of the target and of the draft, which take turns; 0: llama.cpp's own choice. draft_max, p_min: its settings
-    of these names, the longest draft and the probability below which a draft ends. flash_attention: 'auto' is the
-    server's own setting and means on. context: tokens of prompt and answer; 0: the model's own.
+    draft_max: tokens of the longest draft. p_min: the probability below which a draft ends. flash_attention: 'auto'
+    is the server's default, and means on. context: tokens of prompt and answer; 0: the model's own.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class LlamaServer(Peer):
         if binary is None:
             raise PeerError("there is no llama-server: run python -m bench build-llama-server")
         self.port = free_port()
-        # No memory of earlier prompts, so that each answer costs the same however often it is asked for.
+        # It keeps no earlier prompts, so an answer costs the same each time.
         command = [str(binary), "--host", "127.0.0.1", "--port", str(self.port), "--model", target, "--parallel", "1"]
         command += ["--no-cache-prompt", "--cache-ram", "0", "--no-ui", "--offline", "--flash-attn", flash_attention]
         command += ["--threads", "1"]
@@ -126,7 +125,7 @@ class LlamaServer(Peer):
         return f"http://127.0.0.1:{self.port}"
 
     def ready(self) -> Self:
-        """Wait until the models are loaded."""
+        """Waits until the models are loaded."""
         wait_for(self._healthy, "llama-server's health")
         return self
 
@@ -139,24 +138,24 @@ class LlamaServer(Peer):
             return False
 
     def complete(self, prompt: Sequence[int], n: int, temperature: float = 0.0, seed: int = 0) -> Completion:
-        """Exactly n tokens after the prompt.
+        """Decodes exactly n tokens after the prompt.
 
-        To get that many, the server bars the tokens that end an answer; our lead and `Assisted` go on behind them. The
-        texts part ways there.
+        The server does so by barring tokens that end an answer. Our lead and `Assisted` go on after one instead, so
+        the texts differ from there on.
         """
         body = {
             "prompt": list(prompt),
             "n_predict": n,
             "temperature": temperature,
             "seed": seed,
-            # Only the temperature: everything else that it would do to the probabilities by default is left out.
+            # The temperature alone: the server has more samplers by default.
             "samplers": ["temperature"],
             "ignore_eos": True,
             "cache_prompt": False,
             "return_tokens": True,
         }
         try:
-            response = self._session.post(f"{self.url}/completion", json=body, timeout=LONGEST)
+            response = self._session.post(f"{self.url}/completion", json=body, timeout=ANSWER_SECONDS)
         except requests.ConnectionError as error:
             raise self.ended() from error
         if response.status_code != 200:

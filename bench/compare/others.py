@@ -1,4 +1,4 @@
-"""Others' speculative decoding as schedules, and ours with backs that do harm."""
+"""Speculative decoding of other projects as entrants."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ from bench.harness.prompts import Question
 
 
 def _answer(worker: WorkerProcess, completion: Completion) -> Answer:
-    """The first token is not in a peer's seconds, because it comes with the end of the prompt: so one more was asked
-    for than is counted, and the last one is not in the text."""
+    """A peer's answer without its last token.
+
+    A peer's seconds leave out the first token, which comes with the end of the prompt. So one more token was asked for.
+    """
     tokens = completion.tokens[:-1]
     text: str = worker.ask("decode", tokens=tokens)
     return Answer(text, len(tokens), completion.seconds, completion.drafted, completion.accepted)
 
 
 class LlamaServerSpeculation(Entrant):
-    """llama.cpp's server on the target's core. Its draft length is fixed when it starts: a new one for a new length."""
+    """llama.cpp's server with a draft model, on the target's core. A new draft length takes a new server."""
 
     must_match = False
     lengths = (1, 2, 3, 4, 6, 8, 16)
@@ -44,7 +46,7 @@ class LlamaServerSpeculation(Entrant):
         if self._server is None or self._server[0] != self.setting:
             self.__exit__()
             setup, (length, floor) = self._setup, self.setting
-            # Without flash attention, as our engine runs it: that is the faster way on a CPU.
+            # Without flash attention, as our engine runs it: that is faster on a CPU.
             server = LlamaServer(
                 setup.target, setup.draft, cpus=setup.lead_cpus, draft_max=length, p_min=floor,
                 flash_attention="off",
@@ -58,7 +60,10 @@ class LlamaServerSpeculation(Entrant):
 
 
 class AssistedGeneration(Entrant):
-    """transformers' assisted generation, on the target's core or on both, at its best setting or `as_it_comes`."""
+    """transformers' assisted generation, on the target's core or on both cores.
+
+    It has its best setting, or the library's own with `as_it_comes`.
+    """
 
     must_match = False
     lengths: Sequence[int] = (1, 2, 3, 4, 6, 8, 12)

@@ -1,4 +1,4 @@
-"""Our own programs as entrants: a lead with a back, without one, and with a back that does harm."""
+"""Our own programs as entrants: a lead without a back, with one, and with a bad one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ LEAD_TRACE, BACK_TRACE = "trace-lead.json", "trace-back.json"
 
 
 class Layout(NamedTuple):
-    """How our own programs are run. `flags` go to both; `local_draft`: the lead has the draft model as well."""
+    """Which programs of ours run, and where.
+
+    back: there is a back. local_draft: the lead has the draft model too. both_cores: the target uses the cores of both
+    devices. flags: of both programs.
+    """
 
     back: bool = True
     local_draft: bool = False
@@ -28,20 +32,20 @@ class Layout(NamedTuple):
 
 
 class LeadEntrant(Entrant):
-    """`python -m lead`, with a back or without. `traces`: folder for what both write down of what they do."""
+    """`python -m lead`, with or without a back. traces: the folder for the trace files of both."""
 
-    def __init__(self, name: str, setup: Setup, kind: Layout = Layout(), traces: Path | None = None) -> None:  # noqa: B008
+    def __init__(self, name: str, setup: Setup, layout: Layout = Layout(), traces: Path | None = None) -> None:  # noqa: B008
         super().__init__(name)
-        self.networked = kind.back
+        self.networked = layout.back
         self._setup = setup
-        self._lead_flags = self._back_flags = kind.flags
-        if kind.local_draft:
+        self._lead_flags = self._back_flags = layout.flags
+        if layout.local_draft:
             self._lead_flags += ("--model-draft", setup.draft)
         if traces is not None:
             self._lead_flags += ("--trace", str(traces / LEAD_TRACE))
             self._back_flags += ("--trace", str(traces / BACK_TRACE))
-        self._cpus = setup.both if kind.both_cores else setup.lead_cpus
-        self._threads = max(1, len(setup.both)) if kind.both_cores else 1
+        self._cpus = setup.both if layout.both_cores else setup.lead_cpus
+        self._threads = max(1, len(setup.both)) if layout.both_cores else 1
         self._connection = ExitStack()
         self._round_trip: float | None = None
 
@@ -73,7 +77,7 @@ class LeadEntrant(Entrant):
         return round_trip / 2
 
     def _join(self, stack: ExitStack, port: int) -> None:
-        """Start a back and wait until it is there."""
+        """Starts a back, and waits until it has joined."""
         self.back = stack.enter_context(self._new_back(port))
         self.back.says("joined the lead")
         self.lead.has_backs(1)
@@ -85,7 +89,7 @@ class LeadEntrant(Entrant):
     def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
         asked = {"max_tokens": n, "temperature": temperature, "seed": seed, "ignore_eos": True}
         body = {"messages": list(question.messages), **asked}
-        # Not streamed: the bench's own work would be on the cores that are measured.
+        # Not streamed, because reading a stream takes time on the measured cores.
         response = requests.post(f"{self.lead.url}/v1/chat/completions", json=body, timeout=20 * PATIENCE)
         reply: dict[str, Any] = response.json()
         if response.status_code != 200:
@@ -96,7 +100,7 @@ class LeadEntrant(Entrant):
 
 
 class RandomBack(LeadEntrant):
-    """Ours with a back that guesses at random and says that it is sure."""
+    """Ours with a back that guesses at random and claims to be sure."""
 
     def _new_back(self, port: int) -> Program:
         model = ("-m", self._setup.draft, "--engine", self._setup.runtime)
@@ -104,18 +108,18 @@ class RandomBack(LeadEntrant):
 
 
 class LateBack(LeadEntrant):
-    """Ours with a back of which everything comes late, and to which everything does."""
+    """Ours with a back whose messages are late in both directions."""
 
-    LATE = 0.3
+    LATE_SECONDS = 0.3
 
     def _delay(self, round_trip: float) -> float:
-        return round_trip / 2 + self.LATE
+        return round_trip / 2 + self.LATE_SECONDS
 
 
 class StoppedBack(LeadEntrant):
-    """Ours with a back that stands still half of the time while an answer is made."""
+    """Ours with a back that is stopped half of the time, by SIGSTOP."""
 
-    EVERY = 0.5
+    PHASE_SECONDS = 0.5
 
     def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
         over = threading.Event()
@@ -130,6 +134,6 @@ class StoppedBack(LeadEntrant):
     def _stop_and_go(self, over: threading.Event) -> None:
         while not over.is_set():
             self.back.send(signal.SIGSTOP)
-            over.wait(self.EVERY)
+            over.wait(self.PHASE_SECONDS)
             self.back.send(signal.SIGCONT)
-            over.wait(self.EVERY)
+            over.wait(self.PHASE_SECONDS)

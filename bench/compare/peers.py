@@ -1,7 +1,7 @@
-"""Others' speculative decoding, to measure ours against: llama.cpp's own server and transformers' assisted generation.
+"""Other projects' programs, which ours is measured against, as processes.
 
-Both run in a process of their own, pinned to given cores, answer one prompt at a time with exactly as many tokens as
-asked for, and report the seconds of decoding alone: those between the first token and the last, as `Completion` says.
+A peer is pinned to given cores, and answers one prompt at a time with exactly as many tokens as it is asked for. It
+reports the seconds from the first token to the last, as `Completion` says.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from typing import IO
 from bench.harness.processes import Program, pinned, python_path
 from duo.errors import DuoError
 
-LONGEST = 600.0
-"""Seconds after which an answer has failed. Large models on one busy core are slow."""
+ANSWER_SECONDS = 600.0
+"""An answer that takes longer has failed. Large models on one busy core are slow."""
 
 
 class PeerError(DuoError):
-    """A peer is missing or does not run; the message says why and what to do."""
+    """A peer is missing or does not run. The message says why, and what to do."""
 
 
 @dataclass(frozen=True)
 class Completion:
     """The answer to one prompt.
 
-    seconds: for `len(tokens) - 1` tokens, those after the first, which is the end of the prefill. drafted, accepted:
-    guesses that the target has checked, and those of them that became tokens of the answer.
+    seconds: for the `len(tokens) - 1` tokens after the first, because the first one ends the prefill. drafted: guesses
+    that the target checked. accepted: those of them that are in the answer.
     """
 
     tokens: list[int]
@@ -39,10 +39,10 @@ class Completion:
 
 
 class Peer(Program):
-    """Any program in a process of its own. Unlike ours it may start threads at once, so it is pinned from the start."""
+    """Any program in a process of its own. It is pinned before it starts, for it may start threads at once."""
 
     def __init__(self, command: Sequence[str], cpus: Collection[int], talks: bool = False) -> None:
-        """`talks`: its standard input and output are for us, and only what it says on standard error is its log."""
+        """talks: we write to its standard input and read its standard output. Its log is standard error alone."""
         self.command = list(command)
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
         try:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.compare.llama_server import LlamaServer
-from bench.compare.peers import LONGEST
+from bench.compare.peers import ANSWER_SECONDS
 from bench.harness.decoding import bare_loop, text_prompt
 from bench.harness.models import load_target
 from bench.harness.padding import model as padded_model
@@ -41,7 +41,7 @@ def streamed(url: str, prompt: Sequence[int], tokens: int, **options: object) ->
     """Milliseconds per token after the first, as a client sees them who reads the answer as it comes."""
     body = {"prompt": list(prompt), "temperature": 0, "ignore_eos": True, "stream": True, **options}
     first = last = 0.0
-    with requests.post(url, json=body, stream=True, timeout=LONGEST) as response:
+    with requests.post(url, json=body, stream=True, timeout=ANSWER_SECONDS) as response:
         response.raise_for_status()
         for line in response.iter_lines(chunk_size=1):
             if line.startswith(b"data: ") and line != b"data: [DONE]":

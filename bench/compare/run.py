@@ -1,7 +1,7 @@
 """`python -m bench compare`: ours against every other schedule of the same two models.
 
-Real processes, and the machine's cores as two devices: the lead with one thread on one core, the back on another, and a
-gate between them that makes everything late by half a round trip. All schedules answer the same questions in turns.
+Processes are real, and the machine's cores are two devices: the lead has one thread on one core, the back another. A
+proxy between them delays everything by half a round trip. All schedules answer the same questions in turns.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from bench.harness.processes import halves
 from bench.harness.prompts import Conversation, Message, Question
 from duo.errors import FileError
 
-ROOM = 40
-"""Tokens of context that are left over for a tree of guesses."""
+TREE_MARGIN = 40
+"""Tokens of context that stay free for a tree of guesses."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -38,7 +38,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def compare(args: argparse.Namespace, say: Say) -> int:
-    """Returns 1 if a text of ours is another than without a back where it must not be."""
+    """Returns 1 if a text of ours differs from the target's in transformers, where it must not."""
     conversations = prompts.read(args.prompts) if args.prompts else prompts.shipped()
     names, left_out = lineup.chosen(args.only, args.backs, args.runtime)
     for line in left_out:
@@ -60,13 +60,13 @@ def compare(args: argparse.Namespace, say: Say) -> int:
         parts = Parts(setup, worker.ready(), draft.ready())
         questions = ask_for(conversations, args, parts, say)
         notes = [*report.notes(args, setup, len(questions)), *left_out]
-        together = lineup.groups(names, lineup.sizes(names, Path(setup.target), engine), lineup.room())
+        together = lineup.groups(names, lineup.sizes(names, Path(setup.target), engine), lineup.free_memory())
         for number, group in enumerate(together):
             if len(together) > 1:
                 say(f"group {number + 1} of {len(together)}, for want of memory: {', '.join(group)}")
             for block in run_group(group, parts, questions, workload, say, number):
                 records += block
-                # At once: what comes after may take hours, and be interrupted.
+                # Written after each block, because the rest may take hours or be interrupted.
                 text = report.write(args.out, title, command, notes, records)
     print(text)
     if OURS in names:
@@ -75,7 +75,7 @@ def compare(args: argparse.Namespace, say: Say) -> int:
     wrong = different_texts(records)
     for name in wrong:
         say(f"{LABELS[name]}: not always the text that there is without a back")
-    # With llama.cpp a near tie may go the other way in a batch of another width: docs/exactness.md.
+    # In llama.cpp a near tie may change with the width of the batch: docs/exactness.md.
     return 1 if wrong and args.runtime == "transformers" else 0
 
 
@@ -89,7 +89,7 @@ def models(args: argparse.Namespace) -> Setup:
 
 
 def ask_for(conversations: Sequence[Conversation], args: argparse.Namespace, parts: Parts, say: Say) -> list[Question]:
-    """The questions, with what the target has said before the later turns of a conversation."""
+    """Makes the questions. The target answers the earlier turns of a conversation."""
 
     def tokens(messages: Sequence[Message]) -> Sequence[int]:
         prompt: Sequence[int] = parts.worker.ask("chat", messages=messages)
@@ -101,7 +101,7 @@ def ask_for(conversations: Sequence[Conversation], args: argparse.Namespace, par
         text: str = parts.worker.ask("decode", tokens=decoded.tokens)
         return text
 
-    longest = parts.worker.ask("context") - args.tokens - ROOM
+    longest = parts.worker.ask("context") - args.tokens - TREE_MARGIN
     found, too_long = prompts.questions(conversations, args.questions, longest, tokens, answer)
     if too_long:
         say(f"{too_long} questions are left out: they are longer than the context of the target, {longest} tokens here")
@@ -113,7 +113,7 @@ def ask_for(conversations: Sequence[Conversation], args: argparse.Namespace, par
 def run_group(
     names: Sequence[str], parts: Parts, questions: Sequence[Question], workload: Workload, say: Say, number: int
 ) -> Iterator[list[Record]]:
-    """Load the schedules of a group, one after the other, and ask them."""
+    """Loads the entrants of a group, one after the other, and asks them."""
     with ExitStack() as stack:
         entrants = lineup.make(names, parts)
         for entrant in entrants:

@@ -1,4 +1,4 @@
-"""The schedules of `bench.compare.speculate` as entrants: the worker runs them."""
+"""Entrants that run in the worker: synchronous speculation, and the bounds of `bench.compare.speculate`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from bench.harness.prompts import Question
 
 
 class InWorker(Entrant):
-    """A schedule of `bench.compare.speculate`, both models on the target's core. `do` and `fields`: the request."""
+    """A schedule of `bench.compare.speculate`. Both models are on the target's core.
+
+    do, fields: the request to the worker.
+    """
 
     def __init__(self, name: str, worker: WorkerProcess, do: str, **fields: Any) -> None:
         super().__init__(name)
@@ -27,13 +30,13 @@ class InWorker(Entrant):
 
 
 class Synchronous(InWorker):
-    """Draft and verify in turns."""
+    """Drafts and verifies in turns: one model waits for the other."""
 
     lengths = (1, 2, 3, 4, 6, 8, 12)
     floors = (0.3, 0.5, 0.7)
 
     def __init__(self, name: str, worker: WorkerProcess, port: int = 0, for_free: bool = False) -> None:
-        """`for_free`: the clock stands still while the draft model works."""
+        """port: where the draft server is; 0: no network. for_free: the clock stops while the draft model works."""
         super().__init__(name, worker, "synchronous", port=port, for_free=for_free)
 
     def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
@@ -42,7 +45,7 @@ class Synchronous(InWorker):
 
 
 class SynchronousRemote(Synchronous):
-    """The same with the draft model on the other device: each chain is one request over the network."""
+    """Synchronous speculation with the draft model on the other device: one round trip for each chain."""
 
     networked = True
 
@@ -61,12 +64,12 @@ class SynchronousRemote(Synchronous):
             self._connection = ExitStack()
             self._fields["port"] = self._draft.port
             if round_trip:
-                gate = self._connection.enter_context(delayed(self._draft.port, round_trip / 2))
-                self._fields["port"] = gate.port
+                proxy = self._connection.enter_context(delayed(self._draft.port, round_trip / 2))
+                self._fields["port"] = proxy.port
             self._round_trip = round_trip
 
 
 def of_tokens(worker: WorkerProcess, decoded: Decoded, counted: int) -> Answer:
-    """An answer from its tokens; `counted` of them were decoded in its seconds."""
+    """An answer from its tokens. counted: how many of them were decoded in its seconds."""
     text: str = worker.ask("decode", tokens=decoded.tokens)
     return Answer(text, counted, decoded.seconds, decoded.drafted, decoded.accepted)

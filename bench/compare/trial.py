@@ -1,8 +1,8 @@
 """Who is asked when.
 
-Every entrant is loaded before the first is asked. Each round asks all questions for each round trip in turn; a
-question goes to one entrant after the other, and another one begins each time. What the network does not concern is
-asked in one of a round's blocks only, but the target alone in all of them: it is what all others are measured by.
+All entrants are loaded before the first is asked. Each round goes through the round trips, and asks all questions at
+each. A question goes to one entrant after the other, each time beginning with another one. Entrants that use no network
+are asked at one round trip of a round. The target alone is asked at all, because the others are measured by it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PILOT_QUESTIONS, PILOT_TOKENS = 2, 64
 
 @dataclass(frozen=True)
 class Workload:
-    """How much is asked. Round trips in ms."""
+    """How much is asked. round_trips: in ms."""
 
     tokens: int
     rounds: int
@@ -39,17 +39,20 @@ def rotated(items: Sequence[T], by: int) -> list[T]:
 
 
 def block(entrants: Sequence[Entrant], round_: int, index: int, blocks: int) -> list[Entrant]:
-    """Who is asked in this block of a round."""
+    """The entrants that are asked in this block of a round. A block is one round trip."""
     return [s for s in entrants if s.networked or s.name == BASE or round_ % blocks == index]
 
 
 def seed(round_: int, question: int) -> int:
-    """Another text in each round, where the temperature lets it."""
+    """A seed for each round, so that sampled texts differ between rounds."""
     return 1 + 1000 * round_ + question
 
 
 def candidates(entrant: Entrant) -> Iterator[list[Setting]]:
-    """Settings to try: all lengths, then, from the best on, all floors. `entrant.setting` is the best so far."""
+    """Settings to try: first all lengths, then all floors with the best length and two longer ones.
+
+    Between the two, the caller sets `entrant.setting` to the best so far.
+    """
     yield [Setting(length) for length in entrant.lengths]
     if entrant.floors:
         at = entrant.lengths.index(entrant.setting.length)
@@ -58,11 +61,11 @@ def candidates(entrant: Entrant) -> Iterator[list[Setting]]:
 
 
 def tune(entrant: Entrant, questions: Sequence[Question], workload: Workload, temperature: float, say: Say) -> None:
-    """Find the setting at which the entrant is fastest on the first questions."""
+    """Finds the setting at which the entrant is fastest on the first questions."""
     few = questions[:PILOT_QUESTIONS]
     tokens = min(workload.tokens, PILOT_TOKENS)
     entrant.setting = Setting(entrant.lengths[0])
-    entrant.answer(few[0], tokens, temperature, seed(0, 0))  # what is set up once
+    entrant.answer(few[0], tokens, temperature, seed(0, 0))  # a first answer sets things up
     for settings in candidates(entrant):
         speeds: dict[Setting, list[float]] = {setting: [] for setting in settings}
         for number, question in enumerate(few):
@@ -75,7 +78,7 @@ def tune(entrant: Entrant, questions: Sequence[Question], workload: Workload, te
 
 
 class Trial:
-    """One run over entrants that are loaded; those in a `group` are loaded at the same time."""
+    """One run over entrants that are loaded. group: the number of those that are loaded together."""
 
     def __init__(
         self, entrants: Sequence[Entrant], questions: Sequence[Question], workload: Workload, say: Say, group: int = 0
@@ -88,7 +91,7 @@ class Trial:
         self._settings: dict[tuple[str, float, float], Setting] = {}
 
     def run(self) -> Iterator[list[Record]]:
-        """The answers, block by block."""
+        """Asks, and yields the records of each block."""
         for temperature in self._workload.temperatures:
             for round_ in range(self._workload.rounds):
                 for index, round_trip in enumerate(self._workload.round_trips):
@@ -98,7 +101,7 @@ class Trial:
                     yield self._block(there, temperature, round_, round_trip)
 
     def _prepare(self, entrants: Sequence[Entrant], temperature: float, round_trip: float) -> None:
-        """Connect, choose the draft length, and one answer that does not count."""
+        """Connects, finds the draft length, and asks once without counting it."""
         for entrant in entrants:
             entrant.at(round_trip / 1000)
             if entrant.lengths:
@@ -142,5 +145,5 @@ class Trial:
 
 
 def _plain(text: str) -> str:
-    """Without the half of a character that the last token may have left."""
+    """The text without half a character, which the last token may leave."""
     return text.rstrip("\N{REPLACEMENT CHARACTER}")
