@@ -1,8 +1,8 @@
-"""`python -m bench exact`: what the same bits cost, in turns, without a back and with one.
+"""`python -m bench exact`: what `--exact on` costs, without a back and with one.
 
-Two leads serve the same model, one with `--exact on` and one with `--exact off`. They have the same core, and answer
-the same questions one after the other. Then each gets a back on the other core, whose draft is the same model in Q4_1.
-What counts is the ratio of both within a round: of tokens per second, and of the time to read a new prompt.
+Two leads serve the same model, one with `--exact on` and one with `--exact off`. They share a core, and answer the same
+questions in turns. Then each gets a back on the other core, which drafts with the same model in Q4_1. The result is the
+ratio of the two within a round: of the time per token, and of the time to read a new prompt.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from bench.harness.processes import BackProcess, LeadProcess, halves
 from duo.models.corpus import questions
 from duo.program.values import positive
 
-CONTEXT, PROMPT = 1024, 400
-"""Tokens of a slot, and about as many of a prompt that is timed while it is read."""
-BYTES = 4
-"""Of a token of the prompts, about."""
+CONTEXT, PROMPT_TOKENS = 1024, 400
+"""Tokens of a slot, and of a prompt whose reading is timed, roughly."""
+BYTES_PER_TOKEN = 4
+"""Of the prompts, roughly."""
 
 
 class Cell(NamedTuple):
@@ -40,21 +40,21 @@ class Cell(NamedTuple):
 
 
 class Times(NamedTuple):
-    """Seconds of a lead in one round: per token of answers, and of one prompt."""
+    """Seconds of a lead in one round. token: per token of the answers. prompt: to read one prompt."""
 
     token: float
     prompt: float
 
 
 class Ratios(NamedTuple):
-    """How much slower `on` is than `off`, of each round: of tokens, and of prompts."""
+    """Times with `on` over times with `off`, for each round."""
 
     tokens: list[float]
     prompts: list[float]
 
 
 def round_of(lead: LeadProcess, number: int, asked: int, tokens: int) -> Times:
-    """Answers to some questions that it has not seen, and a new prompt."""
+    """Asks a lead new questions, and has it read a new prompt."""
     took = 0.0
     for question in questions(1000, seed=number)[:asked]:
         body = {
@@ -64,7 +64,7 @@ def round_of(lead: LeadProcess, number: int, asked: int, tokens: int) -> Times:
         took += float(_post(lead, "chat/completions", body)["timings"]["predicted_ms"]) / 1000
     text = f"{number} " + " ".join(question.text for question in questions(200, seed=number + 1000))
     started = time.perf_counter()
-    _post(lead, "completions", {"prompt": text[: PROMPT * BYTES], "max_tokens": 1})
+    _post(lead, "completions", {"prompt": text[: PROMPT_TOKENS * BYTES_PER_TOKEN], "max_tokens": 1})
     return Times(took / (asked * tokens), time.perf_counter() - started)
 
 
@@ -76,7 +76,7 @@ def _post(lead: LeadProcess, path: str, body: Mapping[str, object]) -> Mapping[s
 
 
 def measure(cell: Cell, rounds: int, asked: int, tokens: int) -> tuple[Ratios, Ratios]:
-    """Without a back, and with one."""
+    """The ratios without a back, and with one."""
     near, far = halves()
     path, draft = real.measured(*cell), real.model(cell.model, "llamacpp", "Q4_1")
     flags = ["-m", str(path), "-t", "1", "-c", str(CONTEXT), "-np", "1", "--print-mode", "none"]
@@ -95,7 +95,7 @@ def _ratios(leads: Sequence[LeadProcess], rounds: int, asked: int, tokens: int) 
     found = Ratios([], [])
     for number in range(rounds + 1):
         off, on = (round_of(lead, number, asked, tokens) for lead in leads)
-        if number:  # the first round pays for what is set up once
+        if number:  # the first round sets things up
             found.tokens.append(on.token / off.token)
             found.prompts.append(on.prompt / off.prompt)
     return found
@@ -105,9 +105,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--model", nargs="+", choices=real.NAMES, default=list(real.NAMES))
     p.add_argument("--runtime", nargs="+", choices=RUNTIMES, default=list(RUNTIMES))
     p.add_argument("--weights", nargs="+", metavar="TYPE", help="Q4_1, Q4_K_M, Q8_0, BF16, float32, bfloat16")
-    p.add_argument("--rounds", type=positive, default=6, help="rounds, in turns")
-    p.add_argument("--questions", type=positive, default=3, help="questions of a round")
-    p.add_argument("--tokens", type=positive, default=32, help="tokens of an answer")
+    p.add_argument("--rounds", type=positive, default=6, help="rounds to measure")
+    p.add_argument("--questions", type=positive, default=3, help="questions in a round")
+    p.add_argument("--tokens", type=positive, default=32, help="tokens of each answer")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -128,6 +128,6 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _share(ratios: Sequence[float]) -> str:
-    """In percent of what off takes."""
+    """Ratios as a change in percent: median and quartiles."""
     low, middle, high = (100 * (it - 1) for it in quantiles(ratios, n=4, method="inclusive"))
     return f"{middle:+.1f} % ({low:+.1f} to {high:+.1f})"

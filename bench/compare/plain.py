@@ -1,9 +1,9 @@
 """`python -m bench plain MODEL`: decoding without a back, beside llama-server without speculation.
 
-A lead, llama-server and the engine in a bare loop decode the same tokens of one GGUF file, with one thread on one core,
-in turns. The bare loop tells the engine's share of a difference from the server's. Answers are streamed, and a client's
-clock counts, from the first token to the last. One start of a program is a few percent faster than the next by where
-its memory lies, so all are started several times. What counts is the median of the ratios within a round.
+A lead, llama-server and the engine in a bare loop decode the same tokens of one GGUF file in turns, with one thread on
+one core. The bare loop shows which part of a difference is the engine's. Answers are streamed, and the client measures
+the time from the first token to the last. A program's speed varies by a few percent from one start to the next, so all
+are started several times. The result is the median of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from duo.program.values import count, positive
 
 @dataclass(frozen=True)
 class Round:
-    """Milliseconds per token of the three, in one turn."""
+    """Milliseconds per token of all three, in one round."""
 
     bare: float
     lead: float
@@ -38,7 +38,7 @@ class Round:
 
 
 def streamed(url: str, prompt: Sequence[int], tokens: int, **options: object) -> float:
-    """Milliseconds per token after the first, as a client sees them who reads the answer as it comes."""
+    """Milliseconds per token after the first, as a client sees them that reads the stream."""
     body = {"prompt": list(prompt), "temperature": 0, "ignore_eos": True, "stream": True, **options}
     first = last = 0.0
     with requests.post(url, json=body, stream=True, timeout=ANSWER_SECONDS) as response:
@@ -53,13 +53,13 @@ def streamed(url: str, prompt: Sequence[int], tokens: int, **options: object) ->
 def measure(
     model: str, contexts: Sequence[int], tokens: int, rounds: int, flags: Sequence[str]
 ) -> dict[int, list[Round]]:
-    """The rounds by tokens of context, of programs that are started anew."""
+    """Starts all programs and measures. Returns the rounds by tokens of context."""
     capacity = max(contexts) + tokens + 8
     cpus, _ = halves()
     found: dict[int, list[Round]] = {context: [] for context in contexts}
     with pinned(cpus), ExitStack() as stack:
         flags = ("-m", model, "-t", "1", "-c", str(capacity), "--print-mode", "none", *flags)
-        lead = stack.enter_context(LeadProcess(*flags, cpus=cpus)).ready()  # it measures: nothing else is to run then
+        lead = stack.enter_context(LeadProcess(*flags, cpus=cpus)).ready()  # alone, because it measures its speed now
         server = stack.enter_context(LlamaServer(model, cpus=cpus, context=capacity)).ready()
         engine = load_target(model, "llamacpp", context=capacity)
         for context in contexts:
@@ -72,7 +72,7 @@ def measure(
                     f"{server.url}/completion", prompt, tokens,
                     n_predict=tokens, samplers=["temperature"], cache_prompt=True,
                 )  # fmt: skip
-                if number:  # the first round pays for what is set up once
+                if number:  # the first round sets things up
                     found[context].append(Round(alone, ours, theirs))
         engine.close()
     return found
@@ -80,15 +80,15 @@ def measure(
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "model", metavar="MODEL", help="a GGUF file, or a size to pad the shipped target to, such as 0.8B-q8_0"
+        "model", metavar="MODEL", help="a GGUF file, or a size such as 0.8B-q8_0 to pad the shipped target to"
     )
     p.add_argument(
         "--contexts", type=count, nargs="+", default=[100, 1000, 3000], metavar="N", help="tokens of context"
     )
     p.add_argument("--tokens", type=positive, default=64, help="tokens per round")
-    p.add_argument("--starts", type=positive, default=3, help="times that all programs are started anew")
-    p.add_argument("--rounds", type=positive, default=6, help="rounds of each start, in turns")
-    p.add_argument("--flags", default="", help="further flags of the lead, in one string")
+    p.add_argument("--starts", type=positive, default=3, help="how often all programs are started")
+    p.add_argument("--rounds", type=positive, default=6, help="rounds of each start")
+    p.add_argument("--flags", default="", help="more flags of the lead, in one string")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from bench.load.allowed import Allowance
 
 
 def test_what_forward_passes_allow_is_measured_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allowed, "IN_A_ROW", 2)
+    monkeypatch.setattr(allowed, "PASSES_PER_BLOCK", 2)
     allowance = Allowance(shipped("target", "transformers"), "transformers", [1, 2], "auto")
     for _ in range(2):
         by_users = allowance.measure()

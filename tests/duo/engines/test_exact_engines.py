@@ -14,7 +14,7 @@ from bench.harness import real
 from bench.harness.decoding import chat_prompt
 from bench.harness.models import shipped
 from bench.kinds import make
-from bench.steps.changed_tokens import GuessedAnswers, ways
+from bench.steps.changed_tokens import GuessedAnswers, in_all_situations
 from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, measure, price, promise
 from duo.engines.base import Chunk
 from duo.engines.classes import Found
@@ -62,7 +62,7 @@ def _same_in_all_ways(engine: Exact, tokens: int, questions: list[str]) -> None:
     prompts = [chat_prompt(engine, question) for question in questions]
     for temperature in (0.0, 0.8):
         params = [SamplingParams(temperature=temperature, seed=seed) for seed in range(len(prompts))]
-        found = ways(GuessedAnswers(engine, 1, tokens), prompts, params)
+        found = in_all_situations(GuessedAnswers(engine, 1, tokens), prompts, params)
         assert all(len(answer) == tokens for answer in found["alone"])
         for way, answers in found.items():
             assert answers == found["alone"], way
