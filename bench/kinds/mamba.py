@@ -1,4 +1,4 @@
-"""Kinds with the states of Mamba or Mamba-2, alone or beside attention."""
+"""Kinds with the states of Mamba or Mamba-2, with and without attention."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _mamba_keys(config: Config) -> dict[str, Value]:
 
 
 def _mamba2_keys(config: Config) -> dict[str, Value]:
-    """Of models whose configuration begins what concerns Mamba-2 with `mamba_`, has bare names, or both."""
+    """Keys of Mamba-2. Configurations have its names with or without `mamba_` in front."""
 
     def of(*names: str) -> int:
         return int(next(config[name] for name in names if config.get(name) is not None))
@@ -78,11 +78,11 @@ _MAMBA2_STEPS: tuple[Step, ...] = (
     time_bias,
 )
 
-# --- Falcon-H1: attention and Mamba-2 side by side in every layer, with constant factors all over.
+# --- Falcon-H1: attention and Mamba-2 in every layer, with constant factors in many places.
 
 
 def _falcon_h1_factors(tensors: dict[str, Array], config: Config) -> dict[str, Array]:
-    """llama.cpp expects the factors multiplied into the weights."""
+    """Multiplies the factors into the weights, as llama.cpp expects."""
     inner = config["mamba_d_ssm"]
     state = config["mamba_n_groups"] * config["mamba_d_state"]
     sections = np.repeat(config["ssm_multipliers"], [inner, inner, state, state, config["mamba_n_heads"]])
@@ -105,7 +105,7 @@ def _falcon_h1_factors(tensors: dict[str, Array], config: Config) -> dict[str, A
     }
 
 
-# --- Hybrids that have either a state or attention in a layer.
+# --- Hybrids: a layer has either a state or attention.
 
 
 def _nemotron_keys(config: Config) -> dict[str, Value]:
@@ -115,7 +115,7 @@ def _nemotron_keys(config: Config) -> dict[str, Value]:
         "attention.layer_norm_rms_epsilon": config["layer_norm_epsilon"],
         "attention.head_count_kv": [kv_heads(config) if kind == "full_attention" else 0 for kind in kinds],
         "feed_forward_length": [config["intermediate_size"] if kind == "mlp" else 0 for kind in kinds],
-        # The configuration has them whether or not a layer has experts.
+        # The configuration has these even if no layer has experts.
         **dict.fromkeys(("expert_count", "expert_used_count", "expert_group_count", "expert_group_used_count")),
     }
 
@@ -176,7 +176,7 @@ def _nemotron_experts_keys(config: Config) -> dict[str, Value]:
 
 def _shared_gate_and_up(array: Array, config: Config) -> dict[str, Array]:
     gate, up = halves(array)
-    # The names that another architecture gives the same.
+    # Another architecture has these names for the same matrices.
     return {"mlp.shared_expert.gate_proj.weight": gate, "mlp.shared_expert.up_proj.weight": up}
 
 
