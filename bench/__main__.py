@@ -15,35 +15,39 @@ from duo.program.flags import Help
 
 
 class Command(NamedTuple):
-    """`module` has the command's `add_flags`, and `main`, which returns the exit code. It is imported for the command
-    that is asked for only: the demonstration runs without llama.cpp."""
+    """module: has `add_flags`, and `main`, which returns the exit code.
+
+    Only the module of the command that is asked for is imported: the demonstration runs without llama.cpp.
+    """
 
     help: str
     module: str
 
 
 COMMANDS = {
-    "demo": Command("the same questions four times, with and without a back", "bench.show.demo"),
+    "demo": Command("asks the same questions four times, with and without a back", "bench.show.demo"),
     "step": Command("what the lead adds to a decode step", "bench.steps.step"),
     "plain": Command("decoding without a back, beside llama-server without speculation", "bench.compare.plain"),
-    "exact": Command("what the same bits cost, without a back and with one", "bench.compare.exactness"),
-    "hybrid": Command("what chains cost and bring on a model with a recurrent state", "bench.compare.hybrid"),
-    "slots": Command("what rows of many slots cost beside as many of one", "bench.steps.slots"),
-    "ties": Command("how many tokens change with what happens around an answer", "bench.steps.sameness"),
-    "models": Command(
-        "tiny random models of many kinds, each served and compared with transformers", "bench.kinds.run"
+    "exact": Command("what --exact on costs, without a back and with one", "bench.compare.exactness"),
+    "hybrid": Command("what chains cost and gain on a model with a recurrent state", "bench.compare.hybrid"),
+    "slots": Command("what rows of many slots cost, beside as many rows of one slot", "bench.steps.slots"),
+    "ties": Command(
+        "how many tokens of an answer change with backs, cache and other answers", "bench.steps.changed_tokens"
     ),
+    "models": Command("serves tiny random models of many kinds, and compares with transformers", "bench.kinds.run"),
     "simulate": Command("the planner and the policy in simulated time", "bench.sim.sweep"),
-    "plan": Command("what speed-up to expect of two machines, and where the limit is", "bench.sim.plan"),
-    "trace": Command("merge what --trace wrote, and sum it up", "bench.show.trace"),
+    "plan": Command("which speed-up to expect of two machines, and where the limit is", "bench.sim.plan"),
+    "trace": Command("merges the files that --trace wrote, and sums them up", "bench.show.trace"),
     "compare": Command("ours against every other schedule of the same two models", "bench.compare.run"),
     "load": Command("several clients at once, with backs and without", "bench.load.load"),
-    "chaos": Command("backs and leads that die under clients that ask, and no wrong answer", "bench.load.chaos"),
+    "chaos": Command("backs and leads die while clients ask, and no answer is wrong", "bench.load.chaos"),
     "soak": Command("ten thousand requests, a thousand backs, and a lead that does not grow", "bench.load.soak"),
-    "build-llama-server": Command("llama.cpp's own server, which compare measures us against", "bench.compare.peers"),
-    "record": Command("what a draft guesses along real answers, for simulate and plan", "bench.sim.record"),
+    "build-llama-server": Command(
+        "builds llama.cpp's own server, which compare measures ours against", "bench.compare.llama_server"
+    ),
+    "record": Command("records what a draft guesses along real answers, for simulate and plan", "bench.sim.record"),
     "screenshots": Command("pictures of the page, the console and the chat at work", "bench.show.screenshots"),
-    "validate": Command("how far the simulator is from runs of compare", "bench.sim.validate"),
+    "validate": Command("how far the simulator is from real runs of compare", "bench.sim.validate"),
 }
 
 
@@ -62,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             module.add_flags(parser)
             parser.set_defaults(run=module.main)
     args = p.parse_args(argv)
-    # As Ctrl-C: what a command has started must not outlive it.
+    # SIGTERM acts as Ctrl-C, so that a command ends the processes that it has started.
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return int(args.run(args))

@@ -1,7 +1,6 @@
-"""A back that guesses at random and claims to be sure, for the measurements: `python -m bench.compare.badback`.
+"""A back that guesses at random and claims to be sure: `python -m bench.compare.badback`.
 
-It speaks the protocol and reads the draft model for its vocabulary alone. After every commit it
-sends a chain of guesses.
+It speaks the protocol, and loads the draft model for its vocabulary alone. After every commit it sends a chain.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from duo.prefix import Prefix, extend_hash
 from duo.wire.back_side import BackSide
 from duo.wire.messages import METHOD, Begun, CommittedTokens, Ended, Identity, Welcomed
 
-LENGTH = 8
-CLAIM = 0.95
+CHAIN_LENGTH = 8
+CLAIMED_PROBABILITY = 0.95
 
 
 def chain(prefix: Prefix, vocabulary: int, rng: random.Random) -> list[Expansion]:
-    """Random tokens after the prefix."""
+    """A chain of random tokens after the prefix."""
     found: list[Expansion] = []
     at = prefix.hash
-    for length in range(len(prefix), len(prefix) + LENGTH):
+    for length in range(len(prefix), len(prefix) + CHAIN_LENGTH):
         token = rng.randrange(vocabulary)
-        found.append(Expansion(length, at, [token], [CLAIM]))
+        found.append(Expansion(length, at, [token], [CLAIMED_PROBABILITY]))
         at = extend_hash(at, token)
     return found
 
@@ -41,7 +40,10 @@ def chain(prefix: Prefix, vocabulary: int, rng: random.Random) -> list[Expansion
 def guess(
     address: str, me: Identity, chain_after: Callable[[Prefix], Sequence[Expansion]], begun: Callable[[Any], None]
 ) -> None:
-    """Send `chain_after` each commit, until the lead ends the stream or the call, which `begun` gets, is cancelled."""
+    """Joins the lead at `address`, and sends `chain_after(prefix)` after each commit.
+
+    It ends with the lead's stream, or when the call is cancelled. begun: gets the call.
+    """
     side = BackSide(me, time.perf_counter())
     outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     outbox.put(side.hello([]))

@@ -1,8 +1,8 @@
-"""What was measured, and the statistics of it. Pure.
+"""What was measured, and its statistics. Pure.
 
-The measure of a schedule is its speed-up: its tokens per second over those of the target alone, on the same question
-in the same round, so that what slows the machine down for a while slows both. Two schedules are compared by their
-speed-ups on the same question in the same round.
+An entrant is measured by its speed-up: its tokens per second over those of the target alone, on the same question in
+the same round. So a machine that is slow for a while slows both. Two entrants are compared by their speed-ups on the
+same question in the same round.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from bench.compare.names import BASE, OURS
 
 @dataclass(frozen=True)
 class Record:
-    """One answer. `round_trip`: that of the block in which it was given, in ms, whether it matters to it or not.
+    """One answer. Its fields are those of results.json.
 
-    `group`: those in one were loaded at the same time.
+    group: which entrants were loaded together. schedule: the entrant's name. round_trip: of its block in ms, even if
+    the entrant uses no network. own: whether the text must be that of the target alone.
     """
 
     group: int
@@ -35,9 +36,8 @@ class Record:
     accepted: int
     setting: str = ""
     same: bool | None = None
-    """Whether its text is that of the target alone in the same round; None for that one itself."""
+    """Whether the text is that of the target alone in the same round. None for the target alone."""
     own: bool = True
-    """Whether it has to be."""
 
     @property
     def speed(self) -> float:
@@ -55,7 +55,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Spread | None:
-        """None of nothing."""
+        """None if there are no values."""
         known = sorted(values)
         if not known:
             return None
@@ -67,7 +67,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Row:
-    """One schedule in one configuration. `ours_over`: how much faster ours is."""
+    """One entrant in one configuration. ours_over: the speed of ours over its speed."""
 
     schedule: str
     speed: Spread
@@ -85,7 +85,7 @@ Key = tuple[int, int, int]
 
 
 def speed_ups(records: Sequence[Record], temperature: float, round_trip: float) -> dict[str, dict[Key, float]]:
-    """By schedule, of all that count for a configuration: those that the network concerns at this round trip alone."""
+    """The speed-ups of each entrant in a configuration."""
     alone = {
         (r.round_trip, r.group, r.round, r.question): r.speed
         for r in records
@@ -100,7 +100,10 @@ def speed_ups(records: Sequence[Record], temperature: float, round_trip: float) 
 
 
 def _counting(records: Iterable[Record], temperature: float, round_trip: float) -> list[Record]:
-    """The target alone is in every block: of it, too, those of this round trip count."""
+    """The records of a configuration. Entrants without a network count for every round trip.
+
+    The target alone has records for every round trip, and counts with this one alone.
+    """
     return [
         r
         for r in records
@@ -109,7 +112,7 @@ def _counting(records: Iterable[Record], temperature: float, round_trip: float) 
 
 
 def rows(records: Sequence[Record], temperature: float, round_trip: float) -> list[Row]:
-    """One configuration, fastest first."""
+    """The entrants of one configuration, fastest first."""
     ups = speed_ups(records, temperature, round_trip)
     ours = ups.get(OURS, {})
     made: list[Row] = []
@@ -136,7 +139,7 @@ def rows(records: Sequence[Record], temperature: float, round_trip: float) -> li
 
 
 def configurations(records: Iterable[Record]) -> list[tuple[float, float]]:
-    """Temperatures and round trips, ascending."""
+    """All pairs of a temperature and a round trip, ascending."""
     return sorted({(r.temperature, r.round_trip) for r in records})
 
 
@@ -144,10 +147,10 @@ S = TypeVar("S", bound=tuple[float, ...])
 
 
 def best(speeds: Mapping[S, Sequence[float]]) -> S:
-    """Of the settings tried, the one of the highest median speed; of equal ones the smallest."""
+    """The setting with the highest median speed. Of equal ones the smallest."""
     return max(sorted(speeds), key=lambda setting: median(speeds[setting]))
 
 
 def different_texts(records: Iterable[Record]) -> list[str]:
-    """Of our own schedules those that gave another text than the target alone."""
+    """The entrants that must give the text of the target alone and did not."""
     return sorted({r.schedule for r in records if r.own and r.same is False})

@@ -1,12 +1,12 @@
-"""`python -m bench hybrid`: what chains cost and bring on a model with a recurrent state, in llama.cpp.
+"""`python -m bench hybrid`: what chains cost and gain on a model with a recurrent state, in llama.cpp.
 
-The model has the shape of Qwen3.5 (three gated delta nets to one layer of attention), about 0.3B parameters and random
-weights. It is its own draft, so that every guess is right: what is measured is the schedule and nothing else.
+The model has the shape of Qwen3.5: three gated delta nets to one layer of attention, about 0.3B parameters, and random
+weights. It is its own draft, so every guess is right, and the schedule alone is measured.
 
-1. In one process, in turns: a pass over 1 + k rows, with the commit of k accepted guesses and without, and in an engine
-   that keeps no snapshots of its state.
-2. A lead and a back on a core each, and llama-server with `--spec-type draft-simple` on both, in turns.
-3. Eight turns of a conversation: how many tokens of its prompt each turn reads.
+1. In one process: a pass over 1 + k rows, without and with the commit of k accepted guesses. Then the same pass in an
+   engine that keeps no snapshots of its state.
+2. A lead and a back on a core each, and llama-server with `--spec-type draft-simple` on both cores.
+3. A conversation of eight turns: how many tokens of its prompt each turn reads.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from bench.compare.peers import LONGEST, LlamaServer
-from bench.compare.plain import prompt_of
+from bench.compare.llama_server import LlamaServer
+from bench.compare.peers import ANSWER_SECONDS
+from bench.harness.decoding import text_prompt
+from bench.harness.models import cache
 from bench.harness.processes import BackProcess, LeadProcess, halves
 from bench.kinds import KINDS
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
@@ -49,17 +51,17 @@ SIZES: Mapping[str, int] = {
     "max_position_embeddings": 8192,
 }
 LAYERS = (["linear_attention"] * 3 + ["full_attention"]) * 4
-CONTEXT, PROMPT = 2048, 100
+CONTEXT, PROMPT_TOKENS = 2048, 100
 DRAFT_LENGTHS = (2, 4, 8)
-"""Of llama-server's drafts: the fastest of them is what the lead is compared with."""
+"""Draft lengths of llama-server. The lead is compared with the fastest one."""
 
 
 def model() -> Path:
-    """The model in bf16, made once and cached."""
+    """Path of the model in bf16. It is made once and cached."""
     from bench.kinds.checkpoint import write
     from bench.kinds.gguf_file import convert
 
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duo"
+    folder = cache()
     out = folder / "qwen35-0.3B-bf16.gguf"
     if out.exists():
         return out
@@ -67,7 +69,7 @@ def model() -> Path:
     kind = replace(tiny, sizes={**tiny.sizes, **SIZES, "layer_types": LAYERS})
     checkpoint, full, part = (folder / f"{out.stem}-{os.getpid()}{end}" for end in ("", ".f32", ".part"))
     convert(kind, checkpoint, write(kind, checkpoint, seed=0), full)
-    native.start()  # which silences llama.cpp
+    native.start()  # silences llama.cpp
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_BF16
     if llama_cpp.llama_model_quantize(os.fsencode(full), os.fsencode(part), params):
@@ -81,20 +83,22 @@ def model() -> Path:
 
 
 class Accepted(NamedTuple):
-    """Milliseconds of a pass over 1 + k rows: in an engine that cannot go back, in one that can, and there with the
-    commit of all rows."""
+    """Milliseconds of a pass over 1 + k rows.
+
+    forward_only: in an engine that cannot go back. cost: in one that can. committed: in that one, with the commit.
+    """
 
     forward_only: float
     cost: float
     committed: float
 
 
-def accepting(path: str, most: int, rounds: int) -> dict[int, Accepted]:
-    """By k, in turns, medians."""
+def accepting(path: str, longest: int, rounds: int) -> dict[int, Accepted]:
+    """The medians by k, measured in turns."""
     plain = load(path, "llamacpp", EngineOptions(threads=1, context=CONTEXT, draft_max=0))
-    able = load(path, "llamacpp", EngineOptions(threads=1, context=CONTEXT, draft_max=most))
-    prompt = prompt_of(plain, PROMPT)
-    took: dict[int, list[Accepted]] = {k: [] for k in range(min(most, able.rollback.depth) + 1)}
+    able = load(path, "llamacpp", EngineOptions(threads=1, context=CONTEXT, draft_max=longest))
+    prompt = text_prompt(plain, PROMPT_TOKENS)
+    took: dict[int, list[Accepted]] = {k: [] for k in range(min(longest, able.rollback.depth) + 1)}
     for number in range(rounds + 1):
         for k, rows in took.items():
             without, _ = _accept(plain, prompt, k)
@@ -107,10 +111,10 @@ def accepting(path: str, most: int, rounds: int) -> dict[int, Accepted]:
 
 
 def _accept(engine: Engine, prompt: Sequence[int], k: int) -> tuple[float, float]:
-    """Seconds of a pass that accepts k guesses, without its commit and with it."""
+    """Seconds of a pass that accepts k guesses: without its commit, and with it."""
     engine.truncate(0, 0)
     engine.extend(0, prompt)
-    # The first step after a prompt reads the end of it as well.
+    # The first step after a prompt also reads its end, so it is not measured.
     engine.forward([Row(0, 0, prompt[0])])
     engine.commit(0, [0])
     rows = [Row(at, 0, prompt[at], at - 1 if at else ROOT) for at in range(1 + k)]
@@ -122,8 +126,10 @@ def _accept(engine: Engine, prompt: Sequence[int], k: int) -> tuple[float, float
 
 
 def against_server(path: str, tokens: int, rounds: int) -> tuple[list[float], dict[int, list[float]], list[float]]:
-    """Milliseconds per token of the lead with its back, and of llama-server by the length of its drafts; and the
-    lead's tokens per pass."""
+    """Milliseconds per token of the lead with a back, and of llama-server by draft length.
+
+    The third result is the lead's tokens per pass. All have a value for each round.
+    """
     near, far = halves()
     ours: list[float] = []
     per_pass: list[float] = []
@@ -141,9 +147,9 @@ def against_server(path: str, tokens: int, rounds: int) -> tuple[list[float], di
         }
         for number, prompt in enumerate(_prompts(path, rounds + 1)):
             body = {"prompt": prompt, "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
-            answer = requests.post(f"{lead.url}/v1/completions", json=body, timeout=LONGEST).json()
+            answer = requests.post(f"{lead.url}/v1/completions", json=body, timeout=ANSWER_SECONDS).json()
             seconds = {length: server.complete(prompt, tokens).seconds for length, server in servers.items()}
-            if number:  # the first round pays for what is set up once
+            if number:  # the first round sets things up
                 ours.append(answer["timings"]["predicted_ms"] / tokens)
                 per_pass.append(tokens / (tokens - answer["timings"]["draft_n_accepted"]))
                 for length, took in seconds.items():
@@ -153,13 +159,13 @@ def against_server(path: str, tokens: int, rounds: int) -> tuple[list[float], di
 
 def _prompts(path: str, count: int) -> list[list[int]]:
     engine = load(path, "llamacpp", EngineOptions(threads=1, context=CONTEXT))
-    prompts = [prompt_of(engine, PROMPT + at) for at in range(count)]
+    prompts = [text_prompt(engine, PROMPT_TOKENS + at) for at in range(count)]
     engine.close()
     return prompts
 
 
 def conversation(path: str, turns: int) -> list[tuple[int, int, int]]:
-    """Of each turn: the tokens of its prompt, those that the turn before had not, and those that were read."""
+    """For each turn: the tokens of its prompt, those that are new in it, and those that were read."""
     near, _ = halves()
     found: list[tuple[int, int, int]] = []
     messages: list[dict[str, str]] = []
@@ -169,7 +175,7 @@ def conversation(path: str, turns: int) -> list[tuple[int, int, int]]:
         for turn in range(turns):
             messages.append({"role": "user", "content": f"{turn}: what does a back do meanwhile?"})
             body = {"messages": messages, "max_tokens": 24, "temperature": 0, "ignore_eos": True}
-            answer = requests.post(f"{lead.url}/v1/chat/completions", json=body, timeout=LONGEST).json()
+            answer = requests.post(f"{lead.url}/v1/chat/completions", json=body, timeout=ANSWER_SECONDS).json()
             messages.append(answer["choices"][0]["message"])
             length = answer["usage"]["prompt_tokens"]
             found.append((length, length - before, answer["timings"]["prompt_n"]))
@@ -178,9 +184,9 @@ def conversation(path: str, turns: int) -> list[tuple[int, int, int]]:
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--most", type=positive, default=8, metavar="N", help="longest chain of guesses")
+    p.add_argument("--most", type=positive, default=8, metavar="N", help="tokens of the longest chain")
     p.add_argument("--tokens", type=positive, default=64, help="tokens per round")
-    p.add_argument("--rounds", type=positive, default=8, help="rounds, in turns")
+    p.add_argument("--rounds", type=positive, default=8, help="rounds to measure")
     p.add_argument("--turns", type=positive, default=8, help="turns of the conversation")
 
 

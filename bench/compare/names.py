@@ -1,4 +1,4 @@
-"""The competitors by their names on the command line, and for people."""
+"""The entrants: their names on the command line, and labels for people."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LABELS = {
     "late-back": "ours, back 300 ms late",
     "stopped-back": "ours, back stopped half the time",
 }
-"""In the order in which they are loaded."""
+"""In the order of loading."""
 
 BOUNDS = ("free-best", "free-chain", "free-tree")
 BAD_BACKS = ("random-back", "late-back", "stopped-back")
@@ -34,4 +34,4 @@ ONLY_ON = {
     "assisted-plain": "transformers",
     "assisted-both": "transformers",
 }
-"""The runtime of those that have but one."""
+"""The runtime of entrants that exist in one alone."""

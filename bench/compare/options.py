@@ -11,15 +11,15 @@ from duo.program import values
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.epilog = (
-        "llama.cpp's server competes where DUO_LLAMA_SERVER names it or `python -m bench build-llama-server` has made "
-        "it. results.json, results.md, speedup.svg, timeline.svg and trace.json (for Perfetto) are what comes out."
+        "llama.cpp's server competes if `python -m bench build-llama-server` has built it, or DUO_LLAMA_SERVER names "
+        "it. The results are results.json, results.md, speedup.svg, timeline.svg and trace.json (for Perfetto)."
     )
     models = p.add_argument_group("models")
-    models.add_argument("--runtime", choices=("transformers", "llamacpp"), default="llamacpp", help="what runs both")
+    models.add_argument("--runtime", choices=("transformers", "llamacpp"), default="llamacpp", help="runs both models")
     models.add_argument(
         "--pair", default="shipped", metavar="PAIR",
-        help="shipped, or the shipped target padded with zeros to a size, for llama.cpp also of a type: 0.3B, 1B, "
-        "1B-q8_0; the draft may be padded as well: 1B+60M",
+        help="shipped, or a size to pad the shipped target to with zeros: 0.3B, 1B; for llama.cpp also with a type: "
+        "1B-q8_0; the draft can be padded too: 1B+60M",
     )  # fmt: skip
     models.add_argument("--target", metavar="MODEL", help="any other target (GGUF file, directory or hub id)")
     models.add_argument("--draft", metavar="MODEL", help="any other draft")
@@ -30,16 +30,25 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     asked.add_argument("--questions", type=values.positive, default=6, metavar="N", help="how many of them")
     asked.add_argument("--tokens", type=values.positive, default=96, metavar="N", help="tokens of each answer")
-    asked.add_argument("--rounds", type=values.positive, default=3, metavar="N", help="how often all are asked")
     asked.add_argument(
-        "--temperature", type=not_negative, nargs="+", default=[0.0, 0.8], metavar="T", help="temperatures, one by one"
+        "--rounds", type=values.positive, default=3, metavar="N", help="how often all questions are asked"
+    )
+    asked.add_argument(
+        "--temperature",
+        type=not_negative,
+        nargs="+",
+        default=[0.0, 0.8],
+        metavar="T",
+        help="temperatures, one after the other",
     )
     asked.add_argument(
         "--round-trip", type=not_negative, nargs="+", default=[0.0], metavar="MS",
-        help="milliseconds from lead to back and back again, one by one",
+        help="milliseconds from lead to back and back again, one after the other",
     )  # fmt: skip
-    p.add_argument("--only", metavar="NAMES", help=f"these schedules only, with commas: {', '.join(LABELS)}")
-    p.add_argument("--backs", action="store_true", help="also ours with backs that do harm")
+    p.add_argument(
+        "--only", metavar="NAMES", help=f"only these schedules, with commas between them: {', '.join(LABELS)}"
+    )
+    p.add_argument("--backs", action="store_true", help="ours also with bad backs")
     p.add_argument("--out", type=Path, default=Path("build/compare"), metavar="DIR", help="folder for the results")
 
 

@@ -1,32 +1,33 @@
-"""Others' speculative decoding as schedules, and ours with backs that do harm."""
+"""Speculative decoding of other projects as entrants."""
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
 
-from bench.compare.peers import Assisted, Completion, LlamaServer
-from bench.compare.schedules import Answer, OwnLead, Schedule, Setting, Setup
+from bench.compare.assisted import Assisted
+from bench.compare.entrant import Answer, Entrant, Setting, Setup
+from bench.compare.llama_server import LlamaServer
+from bench.compare.peers import Completion
 from bench.compare.worker import WorkerProcess
-from bench.harness.processes import Program
 from bench.harness.prompts import Question
 
 
 def _answer(worker: WorkerProcess, completion: Completion) -> Answer:
-    """The first token is not in a peer's seconds, because it comes with the end of the prompt: so one more was asked
-    for than is counted, and the last one is not in the text."""
+    """A peer's answer without its last token.
+
+    A peer's seconds leave out the first token, which comes with the end of the prompt. So one more token was asked for.
+    """
     tokens = completion.tokens[:-1]
     text: str = worker.ask("decode", tokens=tokens)
     return Answer(text, len(tokens), completion.seconds, completion.drafted, completion.accepted)
 
 
-class LlamaCpp(Schedule):
-    """llama.cpp's server on the target's core. Its draft length is fixed when it starts: a new one for a new length."""
+class LlamaServerSpeculation(Entrant):
+    """llama.cpp's server with a draft model, on the target's core. A new draft length takes a new server."""
 
-    own = False
+    must_match = False
     lengths = (1, 2, 3, 4, 6, 8, 16)
     floors = (0.4, 0.75)
 
@@ -45,9 +46,9 @@ class LlamaCpp(Schedule):
         if self._server is None or self._server[0] != self.setting:
             self.__exit__()
             setup, (length, floor) = self._setup, self.setting
-            # Without flash attention, as our engine runs it: that is the faster way on a CPU.
+            # Without flash attention, as our engine runs it: that is faster on a CPU.
             server = LlamaServer(
-                setup.target, setup.draft, cpus=setup.lead_cpus, threads=1, draft_max=length, p_min=floor,
+                setup.target, setup.draft, cpus=setup.lead_cpus, draft_max=length, p_min=floor,
                 flash_attention="off",
             )  # fmt: skip
             self._server = (self.setting, server)
@@ -58,14 +59,17 @@ class LlamaCpp(Schedule):
         return _answer(self._worker, self._serving().complete(question.prompt, n + 1, temperature, seed))
 
 
-class Transformers(Schedule):
-    """transformers' assisted generation, on the target's core or on both, at its best setting or `as_it_comes`."""
+class AssistedGeneration(Entrant):
+    """transformers' assisted generation, on the target's core or on both cores.
 
-    own = False
+    It has its best setting, or the library's own with `as_it_comes`.
+    """
+
+    must_match = False
     lengths: Sequence[int] = (1, 2, 3, 4, 6, 8, 12)
     floors = (0.4,)
 
-    LIBRARYS = Setting(20, 0.4)
+    DEFAULTS = Setting(20, 0.4)
     """transformers' own defaults."""
 
     def __init__(
@@ -73,7 +77,7 @@ class Transformers(Schedule):
     ) -> None:
         super().__init__(name)
         if as_it_comes:
-            self.setting, self.lengths = self.LIBRARYS, ()
+            self.setting, self.lengths = self.DEFAULTS, ()
         self._setup = setup
         self._worker = worker
         self._cpus = setup.both if both_cores else setup.lead_cpus
@@ -88,47 +92,5 @@ class Transformers(Schedule):
 
     def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
         length, floor = self.setting
-        completion = self._peer.complete(
-            question.prompt, n + 1, temperature, seed, num_assistant_tokens=length, threshold=floor
-        )
+        completion = self._peer.complete(question.prompt, n + 1, temperature, seed, length, floor)
         return _answer(self._worker, completion)
-
-
-class RandomBack(OwnLead):
-    """Ours with a back that guesses at random and says that it is sure."""
-
-    def _new_back(self, port: int) -> Program:
-        model = ("-m", self._setup.draft, "--engine", self._setup.runtime)
-        return Program("bench.compare.badback", "--lead", f"127.0.0.1:{port}", *model, cpus=self._setup.back_cpus)
-
-
-class LateBack(OwnLead):
-    """Ours with a back of which everything comes late, and to which everything does."""
-
-    LATE = 0.3
-
-    def _delay(self, round_trip: float) -> float:
-        return round_trip / 2 + self.LATE
-
-
-class StoppedBack(OwnLead):
-    """Ours with a back that stands still half of the time while an answer is made."""
-
-    EVERY = 0.5
-
-    def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
-        over = threading.Event()
-        stopper = threading.Thread(target=self._stop_and_go, args=(over,))
-        stopper.start()
-        try:
-            return super().answer(question, n, temperature, seed)
-        finally:
-            over.set()
-            stopper.join()
-
-    def _stop_and_go(self, over: threading.Event) -> None:
-        while not over.is_set():
-            self.back.send(signal.SIGSTOP)
-            over.wait(self.EVERY)
-            self.back.send(signal.SIGCONT)
-            over.wait(self.EVERY)

@@ -1,9 +1,9 @@
 """`python -m bench plain MODEL`: decoding without a back, beside llama-server without speculation.
 
-A lead, llama-server and the engine in a bare loop decode the same tokens of one GGUF file, with one thread on one core,
-in turns. The bare loop tells the engine's share of a difference from the server's. Answers are streamed, and a client's
-clock counts, from the first token to the last. One start of a program is a few percent faster than the next by where
-its memory lies, so all are started several times. What counts is the median of the ratios within a round.
+A lead, llama-server and the engine in a bare loop decode the same tokens of one GGUF file in turns, with one thread on
+one core. The bare loop shows which part of a difference is the engine's. Answers are streamed, and the client measures
+the time from the first token to the last. A program's speed varies by a few percent from one start to the next, so all
+are started several times. The result is the median of the ratios within a round.
 """
 
 from __future__ import annotations
@@ -21,50 +21,29 @@ import requests
 from rich.console import Console
 from rich.table import Table
 
-from bench.compare.peers import LONGEST, LlamaServer
+from bench.compare.llama_server import LlamaServer
+from bench.compare.peers import ANSWER_SECONDS
+from bench.harness.decoding import bare_loop, text_prompt
+from bench.harness.models import load_target
 from bench.harness.padding import model as padded_model
 from bench.harness.processes import LeadProcess, halves, pinned
-from duo.engines import Engine, EngineOptions, Row, load
 from duo.program.values import count, positive
-from lead.target import TREE_ROWS
 
 
 @dataclass(frozen=True)
 class Round:
-    """Milliseconds per token of the three, in one turn."""
+    """Milliseconds per token of all three, in one round."""
 
     bare: float
     lead: float
     server: float
 
 
-def prompt_of(engine: Engine, length: int) -> list[int]:
-    """A prompt of `length` tokens whose text means something, over and over."""
-    text = "The lead serves the large model, and every back keeps guessing what it will say next. "
-    tokens = engine.vocabulary.encode(text * (1 + length // 8))
-    return tokens[:length]
-
-
-def bare(engine: Engine, prompt: Sequence[int], tokens: int) -> float:
-    """Milliseconds per token after the first, of greedy decoding and nothing else. Slot 0 may hold the prompt."""
-    held = min(engine.length(0), len(prompt) - 1)
-    engine.truncate(0, held)
-    engine.extend(0, prompt[held:-1])
-    token, started = prompt[-1], 0.0
-    for number in range(tokens):
-        logits = engine.forward([Row(0, 0, token)])
-        engine.commit(0, [0])
-        token = int(logits[0].argmax())
-        if not number:
-            started = time.perf_counter()
-    return (time.perf_counter() - started) * 1000 / (tokens - 1)
-
-
 def streamed(url: str, prompt: Sequence[int], tokens: int, **options: object) -> float:
-    """Milliseconds per token after the first, as a client sees them who reads the answer as it comes."""
+    """Milliseconds per token after the first, as a client sees them that reads the stream."""
     body = {"prompt": list(prompt), "temperature": 0, "ignore_eos": True, "stream": True, **options}
     first = last = 0.0
-    with requests.post(url, json=body, stream=True, timeout=LONGEST) as response:
+    with requests.post(url, json=body, stream=True, timeout=ANSWER_SECONDS) as response:
         response.raise_for_status()
         for line in response.iter_lines(chunk_size=1):
             if line.startswith(b"data: ") and line != b"data: [DONE]":
@@ -89,25 +68,26 @@ def stretched(path: Path, length: int) -> Path:
 def measure(
     model: str, contexts: Sequence[int], tokens: int, rounds: int, flags: Sequence[str]
 ) -> dict[int, list[Round]]:
-    """The rounds by tokens of context, of programs that are started anew."""
-    room = max(contexts) + tokens + 8
+    """Starts all programs and measures. Returns the rounds by tokens of context."""
+    capacity = max(contexts) + tokens + 8
     cpus, _ = halves()
     found: dict[int, list[Round]] = {context: [] for context in contexts}
     with pinned(cpus), ExitStack() as stack:
-        flags = ("-m", model, "-t", "1", "-c", str(room), "--print-mode", "none", *flags)
-        lead = stack.enter_context(LeadProcess(*flags, cpus=cpus)).ready()  # it measures: nothing else is to run then
-        server = stack.enter_context(LlamaServer(model, cpus=cpus, context=room)).ready()
-        engine = load(model, "llamacpp", EngineOptions(threads=1, context=room, tree_rows=TREE_ROWS))
+        flags = ("-m", model, "-t", "1", "-c", str(capacity), "--print-mode", "none", *flags)
+        lead = stack.enter_context(LeadProcess(*flags, cpus=cpus)).ready()  # alone, because it measures its speed now
+        server = stack.enter_context(LlamaServer(model, cpus=cpus, context=capacity)).ready()
+        engine = load_target(model, "llamacpp", context=capacity)
         for context in contexts:
-            prompt = prompt_of(engine, context)
+            prompt = text_prompt(engine, context)
             for number in range(rounds + 1):
-                alone = bare(engine, prompt, tokens)
+                times = bare_loop(engine, prompt, tokens)
+                alone = (times[-1] - times[1]) * 1000 / (tokens - 1)
                 ours = streamed(f"{lead.url}/v1/completions", prompt, tokens, max_tokens=tokens)
                 theirs = streamed(
                     f"{server.url}/completion", prompt, tokens,
                     n_predict=tokens, samplers=["temperature"], cache_prompt=True,
                 )  # fmt: skip
-                if number:  # the first round pays for what is set up once
+                if number:  # the first round sets things up
                     found[context].append(Round(alone, ours, theirs))
         engine.close()
     return found
@@ -115,15 +95,15 @@ def measure(
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument(
-        "model", metavar="MODEL", help="a GGUF file, or a size to pad the shipped target to, such as 0.8B-q8_0"
+        "model", metavar="MODEL", help="a GGUF file, or a size such as 0.8B-q8_0 to pad the shipped target to"
     )
     p.add_argument(
         "--contexts", type=count, nargs="+", default=[100, 1000, 3000], metavar="N", help="tokens of context"
     )
     p.add_argument("--tokens", type=positive, default=64, help="tokens per round")
-    p.add_argument("--starts", type=positive, default=3, help="times that all programs are started anew")
-    p.add_argument("--rounds", type=positive, default=6, help="rounds of each start, in turns")
-    p.add_argument("--flags", default="", help="further flags of the lead, in one string")
+    p.add_argument("--starts", type=positive, default=3, help="how often all programs are started")
+    p.add_argument("--rounds", type=positive, default=6, help="rounds of each start")
+    p.add_argument("--flags", default="", help="more flags of the lead, in one string")
 
 
 def main(args: argparse.Namespace) -> int:

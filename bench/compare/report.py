@@ -1,4 +1,4 @@
-"""What was measured as JSON and as Markdown. Pure, but for what it asks of the machine."""
+"""Writes what was measured: JSON, Markdown and a chart."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bench.compare.entrant import Setup
 from bench.compare.figures import Record, Row, Spread, configurations, rows
 from bench.compare.names import BASE, BOUNDS, LABELS, OURS
-from bench.compare.schedules import Setup
 from bench.show import charts
 
 PACKAGES = ("torch", "transformers", "llama_cpp_python", "grpcio", "numpy")
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """The machine and the versions that the figures belong to."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -48,7 +48,7 @@ def _version(package: str) -> str | None:
 
 
 def notes(args: argparse.Namespace, setup: Setup, questions: int) -> list[str]:
-    """What a reader of the tables has to know."""
+    """Lines above the tables: models, questions, cores, machine."""
     where = args.prompts.name if args.prompts else "the domain of the shipped pair"
     made = [
         f"target {Path(setup.target).name}, draft {Path(setup.draft).name}, both on {setup.runtime}",
@@ -68,7 +68,7 @@ def cores(cpus: Sequence[int]) -> str:
 
 
 def write(out: Path, title: str, command: str, lines: Sequence[str], records: Sequence[Record]) -> str:
-    """results.json, results.md and speedup.svg; returns the Markdown."""
+    """Writes results.json, results.md and speedup.svg. Returns the Markdown."""
     tables = [
         {"temperature": t, "round_trip_ms": rtt, "rows": [asdict(row) for row in rows(records, t, rtt)]}
         for t, rtt in configurations(records)
@@ -89,7 +89,7 @@ def write(out: Path, title: str, command: str, lines: Sequence[str], records: Se
 
 
 def chart(path: Path, title: str, records: Sequence[Record]) -> None:
-    """Speed-ups: bars for one round trip, lines over several."""
+    """Draws the speed-ups: bars for one round trip, lines over several."""
     temperatures = sorted({r.temperature for r in records})
     round_trips = sorted({r.round_trip for r in records})
     heading = f"Speed-up over the target alone: {title}"
@@ -130,7 +130,7 @@ def _lines(records: Sequence[Record], temperature: float, round_trips: Sequence[
 
 
 def markdown(title: str, notes: Sequence[str], records: Sequence[Record]) -> str:
-    """A table for each configuration, and what the figures in it mean."""
+    """A table for each configuration, and an explanation of its columns."""
     parts = [f"# {title}", "", *(f"- {note}" for note in notes), ""]
     for temperature, round_trip in configurations(records):
         parts += [f"## Temperature {temperature:g}, round trip {round_trip:g} ms", ""]
@@ -177,7 +177,7 @@ def _quartiles(spread: Spread) -> str:
 
 
 def efficiency(made: Sequence[Row]) -> list[str]:
-    """How much of the bounds is reached."""
+    """A line that says how much of the bounds ours reaches."""
     shares = [
         f"{row.ours_over.median:.0%} of the {LABELS[row.schedule]}"
         for row in made

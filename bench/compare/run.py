@@ -1,7 +1,7 @@
 """`python -m bench compare`: ours against every other schedule of the same two models.
 
-Real processes, and the machine's cores as two devices: the lead with one thread on one core, the back on another, and a
-gate between them that makes everything late by half a round trip. All schedules answer the same questions in turns.
+Processes are real, and the machine's cores are two devices: the lead has one thread on one core, the back another. A
+proxy between them delays everything by half a round trip. All schedules answer the same questions in turns.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench.compare import entrants, report, timeline
-from bench.compare.entrants import Parts
+from bench.compare import lineup, report, timeline
+from bench.compare.entrant import Setup
 from bench.compare.figures import Record, different_texts
+from bench.compare.lineup import Parts
 from bench.compare.names import LABELS, OURS
 from bench.compare.options import add_flags as add_flags
-from bench.compare.schedules import Setup
-from bench.compare.trial import Plan, Say, Trial
+from bench.compare.trial import Say, Trial, Workload
 from bench.compare.worker import WorkerProcess
 from bench.harness import padding, prompts
 from bench.harness.processes import halves
 from bench.harness.prompts import Conversation, Message, Question
 from duo.errors import FileError
 
-ROOM = 40
-"""Tokens of context that are left over for a tree of guesses."""
+TREE_MARGIN = 40
+"""Tokens of context that stay free for a tree of guesses."""
 
 
 def main(args: argparse.Namespace) -> int:
@@ -38,9 +38,9 @@ def main(args: argparse.Namespace) -> int:
 
 
 def compare(args: argparse.Namespace, say: Say) -> int:
-    """Returns 1 if a text of ours is another than without a back where it must not be."""
+    """Returns 1 if a text of ours differs from the target's in transformers, where it must not."""
     conversations = prompts.read(args.prompts) if args.prompts else prompts.shipped()
-    names, left_out = entrants.chosen(args.only, args.backs, args.runtime)
+    names, left_out = lineup.chosen(args.only, args.backs, args.runtime)
     for line in left_out:
         say(line)
     try:
@@ -48,7 +48,7 @@ def compare(args: argparse.Namespace, say: Say) -> int:
     except OSError as error:
         raise FileError(f"cannot write to {args.out}: {(error.strerror or '').lower()}; choose another --out") from None
     setup = models(args)
-    plan = Plan(args.tokens, args.rounds, args.temperature, args.round_trip)
+    workload = Workload(args.tokens, args.rounds, args.temperature, args.round_trip)
     title = f"{Path(args.target).name if args.target else args.pair} on {args.runtime}"
     command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
     records: list[Record] = []
@@ -60,22 +60,22 @@ def compare(args: argparse.Namespace, say: Say) -> int:
         parts = Parts(setup, worker.ready(), draft.ready())
         questions = ask_for(conversations, args, parts, say)
         notes = [*report.notes(args, setup, len(questions)), *left_out]
-        together = entrants.groups(names, entrants.sizes(names, Path(setup.target), engine), entrants.room())
+        together = lineup.groups(names, lineup.sizes(names, Path(setup.target), engine), lineup.free_memory())
         for number, group in enumerate(together):
             if len(together) > 1:
                 say(f"group {number + 1} of {len(together)}, for want of memory: {', '.join(group)}")
-            for block in run_group(group, parts, questions, plan, say, number):
+            for block in run_group(group, parts, questions, workload, say, number):
                 records += block
-                # At once: what comes after may take hours, and be interrupted.
+                # Written after each block, because the rest may take hours or be interrupted.
                 text = report.write(args.out, title, command, notes, records)
     print(text)
     if OURS in names:
         say("one more answer, for the timeline")
-        timeline.draw(setup, questions[0], plan, title, args.out)
+        timeline.draw(setup, questions[0], workload, title, args.out)
     wrong = different_texts(records)
     for name in wrong:
         say(f"{LABELS[name]}: not always the text that there is without a back")
-    # With llama.cpp a near tie may go the other way in a batch of another width: docs/exactness.md.
+    # In llama.cpp a near tie may change with the width of the batch: docs/exactness.md.
     return 1 if wrong and args.runtime == "transformers" else 0
 
 
@@ -89,7 +89,7 @@ def models(args: argparse.Namespace) -> Setup:
 
 
 def ask_for(conversations: Sequence[Conversation], args: argparse.Namespace, parts: Parts, say: Say) -> list[Question]:
-    """The questions, with what the target has said before the later turns of a conversation."""
+    """Makes the questions. The target answers the earlier turns of a conversation."""
 
     def tokens(messages: Sequence[Message]) -> Sequence[int]:
         prompt: Sequence[int] = parts.worker.ask("chat", messages=messages)
@@ -101,7 +101,7 @@ def ask_for(conversations: Sequence[Conversation], args: argparse.Namespace, par
         text: str = parts.worker.ask("decode", tokens=decoded.tokens)
         return text
 
-    longest = parts.worker.ask("context") - args.tokens - ROOM
+    longest = parts.worker.ask("context") - args.tokens - TREE_MARGIN
     found, too_long = prompts.questions(conversations, args.questions, longest, tokens, answer)
     if too_long:
         say(f"{too_long} questions are left out: they are longer than the context of the target, {longest} tokens here")
@@ -111,11 +111,11 @@ def ask_for(conversations: Sequence[Conversation], args: argparse.Namespace, par
 
 
 def run_group(
-    names: Sequence[str], parts: Parts, questions: Sequence[Question], plan: Plan, say: Say, number: int
+    names: Sequence[str], parts: Parts, questions: Sequence[Question], workload: Workload, say: Say, number: int
 ) -> Iterator[list[Record]]:
-    """Load the schedules of a group, one after the other, and ask them."""
+    """Loads the entrants of a group, one after the other, and asks them."""
     with ExitStack() as stack:
-        schedules = entrants.make(names, parts)
-        for schedule in schedules:
-            stack.enter_context(schedule)
-        yield from Trial(schedules, questions, plan, say, number).run()
+        entrants = lineup.make(names, parts)
+        for entrant in entrants:
+            stack.enter_context(entrant)
+        yield from Trial(entrants, questions, workload, say, number).run()

@@ -1,12 +1,12 @@
-"""Schedules of the same two models that need no lead: synchronous speculation, and drafts that are free.
+"""Schedules of the same two models without a lead: synchronous speculation, and the bounds of free drafts.
 
-Synchronous speculation is done as well as it can be with our own parts. So what ours is measured against differs from
-it in the schedule alone. Engines, coupled sampling and the check of a guess are the same, and so is the acceptance. The
-draft model runs once per guess, and what its cache lacks rides along in the first of these passes.
+Synchronous speculation (Leviathan et al. 2023, Chen et al. 2023) is done here as well as our own parts can. So it
+differs from ours in the schedule alone: engines, coupled sampling and verification are the same. The draft model runs
+once per guess. Tokens that its cache lacks ride along in the first of these passes.
 
-The bounds are the lead's own loop, with the planner that chooses what to verify, but guesses are there at once: the
-clock stands still while they are made. And synchronous speculation whose drafts are free, at its best draft length: it
-says what the planner's choice is worth.
+The bounds are the lead's own loop, with the planner that chooses what to verify. But guesses are there at once: the
+clock stands still while they are made. Synchronous speculation with free drafts at its best draft length is a bound
+too. It tells what the planner's choice is worth.
 """
 
 from __future__ import annotations
@@ -38,20 +38,21 @@ AHEAD = 16
 FREE_ROWS = 64
 
 Chain = list[tuple[int, float]]
-"""Guessed tokens, each with the probability that it is right if those before it are."""
+"""Guessed tokens, each with the probability that it is right if the tokens before it are."""
 
 
 class Drafts(Protocol):
-    """Where chains of guesses come from: a draft model here, or one in another process."""
+    """A source of chains: a draft model here, or in another process."""
 
     def begin(self, prompt: Sequence[int], params: SamplingParams) -> None:
-        """Read the prompt."""
+        """Reads the prompt."""
         ...
 
     def chain(self, start: int, tokens: Sequence[int], length: int, floor: float) -> Chain:
-        """Guesses after the answer so far: `tokens` are its tokens from place `start` (prompt included) on.
+        """Guesses what comes after the answer so far: at most `length` tokens.
 
-        At most `length`, and none after the path to it is less probable than `floor`.
+        It ends earlier once the path is less probable than `floor`. tokens: those from place `start` on, where place 0
+        is the first token of the prompt.
         """
         ...
 
@@ -68,10 +69,10 @@ class ChainDraft:
         self._sampler = Sampler(SamplingParams(), [])
         self._sharpness = Sharpness()
         self._picks: list[list[int]] = []
-        """For each guess, what it would have been by each candidate of the sharpness."""
+        """For each guess, the token that each candidate for the sharpness would pick."""
 
     def forget(self) -> None:
-        """Somebody else has used the model: what is in its cache is not known any more."""
+        """Forgets the cache, because another schedule has used the model."""
         self._cached = []
 
     def begin(self, prompt: Sequence[int], params: SamplingParams) -> None:
@@ -105,13 +106,13 @@ class ChainDraft:
             path *= chance
             feed = [token]
         self._engine.commit(SLOT, kept)
-        # The last guess has no keys and values yet.
+        # The last guess has no keys and values.
         self._cached = (self._tokens + [token for token, _ in chain])[: shared + len(kept)]
         self._guessed = chain
         return chain
 
     def _learn(self, picked: Sequence[int]) -> None:
-        """What became of the last guesses: how sharp this model should be."""
+        """Learns from the last guesses how sharp this model should be."""
         for picks, (token, _), truth in zip(self._picks, self._guessed, picked, strict=False):
             self._sharpness.outcome(picks, truth)
             if token != truth:
@@ -119,7 +120,7 @@ class ChainDraft:
 
 
 def read_prompt(engine: Engine, cached: list[int], prompt: list[int]) -> None:
-    """Read all of the prompt but its last token; what is in the cache already is not read again."""
+    """Reads the prompt up to its last token. `cached` are the tokens of the cache, which are not read again."""
     shared = min(common_length(cached, prompt), len(prompt) - 1)
     engine.truncate(SLOT, shared)
     if prompt[shared:-1]:
@@ -128,7 +129,7 @@ def read_prompt(engine: Engine, cached: list[int], prompt: list[int]) -> None:
 
 @dataclass(frozen=True)
 class Decoded:
-    """An answer. `seconds`: from the end of the prompt to the last token."""
+    """An answer. seconds: from the end of the prompt to the last token."""
 
     tokens: list[int]
     seconds: float
@@ -138,19 +139,19 @@ class Decoded:
 
 @dataclass
 class Target:
-    """The target model, with what is in its cache and what it has learned of its draft's claims."""
+    """The target, the tokens in its cache, and what it has learned about the draft's probabilities."""
 
     engine: Engine
     cached: list[int] = field(default_factory=list)
     calibration: defaultdict[str, Calibration] = field(default_factory=lambda: defaultdict(Calibration))
 
     def begin(self, prompt: Sequence[int], n: int, params: SamplingParams) -> Session:
-        """A session of exactly n tokens, its prompt read."""
+        """Reads the prompt, and returns a session of exactly n tokens."""
         read_prompt(self.engine, self.cached, list(prompt))
         return Session(1, len(prompt), params, Prefix(prompt), (), len(prompt) + n, self.calibration)
 
     def step(self, session: Session, nodes: Sequence[Node]) -> float:
-        """One forward pass; returns its seconds."""
+        """Verifies in one forward pass, and commits. Returns the seconds of the pass."""
         rows = session.rows(nodes)
         started = time.perf_counter()
         logits = self.engine.forward(rows)
@@ -167,9 +168,9 @@ def synchronous(
     target: Target, drafts: Drafts, prompt: Sequence[int], n: int, params: SamplingParams, length: int, floor: float,
     for_free: bool = False,
 ) -> Decoded:  # fmt: skip
-    """Draft, verify, draft, verify: one of the two models always waits for the other.
+    """Drafts a chain, verifies it, and so on: one of the two models always waits.
 
-    `for_free`: the clock stands still while the draft model works.
+    length, floor: of each chain, as in `Drafts.chain`. for_free: the clock stands still while the draft model works.
     """
     session = target.begin(prompt, n, params)
     drafts.begin(prompt, params)
@@ -177,17 +178,17 @@ def synchronous(
     stopped, started = 0.0, time.perf_counter()
     while session.finish_reason is None:
         tokens = session.prefix.tokens
-        most = min(length, session.limit - len(tokens) - 1)
+        longest = min(length, session.limit - len(tokens) - 1)
         paused = time.perf_counter()
-        chain = drafts.chain(told, tokens[told:], most, floor) if most else []
+        chain = drafts.chain(told, tokens[told:], longest, floor) if longest else []
         stopped += time.perf_counter() - paused if for_free else 0.0
         told = len(tokens)
-        target.step(session, hang(session, chain))
+        target.step(session, merge(session, chain))
     return target.end(session, time.perf_counter() - started - stopped)
 
 
-def hang(session: Session, chain: Chain) -> list[Node]:
-    """Merge a chain into the session's tree; returns its nodes."""
+def merge(session: Session, chain: Chain) -> list[Node]:
+    """Merges a chain into the session's tree. Returns its nodes."""
     nodes: list[Node] = []
     at = session.tree.root
     for token, chance in chain:

@@ -1,4 +1,4 @@
-"""One answer of ours, traced, as a picture: lead and back at work at the same time, and what of it was for nothing."""
+"""A picture of one answer of ours: lead and back at work at the same time, and which work was wasted."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from bench.compare.schedules import BACK_TRACE, LEAD_TRACE, OwnLead, Setup
-from bench.compare.trial import Plan
+from bench.compare.entrant import Setup
+from bench.compare.ours import BACK_TRACE, LEAD_TRACE, LeadEntrant
+from bench.compare.trial import Workload
 from bench.harness.prompts import Question
 from bench.show import charts, trace
 from bench.show.charts import BAD, OURS, PALE, Lane, Span
 from bench.show.trace import Event, named
 
-STEPS = 16
-"""Forward passes of the lead that the picture shows, from the middle of the answer."""
+FORWARDS = 16
+"""The picture shows this many forward passes of the lead, from the middle of the answer."""
 DRAFTS = "#2a9d6f"
 LEGEND = (
     (OURS, "target's forward pass"),
@@ -25,15 +26,15 @@ LEGEND = (
 )
 
 
-def draw(setup: Setup, question: Question, plan: Plan, title: str, out: Path) -> None:
-    """Trace one answer: timeline.svg, and trace.json for Perfetto, in the folder."""
+def draw(setup: Setup, question: Question, workload: Workload, title: str, out: Path) -> None:
+    """Traces one answer, and writes timeline.svg and trace.json (for Perfetto) into the folder."""
     files = (out / LEAD_TRACE, out / BACK_TRACE)
-    temperature, round_trip = plan.temperatures[0], plan.round_trips[-1]
+    temperature, round_trip = workload.temperatures[0], workload.round_trips[-1]
     with ExitStack() as stack:
-        ours = stack.enter_context(OwnLead("back-only", setup, traces=out))
+        ours = stack.enter_context(LeadEntrant("back-only", setup, traces=out))
         ours.at(round_trip / 1000)
-        for _ in range(2):  # the first pays for what is set up once
-            ours.answer(question, plan.tokens, temperature, 1)
+        for _ in range(2):  # the first one sets things up
+            ours.answer(question, workload.tokens, temperature, 1)
     timelines = [trace.Timeline(trace.load(file)) for file in files]
     trace.merge(timelines, str(out / "trace.json"))
     for file in files:
@@ -44,11 +45,11 @@ def draw(setup: Setup, question: Question, plan: Plan, title: str, out: Path) ->
 
 
 def lanes(lead: Sequence[Event], back: Sequence[Event]) -> list[Lane]:
-    """The middle of the last answer, in ms from where the picture begins."""
+    """The lanes for the middle of the last answer, in ms from the picture's left edge."""
     answer = max((e for e in lead if e["name"] == "answer"), key=lambda e: float(e["ts"]))
     forwards = [e for e in named(lead, "forward") if e["ts"] >= answer["ts"]]
-    middle = max(0, (len(forwards) - STEPS) // 2)
-    shown = forwards[middle : middle + STEPS]
+    middle = max(0, (len(forwards) - FORWARDS) // 2)
+    shown = forwards[middle : middle + FORWARDS]
     start, end = float(shown[0]["ts"]), float(shown[-1]["ts"] + shown[-1]["dur"])
     target = [_span(e, OURS, e["args"]["rejected"] / e["args"]["rows"]) for e in shown]
     idle = [_span(e, PALE) for e in (*named(lead, "wait"), *named(lead, "prefill"))]
@@ -65,8 +66,11 @@ def lanes(lead: Sequence[Event], back: Sequence[Event]) -> list[Lane]:
 
 
 def drafted(back: Sequence[Event]) -> list[Span]:
-    """The back's forward passes. Of what it drafts until its tree is lost, as much was of use as the answer passed
-    through; what is drafted ahead may be of use much later, so the share is that of the whole time."""
+    """The back's forward passes, each with the share of its work that was wasted.
+
+    A row is used if the answer passes through it, perhaps much later. So the share is taken over all rows that were
+    drafted until the tree was lost.
+    """
     spans: list[Span] = []
     rows = used = since = 0
     for event in sorted(back, key=lambda e: float(e.get("ts", 0))):
@@ -92,6 +96,6 @@ def _span(event: Event, colour: str, wasted: float = 0.0) -> Span:
 
 
 def _moved(lane: Lane, by: float) -> Lane:
-    """Microseconds become milliseconds."""
+    """Moves a lane by microseconds, and turns them into milliseconds."""
     spans = [replace(s, start=(s.start + by) / 1000, end=(s.end + by) / 1000) for s in lane.spans]
     return Lane(lane.label, spans, [((moment + by) / 1000, word) for moment, word in lane.marks])

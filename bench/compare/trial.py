@@ -1,8 +1,8 @@
 """Who is asked when.
 
-Every schedule is loaded before the first is asked. Each round asks all questions for each round trip in turn; a
-question goes to one schedule after the other, and another one begins each time. What the network does not concern is
-asked in one of a round's blocks only, but the target alone in all of them: it is what all others are measured by.
+All entrants are loaded before the first is asked. Each round goes through the round trips, and asks all questions at
+each. A question goes to one entrant after the other, each time beginning with another one. Entrants that use no network
+are asked at one round trip of a round. The target alone is asked at all, because the others are measured by it.
 """
 
 from __future__ import annotations
@@ -11,27 +11,26 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from bench.compare.entrant import Answer, Entrant, Setting
 from bench.compare.figures import Record, best
 from bench.compare.names import BASE
-from bench.compare.schedules import Answer, Schedule, Setting
 from bench.harness.prompts import Question
 
 Say = Callable[[str], None]
 T = TypeVar("T")
 
-PILOT_TOKENS = 64
+PILOT_QUESTIONS, PILOT_TOKENS = 2, 64
+"""A pilot finds the best draft length on this many questions, with this many tokens at most."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """How much is asked. Round trips in ms."""
+class Workload:
+    """How much is asked. round_trips: in ms."""
 
     tokens: int
     rounds: int
     temperatures: Sequence[float]
     round_trips: Sequence[float]
-    pilot: int = 2
-    """Questions by which the best draft length is found."""
 
 
 def rotated(items: Sequence[T], by: int) -> list[T]:
@@ -39,92 +38,97 @@ def rotated(items: Sequence[T], by: int) -> list[T]:
     return [*items[by:], *items[:by]]
 
 
-def block(schedules: Sequence[Schedule], round_: int, index: int, blocks: int) -> list[Schedule]:
-    """Who is asked in this block of a round."""
-    return [s for s in schedules if s.networked or s.name == BASE or round_ % blocks == index]
+def block(entrants: Sequence[Entrant], round_: int, index: int, blocks: int) -> list[Entrant]:
+    """The entrants that are asked in this block of a round. A block is one round trip."""
+    return [s for s in entrants if s.networked or s.name == BASE or round_ % blocks == index]
 
 
 def seed(round_: int, question: int) -> int:
-    """Another text in each round, where the temperature lets it."""
+    """A seed for each round, so that sampled texts differ between rounds."""
     return 1 + 1000 * round_ + question
 
 
-def candidates(schedule: Schedule) -> Iterator[list[Setting]]:
-    """Settings to try: all lengths, then, from the best on, all floors. `schedule.setting` is the best so far."""
-    yield [Setting(length) for length in schedule.lengths]
-    if schedule.floors:
-        at = schedule.lengths.index(schedule.setting.length)
-        longer = schedule.lengths[at : at + 3]
-        yield [schedule.setting, *(Setting(length, floor) for length in longer for floor in schedule.floors)]
+def candidates(entrant: Entrant) -> Iterator[list[Setting]]:
+    """Settings to try: first all lengths, then all floors with the best length and two longer ones.
+
+    Between the two, the caller sets `entrant.setting` to the best so far.
+    """
+    yield [Setting(length) for length in entrant.lengths]
+    if entrant.floors:
+        at = entrant.lengths.index(entrant.setting.length)
+        longer = entrant.lengths[at : at + 3]
+        yield [entrant.setting, *(Setting(length, floor) for length in longer for floor in entrant.floors)]
 
 
-def tune(schedule: Schedule, questions: Sequence[Question], plan: Plan, temperature: float, say: Say) -> None:
-    """Find the setting at which the schedule is fastest on the first questions."""
-    few = questions[: plan.pilot]
-    tokens = min(plan.tokens, PILOT_TOKENS)
-    schedule.setting = Setting(schedule.lengths[0])
-    schedule.answer(few[0], tokens, temperature, seed(0, 0))  # what is set up once
-    for settings in candidates(schedule):
+def tune(entrant: Entrant, questions: Sequence[Question], workload: Workload, temperature: float, say: Say) -> None:
+    """Finds the setting at which the entrant is fastest on the first questions."""
+    few = questions[:PILOT_QUESTIONS]
+    tokens = min(workload.tokens, PILOT_TOKENS)
+    entrant.setting = Setting(entrant.lengths[0])
+    entrant.answer(few[0], tokens, temperature, seed(0, 0))  # a first answer sets things up
+    for settings in candidates(entrant):
         speeds: dict[Setting, list[float]] = {setting: [] for setting in settings}
         for number, question in enumerate(few):
             for setting in settings:
-                schedule.setting = setting
-                answer = schedule.answer(question, tokens, temperature, seed(0, number))
+                entrant.setting = setting
+                answer = entrant.answer(question, tokens, temperature, seed(0, number))
                 speeds[setting].append(answer.tokens / answer.seconds)
-        schedule.setting = best(speeds)
-    say(f"  {schedule.name}: best at {schedule.setting}")
+        entrant.setting = best(speeds)
+    say(f"  {entrant.name}: best at {entrant.setting}")
 
 
 class Trial:
-    """One run over schedules that are loaded; those in a `group` are loaded at the same time."""
+    """One run over entrants that are loaded. group: the number of those that are loaded together."""
 
     def __init__(
-        self, schedules: Sequence[Schedule], questions: Sequence[Question], plan: Plan, say: Say, group: int = 0
+        self, entrants: Sequence[Entrant], questions: Sequence[Question], workload: Workload, say: Say, group: int = 0
     ) -> None:
         self._group = group
-        self._schedules = schedules
+        self._entrants = entrants
         self._questions = questions
-        self._plan = plan
+        self._workload = workload
         self._say = say
         self._settings: dict[tuple[str, float, float], Setting] = {}
 
     def run(self) -> Iterator[list[Record]]:
-        """The answers, block by block."""
-        for temperature in self._plan.temperatures:
-            for round_ in range(self._plan.rounds):
-                for index, round_trip in enumerate(self._plan.round_trips):
-                    there = block(self._schedules, round_, index, len(self._plan.round_trips))
+        """Asks, and yields the records of each block."""
+        for temperature in self._workload.temperatures:
+            for round_ in range(self._workload.rounds):
+                for index, round_trip in enumerate(self._workload.round_trips):
+                    there = block(self._entrants, round_, index, len(self._workload.round_trips))
                     self._say(f"temperature {temperature:g}, round {round_ + 1}, round trip {round_trip:g} ms")
                     self._prepare(there, temperature, round_trip)
                     yield self._block(there, temperature, round_, round_trip)
 
-    def _prepare(self, schedules: Sequence[Schedule], temperature: float, round_trip: float) -> None:
-        """Connect, choose the draft length, and one answer that does not count."""
-        for schedule in schedules:
-            schedule.at(round_trip / 1000)
-            if schedule.lengths:
-                key = (schedule.name, temperature, round_trip if schedule.networked else 0.0)
+    def _prepare(self, entrants: Sequence[Entrant], temperature: float, round_trip: float) -> None:
+        """Connects, finds the draft length, and asks once without counting it."""
+        for entrant in entrants:
+            entrant.at(round_trip / 1000)
+            if entrant.lengths:
+                key = (entrant.name, temperature, round_trip if entrant.networked else 0.0)
                 if key not in self._settings:
-                    tune(schedule, self._questions, self._plan, temperature, self._say)
-                    self._settings[key] = schedule.setting
-                schedule.setting = self._settings[key]
-            schedule.answer(self._questions[-1], self._plan.tokens, temperature, seed(0, 0))
+                    tune(entrant, self._questions, self._workload, temperature, self._say)
+                    self._settings[key] = entrant.setting
+                entrant.setting = self._settings[key]
+            entrant.answer(self._questions[-1], self._workload.tokens, temperature, seed(0, 0))
 
-    def _block(self, schedules: Sequence[Schedule], temperature: float, round_: int, round_trip: float) -> list[Record]:
+    def _block(self, entrants: Sequence[Entrant], temperature: float, round_: int, round_trip: float) -> list[Record]:
         records: list[Record] = []
         for number, question in enumerate(self._questions):
             answers: dict[str, Answer] = {}
-            for schedule in rotated(schedules, round_ * len(self._questions) + number):
-                answers[schedule.name] = schedule.answer(question, self._plan.tokens, temperature, seed(round_, number))
+            for entrant in rotated(entrants, round_ * len(self._questions) + number):
+                answers[entrant.name] = entrant.answer(
+                    question, self._workload.tokens, temperature, seed(round_, number)
+                )
             alone = answers[BASE].text if BASE in answers else None
-            for schedule in schedules:
-                a = answers[schedule.name]
+            for entrant in entrants:
+                a = answers[entrant.name]
                 records.append(
                     Record(
                         group=self._group,
-                        schedule=schedule.name,
-                        networked=schedule.networked,
-                        own=schedule.own,
+                        schedule=entrant.name,
+                        networked=entrant.networked,
+                        own=entrant.must_match,
                         temperature=temperature,
                         round_trip=round_trip,
                         round=round_,
@@ -133,13 +137,13 @@ class Trial:
                         seconds=a.seconds,
                         drafted=a.drafted,
                         accepted=a.accepted,
-                        setting=str(schedule.setting) if schedule.lengths else "",
-                        same=None if schedule.name == BASE or alone is None else _plain(a.text) == _plain(alone),
+                        setting=str(entrant.setting) if entrant.lengths else "",
+                        same=None if entrant.name == BASE or alone is None else _plain(a.text) == _plain(alone),
                     )
                 )
         return records
 
 
 def _plain(text: str) -> str:
-    """Without the half of a character that the last token may have left."""
+    """The text without half a character, which the last token may leave."""
     return text.rstrip("\N{REPLACEMENT CHARACTER}")

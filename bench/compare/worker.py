@@ -1,7 +1,7 @@
-"""A process that holds a target, a draft or both, and answers over a loopback connection, one JSON object per line.
+"""A process with a target, a draft or both. It is asked over a loopback connection, one JSON object per line.
 
-With both models it runs the schedules of `bench.compare.speculate`; with a draft alone it is the draft server that a
-synchronous target calls over the network.
+With both models it runs the schedules of `bench.compare.speculate`. With a draft alone it is the draft server that
+synchronous speculation calls over the network.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dataclasses import asdict
 from typing import Any, Self
 
 from bench.compare.speculate import POLICIES, Chain, ChainDraft, Decoded, Target, free, synchronous
+from bench.harness.models import load_target
 from bench.harness.processes import PATIENCE, Program, free_port
 from duo.draft.policy import MAX_ROWS
 from duo.draft.scaling import Scale, Sharpness
@@ -28,11 +29,10 @@ from duo.errors import DuoError, ModelError
 from duo.sampling.params import SamplingParams
 from lead.plan.planner import Planner
 from lead.plan.schedule import Limits
-from lead.target import TREE_ROWS
 
 
 class Channel:
-    """One JSON object per line, back and forth."""
+    """A connection that carries one JSON object per line, in both directions."""
 
     def __init__(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -47,13 +47,13 @@ class Channel:
         self._connection.sendall(json.dumps(message, separators=(",", ":")).encode() + b"\n")
 
     def receive(self) -> dict[str, Any] | None:
-        """The next object; None when the other side has gone."""
+        """The next object. None if the other side has gone."""
         line = self._lines.readline()
         message: dict[str, Any] | None = json.loads(line) if line else None
         return message
 
     def ask(self, do: str, **fields: Any) -> Any:
-        """A request and its answer. Raises RuntimeError if the other side could not answer or is gone."""
+        """Sends a request, and returns its result. Raises RuntimeError if the other side fails or is gone."""
         self.send({"do": do, **fields})
         answer = self.receive()
         if answer is None or "error" in answer:
@@ -66,7 +66,7 @@ class Channel:
 
 
 class RemoteDrafts:
-    """A draft server, as synchronous speculation sees it: one round trip for each chain."""
+    """A draft server as a source of chains: one round trip for each."""
 
     def __init__(self, port: int) -> None:
         self._channel = Channel.to(port)
@@ -83,10 +83,10 @@ class RemoteDrafts:
 
 
 class Worker:
-    """What the process does, request by request: methods called `do_...`."""
+    """Answers requests. The request `{"do": "chat", ...}` calls `do_chat`."""
 
     def __init__(self, target: Engine | None, draft: Engine | None, what: Sequence[object]) -> None:
-        """`what`: the `measure.conditions` of the target."""
+        """what: the `measure.conditions` of the target."""
         self._target = Target(target) if target is not None else None
         self._draft = draft
         self._chains = ChainDraft(draft) if draft is not None else None
@@ -95,22 +95,22 @@ class Worker:
         self._planners: dict[str, Planner] = {}
         self._one_at_a_time = threading.Lock()
         if target is not None:
-            most = Limits().draft_max
+            draft_max = Limits().draft_max
             for name in POLICIES:
-                measured = measure.remembered(target, 1 + most, what)
+                measured = measure.remembered(target, 1 + draft_max, what)
                 cost = CostCurve(measured.seconds)
                 replay = Replay(measured.checkpoints, cost) if measured.checkpoints is not None else None
-                self._planners[name] = Planner(cost, Limits(most, rollback=target.rollback), replay=replay)
+                self._planners[name] = Planner(cost, Limits(draft_max, rollback=target.rollback), replay=replay)
 
     def do_chat(self, messages: Sequence[Mapping[str, str]]) -> list[int]:
-        """The prompt of a conversation."""
+        """The prompt of a conversation, in tokens."""
         return self._engine.vocabulary.chat(messages)
 
     def do_decode(self, tokens: Sequence[int]) -> str:
         return self._engine.vocabulary.decode(tokens)
 
     def do_context(self) -> int:
-        """Tokens that a conversation may have."""
+        """How many tokens a conversation may have."""
         return self._engine.context
 
     def do_begin(self, prompt: Sequence[int], temperature: float, seed: int) -> None:
@@ -125,7 +125,7 @@ class Worker:
         self, prompt: Sequence[int], n: int, temperature: float, seed: int, length: int, floor: float, port: int = 0,
         for_free: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
-        """`port`: where the draft server is; 0: the draft model is here."""
+        """port: where the draft server is; 0: the draft model is in this process."""
         assert self._target is not None
         drafts = self._drafts_at(port) if port else self._chains
         assert drafts is not None
@@ -146,7 +146,7 @@ class Worker:
         return engine
 
     def _drafts_at(self, port: int) -> RemoteDrafts:
-        """The connection to a draft server; the last one is kept."""
+        """The connection to a draft server. The last one stays open."""
         if self._remote is None or self._remote[0] != port:
             if self._remote is not None:
                 self._remote[1].close()
@@ -154,7 +154,7 @@ class Worker:
         return self._remote[1]
 
     def serve(self, listening: socket.socket) -> None:
-        """For ever. Several may be connected; one at a time is served."""
+        """Serves for ever. Several clients may be connected, and one request runs at a time."""
         while True:
             channel = Channel(listening.accept()[0])
             threading.Thread(target=self._converse, args=(channel,), daemon=True).start()
@@ -172,7 +172,7 @@ class Worker:
 
 
 class WorkerProcess(Program):
-    """`python -m bench.compare.worker`, and the channel to it."""
+    """`python -m bench.compare.worker`, and a channel to it."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class WorkerProcess(Program):
         self._channel: Channel | None = None
 
     def ready(self) -> Self:
-        """Wait until the models are loaded. Raises ModelError if they cannot be."""
+        """Waits until the models are loaded. Raises ModelError if they cannot be."""
         try:
             self.says("the worker is ready")
         except RuntimeError:
@@ -205,7 +205,7 @@ class WorkerProcess(Program):
         return self._channel.ask(do, **fields)
 
     def decode(self, do: str, **fields: Any) -> Decoded:
-        """An answer by one of the schedules."""
+        """Sends a request that decodes, and returns the answer."""
         return Decoded(**self.ask(do, **fields))
 
     def close(self) -> None:
@@ -224,15 +224,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     started = time.perf_counter()
 
-    def engine(model: str | None, rows: int) -> Engine | None:
-        return load(model, args.engine, EngineOptions(threads=args.threads, tree_rows=rows)) if model else None
-
+    options = EngineOptions(threads=args.threads, tree_rows=MAX_ROWS)
     try:
-        target, draft = engine(args.target, TREE_ROWS), engine(args.draft, MAX_ROWS)
+        target = load_target(args.target, args.engine, args.threads) if args.target else None
+        draft = load(args.draft, args.engine, options) if args.draft else None
     except DuoError as error:
         print(f"error: {error}", flush=True)
         return error.exit_code
-    # What a lead with the same flags says of its speed, so that both use the same measurement.
+    # The same conditions as a lead with these flags, so that both use one measurement.
     what = measure.conditions(args.target, target, EngineOptions(threads=args.threads)) if target else []
     worker = Worker(target, draft, what)
     with socket.create_server(("127.0.0.1", args.port)) as listening:

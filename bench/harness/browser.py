@@ -1,4 +1,4 @@
-"""Chromium without a window, for screenshots and for the tests of the page."""
+"""Chromium without a window: for screenshots, and for the tests of the page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FLAGS = (
 
 
 def programs() -> tuple[str, str] | None:
-    """Paths of the browser and of its driver, where both are installed."""
+    """Paths of the browser and its driver. None unless both are installed."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     driver = shutil.which("chromedriver")
     return (browser, driver) if browser and driver else None
@@ -26,7 +26,7 @@ def programs() -> tuple[str, str] | None:
 
 @contextmanager
 def chromium(width: int = 1200, height: int = 800) -> Iterator[Chrome]:
-    """A browser with a profile of its own. Raises RuntimeError where there is none."""
+    """A browser with a fresh profile. Raises RuntimeError if none is installed."""
     found = programs()
     if found is None:
         raise RuntimeError(f"no Chromium here: {INSTALL}")

@@ -1,4 +1,4 @@
-"""A TCP forwarder that holds or delays what passes between a back and its lead."""
+"""A TCP forwarder that holds back or delays what passes between a back and its lead."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Self
 
 
 class DelayProxy:
-    """A TCP forwarder between a back and its lead: closed, it lets connections come and holds what they say.
+    """A TCP forwarder between a back and its lead.
 
-    So a back can be loaded and waiting, and join at an exact moment. `delay`: seconds by which everything is late, in
-    each direction, so half a round trip; it limits no throughput.
+    While closed, it accepts connections but forwards nothing. So a back can load first, and join at an exact moment.
+    delay: seconds by which every byte is late, in each direction: half a round trip. Throughput has no limit.
     """
 
     def __init__(self, port: int, delay: float = 0.0) -> None:
@@ -63,7 +63,7 @@ class DelayProxy:
                 s.close()
 
     def _late(self, source: socket.socket, sink: socket.socket) -> None:
-        """What is under way is in a queue, with the time at which it arrives."""
+        """Forwards late: a queue holds the bytes on their way, each with its time of arrival."""
         on_the_way: SimpleQueue[tuple[float, bytes]] = SimpleQueue()
         threading.Thread(target=self._deliver, args=(on_the_way, sink), daemon=True).start()
         data = b"..."
@@ -86,7 +86,7 @@ class DelayProxy:
         except OSError:
             pass
         finally:
-            # Closed alone it would not wake who reads from it here.
+            # Closing alone does not wake the thread that reads from this socket.
             with contextlib.suppress(OSError):
                 sink.shutdown(socket.SHUT_RDWR)
             sink.close()
@@ -101,3 +101,10 @@ class DelayProxy:
     def __exit__(self, *_: object) -> None:
         self.open()
         self.close()
+
+
+def delayed(port: int, delay: float) -> DelayProxy:
+    """A proxy that is open, and makes everything late."""
+    proxy = DelayProxy(port, delay)
+    proxy.open()
+    return proxy

@@ -12,25 +12,30 @@ from duo.errors import FileError
 T = TypeVar("T")
 
 
-def read(path: Path, line: Callable[[Any, str], T], empty: str) -> list[T]:
-    """What `line(value, where)` makes of every line that is not blank; it may raise FileError, beginning with `where`.
-
-    Raises FileError if the file cannot be read, for a line that is not JSON, and, with what `empty` says, for none.
-    """
+def text_of(path: Path) -> str:
+    """The contents of a text file. Raises FileError."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not text"
         raise FileError(f"cannot read {path}: {(reason or str(error)).lower()}") from None
+
+
+def read(path: Path, parse: Callable[[Any, str], T], empty: str) -> list[T]:
+    """Reads a file of one JSON value per line, and returns `parse(value, where)` of each. Blank lines are skipped.
+
+    where: the file and the line number, for the errors of `parse`. empty: the error of a file without lines. Raises
+    FileError, also for a line that is not JSON.
+    """
     found: list[T] = []
-    for number, text in enumerate(lines, 1):
+    for number, text in enumerate(text_of(path).splitlines(), 1):
         if text.strip():
             where = f"{path}:{number}"
             try:
                 value: Any = json.loads(text)
             except ValueError:
                 raise FileError(f"{where}: not JSON") from None
-            found.append(line(value, where))
+            found.append(parse(value, where))
     if not found:
         raise FileError(f"{path}: {empty}")
     return found

@@ -1,17 +1,16 @@
 """Big models that predict like the shipped small ones: the shipped weights, padded with zeros.
 
-A measurement needs two models of real sizes whose guesses agree as those of real trained models do. So the shipped pair
-is made wider, and where it would become wider than is usual for its depth also deeper, with zeros that change nothing
-but the cost:
+A measurement needs two models of real sizes that agree as often as trained models do. So the shipped pair is made wider
+with zeros. A model that would become too wide for its depth also becomes deeper. The zeros change the cost alone:
 
-- Hidden values, heads and feed-forward values that are added are always 0, so that they add 0 to every sum. The width
-  of a head stays, for the rotary positions depend on it.
-- The mean square of a hidden state falls by the ratio of the widths, for it is taken over the new one. The weights of
-  the norms are therefore multiplied by the square root of that ratio, and their epsilon by the ratio itself.
+- Added hidden values, heads and feed-forward values are always 0, so they add 0 to every sum. The width of a head
+  stays, because rotary positions depend on it.
+- A norm takes the mean square over the new width, which makes it smaller by the ratio of the widths. So the norm's
+  weights are multiplied by the square root of that ratio, and its epsilon by the ratio.
 - A layer of zeros adds nothing to the residual stream.
 
-Nothing skips zeros: a padded model costs what a trained one of its shape costs. The outputs are those of the shipped
-model up to rounding. Quantised weights are the shipped ones too, since the blocks of Q8_0 do not straddle the seam.
+No runtime skips zeros: a padded model costs what a trained model of its shape costs. Its outputs are those of the
+shipped model up to rounding. This holds for quantised weights too, because blocks of Q8_0 do not straddle the seam.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ from duo.errors import ModelError
 from duo.models.export import cached_gguf, directory, read_safetensors
 
 FORMAT = 2
-"""Part of the cache key: raise it when what is written for the same model changes."""
+"""Part of the cache key. Raise it when the written file of the same model changes."""
 
-ASPECT = 128
-"""Most hidden values per layer: those of Llama 3.2 1B, 16 layers of 2,048."""
+MAX_WIDTH_PER_LAYER = 128
+"""The hidden width divided by the number of layers, at most. Llama 3.2 1B has 16 layers of 2,048."""
 
 Type = Literal["bf16", "q8_0"]
 Axis = Literal["vocabulary", "hidden", "inner", "heads", "kv"]
@@ -48,7 +47,7 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 _COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json")
-# By transformers' and by GGUF's name, with what the rows and the columns are; a norm has columns only.
+# transformers' name, GGUF's name, and what the rows and columns are. A norm has columns only.
 _LAYER: tuple[tuple[str, str, tuple[Axis, ...]], ...] = (
     ("input_layernorm", "attn_norm", ("hidden",)),
     ("self_attn.q_proj", "attn_q", ("heads", "hidden")),
@@ -100,14 +99,14 @@ class Shape:
 
 
 def shape(which: Literal["target", "draft"], size: str) -> Shape:
-    """The shape that a shipped model gets for a size: a number of parameters such as "1B", "0.3B" or "60M".
+    """The shape of a shipped model padded to a size: a number of parameters such as "1B", "0.3B" or "60M".
 
-    With the proportions of Llama 3.2 (feed-forward 4 times the width, 4 heads to a key and value head) a model of L
-    layers has 14.5 L H^2 parameters. L is the shipped model's, or more where H would be more than 128 L. H is the
-    nearest multiple of 256, and the feed-forward width fills up what is missing, in quarters of H.
+    Llama 3.2 has a feed-forward width of 4 times the hidden width H, and 4 heads to a key and value head. With these
+    proportions L layers have 14.5 L H^2 parameters. L is the shipped model's, or more where H would exceed 128 L. H is
+    the nearest multiple of 256. The feed-forward width makes up for the rest, in quarters of H.
 
-    "120L" adds layers alone, up to so many, and in a GGUF file they are of Q4_0: such a model takes the time of a
-    larger one, but of few bytes. Two processes on one machine share its memory's bandwidth, which two devices do not.
+    "120L" adds layers alone, up to 120. In a GGUF file they are of Q4_0: such a model takes long but reads few bytes.
+    That is for two processes on one machine, which share its memory bandwidth, as two devices do not.
     """
     if found := re.fullmatch(r"(\d+)L", size):
         old = _shipped_shape(which)
@@ -120,9 +119,9 @@ def shape(which: Literal["target", "draft"], size: str) -> Shape:
     wanted = float(found[1]) * {"M": 1e6, "B": 1e9}[found[2]]
     old = _shipped_shape(which)
     quarter = 4 * old.head
-    layers = max(old.layers, round((wanted / (14.5 * ASPECT**2)) ** (1 / 3)))
+    layers = max(old.layers, round((wanted / (14.5 * MAX_WIDTH_PER_LAYER**2)) ** (1 / 3)))
     hidden = quarter * max(1, round(math.sqrt(wanted / (14.5 * layers)) / quarter))
-    hidden = max(hidden, quarter * old.kv_heads)  # room for the key and value heads, and so for all else
+    hidden = max(hidden, quarter * old.kv_heads)  # the key and value heads fit, and so does all else
     bare = Shape(layers, hidden, 0, hidden // old.head, hidden // quarter, old.head, old.vocabulary)
     step = hidden // 4
     inner = step * max(math.ceil(old.inner / step), round((wanted - bare.parameters) / (3 * layers * hidden) / step))
@@ -133,14 +132,15 @@ def shape(which: Literal["target", "draft"], size: str) -> Shape:
 
 
 def padded(which: Literal["target", "draft"], size: str, dtype: Type = "bf16", runtime: Runtime = "llamacpp") -> str:
-    """Path of a shipped model padded to about `size` parameters ("1B", "0.3B", "60M"), made once and cached.
+    """Path of a shipped model padded to a size such as "1B", "0.3B" or "60M". It is made once and cached.
 
-    A GGUF file for llama.cpp, a model directory for transformers. Takes 2 bytes of disk per parameter, or 1.
+    Returns a GGUF file for llama.cpp, and a model directory for transformers. A parameter takes 2 bytes of disk, or 1
+    in q8_0. Raises ModelError.
     """
     new = shape(which, size)
     if runtime == "transformers" and dtype != "bf16":
         raise ModelError(f"transformers' models are padded in bf16, not in {dtype}")
-    gguf_file = cached_gguf(which, dtype)  # makes the cache's directory, too
+    gguf_file = cached_gguf(which, dtype)  # also makes the cache's directory
     source = gguf_file if runtime == "llamacpp" else directory(which)
     digest = hashlib.sha256(f"{FORMAT} {new}".encode())
     for file in [source] if source.is_file() else sorted(source.iterdir()):
@@ -154,7 +154,7 @@ def padded(which: Literal["target", "draft"], size: str, dtype: Type = "bf16", r
 
 
 def model(which: Literal["target", "draft"], size: str | None, runtime: Runtime) -> str:
-    """Path of a shipped model as it is (none or "shipped"), or padded to a size such as "0.3B" or "0.3B-q8_0".
+    """Path of a shipped model, padded to a size such as "0.3B" or "0.3B-q8_0" unless it is None or "shipped".
 
     Raises ModelError if there is no such size or type.
     """
@@ -167,14 +167,14 @@ def model(which: Literal["target", "draft"], size: str | None, runtime: Runtime)
 
 
 def _appear(out: Path, write: Callable[[Path], None]) -> None:
-    """Write something beside its place and then move it there, so that nobody ever sees half of it."""
+    """Writes a file or folder beside its place, and then moves it there. So nobody sees half of it."""
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f"{out.name}.part") as folder:
         part = Path(folder) / out.name
         write(part)
         try:
             part.rename(out)
         except OSError:
-            if not out.exists():  # a directory does not replace one that another process has made meanwhile
+            if not out.exists():  # another process has made it meanwhile, and a directory does not replace it
                 raise
 
 
@@ -199,10 +199,10 @@ def _shipped_shape(which: Literal["target", "draft"]) -> Shape:
 
 
 def _places(old: Shape, new: Shape, axis: Axis) -> NDArray[np.int64]:
-    """Where the old values of an axis lie in the new one."""
+    """Indices of the old values of an axis in the new one."""
     if axis != "heads":
         return np.arange(old.length(axis))
-    # Each key and value head serves a group of heads that lie side by side, and the groups become larger.
+    # Each key and value head serves a group of neighbouring heads. The groups become larger.
     heads = np.arange(old.heads)
     group = old.heads // old.kv_heads
     first = (heads // group * (new.heads // new.kv_heads) + heads % group) * old.head
@@ -211,7 +211,7 @@ def _places(old: Shape, new: Shape, axis: Axis) -> NDArray[np.int64]:
 
 
 def _matrix(values: Bytes | None, old: Shape, new: Shape, axes: tuple[Axis, ...], kind: Any) -> Bytes:
-    """A matrix as it lies in the file, padded. Bytes of 0 are a 0 in every type; None has no values at all."""
+    """A padded matrix as it lies in the file. Bytes of 0 mean 0 in every type. None: a matrix of zeros."""
     block, size = gguf.GGML_QUANT_SIZES[kind]
     rows, columns = (new.length(axis) for axis in axes)
     out = np.zeros((rows, columns // block, size), dtype=np.uint8)
@@ -222,7 +222,7 @@ def _matrix(values: Bytes | None, old: Shape, new: Shape, axes: tuple[Axis, ...]
 
 
 def _norm(values: Floats | None, old: Shape, new: Shape) -> Floats:
-    """The weights of a norm: smaller as the mean square of what they multiply is smaller."""
+    """The weights of a norm over the new width. They become smaller, as the mean square does."""
     out = np.zeros(new.hidden, dtype=np.float32)
     if values is not None:
         out[: old.hidden] = values * math.sqrt(old.hidden / new.hidden)
@@ -230,7 +230,7 @@ def _norm(values: Floats | None, old: Shape, new: Shape) -> Floats:
 
 
 def _gguf(which: Literal["target", "draft"], source: Path, out: Path, new: Shape) -> None:
-    """A GGUF file with the metadata of another and its tensors padded, one after the other."""
+    """Writes a GGUF file with the metadata of another, and its tensors padded."""
     old = _shipped_shape(which)
     reader = gguf.GGUFReader(source)
     arch = "llama"
@@ -244,7 +244,7 @@ def _gguf(which: Literal["target", "draft"], source: Path, out: Path, new: Shape
     }
     writer = gguf.GGUFWriter(out, arch)
     for name, field in reader.fields.items():
-        # What the writer itself puts at the beginning.
+        # The writer adds these itself.
         if name.startswith("GGUF.") or name == gguf.Keys.General.ARCHITECTURE:
             continue
         value = changed.get(name, field.contents())
@@ -274,7 +274,7 @@ def _gguf(which: Literal["target", "draft"], source: Path, out: Path, new: Shape
 
 
 def _directory(which: Literal["target", "draft"], source: Path, out: Path, new: Shape) -> None:
-    """A model directory as transformers reads it: matrices in bf16, and the norms in float32 to keep them exact."""
+    """Writes a model directory for transformers. Matrices are in bf16, norms in float32, to keep them exact."""
     old = _shipped_shape(which)
     out.mkdir()
     for file in _COPIED:

@@ -22,20 +22,20 @@ import bench
 
 ROOT = Path(bench.__path__[0]).resolve().parent
 PATIENCE = 120.0
-"""Seconds after which something that should have happened has failed. Generous: machines may be slow and busy."""
+"""Seconds to wait for anything. Generous, because machines may be slow and busy."""
 
 
 def free_port() -> int:
-    """A loopback TCP port that nothing uses at the moment."""
+    """A loopback TCP port that is free at the moment."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         return int(s.getsockname()[1])
 
 
 def halves() -> tuple[list[int], list[int]]:
-    """This machine's cores as two devices: the first half for the lead, the second for the backs.
+    """The machine's cores as two devices: the first half for the lead, the second half for the backs.
 
-    Both are empty where there is one core only, or where the system does not say.
+    Both are empty on a machine with one core, and on systems that do not list their cores.
     """
     cpus = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
     middle = len(cpus) // 2
@@ -44,7 +44,7 @@ def halves() -> tuple[list[int], list[int]]:
 
 @contextlib.contextmanager
 def pinned(cpus: Collection[int]) -> Iterator[None]:
-    """This thread, and the threads and processes that it starts, on these cores only, where the system can say so."""
+    """Runs this thread, and the threads and processes that it starts, on these cores. Only Linux can do that."""
     before = os.sched_getaffinity(0) if cpus and sys.platform == "linux" else set()
     if before:
         os.sched_setaffinity(0, cpus)
@@ -55,8 +55,13 @@ def pinned(cpus: Collection[int]) -> Iterator[None]:
             os.sched_setaffinity(0, before)
 
 
+def python_path() -> str:
+    """A PYTHONPATH with which a process imports this checkout."""
+    return os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+
+
 def wait_for(condition: Callable[[], bool], what: str, patience: float = PATIENCE) -> None:
-    """Look again and again until it holds. Raises TimeoutError."""
+    """Waits until the condition holds. Raises TimeoutError."""
     deadline = time.monotonic() + patience
     while not condition():
         if time.monotonic() > deadline:
@@ -65,10 +70,10 @@ def wait_for(condition: Callable[[], bool], what: str, patience: float = PATIENC
 
 
 class Program:
-    """A program of ours in a process of its own; its output is collected in `log`.
+    """A program of ours in a process of its own. `log` has its output.
 
-    `cpus`: the cores that it may use, where the system can say so; empty for all. `under`: a command that becomes the
-    program's, such as ip netns exec.
+    cpus: the cores that it may use, on Linux; empty: all. under: a command that runs the program, such as
+    ip netns exec.
     """
 
     def __init__(
@@ -81,25 +86,24 @@ class Program:
     ) -> None:
         self.command = [*under, sys.executable, "-u", "-m", module, *arguments]
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `close`
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         self.process = subprocess.Popen(
             self.command,
             stdin=subprocess.DEVNULL,
             stdout=self._out,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": path, "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})},
+            env={**os.environ, "PYTHONPATH": python_path(), "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})},
         )
         if cpus and sys.platform == "linux":
             os.sched_setaffinity(self.process.pid, cpus)
 
     @property
     def log(self) -> str:
-        """All that it has printed so far."""
+        """Its output so far."""
         size = os.fstat(self._out.fileno()).st_size
         return os.pread(self._out.fileno(), size, 0).decode("utf-8", "replace")
 
     def says(self, words: str, times: int = 1) -> None:
-        """Wait until the words are in its log. Raises TimeoutError, or RuntimeError if it has ended without them."""
+        """Waits until the words are in its log. Raises TimeoutError, or RuntimeError if it ends without them."""
 
         def said() -> bool:
             if self.log.count(words) >= times:
@@ -114,12 +118,12 @@ class Program:
         self.process.send_signal(number)
 
     def kill(self) -> None:
-        """kill -9, and wait until it is gone."""
+        """Kills it (kill -9), and waits until it is gone."""
         self.process.kill()
         self.process.wait()
 
     def stop(self, patience: float = PATIENCE) -> int:
-        """Ask it to stop, and return its exit code."""
+        """Asks it to stop, and returns its exit code."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
@@ -141,7 +145,7 @@ class Program:
 
 @dataclass
 class Reply:
-    """What a streamed chat completion gave."""
+    """A streamed chat completion, as far as it has come."""
 
     text: str = ""
     finish_reason: str = ""
@@ -150,7 +154,7 @@ class Reply:
 
 
 class LeadProcess(Program):
-    """`python -m lead` on free ports of the loopback address (or on given ones)."""
+    """`python -m lead` on the loopback address, on free ports unless they are given."""
 
     def __init__(self, *arguments: str, port: int = 0, back_port: int = 0, cpus: Collection[int] = ()) -> None:
         self.port = port or free_port()
@@ -163,7 +167,7 @@ class LeadProcess(Program):
         return f"http://127.0.0.1:{self.port}"
 
     def ready(self) -> Self:
-        """Wait until it answers."""
+        """Waits until it can answer."""
         self.says(" for backs")
         wait_for(lambda: requests.get(f"{self.url}/health", timeout=10).status_code == 200, "the lead's health")
         return self
@@ -173,31 +177,34 @@ class LeadProcess(Program):
         return data
 
     def has_backs(self, count: int) -> None:
-        """Wait until that many backs are there and not silent."""
+        """Waits until the lead has this many backs that are not silent."""
         wait_for(lambda: sum(b["state"] != "silent" for b in self.backs()) == count, f"{count} backs at the lead")
 
     def ask(self, question: str | Sequence[Mapping[str, str]], **options: Any) -> Reply:
-        """One answer. Options are fields of the request."""
+        """Asks, and returns the whole answer. options: fields of the request."""
         reply = Reply()
         for _ in self.stream(question, reply, **options):
             pass
         return reply
 
     def stream(self, question: str | Sequence[Mapping[str, str]], reply: Reply, **options: Any) -> Iterator[str]:
-        """The text of one answer as it comes, also collected in `reply`."""
+        """Asks, and yields the text as it comes. `reply` collects it."""
         messages = [{"role": "user", "content": question}] if isinstance(question, str) else list(question)
         body = {"messages": messages, "stream": True, "stream_options": {"include_usage": True}, **options}
         yield from self.streamed(self.url, body, reply)
 
     @staticmethod
     def streamed(url: str, body: Mapping[str, Any], reply: Reply) -> Generator[str, None, None]:
-        """The text of an answer to this request, as it comes from a lead at `url`."""
+        """Sends a request to the lead at `url`, and yields the text as it comes. `reply` collects it.
+
+        Raises requests.ConnectionError also for a busy lead, and RuntimeError for other refusals.
+        """
         with requests.post(f"{url}/v1/chat/completions", json=body, stream=True, timeout=PATIENCE) as response:
             if response.status_code == 503:
-                raise requests.ConnectionError(response.text)  # as if it were not there: it may be soon
+                raise requests.ConnectionError(response.text)  # callers try again, as for a lead that is not there yet
             if response.status_code != 200:
                 raise RuntimeError(f"{response.status_code}: {response.text}")
-            # Line by line as they arrive, or a chunk size would hold text back.
+            # Read line by line: a larger chunk size would hold text back.
             for line in response.iter_lines(chunk_size=1):
                 if not line.startswith(b"data: ") or line == b"data: [DONE]":
                     continue
@@ -214,7 +221,7 @@ class LeadProcess(Program):
 
 
 class BackProcess(Program):
-    """`python -m back` for a lead on this machine, or for a gate before one."""
+    """`python -m back` for a lead on this machine, or for a `DelayProxy` before it."""
 
     def __init__(
         self,
@@ -226,7 +233,7 @@ class BackProcess(Program):
         super().__init__("back", "--lead", f"127.0.0.1:{port}", *arguments, environment=environment, cpus=cpus)
 
     def loaded(self) -> Self:
-        """Wait until the model is loaded and it looks for its lead."""
+        """Waits until the model is loaded. Then the back looks for its lead."""
         self.says("tokens of context")
         return self
 

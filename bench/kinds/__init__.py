@@ -1,7 +1,7 @@
 """Tiny random models of the architectures that people run, in the forms that both runtimes read.
 
-All have one small vocabulary, so that any can draft for any. The weights are random but of a size at which text is
-neither noise nor one token for ever, so that two texts that are the same mean something.
+All share one small vocabulary, so any of them can draft for any other. The weights are random, but of a size at which
+text is neither noise nor one repeated token. So it means something if two texts are the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ KINDS: dict[str, Kind] = {
 
 @dataclass(frozen=True)
 class Made:
-    """Where a tiny model lies. Both are the same weights. None: that runtime does not know the kind."""
+    """The files of a tiny model, with the same weights. None: that runtime does not know the kind."""
 
     kind: Kind
     folder: Path | None
@@ -27,16 +27,16 @@ class Made:
 
 
 def make(kind: str, folder: Path, seed: int = 0) -> Made:
-    """Write the tiny model of a kind into `folder`, as `NAME-SEED/` and `NAME-SEED.gguf`, unless it is there.
+    """Writes the tiny model of a kind into `folder`, as `NAME-SEED/` and `NAME-SEED.gguf`, unless it is there.
 
-    Other seeds give other weights. Needs transformers and torch; raises KeyError if there is no such kind.
+    Other seeds give other weights. It needs transformers and torch. Raises KeyError if there is no such kind.
     """
     row = KINDS[kind]
     checkpoint, out = folder / f"{kind}-{seed}", folder / f"{kind}-{seed}.gguf"
     made = Made(row, checkpoint if row.model_type else None, out if row.arch else None)
     if (made.gguf or checkpoint / "tokenizer_config.json").exists():
         return made
-    # They take seconds to import, and listing the kinds needs neither.
+    # These take seconds to import, and listing the kinds does not need them.
     from bench.kinds import checkpoint as checkpoints
     from bench.kinds import gguf_file, vocabulary
 

@@ -1,4 +1,4 @@
-"""Kinds whose whole memory is keys and values, and that have no experts."""
+"""Kinds with attention alone, and without experts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.kinds.steps import Config, Tensors, each, heads, plus_one, rename, ro
 from duo.models.export import Array
 
 WINDOW = 24
-"""Tokens of a sliding window, so few that every prompt is longer."""
+"""Tokens of a sliding window. Every prompt is longer."""
 
 
 def rope(**more: Any) -> dict[str, Any]:
@@ -20,7 +20,7 @@ def rope(**more: Any) -> dict[str, Any]:
 
 
 def windows(full: int) -> dict[str, Any]:
-    """Every `full`-th layer sees all tokens, the others a window."""
+    """Every `full`-th layer sees all tokens, and the others see a window."""
     kinds = ["full_attention" if (i + 1) % full == 0 else "sliding_attention" for i in range(4)]
     return {"layer_types": kinds, "sliding_window": WINDOW}
 
@@ -38,7 +38,7 @@ def _gemma2_keys(config: Config) -> dict[str, Value]:
 
 
 def _gemma4_keys(config: Config) -> dict[str, Value]:
-    """Layers that see all tokens have wider heads, and the last layers no keys and values of their own."""
+    """Layers that see all tokens have wider heads. The last layers share keys and values."""
     wide = config["per_layer_config"]["3"]["head_dim"]
     return {
         **window_keys(config),
@@ -55,7 +55,7 @@ def _gemma4_keys(config: Config) -> dict[str, Value]:
 
 
 def _gemma4_rotation(tensors: Tensors, config: Config) -> Tensors:
-    """Of the pairs that llama.cpp rotates in wide heads, most have to stay as they are: by a huge wavelength."""
+    """llama.cpp rotates all pairs of a wide head. A huge wavelength keeps most of them as they are."""
     pairs = config["per_layer_config"]["3"]["head_dim"] // 2
     turned = int(pairs * config["rope_parameters"]["full_attention"]["partial_rotary_factor"])
     factors = np.array([1.0] * turned + [1e30] * (pairs - turned), dtype=np.float32)
@@ -102,7 +102,7 @@ def _gpt2_keys(config: Config) -> dict[str, Value]:
 
 
 def _by_head(array: Array, config: Config) -> Array:
-    """GPT-NeoX has query, key and value of a head side by side; llama.cpp wants all queries first."""
+    """GPT-NeoX has query, key and value of a head side by side. llama.cpp has all queries first."""
     parts = array.reshape(heads(config), 3, -1, *array.shape[1:])
     return np.concatenate([parts[:, i].reshape(-1, *array.shape[1:]) for i in range(3)])
 

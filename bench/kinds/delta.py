@@ -1,4 +1,4 @@
-"""Kinds with gated delta nets, or with short convolutions, beside attention."""
+"""Kinds with attention and gated delta nets, or with attention and short convolutions."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bench.kinds.steps import (
 )
 from duo.models.export import Array
 
-# --- Gated delta nets (Qwen3-Next and Qwen3.5): three layers of four have a state, the fourth has attention.
+# --- Gated delta nets (Qwen3-Next and Qwen3.5): three of four layers have a state, and the fourth attention.
 
 _DELTA: dict[str, Any] = {
     "layer_types": ["linear_attention", "linear_attention", "linear_attention", "full_attention"],
@@ -50,12 +50,12 @@ def _delta_keys(config: Config) -> dict[str, Value]:
 
 
 def _delta35_keys(config: Config) -> dict[str, Value]:
-    # Positions of text are the same in all sections of a rotary embedding, so any sizes do that add up.
+    # Text has the same positions in all sections of a rotary embedding, so any sizes do if they add up.
     return {**_delta_keys(config), "rope.dimension_sections": [1, 1, 0, 0]}
 
 
 def _next_parts(array: Array, config: Config) -> dict[str, Array]:
-    """Qwen3-Next has queries, keys, values and gates side by side for each key head; llama.cpp wants them apart."""
+    """Qwen3-Next has queries, keys, values and gates together for each key head. llama.cpp has them apart."""
     groups = config["linear_num_key_heads"]
     key = config["linear_key_head_dim"]
     value = config["linear_value_head_dim"] * config["linear_num_value_heads"] // groups
@@ -65,7 +65,7 @@ def _next_parts(array: Array, config: Config) -> dict[str, Array]:
 
 
 def _tiled(array: Array, config: Config, axis: int = 0) -> Array:
-    """Value heads that share a key head lie side by side in the checkpoint, and a whole round apart in llama.cpp."""
+    """Value heads of one key head are neighbours in the checkpoint. llama.cpp deals them out in rounds."""
     groups, count = config["linear_num_key_heads"], config["linear_num_value_heads"]
     shape = array.shape
     split_up = array.reshape(*shape[:axis], groups, count // groups, shape[axis] // count, *shape[axis + 1 :])
@@ -73,13 +73,13 @@ def _tiled(array: Array, config: Config, axis: int = 0) -> Array:
 
 
 def _tiled_values(array: Array, config: Config) -> Array:
-    """The same where queries and keys come before the values."""
+    """As `_tiled`, if queries and keys come before the values."""
     before = 2 * config["linear_key_head_dim"] * config["linear_num_key_heads"]
     return np.concatenate([array[:before], _tiled(array[before:], config)])
 
 
 _SHIFTED_NORMS = each(r"(?<!linear_attn\.)norm\.weight", lambda array, config: array + 1)
-"""These norms multiply by 1 + w. The one behind the state does not."""
+"""These norms multiply by 1 + w. The norm after the state does not."""
 
 _TILED_HEADS: tuple[Step, ...] = (
     each(r"in_proj_qkv\.weight|conv1d\.weight", _tiled_values),
@@ -107,7 +107,7 @@ def _lfm2moe_keys(config: Config) -> dict[str, Value]:
     }
 
 
-# --- Kimi Linear: a delta net whose every channel has a decay of its own, and DeepSeek's attention without positions.
+# --- Kimi Linear: a delta net with a decay for each channel, and DeepSeek's attention without positions.
 
 
 def _kimi_keys(config: Config) -> dict[str, Value]:
@@ -159,7 +159,7 @@ KINDS = (
             stack_experts,
             SPLIT_LATENT,
             CORRECTION,
-            # transformers writes the layer without experts by the name of those with.
+            # transformers gives the layer without experts the name of those with experts.
             rename(r"block_sparse_moe\.((gate|up|down)_proj)", r"mlp.\1"),
         ),
     ),

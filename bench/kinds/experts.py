@@ -1,4 +1,4 @@
-"""Kinds with experts whose memory is keys and values, plain or compressed."""
+"""Kinds with experts and attention, whose keys and values may be compressed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from duo.models.export import Array
 
 EXPERTS: dict[str, Any] = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 SIGMOID = 2
-"""llama.cpp's number for experts that are chosen by a sigmoid instead of a softmax."""
+"""llama.cpp's number for a sigmoid that chooses experts, instead of a softmax."""
 
 
 def width_keys(config: Config) -> dict[str, Value]:
@@ -29,7 +29,7 @@ def granite_experts(array: Array, config: Config) -> dict[str, Array]:
     return {"mlp.experts.gate_proj.weight": gate, "mlp.experts.up_proj.weight": up}
 
 
-# --- DeepSeek: keys and values compressed to one vector of a token. llama.cpp computes with the vector itself.
+# --- DeepSeek: a token's keys and values are one compressed vector. llama.cpp computes with the vector itself.
 
 _LATENT: dict[str, Any] = {
     "kv_lora_rank": 32,
@@ -81,7 +81,7 @@ def _deepseek3_keys(config: Config) -> dict[str, Value]:
 
 
 def keys_and_values(array: Array, config: Config) -> dict[str, Array]:
-    """The matrix that makes keys and values of the vector, as two, the keys' transposed."""
+    """Splits the matrix that turns the vector into keys and values. The part for keys is transposed."""
     size = config["qk_nope_head_dim"]
     both = array.reshape(heads(config), size + config["v_head_dim"], -1)
     return {
@@ -93,14 +93,14 @@ def keys_and_values(array: Array, config: Config) -> dict[str, Array]:
 SPLIT_LATENT = split(r"kv_b_proj\.weight", keys_and_values)
 CORRECTION = rename(r"\.e_score_correction_bias$", ".e_score_correction.bias")
 
-# --- gpt-oss: sinks, and experts whose gates and values take turns in the rows.
+# --- gpt-oss: sinks, and experts whose rows alternate between gates and values.
 
 
 def _gpt_oss_keys(config: Config) -> dict[str, Value]:
     return {**window_keys(config), "expert_feed_forward_length": config["intermediate_size"]}
 
 
-def _turns(array: Array, config: Config) -> dict[str, Array]:
+def _alternating(array: Array, config: Config) -> dict[str, Array]:
     rows = array.swapaxes(1, 2)
     return {
         ".gate_proj.weight": np.ascontiguousarray(rows[:, ::2]),
@@ -108,7 +108,7 @@ def _turns(array: Array, config: Config) -> dict[str, Array]:
     }
 
 
-def _turns_of_bias(array: Array, config: Config) -> dict[str, Array]:
+def _alternating_bias(array: Array, config: Config) -> dict[str, Array]:
     return {
         ".gate_proj.bias": np.ascontiguousarray(array[:, ::2]),
         ".up_proj.bias": np.ascontiguousarray(array[:, 1::2]),
@@ -189,8 +189,8 @@ KINDS = (
         "gpt-oss",
         _gpt_oss_keys,
         (
-            split(r"\.gate_up_proj", _turns),
-            split(r"\.gate_up_proj_bias", _turns_of_bias),
+            split(r"\.gate_up_proj", _alternating),
+            split(r"\.gate_up_proj_bias", _alternating_bias),
             split(r"\.down_proj", _rows),
             rename(r"\.down_proj_bias$", ".down_proj.bias"),
             rename(r"\.sinks$", ".sinks.weight"),

@@ -1,4 +1,4 @@
-"""The same weights as GGUF."""
+"""Writes the weights of a kind as GGUF."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.kinds.kind import SPREAD, Kind, Shape, Value
 from bench.kinds.steps import Config, Tensors, head_size, heads, kv_heads
 from duo.models.export import ExportError, add_tokenizer, read_safetensors, write
 
-# llama.cpp's key, and the names that configurations have for it.
+# llama.cpp's key, and its names in configurations.
 _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("context_length", ("max_position_embeddings", "n_positions")),
     ("embedding_length", ("hidden_size", "n_embd")),
@@ -33,11 +33,11 @@ _KEYS: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 _PLAIN = {"lm_head.weight": "output.weight", "rope_freqs.weight": "rope_freqs.weight"}
-"""Not in the tables of architectures whose published models have none."""
+"""Tensors that gguf's tables lack, for architectures whose published models have none."""
 
 
 def convert(kind: Kind, folder: Path, config: Config, out: Path) -> None:
-    """Write the checkpoint in `folder` as GGUF in float32, so that nothing but the runtime differs.
+    """Writes the checkpoint in `folder` as GGUF in float32, so that the runtime alone differs.
 
     Raises ExportError if a tensor has no place in llama.cpp's architecture.
     """
@@ -57,7 +57,7 @@ def convert(kind: Kind, folder: Path, config: Config, out: Path) -> None:
 
 
 def invent(kind: Kind, folder: Path, seed: int, out: Path) -> None:
-    """Write a kind that has no checkpoint. `folder`: where the tokenizer lies."""
+    """Writes a kind that has no checkpoint. folder: where the tokenizer is."""
     assert kind.shapes is not None
     rng = np.random.default_rng(seed)
     shapes = kind.shapes(vocabulary.SIZE)
@@ -66,7 +66,7 @@ def invent(kind: Kind, folder: Path, seed: int, out: Path) -> None:
 
 
 def _random(name: str, shape: Shape, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Matrices keep the size of what they multiply; states remember many tokens."""
+    """A matrix keeps the size of the vector that it multiplies. States remember many tokens."""
     noise: NDArray[np.float64] = rng.normal(size=shape)
     if "_lerp_" in name:
         share: NDArray[np.float64] = 1 / (1 + np.exp(-noise))
@@ -82,7 +82,7 @@ def _random(name: str, shape: Shape, rng: np.random.Generator) -> NDArray[np.flo
 
 def _write(kind: Kind, keys: Mapping[str, Value], tensors: Tensors, folder: Path, out: Path) -> None:
     writer = gguf.GGUFWriter(None, kind.arch)
-    writer.add_name("tiny")  # llama.cpp knows some models by their name, and treats their tokens differently
+    writer.add_name("tiny")  # llama.cpp treats the tokens of some models differently, by their name
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     for key, value in keys.items():
         _add(writer, f"{kind.arch}.{key}", value)
@@ -98,7 +98,7 @@ def _names(arch: str, blocks: int) -> gguf.TensorNameMap:
 
 
 def _common(config: Config) -> dict[str, Value]:
-    """What llama.cpp wants to know of nearly every architecture."""
+    """Keys that llama.cpp wants for nearly every architecture."""
 
     def found() -> Iterator[tuple[str, Value]]:
         for key, names in _KEYS:

@@ -1,4 +1,4 @@
-"""What a kind of model is: its shape in transformers, and what llama.cpp calls and keeps differently."""
+"""A kind of model: its shape in transformers, and how it becomes llama.cpp's."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Family = Literal[
 ]
 
 Value = int | float | bool | str | list[int] | list[bool] | list[float] | None
-"""Of a key of a GGUF file. None leaves out a key that the configuration would give."""
+"""The value of a key in a GGUF file. None removes a key that the configuration gives."""
 
 SPREAD = 3.0
-"""Standard deviation that logits get, roughly. Random text is then neither noise nor one token again and again."""
+"""The standard deviation of logits, roughly. Text is then neither noise nor one repeated token."""
 
 Shape = tuple[int, ...]
 
@@ -39,7 +39,7 @@ SIZES: Mapping[str, Any] = {
     "max_position_embeddings": 512,
     "tie_word_embeddings": False,
 }
-"""Of every kind, under the names that most configurations of transformers have."""
+"""Sizes of every kind, under the names that most configurations of transformers use."""
 
 
 def _no_keys(config: Config) -> dict[str, Value]:
@@ -50,10 +50,10 @@ def _no_keys(config: Config) -> dict[str, Value]:
 class Kind:
     """A row of the table of kinds.
 
-    model_type: transformers' name; empty where it does not know the model. sizes: what its configuration has beside or
-    instead of SIZES. arch: llama.cpp's name; empty where that does not know it. keys: metadata of the GGUF file beside
-    what all have, without the architecture's name before it. steps: how the checkpoint's tensors become llama.cpp's.
-    shapes: where there is no checkpoint, the tensors of the GGUF file for a vocabulary of so many tokens.
+    model_type: transformers' name; empty: it does not know the model. sizes: changes and additions to SIZES.
+    arch: llama.cpp's name; empty: it does not know the model. keys: more metadata of the GGUF file, without the
+    architecture's name in front. steps: how the checkpoint's tensors become llama.cpp's. shapes: for a kind without a
+    checkpoint, the GGUF file's tensors by the size of the vocabulary.
     """
 
     name: str

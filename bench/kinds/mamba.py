@@ -1,4 +1,4 @@
-"""Kinds with the states of Mamba or Mamba-2, alone or beside attention."""
+"""Kinds with the states of Mamba or Mamba-2, with and without attention."""
 
 from __future__ import annotations
 
@@ -29,12 +29,19 @@ from duo.models.export import Array
 # --- Mamba and Mamba-2.
 
 
-def _mamba_keys(config: Config) -> dict[str, Value]:
+def _pure_keys(config: Config) -> dict[str, Value]:
+    """Keys of models without attention and feed-forward layers."""
     return {
         "context_length": 512,
         "feed_forward_length": 0,
         "attention.head_count": 0,
         "attention.layer_norm_rms_epsilon": config["layer_norm_epsilon"],
+    }
+
+
+def _mamba_keys(config: Config) -> dict[str, Value]:
+    return {
+        **_pure_keys(config),
         "ssm.conv_kernel": config["conv_kernel"],
         "ssm.inner_size": config["intermediate_size"],
         "ssm.state_size": config["state_size"],
@@ -43,7 +50,7 @@ def _mamba_keys(config: Config) -> dict[str, Value]:
 
 
 def _mamba2_keys(config: Config) -> dict[str, Value]:
-    """Of models whose configuration begins what concerns Mamba-2 with `mamba_`, has bare names, or both."""
+    """Keys of Mamba-2. Configurations have its names with or without `mamba_` in front."""
 
     def of(*names: str) -> int:
         return int(next(config[name] for name in names if config.get(name) is not None))
@@ -55,16 +62,6 @@ def _mamba2_keys(config: Config) -> dict[str, Value]:
         "ssm.group_count": of("mamba_n_groups", "n_groups"),
         "ssm.time_step_rank": count,
         "ssm.inner_size": count * of("mamba_d_head", "mamba_head_dim", "head_dim"),
-    }
-
-
-def _pure_mamba2_keys(config: Config) -> dict[str, Value]:
-    return {
-        **_mamba2_keys(config),
-        "context_length": 512,
-        "feed_forward_length": 0,
-        "attention.head_count": 0,
-        "attention.layer_norm_rms_epsilon": config["layer_norm_epsilon"],
     }
 
 
@@ -81,11 +78,11 @@ _MAMBA2_STEPS: tuple[Step, ...] = (
     time_bias,
 )
 
-# --- Falcon-H1: attention and Mamba-2 side by side in every layer, with constant factors all over.
+# --- Falcon-H1: attention and Mamba-2 in every layer, with constant factors in many places.
 
 
 def _falcon_h1_factors(tensors: dict[str, Array], config: Config) -> dict[str, Array]:
-    """llama.cpp expects the factors multiplied into the weights."""
+    """Multiplies the factors into the weights, as llama.cpp expects."""
     inner = config["mamba_d_ssm"]
     state = config["mamba_n_groups"] * config["mamba_d_state"]
     sections = np.repeat(config["ssm_multipliers"], [inner, inner, state, state, config["mamba_n_heads"]])
@@ -108,7 +105,7 @@ def _falcon_h1_factors(tensors: dict[str, Array], config: Config) -> dict[str, A
     }
 
 
-# --- Hybrids that have either a state or attention in a layer.
+# --- Hybrids: a layer has either a state or attention.
 
 
 def _nemotron_keys(config: Config) -> dict[str, Value]:
@@ -118,7 +115,7 @@ def _nemotron_keys(config: Config) -> dict[str, Value]:
         "attention.layer_norm_rms_epsilon": config["layer_norm_epsilon"],
         "attention.head_count_kv": [kv_heads(config) if kind == "full_attention" else 0 for kind in kinds],
         "feed_forward_length": [config["intermediate_size"] if kind == "mlp" else 0 for kind in kinds],
-        # The configuration has them whether or not a layer has experts.
+        # The configuration has these even if no layer has experts.
         **dict.fromkeys(("expert_count", "expert_used_count", "expert_group_count", "expert_group_used_count")),
     }
 
@@ -179,7 +176,7 @@ def _nemotron_experts_keys(config: Config) -> dict[str, Value]:
 
 def _shared_gate_and_up(array: Array, config: Config) -> dict[str, Array]:
     gate, up = halves(array)
-    # The names that another architecture gives the same.
+    # Another architecture has these names for the same matrices.
     return {"mlp.shared_expert.gate_proj.weight": gate, "mlp.shared_expert.up_proj.weight": up}
 
 
@@ -249,7 +246,7 @@ KINDS = (
         "mamba2",
         {"state_size": 16, "num_heads": 8, "head_dim": 16, "n_groups": 2, "chunk_size": 32},
         "mamba2",
-        _pure_mamba2_keys,
+        lambda config: {**_mamba2_keys(config), **_pure_keys(config)},
         _MAMBA2_STEPS,
     ),
     Kind(

@@ -1,4 +1,4 @@
-"""Logits of both runtimes alone, without an engine of ours: a check of the files that are compared."""
+"""Logits of both runtimes without our engines, to check the files of a kind."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def of_transformers(folder: Path, tokens: Sequence[int]) -> Logits:
 
 
 def of_llamacpp(path: Path, tokens: Sequence[int]) -> Logits:
-    """One decode of the tokens, with keys and values in float32. Raises ModelError if that fails."""
+    """One decode of the tokens, with keys and values in float32. Raises ModelError."""
     native.start()
     model = llama_cpp.llama_model_load_from_file(os.fsencode(path), llama_cpp.llama_model_default_params())
     if model is None:

@@ -1,4 +1,4 @@
-"""`python -m bench models`: tiny random models of many kinds, made, served and compared with transformers alone."""
+"""`python -m bench models`: makes tiny random models of many kinds, serves them, and compares with transformers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ COLUMNS = (
 
 
 def trials(kind: str, runtimes: Sequence[Runtime], folder: Path, count: int) -> list[Found]:
-    """Make a kind, and try it in each runtime that knows it."""
+    """Makes a kind, and tries it in each runtime that knows it."""
     model, other = make(kind, folder), make(kind, folder, seed=1)
     found: list[Found] = []
     for runtime in runtimes:
@@ -64,10 +64,10 @@ def verifies(rollback: Rollback) -> str:
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
-    p.add_argument("kinds", nargs="*", metavar="KIND", help=f"all of these, if none is named: {', '.join(KINDS)}")
-    p.add_argument("--runtime", choices=RUNTIMES, action="append", help="both, if none is named")
-    p.add_argument("--tokens", type=positive, default=48, help="length of an answer")
-    p.add_argument("--folder", type=Path, help="where the models are kept (default: nowhere)")
+    p.add_argument("kinds", nargs="*", metavar="KIND", help=f"kinds to try (default: all of {', '.join(KINDS)})")
+    p.add_argument("--runtime", choices=RUNTIMES, action="append", help="runtime to try (default: both)")
+    p.add_argument("--tokens", type=positive, default=48, help="tokens of each answer")
+    p.add_argument("--folder", type=Path, help="folder to keep the models in (default: they are deleted)")
     p.add_argument("--jobs", type=positive, default=min(2, os.cpu_count() or 1), help="kinds tried at a time")
 
 
@@ -89,17 +89,17 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _all(kinds: Sequence[str], runtimes: Sequence[Runtime], folder: Path, count: int, jobs: int) -> Iterator[Found]:
-    """In the order of the kinds, as they come."""
+    """Yields the trials in the order of the kinds."""
     if jobs == 1 or len(kinds) == 1:
         for kind in kinds:
             yield from trials(kind, runtimes, folder, count)
         return
-    # Not forked: torch and llama.cpp have threads.
+    # Spawned, for torch and llama.cpp have threads, which do not survive a fork.
     with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
         under_way: list[Future[list[Found]]] = [pool.submit(trials, kind, runtimes, folder, count) for kind in kinds]
         for kind, each in zip(kinds, under_way, strict=True):
             try:
                 yield from each.result()
             except BrokenProcessPool:
-                # llama.cpp aborts where an assertion of its own does not hold.
+                # llama.cpp aborts the process if one of its assertions fails.
                 raise DuoError(f"a process died that tried {kind} or a kind after it: try each with --jobs 1") from None

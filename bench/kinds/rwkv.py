@@ -1,4 +1,4 @@
-"""RWKV 6 and 7, which transformers does not know: their GGUF files are made without a checkpoint."""
+"""RWKV 6 and 7. transformers does not know them, so their GGUF files are made without a checkpoint."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from bench.kinds.steps import Config
 
 _WIDTH, _INNER, _RANK, _LAYERS = 128, 192, 16, 4
 _HEAD = 64
-"""As in all published models: llama.cpp writes beyond the end of smaller ones."""
+"""Width of a head, as in all published models: llama.cpp writes beyond the end of smaller heads."""
 _SQUARE: Shape = (_WIDTH, _WIDTH)
 _VECTOR: Shape = (_WIDTH,)
 _MIX: Shape = (1, 1, _WIDTH)

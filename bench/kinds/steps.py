@@ -1,8 +1,8 @@
-"""How the tensors of a Hugging Face checkpoint become those that llama.cpp reads.
+"""How the tensors of a Hugging Face checkpoint become llama.cpp's.
 
-The two keep the same weights under other names, and some of them in another form: the logarithm of a decay or the
-decay itself, heads in another order, experts one by one or stacked. What form llama.cpp wants was read in its
-conversion scripts. A *step* is a function from tensors to tensors; a kind of model is converted by a few of them.
+Both have the same weights under different names, and some in different forms. For example, one has a decay and the
+other its logarithm; the order of heads differs; experts are separate or stacked. llama.cpp's conversion scripts show
+its forms. A *step* is a function from tensors to tensors. A few steps convert a kind of model.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Step = Callable[[Tensors, Config], Tensors]
 
 
 def each(pattern: str, change: Callable[[Array, Config], Array]) -> Step:
-    """Change every tensor whose name ends as the pattern says."""
+    """A step that changes every tensor whose name ends as the pattern says."""
     ending = re.compile(f"(?:{pattern})$")
     return lambda tensors, config: {
         name: change(array, config) if ending.search(name) else array for name, array in tensors.items()
@@ -30,7 +30,10 @@ def each(pattern: str, change: Callable[[Array, Config], Array]) -> Step:
 
 
 def split(pattern: str, parts: Callable[[Array, Config], Mapping[str, Array]]) -> Step:
-    """Replace every tensor whose name ends as the pattern says: `parts` gives the new endings and tensors."""
+    """A step that replaces every tensor whose name ends as the pattern says.
+
+    parts: gives the new endings, and their tensors.
+    """
     ending = re.compile(f"(?:{pattern})$")
 
     def step(tensors: Tensors, config: Config) -> Tensors:
@@ -46,12 +49,12 @@ def split(pattern: str, parts: Callable[[Array, Config], Mapping[str, Array]]) -
 
 
 def rename(pattern: str, replacement: str) -> Step:
-    """Rename tensors by a regular expression."""
+    """A step that renames tensors by a regular expression."""
     return lambda tensors, config: {re.sub(pattern, replacement, name): array for name, array in tensors.items()}
 
 
 def stack_experts(tensors: Tensors, config: Config) -> Tensors:
-    """Put the matrices of all experts of a layer into one tensor of shape [experts, rows, columns]."""
+    """Stacks the matrices of all experts of a layer into one tensor of shape [experts, rows, columns]."""
     stacks: dict[str, dict[int, Array]] = {}
     others: Tensors = {}
     for name, array in tensors.items():
@@ -63,7 +66,7 @@ def stack_experts(tensors: Tensors, config: Config) -> Tensors:
 
 
 def halves(array: Array) -> tuple[Array, Array]:
-    """The upper and the lower half of a matrix's rows, of one expert or of each."""
+    """The upper and the lower half of a matrix's rows, for one matrix or for a stack."""
     first, second = np.split(array, 2, axis=-2)
     return np.ascontiguousarray(first), np.ascontiguousarray(second)
 
@@ -81,7 +84,7 @@ def head_size(config: Config) -> int:
 
 
 def rotary_pairs(tensors: Tensors, config: Config) -> Tensors:
-    """llama.cpp rotates neighbouring values of a head, transformers the two halves."""
+    """Reorders heads: llama.cpp rotates pairs of neighbours, transformers pairs from two halves."""
     q = each(r"q_proj\.(weight|bias)", lambda array, config: halves_to_pairs(array, heads(config)))
     k = each(r"k_proj\.(weight|bias)", lambda array, config: halves_to_pairs(array, kv_heads(config)))
     return k(q(tensors, config), config)
@@ -91,7 +94,7 @@ plus_one = each(r"norm\.weight", lambda array, config: array + 1)
 """These norms multiply by 1 + w."""
 
 decay = each(r"\.A_log", lambda array, config: -np.exp(array))
-"""The checkpoint has the logarithm of a state's decay, llama.cpp the decay."""
+"""The checkpoint has the logarithm of a state's decay, and llama.cpp the decay."""
 
 flat_convolution = each(r"conv(1d)?\.weight", lambda array, config: array.squeeze(1))
 """From [channels, 1, width] to [channels, width]."""
@@ -99,4 +102,4 @@ flat_convolution = each(r"conv(1d)?\.weight", lambda array, config: array.squeez
 time_bias = rename(r"\.dt_bias$", ".dt_proj.bias")
 
 column = each(r"\.A_log|\.D", lambda array, config: array.reshape(-1, 1))
-"""Mamba-2 has one number a head, which llama.cpp wants as a column."""
+"""Mamba-2 has one number per head. llama.cpp has them as a column."""

@@ -1,16 +1,15 @@
-"""A tiny model served by duo: what it verifies, how far its logits are from transformers', and whether guesses show.
+"""A trial of a tiny model: what it verifies, how exact its logits are, and whether guesses change its text.
 
-The reference is the transformers library alone: its `generate`, greedy and without speculation, and a plain forward
-pass over the text that this gives. For the rest the lead's own decode loop runs here with a draft model beside the
-target: the classes that a lead and its backs run, without processes and waits between them, so that every step has
-guesses. Drafts are made once by the model itself, so that all guesses are right, and once by another random one, so
-that hardly any is.
+The reference is the transformers library alone: its greedy `generate` without speculation, and a plain forward pass
+over that text. Then the lead's own decode loop runs here with a draft model beside the target. It has the classes of a
+lead and its backs, but no processes and no waits, so every step has guesses. Once the model drafts for itself, and all
+guesses are right. Once another random model drafts, and hardly any guess is right.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,10 +20,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoModelForCausalLM
 
+from bench.harness.decoding import Asked, LeadLoop, chat_prompt
 from bench.harness.models import Runtime
+from bench.harness.near_ties import Walk, walk
 from bench.kinds.kind import SPREAD
 from bench.kinds.plain import of_llamacpp
-from bench.steps.ties import Walk, walk
 from duo.draft.model import DraftModel
 from duo.draft.policy import TREE
 from duo.engines import Engine, EngineOptions, Row, load
@@ -34,35 +34,31 @@ from duo.engines.transformers.loading import first_line, quiet
 from duo.errors import DuoError
 from duo.sampling.params import SamplingParams
 from duo.trace import Trace
-from duo.wire.ledger import Ledger
 from lead.decode.local_draft import LocalDraft
-from lead.decode.loop import Decoder
-from lead.decode.request import Job
-from lead.decode.session import Step
 from lead.plan.arrivals import DraftOffer
 from lead.plan.schedule import Growing, Limits, Plan
 from lead.plan.verify_all import VerifyAll
 
 QUESTION = "What does subprocess.run do, and what does it return?"
-MORE = "And shutil?"
-"""What is said next, after the answer."""
+NEXT_QUESTION = "And shutil?"
+"""The next turn of the conversation."""
 AHEAD = 5
 """Guesses of an answer in a forward pass, at most."""
 EXPANSIONS = {"own": AHEAD, "other": 2}
-"""Forward passes of the draft model before each of the target: wrong guesses need not be many."""
+"""The draft model's forward passes before each one of the target. A few wrong guesses are enough."""
 OPTIONS = EngineOptions(threads=1, context=448, slots=2, tree_rows=64, batch=96, flash_attention="off")
 MODES = {"greedy": SamplingParams(temperature=0.0), "sampled": SamplingParams(temperature=0.8, seed=7)}
 
-WRONG = 0.02 * SPREAD
-"""Largest error of a logit that rounding explains: llama.cpp keeps keys and values, and takes GELU, in 16 bits."""
+MAX_ERROR = 0.02 * SPREAD
+"""The largest error of a logit that rounding explains. llama.cpp has keys, values and GELU in 16 bits."""
 
 _COST = {1: 1.0, 8: 1.7}
-"""Of a draft model: further rows are cheap, so it grows trees. Times measured here would mean nothing."""
+"""A draft model's cost by rows. More rows are cheap, so it grows trees. Measured times would mean nothing here."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A text of transformers' own: the prompt, the tokens that follow, and the logits that gave each of these."""
+    """A text by transformers. logits: shape [tokens, vocabulary size], a row for each token that follows the prompt."""
 
     prompt: list[int]
     tokens: list[int]
@@ -73,9 +69,9 @@ class Reference:
 class Found:
     """What a trial found.
 
-    refused: in duo's words. failed: an exception that is none of duo's own. error: the largest, of any logit. same: by
-    what was compared, "same", a near tie, or a difference. accepted: guesses picked and verified, by whose they were.
-    reread: tokens read for the next turn of the conversation, beside those that were new in it.
+    refused: why duo refuses the model. failed: any other exception. error: the largest error of a logit. same: by
+    what was compared, "same", a near tie, or a difference. accepted: by whose drafts, guesses accepted and verified.
+    reread: old tokens that the next turn of the conversation read again.
     """
 
     kind: str
@@ -90,17 +86,17 @@ class Found:
 
     @property
     def right(self) -> bool:
-        """Served, and nothing differs but by near ties."""
+        """Whether it is served, and nothing differs but near ties."""
         return (
             not self.refused
             and not self.failed
-            and self.error < WRONG
+            and self.error < MAX_ERROR
             and not any("differs" in it for it in self.same.values())
         )
 
 
 def reference(folder: Path, prompt: Sequence[int], count: int) -> Reference:
-    """`count` tokens after the prompt."""
+    """The `count` tokens that transformers generates after the prompt."""
     loader: Any = AutoModelForCausalLM
     with quiet(), torch.inference_mode():
         model: Any = loader.from_pretrained(folder, dtype=torch.float32).eval()
@@ -112,14 +108,16 @@ def reference(folder: Path, prompt: Sequence[int], count: int) -> Reference:
 
 
 def attempt(kind: str, runtime: Runtime, model: Path, other: Path, folder: Path | None, count: int) -> Found:
-    """Serve `model` with `runtime`, answers of `count` tokens. `other`: the same kind with other weights, for drafts.
-    `folder`: the model as transformers reads it; None: it does not, and llama.cpp's own plain decode is the reference.
+    """Serves `model` with `runtime`, and compares answers of `count` tokens.
+
+    other: the same kind with other weights, for drafts. folder: the model for transformers; None: transformers does
+    not know it, and llama.cpp's plain decode is the reference.
     """
     found = Found(kind, runtime)
     try:
         with _loaded(model, runtime) as target:
             found.rollback = target.rollback
-            prompt = target.vocabulary.chat([{"role": "user", "content": QUESTION}])
+            prompt = chat_prompt(target, QUESTION)
             texts = {mode: walk(target, prompt, params, count) for mode, params in MODES.items()}
             greedy = texts["greedy"]
             known = reference(folder, prompt, count) if folder is not None else _plain(model, prompt, greedy.tokens)
@@ -130,7 +128,7 @@ def attempt(kind: str, runtime: Runtime, model: Path, other: Path, folder: Path 
                     _speculate(found, target, draft, whose, prompt, texts)
     except DuoError as error:
         found.refused = str(error)
-    except Exception as error:  # a fault of ours or of the runtime's: the other kinds are tried all the same
+    except Exception as error:  # our bug or the runtime's: the other kinds are still tried
         traceback.print_exc()
         found.failed = f"{type(error).__name__}: {first_line(error)}"
     return found
@@ -151,7 +149,7 @@ def _loaded(model: Path, runtime: Runtime) -> Iterator[Engine]:
 
 
 def _error(engine: Engine, known: Reference) -> float:
-    """The largest difference of a logit, over passes of one row and over chains."""
+    """The largest error of a logit, in passes of one row and in chains."""
     longest = 1 + min(AHEAD, engine.rollback.depth)
     engine.truncate(0, 0)
     engine.extend(0, known.prompt[:-1])
@@ -167,7 +165,7 @@ def _error(engine: Engine, known: Reference) -> float:
 
 
 def _compare(tokens: Sequence[int], alone: Walk, tie: float) -> str:
-    """Whether the tokens are those of the walk. A difference where two scores are closer than `tie` is a near tie."""
+    """Compares the tokens with the walk. A difference between scores closer than `tie` is a near tie."""
     if list(tokens) == list(alone.tokens):
         return "same"
     at = next(i for i, (a, b) in enumerate(zip(tokens, alone.tokens, strict=True)) if a != b)
@@ -176,7 +174,7 @@ def _compare(tokens: Sequence[int], alone: Walk, tie: float) -> str:
 
 
 class _DraftsFirst(VerifyAll):
-    """Has the draft model beside the target expand its tree so many times before each step, and verifies all."""
+    """Lets the draft model beside the target draft `expansions` times before each step. It verifies all guesses."""
 
     def __init__(self, limits: Limits, expansions: int) -> None:
         super().__init__(limits)
@@ -193,65 +191,36 @@ class _DraftsFirst(VerifyAll):
         return super().plan(trees, now, own, room)
 
 
-@dataclass
-class _Lead:
-    """A lead's decode loop in this thread, with a draft model beside the target."""
-
-    target: Engine
-    draft: Engine
-    expansions: int
-
-    def __post_init__(self) -> None:
-        rollback = self.target.rollback
-        limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=rollback)
-        model = DraftModel(self.draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
-        schedule = _DraftsFirst(limits, self.expansions)
-        self._decoder = Decoder(self.target, Ledger(), lambda: None, lambda: None, schedule, Trace(), LocalDraft(model))
-
-    def ask(self, *asked: tuple[Sequence[int], SamplingParams, int]) -> list[tuple[list[int], Job]]:
-        """Answers to prompts, of so many tokens, all at the same time. Raises what one of them ended with."""
-        errors: list[DuoError | None] = []
-        answers = [self._submit(*each, errors.append) for each in asked]
-        while len(errors) < len(asked):
-            self._decoder.turn()
-        for error in errors:
-            if error is not None:
-                raise error
-        return answers
-
-    def _submit(
-        self, prompt: Sequence[int], params: SamplingParams, count: int, on_end: Callable[[DuoError | None], None]
-    ) -> tuple[list[int], Job]:
-        tokens: list[int] = []
-
-        def take(step: Step) -> None:
-            tokens.extend(done.token for done in step.committed)
-
-        job = Job(list(prompt), params, count, True, take, on_end)
-        self._decoder.submit(job)
-        return tokens, job
+def _lead(target: Engine, draft: Engine, expansions: int) -> LeadLoop:
+    """A lead's decode loop with a draft model beside the target."""
+    limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=target.rollback)
+    model = DraftModel(draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
+    return LeadLoop(target, _DraftsFirst(limits, expansions), LocalDraft(model))
 
 
 def _speculate(
     found: Found, target: Engine, draft: Engine, whose: str, prompt: Sequence[int], alone: dict[str, Walk]
 ) -> None:
-    """With the model's own drafts: one answer after the other, and then the next turn of the last conversation. With
-    those of other weights: both answers at the same time."""
+    """Answers with drafts, and compares with the walks in `alone`.
+
+    With the model's own drafts, answers come one after the other, and then the next turn of the last conversation. With
+    drafts of other weights, both answers are asked at the same time.
+    """
     for slot in range(target.slots):
         target.truncate(slot, 0)
-    lead = _Lead(target, draft, EXPANSIONS[whose])
-    asked = [(prompt, params, len(alone[mode].tokens)) for mode, params in MODES.items()]
-    answers = [answer for each in asked for answer in lead.ask(each)] if whose == "own" else lead.ask(*asked)
-    for mode, (tokens, _) in zip(MODES, answers, strict=True):
-        found.same[f"{mode}, {whose} drafts"] = _compare(tokens, alone[mode], 2 * found.error)
-    totals = [job.session.total for _, job in answers if job.session is not None]
+    lead = _lead(target, draft, EXPANSIONS[whose])
+    asked = [Asked(prompt, params, len(alone[mode].tokens)) for mode, params in MODES.items()]
+    answers = [answer for each in asked for answer in lead.ask([each])] if whose == "own" else lead.ask(asked)
+    for mode, answer in zip(MODES, answers, strict=True):
+        found.same[f"{mode}, {whose} drafts"] = _compare(answer.tokens, alone[mode], 2 * found.error)
+    totals = [answer.job.session.total for answer in answers if answer.job.session is not None]
     found.accepted[whose] = (sum(total.accepted for total in totals), sum(total.drafted for total in totals))
     if whose != "own":
         return
-    more = target.vocabulary.encode(MORE)
-    (tokens, _), params = answers[-1], asked[-1][1]
+    more = target.vocabulary.encode(NEXT_QUESTION)
+    tokens, params = answers[-1].tokens, asked[-1].params
     longer = [*prompt, *tokens, *more]
-    ((again, job),) = lead.ask((longer, params, len(tokens) // 2))
+    (again,) = lead.ask([Asked(longer, params, len(tokens) // 2)])
     # The last token of an answer has not been read, nor is the last of a prompt read with it.
-    found.reread = len(longer) - 1 - job.cached_tokens - len(more)
-    found.same["next turn"] = _compare(again, walk(target, longer, params, len(again)), 2 * found.error)
+    found.reread = len(longer) - 1 - again.job.cached_tokens - len(more)
+    found.same["next turn"] = _compare(again.tokens, walk(target, longer, params, len(again.tokens)), 2 * found.error)

@@ -1,4 +1,4 @@
-"""The tokenizer that all tiny models share, so that any of them can draft for any other."""
+"""The tokenizer of all tiny models. They share it, so any of them can draft for any other."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from duo.models.corpus import SMALL_TALK, SYSTEM
 from duo.models.tokenizer import END, END_OF_TEXT, SPECIAL, learn, save
 
 SIZE = 384
-"""Tokens: the bytes, the special ones, and what is learned. Some architectures want a multiple of 16."""
+"""Tokens: the bytes, special ones, and learned ones. Some architectures need a multiple of 16."""
 
 PAD_ID, EOS_ID = SPECIAL.index(END_OF_TEXT), SPECIAL.index(END)
 
 
 def write(folder: Path) -> None:
-    """Write tokenizer.json and tokenizer_config.json into the folder of a model."""
+    """Writes tokenizer.json and tokenizer_config.json into the folder of a model."""
     save(learn([text for pair in SMALL_TALK for text in pair] + list(SYSTEM), SIZE), folder)

@@ -1,6 +1,6 @@
-"""What the cost of forward passes allows several clients at once, beside one: users x cost(1) / cost(users).
+"""How many times one client's throughput the cost of forward passes allows: users x cost(1) / cost(users).
 
-A machine's speed changes from minute to minute, so passes are timed in turns with what is compared to them.
+A machine's speed changes from minute to minute, so passes are timed between the measurements that they explain.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from bench.harness.models import Runtime
 from bench.steps.slots import apart, line, timed
 from duo.engines import EngineOptions, FlashAttention, Row, load, measure
 
-BLOCKS, IN_A_ROW = 2, 12
-"""How often each width is timed."""
+BLOCKS, PASSES_PER_BLOCK = 2, 12
+"""Each width is timed in this many blocks, with this many passes in each."""
 
 
 class Allowed(NamedTuple):
-    """How many times one client's throughput.
+    """Multiples of one client's throughput.
 
-    `line`: of rows of one slot, as in a cost curve. `apart`: of a row of each of so many slots, which attend over keys
-    and values of their own.
+    line: by the cost of rows of one slot, as in a cost curve. apart: by the cost of one row in each slot, each with
+    keys and values of its own.
     """
 
     line: float
@@ -29,20 +29,20 @@ class Allowed(NamedTuple):
 
 
 class Allowance:
-    """Times an engine's forward passes, for these numbers of users."""
+    """Times an engine's forward passes for these numbers of users."""
 
     def __init__(self, target: str, runtime: Runtime, users: Sequence[int], flash_attention: FlashAttention) -> None:
         self._users = users
-        most = max(users)
-        options = EngineOptions(threads=1, slots=most, tree_rows=2 * most, flash_attention=flash_attention)
+        slots = max(users)
+        options = EngineOptions(threads=1, slots=slots, tree_rows=2 * slots, flash_attention=flash_attention)
         self._engine = load(target, runtime, options)
         self._context = [0] * measure.CONTEXT
         self._engine.extend(0, self._context)
 
     def measure(self) -> dict[int, Allowed]:
-        """By number of users, now.
+        """What is allowed now, by number of users.
 
-        Each width is timed many times in a row, as it is with so many users: llama.cpp takes longer where it changes.
+        Passes of one width run one after the other, as they do in a lead. llama.cpp is slower when the width changes.
         """
         in_line: dict[int, list[float]] = {width: [] for width in {1, *self._users}}
         side_by_side: dict[int, list[float]] = {width: [] for width in self._users}
@@ -62,4 +62,4 @@ class Allowance:
         self._engine.close()
 
     def _times(self, of: Callable[[int], list[Row]], width: int) -> list[float]:
-        return [timed(self._engine, of(width)) for _ in range(IN_A_ROW)]
+        return [timed(self._engine, of(width)) for _ in range(PASSES_PER_BLOCK)]

@@ -1,9 +1,8 @@
-"""`python -m bench chaos`: everything that may go wrong at once, for minutes, and not one wrong answer.
+"""`python -m bench chaos`: everything goes wrong at once, for minutes, and no answer is wrong.
 
-Clients ask without a pause, greedily and sampled, streamed and not, some hang up in the middle. Meanwhile backs are
-killed, stopped, resumed and started at random, the lead is killed and started again now and then, and others open
-connections and say nothing, or half of something, or nonsense. Every answer that comes to its end must be what the same
-question gave before all this began.
+Clients ask without a pause, greedily and sampled, streamed and not. Some hang up in the middle. Meanwhile backs are
+started, killed, stopped and resumed at random, and the lead is killed and started again. Other connections say nothing,
+or half of a request, or nonsense. Every answer that completes must be what the same question gave before.
 """
 
 from __future__ import annotations
@@ -28,10 +27,10 @@ from bench.harness import prompts
 from bench.harness.processes import BackProcess, LeadProcess, Reply, free_port
 from duo.program.values import positive
 
-BACKS = 3
-"""Most backs at a time."""
-LEAD_LIVES = (12.0, 25.0)
-"""Seconds after which the lead is killed, at random between these."""
+MAX_BACKS = 3
+"""Backs at a time."""
+LEAD_LIFETIME = (12.0, 25.0)
+"""The lead is killed after a random number of seconds between these."""
 TOKENS = 64
 
 VARIANTS: Sequence[Mapping[str, Any]] = (
@@ -44,12 +43,12 @@ VARIANTS: Sequence[Mapping[str, Any]] = (
 )
 
 INTERRUPTED = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout)
-"""What a client sees of a lead that is killed."""
+"""What a client sees when the lead is killed."""
 
 
 @dataclass
 class Toll:
-    """What has been seen. Threads add to it."""
+    """What happened, counted by all threads. wrong: a line for each wrong answer."""
 
     events: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
@@ -65,7 +64,7 @@ class Toll:
 
 
 class Scene:
-    """A lead on fixed ports and up to `BACKS` backs, of which any may be dead or asleep."""
+    """A lead on fixed ports, and up to `MAX_BACKS` backs. Any of them may be dead or stopped."""
 
     def __init__(self, engine: str, toll: Toll) -> None:
         self.port, self.back_port = free_port(), free_port()
@@ -81,7 +80,7 @@ class Scene:
         return LeadProcess(*self._flags, "--print-mode", "none", port=self.port, back_port=self.back_port)
 
     def start_back(self, rng: random.Random) -> None:
-        if len(self._backs) < BACKS:
+        if len(self._backs) < MAX_BACKS:
             self._names += 1
             name = rng.choice(["same", f"back-{self._names}"])
             self._backs.append(BackProcess(self.back_port, *self._flags, "--name", name))
@@ -116,7 +115,7 @@ class Scene:
         self.lead.ready()
 
     def nuisance(self, rng: random.Random) -> None:
-        """Connections that say nothing, half of something, or nonsense; some are just left open."""
+        """Opens connections that say nothing, half of a request, or nonsense. Some stay open."""
         port = rng.choice([self.port, self.back_port])
         words = rng.choice([
             b"", b"GET / HT", b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: 1000\r\n\r\n{", os.urandom(200),
@@ -139,7 +138,7 @@ class Scene:
 
 
 def ask(url: str, question: str, variant: Mapping[str, Any], hang_up: bool = False) -> str | None:
-    """The text of an answer; None if it was left in the middle. Raises one of INTERRUPTED if the lead goes away."""
+    """The text of an answer. None if the client hung up. Raises one of INTERRUPTED if the lead goes away."""
     body = {"messages": [{"role": "user", "content": question}], "max_tokens": TOKENS, **variant}
     if not variant["stream"]:
         response = requests.post(f"{url}/v1/chat/completions", json=body, timeout=120)
@@ -160,7 +159,7 @@ def ask(url: str, question: str, variant: Mapping[str, Any], hang_up: bool = Fal
 
 
 class Clients:
-    """Threads that ask without a pause until told to stop."""
+    """Threads that ask without a pause until they are stopped."""
 
     def __init__(self, count: int, url: str, expected: Mapping[tuple[str, int], str], toll: Toll, seed: int) -> None:
         self._url, self._expected, self._toll = url, expected, toll
@@ -199,8 +198,11 @@ class Clients:
 def run(
     engine: str, seconds: float, clients: int, count: int, seed: int, say: Callable[[str], None], deaths: int = 0
 ) -> Toll:
-    """Let it happen for so long, and until so many leads and so many backs have been killed, with so many questions in
-    all variants; what was seen."""
+    """Runs the storm and returns what happened.
+
+    It lasts `seconds`, and longer until `deaths` leads and `deaths` backs have been killed. count: different questions,
+    each asked in all `VARIANTS`.
+    """
     rng, toll = random.Random(seed), Toll()
     questions = [conversation.turns[0] for conversation in prompts.shipped(count)]
     scene = Scene(engine, toll)
@@ -211,7 +213,7 @@ def run(
             for question in questions
             for variant in range(len(VARIANTS))
         }
-        for _ in range(BACKS):
+        for _ in range(MAX_BACKS):
             scene.start_back(rng)
         say(f"{clients} clients for {seconds:.0f} s; backs come and go, the lead too")
         crowd = Clients(clients, scene.lead.url, expected, toll, seed)
@@ -230,22 +232,22 @@ def run(
 def _storm(scene: Scene, rng: random.Random, seconds: float, enough: Callable[[], bool]) -> None:
     actions = (scene.start_back, scene.start_back, scene.kill_back, scene.stop_back, scene.wake_backs, scene.nuisance)
     end = time.monotonic() + seconds
-    lead_dies = time.monotonic() + rng.uniform(*LEAD_LIVES)
+    lead_dies = time.monotonic() + rng.uniform(*LEAD_LIFETIME)
     while time.monotonic() < end or not enough():
         rng.choice(actions)(rng)
         if time.monotonic() > lead_dies:
             scene.kill_lead()
-            lead_dies = time.monotonic() + rng.uniform(*LEAD_LIVES)
-        time.sleep(rng.uniform(0.2, 2.0))  # the next thing happens when it happens
+            lead_dies = time.monotonic() + rng.uniform(*LEAD_LIFETIME)
+        time.sleep(rng.uniform(0.2, 2.0))  # events come at random times
     scene.wake_backs(rng)
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--seconds", type=float, default=600.0, help="how long")
-    p.add_argument("--clients", type=positive, default=6, help="that ask at the same time")
-    p.add_argument("--questions", type=positive, default=6, help="different ones, each asked in several ways")
+    p.add_argument("--seconds", type=float, default=600.0, help="how long it lasts")
+    p.add_argument("--clients", type=positive, default=6, help="clients that ask at the same time")
+    p.add_argument("--questions", type=positive, default=6, help="different questions, each asked in several ways")
     p.add_argument("--engine", choices=("transformers", "llamacpp"), default="transformers", help="of the shipped pair")
-    p.add_argument("--seed", type=int, default=1, help="of what happens when")
+    p.add_argument("--seed", type=int, default=1, help="of the random events")
 
 
 def main(args: argparse.Namespace) -> int:

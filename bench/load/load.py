@@ -1,10 +1,10 @@
 """`python -m bench load`: several clients at once, with backs and without.
 
-Each virtual user asks one question after the other, for so many seconds. It prints what the load test of Hugging Face's
-text-generation-inference prints for speculation: requests and tokens per second, acceleration (tokens per forward pass
-of an answer), and percentiles of the latency and of the time to the first token. Every text is compared with that of
-the same question asked alone. Leads with backs, without, and with a draft model beside the target are all there, and
-are asked in turns.
+Each virtual user asks one question after the other for some seconds. The figures are those of the load test of Hugging
+Face's text-generation-inference: requests and tokens per second, acceleration (tokens per forward pass of an answer),
+and percentiles of the latency and of the time to the first token. Every text is compared with the answer to the same
+question asked alone. There is a lead without backs, one with backs, and perhaps one with a draft model beside the
+target. They are asked in turns.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from bench.load.allowed import Allowance, Allowed
 from duo.errors import DuoError
 from duo.program.values import positive
 
-LEAST_ROUNDS = 4
-"""By fewer it cannot be said how sure a ratio is."""
-WIDTH = 170
-"""Of the table where it is not printed on a terminal."""
-RAMP = 1.0
-"""Seconds of each measurement that do not count: all prompts are read at once then."""
+MIN_ROUNDS_FOR_ERROR = 4
+"""A ratio has an error from this many rounds on."""
+TABLE_WIDTH = 170
+"""Columns of the table, unless it goes to a terminal."""
+RAMP_SECONDS = 1.0
+"""The beginning of each measurement, which does not count: all prompts are read at once then."""
 
 
 Ask = Callable[[int, Reply], Iterator[str]]
-"""Ask the question of this number; the text as it comes, also in the reply."""
+"""Asks the question of a number, and yields the text as it comes. The reply collects it."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One answer, by `time.perf_counter`."""
+    """One answer. Times are by `time.perf_counter`."""
 
     question: int
     asked: float
@@ -58,13 +58,13 @@ class Sample:
     text: str
 
     def share(self, begin: float, end: float) -> float:
-        """Of its tokens, how many came in this time."""
+        """How many of its tokens came in this time, if they came evenly."""
         inside = min(self.ended, end) - max(self.first, begin)
         return self.tokens * max(0.0, inside) / max(1e-9, self.ended - self.first)
 
 
 class Ratio(NamedTuple):
-    """`error`: its standard error, from how it differs between rounds; None if there are too few."""
+    """error: the standard error over rounds; None if there are too few."""
 
     value: float
     error: float | None
@@ -74,31 +74,31 @@ class Ratio(NamedTuple):
 
 
 def _error(ratios: Sequence[float]) -> float | None:
-    return statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) >= LEAST_ROUNDS else None
+    return statistics.stdev(ratios) / math.sqrt(len(ratios)) if len(ratios) >= MIN_ROUNDS_FOR_ERROR else None
 
 
 @dataclass
 class Cell:
-    """What so many users got of one lead."""
+    """What a number of users got from one lead."""
 
     samples: list[Sample] = field(default_factory=list)
     tokens: list[float] = field(default_factory=list)
-    """In each measurement."""
+    """Of each measurement."""
     seconds: float = 0.0
     """Of all measurements."""
     requests: int = 0
-    """Of the samples, those that ended in this time."""
+    """Answers that ended in this time."""
     wrong: int = 0
-    """Answers that are not what the same question gave alone."""
+    """Answers that differ from the same question asked alone."""
     allowed: list[Allowed] = field(default_factory=list)
-    """What the cost of forward passes allows so many users, in the round of each measurement."""
+    """For each measurement, what the cost of forward passes allowed in that round."""
 
     def add(self, samples: Sequence[Sample], begin: float, end: float, allowed: Allowed) -> None:
-        """A measurement from `begin` to `end`. Raises DuoError if the first one was too short."""
+        """Adds a measurement from `begin` to `end`. Raises DuoError if the first one has no token."""
         tokens = sum(sample.share(begin, end) for sample in samples)
         if not tokens and not self.tokens:
             raise DuoError(f"no token came in {end - begin:.3g} seconds; measure longer (--seconds)")
-        # Of those that had to wait for all others' prompts the times do not count; there may be none else.
+        # Answers asked during the ramp waited for all prompts. They count only if there are no others.
         self.samples += [sample for sample in samples if sample.asked >= begin] or samples
         self.requests += sum(begin <= sample.ended <= end for sample in samples)
         self.seconds += end - begin
@@ -110,20 +110,22 @@ class Cell:
         return sum(self.tokens) / self.seconds
 
     def over(self, other: Cell) -> Ratio:
-        """Its speed over the other's. What differs between two processes is not in the error."""
+        """Its speed over the other's. The error leaves out differences between two processes."""
         return Ratio(self.speed / other.speed, _error(self._ratios(other)))
 
     def of_allowed(self, one: Cell, reading: Callable[[Allowed], float]) -> Ratio:
-        """Its speed over that of one client, as a share of what a reading of the costs allows. By rounds: the machine
-        may have become slower or faster between two of them."""
+        """Its speed over that of one client, as a share of what the costs allow.
+
+        reading: `Allowed.line` or `Allowed.apart`. The share is taken within rounds, for the machine's speed changes.
+        """
         allowed = [reading(mine) / reading(its) for mine, its in zip(self.allowed, one.allowed, strict=True)]
         shares = self._ratios(one, allowed)
         return Ratio(statistics.fmean(shares), _error(shares))
 
     def _ratios(self, other: Cell, allowed: Sequence[float] = ()) -> list[float]:
-        """By rounds, but those in which the other got nothing at all."""
+        """The ratio of each round, without rounds in which the other got nothing."""
         rounds = zip(self.tokens, other.tokens, allowed or [1.0] * len(self.tokens), strict=True)
-        return [mine / its / most for mine, its, most in rounds if its]
+        return [mine / its / limit for mine, its, limit in rounds if its]
 
     @property
     def acceleration(self) -> float:
@@ -132,12 +134,14 @@ class Cell:
 
 
 def run(ask: Ask, users: int, questions: int, seconds: float, first: int) -> tuple[list[Sample], float, float]:
-    """`users` at once for so long after `RAMP`, beginning with question `first`: the answers, and the time that
-    counts."""
+    """Lets users ask at once for `seconds` after the ramp, beginning with question `first`.
+
+    Returns the answers, and when the time that counts begins and ends.
+    """
     samples: list[Sample] = []
     numbers, lock = count(first), threading.Lock()
     begin = time.perf_counter()
-    end = begin + RAMP + seconds
+    end = begin + RAMP_SECONDS + seconds
 
     def user() -> None:
         while (asked := time.perf_counter()) < end:
@@ -155,7 +159,7 @@ def run(ask: Ask, users: int, questions: int, seconds: float, first: int) -> tup
         thread.start()
     for thread in threads:
         thread.join()
-    return samples, begin + RAMP, end
+    return samples, begin + RAMP_SECONDS, end
 
 
 def percentile(values: Sequence[float], share: float) -> float:
@@ -166,19 +170,21 @@ def percentile(values: Sequence[float], share: float) -> float:
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--vu", type=_users, default=[1, 2, 4, 8], metavar="N,...", help="virtual users (default: 1,2,4,8)")
     p.add_argument("--data", type=Path, metavar="FILE", help="questions: JSONL with `turns` or `messages` on each line")
-    p.add_argument("--questions", type=positive, metavar="N", help="the first so many of them (default: all)")
-    p.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
-    p.add_argument("--rounds", type=positive, default=6, help="measurements of each, in turns")
-    p.add_argument("--max-tokens", type=positive, default=128, help="of an answer")
+    p.add_argument("--questions", type=positive, metavar="N", help="use the first N questions (default: all)")
+    p.add_argument("--seconds", type=float, default=5.0, help="length of each measurement")
+    p.add_argument("--rounds", type=positive, default=6, help="measurements of each lead and number of users")
+    p.add_argument("--max-tokens", type=positive, default=128, help="tokens of each answer")
     p.add_argument("--temperature", type=float, default=0.0)
     p.add_argument("--engine", choices=("transformers", "llamacpp"), default="transformers", help="of the shipped pair")
     p.add_argument("--size", metavar="SIZE", help="pad the target to this, such as 0.3B or 0.3B-q8_0")
     p.add_argument(
         "-fa", "--flash-attn", choices=("on", "off", "auto"), default="auto", help="of the leads (llama.cpp)"
     )
-    p.add_argument("--backs", type=positive, default=1, help="backs of the lead that has some")
+    p.add_argument("--backs", type=positive, default=1, help="backs of the lead with backs")
     p.add_argument("--draft-beside", action="store_true", help="also a lead with a draft model beside its target")
-    p.add_argument("--again", action="store_true", help="also a second lead without backs: how much two such differ")
+    p.add_argument(
+        "--again", action="store_true", help="also a second lead without backs, to see how much two equal leads differ"
+    )
     p.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write the figures as JSON")
 
 
@@ -193,8 +199,7 @@ def _users(text: str) -> list[int]:
 def leads(
     args: argparse.Namespace, target: str, cores: tuple[list[int], list[int]]
 ) -> Iterator[dict[str, LeadProcess]]:
-    """A lead without backs, one with some, and if asked for another without and one with a draft model beside the
-    target, ready; of which one at a time is asked."""
+    """Leads that are ready: one without backs, one with backs, and those that flags ask for. One is asked at a time."""
     near, far = cores
     flags = ("--engine", args.engine, "--threads", "1", "--parallel", str(max(args.vu)))
     of_lead = ("-m", target, "--flash-attn", args.flash_attn, "--queue", "1024", "--print-mode", "none")
@@ -216,7 +221,7 @@ def leads(
 
 
 def main(args: argparse.Namespace) -> int:
-    console = Console(width=None if sys.stdout.isatty() else WIDTH)
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     conversations = (prompts.read(args.data) if args.data else prompts.shipped())[: args.questions]
     questions = [[*c.before, {"role": "user", "content": c.turns[0]}] for c in conversations]
     near, far = halves()
@@ -224,7 +229,7 @@ def main(args: argparse.Namespace) -> int:
     with pinned(near):
         allowance = Allowance(target, args.engine, args.vu, args.flash_attn)
     cells: dict[tuple[str, int], Cell] = {}
-    # Who asks must not disturb the lead.
+    # The clients must not disturb the lead.
     with contextlib.closing(allowance), leads(args, target, (near, far)) as ready, pinned(far):
         asks = {name: _asker(lead, questions, args) for name, lead in ready.items()}
         alone: dict[int, str] = {}
@@ -259,8 +264,7 @@ def _asker(lead: LeadProcess, questions: Sequence[Sequence[prompts.Message]], ar
 
 
 def _figures(cells: dict[tuple[str, int], Cell]) -> list[dict[str, object]]:
-    least = min(users for _, users in cells)
-    one = cells["no back", least]
+    one = cells["no back", min(users for _, users in cells)]
     figures: list[dict[str, object]] = []
     for (name, users), cell in sorted(cells.items(), key=lambda item: (item[0][1], item[0][0])):
         latencies = [s.ended - s.asked for s in cell.samples]

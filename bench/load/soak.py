@@ -1,7 +1,7 @@
-"""`python -m bench soak`: ten thousand requests and a thousand backs that come and go, and a lead that does not grow.
+"""`python -m bench soak`: ten thousand requests, a thousand backs that come and go, and a lead that does not grow.
 
-Its resident memory and its threads are noted every second; at the end they are compared with those after the first
-minute, when all that is set up once has been set up.
+Its resident memory and its threads are noted every second. At the end they are compared with those after the first
+minute, when everything is set up.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from duo.program.values import positive
 from duo.wire.back_side import BackSide
 from duo.wire.messages import METHOD, Identity
 
-WARM = 60.0
-"""Seconds after which the lead is as large as it should stay."""
-GROWTH = 1.05
-"""So much larger may it be at the end."""
+WARM_SECONDS = 60.0
+"""After this time the lead should not grow any more."""
+MAX_GROWTH = 1.05
+"""Its size at the end over its size after `WARM_SECONDS`, at most."""
 CLIENTS = 4
-LOOK_EVERY = 1.0
+LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Look:
-    """What the lead took at a moment."""
+    """The lead's size at a moment. resident: bytes. files: open files."""
 
     at: float
     resident: int
@@ -50,7 +50,7 @@ class Look:
 
 
 class Observer:
-    """Looks at a process once a second, in a thread of its own."""
+    """Looks at a process every second, in a thread of its own."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)
@@ -61,7 +61,7 @@ class Observer:
         self._thread.start()
 
     def _run(self) -> None:
-        while not self._over.wait(LOOK_EVERY):
+        while not self._over.wait(LOOK_SECONDS):
             self.looks.append(self.look())
 
     def look(self) -> Look:
@@ -75,12 +75,12 @@ class Observer:
 
 
 class Load:
-    """Requests of every kind by several clients, and backs that join and leave, so many in all."""
+    """Several clients with requests of every kind, and backs that join and leave."""
 
     def __init__(self, lead: LeadProcess, requests_: int, connections: int, identity: Identity, seed: int) -> None:
         self._lead, self._identity = lead, identity
         self._requests, self._connections = count(), count()
-        self._most = requests_, connections
+        self._max_requests, self._max_connections = requests_, connections
         self._texts = [conversation.turns[0] for conversation in prompts.shipped(20)]
         self.statuses: Counter[str] = Counter()
         self._threads = [
@@ -96,7 +96,7 @@ class Load:
 
     def _ask_all(self, rng: random.Random) -> None:
         session = requests.Session()
-        while next(self._requests) < self._most[0]:
+        while next(self._requests) < self._max_requests:
             self.statuses[f"HTTP {self._ask(session, rng)}"] += 1
 
     def _ask(self, session: requests.Session, rng: random.Random) -> int | str:
@@ -111,7 +111,7 @@ class Load:
             return 200 if reply.finish_reason else "broken stream"
         if kind < 0.7:
             answer = session.post(f"{url}/v1/chat/completions", json={**body, "stream": True}, stream=True, timeout=60)
-            answer.close()  # hangs up
+            answer.close()  # the client hangs up
             return answer.status_code
         if kind < 0.8:
             path = rng.choice(["/health", "/v1/models", "/backs", "/nowhere"])
@@ -121,11 +121,11 @@ class Load:
         return session.post(f"{url}/v1/chat/completions", json={**body, "temperature": "hot"}, timeout=60).status_code
 
     def _join_all(self, rng: random.Random) -> None:
-        while next(self._connections) < self._most[1]:
+        while next(self._connections) < self._max_connections:
             self.statuses[f"back {self._join(rng)}"] += 1
 
     def _join(self, rng: random.Random) -> str:
-        """Be a back for a moment: a proper one that leaves, or one that talks nonsense."""
+        """Acts as a back for a moment: a proper one that leaves, or one that sends nonsense."""
         side = BackSide(self._identity, time.perf_counter())
         proper = rng.random() < 0.7
         words = iter([side.hello([])] if proper else [os.urandom(rng.choice([1, 30, 3000]))])
@@ -141,7 +141,7 @@ class Load:
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
-    p.add_argument("--requests", type=positive, default=10_000, help="in all")
+    p.add_argument("--requests", type=positive, default=10_000, help="how many in all")
     p.add_argument("--connections", type=positive, default=1_000, help="backs that come and go")
     p.add_argument("--engine", choices=("transformers", "llamacpp"), default="transformers", help="of the shipped pair")
     p.add_argument("-o", "--output", type=Path, metavar="FILE", help="also write what was seen each second, as JSON")
@@ -162,7 +162,7 @@ def main(args: argparse.Namespace) -> int:
         for status, number in sorted(work.statuses.items()):
             console.print(f"{number:7} {status}")
         alive = lead.process.poll() is None
-    warm = next((look for look in observer.looks if look.at >= WARM), observer.looks[len(observer.looks) // 2])
+    warm = next((look for look in observer.looks if look.at >= WARM_SECONDS), observer.looks[len(observer.looks) // 2])
     if args.output:
         args.output.write_text(json.dumps([asdict(look) for look in (*observer.looks, last)]))
     for name, then, now in (
@@ -172,6 +172,6 @@ def main(args: argparse.Namespace) -> int:
     ):
         console.print(f"{name}: {then} after {warm.at:.0f} s, {now} after {last.at:.0f} s")
     errors = sum(n for status, n in work.statuses.items() if status.startswith("HTTP 5"))
-    grown = last.resident > GROWTH * warm.resident or last.threads > GROWTH * warm.threads
+    grown = last.resident > MAX_GROWTH * warm.resident or last.threads > MAX_GROWTH * warm.threads
     console.print(f"{errors} server errors, {'grown' if grown else 'not grown'}")
     return 1 if grown or errors or not alive else 0

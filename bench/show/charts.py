@@ -1,6 +1,6 @@
-"""Charts as SVG files: bars, lines, a heat map, a timeline. Plain data in, a file out; what it means is not known here.
+"""Charts as SVG files: bars, lines, a heat map, a timeline. Plain data goes in, a file comes out.
 
-Text stays text and the background is white, so that a page of either colour can show them.
+Text stays text and the background is white, so light and dark pages can show them.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ STYLE = {
 
 @dataclass(frozen=True)
 class Bar:
-    """A value, and where most of the values lie."""
+    """A value. low, high: where most of its values lie."""
 
     label: str
     value: float
@@ -56,7 +56,7 @@ class Bar:
 
 @dataclass(frozen=True)
 class Line:
-    """A value for each x, and where most of the values lie. A `strong` one is drawn above the others."""
+    """A value for each x. low, high: where most of its values lie. strong: drawn above the others."""
 
     label: str
     x: Sequence[float]
@@ -78,7 +78,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Span:
-    """From start to end; of its height the share `wasted` is drawn in the colour of what was for nothing."""
+    """A box from start to end. The share `wasted` of its height has the colour of wasted work."""
 
     start: float
     end: float
@@ -88,7 +88,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Lane:
-    """One row of a timeline. `marks`: moments, with a word each."""
+    """One row of a timeline. marks: moments, with a word for each."""
 
     label: str
     spans: Sequence[Span] = ()
@@ -96,18 +96,18 @@ class Lane:
 
 
 def bars(path: Path, title: str, x_label: str, panels: Sequence[Panel]) -> None:
-    """Horizontal bars with the spread of their values, the first on top; 1 is marked."""
-    most = max(len(panel.bars) for panel in panels)
-    with _figure(path, title, 4.6 * len(panels) + 2.4, 0.36 * most + 1.2) as figure:
+    """Draws horizontal bars with their spread, the first on top. A line marks 1."""
+    rows = max(len(panel.bars) for panel in panels)
+    with _figure(path, title, 4.6 * len(panels) + 2.4, 0.36 * rows + 1.2) as figure:
         for at, panel in zip(_axes(figure, panels), panels, strict=True):
             places = range(len(panel.bars))
             values = [bar.value for bar in panel.bars]
             at.barh(places, values, 0.66, color=[bar.colour for bar in panel.bars])
             errors = [[b.value - b.low for b in panel.bars], [b.high - b.value for b in panel.bars]]
             at.errorbar(values, places, xerr=errors, fmt="none", ecolor="#30343b", elinewidth=1, capsize=2.5)
-            room = 0.02 * max((b.high for b in panel.bars), default=1.0)
+            gap = 0.02 * max((b.high for b in panel.bars), default=1.0)
             for place, bar in zip(places, panel.bars, strict=True):
-                at.text(max(bar.value, bar.high) + room, place, f"{bar.value:.2f}", va="center", fontsize=9)
+                at.text(max(bar.value, bar.high) + gap, place, f"{bar.value:.2f}", va="center", fontsize=9)
             at.set_yticks(places, [bar.label for bar in panel.bars])
             at.invert_yaxis()
             at.axvline(1.0, color="#30343b", linewidth=0.8, linestyle=":")
@@ -117,7 +117,7 @@ def bars(path: Path, title: str, x_label: str, panels: Sequence[Panel]) -> None:
 
 
 def lines(path: Path, title: str, x_label: str, y_label: str, panels: Sequence[Panel]) -> None:
-    """Lines with the spread of their values around them; 1 is marked."""
+    """Draws lines with the spread around them. A line marks 1."""
     with _figure(path, title, 4.6 * len(panels) + 2.6, 4.2) as figure:
         axes = _axes(figure, panels)
         labels = [line.label for line in panels[0].lines]
@@ -143,16 +143,16 @@ def lines(path: Path, title: str, x_label: str, y_label: str, panels: Sequence[P
 
 def heat(
     path: Path, title: str, x_label: str, y_label: str, x: Sequence[str], y: Sequence[str],
-    values: Sequence[Sequence[float]], middle: float = 1.0,
+    values: Sequence[Sequence[float]],
 ) -> None:  # fmt: skip
-    """A table of values, a row for each y; colours part at `middle`."""
-    furthest = max(max(abs(v - middle) for row in values for v in row), 1e-9)
+    """Draws a table of values, a row for each y. Values below and above 1 have different colours."""
+    furthest = max(max(abs(v - 1) for row in values for v in row), 1e-9)
     with _figure(path, title, 0.75 * len(x) + 2.4, 0.5 * len(y) + 1.6) as figure:
         at = figure.subplots()
-        at.imshow(values, cmap="RdBu", vmin=middle - furthest, vmax=middle + furthest, aspect="auto")
+        at.imshow(values, cmap="RdBu", vmin=1 - furthest, vmax=1 + furthest, aspect="auto")
         for i, row in enumerate(values):
             for j, value in enumerate(row):
-                dark = abs(value - middle) > 0.65 * furthest
+                dark = abs(value - 1) > 0.65 * furthest
                 at.text(j, i, f"{value:.2f}", ha="center", va="center", color="white" if dark else "black", fontsize=9)
         at.set_xticks(range(len(x)), x)
         at.set_yticks(range(len(y)), y)
@@ -162,13 +162,13 @@ def heat(
 
 
 def timeline(path: Path, title: str, x_label: str, lanes: Sequence[Lane], legend: Sequence[tuple[str, str]]) -> None:
-    """What happened when, a row for each lane, the first on top. `legend`: colours and what they mean."""
+    """Draws what happened when: a row for each lane, the first on top. legend: colours and their meaning."""
     with _figure(path, title, 11.0, 0.62 * len(lanes) + 1.5) as figure:
         at = figure.subplots()
         for place, lane in enumerate(lanes):
             for span in lane.spans:
                 kept, lost = 0.7 * (1 - span.wasted), 0.7 * span.wasted
-                # Upside down: the first lane is at the top.
+                # The axis points down, so that the first lane is on top.
                 _box(at, span, place + 0.35 - kept / 2, kept, span.colour)
                 if lost:
                     _box(at, span, place - 0.35 + lost / 2, lost, BAD)
@@ -199,5 +199,5 @@ def _figure(path: Path, title: str, width: float, height: float) -> Iterator[Fig
         figure = Figure(figsize=(width, height), layout="constrained")
         figure.suptitle(title, x=0.01, ha="left", fontsize=11)
         yield figure
-        # No date: the same figures make the same file.
+        # Without a date the same figures give the same file.
         figure.savefig(path, format="svg", facecolor="white", metadata={"Date": None})

@@ -1,7 +1,7 @@
 """`make demo`: the same questions four times, with and without a back, and the same text each time.
 
-A lead and a back run as separate processes on the shipped pair, a thread each and on cores of their own: two devices in
-one machine. The back is there from the start, joins in the middle of an answer, or is killed in the middle of one.
+A lead and a back with the shipped pair run as two processes, with a thread on a core each: two devices in one machine.
+The back is there from the start, joins in the middle of an answer, or is killed in the middle of one.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ QUESTIONS = (
     "How do I use itertools.groupby?",
     "What does collections.deque do?",
 )
-MIDDLE = 2
-"""The question in whose answer a back joins or dies."""
-SOME_TEXT = 60
-"""Characters of that answer which are there when it happens."""
+INTERRUPTED_QUESTION = 2
+"""A back joins or dies during the answer to this question."""
+INTERRUPT_AFTER = 60
+"""It does so after this many characters of the answer."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one way of asking gave."""
+    """The answers to all questions, asked in one way."""
 
     name: str
     texts: Sequence[str]
@@ -46,12 +46,12 @@ class Row:
 
 
 def ask(lead: LeadProcess, name: str, in_the_middle: Callable[[], None] | None = None) -> Row:
-    """Ask all questions one after the other; call `in_the_middle` in the middle of one answer."""
+    """Asks all questions one after the other. Calls `in_the_middle` in the middle of one answer."""
     replies: list[Reply] = []
     for number, question in enumerate(QUESTIONS):
         reply = Reply()
         for _ in lead.stream(question, reply, temperature=0, max_tokens=256):
-            if in_the_middle and number == MIDDLE and len(reply.text) >= SOME_TEXT:
+            if in_the_middle and number == INTERRUPTED_QUESTION and len(reply.text) >= INTERRUPT_AFTER:
                 in_the_middle()
                 in_the_middle = None
         replies.append(reply)
@@ -71,7 +71,7 @@ def rows(lead: LeadProcess, say: Callable[[str], None]) -> list[Row]:
     """The four rows of the table, in order."""
     cpus = halves()[1]
     say("asking without a back")
-    lead.ask(QUESTIONS[0], temperature=0, max_tokens=32)  # a first answer pays for what is set up once
+    lead.ask(QUESTIONS[0], temperature=0, max_tokens=32)  # a first answer sets things up
     table = [ask(lead, "no back")]
     with BackProcess(lead.back_port, "--threads", "1", "--name", "demo", cpus=cpus) as back:
         say("asking with a back")
@@ -81,12 +81,12 @@ def rows(lead: LeadProcess, say: Callable[[str], None]) -> list[Row]:
         assert back.stop() == 0, back.log
     lead.has_backs(0)
     with (
-        DelayProxy(lead.back_port) as gate,
-        BackProcess(gate.port, "--threads", "1", "--name", "late", cpus=cpus) as back,
+        DelayProxy(lead.back_port) as proxy,
+        BackProcess(proxy.port, "--threads", "1", "--name", "late", cpus=cpus) as back,
     ):
         say("asking, and a back joins in the middle")
         back.loaded()
-        table.append(ask(lead, "back joins in the middle", gate.open))
+        table.append(ask(lead, "back joins in the middle", proxy.open))
         back.joined()
         lead.has_backs(1)
         say("asking, and the back is killed in the middle")
@@ -95,7 +95,7 @@ def rows(lead: LeadProcess, say: Callable[[str], None]) -> list[Row]:
 
 
 def show(table: Sequence[Row], console: Console) -> bool:
-    """Print the table; returns whether all texts are the same."""
+    """Prints the table. Returns whether all texts are the same."""
     drawn = Table(title="The same questions, four times")
     for column in ("", "tokens", "tokens/s", "speed-up", "accepted", "same text"):
         drawn.add_column(column, justify="left" if not column else "right")
@@ -111,7 +111,7 @@ def show(table: Sequence[Row], console: Console) -> bool:
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
-    """There is nothing to choose."""
+    """It has no flags."""
 
 
 def main(args: argparse.Namespace) -> int:

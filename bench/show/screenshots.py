@@ -1,7 +1,7 @@
-"""`python -m bench screenshots`: the page, the lead's console and chat.py as they look at work, for docs/.
+"""`python -m bench screenshots`: pictures for docs/ of the page, the lead's console and chat.py at work.
 
-A lead and a back on the shipped pair, on free ports. The console and the chat run on terminals of their own, and what
-is on the screen becomes an SVG; the page is a PNG from Chromium.
+A lead and a back serve the shipped pair on free ports. The console and the chat run on terminals of their own, whose
+screens become SVG files. The page becomes a PNG file, taken by Chromium.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from bench.harness.processes import PATIENCE, ROOT, BackProcess, free_port, halv
 from bench.harness.terminal import Terminal
 
 QUESTIONS = ("What does shutil.copytree do?", "How do I use itertools.groupby?", "What does collections.deque do?")
-SOME_TOKENS = 120
-"""Of each answer, when the console's picture is taken."""
+MIN_TOKENS = 120
+"""The console's picture is taken when each answer has this many tokens."""
 
 
 @contextmanager
 def _asked(url: str) -> Iterator[None]:
-    """All questions are being answered, at length."""
+    """Keeps all questions being answered meanwhile."""
     stop = threading.Event()
 
     def ask(question: str) -> None:
@@ -60,7 +60,7 @@ def _console(lead: Terminal, url: str) -> str:
     def under_way(screen: str) -> bool:
         rows = [line.split() for line in screen.splitlines()]
         busy = [row for row in rows if len(row) == 5 and row[1] == "answering"]
-        return len(busy) == len(QUESTIONS) and all(int(row[3]) >= SOME_TOKENS for row in busy)
+        return len(busy) == len(QUESTIONS) and all(int(row[3]) >= MIN_TOKENS for row in busy)
 
     with _asked(url):
         lead.until(under_way, "answers under way")
@@ -100,7 +100,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Write page.png, console.svg and chat.svg into the folder."""
+    """Writes page.png, console.svg and chat.svg into the folder."""
     folder: Path = args.output
     say = Console().print
     folder.mkdir(parents=True, exist_ok=True)
@@ -111,7 +111,7 @@ def main(args: argparse.Namespace) -> int:
         Terminal(lead_command, cpus=halves()[0]) as lead,
         BackProcess(back_port, "--threads", "1", "--name", "attic", cpus=halves()[1]) as back,
     ):
-        # Somebody has to read what the lead writes, or it would wait for that.
+        # The lead blocks if nobody reads its terminal.
         lead.until(lambda screen: "slots busy" in screen, "the live view")
         back.joined()
         lead.until(lambda screen: "attic" in screen, "the back")

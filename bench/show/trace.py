@@ -1,7 +1,7 @@
-"""`python -m bench trace`: the timelines that `--trace` wrote, as one file for Perfetto, and what they come to.
+"""`python -m bench trace`: merges the timelines that `--trace` wrote, for Perfetto, and sums them up.
 
-All of them are by the lead's clock already (`duo/trace.py`), so to merge is to put them side by side. The table is
-about the time in which the lead was answering.
+All timelines are by the lead's clock already (`duo/trace.py`), so merging puts them side by side. The table covers the
+time in which the lead was answering.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.harness.jsonl import text_of
 from duo.errors import FileError
 
 Event = Mapping[str, Any]
@@ -30,13 +31,9 @@ def named(events: Iterable[Event], *names: str) -> list[Event]:
 
 
 def load(path: str | Path) -> list[dict[str, Any]]:
-    """The events of a file, which may be without its end. Raises FileError."""
-    try:
-        text = Path(path).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise FileError(f"cannot read {path}: {(reason or str(error)).lower()}") from None
-    # The program may have been killed, perhaps in the middle of a line: what has a comma behind it is whole.
+    """The events of a file. Its end may be missing. Raises FileError."""
+    text = text_of(Path(path))
+    # A program that was killed may leave half a line. Events with a comma behind them are complete.
     begun = text.startswith("[\n")
     for whole in (text, text + "]", text.rpartition(",\n")[0] + "]", "[]") if begun else (text,):
         with contextlib.suppress(ValueError):
@@ -50,7 +47,7 @@ def load(path: str | Path) -> list[dict[str, Any]]:
 
 
 def union(spans: Iterable[Span]) -> list[Span]:
-    """The same time as spans that are apart, in order."""
+    """The same time as spans that do not overlap, in order."""
     apart: list[Span] = []
     for start, end in sorted(spans):
         if apart and start <= apart[-1][1]:
@@ -61,7 +58,7 @@ def union(spans: Iterable[Span]) -> list[Span]:
 
 
 def common(one: Iterable[Span], other: Iterable[Span]) -> list[Span]:
-    """The time that is in both."""
+    """The time that both have in common."""
     a, b = union(one), union(other)
     both: list[Span] = []
     i = j = 0
@@ -81,7 +78,7 @@ def total(spans: Iterable[Span]) -> float:
 
 
 class Timeline:
-    """What one program did."""
+    """What one program did. aligned: its times are by the lead's clock."""
 
     def __init__(self, events: Sequence[dict[str, Any]]) -> None:
         self.events = events
@@ -92,7 +89,7 @@ class Timeline:
         self.aligned = not any(event["name"] == "process_labels" for event in about)
 
     def spans(self, *names: str) -> list[Span]:
-        """Of these names; of all if there are none."""
+        """The spans of these names, or all spans if no name is given."""
         return [
             (event["ts"], event["ts"] + event["dur"])
             for event in self.events
@@ -100,7 +97,7 @@ class Timeline:
         ]
 
     def sum(self, detail: str, *names: str) -> int:
-        """Over the events of these names."""
+        """The sum of a detail over the events of these names."""
         return sum(int(event["args"].get(detail) or 0) for event in self.events if event["name"] in names)
 
     @property
@@ -110,10 +107,10 @@ class Timeline:
 
 @dataclass(frozen=True)
 class Line:
-    """One program in the table: shares of the time in which the lead was answering.
+    """One program in the table. Shares are of the time in which the lead was answering.
 
-    `overlap`: both this one and the lead were in a forward pass. `rows`: guesses verified, or places drafted; `lost`:
-    share of them that the answer did not pass through.
+    overlap: both this program and the lead were in a forward pass. rows: guesses verified, or places drafted. lost: the
+    share of the rows that the answer did not pass through.
     """
 
     title: str
@@ -134,12 +131,12 @@ class Summary:
 
 
 def summarise(timelines: Sequence[Timeline]) -> Summary:
-    """Raises FileError if they are not those of one lead and its backs."""
+    """Sums up the timelines of a lead and its backs. Raises FileError unless there is one lead."""
     leads = [timeline for timeline in timelines if timeline.leads]
     if len(leads) != 1:
         raise FileError(f"{len(leads)} of the files are traces of a lead: one is needed")
     (lead,) = leads
-    # All of its spans: the answer in which a lead was killed has none of its own.
+    # All spans count, because an answer in which the lead was killed has no span of its own.
     answering = union(lead.spans())
     whole = max(total(answering), 1e-9)
     forward = lead.spans("forward", "prefill")
@@ -156,7 +153,7 @@ def summarise(timelines: Sequence[Timeline]) -> Summary:
             1 - used / rows if rows else None,
         )
 
-    steps = ("forward", "prefill")  # that which ends a prompt is a step as well
+    steps = ("forward", "prefill")  # a pass that ends a prompt is a step too
     lines = [line(lead, *steps, lead.sum("guesses", *steps), lead.sum("accepted", *steps))]
     for back in timelines:
         if not back.leads:
@@ -178,7 +175,7 @@ def table(summary: Summary) -> Table:
 
 
 def merge(timelines: Sequence[Timeline], path: str) -> None:
-    """One file, the lead's rows first. Raises FileError."""
+    """Writes all timelines into one file, the lead's first. Raises FileError."""
     ordered = sorted(timelines, key=lambda timeline: not timeline.leads)
     lines = []
     for number, timeline in enumerate(ordered, 1):
@@ -194,8 +191,8 @@ def merge(timelines: Sequence[Timeline], path: str) -> None:
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
-    p.add_argument("files", nargs="+", metavar="FILE", help="the lead's, and those of its backs")
-    p.add_argument("-o", "--output", metavar="FILE", help="where to write all of them as one")
+    p.add_argument("files", nargs="+", metavar="FILE", help="the traces of a lead and its backs")
+    p.add_argument("-o", "--output", metavar="FILE", help="also write all traces into one file")
 
 
 def main(args: argparse.Namespace) -> int:

@@ -20,12 +20,13 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench.compare.entrants import KINDS
+from bench.compare.entrant import Setup
 from bench.compare.figures import Record, configurations, rows
+from bench.compare.lineup import LAYOUTS
 from bench.compare.names import BASE, LABELS, OURS
 from bench.compare.options import add_flags as compare_flags
+from bench.compare.ours import BACK_TRACE, LEAD_TRACE, LeadEntrant
 from bench.compare.run import models
-from bench.compare.schedules import BACK_TRACE, LEAD_TRACE, OwnLead, Setup
 from bench.compare.trial import seed
 from bench.harness import prompts
 from bench.harness.processes import pinned
@@ -117,7 +118,7 @@ def at_work(schedule: str, setup: Setup, rest: Rest, args: argparse.Namespace, t
     asked = [Question([*it.before, {"role": "user", "content": it.turns[0]}], []) for it in conversations[:FEW]]
     with TemporaryDirectory() as name:
         folder = Path(name)
-        with OwnLead(schedule, setup, KINDS[schedule], traces=folder) as traced:
+        with LeadEntrant(schedule, setup, LAYOUTS[schedule], traces=folder) as traced:
             traced.at(0.0)
             for number, question in enumerate(asked):
                 traced.answer(question, args.tokens, temperature, seed(0, number))
@@ -195,8 +196,8 @@ class Simulation:
         curve = {rows: seconds * target_factor for rows, seconds in self._rest.curve.items()}
         plan = VerifyAll(limits) if chain else Planner(CostCurve(curve), limits)
         link = Link(round_trip + seen.round_trip)
-        backs = [Machine(self._draft(seen.draft), link)] if KINDS[schedule].back else []
-        own = self._draft(seen.own) if KINDS[schedule].beside else None
+        backs = [Machine(self._draft(seen.draft), link)] if LAYOUTS[schedule].back else []
+        own = self._draft(seen.own) if LAYOUTS[schedule].local_draft else None
         text = Replayed(self._text)
         asked = text.asked(sum(len(answer.tokens) for answer in self._text))
         policy = CHAIN if chain else TREE
@@ -219,7 +220,7 @@ def compared(run: Run) -> list[Compared]:
         here = {row.schedule: row for row in rows(run.records, temperature, trip)}
         if temperature not in simulated:
             text = recorded(run, setup, temperature)
-            names = [name for name in KINDS if name in here and not KINDS[name].both_cores]
+            names = [name for name in LAYOUTS if name in here and not LAYOUTS[name].both_cores]
             simulated[temperature] = text, {name: at_work(name, setup, rest, run.args, temperature) for name in names}
         text, work = simulated[temperature]
         alone = here[BASE].speed.median

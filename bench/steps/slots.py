@@ -1,8 +1,8 @@
 """`python -m bench slots`: what a forward pass over rows of many slots costs, beside as many rows of one slot.
 
-Each answer attends over keys and values of its own, so a row for each of eight answers is dearer than a line of eight
-guesses. How much depends on how long they are, and with llama.cpp, which keeps all slots in one cache, on whether flash
-attention passes over what a row does not see. All of these are timed in turns, and given as multiples of one row.
+Each answer attends over its own keys and values. So one row for each of eight answers costs more than eight guesses of
+one answer. The difference grows with their length. llama.cpp keeps all slots in one cache, so there it depends on flash
+attention. All are timed in turns, and given as multiples of one row.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ WAYS: Mapping[str, Sequence[FlashAttention]] = {"llamacpp": ("off", "on"), "tran
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--engine", choices=tuple(WAYS), default="llamacpp", help="of the shipped target")
     p.add_argument("--size", metavar="SIZE", help="pad the target to this, such as 0.3B or 0.3B-q8_0")
-    p.add_argument("--slots", type=positive, default=8, help="how many, and so many rows")
-    p.add_argument("--context", type=positive, nargs="+", default=[50, 300, 800], help="tokens of each slot")
-    p.add_argument("--rounds", type=positive, default=20)
+    p.add_argument("--slots", type=positive, default=8, help="how many slots, and rows")
+    p.add_argument("--context", type=positive, nargs="+", default=[50, 300, 800], help="tokens in each slot")
+    p.add_argument("--rounds", type=positive, default=20, help="passes that are timed")
 
 
 def main(args: argparse.Namespace) -> int:
     count = args.slots
     target = model("target", args.size, args.engine)
-    room = max(args.context) + count + 1
+    capacity = max(args.context) + count + 1
     engines: dict[str, Engine] = {
         way: load(
             target,
             args.engine,
-            EngineOptions(threads=1, slots=count, tree_rows=2 * count, context=room, flash_attention=way),
+            EngineOptions(threads=1, slots=count, tree_rows=2 * count, context=capacity, flash_attention=way),
         )
         for way in WAYS[args.engine]
     }
@@ -61,17 +61,17 @@ def main(args: argparse.Namespace) -> int:
 
 
 def line(count: int) -> list[Row]:
-    """So many rows of one slot, each after the other."""
+    """Rows of one slot, each the child of the one before."""
     return [Row(i, 0, 0, i - 1 if i else ROOT) for i in range(count)]
 
 
 def apart(count: int) -> list[Row]:
-    """A row of each of so many slots."""
+    """One row in each slot."""
     return [Row(slot, slot, 0, ROOT) for slot in range(count)]
 
 
 def timed(engine: Engine, rows: Sequence[Row]) -> float:
-    """Seconds for a forward pass over the rows, which are forgotten then."""
+    """Seconds of a forward pass over the rows. The rows are dropped afterwards."""
     started = time.perf_counter()
     engine.forward(rows)
     taken = time.perf_counter() - started
@@ -81,8 +81,10 @@ def timed(engine: Engine, rows: Sequence[Row]) -> float:
 
 
 def _medians(engines: Mapping[str, Engine], rows: Sequence[Row], context: int, rounds: int) -> dict[str, float]:
-    """Seconds for a forward pass over the rows with each engine, in turns, where the slots of the rows have so many
-    tokens and the others none."""
+    """Median seconds of a forward pass over the rows, for each engine, in turns.
+
+    The slots of the rows hold `context` tokens, and the other slots none.
+    """
     used = {row.slot for row in rows}
     for engine in engines.values():
         for slot in range(engine.slots):

@@ -1,8 +1,8 @@
-"""`python -m bench step`: what the lead adds to a decode step, with no back, over the same engine in a bare loop;
-and what it takes to pick a token from a large vocabulary.
+"""`python -m bench step`: what the lead adds to a decode step without a back, over the engine in a bare loop.
 
-A real lead answers a real client over HTTP, streaming; the bare loop is `forward`, argmax, `commit` and nothing else.
-Both decode the same tokens with the same number of threads, in turns, so that a busy machine disturbs both alike.
+A real lead streams to a real client over HTTP. The bare loop is `forward`, argmax, `commit` and nothing else. Both
+decode the same tokens with one thread, in turns, so a busy machine disturbs both alike. The command also tells how long
+it takes to pick a token from a large vocabulary.
 """
 
 from __future__ import annotations
@@ -16,15 +16,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness.models import RUNTIMES, Runtime, shipped
+from bench.harness.decoding import bare_loop, chat_prompt
+from bench.harness.models import RUNTIMES, Runtime, load_target, shipped
 from bench.harness.processes import LeadProcess
-from duo.engines import Engine, EngineOptions, Row, load
 from duo.program.values import positive
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
-from lead.target import TREE_ROWS
 
-LARGE = 128_000
+LARGE_VOCABULARY = 128_000
 QUESTION = "What does shutil.copytree do?"
 
 
@@ -41,39 +40,27 @@ class Result:
         return self.lead - self.bare
 
 
-def bare(engine: Engine, tokens: int) -> float:
-    """Milliseconds per token of greedy decoding and nothing else."""
-    prompt = engine.vocabulary.chat([{"role": "user", "content": QUESTION}])
-    engine.truncate(0, 0)
-    engine.extend(0, prompt[:-1])
-    token = prompt[-1]
-    started = time.perf_counter()
-    for _ in range(tokens):
-        logits = engine.forward([Row(0, 0, token)])
-        engine.commit(0, [0])
-        token = int(logits[0].argmax())
-    return (time.perf_counter() - started) * 1000 / tokens
-
-
 def measure(runtime: Runtime, tokens: int, rounds: int) -> Result:
     model = shipped("target", runtime)
-    engine = load(model, runtime, EngineOptions(threads=1, tree_rows=TREE_ROWS))
+    engine = load_target(model, runtime)
+    prompt = chat_prompt(engine, QUESTION)
     with LeadProcess("-m", model, "--threads", "1", "--print-mode", "none") as lead:
         lead.ready()
         ours: list[float] = []
         theirs: list[float] = []
         for number in range(rounds + 1):
             reply = lead.ask(QUESTION, temperature=0, max_tokens=tokens, ignore_eos=True)
-            alone = bare(engine, tokens)
-            if number:  # the first round pays for what is set up once
+            engine.truncate(0, 0)
+            times = bare_loop(engine, prompt, tokens)
+            if number:  # the first round sets things up
                 ours.append(reply.timings["predicted_ms"] / reply.timings["predicted_n"])
-                theirs.append(alone)
+                theirs.append((times[-1] - times[0]) * 1000 / tokens)
     engine.close()
     return Result(runtime, _quartile(theirs), _quartile(ours))
 
 
-def pick(temperature: float, size: int = LARGE, times: int = 200) -> float:
-    """Milliseconds to pick a token from so many, with nothing filtered out."""
+def pick(temperature: float, size: int = LARGE_VOCABULARY, times: int = 200) -> float:
+    """Milliseconds to pick one of `size` tokens, with no token filtered out."""
     logits = (np.random.default_rng(1).normal(size=size) * 3).astype(np.float32)
     sampler, took = Sampler(SamplingParams(temperature=temperature, seed=1), []), list[float]()
     for _ in range(times):
@@ -84,13 +71,13 @@ def pick(temperature: float, size: int = LARGE, times: int = 200) -> float:
 
 
 def _quartile(times: list[float]) -> float:
-    """The lower quartile: what else the machine does only makes a round slower."""
+    """The lower quartile, because other work of the machine can only make a round slower."""
     return quantiles(times, n=4)[0]
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--tokens", type=positive, default=100, help="tokens per round")
-    p.add_argument("--rounds", type=positive, default=24, help="rounds, in turns")
+    p.add_argument("--rounds", type=positive, default=24, help="rounds to measure")
 
 
 def main(args: argparse.Namespace) -> int:
@@ -103,5 +90,5 @@ def main(args: argparse.Namespace) -> int:
         table.add_row(r.runtime, f"{r.bare:.3f}", f"{r.lead:.3f}", f"{r.added:.3f}", f"{100 * r.added / r.bare:.1f}")
     Console().print(table)
     picks = ", ".join(f"{pick(temperature):.3f} ms at temperature {temperature:g}" for temperature in (0.0, 0.8))
-    Console().print(f"A pick from {LARGE} tokens: {picks}")
+    Console().print(f"A pick from {LARGE_VOCABULARY} tokens: {picks}")
     return 0

@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from bench.harness.decoding import chat_prompt
 from bench.harness.models import RUNTIMES, Runtime, shipped
-from bench.steps.ties import prompt_of, walk
+from bench.harness.near_ties import walk
 from duo import models
 from duo.engines import EngineOptions, load
 from duo.models.corpus import questions
@@ -46,7 +47,7 @@ def test_greedy_text_is_that_of_generate(runtime: Runtime, model: Any) -> None:
     ties = 0
     asked = questions(8, seed=5)
     for question in asked:
-        prompt = prompt_of(engine, question.text)
+        prompt = chat_prompt(engine, question.text)
         with torch.inference_mode():
             expected = generated(model, tuple(prompt))
             ours = list(walk(engine, prompt, SamplingParams(temperature=0), len(expected), ignore_eos=False).tokens)

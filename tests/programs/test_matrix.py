@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
+from bench.harness.decoding import chat_prompt
 from bench.harness.delay_proxy import DelayProxy
 from bench.harness.models import RUNTIMES, Runtime, shipped
+from bench.harness.near_ties import TOLERANCE, Walk, first_difference, walk
 from bench.harness.processes import BackProcess, LeadProcess, Reply, wait_for
 from bench.harness.real import NAMES, Name
-from bench.steps.ties import TOLERANCE, Walk, first_difference, prompt_of, walk
 from duo.engines import Engine, EngineOptions, load
 from duo.sampling.params import SamplingParams
 from duo.wire.messages import Identity
@@ -74,7 +75,7 @@ def alone(request: pytest.FixtureRequest) -> Iterator[Alone]:
     with LeadProcess("-m", model, "--threads", "1") as lead:
         engine = load(model, runtime, EngineOptions(threads=1))
         it = Alone(runtime, lead.ready(), engine)
-        prompt = prompt_of(engine, QUESTION)
+        prompt = chat_prompt(engine, QUESTION)
         for mode in MODES:
             it.walks[mode] = walk(engine, prompt, SamplingParams(**MODES[mode]), TOKENS)
             it.texts[mode] = lead.ask(QUESTION, **fields(mode)).text
@@ -278,7 +279,7 @@ def test_a_real_model_with_a_back_that_knows_the_answer(real_alone: RealAlone) -
     vocabulary = engine.vocabulary
     me = Identity("knowing", engine.name, vocabulary.fingerprint, vocabulary.size)
     knowing = Knowing(vocabulary.size, wrong=5)
-    knowing.prompt_length = len(prompt_of(engine, QUESTION))
+    knowing.prompt_length = len(chat_prompt(engine, QUESTION))
     answers = {mode: vocabulary.encode_rendered(text) for mode, text in real_alone.texts.items()}
     engine.close()
 

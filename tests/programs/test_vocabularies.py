@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import transformers
 
+from bench.harness.decoding import chat_prompt
 from bench.harness.models import RUNTIMES, Runtime
+from bench.harness.near_ties import walk
 from bench.harness.processes import BackProcess, LeadProcess, wait_for
 from bench.harness.real import NAMES, Name
-from bench.steps.ties import prompt_of, walk
 from duo.engines import EngineOptions, Vocabulary, load
 from duo.engines.meaning import compare
 from duo.sampling.params import SamplingParams
@@ -110,7 +111,7 @@ def agreement(target: Path, draft: Path, runtime: Runtime) -> float:
         assert comparison.few
         desk = Desk(real=drafting, n_ahead=3)
         desk.drafter._take(Welcomed("mini", "target", engine.vocabulary.size, comparison.tokens))
-        prompt = prompt_of(engine, QUESTION)
+        prompt = chat_prompt(engine, QUESTION)
         # What only one of them has stands in the prompt too.
         prompt += [token for token in comparison.tokens if token < engine.vocabulary.size] + prompt[-3:]
         hits, tokens = 0, walk(engine, prompt, SamplingParams(temperature=0.0), 24).tokens

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from bench.harness import real
+from bench.harness.decoding import chat_prompt
 from bench.harness.models import shipped
 from bench.kinds import make
-from bench.steps.sameness import Loop, ways
-from bench.steps.ties import prompt_of
+from bench.steps.changed_tokens import GuessedAnswers, in_all_situations
 from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, measure, price, promise
 from duo.engines.base import Chunk
 from duo.engines.classes import Found
@@ -59,10 +59,10 @@ def _exact(engine: Engine) -> Exact:
 
 
 def _same_in_all_ways(engine: Exact, tokens: int, questions: list[str]) -> None:
-    prompts = [prompt_of(engine, question) for question in questions]
+    prompts = [chat_prompt(engine, question) for question in questions]
     for temperature in (0.0, 0.8):
         params = [SamplingParams(temperature=temperature, seed=seed) for seed in range(len(prompts))]
-        found = ways(Loop(engine, 1, tokens), prompts, params)
+        found = in_all_situations(GuessedAnswers(engine, 1, tokens), prompts, params)
         assert all(len(answer) == tokens for answer in found["alone"])
         for way, answers in found.items():
             assert answers == found["alone"], way

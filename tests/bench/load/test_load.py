@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 
 from bench import __main__ as bench
-from bench.harness.models import shipped
-from bench.load import allowed
-from bench.load.allowed import Allowance, Allowed
+from bench.load.allowed import Allowed
 from bench.load.load import Cell, Sample
 from duo.errors import DuoError
 
@@ -72,17 +70,6 @@ def test_a_command_that_is_told_to_stop_takes_what_it_started_with_it(monkeypatc
     finally:
         signal.signal(signal.SIGTERM, before)
     assert stopped == ["the leads"]
-
-
-def test_what_forward_passes_allow_is_measured_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(allowed, "IN_A_ROW", 2)
-    allowance = Allowance(shipped("target", "transformers"), "transformers", [1, 2], "auto")
-    for _ in range(2):
-        by_users = allowance.measure()
-        assert set(by_users) == {1, 2}
-        assert by_users[1].line == 1.0
-        assert min(by_users[1].apart, *by_users[2]) > 0.0
-    allowance.close()
 
 
 @pytest.mark.slow

@@ -1,9 +1,9 @@
-"""Near ties: where floating point may choose between two tokens, and how often it does.
+"""Near ties: tokens between which floating point may choose.
 
-A row's logits depend in their last bits on how many rows shared its forward pass and on where its keys and values lie.
-Where the two best tokens are closer than that, the pick may differ between a run with guesses and one without. This
-file walks an answer with the same engine in one fixed way, and says how close the call was at every token. So a test
-can prove that a difference is such a tie. How often picks change is counted by `bench.steps.sameness`.
+The last bits of a row's logits depend on how many rows share its forward pass, and on where its keys and values lie.
+If the two best tokens are closer than that, a run with guesses may pick the other one. `walk` decodes an answer in one
+fixed way, and says how close the choice was at every token. So a test can prove that a difference is a near tie. The
+command `ties` counts how often tokens change.
 """
 
 from __future__ import annotations
@@ -20,20 +20,16 @@ from duo.sampling.sampler import Sampler
 from lead.decode.session import Session
 
 TOLERANCE = {"transformers": 2e-3, "llamacpp": 0.15}
-"""Largest gap between two scores that counts as a near tie. It is far above the noise of float32. It is above that of
-bf16 weights in llama.cpp too, which rounds activations to bf16 before every product."""
+"""The largest gap between two scores that counts as a near tie. Noise stays well below it: that of float32, and that
+of bf16 weights in llama.cpp, which rounds activations to bf16 before every product."""
 
 
 @dataclass(frozen=True)
 class Walk:
-    """An answer, token by token, with the gap between the best and the second best score at each."""
+    """An answer. gaps: the best score minus the second best, at each token."""
 
     tokens: Sequence[int]
     gaps: Sequence[float]
-
-
-def prompt_of(engine: Engine, question: str) -> list[int]:
-    return engine.vocabulary.chat([{"role": "user", "content": question}])
 
 
 def walk(
@@ -43,7 +39,7 @@ def walk(
     count: int,
     ignore_eos: bool = True,
 ) -> Walk:
-    """Generate without guesses, as a lead does."""
+    """Decodes without guesses, as a lead does, in slot 0."""
     eos = () if ignore_eos else engine.vocabulary.eos
     session = Session(0, len(prompt), params, Prefix(prompt), eos, len(prompt) + count)
     sampler = Sampler(params, prompt)
@@ -60,7 +56,7 @@ def walk(
 
 
 def first_difference(engine: Engine, reference: Walk, text: str) -> int | None:
-    """Index of the first token of the reference whose text is not that of `text`; None if `text` agrees to its end."""
+    """Index of the first token of the reference that `text` does not have. None if `text` is the reference."""
     decode = engine.vocabulary.decode
     if decode(reference.tokens) == text:
         return None
@@ -75,9 +71,9 @@ def first_difference(engine: Engine, reference: Walk, text: str) -> int | None:
 
 
 def noise(engine: Engine, prompt: Sequence[int], tokens: Sequence[int], width: int = 8) -> float:
-    """How much logits change between passes of one row and of several: the largest difference along an answer.
+    """The largest difference of a logit between passes of one row and passes of several, along an answer.
 
-    At each place the tokens are compared that are best or second best in either pass, because only they can be picked.
+    Only tokens that are best or second best in either pass are compared, for only they can be picked.
     """
     passes = []
     for rows in (1, width):

@@ -33,7 +33,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def predictions(model: str, runtime: Runtime) -> tuple[str, NDArray[np.float32]]:
     """The vocabulary's fingerprint, and the logits at every position of two conversations that were not trained on."""
-    engine = load(model, runtime, EngineOptions(threads=1, context=256, tree_rows=256))
+    engine = load(model, runtime, EngineOptions(threads=1, context=256, tree_rows=256, flash_attention="off"))
     logits = []
     for question in corpus.questions(2, seed=99):
         tokens = engine.vocabulary.chat([{"role": "user", "content": question.text}])

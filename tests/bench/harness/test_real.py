@@ -14,8 +14,8 @@ import pytest
 
 from bench.harness import real
 from bench.harness.models import RUNTIMES
+from bench.harness.near_ties import TOLERANCE, noise, walk
 from bench.harness.processes import ROOT
-from bench.steps.ties import TOLERANCE, noise, walk
 from duo.engines import EngineOptions, load
 from duo.models.corpus import questions
 from duo.sampling.params import SamplingParams
@@ -27,7 +27,7 @@ JOINED = hashlib.sha256(b"onetwothreefour").hexdigest()
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(real, "_unavailable", {})
+    monkeypatch.setattr(real, "unavailable", {})
     return tmp_path / "duo" / "real"
 
 
