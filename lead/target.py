@@ -60,7 +60,7 @@ def start_lines(served: promise.Promise, limits: Limits, reason: str) -> Iterato
 def _schedule(args: argparse.Namespace, served: promise.Promise, rows: int) -> tuple[Limits, Schedule, str]:
     """Which guesses are verified, and why none are."""
     engine = served.engine
-    rows = min(rows, engine.batch, engine.room)
+    rows = min(rows, engine.batch, engine.capacity)
     limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
     cost = CostCurve(served.seconds)
     replay = Replay(served.checkpoints, cost) if served.checkpoints is not None else None

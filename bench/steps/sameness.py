@@ -81,7 +81,7 @@ class Loop:
         self._tokens = tokens
         self._size = engine.vocabulary.size
         self._random = np.random.default_rng(seed)
-        limits = Limits(draft_max=8, rows=min(ROWS, engine.room), rollback=engine.rollback)
+        limits = Limits(draft_max=8, rows=min(ROWS, engine.capacity), rollback=engine.rollback)
         self._decoder = Decoder(engine, Ledger(), lambda: None, lambda: None, VerifyAll(limits), Trace())
 
     def ask(

@@ -184,7 +184,7 @@ class Engine(Protocol):
         ...
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         """How many rows may be live at once, over all slots. It may be less than was asked for."""
         ...
 

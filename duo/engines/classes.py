@@ -65,7 +65,7 @@ def find(
     """
     if engine.context < SHORTEST:
         return Found(None, {}, f"a context of {engine.context} tokens is too short to compare")
-    most = min(most, engine.batch, engine.room, (engine.context - BEFORE) // 2)
+    most = min(most, engine.batch, engine.capacity, (engine.context - BEFORE) // 2)
     widths = [width for width in WIDTHS if width <= most]
     tokens = _tokens(engine, BEFORE + 2 * widths[-1] + TOKENS)
     prompt, block = tokens[:BEFORE], tokens[BEFORE:]

@@ -107,8 +107,8 @@ class Exact:
         return self._engine.batch
 
     @property
-    def room(self) -> int:
-        return self._engine.room
+    def capacity(self) -> int:
+        return self._engine.capacity
 
     @property
     def note(self) -> str:

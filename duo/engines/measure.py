@@ -100,7 +100,7 @@ class _Bench:
         self._grown = min(GROWN, beside // 2) if self._keeps else 0
         self._context = min(context, beside - self._grown)
         slots = engine.slots if self._keeps else UNBOUNDED
-        self.most = max(1, min(engine.batch, engine.room, self._longest * slots))
+        self.most = max(1, min(engine.batch, engine.capacity, self._longest * slots))
         self._used = 1
         """Slots that the last pass had rows of."""
         self.clear()

@@ -132,7 +132,7 @@ def _curve(
     engine: Engine, asked: Asked, about: Sequence[object], promise: Promise, known: Mapping[int, float] | None = None
 ) -> Promise:
     """With the cost curve of the engine that serves. `known`: what was timed while classes were looked for."""
-    rows = min(asked.rows, engine.batch, engine.room)
+    rows = min(asked.rows, engine.batch, engine.capacity)
     guesses = min(asked.guesses, rows - 1, engine.rollback.depth)
     widest = rows if promise.on else min(rows, max(1 + guesses, 2 * asked.answers))
     measured = measure.remembered(engine, widest, about, known or {})

@@ -43,14 +43,14 @@ class FakeModel:
 class CheckedEngine:
     """One slot; committed tokens and rows, and assertions. Not a whole `Engine`: what a `Draft` drives of it."""
 
-    def __init__(self, model: FakeModel, slot: int = 0, room: int = MAX_ROWS + BATCH) -> None:
+    def __init__(self, model: FakeModel, slot: int = 0, capacity: int = MAX_ROWS + BATCH) -> None:
         self.model = model
         self.slot = slot
         self.committed: list[int] = []
         self.rows: dict[int, Row] = {}
         self.read = 0
         """Tokens that went through the model as committed ones."""
-        self._room = room
+        self._capacity = capacity
 
     def length(self, slot: int) -> int:
         assert slot == self.slot
@@ -82,7 +82,7 @@ class CheckedEngine:
             self.rows[row.id] = row
         places = [(row.parent, row.token) for row in self.rows.values()]
         assert len(set(places)) == len(places), "no place is computed twice"
-        assert len(self.rows) <= self._room
+        assert len(self.rows) <= self._capacity
         return np.stack([self.model.logits(self.path_of(row.id)) for row in rows])
 
     def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:

@@ -153,7 +153,7 @@ class TreeMirror(Mirror):
         kept = {row: rows[row] for row in rest}
         self.rows[slot] = {row: (token, ROOT if parent == end else parent) for row, (token, parent) in kept.items()}
 
-    def play(self, rounds: int, context: int, room: int, width: int) -> None:
+    def play(self, rounds: int, context: int, capacity: int, width: int) -> None:
         slots = range(len(self.committed))
         for _ in range(rounds):
             self.check()
@@ -163,7 +163,7 @@ class TreeMirror(Mirror):
             if action < 0.5:
                 # A slot that has no room for its deepest possible path sits this one out.
                 able = [s for s in slots if len(self.committed[s]) + len(self.rows[s]) + width <= context]
-                count = min(self.random.choice((1, 2, 3, width)), room - live)
+                count = min(self.random.choice((1, 2, 3, width)), capacity - live)
                 if able and count > 0:
                     # What is new of a slot is no more than `width` tokens deep.
                     readers = [s for s in able if not self.rows[s] and self.random.random() < 0.3]

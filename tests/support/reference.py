@@ -134,8 +134,8 @@ class Mirror:
 
 
 def interleave(folder: str, reference: Reference, seed: int, apart: bool | None) -> None:
-    slots, context, room, batch = 3, 32, 24, 8
-    engine = engine_of(folder, slots=slots, context=context, tree_rows=room, batch=batch)
+    slots, context, capacity, batch = 3, 32, 24, 8
+    engine = engine_of(folder, slots=slots, context=context, tree_rows=capacity, batch=batch)
     assert apart is None or engine._apart is apart
     mirror = Mirror(engine, reference, slots, seed)
     dice = mirror.random
@@ -157,7 +157,7 @@ def interleave(folder: str, reference: Reference, seed: int, apart: bool | None)
                     for s in range(slots)
                 ]
                 fitting = [s for s in range(slots) if deepest[s] + batch <= context]
-                if fitting and len(mirror.rows) + batch <= room:
+                if fitting and len(mirror.rows) + batch <= capacity:
                     # Of a full batch, so that whatever hangs from what is new fits the context.
                     count, chunks = dice.randint(1, batch), dict[int, int]()
                     for reader in fitting:

@@ -66,7 +66,7 @@ class SlottedEngine:
         return len(self.parts)
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         return MAX_ROWS * max(2, self.slots)
 
     @property

@@ -52,7 +52,7 @@ class ChainEngine(SlotRuntime):
         # cells divides its batches by neighbours in any case. With a sliding window llama.cpp gives away cells that
         # are out of sight and that only one sequence has.
         apart = slots > 1 and (model.windowed or not model.recurrent or not model.cells)
-        self._room = max(1, options.tree_rows)
+        self._capacity = max(1, options.tree_rows)
         self._batch = max(1, options.batch)
         self._gpu = options.gpu_layers != 0
         wanted = model.states.snapshots(options) if model.states else 0
@@ -66,7 +66,7 @@ class ChainEngine(SlotRuntime):
         )
         super().__init__(model, options, context, llama_cpp.llama_n_rs_seq(context), apart, self._most)
         self._replay = self._recurrent and not self._snapshots and options.draft_max > 0
-        self._depth = self._room if not self._recurrent else self._snapshots or options.draft_max
+        self._depth = self._capacity if not self._recurrent else self._snapshots or options.draft_max
         self._slots = [_Slot(slot, CHECKPOINT_BYTES // slots) for slot in range(slots)]
 
     @property
@@ -126,8 +126,8 @@ class ChainEngine(SlotRuntime):
         if width > self._batch:
             raise ValueError(f"{width} rows are more than the batch of {self._batch}")
         live = {row for state in self._slots for row in state.rows}
-        if len(live) + len(rows) > self._room:
-            raise ContextError(f"{len(live) + len(rows)} rows do not fit: there is room for {self._room}")
+        if len(live) + len(rows) > self._capacity:
+            raise ContextError(f"{len(live) + len(rows)} rows do not fit: there is room for {self._capacity}")
         grown: dict[int, int] = {}
         for at, chunk in chunks:
             if self._slot(at).rows or at in grown:

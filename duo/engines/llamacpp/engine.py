@@ -72,8 +72,8 @@ class LlamaCppEngine(Runtime):
     def __init__(self, model: Model, options: EngineOptions) -> None:
         """Raises ModelError if memory or the number of sequences does not suffice."""
         slots = options.slots
-        self._room = max(1, options.tree_rows)
-        cells = slots * model.context + self._room
+        self._capacity = max(1, options.tree_rows)
+        cells = slots * model.context + self._capacity
         batch = max(1, min(options.batch, cells))
 
         # A cell that only one sequence has, and that lies outside of that sequence's attention window, is free for the
@@ -84,7 +84,7 @@ class LlamaCppEngine(Runtime):
         model.check_slots(slots, (most - 1) // per_slot)
         # One for every leaf there can be, and no more: llama.cpp's own work in each decode grows with the square of
         # this number (2 microseconds at 64, 10 at 128, 32 at 256).
-        sequences = min(most, slots * per_slot + self._room)
+        sequences = min(most, slots * per_slot + self._capacity)
 
         super().__init__(
             model, options, native.make_context(model.path, model.handle, options, cells, batch, sequences)
@@ -134,8 +134,8 @@ class LlamaCppEngine(Runtime):
         width = count + sum(len(chunk.tokens) for chunk in chunks)
         if width > self._batch:
             raise ValueError(f"{width} rows are more than the batch of {self._batch}")
-        if len(self._rows) + count > self._room:
-            raise ContextError(f"{len(self._rows) + count} rows do not fit: there is room for {self._room}")
+        if len(self._rows) + count > self._capacity:
+            raise ContextError(f"{len(self._rows) + count} rows do not fit: there is room for {self._capacity}")
         if not width:
             return self._logits[:0]
         self._tidy()

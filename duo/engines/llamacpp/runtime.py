@@ -81,7 +81,7 @@ class Runtime:
 
     runtime = "llamacpp"
     _batch: int
-    _room: int
+    _capacity: int
 
     def __init__(self, model: Model, options: EngineOptions, context: Any) -> None:
         self._free = model.adopt(self, context)
@@ -118,8 +118,8 @@ class Runtime:
         return self._batch
 
     @property
-    def room(self) -> int:
-        return self._room
+    def capacity(self) -> int:
+        return self._capacity
 
     @property
     def neighbours(self) -> bool:

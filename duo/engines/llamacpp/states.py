@@ -67,16 +67,16 @@ class StateTreeEngine(SlotRuntime):
         slots = options.slots
         model.check_slots(slots, llama_cpp.llama_max_parallel_sequences() // (1 + LEAST_ROOM))
         assert model.states is not None, "it has recurrent layers"
-        self._room = model.states.rows(options)
+        self._capacity = model.states.rows(options)
         self._batch = max(1, options.batch)
         # What is read again has cells besides those that the hollow rows had.
-        cells = slots * model.context + self._room * (1 + RIDERS)
-        self._width = self._batch + RIDERS + self._room
-        context = native.make_context(model.path, model.handle, options, cells, self._width, slots + self._room)
+        cells = slots * model.context + self._capacity * (1 + RIDERS)
+        self._width = self._batch + RIDERS + self._capacity
+        context = native.make_context(model.path, model.handle, options, cells, self._width, slots + self._capacity)
         super().__init__(model, options, context, snapshots=0, apart=False, most=self._width)
         self._rows: dict[int, _Node] = {}
         self._slots = [_Slot(slot, CHECKPOINT_BYTES // slots) for slot in range(slots)]
-        self._free_seqs = set(range(slots, slots + self._room))
+        self._free_seqs = set(range(slots, slots + self._capacity))
         self._unwanted = False
 
     @property
@@ -93,9 +93,9 @@ class StateTreeEngine(SlotRuntime):
 
     @property
     def _state_note(self) -> str:
-        states = len(self._slots) + self._room
+        states = len(self._slots) + self._capacity
         return (
-            f"{self._name} is recurrent: it drafts trees of at most {self._room} tokens, for which memory holds "
+            f"{self._name} is recurrent: it drafts trees of at most {self._capacity} tokens, for which memory holds "
             f"{states} states of {self._state_mib:.1f} MiB"
         )
 
@@ -113,8 +113,8 @@ class StateTreeEngine(SlotRuntime):
         width = len(rows) + sum(len(chunk.tokens) for chunk in chunks)
         if width > self._batch:
             raise ValueError(f"{width} rows are more than the batch of {self._batch}")
-        if len(self._rows) + len(rows) > self._room:
-            raise ContextError(f"{len(self._rows) + len(rows)} rows do not fit: there is room for {self._room}")
+        if len(self._rows) + len(rows) > self._capacity:
+            raise ContextError(f"{len(self._rows) + len(rows)} rows do not fit: there is room for {self._capacity}")
         grown: dict[int, int] = {}
         for at, chunk in chunks:
             state = self._slot(at)

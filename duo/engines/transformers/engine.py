@@ -127,7 +127,7 @@ class TransformersEngine:
         return sum(book.used for book in self._books)
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         return self._tree_rows
 
     @property

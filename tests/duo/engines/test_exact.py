@@ -43,7 +43,7 @@ class WidthEngine:
     inexact: str = ""
     context: int = 400
     batch: int = 64
-    room: int = 128
+    capacity: int = 128
     rollback: object = TREES
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     passes: list[list[int]] = field(default_factory=list)

@@ -172,7 +172,7 @@ def test_states_of_a_model_are_counted_when_its_context_is_chosen(
     assert isinstance(engine, SlotRuntime)
     states = engine._model.states
     assert states is not None and states.bytes > 0
-    count = 2 + engine.room if drafts else 2 * (1 + engine._snapshots)
+    count = 2 + engine.capacity if drafts else 2 * (1 + engine._snapshots)
     assert told == [GIB - count * states.bytes]
     engine.close()
 

@@ -132,7 +132,7 @@ def assert_states_agree(engine: StateTreeEngine) -> None:
     believed = dict.fromkeys(engine._free_seqs, 0)
     believed |= {slot.seq: slot.read for slot in engine._slots}
     believed |= {node.seq: node.pos + 1 for node in engine._rows.values() if node.seq is not None}
-    assert sorted(believed) == list(range(engine.slots + engine.room))
+    assert sorted(believed) == list(range(engine.slots + engine.capacity))
     stale = {slot.seq for slot in engine._slots if slot.stale}
     for seq, length in believed.items():
         if seq not in stale:

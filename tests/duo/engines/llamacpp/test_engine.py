@@ -277,7 +277,7 @@ def assert_all_free(engine: LlamaCppEngine, slots: int) -> None:
     assert all(llama_cpp.llama_memory_seq_pos_max(memory, seq) == -1 for seq in range(len(engine._have)))
     for slot in range(slots):
         engine.extend(slot, [1] * (engine.context - 1))
-    rows = [Row(i, i % slots, i % SIZE) for i in range(engine._room)]
+    rows = [Row(i, i % slots, i % SIZE) for i in range(engine._capacity)]
     for first in range(0, len(rows), engine.batch):
         engine.forward(rows[first : first + engine.batch])
     with pytest.raises(ContextError):
@@ -491,11 +491,11 @@ def test_failures_inside_llama_cpp_leave_no_trace(plain: Path, truth: Truth) -> 
         engine.extend(1, [1] * 10)
     assert_books_agree(engine)
     llama_cpp.llama_set_abort_callback(engine._llama, llama_cpp.ggml_abort_callback(), None)
-    room, engine._room = engine._room, 10_000  # lets more rows through than there are cells
+    room, engine._capacity = engine._capacity, 10_000  # lets more rows through than there are cells
     chains = [[Row(i, 1, 1, i - 1 if i % 50 else ROOT) for i in range(k, k + 50)] for k in range(100, 900, 50)]
     with pytest.raises(ContextError):
         fill(engine, chains)
-    engine._room = room
+    engine._capacity = room
     assert_books_agree(engine)
     engine.commit(1, ())
     logits = engine.forward(tree)
