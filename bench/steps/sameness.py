@@ -28,8 +28,9 @@ from rich.table import Table
 from bench.harness import real
 from bench.harness.models import RUNTIMES, shipped
 from bench.steps.ties import prompt_of
-from duo.engines import Engine, EngineOptions, load, promise
+from duo.engines import Engine, EngineOptions, load
 from duo.engines.conditions import conditions
+from duo.engines.exact import decision
 from duo.errors import DuoError
 from duo.guesses import Expansion
 from duo.models.corpus import questions
@@ -57,7 +58,7 @@ class Cell(NamedTuple):
     model: str
     runtime: str
     weights: str
-    mode: promise.Mode
+    mode: decision.Mode
     temperature: float
 
     @property
@@ -203,8 +204,8 @@ def loaded(cell: Cell, threads: int, flash: str) -> tuple[Engine, str]:
     def engine_for(chains: bool, trial: bool) -> Engine:
         return load(path, runtime, replace(options, chains=chains, trial=trial))
 
-    asked = promise.Asked(cell.mode, 16, 32, SLOTS, context=options.context)
-    same = promise.serve(engine_for, asked, conditions(path, runtime, options))
+    asked = decision.Asked(cell.mode, 16, 32, SLOTS, context=options.context)
+    same = decision.serve(engine_for, asked, conditions(path, runtime, options))
     return same.engine, same.line
 
 

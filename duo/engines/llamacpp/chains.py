@@ -83,7 +83,7 @@ class ChainEngine(SlotRuntime):
 
     @property
     def inexact(self) -> str:
-        """Why the bits of a row depend on more than widths (see `duo.engines.promise`); empty if they do not."""
+        """Why the bits of a row depend on more than widths (see `duo.engines.exact.decision`); empty if they do not."""
         if self._gpu:
             return ON_GPU
         return "it is recurrent, and its state has seen every row that ran" if self._recurrent else ""

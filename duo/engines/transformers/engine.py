@@ -142,7 +142,7 @@ class TransformersEngine:
 
     @property
     def inexact(self) -> str:
-        """Why the bits of a row depend on more than widths (see `duo.engines.promise`); empty if they do not."""
+        """Why the bits of a row depend on more than widths (see `duo.engines.exact.decision`); empty if they do not."""
         if self._device.type != "cpu":
             return f"it runs on {self._device.type}, where the order of sums follows the shape of a pass"
         if self._mixers:

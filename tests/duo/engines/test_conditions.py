@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from duo.engines import EngineOptions, conditions, store
-from duo.engines.exact import Widths, steady
+from duo.engines.exact.widths import Widths, steady
 from duo.engines.llamacpp import native
 
 OPTIONS = EngineOptions(threads=1)

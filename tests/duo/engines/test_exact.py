@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from duo.engines import classes, price, promise
 from duo.engines.base import ROOT, TREES, Chunk, Engine, InterruptedForwardError, Logits, Row
-from duo.engines.exact import Exact, Widths, groups
+from duo.engines.exact import decision, price, search
+from duo.engines.exact.engine import Exact, groups
+from duo.engines.exact.widths import Widths
 from duo.errors import ModelError
 from duo.prefix import EMPTY, mix
 
@@ -265,14 +266,14 @@ def test_slots_are_filled_up_or_go_apart_by_what_it_costs() -> None:
 @pytest.fixture
 def widest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake's passes take no time worth comparing: the class of the most widths is tried first."""
-    monkeypatch.setattr(classes, "worth", lambda seconds, widths: widths.most - widths.least)
+    monkeypatch.setattr(search, "worth", lambda seconds, widths: widths.most - widths.least)
 
 
 @pytest.mark.usefixtures("widest")
 def test_a_class_is_found_where_there_is_one() -> None:
     for least, most, by, alike in [(1, 32, 1, True), (2, 32, 1, True), (2, 32, 1, False)]:
         engine = apart(least, most, by, alike)
-        found = classes.find(cast(Engine, engine), 32)
+        found = search.find(cast(Engine, engine), 32)
         assert found.widths == (least, most, by, alike)
         assert {1, 2, 3, 4, 8, 16, 32} <= set(found.seconds)
         assert engine.length(0) == engine.length(1) == 0
@@ -285,22 +286,22 @@ def test_rows_left_over_from_fours_are_no_class() -> None:
         return "fours" if index < total - total % 4 else "rest"
 
     engine = WidthEngine(kind, lambda at, count: (at, count), slots=1)
-    every = classes.largest([1, 2, 3, 4, 5, 6, 8, 11, 12], {(1, 2), (1, 3), (2, 3), (4, 8), (4, 12), (8, 12)})
+    every = search.largest([1, 2, 3, 4, 5, 6, 8, 11, 12], {(1, 2), (1, 3), (2, 3), (4, 8), (4, 12), (8, 12)})
     assert {it for it in every if it.least < it.most} == {Widths(1, 3), Widths(4, 12, 4)}
-    assert classes.find(cast(Engine, engine), 32).widths in (Widths(1, 3), Widths(4, 32, 4))
+    assert search.find(cast(Engine, engine), 32).widths in (Widths(1, 3), Widths(4, 32, 4))
 
 
 def test_a_pass_that_gives_other_bits_each_time_has_no_class() -> None:
     count = iter(range(10**6))
     engine = WidthEngine(lambda mine, total, index: next(count), lambda at, length: 0)
-    assert classes.find(cast(Engine, engine), 8).widths is None
+    assert search.find(cast(Engine, engine), 8).widths is None
 
 
 @pytest.mark.usefixtures("widest")
 @pytest.mark.parametrize("context", [1, 8, 63, 64, 70, 95])
 def test_a_short_context_is_compared_as_far_as_it_goes(context: int) -> None:
-    found = classes.find(cast(Engine, apart(1, 32, alike=True, context=context)), 32)
-    if context < classes.SHORTEST:
+    found = search.find(cast(Engine, apart(1, 32, alike=True, context=context)), 32)
+    if context < search.SHORTEST:
         assert found.widths is None and not found.seconds and "too short to compare" in found.reason
     else:
         assert found.widths is not None and found.widths.most >= 16 and not found.reason
@@ -308,7 +309,7 @@ def test_a_short_context_is_compared_as_far_as_it_goes(context: int) -> None:
 
 @pytest.mark.usefixtures("widest")
 def test_widths_that_depend_on_the_context_are_left_out() -> None:
-    found = classes.find(cast(Engine, apart(1, 32, alike=True)), 32, unsteady=(1,))
+    found = search.find(cast(Engine, apart(1, 32, alike=True)), 32, unsteady=(1,))
     assert found.widths == (2, 32, 1, True)
 
 
@@ -317,7 +318,7 @@ def test_a_class_that_nobody_would_use_is_not_proven() -> None:
     passes = []
     for wanted in (True, False):
         engine = apart(1, 32, alike=True)
-        found = classes.find(cast(Engine, engine), 32, wanted=lambda found, wanted=wanted: wanted)  # type: ignore[misc]
+        found = search.find(cast(Engine, engine), 32, wanted=lambda found, wanted=wanted: wanted)  # type: ignore[misc]
         assert found.widths == (1, 32, 1, wanted)
         passes.append(len(engine.passes))
     assert passes[1] < passes[0]
@@ -339,9 +340,9 @@ def test_what_is_set_up_once_is_not_in_the_times(monkeypatch: pytest.MonkeyPatch
             return now
 
     engine = WidthEngine(kind, lambda at, count: 0)
-    monkeypatch.setattr(classes, "time", Clock)
-    seconds = classes.find(cast(Engine, engine), 32).seconds
-    assert set(seconds) == set(classes.WIDTHS) and set(seconds.values()) == {1.0}
+    monkeypatch.setattr(search, "time", Clock)
+    seconds = search.find(cast(Engine, engine), 32).seconds
+    assert set(seconds) == set(search.WIDTHS) and set(seconds.values()) == {1.0}
 
 
 @pytest.mark.usefixtures("widest")
@@ -350,7 +351,7 @@ def test_a_class_in_which_other_slots_show_is_none() -> None:
         return "alone" if mine == total else "in company"
 
     engine = WidthEngine(kind, lambda at, count: 0)
-    found = classes.find(cast(Engine, engine), 32).widths
+    found = search.find(cast(Engine, engine), 32).widths
     assert found is None or found.most == 1
 
 
@@ -373,9 +374,9 @@ def test_what_the_same_bits_cost() -> None:
 
 def test_auto_is_on_where_it_costs_next_to_nothing() -> None:
     def mode(
-        seconds: dict[int, float], widths: Widths | None, mode: promise.Mode = "auto", answers: int = 1
-    ) -> promise.Verdict:
-        return promise.decide(classes.Found(widths, seconds), promise.Asked(mode, 15, 32, answers))
+        seconds: dict[int, float], widths: Widths | None, mode: decision.Mode = "auto", answers: int = 1
+    ) -> decision.Verdict:
+        return decision.decide(search.Found(widths, seconds), decision.Asked(mode, 15, 32, answers))
 
     free = {1: 37.0, 2: 102.0, 4: 200.0, 8: 400.0, 16: 800.0}
     assert mode(free, Widths(1, 16, alike=True)).on, "no guesses pay, so chains cost nothing"
@@ -401,8 +402,8 @@ def test_the_price_is_that_of_many_answers_too() -> None:
         "filled up to 4 rows each"
     )
 
-    def auto(widths: Widths, guesses: int, answers: int) -> promise.Verdict:
-        return promise.decide(classes.Found(widths, flat), promise.Asked("auto", guesses, 32, answers))
+    def auto(widths: Widths, guesses: int, answers: int) -> decision.Verdict:
+        return decision.decide(search.Found(widths, flat), decision.Asked("auto", guesses, 32, answers))
 
     assert not auto(Widths(1, 1), 0, 8).on
     assert "86 % with 8 answers at once" in auto(Widths(1, 1), 0, 8).line
@@ -413,8 +414,8 @@ def test_the_price_is_that_of_prompts_too() -> None:
     curve = {1: 20.0, 8: 48.0, 16: 80.0}
     assert price.reading(curve, Widths(1, 16, alike=True)) == pytest.approx((16 + 512 * 4) / 512 / 5)
     assert price.reading(curve, Widths(1, 16)) == pytest.approx(20 / (20 + (16 + 256 * 4) / 256)), "read again"
-    asked = promise.Asked("auto", 0, 32, 1)
-    verdict = promise.decide(classes.Found(Widths(1, 16, alike=True), curve), asked)
+    asked = decision.Asked("auto", 0, 32, 1)
+    verdict = decision.decide(search.Found(Widths(1, 16, alike=True), curve), asked)
     assert not verdict.on and "19 % with prompts" in verdict.line
 
 
@@ -422,8 +423,8 @@ def test_auto_is_judged_against_what_is_had_without() -> None:
     """Rows that attend one by one, or flash attention that only the same bits need, are no baseline."""
     free = {1: 37.0, 2: 102.0, 4: 200.0, 8: 400.0, 16: 800.0}
     for slower, on in [((1.0, 1.0), True), ((1.08, 1.0), False), ((1.0, 3.0), False)]:
-        found = classes.Found(Widths(1, 16, alike=True), free, slower=slower)
-        assert promise.decide(found, promise.Asked("auto", 15, 32, 8)).on == on, slower
+        found = search.Found(Widths(1, 16, alike=True), free, slower=slower)
+        assert decision.decide(found, decision.Asked("auto", 15, 32, 8)).on == on, slower
 
 
 @pytest.mark.parametrize("reason", ["it runs on a GPU", ""])
@@ -435,7 +436,7 @@ def test_the_same_bits_that_cannot_be_had_are_refused_in_a_line(
     changing = WidthEngine(lambda mine, total, index: next(count), lambda at, length: 0, inexact=reason)
     for _ in range(2):  # found, and remembered
         with pytest.raises(ModelError) as raised:
-            promise.serve(lambda chains, trial: cast(Engine, changing), promise.Asked("on", 15, 32, 1), [])
+            decision.serve(lambda chains, trial: cast(Engine, changing), decision.Asked("on", 15, 32, 1), [])
         assert "\n" not in str(raised.value) and "--exact" in str(raised.value)
         assert (reason or "different bits") in str(raised.value)
 
@@ -446,7 +447,7 @@ def test_the_same_bits_that_cannot_be_had_are_refused_in_a_line(
 @pytest.mark.usefixtures("widest")
 @pytest.mark.parametrize("mode", ["on", "auto"])
 def test_what_was_found_once_is_known_before_the_model_is_loaded(
-    mode: promise.Mode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    mode: decision.Mode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(price, "AFFORDABLE", 0.0 if mode == "on" else 2.0)
@@ -458,8 +459,8 @@ def test_what_was_found_once_is_known_before_the_model_is_loaded(
         engines.append(apart(1, 32, alike=True))
         return cast(Engine, engines[-1])
 
-    asked = promise.Asked(mode, 15, 32, 1)
-    first, again = (promise.serve(load, asked, ["a model"]) for _ in range(2))
+    asked = decision.Asked(mode, 15, 32, 1)
+    first, again = (decision.serve(load, asked, ["a model"]) for _ in range(2))
     assert loads == [(True, True), (mode == "on", False)]
     assert (again.line, again.on, again.seconds) == (first.line, first.on, first.seconds)
     assert isinstance(again.engine, Exact) == (mode == "on") and first.guesses
@@ -480,7 +481,7 @@ def test_a_class_is_taken_from_another_start_without_what_is_not_steady(
 
     found = []
     for unsteady in ([], [1]):  # noqa: B007
-        served = promise.serve(load, promise.Asked("on", 15, 32, 1), [])
+        served = decision.serve(load, decision.Asked("on", 15, 32, 1), [])
         assert isinstance(served.engine, Exact)
         found.append(served.engine.widths)
     assert found == [(1, 32, 1, True), (2, 32, 1, True)]

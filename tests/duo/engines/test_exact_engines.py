@@ -15,17 +15,19 @@ from bench.harness.models import shipped
 from bench.kinds import make
 from bench.steps.sameness import Loop, ways
 from bench.steps.ties import prompt_of
-from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, measure, price, promise
+from duo.engines import ROOT, Engine, EngineOptions, Row, load, measure
 from duo.engines.base import Chunk
-from duo.engines.classes import Found
 from duo.engines.cost import CostCurve
-from duo.engines.exact import Exact, Widths
+from duo.engines.exact import decision, price, search
+from duo.engines.exact.decision import Asked
+from duo.engines.exact.engine import Exact
+from duo.engines.exact.search import Found
+from duo.engines.exact.widths import Widths
 from duo.engines.llamacpp import flash
 from duo.engines.llamacpp import load as load_module
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.runtime import Runtime
 from duo.engines.load import settled
-from duo.engines.promise import Asked
 from duo.engines.transformers.engine import TransformersEngine
 from duo.errors import ModelError
 from duo.sampling.params import SamplingParams
@@ -52,8 +54,8 @@ def exact(request: pytest.FixtureRequest) -> Iterator[Exact]:
 
 
 def _exact(engine: Engine) -> Exact:
-    assert not promise.inexact(engine)
-    found = classes.find(engine, 32)
+    assert not decision.inexact(engine)
+    found = search.find(engine, 32)
     assert found.widths is not None
     return Exact(engine, found.widths, CostCurve(found.seconds))
 
@@ -143,7 +145,7 @@ def test_classes_are_looked_for_in_a_short_context(chains: bool) -> None:
     asked = replace(options("auto", "off"), context=load_module.TRIAL * 2, trial=True)
     engine = load(shipped("draft", "llamacpp"), "llamacpp", asked)
     assert isinstance(engine, ChainEngine) and engine.context == load_module.TRIAL
-    assert classes.find(engine, 32).widths is not None
+    assert search.find(engine, 32).widths is not None
     engine = settled(engine, chains)
     assert engine.context == asked.context and engine.rollback.trees == (not chains)
     tokens = [token % engine.vocabulary.size for token in range(asked.context - 1)]
@@ -161,7 +163,7 @@ def test_flash_attention_for_the_same_bits_is_not_kept_for_trees(
     asked = replace(options("auto", "off"), flash_attention="auto", trial=True)
     engine = load(shipped("draft", "llamacpp"), "llamacpp", asked)
     assert isinstance(engine, Runtime) and engine.flash and engine.slower == (1.05, 1.5)
-    assert classes.find(engine, 8).slower == engine.slower
+    assert search.find(engine, 8).slower == engine.slower
     trees = settled(engine, chains=False)
     assert isinstance(trees, Runtime) and not trees.flash
     trees.close()
@@ -183,10 +185,10 @@ def test_rows_attend_together_where_nobody_needs_the_same_bits(monkeypatch: pyte
         return load(shipped("draft", "transformers"), "transformers", asked)
 
     monkeypatch.setattr(measure, "measure", spy)
-    served = promise.serve(engine_for, promise.Asked("auto", 8, 16, SLOTS), ["a model"])
+    served = decision.serve(engine_for, decision.Asked("auto", 8, 16, SLOTS), ["a model"])
     assert not served.on and by_row == [False]
     served.engine.close()
-    found = classes.known(["a model", *promise.Asked("auto", 8, 16, SLOTS)])
+    found = search.known(["a model", *decision.Asked("auto", 8, 16, SLOTS)])
     assert found is not None and min(found.slower) > 0.0 and found.slower != (1.0, 1.0)
 
 
@@ -227,8 +229,8 @@ def test_experts_of_transformers_have_no_class(kind: str, tmp_path: Path) -> Non
     """How many rows an expert multiplies follows from the routing of all rows: two like passes do not tell."""
     options = EngineOptions(threads=1, context=128, slots=2, chains=True)
     engine = load(str(make(kind, tmp_path).folder), "transformers", options)
-    assert "experts" in promise.inexact(engine)
-    found = Found(None, {}, promise.inexact(engine))
+    assert "experts" in decision.inexact(engine)
+    found = Found(None, {}, decision.inexact(engine))
     with pytest.raises(ModelError, match="experts"):
-        promise.decide(found, Asked("on", 8, 32, 2), engine.name)
+        decision.decide(found, Asked("on", 8, 32, 2), engine.name)
     engine.close()

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 from duo.engines import store
 from duo.engines.base import ROOT, Chunk, Engine, Row
-from duo.engines.exact import Widths
-from duo.engines.price import SEVERAL, worth
+from duo.engines.exact.price import SEVERAL, worth
+from duo.engines.exact.widths import Widths
 
 WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 14, 16, 21, 32)
 """Those that are compared. Between any two multiples of 4 there is one with rows left over from fours."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
-from duo.engines import classes, measure, price
+from duo.engines import measure
 from duo.engines.base import Engine
-from duo.engines.classes import Found
 from duo.engines.cost import CostCurve
-from duo.engines.exact import Exact, Widths, steady
+from duo.engines.exact import price, search
+from duo.engines.exact.engine import Exact
+from duo.engines.exact.search import Found
+from duo.engines.exact.widths import Widths, steady
 from duo.engines.load import settled
 from duo.engines.replay import Checkpoints
 from duo.errors import ModelError
@@ -63,7 +65,7 @@ def serve(load: Load, asked: Asked, about: Sequence[object]) -> Promise:
     model is loaded. Raises ModelError where it cannot be loaded, or where the same bits are asked for and not to be
     had.
     """
-    found = classes.known([*about, *asked]) if asked.mode != "off" else None
+    found = search.known([*about, *asked]) if asked.mode != "off" else None
     chains = asked.mode != "off" and (found is None or decide(found, asked).on)
     engine = load(chains, found is None)
     if not chains:
@@ -73,8 +75,8 @@ def serve(load: Load, asked: Asked, about: Sequence[object]) -> Promise:
         found = Found(None, {}, reason)
     elif found is None:
         unsteady = getattr(engine, "unsteady", ())
-        found = classes.find(engine, asked.rows, unsteady, lambda it: decide(it, asked).on)
-        classes.remember([*about, *asked], found)
+        found = search.find(engine, asked.rows, unsteady, lambda it: decide(it, asked).on)
+        search.remember([*about, *asked], found)
     else:
         # Again: whoever wrote it may have had another number of threads.
         found = found._replace(widths=steady(found.widths, getattr(engine, "unsteady", ())))
@@ -104,7 +106,7 @@ def decide(found: Found, asked: Asked, name: str = "the model") -> Verdict:
     if mode == "off":
         return Verdict(False, "exact off")
     if widths is None:
-        reason = found.reason or classes.VARY
+        reason = found.reason or search.VARY
         if mode == "on":
             raise ModelError(f"--exact on: {name} cannot give the same bits always here: {reason}")
         return Verdict(False, f"exact off: {reason}")

@@ -16,7 +16,7 @@ from operator import mul
 from typing import NamedTuple
 
 from duo.engines.cost import CostCurve
-from duo.engines.exact import Widths
+from duo.engines.exact.widths import Widths
 
 MEANS, TOTAL = (0.7, 0.9), 2.2
 """Of the Beta distribution of the first guess's probability: an ordinary draft, and a good one."""
