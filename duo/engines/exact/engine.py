@@ -2,8 +2,8 @@
 
 A row's logits depend in their last bits on how many rows share its pass, and on how the tokens before it were read.
 `duo.engines.exact.search` finds the widths that give the same bits. This wrapper keeps to them: it fills up narrow
-passes, divides wide ones, and reads prompts in a way that depends on the prompt alone. By induction every key, value and logit
-is then a function of the slot's tokens, whoever else is there and however many guesses were verified.
+passes, divides wide ones, and reads prompts in a way that depends on the prompt alone. By induction every key, value
+and logit is then a function of the slot's tokens, whoever else is there and however many guesses were verified.
 """
 
 from __future__ import annotations
