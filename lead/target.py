@@ -39,15 +39,15 @@ def load(args: argparse.Namespace) -> Target:
     def engine_for(chains: bool, trial: bool) -> Engine:
         return models.load_engine(args, "target", rows, args.parallel, chains, trial)
 
-    asked = decision.Asked(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
-    served = decision.serve(engine_for, asked, models.speed(args, "target"))
+    asked = decision.ExactOptions(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
+    served = decision.load_target(engine_for, asked, models.speed(args, "target"))
     limits, schedule, reason = _schedule(args, served, rows)
     for line in start_lines(served, limits, reason):
         log.info("%s", line)
     return Target(served.engine, limits, schedule, served.line)
 
 
-def start_lines(served: decision.Promise, limits: Limits, reason: str) -> Iterator[str]:
+def start_lines(served: decision.LoadedTarget, limits: Limits, reason: str) -> Iterator[str]:
     """What is said of a target once it is loaded. `reason`: why it is served without guesses; empty: it has some."""
     engine = served.engine
     note = engine.note if limits.most else getattr(engine, "context_note", engine.note)
@@ -58,7 +58,7 @@ def start_lines(served: decision.Promise, limits: Limits, reason: str) -> Iterat
         yield f"{engine.name} is served without guesses: {reason}"
 
 
-def _schedule(args: argparse.Namespace, served: decision.Promise, rows: int) -> tuple[Limits, Schedule, str]:
+def _schedule(args: argparse.Namespace, served: decision.LoadedTarget, rows: int) -> tuple[Limits, Schedule, str]:
     """Which guesses are verified, and why none are."""
     engine = served.engine
     rows = min(rows, engine.batch, engine.capacity)

@@ -204,8 +204,8 @@ def loaded(cell: Cell, threads: int, flash: str) -> tuple[Engine, str]:
     def engine_for(chains: bool, trial: bool) -> Engine:
         return load(path, runtime, replace(options, chains=chains, trial=trial))
 
-    asked = decision.Asked(cell.mode, 16, 32, SLOTS, context=options.context)
-    same = decision.serve(engine_for, asked, conditions(path, runtime, options))
+    asked = decision.ExactOptions(cell.mode, 16, 32, SLOTS, context=options.context)
+    same = decision.load_target(engine_for, asked, conditions(path, runtime, options))
     return same.engine, same.line
 
 

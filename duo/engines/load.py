@@ -46,15 +46,15 @@ def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progres
     return TransformersEngine(model, options, report)
 
 
-def settled(engine: Engine, chains: bool) -> Engine:
-    """The engine to serve with, after one was loaded to try whether it can give the same bits. `chains`: it does.
+def after_trial(engine: Engine, chains: bool) -> Engine:
+    """The engine that serves, after a trial engine was compared for the same bits. chains: it gives them.
 
-    Another engine than the one returned is used up.
+    It may be a new engine over the same weights. The given one must not be used afterwards.
     """
     if engine.runtime == "llamacpp":
         from duo.engines.llamacpp import load as llamacpp
 
-        return llamacpp.settled(engine, chains)
+        return llamacpp.after_trial(engine, chains)
     if not chains and (attend := getattr(engine, "attend_by_row", None)):
         attend(False)
     return engine

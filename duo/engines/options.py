@@ -27,7 +27,7 @@ class EngineOptions:
     that are verified at once at most; a recurrent model keeps a state for each. drafts: the model drafts.
     target_context: tokens per slot of the target beside it; 0: it is elsewhere. More is of no use, and less will do.
     chains: verify chains only, each slot with memory of its own. trial: with `chains`, whether they can be the same bit
-    for bit is tried first, in a short context where that is faster (see `duo.engines.load.settled`).
+    for bit is tried first, in a short context where that is faster (see `duo.engines.load.after_trial`).
     """
 
     threads: int = 0

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from duo.engines.base import ROOT, TREES, Chunk, InterruptedForwardError, Logits, Row
-from duo.engines.exact.widths import Widths
+from duo.engines.exact.widths import WidthClass
 from duo.prefix import EMPTY, mix
 
 SIZE = 16
@@ -102,10 +102,10 @@ class WidthEngine:
         return length
 
 
-def apart(least: int, most: int, step: int = 1, alike: bool = False, **more: Any) -> WidthEngine:
+def apart(least: int, most: int, step: int = 1, covers_prompts: bool = False, **more: Any) -> WidthEngine:
     """Rows have the same bits within a class, and others in every other pass."""
 
     def kind(mine: int, total: int, index: int) -> object:
-        return "class" if all(it in Widths(least, most, step) for it in (mine, total)) else (mine, total, index)
+        return "class" if all(it in WidthClass(least, most, step) for it in (mine, total)) else (mine, total, index)
 
-    return WidthEngine(kind, lambda at, count: "class" if alike and count <= most else (at, count), **more)
+    return WidthEngine(kind, lambda at, count: "class" if covers_prompts and count <= most else (at, count), **more)

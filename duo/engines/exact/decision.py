@@ -1,4 +1,4 @@
-"""Whether the same text gets the same bits: what `--exact` asks for, and what this machine gives."""
+"""Loads a target and decides whether the same text gets the same bits: what `--exact` asks for and what it costs."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from duo.engines import measure
 from duo.engines.base import Engine
 from duo.engines.cost import CostCurve
 from duo.engines.exact import price, search
-from duo.engines.exact.engine import Exact
-from duo.engines.exact.search import Found
-from duo.engines.exact.widths import Widths, steady
-from duo.engines.load import settled
+from duo.engines.exact.engine import ExactEngine
+from duo.engines.exact.search import SearchResult
+from duo.engines.exact.widths import WidthClass, without_unsteady
+from duo.engines.load import after_trial
 from duo.engines.replay import Checkpoints
 from duo.errors import ModelError
 
 Mode = Literal["on", "off", "auto"]
+"""Values of `--exact`."""
 
-FEW = 8
-"""Rows of a pass up to which a class has too little room for guesses to be chosen unasked."""
+FEW_ROWS = 8
+"""`auto` does not choose a class whose passes hold no more rows than this: it leaves too few guesses."""
 
 
-class Asked(NamedTuple):
-    """What a target is to do. guesses: most of an answer in a pass. rows: most of a pass, over all answers. answers:
-    how many there may be at once. trees: whether guesses are verified as trees where the model can. context: tokens
-    of each slot, 0 for the engine's choice."""
+class ExactOptions(NamedTuple):
+    """What the target has to do.
+
+    guesses: most guesses of an answer per pass. rows: most rows of a pass, over all answers. answers: how many there
+    may be at once. trees: verify trees of guesses where the model can. context: tokens of each slot, 0 for the
+    engine's choice.
+    """
 
     mode: Mode
     guesses: int
@@ -35,16 +39,19 @@ class Asked(NamedTuple):
     context: int = 0
 
 
-class Verdict(NamedTuple):
-    """`line`: for people."""
+class Decision(NamedTuple):
+    """on: the target gives the same bits. line: says so to people, with the price or the reason."""
 
     on: bool
     line: str
 
 
-class Promise(NamedTuple):
-    """engine: the one to serve with. seconds: its passes by width, filled up where that is done. checkpoints: what
-    going back takes, of a model that does so by one. guesses: whether the class has room for some."""
+class LoadedTarget(NamedTuple):
+    """A target that is ready to serve.
+
+    seconds: of its passes by width; with the same bits, padding included. on, line: as in `Decision`. checkpoints:
+    what going back takes, if the model goes back by checkpoints. guesses: its passes have rows for guesses.
+    """
 
     engine: Engine
     seconds: Mapping[int, float]
@@ -55,98 +62,102 @@ class Promise(NamedTuple):
 
 
 Load = Callable[[bool, bool], Engine]
-"""Loads the model: with chains that might give the same bits, and whether that is only to be tried."""
+"""Loads the model. Its arguments are `EngineOptions.chains` and `EngineOptions.trial`."""
 
 
-def serve(load: Load, asked: Asked, about: Sequence[object]) -> Promise:
-    """Load a target, and settle whether the same text gets the same bits.
+def load_target(load: Load, options: ExactOptions, conditions: Sequence[object]) -> LoadedTarget:
+    """Load a target, and decide whether it gives the same bits.
 
-    Once that was found out, the engine is made as it serves at once. about: all that the bits depend on, before the
-    model is loaded. Raises ModelError where it cannot be loaded, or where the same bits are asked for and not to be
-    had.
+    The first start searches for the class of widths on a trial engine. Later starts know it from disk, and load the
+    engine that serves at once. conditions: all that the bits depend on and that is known before the model is loaded.
+    Raises ModelError if it cannot be loaded, or if the same bits are asked for and cannot be had.
     """
-    found = search.known([*about, *asked]) if asked.mode != "off" else None
-    chains = asked.mode != "off" and (found is None or decide(found, asked).on)
-    engine = load(chains, found is None)
+    known = search.known([*conditions, *options]) if options.mode != "off" else None
+    chains = options.mode != "off" and (known is None or decide(known, options).on)
+    engine = load(chains, known is None)
     if not chains:
-        line = decide(found, asked).line if found is not None else "exact off"
-        return _curve(engine, asked, about, Promise(engine, {}, False, line))
+        line = decide(known, options).line if known is not None else "exact off"
+        return _with_cost(LoadedTarget(engine, {}, False, line), options, conditions)
+    unsteady = getattr(engine, "unsteady", ())
     if reason := inexact(engine):
-        found = Found(None, {}, reason)
-    elif found is None:
-        unsteady = getattr(engine, "unsteady", ())
-        found = search.find(engine, asked.rows, unsteady, lambda it: decide(it, asked).on)
-        search.remember([*about, *asked], found)
+        found = SearchResult(None, {}, reason)
+    elif known is None:
+        found = search.find_class(engine, options.rows, unsteady, lambda it: decide(it, options).on)
+        search.remember([*conditions, *options], found)
     else:
-        # Again: whoever wrote it may have had another number of threads.
-        found = found._replace(widths=steady(found.widths, getattr(engine, "unsteady", ())))
-    verdict = decide(found, asked, engine.name)
-    engine = settled(engine, verdict.on)
-    promise = _curve(engine, asked, about, Promise(engine, {}, verdict.on, verdict.line), found.seconds)
-    if not verdict.on or found.widths is None:
-        return promise
-    cost = CostCurve(promise.seconds)
-    within = price.within(cost, found.widths)
-    seconds = {rows: within(rows) for rows in {1, *promise.seconds}}
-    exact = Exact(engine, found.widths, cost)
-    return promise._replace(engine=exact, seconds=seconds, guesses=found.widths.most > 1)
+        # The start that wrote it may have had another number of threads.
+        found = known._replace(widths=without_unsteady(known.widths, unsteady))
+    decision = decide(found, options, engine.name)
+    engine = after_trial(engine, decision.on)
+    target = _with_cost(LoadedTarget(engine, {}, decision.on, decision.line), options, conditions, found.seconds)
+    if not decision.on or found.widths is None:
+        return target
+    cost = CostCurve(target.seconds)
+    padded = price.cost_in_class(cost, found.widths)
+    seconds = {rows: padded(rows) for rows in {1, *target.seconds}}
+    exact = ExactEngine(engine, found.widths, cost)
+    return target._replace(engine=exact, seconds=seconds, guesses=found.widths.widest > 1)
 
 
 def inexact(engine: Engine) -> str:
-    """Why the bits of a slot's rows depend on other slots, or on more than the widths of passes; empty: they do not."""
+    """Why a row's bits depend on other slots, or on more than the widths of passes; empty if they do not."""
     return str(getattr(engine, "inexact", "its slots share one cache, or it runs on a GPU"))
 
 
-def decide(found: Found, asked: Asked, name: str = "the model") -> Verdict:
-    """Whether the same bits are promised, by what was found of them.
+def decide(found: SearchResult, options: ExactOptions, name: str = "the model") -> Decision:
+    """Whether the target gives the same bits, by what the search found and what it costs.
 
-    Raises ModelError where they are asked for and cannot be had.
+    Raises ModelError if the same bits are asked for and cannot be had.
     """
-    mode, widths = asked.mode, found.widths
+    mode, widths = options.mode, found.widths
     if mode == "off":
-        return Verdict(False, "exact off")
+        return Decision(False, "exact off")
     if widths is None:
-        reason = found.reason or search.VARY
+        reason = found.reason or search.BITS_VARY
         if mode == "on":
             raise ModelError(f"--exact on: {name} cannot give the same bits always here: {reason}")
-        return Verdict(False, f"exact off: {reason}")
-    guesses, trees = min(asked.guesses, asked.rows - 1), asked.trees
-    shares = price.compare(found.seconds, widths, guesses, trees, asked.answers, found.slower)
-    pays = guesses > 0 and price.pays(found.seconds, guesses, trees)
+        return Decision(False, f"exact off: {reason}")
+    guesses, trees = min(options.guesses, options.rows - 1), options.trees
+    shares = price.compare(found.seconds, widths, guesses, trees, options.answers, found.slower)
+    pays = guesses > 0 and price.guesses_pay(found.seconds, guesses, trees)
     shares = price.cautious(shares, pays, trees)
     what = f"{_percent(shares.plain)} without guesses, {_percent(shares.guessing)} with them"
-    if asked.answers > 1:
-        what += f", {_percent(shares.crowd)} with {asked.answers} answers at once"
-    reading = price.reading(found.seconds, widths)
+    if options.answers > 1:
+        what += f", {_percent(shares.crowd)} with {options.answers} answers at once"
+    reading = price.prompt_speed(found.seconds, widths)
     what += f", {_percent(reading)} with prompts, by the measured curve"
     if trees and pays:
         what += " and chains for trees"
-    if mode == "auto" and widths.most <= min(guesses, FEW):
-        # Whether guesses pay was measured, perhaps on a busy machine. What a good draft is worth is not given away.
-        line = f"exact off: it would leave {widths.most - 1} guesses of an answer in a pass; --exact on asks for it"
-        return Verdict(False, line)
+    if mode == "auto" and widths.widest <= min(guesses, FEW_ROWS):
+        # Even if guesses did not pay when it was measured: the machine may have been busy.
+        line = f"exact off: it would leave {widths.widest - 1} guesses of an answer in a pass; --exact on asks for it"
+        return Decision(False, line)
     if mode == "auto" and not price.affordable(shares, reading):
-        return Verdict(False, f"exact off: it would cost {what}; --exact on asks for it")
-    return Verdict(True, f"exact on: {_described(widths)}; it costs {what}")
+        return Decision(False, f"exact off: it would cost {what}; --exact on asks for it")
+    return Decision(True, f"exact on: {_described(widths)}; it costs {what}")
 
 
-def _curve(
-    engine: Engine, asked: Asked, about: Sequence[object], promise: Promise, known: Mapping[int, float] | None = None
-) -> Promise:
-    """With the cost curve of the engine that serves. `known`: what was timed while classes were looked for."""
-    rows = min(asked.rows, engine.batch, engine.capacity)
-    guesses = min(asked.guesses, rows - 1, engine.rollback.depth)
-    widest = rows if promise.on else min(rows, max(1 + guesses, 2 * asked.answers))
-    measured = measure.remembered(engine, widest, about, known or {})
-    return promise._replace(seconds=measured.seconds, checkpoints=measured.checkpoints)
+def _with_cost(
+    target: LoadedTarget,
+    options: ExactOptions,
+    conditions: Sequence[object],
+    known: Mapping[int, float] | None = None,
+) -> LoadedTarget:
+    """The target with the cost curve of its engine. known: seconds by width that the search has timed."""
+    engine = target.engine
+    rows = min(options.rows, engine.batch, engine.capacity)
+    guesses = min(options.guesses, rows - 1, engine.rollback.depth)
+    widest = rows if target.on else min(rows, max(1 + guesses, 2 * options.answers))
+    measured = measure.remembered(engine, widest, conditions, known or {})
+    return target._replace(seconds=measured.seconds, checkpoints=measured.checkpoints)
 
 
-def _described(widths: Widths) -> str:
-    if widths.least == widths.most == 1:
+def _described(widths: WidthClass) -> str:
+    if widths.narrowest == widths.widest == 1:
         return "only rows that run alone give the same bits, so no guesses are verified"
     steps = f" in steps of {widths.step}" if widths.step > 1 else ""
-    prompts = "prompts too" if widths.alike else "prompts are a class of their own"
-    return f"passes of {widths.least} to {widths.most} rows{steps} give the same bits, {prompts}"
+    prompts = "prompts too" if widths.covers_prompts else "prompts are a class of their own"
+    return f"passes of {widths.narrowest} to {widths.widest} rows{steps} give the same bits, {prompts}"
 
 
 def _percent(share: float) -> str:

@@ -5,41 +5,44 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import NamedTuple
 
-CHUNK = 256
-"""Tokens of a prompt in one pass, where prompts are a class of their own."""
+PROMPT_CHUNK = 256
+"""Tokens of a prompt per pass, where prompts are a class of their own."""
 
 
-class Widths(NamedTuple):
-    """A class: passes of so many rows give a row the same bits. Its members are multiples of `step`.
+class WidthClass(NamedTuple):
+    """Passes whose numbers of rows lie in this class give a row the same bits. Members are multiples of `step`.
 
-    least, most: rows of a slot, and of all slots together. alike: whether prompts that are read in such passes leave
-    the same bits too. Then a conversation's next turn goes on from an answer as from a prompt.
+    narrowest, widest: rows of one slot, and of all slots together. covers_prompts: prompts that are read in such
+    passes leave the same bits too. Then the next turn of a conversation goes on from an answer as from a prompt.
     """
 
-    least: int
-    most: int
+    narrowest: int
+    widest: int
     step: int = 1
-    alike: bool = False
+    covers_prompts: bool = False
 
     def __contains__(self, rows: object) -> bool:
-        return isinstance(rows, int) and self.least <= rows <= self.most and not rows % self.step
+        return isinstance(rows, int) and self.narrowest <= rows <= self.widest and not rows % self.step
 
     @property
     def chunk(self) -> int:
-        """Tokens of a prompt in one pass."""
-        return self.filled(self.most - self.step + 1) if self.alike else CHUNK
+        """Tokens of a prompt per pass."""
+        return self.round_up(self.widest - self.step + 1) if self.covers_prompts else PROMPT_CHUNK
 
-    def filled(self, rows: int) -> int:
-        """The narrowest member of at least so many rows, which are at most `most`."""
-        return max(self.least, -(-rows // self.step) * self.step)
+    def round_up(self, rows: int) -> int:
+        """The narrowest member that holds `rows` rows. `rows` is at most `widest`."""
+        return max(self.narrowest, -(-rows // self.step) * self.step)
 
 
-def steady(widths: Widths | None, unsteady: Collection[int]) -> Widths | None:
-    """The class less its narrowest widths whose bits depend on more than the width; None: nothing is left."""
+def without_unsteady(widths: WidthClass | None, unsteady: Collection[int]) -> WidthClass | None:
+    """The class from its first width that is not in `unsteady` on. None if nothing is left.
+
+    unsteady: widths whose bits depend on more than the width.
+    """
     if widths is None:
         return None
-    members = (width for width in range(widths.least, widths.most + 1) if width in widths and width not in unsteady)
-    least = next(members, None)
-    if least is None:
+    members = (rows for rows in range(widths.narrowest, widths.widest + 1) if rows in widths and rows not in unsteady)
+    narrowest = next(members, None)
+    if narrowest is None:
         return None
-    return widths._replace(least=least, step=widths.step if least < widths.most else 1)
+    return widths._replace(narrowest=narrowest, step=widths.step if narrowest < widths.widest else 1)

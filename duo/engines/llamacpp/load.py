@@ -39,7 +39,7 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
     return engine
 
 
-def settled(engine: Engine, chains: bool) -> Engine:
+def after_trial(engine: Engine, chains: bool) -> Engine:
     """Serve the weights of a model with attention after a trial: in chains with the same bits, or in trees.
 
     Another engine than the one returned is used up.

@@ -10,4 +10,4 @@ from duo.engines.exact import search
 @pytest.fixture
 def widest(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fake's passes take no time worth comparing: the class of the most widths is tried first."""
-    monkeypatch.setattr(search, "worth", lambda seconds, widths: widths.most - widths.least)
+    monkeypatch.setattr(search, "score", lambda seconds, widths: widths.widest - widths.narrowest)

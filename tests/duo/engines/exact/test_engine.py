@@ -10,16 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from duo.engines.base import ROOT, Chunk, Engine, InterruptedForwardError, Row
-from duo.engines.exact.engine import Exact, groups
-from duo.engines.exact.widths import Widths
+from duo.engines.exact.engine import ExactEngine, groups
+from duo.engines.exact.widths import WidthClass
 from tests.support.width_engine import SIZE, WidthEngine, apart
 
 
-def exact(engine: WidthEngine, *widths: Any) -> Exact:
-    return Exact(cast(Engine, engine), Widths(*widths))
+def exact(engine: WidthEngine, *widths: Any) -> ExactEngine:
+    return ExactEngine(cast(Engine, engine), WidthClass(*widths))
 
 
-def step(engine: Exact, tokens_of: Mapping[int, Sequence[int]], kept: Mapping[int, int]) -> dict[int, list[bytes]]:
+def step(
+    engine: ExactEngine, tokens_of: Mapping[int, Sequence[int]], kept: Mapping[int, int]
+) -> dict[int, list[bytes]]:
     """Verify a chain in each of these slots and keep so many of its rows; the bits of those."""
     rows: list[Row] = []
     firsts: dict[int, int] = {}
@@ -47,15 +49,15 @@ CLASSES: list[tuple[int, int, int, bool]] = [
 def test_bits_depend_on_the_text_alone(widths: tuple[int, int, int, bool], data: st.DataObject) -> None:
     """Two answers, in chains of any length, with prompts in any pieces, from a cache or none."""
     slots = 3
-    least, most, by, alike = widths
-    engine = exact(apart(least, most, by, alike, slots=slots), *widths)
+    least, most, by, covers_prompts = widths
+    engine = exact(apart(least, most, by, covers_prompts, slots=slots), *widths)
     texts = [data.draw(st.lists(st.integers(0, SIZE - 1), min_size=80, max_size=80)) for _ in range(2)]
     for index, text in enumerate(texts):
         texts[index] = texts[0][:70] + text[70:] if data.draw(st.booleans()) else text
     prompts = [data.draw(st.integers(1, 75)) for _ in texts]
 
     def alone(text: Sequence[int], prompt: int) -> list[bytes]:
-        plain = exact(apart(least, most, by, alike, slots=slots), *widths)
+        plain = exact(apart(least, most, by, covers_prompts, slots=slots), *widths)
         plain.extend(0, text[:prompt])
         return [step(plain, {0: [token]}, {0: 1})[0][0] for token in text[prompt:]]
 
@@ -98,7 +100,7 @@ SEEN: dict[tuple[int, int], list[int]] = {}
 """Tokens that a slot of an engine was given."""
 
 
-def tokens_in(engine: Exact, slot: int) -> list[int]:
+def tokens_in(engine: ExactEngine, slot: int) -> list[int]:
     return SEEN.get((id(engine), slot), [])[: engine.length(slot)]
 
 
@@ -149,8 +151,8 @@ def test_rows_are_one_chain_in_a_slot_without_rows() -> None:
 
 def test_slots_are_filled_up_or_go_apart_by_what_it_costs() -> None:
     rows = {0: 3, 1: 1, 2: 1}
-    flat = groups(rows, Widths(1, 32), lambda width: 10.0 + width)
+    flat = groups(rows, WidthClass(1, 32), lambda width: 10.0 + width)
     assert flat == [{0: 3, 1: 3, 2: 3}]
-    steep = groups(rows, Widths(1, 32), lambda width: float(width))
+    steep = groups(rows, WidthClass(1, 32), lambda width: float(width))
     assert steep == [{1: 1, 2: 1}, {0: 3}]
-    assert groups({0: 1, 1: 1}, Widths(8, 8), float) == [{0: 8}, {1: 8}], "no wider than the class"
+    assert groups({0: 1, 1: 1}, WidthClass(8, 8), float) == [{0: 8}, {1: 8}], "no wider than the class"
