@@ -94,7 +94,7 @@ def seconds_for_all(cost: Cost, widths: WidthClass, answers: int) -> float:
 
 
 def cost_without(cost: Cost, slower: tuple[float, float]) -> Cost:
-    """The cost where nobody needs the same bits. slower: how many times as long one row, and several, take with them."""
+    """The cost where nobody needs the same bits. slower: as in `SearchResult`."""
     one, several = slower
     return lambda rows: cost(rows) / (one + (several - one) * min(1.0, (rows - 1) / (SEVERAL - 1)))
 

@@ -23,6 +23,7 @@ import llama_cpp
 from duo.engines.base import ROOT, TREES, Chunk, Logits, Rollback, Row
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.runtime import Model, Runtime
+from duo.engines.llamacpp.sequences import Node, Slot
 from duo.engines.options import EngineOptions
 from duo.errors import ContextError
 
@@ -35,35 +36,6 @@ _TIDY_EVERY = 8
 
 _seq_cp = llama_cpp.llama_memory_seq_cp
 _seq_rm = llama_cpp.llama_memory_seq_rm
-
-
-class _Node:
-    """A row, or the committed end of a slot (then `id` is ROOT). `seq` is a live sequence that holds its path."""
-
-    __slots__ = ("id", "parent", "pos", "seq", "slot")
-
-    def __init__(self, row: int, parent: _Node | None, pos: int, seq: int, slot: _Slot) -> None:
-        self.id = row
-        self.parent = parent
-        self.pos = pos
-        self.seq = seq
-        self.slot = slot
-
-
-class _Slot:
-    """`tips` has the last node of each of the slot's live sequences. `aside`: keys and values of its committed tokens,
-    while llama.cpp's memory does not hold them. `used`: the engine's count of calls when it was last asked for."""
-
-    __slots__ = ("aside", "guard", "root", "rows", "spares", "tips", "used")
-
-    def __init__(self, seq: int, guard: int | None) -> None:
-        self.root = _Node(ROOT, None, -1, seq, self)
-        self.rows: dict[int, _Node] = {}
-        self.tips = {seq: self.root}
-        self.spares: list[int] = []
-        self.guard = guard
-        self.aside: Any = None
-        self.used = 0
 
 
 class LlamaCppEngine(Runtime):
@@ -92,11 +64,11 @@ class LlamaCppEngine(Runtime):
         self._batch = batch
         self._arrays = native.Batch(batch)
         self._stop = native.Stop(self._llama)
-        self._rows: dict[int, _Node] = {}
+        self._rows: dict[int, Node] = {}
         self._empty = list(range(sequences - 1, slots * per_slot - 1, -1))
         self._have = [0] * sequences  # how many committed tokens a spare holds
         self._spare_cells = 0
-        self._slots = [_Slot(i, slots + i if model.windowed else None) for i in range(slots)]
+        self._slots = [Slot(i, slots + i if model.windowed else None) for i in range(slots)]
         self._calls = 0
 
     @property
@@ -145,12 +117,12 @@ class LlamaCppEngine(Runtime):
         tokens: list[int] = []
         places: list[int] = []
         owners: list[Sequence[int]] = []
-        grown: dict[_Node, int] = {}  # committed ends of slots that get a piece, and where they were
-        others: dict[_Node, list[int]] = {}  # further sequences that are to have a piece's tokens, or a new row
+        grown: dict[Node, int] = {}  # committed ends of slots that get a piece, and where they were
+        others: dict[Node, list[int]] = {}  # further sequences that are to have a piece's tokens, or a new row
         copies: list[tuple[int, int, int, int]] = []
         # The sequences in use: slot, last node before (None for a new sequence), place of the first new row.
-        before: dict[int, tuple[_Slot, _Node | None, int]] = {}
-        new: dict[int, _Node] = {}
+        before: dict[int, tuple[Slot, Node | None, int]] = {}
+        new: dict[int, Node] = {}
         slots, live, context, size = self._slots, self._rows, self._context, self._size
         try:
             for at, chunk in chunks:
@@ -200,7 +172,7 @@ class LlamaCppEngine(Runtime):
                         known = grown[over]
                     if self._have[seq] <= known:
                         copies.append((over.seq, seq, self._have[seq], known + 1))
-                node = _Node(row, parent, pos, seq, slot)
+                node = Node(row, parent, pos, seq, slot)
                 new[row] = node
                 tips[seq] = node
                 others[node] = owned = [seq]
@@ -243,7 +215,7 @@ class LlamaCppEngine(Runtime):
             if node is None or node.parent is not end:
                 raise ValueError(f"row {row} does not continue the path in slot {slot}")
             end = node
-        kept: dict[int, _Node] = {}
+        kept: dict[int, Node] = {}
         for row in rest:
             node = rows.get(row)
             if node is None or node.slot is not state:
@@ -274,8 +246,8 @@ class LlamaCppEngine(Runtime):
         # What remains is a tree again: each leaf keeps its sequence, less what was below the leaf, and lends it to
         # those nodes above that have lost theirs.
         parents = {node.parent for node in kept.values()}
-        tips: dict[int, _Node] = {}
-        seen: set[_Node] = set()
+        tips: dict[int, Node] = {}
+        seen: set[Node] = set()
         for leaf in [node for node in kept.values() if node not in parents] if kept else [end]:
             seq = leaf.seq
             tips[seq] = leaf
@@ -337,12 +309,12 @@ class LlamaCppEngine(Runtime):
         taker.root.pos = length - 1
         return length
 
-    def _at(self, slot: int) -> _Slot:
+    def _at(self, slot: int) -> Slot:
         if not 0 <= slot < len(self._slots):
             raise ValueError(f"there is no slot {slot}")
         return self._slots[slot]
 
-    def _slot(self, slot: int) -> _Slot:
+    def _slot(self, slot: int) -> Slot:
         """The slot, with its cells in llama.cpp's memory."""
         state = self._at(slot)
         state.used = self._calls
@@ -367,7 +339,7 @@ class LlamaCppEngine(Runtime):
                 self._put_aside(state)
                 return
 
-    def _put_aside(self, state: _Slot) -> None:
+    def _put_aside(self, state: Slot) -> None:
         seq = state.root.seq
         size = llama_cpp.llama_state_seq_get_size(self._llama, seq)
         saved = (ctypes.c_uint8 * size)()
@@ -381,13 +353,13 @@ class LlamaCppEngine(Runtime):
                 _seq_rm(self._memory, spare, -1, -1)
                 self._empty.append(spare)
 
-    def _bring_back(self, state: _Slot) -> None:
+    def _bring_back(self, state: Slot) -> None:
         saved, state.aside = state.aside, None
         if not llama_cpp.llama_state_seq_set_data(self._llama, saved, len(saved), state.root.seq):
             state.root.pos = -1
             raise ContextError("llama.cpp has no room left for what a slot held; keep fewer rows")
 
-    def _take(self, slot: _Slot) -> int:
+    def _take(self, slot: Slot) -> int:
         """A sequence for a new leaf: one that has most of the path already, an empty one, or another slot's spare."""
         if slot.spares:
             seq = slot.spares.pop()
@@ -406,7 +378,7 @@ class LlamaCppEngine(Runtime):
                 return seq
         raise ContextError("the draft tree has more leaves than llama.cpp has sequences; keep fewer rows")
 
-    def _release(self, slot: _Slot, seq: int, have: int) -> None:
+    def _release(self, slot: Slot, seq: int, have: int) -> None:
         """Take back a sequence that holds just the slot's first `have` committed tokens."""
         if have and self._spare_cells + have <= _SPARE_CELLS:
             self._have[seq] = have
@@ -417,7 +389,7 @@ class LlamaCppEngine(Runtime):
             _seq_rm(self._memory, seq, -1, -1)
         self._empty.append(seq)
 
-    def _undo(self, before: dict[int, tuple[_Slot, _Node | None, int]], grown: dict[_Node, int], copied: bool) -> None:
+    def _undo(self, before: dict[int, tuple[Slot, Node | None, int]], grown: dict[Node, int], copied: bool) -> None:
         """Forget what was new in a forward pass that did not happen, in the books and in llama.cpp's memory."""
         for root, pos in grown.items():
             root.pos = pos

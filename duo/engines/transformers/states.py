@@ -17,6 +17,7 @@ from torch import Tensor
 from duo.engines.base import InterruptedForwardError
 from duo.engines.transformers import recurrence
 from duo.engines.transformers.arena import PlaceBook
+from duo.engines.transformers.bank import Bank
 from duo.engines.transformers.checkpoints import Checkpoints, marks, within
 from duo.engines.transformers.paths import FreshRow, Plan, Span, planned, taps
 from duo.engines.transformers.recurrence import Earlier, Tokens
@@ -29,42 +30,6 @@ BYTES = 2 << 30
 """What the checkpoints of all slots take together, at most, unless states are so large that two of each slot do."""
 
 
-class _Bank:
-    """Layers of one shape."""
-
-    def __init__(self, layers: int) -> None:
-        self.layers = layers
-        self.window: Tensor | None = None
-        """[layers, slots, kernel - 1, channels]: the latest inputs of the convolutions."""
-        self.inputs: Tensor | None = None
-        """[layers, live rows, channels]"""
-        self.state: Tensor | None = None
-        """[layers, slots, groups, heads, key, value]"""
-        self.k: Tensor | None = None
-        """[layers, live rows, groups, key]"""
-        self.u: Tensor | None = None
-        """[layers, live rows, groups, heads, value]"""
-        self.decay: Tensor | None = None
-        """[layers, live rows, groups, heads]: g summed along the row's path. If rows go step by step: what a state is
-        multiplied by, or g itself where there is a rate."""
-        self.stepwise = False
-        """Whether rows go step by step in any case, since parts of a state decay each by itself."""
-        self.rates: dict[int, Tensor] = {}
-        """By layer, where g is to be multiplied by a rate."""
-        self.windows: dict[tuple[int, int], Tensor] = {}
-        """By slot and layer, what a piece of the pass under way leaves."""
-        self.states: dict[tuple[int, int], Tensor] = {}
-        self.marked: dict[tuple[int, int], tuple[list[Tensor], list[Tensor]]] = {}
-        """By slot and number of tokens, what all layers had at a mark within a piece: windows and states."""
-
-    def live(self) -> list[tuple[str, Tensor]]:
-        named = [("inputs", self.inputs), ("k", self.k), ("u", self.u), ("decay", self.decay)]
-        return [(name, tensor) for name, tensor in named if tensor is not None]
-
-    def lasting(self) -> list[Tensor]:
-        return [tensor for tensor in (self.window, self.state) if tensor is not None]
-
-
 class States:
     """The memory of a model's recurrent layers.
 
@@ -75,7 +40,7 @@ class States:
         self, slots: int, counts: Sequence[int], device: torch.device, interrupted: Callable[[], bool]
     ) -> None:
         self._slots = slots
-        self._banks = [_Bank(count) for count in counts]
+        self._banks = [Bank(count) for count in counts]
         self._device = device
         self.exact = False
         """Whether a row's bits do not depend on the other rows of its pass, nor on how rows were accepted before."""
@@ -263,7 +228,7 @@ class States:
                 out[0, :, :, plan.own] = _flat(o, 3)[plan.flat].permute(1, 2, 0, 3)
         return out
 
-    def _trees(self, plan: Plan, store: _Bank, layer: int, batch: Tokens, state: Tensor) -> Tensor:
+    def _trees(self, plan: Plan, store: Bank, layer: int, batch: Tokens, state: Tensor) -> Tensor:
         """All rows at once: o. What they would put into the states is left in the store."""
         assert store.k is not None and store.u is not None and store.decay is not None
         earlier = above = None
@@ -279,7 +244,7 @@ class States:
         return o
 
     def _steps(
-        self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, states: Sequence[Tensor], out: Tensor
+        self, plan: Plan, store: Bank, layer: int, tokens: Tokens, states: Sequence[Tensor], out: Tensor
     ) -> None:
         """Row after row, each on the state of its parent, which lives no longer than this call."""
         assert store.k is not None and store.u is not None and store.decay is not None
@@ -302,7 +267,7 @@ class States:
             store.decay[layer, place] = fade[0, :, :, 0]
             after[place] = mine
 
-    def _absorb(self, bank: _Bank, slot: int, path: Sequence[int], rest: Sequence[int]) -> None:
+    def _absorb(self, bank: Bank, slot: int, path: Sequence[int], rest: Sequence[int]) -> None:
         taken = list(path)
         if bank.window is not None and bank.inputs is not None:
             reach = bank.window.shape[2]
