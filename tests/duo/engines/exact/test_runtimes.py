@@ -142,9 +142,9 @@ def test_weights_are_served_as_trees_where_nobody_needs_chains() -> None:
 @pytest.mark.parametrize("chains", [True, False])
 def test_classes_are_looked_for_in_a_short_context(chains: bool) -> None:
     """To make a long one takes a second for each GiB."""
-    asked = replace(options("auto", "off"), context=load_module.TRIAL * 2, trial=True)
+    asked = replace(options("auto", "off"), context=load_module.TRIAL_CONTEXT * 2, trial=True)
     engine = load(shipped("draft", "llamacpp"), "llamacpp", asked)
-    assert isinstance(engine, ChainEngine) and engine.context == load_module.TRIAL
+    assert isinstance(engine, ChainEngine) and engine.context == load_module.TRIAL_CONTEXT
     assert search.find_class(engine, 32).widths is not None
     engine = after_trial(engine, chains)
     assert engine.context == asked.context and engine.rollback.trees == (not chains)
