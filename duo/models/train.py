@@ -79,8 +79,9 @@ def build(size: Size) -> LlamaForCausalLM:
         initializer_range=0.02,
     )
     # For short sequences on a CPU the fused attention's backward pass takes four times as long as plain products.
-    config._attn_implementation = "eager"
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    model.set_attn_implementation("eager")
+    return model
 
 
 def encode(tok: Tokenizer, messages: list[corpus.Message]) -> Sequence:

@@ -37,6 +37,11 @@ def engine_of(folder: str, **options: Any) -> TransformersEngine:
     return TransformersEngine(folder, EngineOptions(**options), lambda share: None)
 
 
+def places_used(engine: TransformersEngine) -> int:
+    """Places of the arena that hold committed tokens or live rows, over all slots."""
+    return sum(book.used for book in engine.cache.books)
+
+
 class Mirror:
     """What the engine should hold, and a check of every logit it returns."""
 
@@ -130,13 +135,13 @@ class Mirror:
     def check(self) -> None:
         for slot, tokens in enumerate(self.committed):
             assert self.engine.length(slot) == len(tokens)
-        assert self.engine.places_used == len(self.rows) + sum(map(len, self.committed))
+        assert places_used(self.engine) == len(self.rows) + sum(map(len, self.committed))
 
 
 def interleave(folder: str, reference: Reference, seed: int, apart: bool | None) -> None:
     slots, context, capacity, batch = 3, 32, 24, 8
     engine = engine_of(folder, slots=slots, context=context, tree_rows=capacity, batch=batch)
-    assert apart is None or engine._apart is apart
+    assert apart is None or len(engine.cache.books) == (slots if apart else 1)
     mirror = Mirror(engine, reference, slots, seed)
     dice = mirror.random
     for _ in range(60):
@@ -168,4 +173,4 @@ def interleave(folder: str, reference: Reference, seed: int, apart: bool | None)
         mirror.check()
     for slot in range(slots):
         engine.truncate(slot, 0)
-    assert engine.places_used == 0
+    assert places_used(engine) == 0

@@ -272,12 +272,12 @@ def test_the_choice_fits_and_is_no_smaller_than_before_where_memory_allows(
     try:
         it = chosen(trained=trained, slots=slots, per_token=per_token, free=free, cleared=CLEARED, cells=CELLS)
     except ModelError:
-        assert int(free * memory.SHARE) < 257 * per_token * slots
+        assert int(free * memory.FREE_SHARE) < 257 * per_token * slots
         return
     assert 0 < it.context <= trained
-    assert it.bytes <= free * memory.SHARE
+    assert it.bytes <= free * memory.FREE_SHARE
     usual = min(trained, USUAL)
-    assert it.context >= usual or (it.context + 256) * per_token * slots > free * memory.SHARE
+    assert it.context >= usual or (it.context + 256) * per_token * slots > free * memory.FREE_SHARE
 
 
 @pytest.mark.parametrize(

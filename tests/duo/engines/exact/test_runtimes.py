@@ -177,7 +177,7 @@ def test_rows_attend_together_where_nobody_needs_the_same_bits(monkeypatch: pyte
     original = measure.measure
 
     def spy(engine: TransformersEngine, *args: Any, **named: Any) -> measure.Measured:
-        by_row.append(engine._cache.by_row)
+        by_row.append(engine.cache.by_row)
         return original(engine, *args, **named)
 
     def engine_for(chains: bool, trial: bool) -> Engine:
