@@ -23,7 +23,7 @@ def width_of(rows: Sequence[Row], chunks: Sequence[Chunk], batch: int) -> int:
 
 
 def check_capacity(rows: int, capacity: int) -> None:
-    """Raises ContextError if so many live rows do not fit."""
+    """Raises ContextError if `rows` live rows do not fit."""
     if rows > capacity:
         raise ContextError(f"{rows} rows do not fit: there is room for {capacity}")
 

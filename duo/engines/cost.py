@@ -1,7 +1,7 @@
 """The cost curve: how long a forward pass over k rows takes on this machine.
 
-The curve is a table and not smooth. On a CPU two rows may cost nearly three times one (llama.cpp's Q8_0: 37, 102 and
-130 ms for 1, 2 and 4 rows), and the next step may be cheap again. Between measured widths the curve is linear, until
+The curve is a table and not smooth. On a CPU two rows may cost nearly three times one, and the next step may be cheap
+again. llama.cpp's Q8_0 takes 37, 102 and 130 ms for 1, 2 and 4 rows. Between measured widths the curve is linear, until
 the width itself is seen. Real steps correct it. A common factor follows what changes for all widths, such as a longer
 context or a busy machine. The entry of the seen width follows the rest.
 """

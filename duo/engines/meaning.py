@@ -1,7 +1,7 @@
 """What tokens mean, and how far two vocabularies agree. Pure.
 
 A token means the bytes that it adds to a text. One that stands for no text, such as `<|im_end|>`, means its name.
-Whether a token is special does not count, for the runtimes do not agree: by its name, llama.cpp takes Gemma's `</s>`
+Whether a token is special does not count, for the runtimes do not agree. By its name, llama.cpp takes Gemma's `</s>`
 for a control token, and transformers takes it for text. Equal ids with equal meanings are the same token.
 
 An id without a meaning only pads the logits. Converters to GGUF call such ids `[PAD151646]`.

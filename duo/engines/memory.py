@@ -13,7 +13,7 @@ GIB = 1 << 30
 FREE_SHARE = 0.75
 """Share of the free memory that a context takes unless more is asked for. Passes over long contexts need some too."""
 USUAL = 4096
-"""Each slot gets at least this many tokens, if memory holds them and the model was trained with so many."""
+"""Each slot gets at least this many tokens, if memory holds them and the model was trained with them."""
 CLEARED = GIB
 """Most bytes of a KV cache on a CPU unless more is asked for. llama.cpp clears all of it at loading: 0.6 s per GiB."""
 CELLS = 1 << 17

@@ -1,8 +1,8 @@
 """Write a Llama model directory as GGUF with numpy alone.
 
 A spare machine that runs llama.cpp should not need torch or transformers, so this file reads safetensors itself. Two
-things differ between the formats: GGUF names the tensors its own way, and llama.cpp rotates neighbouring pairs of a
-head's values where transformers rotates the two halves, so the rows of the query and key matrices change places.
+things differ between the formats. GGUF names the tensors otherwise. And llama.cpp rotates neighbouring pairs of a
+head's values, where transformers rotates the two halves; so rows of the query and key matrices change places.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ def hash_of(tokens: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class FakeModel:
-    """Logits from the hash of the path. `doubt` mixes in another model's opinion: 0 is the target itself."""
+    """Logits from the hash of the path. doubt: the share of another model's logits; 0 is the target itself."""
 
     doubt: float = 0.0
     size: int = SIZE
@@ -41,7 +41,7 @@ class FakeModel:
 
 
 class CheckedEngine:
-    """One slot; committed tokens and rows, and assertions. Not a whole `Engine`: what a `Draft` drives of it."""
+    """One slot with committed tokens and rows, and assertions. It is the part of an `Engine` that a `Draft` drives."""
 
     def __init__(self, model: FakeModel, slot: int = 0, capacity: int = MAX_ROWS + BATCH) -> None:
         self.model = model
@@ -49,7 +49,7 @@ class CheckedEngine:
         self.committed: list[int] = []
         self.rows: dict[int, Row] = {}
         self.read = 0
-        """Tokens that went through the model as committed ones."""
+        """Number of tokens that were read as committed ones."""
         self._capacity = capacity
 
     def length(self, slot: int) -> int:
@@ -57,7 +57,7 @@ class CheckedEngine:
         return len(self.committed)
 
     def path_of(self, row: int) -> list[int]:
-        """All tokens up to and with the row's."""
+        """All tokens up to the row's, which is the last."""
         tokens: list[int] = []
         at = row
         while at != ROOT:

@@ -21,9 +21,8 @@ ATTENTION = ("llama", "gemma3")
 WINDOWED = "windowed"
 SIZE = 384
 TOLERANCE = 3e-2
-"""Keys and values are rounded to 16 bits, and states are summed in another order where several tokens are read at
-once: that moved logits by at most 0.011 in 5,000 rows. One wrong token among the last few moves them by 3 or more.
-"""
+"""Keys and values are rounded to 16 bits, and states are summed in another order if several tokens are read at once.
+That moved logits by at most 0.011 in 5,000 rows. One wrong token among the last few moves them by 3 or more."""
 
 
 def path_of(kind: str, folder: Path) -> Path:

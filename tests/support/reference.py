@@ -1,4 +1,4 @@
-"""What an engine should hold beside what it does, for random sequences of calls."""
+"""Plays random calls on a transformers engine, beside books of what it must hold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from duo.engines.transformers.engine import TransformersEngine
 
 
 class Reference:
-    """The same weights in a model of the library, untouched by the engine; it computes every sequence from scratch."""
+    """The same weights in a plain model of the library. It computes every sequence from scratch."""
 
     def __init__(self, folder: str) -> None:
         maker: Any = transformers.AutoModelForCausalLM
@@ -43,7 +43,7 @@ def places_used(engine: TransformersEngine) -> int:
 
 
 class Mirror:
-    """What the engine should hold, and a check of every logit it returns."""
+    """What the engine must hold, and a check of every logit that it returns."""
 
     def __init__(self, engine: TransformersEngine, reference: Reference, slots: int, seed: int) -> None:
         self.engine, self.reference, self.random = engine, reference, random.Random(seed)
@@ -77,7 +77,7 @@ class Mirror:
         self.committed[slot] += tokens
 
     def forward(self, slots: list[int], count: int, chunks: Mapping[int, int] | None = None) -> None:
-        """`chunks`: so many tokens of a prompt for which slots."""
+        """chunks: how many tokens of a prompt each slot reads."""
         read = [Chunk(slot, self.some(length)) for slot, length in (chunks or {}).items()]
         for slot, tokens in read:
             self.committed[slot] += tokens
@@ -163,7 +163,7 @@ def interleave(folder: str, reference: Reference, seed: int, apart: bool | None)
                 ]
                 fitting = [s for s in range(slots) if deepest[s] + batch <= context]
                 if fitting and len(mirror.rows) + batch <= capacity:
-                    # Of a full batch, so that whatever hangs from what is new fits the context.
+                    # As if for a full batch, so that later rows fit the context too.
                     count, chunks = dice.randint(1, batch), dict[int, int]()
                     for reader in fitting:
                         spare = batch - count - sum(chunks.values())

@@ -24,8 +24,11 @@ class Vocabulary:
 
 @dataclass
 class WidthEngine:
-    """`kind`: the class of a pass by the rows of a slot in it and by all of its rows; `reads`: that of a piece by its
-    first place and length."""
+    """The fake engine.
+
+    kind: the class of a row, by the rows of its slot in the pass, by all rows, and by its index. reads: the class of a
+    chunk, by its first place and length.
+    """
 
     kind: Callable[[int, int, int], object]
     reads: Callable[[int, int], object]
@@ -40,7 +43,7 @@ class WidthEngine:
     rollback: object = TREES
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     passes: list[list[int]] = field(default_factory=list)
-    """Rows of each slot in each pass, a piece as a negative number."""
+    """Rows of each slot in each pass; a chunk is a negative number."""
     fail_after: int = -1
 
     def __post_init__(self) -> None:

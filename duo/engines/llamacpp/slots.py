@@ -1,7 +1,7 @@
 """The committed tokens of slots in llama.cpp's memory, for models that cannot drop any token at any time.
 
-The engine knows a slot's tokens, so llama.cpp's memory of the slot need not be right at all times. Where going back
-takes more than llama.cpp can give, the slot becomes `stale`. Before its next tokens a checkpoint is put back, and what
+The engine knows a slot's tokens, so llama.cpp's memory of the slot need not be right at all times. If llama.cpp
+cannot go back as far as needed, the slot becomes `stale`. Before its next tokens a checkpoint is put back, and what
 lies between is read again. That also mends a slot after a decode that failed.
 
 A decode of a recurrent model cannot be aborted without harm: llama.cpp moves the states of other sequences in the same
@@ -26,7 +26,7 @@ from duo.errors import ModelError
 
 MIN_GAP_TARGET, MIN_GAP_DRAFT = 1, 64
 """The end of a prompt gets a checkpoint if the last one lies at least this many tokens before it. A draft model reads a
-few tokens after each wrong guess, and has no use for so many copies."""
+few tokens after each wrong guess, and has no use for a copy each time."""
 MAX_RIDERS = 8
 """Committed tokens that may ride along with a slot's next rows. More have their own decode.
 
@@ -42,7 +42,7 @@ class Slot:
     """One sequence of committed tokens."""
 
     rows: Any
-    """Ids of live rows; how they are held differs."""
+    """Ids of live rows. Subclasses choose the type."""
 
     def __init__(self, seq: int, checkpoint_bytes: int) -> None:
         self.seq = seq

@@ -26,7 +26,7 @@ class LlamaCppVocabulary(ChatVocabulary):
         self._model = model
         self._vocab: Any = llama_cpp.llama_model_get_vocab(model)
         self._size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self._pieces: list[bytes | None] = [None] * self._size
+        self._texts: list[bytes | None] = [None] * self._size
 
     @property
     def size(self) -> int:
@@ -61,13 +61,24 @@ class LlamaCppVocabulary(ChatVocabulary):
     def decode(self, tokens: Sequence[int]) -> str:
         # Not llama_detokenize: for many byte-level vocabularies (such as GPT-2's) it drops spaces before punctuation.
         # That is not the model's text, and it takes back characters that were already streamed.
-        text = b"".join([self._piece(token) for token in tokens])
+        text = b"".join([self.token_bytes(token) for token in tokens])
         if self._space_prefix and text.startswith(b" "):
             text = text[1:]
         return text.decode("utf-8", errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
-        return self._piece(token)
+        if not 0 <= token < self._size:
+            raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
+        text = self._texts[token]
+        if text is None:
+            # Each call has its own buffer, for several threads come here at a time.
+            buffer = ctypes.create_string_buffer(256)
+            length = self._to_piece(token, buffer)
+            if length < 0:
+                buffer = ctypes.create_string_buffer(-length)
+                length = self._to_piece(token, buffer)
+            text = self._texts[token] = buffer.raw[:length]
+        return text
 
     def _apply(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
@@ -104,21 +115,6 @@ class LlamaCppVocabulary(ChatVocabulary):
 
     def _text(self, token: int) -> bytes:
         return llama_cpp.llama_vocab_get_text(self._vocab, token) or b""
-
-    def _piece(self, token: int) -> bytes:
-        """What the token adds to a text; nothing for a special token."""
-        if not 0 <= token < self._size:
-            raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
-        piece = self._pieces[token]
-        if piece is None:
-            # Each call has its own buffer, for several threads come here at a time.
-            buffer = ctypes.create_string_buffer(256)
-            length = self._to_piece(token, buffer)
-            if length < 0:
-                buffer = ctypes.create_string_buffer(-length)
-                length = self._to_piece(token, buffer)
-            piece = self._pieces[token] = buffer.raw[:length]
-        return piece
 
     def _to_piece(self, token: int, buffer: Any) -> int:
         length: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)

@@ -1,8 +1,8 @@
 """Proves at loading that a model computes the same through the engine as in a plain forward pass.
 
 Models do not declare whether their code takes positions, a mask and a memory from outside. One that ignores them raises
-no error; its text is just wrong. So short texts must give the same logits both ways: through the engine in chunks, in
-trees with rows that must not be seen, over accepted rows, and beside another slot.
+no error; its text is just wrong. So short texts must give the same logits both ways. The engine reads them in chunks,
+in trees with rows that must not be seen, over accepted rows, and beside another slot.
 """
 
 from __future__ import annotations
