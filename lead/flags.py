@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from duo.engines import promise
+from duo.engines.exact import decision
 from duo.program import flags as cli
 from duo.program import values
 from duo.wire.messages import LEAST_MESSAGE_BYTES
@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def _mode(text: str) -> promise.Mode:
+def _mode(text: str) -> decision.Mode:
     """For argparse: of --exact, which was a switch once and may be one in a file."""
     word = text.lower()
     if word in ("on", "true", "yes", "1"):

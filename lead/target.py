@@ -7,8 +7,9 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from duo.engines import Engine, promise
+from duo.engines import Engine
 from duo.engines.cost import CostCurve
+from duo.engines.exact import decision
 from duo.engines.replay import Replay
 from duo.program import models
 from lead.decode.loop import SCORED_CHUNK
@@ -38,15 +39,15 @@ def load(args: argparse.Namespace) -> Target:
     def engine_for(chains: bool, trial: bool) -> Engine:
         return models.load_engine(args, "target", rows, args.parallel, chains, trial)
 
-    asked = promise.Asked(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
-    served = promise.serve(engine_for, asked, models.speed(args, "target"))
+    asked = decision.ExactOptions(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
+    served = decision.load_target(engine_for, asked, models.speed(args, "target"))
     limits, schedule, reason = _schedule(args, served, rows)
     for line in start_lines(served, limits, reason):
         log.info("%s", line)
     return Target(served.engine, limits, schedule, served.line)
 
 
-def start_lines(served: promise.Promise, limits: Limits, reason: str) -> Iterator[str]:
+def start_lines(served: decision.LoadedTarget, limits: Limits, reason: str) -> Iterator[str]:
     """What is said of a target once it is loaded. `reason`: why it is served without guesses; empty: it has some."""
     engine = served.engine
     note = engine.note if limits.most else getattr(engine, "context_note", engine.note)
@@ -57,10 +58,10 @@ def start_lines(served: promise.Promise, limits: Limits, reason: str) -> Iterato
         yield f"{engine.name} is served without guesses: {reason}"
 
 
-def _schedule(args: argparse.Namespace, served: promise.Promise, rows: int) -> tuple[Limits, Schedule, str]:
+def _schedule(args: argparse.Namespace, served: decision.LoadedTarget, rows: int) -> tuple[Limits, Schedule, str]:
     """Which guesses are verified, and why none are."""
     engine = served.engine
-    rows = min(rows, engine.batch, engine.room)
+    rows = min(rows, engine.batch, engine.capacity)
     limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
     cost = CostCurve(served.seconds)
     replay = Replay(served.checkpoints, cost) if served.checkpoints is not None else None

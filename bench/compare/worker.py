@@ -23,6 +23,7 @@ from bench.harness.processes import PATIENCE, Program, free_port
 from duo.draft.policy import MAX_ROWS
 from duo.draft.scaling import Scale, Sharpness
 from duo.engines import Engine, EngineOptions, load, measure
+from duo.engines.conditions import conditions
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Replay
 from duo.errors import DuoError, ModelError
@@ -86,7 +87,7 @@ class Worker:
     """Answers requests. The request `{"do": "chat", ...}` calls `do_chat`."""
 
     def __init__(self, target: Engine | None, draft: Engine | None, what: Sequence[object]) -> None:
-        """what: the `measure.conditions` of the target."""
+        """`what`: the `conditions` of the target."""
         self._target = Target(target) if target is not None else None
         self._draft = draft
         self._chains = ChainDraft(draft) if draft is not None else None
@@ -231,8 +232,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except DuoError as error:
         print(f"error: {error}", flush=True)
         return error.exit_code
-    # The same conditions as a lead with these flags, so that both use one measurement.
-    what = measure.conditions(args.target, target, EngineOptions(threads=args.threads)) if target else []
+    # What a lead with the same flags says of its speed, so that both use the same measurement.
+    what = conditions(args.target, target.runtime, EngineOptions(threads=args.threads)) if target else []
     worker = Worker(target, draft, what)
     with socket.create_server(("127.0.0.1", args.port)) as listening:
         print(f"the worker is ready after {time.perf_counter() - started:.1f} s", flush=True)

@@ -199,6 +199,7 @@ def measured(model: str, which: Literal["target", "draft"], threads: int) -> Poi
     """The cost curve of a model on this machine, in milliseconds. Raises ModelError."""
     from duo.draft.policy import BATCH, MAX_ROWS
     from duo.engines import EngineOptions, load, measure
+    from duo.engines.conditions import conditions
     from lead.plan.schedule import Limits
     from lead.target import TREE_ROWS
 
@@ -206,6 +207,6 @@ def measured(model: str, which: Literal["target", "draft"], threads: int) -> Poi
     options = EngineOptions(threads=threads, tree_rows=rows)
     engine = load(model, "auto", options)
     # What a lead or a back with the same flags says of its speed, so that they use the same measurement.
-    found = measure.remembered(engine, most, measure.conditions(model, engine, options))
+    found = measure.remembered(engine, most, conditions(model, engine.runtime, options))
     engine.close()
     return [(rows, 1000 * seconds) for rows, seconds in sorted(found.seconds.items())]

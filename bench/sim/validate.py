@@ -40,6 +40,7 @@ from bench.sim.replay import Recorded, Replayed
 from bench.sim.world import Cost, Link
 from duo.draft.policy import BATCH, CHAIN, MAX_ROWS, TREE
 from duo.engines import Engine, EngineOptions, load, measure
+from duo.engines.conditions import conditions
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from lead.plan.planner import Planner
@@ -108,7 +109,7 @@ def at_rest(setup: Setup) -> Rest:
 def fastest(engine: Engine, most: int, model: str) -> dict[int, float]:
     """The engine's cost curve. What is remembered is what a lead or a back with this model starts from."""
     now = measure.measure(engine, most, PATIENCE).seconds
-    before = measure.remembered(engine, most, measure.conditions(model, engine, EngineOptions(threads=1))).seconds
+    before = measure.remembered(engine, most, conditions(model, engine.runtime, EngineOptions(threads=1))).seconds
     return {rows: min(seconds, before.get(rows, seconds)) for rows, seconds in now.items()}
 
 

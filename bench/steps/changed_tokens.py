@@ -26,8 +26,9 @@ from rich.table import Table
 from bench.harness import real
 from bench.harness.decoding import Answered, Asked, LeadLoop, chat_prompt
 from bench.harness.models import RUNTIMES, Runtime, shipped
-from duo.engines import Engine, EngineOptions, FlashAttention, load, promise
+from duo.engines import Engine, EngineOptions, FlashAttention, load
 from duo.engines.conditions import conditions
+from duo.engines.exact import decision
 from duo.guesses import Expansion
 from duo.models.corpus import questions
 from duo.prefix import Prefix, common_length
@@ -50,7 +51,7 @@ class Cell(NamedTuple):
     model: Literal["shipped"] | real.Name
     runtime: Runtime
     weights: str
-    mode: promise.Mode
+    mode: decision.Mode
     temperature: float
 
     @property
@@ -74,7 +75,7 @@ class GuessedAnswers:
         self._tokens = tokens
         self._size = engine.vocabulary.size
         self._random = np.random.default_rng(seed)
-        limits = Limits(draft_max=8, rows=min(ROWS, engine.room), rollback=engine.rollback)
+        limits = Limits(draft_max=8, rows=min(ROWS, engine.capacity), rollback=engine.rollback)
         self._loop = LeadLoop(engine, VerifyAll(limits))
 
     def ask(
@@ -187,8 +188,8 @@ def loaded(cell: Cell, threads: int, flash: FlashAttention) -> tuple[Engine, str
     def engine_for(chains: bool, trial: bool) -> Engine:
         return load(path, runtime, replace(options, chains=chains, trial=trial))
 
-    asked = promise.Asked(cell.mode, 16, 32, SLOTS, context=options.context)
-    same = promise.serve(engine_for, asked, conditions(path, runtime, options))
+    asked = decision.ExactOptions(cell.mode, 16, 32, SLOTS, context=options.context)
+    same = decision.load_target(engine_for, asked, conditions(path, runtime, options))
     return same.engine, same.line
 
 

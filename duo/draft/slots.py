@@ -71,7 +71,7 @@ class Slots:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._slots = [Slot(slot) for slot in range(max(1, min(engine.slots, engine.room)))]
+        self._slots = [Slot(slot) for slot in range(max(1, min(engine.slots, engine.capacity)))]
         self._of: dict[int, Slot] = {}
         self._known = True
         """Whether it is known what those slots hold that are nobody's."""
@@ -167,7 +167,7 @@ class Slots:
     def _divide(self) -> None:
         """Divide the room for rows between the sessions. What one has too many is forgotten at once: another may need
         the room in the next batch."""
-        rows = min(self._engine.room, room(len(self._slots)))
+        rows = min(self._engine.capacity, room(len(self._slots)))
         share = min(MAX_ROWS, rows // max(1, len(self._of)))
         for slot in self._of.values():
             draft = slot.draft

@@ -1,4 +1,4 @@
-"""The model runtimes behind one interface: transformers and llama.cpp. `load` decides which one serves a path."""
+"""The model runtimes behind one interface: transformers and llama.cpp. `load` chooses the runtime for a path."""
 
 from __future__ import annotations
 

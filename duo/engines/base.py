@@ -1,11 +1,12 @@
-"""What both model runtimes look like from outside: rows in, logits out.
+"""The contract of both model runtimes: rows in, logits out.
 
-A *slot* holds one sequence: its committed tokens, whose keys and values are in the KV cache, and a tree of uncommitted
-*rows* that hangs from the last committed token. A row is one token with a parent: another row of the slot or the
-committed sequence itself. `forward` adds rows and returns their logits; rows stay, so that later rows can hang from
-them; `commit` turns a path of rows into committed tokens and forgets the rest. The verification of a draft tree, a
-draft model that grows its tree batch by batch, and plain decoding are all the same three calls. Pieces of prompts can
-be read in the same forward passes.
+A *slot* holds one sequence. It has *committed tokens*, whose keys and values are in the KV cache. A tree of *rows*
+hangs from the last committed token. A row is one token with a parent: another row of the slot, or the committed
+sequence.
+
+`forward` adds rows and returns their logits. Rows stay live, so later rows can hang from them. `commit` turns a path of
+rows into committed tokens and forgets the others. Plain decoding, the verification of a draft tree, and a draft model
+that grows its tree batch by batch all use these two calls. A forward pass can also read *chunks* of prompts.
 """
 
 from __future__ import annotations
@@ -19,21 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROOT = -1
-"""Parent of a row that follows the slot's last committed token directly."""
+"""The parent of a row that directly follows the last committed token of its slot."""
 
 Logits = NDArray[np.float32]
 """Shape [rows, vocabulary size], or [vocabulary size] for one row."""
 
 
 class InterruptedForwardError(Exception):
-    """A forward pass was given up because `Engine.interrupt` was called."""
+    """`Engine.interrupt` was called, and the forward pass was given up."""
 
 
 class Row(NamedTuple):
     """One token for a forward pass.
 
-    `id` is the caller's name for the row, unique among the engine's live rows (of all slots), >= 0; `parent` is the id
-    of a live row of the same slot, of an earlier row of the same call, or ROOT.
+    id: the caller's number for the row, at least 0, and unique among the live rows of all slots. parent: the id of a
+    live row of the same slot, the id of an earlier row of the same call, or ROOT.
     """
 
     id: int
@@ -43,19 +44,18 @@ class Row(NamedTuple):
 
 
 UNBOUNDED = sys.maxsize
-"""A `Rollback.depth` without a bound."""
+"""A `Rollback.depth` without a limit."""
 
 
 class Rollback(NamedTuple):
-    """How far a model's memory goes back over rows that are not kept. It bounds what may be verified.
+    """How far a model's memory goes back over rows that are dropped. It limits which guesses can be verified.
 
-    Attention drops the keys and values of any row. So its rows may branch, and nothing bounds how many are dropped. A
-    recurrent state has seen every row that ran. It goes back over the end of one chain, by a bounded number of tokens.
+    Attention can drop the keys and values of any row. So its rows may branch, and any number of them may be dropped. A
+    recurrent state has seen every row that ran. It goes back only over the end of a chain, and only some tokens.
 
-    trees: whether rows of a slot may branch. If not, the live rows of a slot form one chain, that chain comes in one
-    `forward`, and `commit` is called for the slot before its next rows. depth: how many rows of a slot `commit` can
-    drop; 0: the model is served without guesses. replay: whether dropping rows runs the kept ones again, from a
-    checkpoint.
+    trees: rows of a slot may branch. Otherwise they are one chain, which comes in one `forward`; `commit` must follow
+    before the slot's next rows. depth: how many rows of a slot `commit` can drop; 0: the model is served without
+    guesses. replay: to drop rows, the engine restores a checkpoint and runs the kept rows again.
     """
 
     trees: bool
@@ -64,12 +64,14 @@ class Rollback(NamedTuple):
 
 
 TREES = Rollback(trees=True, depth=UNBOUNDED)
-"""What attention allows."""
+"""What attention allows: any rows, and any number dropped."""
 
 
 class Chunk(NamedTuple):
-    """Tokens of a prompt for a forward pass: they become committed tokens of a slot that has no rows. last: whether no
-    more of this prompt comes as a chunk."""
+    """Tokens of a prompt for a forward pass. They become committed tokens of a slot without rows.
+
+    last: no further chunk of this prompt follows.
+    """
 
     slot: int
     tokens: Sequence[int]
@@ -77,25 +79,25 @@ class Chunk(NamedTuple):
 
 
 NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
-"""Of a chat template, beside the messages and tools."""
+"""No variables for a chat template."""
 
 
 class Vocabulary(Protocol):
-    """The tokens of a model, and its way to write a conversation as a prompt."""
+    """The tokens of a model, and how it writes a conversation as a prompt."""
 
     @property
     def size(self) -> int:
-        """Number of logits per row. Token ids are below it."""
+        """Logits per row. Token ids are below it."""
         ...
 
     @property
     def fingerprint(self) -> str:
-        """Equal for two models if and only if every token id means the same, whatever their runtimes."""
+        """Equal for two models exactly if every token id means the same, in either runtime."""
         ...
 
     @property
     def meanings(self) -> Sequence[bytes]:
-        """What each token means, by id: its bytes, or its name if it stands for no text; empty where an id only pads
+        """What each token means, by id: its bytes, or its name if it stands for no text. Empty for an id that only pads
         the logits. See `duo.engines.meaning`."""
         ...
 
@@ -106,27 +108,26 @@ class Vocabulary(Protocol):
 
     @property
     def chat_template(self) -> str:
-        """The model's own chat template, in Jinja's language; empty where it has none."""
+        """The model's chat template, in Jinja's language; empty if it has none."""
         ...
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of plain text, as the model expects a prompt to begin (with BOS where the model wants one).
+        """Token ids of a text that begins a prompt, with BOS if the model wants it.
 
-        Special tokens that are written out are read as such. A text that begins with what the tokenizer puts before
-        each text does not get it twice.
+        Special tokens may be written out in the text. If the text itself begins with BOS, it gets no second one.
         """
         ...
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Text of the tokens, special tokens left out; incomplete UTF-8 becomes U+FFFD."""
+        """The text of the tokens, without special tokens. Incomplete UTF-8 becomes U+FFFD."""
         ...
 
     def encode_rendered(self, text: str) -> list[int]:
-        """Token ids of text that `render` gave: special tokens are written out in it, and none is added."""
+        """Token ids of a text from `render`. Special tokens are written out in it, and none is added."""
         ...
 
     def token_bytes(self, token: int) -> bytes:
-        """What the token adds to a text, as bytes; nothing for a special token."""
+        """The bytes that the token adds to a text; none for a special token."""
         ...
 
     def render(
@@ -135,10 +136,10 @@ class Vocabulary(Protocol):
         tools: Sequence[Mapping[str, Any]] = (),
         variables: Mapping[str, Any] = NO_VARIABLES,
     ) -> str:
-        """The prompt of a conversation by the model's chat template, up to where the assistant's next answer begins.
+        """The prompt of a conversation by the chat template, up to where the assistant's next answer begins.
 
-        `messages` and `tools` as in OpenAI's API: `role` and `content` each, perhaps `tool_calls` and `tool_call_id`.
-        `variables`: further ones of the template, such as Qwen's enable_thinking.
+        messages and tools are those of OpenAI's API: each message has `role` and `content`, and may have `tool_calls`
+        and `tool_call_id`. variables: further variables of the template, such as Qwen's enable_thinking.
         Raises RequestError if the template does not accept them.
         """
         ...
@@ -149,13 +150,13 @@ class Vocabulary(Protocol):
         tools: Sequence[Mapping[str, Any]] = (),
         variables: Mapping[str, Any] = NO_VARIABLES,
     ) -> list[int]:
-        """Token ids of a conversation as `render` writes it. Raises RequestError as that does."""
+        """Token ids of a conversation as `render` writes it. Raises RequestError too."""
         rendered = self.render(messages, tools, variables)
         return self.encode_rendered(rendered) if self.chat_template else self.encode(rendered)
 
 
 class Engine(Protocol):
-    """A loaded model. Not thread-safe: one thread calls it."""
+    """A loaded model. It is not thread-safe: one thread calls everything but `interrupt`."""
 
     @property
     def name(self) -> str:
@@ -172,107 +173,108 @@ class Engine(Protocol):
 
     @property
     def context(self) -> int:
-        """Tokens that one slot holds, rows included."""
+        """Tokens that a slot holds, its rows included."""
         ...
 
     @property
     def slots(self) -> int:
-        """How many sequences it holds."""
+        """Sequences that the engine holds at once."""
         ...
 
     @property
     def batch(self) -> int:
-        """Most rows and tokens of pieces that one `forward` takes."""
+        """Most rows and tokens of chunks in one `forward`."""
         ...
 
     @property
-    def room(self) -> int:
-        """How many rows may be live at once, over all slots. It may be less than was asked for."""
+    def capacity(self) -> int:
+        """Most rows that may be live at once, over all slots. It may be less than was asked for."""
         ...
 
     @property
     def note(self) -> str:
-        """A line for the start, about what this model can verify and what that takes; empty: nothing to say."""
+        """A line for the start of the program: what the model can verify, and what memory it takes. May be empty."""
         ...
 
     @property
     def rollback(self) -> Rollback:
-        """How far slots go back over rows that are not kept."""
+        """How far slots go back over rows that are dropped."""
         ...
 
     @property
     def mixes(self) -> bool:
-        """Whether pieces are best read in the passes that have rows.
+        """Whether chunks should be read in passes that have rows.
 
-        If not, the runtime would split such a pass, and each part would read all weights. So pieces go alone.
+        If not, the runtime would split such a pass, and each part would read all weights. Then chunks go alone.
         """
         ...
 
     @property
     def neighbours(self) -> bool:
-        """Whether only slots side by side share a pass. With a gap between them the runtime computes two."""
+        """Whether only adjacent slots share a pass. If there is a gap between them, the runtime computes two passes."""
         ...
 
     @property
     def spacing(self) -> int:
-        """Tokens between two lengths that a slot can be cut to, roughly, and not where a prompt ends; 1: to any."""
+        """A slot can be cut only to lengths about this many tokens apart, and to the ends of prompts. 1: to any."""
         ...
 
     def length(self, slot: int) -> int:
-        """Number of committed tokens in the slot."""
+        """Committed tokens of the slot."""
         ...
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
         """Prefill: append committed tokens to the slot, in batches. Forgets the slot's rows first.
 
-        Raises ContextError if they do not fit.
+        Raises ContextError if the tokens do not fit.
         """
         ...
 
     def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
-        """Run the model over the rows, parents before children, and return logits of shape [len(rows), size].
+        """Run the model over rows, parents before children. Returns logits of shape [len(rows), vocabulary size].
 
-        `logits[i]` predicts the token after `rows[i]`. The next call may reuse the array, and the caller may
-        write into it. Each piece, at most one of a slot, is appended to what its slot has committed; rows of that slot
-        come after it.
-        Raises ContextError if a path does not fit the context or there is no room left for rows, and
-        InterruptedForwardError if it was interrupted; in both cases none of the rows and pieces is there.
+        `logits[i]` predicts the token after `rows[i]`. The caller may write into the array, and the next call may reuse
+        it. Each chunk is first appended to the committed tokens of its slot; a slot gets at most one.
+        Raises ContextError if rows or chunks do not fit, and InterruptedForwardError if the pass was given up. Then
+        everything is as before the call.
         """
         ...
 
     def interrupt(self) -> None:
-        """Called from another thread: what the `forward` under way computes is not wanted any more.
+        """Called from another thread: the result of the running `forward` is not wanted any more.
 
-        It may end early, or run to its end as if nothing had been said; where none is under way nothing happens.
+        The pass may end early or run to its end. If none is running, nothing happens.
         """
         ...
 
     def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
-        """Commit the rows of `path` (a chain from the committed sequence downwards; may be empty).
+        """Turn the rows of `path` into committed tokens. The rows in `rest` stay live; the slot's others are forgotten.
 
-        Of the slot's other rows those in `rest` stay, all others are forgotten. `rest` holds descendants of the end of
-        the path and is closed under parents down to there.
+        path: a chain of row ids from the committed sequence downwards; may be empty. rest: ids of rows below the end of
+        the path, each with its parent.
         """
         ...
 
     def restorable(self, slot: int, length: int) -> int:
         """How many tokens `truncate` to `length` would leave.
 
-        All of them where the model has attention only. A recurrent model goes back to the last checkpoint before.
+        With attention it leaves `length` tokens. A recurrent model goes back to its last checkpoint before.
         """
         ...
 
     def truncate(self, slot: int, length: int) -> int:
-        """Cut the committed sequence to at most its first `length` tokens and forget all rows of the slot.
+        """Cut the slot to at most `length` committed tokens, and forget its rows.
 
         Returns how many tokens are left: `restorable(slot, length)`.
         """
         ...
 
     def share(self, source: int, target: int, length: int) -> int:
-        """Let `target`'s committed sequence be at most the first `length` tokens of `source`'s, without computing them
-        again. What it held before, and its rows, are forgotten. What becomes of either slot later does not touch the
-        other. Returns how many tokens `target` holds now: `restorable(source, length)`."""
+        """Give `target` the first `length` committed tokens of `source`, or fewer, without computing them again.
+
+        What `target` held before is forgotten. Later changes of one slot do not affect the other. Returns how many
+        tokens `target` has: `restorable(source, length)`.
+        """
         ...
 
     def close(self) -> None:

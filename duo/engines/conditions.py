@@ -1,6 +1,6 @@
-"""What a measurement of a model depends on: its files, the runtime, the processor and the threads that run.
+"""What a measurement of a model depends on: its files, the runtime, the processor and the threads.
 
-All of it is known before the model is loaded. So is, then, whether it was measured before.
+All of it is known before the model is loaded. So it is also known whether the model was measured before.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from duo.engines import gguf_files
 from duo.engines.options import EngineOptions
 
 PACKAGES = {"llamacpp": ("llama-cpp-python",), "transformers": ("torch", "transformers")}
-"""That a runtime consists of."""
+"""The packages of a runtime."""
 MODULES = {"llamacpp": ("llama_cpp",), "transformers": ("torch",)}
-READ = (".safetensors", ".json")
-"""Files of a Hugging Face folder that say what is computed."""
+MODEL_SUFFIXES = (".safetensors", ".json")
+"""Files of a Hugging Face folder that define the model."""
 
 Stamp = tuple[str, int, int]
-"""Path without links, bytes, and when it was written in nanoseconds. Another file gets another one."""
+"""Identifies a file: its resolved path, its bytes, and its time of writing in nanoseconds."""
 
 
 def conditions(model: str | None, runtime: str, options: EngineOptions) -> list[object]:
-    """All that changes how fast a model is and which bits it gives. `model`: as for `duo.engines.load`."""
+    """All that changes how fast a model is and which bits it gives. model: as for `duo.engines.load.load`."""
     ways = (options.gpu_layers, options.device, options.dtype, options.flash_attention)
-    # Where no file is known nothing can be remembered.
+    # Without files nothing can be remembered, so the time makes each call differ.
     files: Sequence[object] = stamps(model_files(model, runtime)) if model is not None else ()
     return [runtime, *(files or [time.time_ns()]), *versions(runtime), threads(runtime, options), *ways]
 
 
 def model_files(model: str, runtime: str) -> list[Path]:
-    """The files of a model: all parts of a GGUF, or weights and configuration of a folder. Empty: not on this disk."""
+    """The files of a model: all parts of a GGUF, or a folder's weights and configuration. Empty if not on this disk."""
     path = Path(model).expanduser()
     if runtime == "llamacpp":
         return gguf_files.parts_of(gguf_files.locate(path))
     if path.is_dir():
-        return [file for file in path.iterdir() if file.suffix in READ]
+        return [file for file in path.iterdir() if file.suffix in MODEL_SUFFIXES]
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
@@ -55,13 +55,13 @@ def stamps(files: Iterable[Path]) -> list[Stamp]:
         try:
             state = file.stat()
         except OSError:
-            continue  # whoever loads it says so
+            continue  # loading it will report the error
         found.append((str(file.resolve()), state.st_size, state.st_mtime_ns))
     return found
 
 
 def versions(runtime: str) -> Sequence[object]:
-    """What computes: the runtime's packages, and libraries of llama.cpp that one may build again."""
+    """Versions of the runtime's packages, and stamps of llama.cpp's libraries, which may be rebuilt."""
     found: list[object] = []
     for package in PACKAGES.get(runtime, ()):
         try:
@@ -75,7 +75,7 @@ def versions(runtime: str) -> Sequence[object]:
 
 
 def threads(runtime: str, options: EngineOptions) -> int:
-    """How many threads compute. Where none are asked for it follows from the cores that this process may use."""
+    """How many threads compute. By default that follows from the cores that this process may use."""
     if options.threads or not all(find_spec(module) for module in MODULES.get(runtime, ())):
         return options.threads
     if runtime == "llamacpp":

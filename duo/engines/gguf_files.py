@@ -1,5 +1,7 @@
-"""Which GGUF file a path means: a file, the first of several parts, or the only model in a folder. And what its header
-says of the model's shape."""
+"""Finds the GGUF file of a path, and reads its header.
+
+The path is a file, the first of several parts, or a folder with one model.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,7 @@ from duo.errors import ModelError
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)
 """How llama.cpp names the parts of a model."""
 _BESIDE = ("mmproj",)
-"""Files with these beginnings lie beside a model and are none: encoders of images and sound."""
+"""Files with these prefixes lie beside a model but are none: encoders of images and sound."""
 _LISTED = 6
 
 
@@ -31,7 +33,7 @@ def models_in(folder: Path) -> list[Path]:
 
 
 def parts_of(path: Path) -> list[Path]:
-    """All files of a model whose first one this is."""
+    """All files of a model, by its first one."""
     if _PART.search(path.name) is None:
         return [path]
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
@@ -39,9 +41,9 @@ def parts_of(path: Path) -> list[Path]:
 
 
 def locate(path: Path) -> Path:
-    """The file to load, which is the first part where there are several.
+    """The file to load. If the model has several parts, that is the first one.
 
-    Raises ModelError where parts are missing, or where a folder holds no model or more than one.
+    Raises ModelError if parts are missing, or if a folder does not hold exactly one model.
     """
     if path.is_dir():
         found = models_in(path)
@@ -70,13 +72,13 @@ def locate(path: Path) -> Path:
 _NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 _LONG = 1 << 20
-"""Bytes of a string, and items of an array, that no header has before the tokenizer."""
+"""No header has longer strings (bytes) or arrays (items) before the tokenizer."""
 
 
 def metadata(path: Path) -> dict[str, Any]:
-    """What the header of a GGUF file says before it comes to the tokenizer, with short names: `attention.key_length`.
+    """The entries of a GGUF header before the tokenizer, with short names such as `attention.key_length`.
 
-    llama.cpp gives out all of it but arrays. What cannot be read is left out.
+    llama.cpp gives out these entries too, but no arrays. What cannot be read is left out.
     """
     found: dict[str, Any] = {}
     try:
@@ -100,10 +102,10 @@ def _number(file: IO[bytes], form: str) -> Any:
 def _value(file: IO[bytes], kind: int) -> Any:
     if kind in _NUMBERS:
         return _number(file, _NUMBERS[kind])
-    of = _number(file, "<I") if kind == _ARRAY else kind
+    item = _number(file, "<I") if kind == _ARRAY else kind
     length = _number(file, "<Q")
     if length > _LONG or kind not in (_STRING, _ARRAY):
         raise ValueError("this is not how a GGUF file begins")
     if kind == _STRING:
         return file.read(length).decode("utf-8", "replace")
-    return [_value(file, of) for _ in range(length)]
+    return [_value(file, item) for _ in range(length)]

@@ -1,4 +1,4 @@
-"""Which runtime serves a model, and loading it there."""
+"""Chooses the runtime of a model, and loads the model there."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from duo.errors import ModelError
 
 
 def runtime_of(model: str) -> Literal["transformers", "llamacpp"]:
-    """Which runtime serves `model`: llama.cpp a GGUF file, and a folder that has nothing else to run.
+    """The runtime of `model`. llama.cpp serves a GGUF file, and a folder with nothing else to run.
 
-    Many folders of GGUF files hold the config.json of the model that they were made from.
+    Many folders of GGUF files also hold the config.json of the original model.
     """
     path = Path(model)
     if path.suffix.lower() == ".gguf" and not path.is_dir():
@@ -27,9 +27,9 @@ def runtime_of(model: str) -> Literal["transformers", "llamacpp"]:
 
 
 def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progress | None = None) -> Engine:
-    """Load a model: a GGUF file or the folder that it lies in, a directory in the Hugging Face layout, or a hub id.
+    """Load a model. It is a GGUF file or its folder, a directory in the Hugging Face layout, or a hub id.
 
-    Raises ModelError if it cannot be found or run, or if the runtime is not installed.
+    Raises ModelError if the model cannot be found or run, or if the runtime is not installed.
     """
     chosen = runtime_of(model) if runtime == "auto" else runtime
     report = progress or (lambda share: None)
@@ -46,15 +46,15 @@ def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progres
     return TransformersEngine(model, options, report)
 
 
-def settled(engine: Engine, chains: bool) -> Engine:
-    """The engine to serve with, after one was loaded to try whether it can give the same bits. `chains`: it does.
+def after_trial(engine: Engine, chains: bool) -> Engine:
+    """The engine that serves, after a trial engine was compared for the same bits. chains: it gives them.
 
-    Another engine than the one returned is used up.
+    It may be a new engine over the same weights. The given one must not be used afterwards.
     """
     if engine.runtime == "llamacpp":
         from duo.engines.llamacpp import load as llamacpp
 
-        return llamacpp.settled(engine, chains)
+        return llamacpp.after_trial(engine, chains)
     if not chains and (attend := getattr(engine, "attend_by_row", None)):
         attend(False)
     return engine

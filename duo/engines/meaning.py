@@ -1,8 +1,8 @@
 """What tokens mean, and how far two vocabularies agree. Pure.
 
-A token means the bytes that it adds to a text. One that stands for no text, as `<|im_end|>`, means its name. Whether a
-token counts as special is no part of that: the runtimes do not agree about it. llama.cpp takes Gemma's `</s>` for a
-control token because of its name, and transformers takes it for text. Equal ids with equal meanings are the same token.
+A token means the bytes that it adds to a text. One that stands for no text, such as `<|im_end|>`, means its name.
+Whether a token is special does not count, for the runtimes do not agree. By its name, llama.cpp takes Gemma's `</s>`
+for a control token, and transformers takes it for text. Equal ids with equal meanings are the same token.
 
 An id without a meaning only pads the logits. Converters to GGUF call such ids `[PAD151646]`.
 """
@@ -15,15 +15,18 @@ import struct
 from collections.abc import Sequence
 
 Meanings = Sequence[bytes]
-"""The meaning of every token by id; empty where there is none."""
+"""The meaning of every token, by id; empty if it has none."""
 
-LONGEST = 256
-"""Bytes of a meaning. A longer one stands there as its SHA-256."""
+MAX_MEANING_BYTES = 256
+"""A longer meaning is replaced by its SHA-256."""
 MAX_DIFFERING = 1024
-"""Tokens in which two vocabularies may differ and work together, at most."""
-SHARE = 100
-"""And at most one token in so many of the smaller vocabulary. Fine-tunes add or rename a handful of special tokens, and
-families reserve a few hundred for it. Vocabularies of two families agree in a few per cent of their tokens."""
+"""Most tokens in which two vocabularies that work together may differ."""
+MAX_DIFFERING_SHARE = 100
+"""They may also differ in at most one of this many tokens of the smaller vocabulary.
+
+Fine-tunes add or rename a handful of special tokens, and families reserve a few hundred for that. Vocabularies of two
+families agree in a few per cent of their tokens.
+"""
 
 _PADDING = re.compile(rb"\[PAD\d+\]")
 _SHOWN = 40
@@ -33,11 +36,11 @@ def meaning_of(text: bytes) -> bytes:
     """The meaning of a token with this text or this name."""
     if _PADDING.fullmatch(text):
         return b""
-    return text if len(text) <= LONGEST else hashlib.sha256(text).digest()
+    return text if len(text) <= MAX_MEANING_BYTES else hashlib.sha256(text).digest()
 
 
 def fingerprint(meanings: Meanings) -> str:
-    """SHA-256 over ids and meanings, as hexadecimal digits. Padding counts as nothing."""
+    """SHA-256 over ids and meanings, as hexadecimal digits. Padding does not count."""
     digest = hashlib.sha256()
     for token, meaning in enumerate(meanings):
         if meaning:
@@ -46,28 +49,28 @@ def fingerprint(meanings: Meanings) -> str:
 
 
 def trimmed(meanings: Meanings) -> int:
-    """How many tokens there are without the padding at the end."""
+    """Number of tokens without the padding at the end."""
     return next((token + 1 for token in range(len(meanings) - 1, -1, -1) if meanings[token]), 0)
 
 
 class Comparison:
-    """The vocabulary of a target with one of a draft, whose meanings come bit by bit. It keeps what differs alone."""
+    """Compares a target's vocabulary with a draft's, whose meanings come bit by bit. It keeps only what differs."""
 
     def __init__(self, target: Meanings) -> None:
         self._target = target
         self._end = trimmed(target)
         self._sizes = [sum(map(bool, target)), 0]
         self.compared = 0
-        """Ids of the draft so far; in the end those of the larger vocabulary."""
+        """Ids compared so far; in the end all ids of the larger vocabulary."""
         self.count = 0
         """How many ids differ."""
         self.tokens: list[int] = []
-        """The first of them, at most `MAX_DIFFERING`, ascending."""
+        """The first ids that differ, ascending; at most `MAX_DIFFERING`."""
         self.first = (b"", b"")
-        """What the first of them means in the target and in the draft."""
+        """What the first of these means in the target and in the draft."""
 
     def add(self, meanings: Meanings) -> None:
-        """What the next tokens of the draft mean."""
+        """Compare the meanings of the draft's next tokens."""
         start, self.compared = self.compared, self.compared + len(meanings)
         self._sizes[1] += sum(map(bool, meanings))
         ours = self._target[start : self.compared]
@@ -94,15 +97,15 @@ class Comparison:
 
     @property
     def few(self) -> bool:
-        """Whether the vocabularies can work together."""
-        return self.count <= min(MAX_DIFFERING, min(self._sizes) // SHARE)
+        """Whether so few tokens differ that the vocabularies can work together."""
+        return self.count <= min(MAX_DIFFERING, min(self._sizes) // MAX_DIFFERING_SHARE)
 
     def __str__(self) -> str:
         return describe(self.count, self.compared, self.tokens[0] if self.tokens else None, *self.first)
 
 
 def compare(target: Meanings, draft: Meanings) -> Comparison:
-    """The two as a whole."""
+    """Compare two whole vocabularies."""
     comparison = Comparison(target)
     comparison.add(draft[: trimmed(draft)])
     comparison.finish()
@@ -110,7 +113,7 @@ def compare(target: Meanings, draft: Meanings) -> Comparison:
 
 
 def describe(count: int, compared: int, first: int | None, target: bytes, draft: bytes) -> str:
-    """How many of how many tokens differ, and what the first of them means on both sides. Safe for a terminal."""
+    """How many of the compared tokens differ, and what the first of them means on both sides. Safe for a terminal."""
     differ = f"{count} of {compared} tokens differ" if count != 1 else f"1 of {compared} tokens differs"
     if first is None:
         return differ

@@ -1,4 +1,4 @@
-"""How many tokens of context memory holds: what is free, what a token takes, and how much of that is taken unasked."""
+"""How many tokens of context memory holds, and how many are taken if nobody asks for a number."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import NamedTuple
 from duo.errors import ModelError
 
 GIB = 1 << 30
-SHARE = 0.75
-"""Of the free memory, how much a context takes unless more is asked for. Passes over long contexts need some too."""
+FREE_SHARE = 0.75
+"""Share of the free memory that a context takes unless more is asked for. Passes over long contexts need some too."""
 USUAL = 4096
-"""Tokens of each slot that are taken at least, if memory holds them and the model was trained with so many."""
+"""Each slot gets at least this many tokens, if memory holds them and the model was trained with them."""
 CLEARED = GIB
-"""Bytes of a KV cache on a CPU that are taken unasked. llama.cpp clears all of it at loading, 0.6 s for a GiB."""
+"""Most bytes of a KV cache on a CPU unless more is asked for. llama.cpp clears all of it at loading: 0.6 s per GiB."""
 CELLS = 1 << 17
-"""Tokens of all slots that are taken unasked. llama.cpp looks at every cell whenever rows are dropped, 1.3 ns each."""
+"""Most tokens of all slots unless more is asked for. When rows are dropped, llama.cpp visits each cell for 1.3 ns."""
 DRAFT_CELLS = 1 << 15
-"""The same for a draft model. A pass of a small one takes a millisecond, and it drops rows in each."""
+"""The same for a draft model. A pass of a small one takes a millisecond, and each pass drops rows."""
 STEP = 256
 """llama.cpp rounds contexts to multiples of it."""
 
 
 class Fit(NamedTuple):
-    """A context: tokens of each slot, bytes that all slots take together, and what it was limited by."""
+    """A context: tokens of each slot, bytes of all slots, and what limits it."""
 
     context: int
     bytes: int
@@ -52,12 +52,12 @@ def fit(
 ) -> Fit:
     """Choose the context of each slot.
 
-    asked: tokens, 0 for a choice. trained: the model's own. per_token: bytes of one token. free: bytes that there are;
-    None: unknown. weights: bytes of them that the system fills with the weights. It drops those where other things need
-    the memory, and reads them from the file again. So they never forbid a context. copies: bytes of copies of recurrent
-    states that are made in time, at most; nor do those. cleared and cells: bytes and tokens of all slots that are taken
-    unasked at most. target: tokens that the target has, of a draft model beside it, which has no use for more; 0: there
-    is none.
+    asked: tokens; 0 for a choice. trained: tokens that the model was made for. per_token: bytes of one token. free:
+    free bytes; None if unknown.
+    weights: free bytes that will hold the weights. The system may drop these and read them from the file again, so they
+    never forbid a context. copies: most bytes of copies of recurrent states, made later; they forbid none either.
+    cleared, cells: most bytes and tokens of all slots unless more is asked for. target: for a draft model, tokens of
+    the target beside it, for more are of no use; 0 if there is none.
     Raises ModelError if memory does not hold keys and values even without the weights.
     """
     each = max(1, per_token) * slots
@@ -79,7 +79,7 @@ def fit(
         limits.append((USUAL, "for it is not known how much memory is free"))
     else:
         left = max(0, free - weights - copies)
-        beside, without = (_down(int(some * SHARE) // each) for some in (left, free))
+        beside, without = (_down(int(some * FREE_SHARE) // each) for some in (left, free))
         if beside < min(USUAL, without):
             limits.append((min(USUAL, without), _crowded(weights, copies, free)))
         else:
@@ -111,22 +111,22 @@ def _down(tokens: int) -> int:
 
 
 def size(count: int) -> str:
-    """Bytes, for people."""
+    """A number of bytes, for people."""
     return f"{count / GIB:.1f} GiB" if count >= GIB else f"{count / (1 << 20):.0f} MiB"
 
 
 def attention_bytes(heads: Sequence[int], key: int, value: int, item: int = 2) -> int:
-    """Bytes of keys and values of a token. `heads`: KV heads of each layer, 0 where it has no attention.
+    """Bytes of a token's keys and values. heads: KV heads of each layer; 0 if it has no attention.
 
-    key and value: numbers of a head. item: bytes of a number.
+    key, value: numbers per head. item: bytes of a number.
     """
     return sum(heads) * (key + value) * item
 
 
 def available(root: Path = Path("/")) -> int | None:
-    """Bytes that this process may still take, by the system and by its control group; None where nobody says.
+    """Bytes that this process may still take, by the system and by its control group; None if unknown.
 
-    `root`: where proc and sys are mounted.
+    root: where proc and sys are mounted.
     """
     found = [one for one in (_of_system(root), _of_group(root)) if one is not None]
     return min(found) if found else None
@@ -140,15 +140,15 @@ def _of_system(root: Path) -> int | None:
     except (OSError, ValueError, IndexError):
         pass
     try:
-        # Elsewhere the system tells what there is, not what is free: others have half of it.
+        # Elsewhere the system says what there is, not what is free. Assume that half of it is.
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     except (AttributeError, OSError, ValueError):
         return None
 
 
 def _of_group(root: Path) -> int | None:
-    """The least that the process's control group, or one above it, still allows. Files in memory count as free."""
-    least: int | None = None
+    """What the process's control group and those above it still allow; the smallest counts. Cached files are free."""
+    smallest: int | None = None
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()
     except OSError:
@@ -158,7 +158,7 @@ def _of_group(root: Path) -> int | None:
         if controllers and "memory" not in controllers.split(","):
             continue
         mount = root / "sys/fs/cgroup" / ("memory" if controllers else "")
-        most, used, file = (
+        limit, used, file = (
             ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
             if controllers
             else ("memory.max", "memory.current", "inactive_file")
@@ -167,17 +167,18 @@ def _of_group(root: Path) -> int | None:
         for folder in (group, *group.parents):
             if folder != mount and mount not in folder.parents:
                 break
-            free = _of_folder(folder, most, used, file)
-            least = free if least is None else least if free is None else min(least, free)
-    return least
+            free = _of_folder(folder, limit, used, file)
+            smallest = free if smallest is None else smallest if free is None else min(smallest, free)
+    return smallest
 
 
-def _of_folder(folder: Path, most: str, used: str, file: str) -> int | None:
+def _of_folder(folder: Path, limit: str, used: str, file: str) -> int | None:
+    """The same for one folder. limit, used: its files with these numbers. file: the entry for cached files."""
     try:
-        limit = int((folder / most).read_text())
+        allowed = int((folder / limit).read_text())
         taken = int((folder / used).read_text())
         words = (line.split() for line in (folder / "memory.stat").read_text().splitlines())
         taken -= next((int(word[1]) for word in words if word[0] == file), 0)
     except (OSError, ValueError, IndexError):  # no such group, or "max": no limit
         return None
-    return max(0, limit - taken)
+    return max(0, allowed - taken)

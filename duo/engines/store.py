@@ -1,4 +1,4 @@
-"""What was measured on this machine, remembered on disk for the next start."""
+"""Remembers on disk what was measured on this machine, for the next start."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PROCESSOR = (
     "vendor_id", "model name", "cpu family", "model", "stepping", "flags", "Features", "CPU implementer",
     "CPU architecture", "CPU variant", "CPU part",
 )  # fmt: skip
-"""Lines of /proc/cpuinfo that say which processor it is. Folders of settings may be shared by several machines."""
+"""Lines of /proc/cpuinfo that identify the processor. Several machines may share a cache folder."""
 SWITCHES = ("ATEN_CPU_CAPABILITY", "MKL_", "DNNL_", "ONEDNN_", "GGML_")
-"""Beginnings of variables that choose other kernels."""
+"""Prefixes of environment variables that choose other kernels."""
 
 
 def remembered(
@@ -29,10 +29,10 @@ def remembered(
     measure: Callable[[], T],
     write: Callable[[T], object],
 ) -> T:
-    """What was measured before under the same conditions, or is now.
+    """The earlier measurement under the same conditions, or a new one.
 
-    kind: begins the file's name. about: all that the result depends on, beside the machine. read, write: from and to
-    what JSON holds; `read` raises ValueError, TypeError, KeyError or AttributeError for what is damaged.
+    kind: prefix of the file's name. about: all that the result depends on, beside the machine. read, write: convert
+    from and to JSON's types. `read` raises ValueError, TypeError, KeyError or AttributeError for damaged data.
     """
     found = known(kind, about, read)
     if found is None:
@@ -42,7 +42,7 @@ def remembered(
 
 
 def known(kind: str, about: Sequence[object], read: Callable[[object], T]) -> T | None:
-    """What `remember` was given under the same conditions; None: nothing that can be read."""
+    """What `remember` was given under the same conditions; None if there is nothing that can be read."""
     try:
         return read(json.loads(_path(kind, about).read_text()))
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
@@ -50,7 +50,7 @@ def known(kind: str, about: Sequence[object], read: Callable[[object], T]) -> T 
 
 
 def remember(kind: str, about: Sequence[object], found: object) -> None:
-    """Keep what JSON holds for the next start."""
+    """Write `found`, of JSON's types, for the next start."""
     path = _path(kind, about)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -70,7 +70,7 @@ def _path(kind: str, about: Sequence[object]) -> Path:
 
 @cache
 def machine() -> Sequence[object]:
-    """Which processor this is, and how many of them."""
+    """The processor, and the number of cores."""
     try:
         processor = processor_in(Path("/proc/cpuinfo").read_text())
     except OSError:
@@ -79,7 +79,7 @@ def machine() -> Sequence[object]:
 
 
 def processor_in(text: str) -> Mapping[str, str]:
-    """What /proc/cpuinfo says of the first processor that does not change from one moment to the next."""
+    """The lines of /proc/cpuinfo about the first processor that never change."""
     first, _, _ = text.partition("\n\n")
     words = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in words if name.strip() in PROCESSOR}

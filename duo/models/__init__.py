@@ -1,6 +1,6 @@
 """The small pair that ships with the project: a target and a draft that share one vocabulary.
 
-This file imports nothing heavy, so that a machine which has only llama.cpp can ask where the weights lie.
+This file imports nothing heavy, so that a machine with only llama.cpp can find the weights.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The running interpreter documents itself, so the training text needs no download.
 
-Docstrings and signatures of well-known public objects become facts; each fact answers three kinds of question
-(what is it, how is it called, where is it), asked in many phrasings but always answered in the same words, so
-that a small model can learn the answers by heart. Library source is a minor share of the text. VerifyAll here
-depends on the interpreter and on the seed that is passed in, and on nothing else.
+Docstrings and signatures of well-known public objects become facts. Each fact answers three kinds of question: what is
+it, how is it called, where is it. Questions have many phrasings, but answers always the same words, so that a small
+model can learn them by heart. Library source is a minor share of the text. Everything here depends only on the
+interpreter and on the given seed.
 """
 
 from __future__ import annotations
@@ -180,9 +180,9 @@ def _body(doc: str) -> str:
         if len(joined) <= MAX_BODY:
             text = joined
             continue
-        room = joined[:MAX_BODY]
-        ends = [m.end() for m in re.finditer(r"[.!?](?=\s)", room)]
-        cut = room[: ends[-1]] if ends else ""
+        body = joined[:MAX_BODY]
+        ends = [m.end() for m in re.finditer(r"[.!?](?=\s)", body)]
+        cut = body[: ends[-1]] if ends else ""
         return cut if len(cut) > len(text) else text
     # A last paragraph that announces a list or an example which was left out says nothing.
     return text.rpartition("\n\n")[0] or text if text.endswith(":") else text

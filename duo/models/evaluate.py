@@ -1,8 +1,8 @@
 """Two figures say whether the pair is good for its purpose.
 
-The target must know its domain: the share of trained questions that it answers greedily with the right first sentence.
-The draft must be plausible and often wrong: along the target's own greedy answers, how often the draft's first guess is
-the target's next token (the acceptance of a single greedy guess).
+The target must know its domain. The figure is the share of trained questions that it answers greedily with the right
+first sentence. The draft must be plausible and often wrong. The figure is how often its first guess is the target's
+next token, along the target's greedy answers: the acceptance of a single greedy guess.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from duo import models
 from duo.models import corpus
 
 BATCH = 32
-LONGEST = 192  # tokens per answer
+MAX_TOKENS = 192  # per answer
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A question, what the target said to it, and the tokens of both."""
+    """A question, the target's answer, and the tokens of both."""
 
     question: corpus.Question
     text: str
@@ -68,7 +68,7 @@ def answer(
             rows = group[start : start + BATCH]
             batch = torch.tensor([prompts[i] for i in rows])
             out = target.generate(  # type: ignore[operator]
-                batch, attention_mask=torch.ones_like(batch), max_new_tokens=LONGEST, do_sample=False
+                batch, attention_mask=torch.ones_like(batch), max_new_tokens=MAX_TOKENS, do_sample=False
             )
             for i, ids in zip(rows, out[:, batch.shape[1] :].tolist(), strict=True):
                 end = ids.index(tokenizer.eos_token_id) + 1 if tokenizer.eos_token_id in ids else len(ids)

@@ -1,8 +1,8 @@
 """Write a Llama model directory as GGUF with numpy alone.
 
 A spare machine that runs llama.cpp should not need torch or transformers, so this file reads safetensors itself. Two
-things differ between the formats: GGUF names the tensors its own way, and llama.cpp rotates neighbouring pairs of a
-head's values where transformers rotates the two halves, so the rows of the query and key matrices change places.
+things differ between the formats. GGUF names the tensors otherwise. And llama.cpp rotates neighbouring pairs of a
+head's values, where transformers rotates the two halves; so rows of the query and key matrices change places.
 """
 
 from __future__ import annotations
@@ -206,17 +206,18 @@ def export(model_dir: Path, out: Path, type: Type = "bf16") -> None:
 def write(writer: gguf.GGUFWriter, out: Path) -> None:
     """Write the file beside its place and then move it there, so that a reader never sees half a file."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=out.parent, prefix=out.name, suffix=".part")
+    handle, name = tempfile.mkstemp(dir=out.parent, prefix=out.name, suffix=".part")
     os.close(handle)
+    part = Path(name)
     try:
-        writer.write_header_to_file(Path(part))
+        writer.write_header_to_file(part)
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        os.chmod(part, 0o644)
-        os.replace(part, out)
+        part.chmod(0o644)
+        part.replace(out)
     finally:
-        Path(part).unlink(missing_ok=True)
+        part.unlink(missing_ok=True)
 
 
 def directory(name: str) -> Path:

@@ -1,10 +1,11 @@
 """Train the pair from nothing on a CPU, in a fixed time.
 
-The learning rate follows the share of the time budget that is used up, not a number of steps, so training ends on time
-on a slow or busy machine and only sees less text there. Sequences are whole conversations of similar length, so that
-nearly nothing is padded and every conversation starts at position 0, as it does in use. The loss counts the answers and
-little else. The target comes first; the draft, a fraction of the cost, learns the same text but sees little of it, so
-that its guesses are plausible and often wrong: with as much training it would know the answers as well as the target.
+The learning rate follows the used share of the time budget, not a number of steps. So training ends on time on a slow
+or busy machine, and only sees less text there. Sequences are whole conversations of similar length. So there is nearly
+no padding, and every conversation starts at position 0, as in use. The loss counts the answers and little else.
+
+The target comes first. The draft costs a fraction. It learns the same text but sees little of it, so its guesses are
+plausible and often wrong. With as much training it would know the answers as well as the target.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from duo.models import corpus, tokenizer
 
 BATCH = 4096  # tokens per step
-LONGEST = 768  # tokens per sequence
+MAX_TOKENS = 768  # per sequence
 QUESTION_WEIGHT = 0.1
 SOURCE_SHARE = 0.05
 SAVE_EVERY = 240.0  # seconds
@@ -43,7 +44,7 @@ class Size:
     kv_heads: int
     matrix_rate: float  # Muon, for the matrices inside the layers
     rate: float  # AdamW, for the embedding and the norms
-    most: float  # tokens to learn from, even if time is left
+    max_tokens: float  # to learn from, even if time is left
 
 
 TARGET = Size(16, 256, 704, 4, 2, 4e-3, 3e-3, math.inf)
@@ -79,8 +80,9 @@ def build(size: Size) -> LlamaForCausalLM:
         initializer_range=0.02,
     )
     # For short sequences on a CPU the fused attention's backward pass takes four times as long as plain products.
-    config._attn_implementation = "eager"
-    return LlamaForCausalLM(config)
+    model = LlamaForCausalLM(config)
+    model.set_attn_implementation("eager")
+    return model
 
 
 def encode(tok: Tokenizer, messages: list[corpus.Message]) -> Sequence:
@@ -99,7 +101,7 @@ def encode(tok: Tokenizer, messages: list[corpus.Message]) -> Sequence:
         add(f"{tokenizer.START}{message['role']}\n", 0.0)
         add(f"{message['content']}{tokenizer.END}", 1.0 if answer else QUESTION_WEIGHT)
         add("\n", 0.0)
-    return Sequence(ids[:LONGEST], weights[:LONGEST])
+    return Sequence(ids[:MAX_TOKENS], weights[:MAX_TOKENS])
 
 
 def sequences(tok: Tokenizer, rng: random.Random) -> Iterator[Sequence]:
@@ -150,7 +152,7 @@ def schedule(share: float) -> float:
 
 
 class Trainer:
-    """One model, its optimizers and its place in the budget; can be saved and taken up again."""
+    """One model, its optimizers and its place in the budget; it can be saved and continued."""
 
     def __init__(self, size: Size, tok: Tokenizer, directory: Path, seconds: float, seed: int, compiled: bool) -> None:
         torch.manual_seed(seed)
@@ -163,7 +165,7 @@ class Trainer:
             torch.optim.AdamW(others, lr=size.rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
         ]
         self.rates = (size.matrix_rate, size.rate)
-        self.most = size.most
+        self.max_tokens = size.max_tokens
         self.compiled = compiled
         self.used = 0.0
         self.steps = 0
@@ -197,7 +199,7 @@ class Trainer:
 
     def share(self) -> float:
         """How much of the budget is used up."""
-        return max(self.used / self.seconds, self.tokens / self.most)
+        return max(self.used / self.seconds, self.tokens / self.max_tokens)
 
     def step(self, ids: torch.Tensor, weights: torch.Tensor) -> tuple[float, float]:
         """One optimizer step; returns the mean loss over the answers and the share of their tokens guessed right."""

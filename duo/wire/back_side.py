@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from duo.engines.meaning import LONGEST, MAX_DIFFERING, describe, trimmed
+from duo.engines.meaning import MAX_DIFFERING, MAX_MEANING_BYTES, describe, trimmed
 from duo.errors import ProtocolError, RefusedError
 from duo.guesses import Expansion, Share
 from duo.prefix import Prefix
@@ -121,8 +121,8 @@ class BackSide:
         differing, meanings = tuple(welcome.differing), self._me.meanings
         if len(differing) > MAX_DIFFERING or any(a >= b for a, b in pairwise(differing)):
             raise ProtocolError(f"the lead names {len(differing)} tokens that differ, in no order or too many")
-        if len(welcome.first) > LONGEST:
-            raise ProtocolError(f"a token means more than {LONGEST} bytes")
+        if len(welcome.first) > MAX_MEANING_BYTES:
+            raise ProtocolError(f"a token means more than {MAX_MEANING_BYTES} bytes")
         self.welcomed = True
         self._size = welcome.vocabulary_size or self._me.vocabulary_size
         difference = ""

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from duo.engines.meaning import LONGEST, MAX_DIFFERING, Comparison
+from duo.engines.meaning import MAX_DIFFERING, MAX_MEANING_BYTES, Comparison
 from duo.errors import ProtocolError, RefusedError
 from duo.v1 import duo_pb2 as pb
 from duo.wire.ledger import Entry, Ledger
@@ -151,8 +151,8 @@ class LeadSide:
             raise ProtocolError(f"the meanings of {len(meanings)} tokens came in a message, and more are to follow")
         if comparison.compared + len(meanings) > self._to_compare:
             raise ProtocolError(f"more tokens came than the {self._to_compare} that were asked for")
-        if any(len(meaning) > LONGEST for meaning in meanings):
-            raise ProtocolError(f"a token means more than {LONGEST} bytes")
+        if any(len(meaning) > MAX_MEANING_BYTES for meaning in meanings):
+            raise ProtocolError(f"a token means more than {MAX_MEANING_BYTES} bytes")
         comparison.add(meanings)
         if message.more:
             return

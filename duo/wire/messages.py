@@ -8,7 +8,7 @@ from typing import Literal
 
 from google.protobuf.message import DecodeError, Message
 
-from duo.engines.meaning import LONGEST, Meanings
+from duo.engines.meaning import MAX_MEANING_BYTES, Meanings
 from duo.errors import ProtocolError
 from duo.guesses import ALONE, Expansion, Share
 from duo.sampling.params import SamplingParams
@@ -38,7 +38,7 @@ MAX_ENDS = 256
 MEANINGS_BYTES = 32 * 1024
 """Meanings of tokens go in messages of about so many bytes."""
 
-LEAST_MEANINGS = MEANINGS_BYTES // (LONGEST + 2)
+LEAST_MEANINGS = MEANINGS_BYTES // (MAX_MEANING_BYTES + 2)
 """Of tokens in such a message, if further ones follow."""
 
 LEAST_MESSAGE_BYTES = MEANINGS_BYTES + 4096

@@ -307,7 +307,7 @@ class Decoder:
         self._settle(run)
         job, prompt, begin = run.job, run.prompt, run.job.read_tokens
         assert job.prompt_logprobs is not None
-        count = min(run.unread, SCORED_CHUNK, self._most(), self._engine.room)
+        count = min(run.unread, SCORED_CHUNK, self._most(), self._engine.capacity)
         end = begin + count
         rows = [Row(i, run.slot.id, token, i - 1 if i else ROOT) for i, token in enumerate(prompt[begin:end])]
         started = time.perf_counter()

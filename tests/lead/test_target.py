@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from duo.engines import promise
 from duo.engines.base import TREES, Rollback
+from duo.engines.exact import decision
 from lead.plan.schedule import Limits
 from lead.target import start_lines
 
@@ -28,6 +28,6 @@ ATTENTION: Any = SimpleNamespace(name="llama", note=FIT)
     ],
 )
 def test_lines_at_the_start(engine: Any, guesses: bool, draft_max: int, reason: str, lines: list[str]) -> None:
-    served = promise.Promise(engine, {1: 1.0}, False, "exact off", None, guesses)
+    served = decision.LoadedTarget(engine, {1: 1.0}, False, "exact off", None, guesses)
     limits = Limits(draft_max, rollback=TREES if engine is ATTENTION else Rollback(False, 8, replay=True))
     assert list(start_lines(served, limits, reason)) == lines

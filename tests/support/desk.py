@@ -48,7 +48,7 @@ class DraftEngine(SlottedEngine):
     def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
         assert not chunks, "a draft model reads apart"
         live = sum(len(part.rows) for part in self.parts)
-        assert live + len(rows) <= self.room, "there is room for no more rows"
+        assert live + len(rows) <= self.capacity, "there is room for no more rows"
         for row in rows:
             assert row.parent >= 0 or self.length(row.slot) < self.context
         self._interrupted = False
@@ -59,7 +59,7 @@ class DraftEngine(SlottedEngine):
         return super().forward(rows)
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         return self._rows
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:

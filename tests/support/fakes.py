@@ -26,7 +26,7 @@ def hash_of(tokens: Sequence[int]) -> int:
 
 @dataclass(frozen=True)
 class FakeModel:
-    """Logits from the hash of the path. `doubt` mixes in another model's opinion: 0 is the target itself."""
+    """Logits from the hash of the path. doubt: the share of another model's logits; 0 is the target itself."""
 
     doubt: float = 0.0
     size: int = SIZE
@@ -41,23 +41,23 @@ class FakeModel:
 
 
 class CheckedEngine:
-    """One slot; committed tokens and rows, and assertions. Not a whole `Engine`: what a `Draft` drives of it."""
+    """One slot with committed tokens and rows, and assertions. It is the part of an `Engine` that a `Draft` drives."""
 
-    def __init__(self, model: FakeModel, slot: int = 0, room: int = MAX_ROWS + BATCH) -> None:
+    def __init__(self, model: FakeModel, slot: int = 0, capacity: int = MAX_ROWS + BATCH) -> None:
         self.model = model
         self.slot = slot
         self.committed: list[int] = []
         self.rows: dict[int, Row] = {}
         self.read = 0
-        """Tokens that went through the model as committed ones."""
-        self._room = room
+        """Number of tokens that were read as committed ones."""
+        self._capacity = capacity
 
     def length(self, slot: int) -> int:
         assert slot == self.slot
         return len(self.committed)
 
     def path_of(self, row: int) -> list[int]:
-        """All tokens up to and with the row's."""
+        """All tokens up to the row's, which is the last."""
         tokens: list[int] = []
         at = row
         while at != ROOT:
@@ -82,7 +82,7 @@ class CheckedEngine:
             self.rows[row.id] = row
         places = [(row.parent, row.token) for row in self.rows.values()]
         assert len(set(places)) == len(places), "no place is computed twice"
-        assert len(self.rows) <= self._room
+        assert len(self.rows) <= self._capacity
         return np.stack([self.model.logits(self.path_of(row.id)) for row in rows])
 
     def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:

@@ -1,4 +1,4 @@
-"""GGUF files made from another one: in parts, or with other words in the header."""
+"""Copies of a GGUF file, in parts or with other entries in the header."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import gguf
 
 
 def copy(source: Path, out: Path, parts: int = 1, changes: Mapping[str, Any] | None = None) -> None:
-    """Write a GGUF file again, in so many parts (`OUT-00001-of-0000N.gguf`) and with other values for some keys.
+    """Write a GGUF file again, in `parts` parts (`OUT-00001-of-0000N.gguf`), with other values for some keys.
 
-    A change of `general.architecture` renames the keys that begin with it.
+    A new `general.architecture` also renames the keys that begin with the old one.
     """
     changes = changes or {}
     reader = gguf.GGUFReader(source)

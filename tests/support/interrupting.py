@@ -1,4 +1,4 @@
-"""Another thread that interrupts an engine over and over."""
+"""Interrupts an engine over and over from another thread."""
 
 from __future__ import annotations
 

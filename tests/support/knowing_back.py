@@ -1,4 +1,4 @@
-"""A back that knows an answer beforehand: what it guesses is verified whatever the machine's speed."""
+"""A back that knows the answer, so that its guesses are verified on a machine of any speed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from duo.wire.messages import Identity
 
 
 class Knowing:
-    """What it guesses: the answer's tokens, of which every `wrong`th is another one."""
+    """Guesses the tokens of the answer; every `wrong`th guess is another token."""
 
     def __init__(self, size: int, wrong: int) -> None:
         self._size, self._wrong = size, wrong
@@ -26,7 +26,7 @@ class Knowing:
         self.answer: Sequence[int] = ()
 
     def chain(self, prefix: Prefix) -> list[Expansion]:
-        """The rest of the answer up to a wrong token, and what would follow that."""
+        """Guesses for the rest of the answer, wrong tokens included."""
         found: list[Expansion] = []
         at, place = prefix.hash, len(prefix) - self.prompt_length
         for i, right in enumerate(self.answer[place:] if place >= 0 else (), place):
@@ -38,7 +38,7 @@ class Knowing:
 
 @contextlib.contextmanager
 def knowing_back(port: int, me: Identity, knowing: Knowing) -> Iterator[None]:
-    """One at the lead on this port, in a thread."""
+    """Connect a back to the lead on this port, in a thread."""
     calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""Random calls on an engine, beside the plainest possible books, to check its logits by."""
+"""Plays random calls on an engine, keeps the plainest possible books, and checks the logits by them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from duo.engines import ROOT, Chunk, Engine, Row
 
 
 class Truth:
-    """Logits after a sequence of tokens, which an engine without other rows reads into an empty slot."""
+    """Logits after a sequence of tokens. An engine without other rows reads it into an empty slot."""
 
     def __init__(self, engine: Engine, tolerance: float) -> None:
         self.engine = engine
@@ -33,12 +33,12 @@ class Truth:
 
 def same(logits: NDArray[np.float32], expected: NDArray[np.float32], tolerance: float) -> None:
     np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance)
-    # The same pick too, unless the two best are closer than that to each other.
+    # The pick is the same too, unless the two best are closer to each other than that.
     assert expected[logits.argmax()] > expected.max() - 2 * tolerance
 
 
 class Mirror:
-    """Plays calls and keeps books. `check` is called between them."""
+    """Plays calls and keeps books. `check` runs between calls."""
 
     def __init__(self, engine: Engine, truth: Truth, seed: int, check: Callable[[], None] = lambda: None) -> None:
         self.engine = engine
@@ -102,7 +102,7 @@ class Mirror:
         self.rows[target] = {}
 
     def other(self, slot: int, action: float, context: int) -> None:
-        """A call that is neither `forward` nor `commit`."""
+        """Play a call that is neither `forward` nor `commit`."""
         if action < 0.25:
             source = self.random.randrange(len(self.rows))
             self.share(source, slot, self.random.randint(0, len(self.committed[source])))
@@ -120,7 +120,7 @@ class TreeMirror(Mirror):
     def forward(
         self, count: int, slots: Sequence[int], checks: int = 2, chunks: Mapping[int, int] | None = None
     ) -> None:
-        """`chunks`: so many tokens of a prompt for which slots."""
+        """chunks: how many tokens of a prompt each slot reads."""
         read = self.chunks(chunks or {})
         rows = []
         for _ in range(count):
@@ -153,7 +153,7 @@ class TreeMirror(Mirror):
         kept = {row: rows[row] for row in rest}
         self.rows[slot] = {row: (token, ROOT if parent == end else parent) for row, (token, parent) in kept.items()}
 
-    def play(self, rounds: int, context: int, room: int, width: int) -> None:
+    def play(self, rounds: int, context: int, capacity: int, width: int) -> None:
         slots = range(len(self.committed))
         for _ in range(rounds):
             self.check()
@@ -161,11 +161,11 @@ class TreeMirror(Mirror):
             live = sum(map(len, self.rows))
             action = self.random.random()
             if action < 0.5:
-                # A slot that has no room for its deepest possible path sits this one out.
+                # Leave out slots whose deepest possible path does not fit.
                 able = [s for s in slots if len(self.committed[s]) + len(self.rows[s]) + width <= context]
-                count = min(self.random.choice((1, 2, 3, width)), room - live)
+                count = min(self.random.choice((1, 2, 3, width)), capacity - live)
                 if able and count > 0:
-                    # What is new of a slot is no more than `width` tokens deep.
+                    # New rows and chunks of a slot are at most `width` tokens deep.
                     readers = [s for s in able if not self.rows[s] and self.random.random() < 0.3]
                     chunks = {s: self.random.randint(1, width - count) for s in readers} if count < width else {}
                     self.forward(count, able, chunks=chunks)
@@ -176,26 +176,26 @@ class TreeMirror(Mirror):
 
 
 class ChainMirror(Mirror):
-    """Rows of a slot are one chain, in one pass, and some of them are kept before the next."""
+    """Rows of a slot are one chain in one pass. Some of them are committed before the next."""
 
     def forward(self, slots: Sequence[int], chunks: Mapping[int, int]) -> None:
         read = self.chunks(chunks)
-        most = min(6, 1 + self.engine.rollback.depth)
+        longest = min(6, 1 + self.engine.rollback.depth)
         chains: list[list[Row]] = []
         for slot in slots:
             chains.append([])
-            for _ in range(self.random.choice((1, 1, 2, 3, most))):
+            for _ in range(self.random.choice((1, 1, 2, 3, longest))):
                 chains[-1].append(self.add(slot, chains[-1][-1].id if chains[-1] else ROOT))
         rows = [row for chain in chains for row in chain]
         if self.random.random() < 0.3:
-            # They need not lie side by side.
-            rows = [row for depth in range(most) for chain in chains for row in chain[depth : depth + 1]]
+            # The rows of a slot need not lie side by side.
+            rows = [row for depth in range(longest) for chain in chains for row in chain[depth : depth + 1]]
         self.run(rows, read, checks=2)
 
     def keep(self, slot: int) -> None:
         rows = list(self.rows[slot])
-        least = max(0, len(rows) - self.engine.rollback.depth)
-        path = rows[: max(least, self.random.choice((0, 1, 1, 2, 3, 6)))]
+        min_kept = max(0, len(rows) - self.engine.rollback.depth)
+        path = rows[: max(min_kept, self.random.choice((0, 1, 1, 2, 3, 6)))]
         self.engine.commit(slot, path)
         self.commit(slot, path)
         self.rows[slot] = {}

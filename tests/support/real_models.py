@@ -11,7 +11,7 @@ from bench.harness.models import Runtime
 
 
 def real_model(name: real.Name, runtime: Runtime, weights: real.Weights | None = None) -> Path:
-    """As `real.model`. Where the model cannot be fetched, the test that asks is skipped and says why."""
+    """As `real.model`. If the model cannot be fetched, the test is skipped and says why."""
     try:
         return real.model(name, runtime, weights)
     except real.UnavailableError as error:

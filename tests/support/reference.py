@@ -1,4 +1,4 @@
-"""What an engine should hold beside what it does, for random sequences of calls."""
+"""Plays random calls on a transformers engine, beside books of what it must hold."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from duo.engines.transformers.engine import TransformersEngine
 
 
 class Reference:
-    """The same weights in a model of the library, untouched by the engine; it computes every sequence from scratch."""
+    """The same weights in a plain model of the library. It computes every sequence from scratch."""
 
     def __init__(self, folder: str) -> None:
         maker: Any = transformers.AutoModelForCausalLM
@@ -37,8 +37,13 @@ def engine_of(folder: str, **options: Any) -> TransformersEngine:
     return TransformersEngine(folder, EngineOptions(**options), lambda share: None)
 
 
+def places_used(engine: TransformersEngine) -> int:
+    """Places of the arena that hold committed tokens or live rows, over all slots."""
+    return sum(book.used for book in engine.cache.books)
+
+
 class Mirror:
-    """What the engine should hold, and a check of every logit it returns."""
+    """What the engine must hold, and a check of every logit that it returns."""
 
     def __init__(self, engine: TransformersEngine, reference: Reference, slots: int, seed: int) -> None:
         self.engine, self.reference, self.random = engine, reference, random.Random(seed)
@@ -72,7 +77,7 @@ class Mirror:
         self.committed[slot] += tokens
 
     def forward(self, slots: list[int], count: int, chunks: Mapping[int, int] | None = None) -> None:
-        """`chunks`: so many tokens of a prompt for which slots."""
+        """chunks: how many tokens of a prompt each slot reads."""
         read = [Chunk(slot, self.some(length)) for slot, length in (chunks or {}).items()]
         for slot, tokens, _ in read:
             self.committed[slot] += tokens
@@ -130,13 +135,13 @@ class Mirror:
     def check(self) -> None:
         for slot, tokens in enumerate(self.committed):
             assert self.engine.length(slot) == len(tokens)
-        assert self.engine.places_used == len(self.rows) + sum(map(len, self.committed))
+        assert places_used(self.engine) == len(self.rows) + sum(map(len, self.committed))
 
 
 def interleave(folder: str, reference: Reference, seed: int, apart: bool | None) -> None:
-    slots, context, room, batch = 3, 32, 24, 8
-    engine = engine_of(folder, slots=slots, context=context, tree_rows=room, batch=batch)
-    assert apart is None or engine._apart is apart
+    slots, context, capacity, batch = 3, 32, 24, 8
+    engine = engine_of(folder, slots=slots, context=context, tree_rows=capacity, batch=batch)
+    assert apart is None or len(engine.cache.books) == (slots if apart else 1)
     mirror = Mirror(engine, reference, slots, seed)
     dice = mirror.random
     for _ in range(60):
@@ -157,8 +162,8 @@ def interleave(folder: str, reference: Reference, seed: int, apart: bool | None)
                     for s in range(slots)
                 ]
                 fitting = [s for s in range(slots) if deepest[s] + batch <= context]
-                if fitting and len(mirror.rows) + batch <= room:
-                    # Of a full batch, so that whatever hangs from what is new fits the context.
+                if fitting and len(mirror.rows) + batch <= capacity:
+                    # As if for a full batch, so that later rows fit the context too.
                     count, chunks = dice.randint(1, batch), dict[int, int]()
                     for reader in fitting:
                         spare = batch - count - sum(chunks.values())
@@ -168,4 +173,4 @@ def interleave(folder: str, reference: Reference, seed: int, apart: bool | None)
         mirror.check()
     for slot in range(slots):
         engine.truncate(slot, 0)
-    assert engine.places_used == 0
+    assert places_used(engine) == 0

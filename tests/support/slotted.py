@@ -1,4 +1,4 @@
-"""An engine of many slots whose model is a pure function of the tokens so far, and which checks every call."""
+"""An engine of many slots over a pure model. It checks every call."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tests.support.fakes import CheckedEngine, FakeModel
 
 EOS = 3
 LINE_END = 5
-"""What is read for a token that the vocabulary lacks."""
+"""The token that stands for one that the vocabulary lacks."""
 
 
 class Vocabulary:
-    """As much of one as a decode loop asks for."""
+    """The part of a vocabulary that a decode loop uses."""
 
     size = FakeModel.size
     eos = frozenset({EOS})
@@ -28,14 +28,14 @@ class Vocabulary:
 
 
 CHAINS, REPLAY, FORWARD = Rollback(False, 3), Rollback(False, 6, replay=True), Rollback(False, 0)
-"""Models that verify short chains, that go back by a checkpoint, and that do not go back at all."""
+"""Models that verify short chains, that go back by a checkpoint, and that do not go back."""
 
 
 class SlottedEngine:
-    """A `CheckedEngine` for each slot, and row ids that are unique over all of them.
+    """A `CheckedEngine` for each slot, with row ids that are unique over all slots.
 
-    rollback: of what kind the model is. spacing: committed tokens are cut only where something was read, or at a
-    multiple of so many; 0: anywhere.
+    rollback: the kind of model. spacing: slots are cut only where a read ended, or at multiples of this number; 0:
+    anywhere.
     """
 
     name, runtime, batch, context = "fake", "fake", 48, 256
@@ -48,25 +48,25 @@ class SlottedEngine:
         self.parts = [CheckedEngine(model, slot) for slot in range(slots)]
         self.rollback = rollback
         self.dropped = 0
-        """Rows that were not kept."""
+        """Number of rows that were dropped."""
         self._spacing = spacing
         self._saved: list[set[int]] = [set() for _ in range(slots)]
         """Lengths that a slot can be cut to."""
         self.fault: Exception | None = None
-        """What the next forward passes raise."""
+        """The next forward passes raise this."""
         self.shared = 0
         """Tokens that a slot got from another one."""
         self.widths: list[set[int]] = []
-        """Which slots each forward pass served."""
+        """The slots that each forward pass served."""
         self.chunks: list[tuple[int, int]] = []
-        """Slot and length of what was read of prompts."""
+        """Slot and length of each chunk of a prompt."""
 
     @property
     def slots(self) -> int:
         return len(self.parts)
 
     @property
-    def room(self) -> int:
+    def capacity(self) -> int:
         return MAX_ROWS * max(2, self.slots)
 
     @property

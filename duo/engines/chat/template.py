@@ -1,4 +1,4 @@
-"""Prompts of conversations, by a model's own chat template: what both runtimes' vocabularies do alike."""
+"""Prompts of conversations by a model's chat template, for the vocabularies of both runtimes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from duo.engines.chat import tools as _tools
 from duo.errors import ModelError, RequestError
 from duo.prefix import common_length
 
-_RUNTIMES = frozenset(
+RUNTIME_VARIABLES = frozenset(
     {
         "add_generation_prompt", "bos_token", "chat_template", "continue_final_message", "conversation",
         "conversations", "documents", "eos_token", "function_call", "functions", "max_length", "messages", "padding",
@@ -22,7 +22,7 @@ _RUNTIMES = frozenset(
         "self", "strftime_now", "tokenize", "tokenizer_kwargs", "tool_choice", "tools", "truncation",
     }
 )  # fmt: skip
-"""What transformers' and llama-cpp-python's templating take besides a template's own variables."""
+"""Variables that the templating of transformers and llama-cpp-python takes for itself. Requests may not set them."""
 
 
 class ChatVocabulary(Vocabulary, ABC):
@@ -34,7 +34,7 @@ class ChatVocabulary(Vocabulary, ABC):
 
     def encode(self, text: str) -> list[int]:
         tokens, added = self._tokenize(text, add_special=True), self._added
-        # Who renders a template and sends the prompt as text has written out what a prompt begins with.
+        # A prompt that was rendered by a template already has BOS written out.
         return tokens[len(added) :] if tokens[: 2 * len(added)] == added * 2 else tokens
 
     def encode_rendered(self, text: str) -> list[int]:
@@ -43,20 +43,20 @@ class ChatVocabulary(Vocabulary, ABC):
 
     @cached_property
     def _added(self) -> list[int]:
-        """What the tokenizer puts before each text: BOS, or several tokens as GLM's `[gMASK]<sop>`, or none."""
-        around = self._tokenize("", add_special=True)  # what it puts after a text is in there as well
+        """What the tokenizer puts before each text: BOS, several tokens such as GLM's `[gMASK]<sop>`, or none."""
+        around = self._tokenize("", add_special=True)  # it may also put something after a text
         return around[: common_length(around, self._tokenize("a", add_special=True))]
 
     @abstractmethod
     def _tokenize(self, text: str, add_special: bool) -> list[int]:
-        """Token ids of a text. `add_special`: with the tokens that the tokenizer adds."""
+        """Token ids of a text. add_special: with the tokens that the tokenizer adds around it."""
 
     @abstractmethod
     def _apply(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
     ) -> str:
-        """What the template, of a model that has one, makes of these. Raises ModelError if it cannot be read, and
-        whatever a template raises."""
+        """What the model's template makes of these. Raises ModelError if it cannot be read, and whatever a template
+        raises."""
 
     def render(
         self,
@@ -64,8 +64,8 @@ class ChatVocabulary(Vocabulary, ABC):
         tools: Sequence[Mapping[str, Any]] = (),
         variables: Mapping[str, Any] = NO_VARIABLES,
     ) -> str:
-        # What is asked for over the network must not bring a template of its own, nor say how to use this one.
-        if taken := sorted(_RUNTIMES & set(variables)):
+        # A request over the network must not bring its own template, nor say how to use this one.
+        if taken := sorted(RUNTIME_VARIABLES & set(variables)):
             raise RequestError(f"chat_template_kwargs: {taken[0]} is not for requests to say", "chat_template_kwargs")
         try:
             if not _tools.concern(messages, tools):
@@ -74,10 +74,10 @@ class ChatVocabulary(Vocabulary, ABC):
                 return self._written(_tools.structured(messages), [dict(tool) for tool in tools] or None, variables)
             return self._written(_tools.plain(messages, tools), None, variables)
         except ModelError:
-            raise  # a template that cannot be read is the model's fault, and no request's
+            raise  # an unreadable template is the model's fault, not the request's
         except KeyError as error:
             raise RequestError(f"a message lacks {error}", param="messages") from error
-        except Exception as error:  # a template is a program from outside: anything may come out of it
+        except Exception as error:  # a template is a program from outside and may raise anything
             raise RequestError(f"the model's chat template refuses: {_line(error)}", param="messages") from error
 
     def _written(

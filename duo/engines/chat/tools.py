@@ -1,8 +1,8 @@
 """Tools in a conversation, for chat templates that know of them and for those that do not.
 
-A template that writes the same prompt with tools as without would lose them silently. For such a one, the tools and
-their calls become plain text in the form of Nous Research's Hermes models, which many models have seen and which is
-simple to parse: signatures as JSON in a system message, calls as JSON within <tool_call></tool_call>.
+Some templates write the same prompt with tools as without, so the tools would be lost silently. For these, tools and
+calls become plain text in the form of Nous Research's Hermes models, which many models know and which is simple to
+parse. Signatures are JSON in a system message, and calls are JSON within <tool_call></tool_call>.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 Message = Mapping[str, Any]
 Tool = Mapping[str, Any]
 Template = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], str]
-"""A chat template: messages and tools (None: there are none) to a prompt."""
+"""A chat template: makes a prompt of messages and tools. Tools are None if there are none."""
 
 _INSTRUCTIONS = (
     "You may call functions to answer. Their signatures are within <tools></tools>:\n<tools>\n{tools}\n</tools>\n"
@@ -33,22 +33,22 @@ _PROBE: dict[str, Any] = {
 
 
 def concern(messages: Sequence[Message], tools: Sequence[Tool]) -> bool:
-    """Whether there are tools, or calls of tools."""
+    """Whether there are tools or tool calls."""
     return bool(tools) or any(message.get("tool_calls") for message in messages)
 
 
 def knows_tools(template: Template) -> bool:
-    """Whether the template writes tools into a prompt. True as well where it accepts nothing of the kind."""
+    """Whether the template writes tools into a prompt. Also true if it refuses the question."""
     question = {"role": "user", "content": "Hello."}
     try:
         return template([dict(question)], [_PROBE]) != template([dict(question)], None)
-    except Exception:  # whatever a template from outside raises; it will say so again where somebody listens
+    except Exception:  # a template may raise anything; it will raise it again for the request
         return True
 
 
 def structured(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    """Messages as templates expect them: arguments of calls as an object, where OpenAI's API has a text, and content
-    that is text even beside calls."""
+    """Messages as templates expect them. Arguments of calls are objects, where OpenAI's API has text; content is text
+    even beside calls."""
     result = [dict(message) for message in messages]
     for message in result:
         if message.get("tool_calls"):
@@ -58,7 +58,7 @@ def structured(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def plain(messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, Any]]:
-    """The same conversation in messages of system, user and assistant that are text alone."""
+    """The same conversation as plain text messages of system, user and assistant."""
     result: list[dict[str, Any]] = []
     for message in messages:
         role, content = message["role"], message.get("content")
@@ -88,7 +88,7 @@ def plain(messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, 
 def _function(call: Mapping[str, Any]) -> dict[str, Any]:
     function = dict(call["function"])
     if isinstance(function.get("arguments"), str):
-        with suppress(ValueError):  # a model's own words, which are not always JSON
+        with suppress(ValueError):  # a model wrote it, so it may not be JSON
             function["arguments"] = json.loads(function["arguments"])
     return function
 

@@ -1,4 +1,4 @@
-"""What a context of a GGUF model takes, by its header, and what memory has left for it."""
+"""Chooses the context of a GGUF model: what a token takes, by the header, and what memory has left."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from duo.errors import ModelError
 
 
 def bytes_per_token(header: Mapping[str, Any], layers: int, embedding: int, heads: int, heads_kv: int) -> int:
-    """Bytes that the keys and values of a token take in llama.cpp's memory, in 16 bits each, over all layers.
+    """Bytes of a token's keys and values in llama.cpp's memory, over all layers. Each number takes 16 bits.
 
-    header: what `gguf_files.metadata` found. The numbers are what llama.cpp says of the model.
+    header: from `gguf_files.metadata`. The other arguments are llama.cpp's figures for the model.
     """
     given = header.get("attention.head_count_kv", heads_kv)
-    # It may differ by layer, with 0 where a layer has no attention.
+    # It may differ by layer; 0 means that a layer has no attention.
     counts = [int(count) for count in given] if isinstance(given, list) else [int(given) or heads] * layers
     if interval := _number(header, "full_attention_interval"):
         counts = [count if (i + 1) % interval == 0 else 0 for i, count in enumerate(counts)]
@@ -38,7 +38,7 @@ def bytes_per_token(header: Mapping[str, Any], layers: int, embedding: int, head
 
 
 def _number(header: Mapping[str, Any], key: str, default: int = 0) -> int:
-    """A number of the header; the largest where it differs by layer."""
+    """A number of the header; the largest one if it differs by layer."""
     value = header.get(key, default)
     return int(max(value, default=default) if isinstance(value, list) else value)
 
@@ -46,14 +46,14 @@ def _number(header: Mapping[str, Any], key: str, default: int = 0) -> int:
 def choose(
     path: Path, model: Any, options: EngineOptions, cells: bool, before: int | None, states: States | None = None
 ) -> memory.Fit:
-    """The context of each slot.
+    """The context of each slot. A layer's needs count where it runs, on the CPU or on a GPU.
 
-    cells: whether the model has attention. before: bytes that were free before it was loaded. states: of its recurrent
-    layers. What a layer needs is counted where it runs. Raises ModelError if memory holds less than is asked for.
+    cells: the model has attention. before: bytes that were free before it was loaded. states: of its recurrent layers.
+    Raises ModelError if memory holds less than is asked for.
     """
     name = path.name
     trained: int = llama_cpp.llama_model_n_ctx_train(model)
-    if not trained:  # a recurrent model need not say; its memory does not grow with it
+    if not trained:  # a recurrent model may not say, because its memory does not grow with the context
         trained = max(options.context, memory.USUAL)
     asked = options.context
     if options.target_context:
@@ -74,30 +74,30 @@ def choose(
     layers = max(1, llama_cpp.llama_model_n_layer(model))
     on_cpu = layers_on_cpu(options.gpu_layers, layers)
     weights = llama_cpp.llama_model_size(model) * on_cpu // layers
-    held = states.held(options) if states is not None else 0
-    copies = states.copies(options, asked or trained) if states is not None else 0
-    most = memory.DRAFT_CELLS if options.drafts else memory.CELLS
-    fit = partial(memory.fit, name, asked, trained, options.slots, cells=most, target=options.target_context)
+    state_bytes = states.resident_bytes(options) if states is not None else 0
+    copies = states.checkpoint_bytes(options, asked or trained) if states is not None else 0
+    cells_unasked = memory.DRAFT_CELLS if options.drafts else memory.CELLS
+    fit = partial(memory.fit, name, asked, trained, options.slots, cells=cells_unasked, target=options.target_context)
     fits = []
     if on_cpu:
-        free = before - held * on_cpu // layers if before is not None else None
+        free = before - state_bytes * on_cpu // layers if before is not None else None
         each = -(-per_token * on_cpu // layers)
         fits.append(fit(each, free, weights=weights, copies=copies, cleared=memory.CLEARED))
     if on_cpu < layers:
-        # A GPU clears its memory in no time, and has its part of the weights already.
+        # A GPU clears its memory in no time, and it already has its part of the weights.
         free = gpu_memory()
-        free = free - held * (layers - on_cpu) // layers if free is not None else None
+        free = free - state_bytes * (layers - on_cpu) // layers if free is not None else None
         fits.append(fit(per_token * (layers - on_cpu) // layers, free))
     best = min(fits, key=lambda one: one.context)
     return best._replace(bytes=best.context * per_token * options.slots)
 
 
 def layers_on_cpu(gpu_layers: int, layers: int) -> int:
-    """How many layers stay on the CPU. llama.cpp counts the output as one more, which goes to the GPU first."""
+    """How many layers stay on the CPU. llama.cpp counts the output as one more layer, which goes to the GPU first."""
     return min(layers, max(0, layers + 1 - gpu_layers))
 
 
 def gpu_memory() -> int | None:
-    """Free bytes of all GPUs that llama.cpp sees, None where there is none."""
+    """Free bytes of all GPUs that llama.cpp sees; None if there is no GPU."""
     free = [device.free for device in devices() if device.gpu]
     return sum(free) if free else None

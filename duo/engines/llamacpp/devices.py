@@ -1,4 +1,4 @@
-"""ggml's list of devices. It is not in llama-cpp-python's interface, so it is asked by ctypes."""
+"""ggml's list of devices, through ctypes: llama-cpp-python has no interface to it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from llama_cpp import llama_backend_init
 from llama_cpp._ggml import libggml
 
 _GPUS = (1, 2)
-"""Of ggml's enum ggml_backend_dev_type: GPU, and one that shares the CPU's memory."""
+"""Values of ggml's enum ggml_backend_dev_type: a GPU, and a GPU that shares the CPU's memory."""
 
 
 class Device(NamedTuple):
-    """`free`: bytes of its memory."""
+    """A device that ggml can run on. free: bytes of its memory."""
 
     name: str
     description: str
@@ -23,7 +23,7 @@ class Device(NamedTuple):
 
 
 def devices() -> Iterator[Device]:
-    """All that llama.cpp could run on here."""
+    """All devices that llama.cpp could run on."""
     llama_backend_init()
     libggml.ggml_backend_dev_count.restype = ctypes.c_size_t
     libggml.ggml_backend_dev_get.restype = ctypes.c_void_p

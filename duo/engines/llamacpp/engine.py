@@ -1,285 +1,165 @@
-"""GGUF models through llama.cpp.
+"""GGUF models with attention in all layers, through llama.cpp: trees of rows.
 
-llama.cpp knows no trees. It knows *sequences*: a KV cell (one token's keys and values) belongs to a set of them, and a
-token attends to the cells of its own sequence. So every leaf of a slot's tree has a sequence that holds the path to
-it, and a cell that several leaves share belongs to several sequences. The committed end of a slot is a node of its
-tree like any other: while no row hangs from it, it is the leaf.
+llama.cpp knows no trees. It knows *sequences*: a KV cell (one token's keys and values) belongs to a set of sequences,
+and a token attends to the cells of its own sequence. So each leaf of a slot's tree has a sequence that holds the path
+to it. A cell that several leaves share belongs to several sequences. The committed end of a slot is a node of its tree
+too: while no row hangs from it, it is the leaf.
 
 Each node names one sequence that holds its path, its `seq`. A row whose parent is the last node of the parent's
-sequence goes on in that sequence, at no cost; any other row gets a new one. Giving a new sequence the whole path costs
-a microsecond for every twenty tokens or so, which a small model with a long context would feel at each branch. Hence
-sequences that lose their rows are not emptied: they keep their committed tokens, wait as the slot's *spares*, and are
-given only what is missing.
+sequence goes on in that sequence, at no cost; any other row gets a new one. To give a new sequence the whole path takes
+a microsecond per twenty tokens, which a small model with a long context would feel at each branch. So sequences that
+lose their rows are not emptied. They keep their committed tokens and wait as the slot's *spares*; a new leaf copies
+only what they lack.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import llama_cpp
 
-from duo.engines.base import ROOT, TREES, Chunk, Logits, Rollback, Row
+from duo.engines import checks
+from duo.engines.base import ROOT, TREES, Chunk, Logits, Row
 from duo.engines.llamacpp import native
+from duo.engines.llamacpp.assembly import Assembly
 from duo.engines.llamacpp.runtime import Model, Runtime
+from duo.engines.llamacpp.sequences import Node, SequencePool, SlotTree
 from duo.engines.options import EngineOptions
 from duo.errors import ContextError
 
-_SPARE_CELLS = 1 << 20
-"""Committed tokens that all spares together may hold: llama.cpp spends 48 bytes on each."""
-_IDLE = 64
-"""Calls of others after which an idle slot's cells are put aside: every row attends over the cells of all slots."""
-_TIDY_EVERY = 8
-"""Calls after which it is looked for such a slot."""
+IDLE_CALLS = 64
+"""A slot that was not used for this many calls is put aside, for every row attends over the cells of all slots."""
+TIDY_EVERY = 8
+"""Calls between two looks for such a slot."""
 
 _seq_cp = llama_cpp.llama_memory_seq_cp
 _seq_rm = llama_cpp.llama_memory_seq_rm
 
 
-class _Node:
-    """A row, or the committed end of a slot (then `id` is ROOT). `seq` is a live sequence that holds its path."""
-
-    __slots__ = ("id", "parent", "pos", "seq", "slot")
-
-    def __init__(self, row: int, parent: _Node | None, pos: int, seq: int, slot: _Slot) -> None:
-        self.id = row
-        self.parent = parent
-        self.pos = pos
-        self.seq = seq
-        self.slot = slot
-
-
-class _Slot:
-    """`tips` has the last node of each of the slot's live sequences. `aside`: keys and values of its committed tokens,
-    while llama.cpp's memory does not hold them. `used`: the engine's count of calls when it was last asked for."""
-
-    __slots__ = ("aside", "guard", "root", "rows", "spares", "tips", "used")
-
-    def __init__(self, seq: int, guard: int | None) -> None:
-        self.root = _Node(ROOT, None, -1, seq, self)
-        self.rows: dict[int, _Node] = {}
-        self.tips = {seq: self.root}
-        self.spares: list[int] = []
-        self.guard = guard
-        self.aside: Any = None
-        self.used = 0
-
-
 class LlamaCppEngine(Runtime):
     """Implements `duo.engines.Engine` for a GGUF file with attention in all layers."""
+
+    rollback = TREES
+    mixes = True
 
     def __init__(self, model: Model, options: EngineOptions) -> None:
         """Raises ModelError if memory or the number of sequences does not suffice."""
         slots = options.slots
-        self._room = max(1, options.tree_rows)
-        cells = slots * model.context + self._room
+        capacity = max(1, options.tree_rows)
+        cells = slots * model.context + capacity
         batch = max(1, min(options.batch, cells))
 
-        # A cell that only one sequence has, and that lies outside of that sequence's attention window, is free for the
-        # taking to llama.cpp, even with a full-size cache. Going back would then find a hole. A second sequence per
-        # slot that has all of the slot's cells, and is never decoded, prevents it.
+        # Even with a full-size cache, llama.cpp takes cells away that only one sequence has and that lie outside of its
+        # attention window. Going back would then find a hole. So each slot of such a model has a guard: a second
+        # sequence with all of the slot's cells, which is never decoded.
         per_slot = 2 if model.windowed else 1
-        most = llama_cpp.llama_max_parallel_sequences()
-        model.check_slots(slots, (most - 1) // per_slot)
-        # One for every leaf there can be, and no more: llama.cpp's own work in each decode grows with the square of
-        # this number (2 microseconds at 64, 10 at 128, 32 at 256).
-        sequences = min(most, slots * per_slot + self._room)
+        max_sequences = llama_cpp.llama_max_parallel_sequences()
+        model.check_slots(slots, (max_sequences - 1) // per_slot)
+        # One for each possible leaf and no more: llama.cpp's own work per decode grows with the square of this number
+        # (2 microseconds at 64, 10 at 128, 32 at 256).
+        sequences = min(max_sequences, slots * per_slot + capacity)
 
-        super().__init__(
-            model, options, native.make_context(model.path, model.handle, options, cells, batch, sequences)
-        )
-        self._batch = batch
-        self._arrays = native.Batch(batch)
-        self._stop = native.Stop(self._llama)
-        self._rows: dict[int, _Node] = {}
-        self._empty = list(range(sequences - 1, slots * per_slot - 1, -1))
-        self._have = [0] * sequences  # how many committed tokens a spare holds
-        self._spare_cells = 0
-        self._slots = [_Slot(i, slots + i if model.windowed else None) for i in range(slots)]
+        context = native.make_context(model.path, model.handle, options, cells, batch, sequences)
+        super().__init__(model, options, context, batch, capacity)
+        self._batch = native.Batch(batch)
+        self._stop = native.Stop(self.llama)
+        self.rows: dict[int, Node] = {}
+        """Live rows of all slots, by id."""
+        self.trees = [SlotTree(i, slots + i if model.windowed else None) for i in range(slots)]
+        self.pool = SequencePool(self.memory, slots * per_slot, sequences)
         self._calls = 0
 
-    @property
-    def slots(self) -> int:
-        return len(self._slots)
-
-    @property
-    def rollback(self) -> Rollback:
-        return TREES
-
-    @property
-    def mixes(self) -> bool:
-        return True
-
     def length(self, slot: int) -> int:
-        return self._at(slot).root.pos + 1
+        return checks.at(self.trees, slot).root.pos + 1
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
-        state = self._slot(slot)
+        tree = self._tree(slot)
         count = len(tokens)
         if count:
-            self._check_tokens(tokens)
+            checks.check_tokens(tokens, self.size)
         self.commit(slot, ())
-        end = state.root.pos + 1 + count
-        self._check_length(end)
+        end = tree.root.pos + 1 + count
+        checks.check_context(end, self.context)
         try:
-            for first in range(0, count, self._batch):
-                self.forward((), [Chunk(slot, tokens[first : first + self._batch])])
+            for first in range(0, count, self.batch):
+                self.forward((), [Chunk(slot, tokens[first : first + self.batch])])
         except BaseException:
             self.truncate(slot, end - count)
             raise
 
     def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
         count = len(rows)
-        width = count + sum(len(chunk.tokens) for chunk in chunks)
-        if width > self._batch:
-            raise ValueError(f"{width} rows are more than the batch of {self._batch}")
-        if len(self._rows) + count > self._room:
-            raise ContextError(f"{len(self._rows) + count} rows do not fit: there is room for {self._room}")
+        width = checks.width_of(rows, chunks, self.batch)
+        checks.check_capacity(len(self.rows) + count, self.capacity)
         if not width:
             return self._logits[:0]
         self._tidy()
-        for at in {row.slot for row in rows} | {chunk.slot for chunk in chunks}:
-            self._slot(at)
-        # The tokens of the pieces come first, so that the logits, which only rows have, lie in the order of the rows.
-        tokens: list[int] = []
-        places: list[int] = []
-        owners: list[Sequence[int]] = []
-        grown: dict[_Node, int] = {}  # committed ends of slots that get a piece, and where they were
-        others: dict[_Node, list[int]] = {}  # further sequences that are to have a piece's tokens, or a new row
-        copies: list[tuple[int, int, int, int]] = []
-        # The sequences in use: slot, last node before (None for a new sequence), place of the first new row.
-        before: dict[int, tuple[_Slot, _Node | None, int]] = {}
-        new: dict[int, _Node] = {}
-        slots, live, context, size = self._slots, self._rows, self._context, self._size
+        for slot in {row.slot for row in rows} | {chunk.slot for chunk in chunks}:
+            self._tree(slot)
+        checks.check_rows(rows, self.rows, self.size)
+        assembly = Assembly(self.trees, self.rows, self.pool, self.context)
         try:
-            for at, chunk, _ in chunks:
-                slot, root = slots[at], slots[at].root
-                if slot.rows or root in grown:
-                    raise ValueError(f"slot {at} cannot take a piece: it has rows or another one")
-                self._check_tokens(chunk)
-                end = root.pos + 1 + len(chunk)
-                self._check_length(end)
-                grown[root] = root.pos
-                others[root] = owned = [root.seq]
-                tokens += chunk
-                places += range(root.pos + 1, end)
-                owners += [owned] * len(chunk)
-                root.pos = end - 1
-            for row, at, token, above in rows:
-                if not 0 <= at < len(slots):
-                    raise ValueError(f"there is no slot {at}")
-                if row < 0 or row in live or row in new:
-                    raise ValueError(f"row {row} is negative or in use")
-                if not 0 <= token < size:
-                    raise ValueError(f"token {token} is not in the vocabulary of {size}")
-                slot = slots[at]
-                parent = slot.root if above == ROOT else live.get(above) or new.get(above)
-                if parent is None or parent.slot is not slot:
-                    raise ValueError(f"row {row} of slot {at} has no parent {above} there")
-                pos = parent.pos + 1
-                if pos >= context:
-                    raise ContextError(f"a path does not fit the context of {context} tokens")
-                seq = parent.seq
-                tips = slot.tips
-                if tips[seq] is parent:
-                    if seq not in before:
-                        before[seq] = (slot, parent, pos)
-                else:
-                    seq = self._take(slot)
-                    before[seq] = (slot, None, pos)
-                    # What of the path is in this batch has no cells yet: they are told of the sequence as they are
-                    # made.
-                    over: Any = parent
-                    while over.id in new:
-                        others[over].append(seq)
-                        over = over.parent
-                    known = over.pos
-                    if over in grown:
-                        others[over].append(seq)
-                        known = grown[over]
-                    if self._have[seq] <= known:
-                        copies.append((over.seq, seq, self._have[seq], known + 1))
-                node = _Node(row, parent, pos, seq, slot)
-                new[row] = node
-                tips[seq] = node
-                others[node] = owned = [seq]
-                tokens.append(token)
-                places.append(pos)
-                owners.append(owned)
+            assembly.add_chunks(chunks, self.size)
+            assembly.add_rows(rows)
         except Exception:
-            self._undo(before, grown, copied=False)
+            assembly.undo(self.memory, copied=False)
             raise
-
-        memory = self._memory
-        for source, target, first, end in copies:
-            _seq_cp(memory, source, target, first, end)
+        assembly.copy(self.memory)
         self._stop.clear()
-        code = self._arrays.decode(self._llama, tokens, places, owners, slice(width - count))
+        quiet = slice(width - count)
+        code = self._batch.decode(self.llama, assembly.tokens, assembly.places, assembly.owners, quiet)
         if code:
-            self._undo(before, grown, copied=True)
+            assembly.undo(self.memory, copied=True)
             raise native.failed(code)
-
-        live.update(new)
-        for row, node in new.items():
-            node.slot.rows[row] = node
-        for root, pos in grown.items():
-            if root.slot.guard is not None:
-                _seq_cp(memory, root.seq, root.slot.guard, pos + 1, root.pos + 1)
-        for seq, (slot, _, pos) in before.items():
-            if slot.guard is not None:
-                _seq_cp(memory, seq, slot.guard, pos, -1)
+        self.rows.update(assembly.new)
+        assembly.finish(self.memory)
         return self._take_logits(count)
 
     def interrupt(self) -> None:
         self._stop.set()
 
     def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
-        state = self._slot(slot)
-        rows = self._rows
-        end = state.root
-        for row in path:
-            node = rows.get(row)
-            if node is None or node.parent is not end:
-                raise ValueError(f"row {row} does not continue the path in slot {slot}")
-            end = node
-        kept: dict[int, _Node] = {}
-        for row in rest:
-            node = rows.get(row)
-            if node is None or node.slot is not state:
-                raise ValueError(f"slot {slot} has no row {row}")
-            kept[row] = node
-        for node in kept.values():
-            above: Any = node.parent
-            if above is not end and kept.get(above.id) is not above:
-                raise ValueError(f"the rows to keep have {node.id} without its parent")
-        if not state.rows:
+        tree = self._tree(slot)
+        nodes = checks.path_nodes(slot, tree.rows, path, tree.root)
+        end: Node = nodes[-1] if nodes else tree.root
+        kept: dict[int, Node] = checks.kept_nodes(slot, tree.rows, rest, end)
+        if not tree.rows:
             return
-
-        memory = self._memory
-        length = state.root.pos + 1
-        for row in state.rows:
+        length = tree.root.pos + 1
+        for row in tree.rows:
             if row not in kept:
-                del rows[row]
-        state.rows = kept
+                del self.rows[row]
+        tree.rows = kept
         # The path's end becomes the root itself, so that the rows below it need no new parent.
         end.parent, end.id = None, ROOT
-        state.root = end
-
-        guard = state.guard
-        if guard is not None:
-            _seq_rm(memory, guard, length, -1)
+        tree.root = end
+        if tree.guard is not None:
+            _seq_rm(self.memory, tree.guard, length, -1)
             if end.pos >= length:
-                _seq_cp(memory, end.seq, guard, length, end.pos + 1)
-        # What remains is a tree again: each leaf keeps its sequence, less what was below the leaf, and lends it to
-        # those nodes above that have lost theirs.
+                _seq_cp(self.memory, end.seq, tree.guard, length, end.pos + 1)
+        tips = self._lend_sequences(tree, kept)
+        lost = [seq for seq in tree.tips if seq not in tips]
+        tree.tips = tips
+        for seq in lost:
+            _seq_rm(self.memory, seq, length, -1)
+            self.pool.give(tree, seq, length)
+
+    def _lend_sequences(self, tree: SlotTree, kept: Mapping[int, Node]) -> dict[int, Node]:
+        """Give the nodes that stay the sequences of their leaves. Returns the last node of each such sequence.
+
+        What stays is a tree again. Each leaf keeps its sequence, without what was below the leaf, and lends it to the
+        nodes above that have lost theirs.
+        """
+        memory, end, guard = self.memory, tree.root, tree.guard
         parents = {node.parent for node in kept.values()}
-        tips: dict[int, _Node] = {}
-        seen: set[_Node] = set()
+        tips: dict[int, Node] = {}
+        seen: set[Node] = set()
         for leaf in [node for node in kept.values() if node not in parents] if kept else [end]:
             seq = leaf.seq
             tips[seq] = leaf
-            if state.tips[seq] is not leaf:
+            if tree.tips[seq] is not leaf:
                 _seq_rm(memory, seq, leaf.pos + 1, -1)
             at: Any = leaf
             while at not in seen:
@@ -290,148 +170,69 @@ class LlamaCppEngine(Runtime):
                 at = at.parent
             if guard is not None and leaf is not end:
                 _seq_cp(memory, seq, guard, at.pos + 1, leaf.pos + 1)
-        lost = [seq for seq in state.tips if seq not in tips]
-        state.tips = tips
-        for seq in lost:
-            _seq_rm(memory, seq, length, -1)
-            self._release(state, seq, length)
+        return tips
 
     def restorable(self, slot: int, length: int) -> int:
         return min(length, self.length(slot))
 
     def truncate(self, slot: int, length: int) -> int:
-        state = self._slot(slot)
-        if not 0 <= length <= state.root.pos + 1:
-            raise ValueError(f"slot {slot} has {state.root.pos + 1} tokens, it cannot be cut to {length}")
+        tree = self._tree(slot)
+        checks.check_cut(slot, tree.root.pos + 1, length)
         self.commit(slot, ())
-        if length == state.root.pos + 1:
+        if length == tree.root.pos + 1:
             return length
-        state.root.pos = length - 1
-        _seq_rm(self._memory, state.root.seq, length, -1)
-        if state.guard is not None:
-            _seq_rm(self._memory, state.guard, length, -1)
-        spares, state.spares = state.spares, []
-        for seq in spares:
-            have = self._have[seq]
-            self._spare_cells -= have
-            if have > length:
-                _seq_rm(self._memory, seq, length, -1)
-            self._release(state, seq, min(have, length))
+        tree.root.pos = length - 1
+        _seq_rm(self.memory, tree.root.seq, length, -1)
+        if tree.guard is not None:
+            _seq_rm(self.memory, tree.guard, length, -1)
+        self.pool.cut_spares(tree, length)
         return length
 
     def share(self, source: int, target: int, length: int) -> int:
-        giver, taker = self._slot(source), self._slot(target)
-        if not 0 <= length <= giver.root.pos + 1:
-            raise ValueError(
-                f"slot {source} has {giver.root.pos + 1} tokens, the first {length} of them cannot be shared"
-            )
+        giver, taker = self._tree(source), self._tree(target)
+        checks.check_share(source, giver.root.pos + 1, length)
         if giver is taker:
             return self.truncate(target, length)
         self.truncate(target, 0)
         if not length:
             return 0
-        # The cells are both slots' from now on: what one of them gives up stays the other's.
-        _seq_cp(self._memory, giver.root.seq, taker.root.seq, 0, length)
+        # The cells belong to both slots from now on: one may drop them, and the other keeps them.
+        _seq_cp(self.memory, giver.root.seq, taker.root.seq, 0, length)
         if taker.guard is not None:
-            _seq_cp(self._memory, giver.root.seq, taker.guard, 0, length)
+            _seq_cp(self.memory, giver.root.seq, taker.guard, 0, length)
         taker.root.pos = length - 1
         return length
 
-    def _at(self, slot: int) -> _Slot:
-        if not 0 <= slot < len(self._slots):
-            raise ValueError(f"there is no slot {slot}")
-        return self._slots[slot]
-
-    def _slot(self, slot: int) -> _Slot:
-        """The slot, with its cells in llama.cpp's memory."""
-        state = self._at(slot)
-        state.used = self._calls
-        if state.aside is not None:
-            self._bring_back(state)
-        return state
+    def _tree(self, slot: int) -> SlotTree:
+        """The slot's tree, with its cells in llama.cpp's memory."""
+        tree = checks.at(self.trees, slot)
+        tree.last_use = self._calls
+        if tree.aside is not None:
+            self._bring_back(tree)
+        return tree
 
     def _tidy(self) -> None:
-        """A call has come. Put aside one slot that has not been asked for in a while."""
+        """Count a call. Now and then, put aside one slot that has been idle."""
         self._calls += 1
-        if len(self._slots) == 1 or self._calls % _TIDY_EVERY:
+        if len(self.trees) == 1 or self._calls % TIDY_EVERY:
             return
-        for state in self._slots:
-            waited = self._calls - state.used
-            if (
-                waited > _IDLE
-                and state.aside is None
-                and state.root.pos >= 0
-                and not state.rows
-                and state.guard is None
-            ):
-                self._put_aside(state)
+        for tree in self.trees:
+            idle = self._calls - tree.last_use > IDLE_CALLS and not tree.rows
+            if idle and tree.aside is None and tree.root.pos >= 0 and tree.guard is None:
+                self._put_aside(tree)
                 return
 
-    def _put_aside(self, state: _Slot) -> None:
-        seq = state.root.seq
-        size = llama_cpp.llama_state_seq_get_size(self._llama, seq)
+    def _put_aside(self, tree: SlotTree) -> None:
+        seq = tree.root.seq
+        size = llama_cpp.llama_state_seq_get_size(self.llama, seq)
         saved = (ctypes.c_uint8 * size)()
-        if llama_cpp.llama_state_seq_get_data(self._llama, saved, size, seq) == size:
-            state.aside = saved
-            _seq_rm(self._memory, seq, -1, -1)
-            spares, state.spares = state.spares, []
-            for spare in spares:
-                self._spare_cells -= self._have[spare]
-                self._have[spare] = 0
-                _seq_rm(self._memory, spare, -1, -1)
-                self._empty.append(spare)
+        if llama_cpp.llama_state_seq_get_data(self.llama, saved, size, seq) == size:
+            tree.aside = saved
+            _seq_rm(self.memory, seq, -1, -1)
+            self.pool.clear_spares(tree)
 
-    def _bring_back(self, state: _Slot) -> None:
-        saved, state.aside = state.aside, None
-        if not llama_cpp.llama_state_seq_set_data(self._llama, saved, len(saved), state.root.seq):
-            state.root.pos = -1
+    def _bring_back(self, tree: SlotTree) -> None:
+        saved, tree.aside = tree.aside, None
+        if not llama_cpp.llama_state_seq_set_data(self.llama, saved, len(saved), tree.root.seq):
+            tree.root.pos = -1
             raise ContextError("llama.cpp has no room left for what a slot held; keep fewer rows")
-
-    def _take(self, slot: _Slot) -> int:
-        """A sequence for a new leaf: one that has most of the path already, an empty one, or another slot's spare."""
-        if slot.spares:
-            seq = slot.spares.pop()
-            self._spare_cells -= self._have[seq]
-            return seq
-        if self._empty:
-            seq = self._empty.pop()
-            self._have[seq] = 0
-            return seq
-        for other in self._slots:
-            if other.spares:
-                seq = other.spares.pop()
-                self._spare_cells -= self._have[seq]
-                self._have[seq] = 0
-                _seq_rm(self._memory, seq, -1, -1)
-                return seq
-        raise ContextError("the draft tree has more leaves than llama.cpp has sequences; keep fewer rows")
-
-    def _release(self, slot: _Slot, seq: int, have: int) -> None:
-        """Take back a sequence that holds just the slot's first `have` committed tokens."""
-        if have and self._spare_cells + have <= _SPARE_CELLS:
-            self._have[seq] = have
-            self._spare_cells += have
-            slot.spares.append(seq)
-            return
-        if have:
-            _seq_rm(self._memory, seq, -1, -1)
-        self._empty.append(seq)
-
-    def _undo(self, before: dict[int, tuple[_Slot, _Node | None, int]], grown: dict[_Node, int], copied: bool) -> None:
-        """Forget what was new in a forward pass that did not happen, in the books and in llama.cpp's memory."""
-        for root, pos in grown.items():
-            root.pos = pos
-            if copied:
-                _seq_rm(self._memory, root.seq, pos + 1, -1)
-        for seq, (slot, tip, pos) in before.items():
-            if tip is not None:
-                slot.tips[seq] = tip
-                if copied:
-                    _seq_rm(self._memory, seq, pos, -1)
-                continue
-            del slot.tips[seq]
-            have = self._have[seq]
-            if copied:
-                have = slot.root.pos + 1
-                _seq_rm(self._memory, seq, have, -1)
-            self._release(slot, seq, have)

@@ -1,8 +1,8 @@
-"""Flash attention on a CPU: whether it is faster for a model, found by trying.
+"""Tries whether flash attention is faster for a model on this CPU.
 
-Flash attention passes over masked cells, and needs no matrix of scores. But on a CPU it takes each row by itself, so
-several rows of one slot may cost more. It sums values in 16 bits. Where the processor has arithmetic for those
-(AVX512-FP16), it does so number by number unless a head is a multiple of 128, which takes several times as long.
+Flash attention skips masked cells and needs no matrix of scores. But on a CPU it takes each row by itself, so several
+rows of a slot may cost more. It sums values in 16 bits. With AVX512-FP16, and unless a head is a multiple of 128, it
+does so number by number, which takes several times as long.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ from duo.engines.llamacpp import native
 from duo.engines.llamacpp.runtime import Model
 from duo.engines.options import EngineOptions
 
-CELLS, ROWS, RUNS = 256, 8, 3
-"""Of the context that it is tried on, rows of the wide pass, and runs of a lone row."""
-SLOWER = 1.1
-"""With the same bits asked for, flash attention may take so many times as long for a row: it gives more widths."""
-SLOWER_SEVERAL = 1.6
-"""And so many times as long for several rows."""
+TRIAL_CELLS, WIDE_ROWS, LONE_RUNS = 256, 8, 3
+"""Cells of the trial context, rows of its wide passes, and passes of a lone row."""
+MAX_SLOWDOWN_LONE = 1.1
+"""For the same bits, a lone row may take this many times as long: flash attention gives more widths of passes."""
+MAX_SLOWDOWN_SEVERAL = 1.6
+"""For the same bits, several rows may take this many times as long."""
 
 Times = tuple[float, float]
-"""Seconds of the processor for one row and for several."""
+"""Seconds of processor time for one row and for several rows."""
 
 
 def choose(model: Model, options: EngineOptions) -> EngineOptions:
-    """The options with `auto` settled, where it is for a CPU. What holds without the same bits is left in `model`."""
+    """The options with `auto` replaced by on or off, if all layers are on the CPU.
+
+    Leaves in `model` what holds where nobody needs the same bits.
+    """
     if options.flash_attention != "auto" or options.gpu_layers or not model.cells:
         return options
     files = stamps(gguf_files.parts_of(model.path))
@@ -54,9 +57,9 @@ def _way(on: bool) -> Literal["on", "off"]:
 
 
 def prefers(off: Times, on: Times, exact: bool) -> bool:
-    """Whether flash attention is to be on, by what passes took without it and with it."""
+    """Whether to turn flash attention on, by the times of passes without and with it. exact: for the same bits."""
     if exact:
-        return on[0] < SLOWER * off[0] and on[1] < SLOWER_SEVERAL * off[1]
+        return on[0] < MAX_SLOWDOWN_LONE * off[0] and on[1] < MAX_SLOWDOWN_SEVERAL * off[1]
     return on[0] * on[1] < off[0] * off[1]
 
 
@@ -67,19 +70,19 @@ def _pair(found: Any) -> Any:
 
 
 def _measure(model: Model, options: EngineOptions) -> list[Times]:
-    """The fastest passes without flash attention and with it, in turns. The wide passes come first, and are read.
+    """The fastest passes without flash attention and with it, in turns. The wide passes fill the context first.
 
-    The processor's time counts: other programs may run at a start, and they must not choose.
+    Processor time counts, for other programs that run at a start must not decide.
     """
     contexts = []
     try:
         for flash in ("off", "on"):
             trying = replace(options, flash_attention=flash)
-            contexts.append(native.make_context(model.path, model.handle, trying, CELLS, ROWS, 1))
-        batch = native.Batch(ROWS)
+            contexts.append(native.make_context(model.path, model.handle, trying, TRIAL_CELLS, WIDE_ROWS, 1))
+        batch = native.Batch(WIDE_ROWS)
         best: list[list[float]] = [[float("inf")] * 2 for _ in contexts]
         at = 0
-        for width in [ROWS, ROWS, *[1] * RUNS]:
+        for width in [WIDE_ROWS, WIDE_ROWS, *[1] * LONE_RUNS]:
             for context, times in zip(contexts, best, strict=True):
                 places = list(range(at, at + width))
                 started = time.process_time()

@@ -1,4 +1,4 @@
-"""Which engine serves a GGUF file."""
+"""Loads a GGUF file, and chooses the engine that serves it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from duo.engines.llamacpp.runtime import Model
 from duo.engines.llamacpp.states import StateTreeEngine
 from duo.engines.options import EngineOptions
 
-TRIAL = 512
-"""Tokens per slot while it is tried whether bits can be the same. llama.cpp clears all cells when it makes them."""
+TRIAL_CONTEXT = 512
+"""Tokens per slot of a trial engine. A longer context takes time to make, for llama.cpp clears all cells."""
 
 
 def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) -> Engine:
-    """Load the file, and choose the engine by what the model's memory allows and what is asked for.
+    """Load the file. The engine follows from the model's memory and from the options.
 
     Raises ModelError with a line that says what is wrong.
     """
@@ -31,7 +31,7 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
         engine = StateTreeEngine(model, options)
     elif model.recurrent or (options.chains and not options.gpu_layers):
         if options.trial and not model.recurrent:
-            model.shortened = TRIAL
+            model.trial_context = TRIAL_CONTEXT
         engine = ChainEngine(model, options)
     else:
         engine = LlamaCppEngine(model, options)
@@ -39,10 +39,10 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
     return engine
 
 
-def settled(engine: Engine, chains: bool) -> Engine:
-    """Serve the weights of a model with attention after a trial: in chains with the same bits, or in trees.
+def after_trial(engine: Engine, chains: bool) -> Engine:
+    """The engine that serves a model with attention after a trial: chains with the same bits, or trees.
 
-    Another engine than the one returned is used up.
+    It may be a new engine over the same weights. The given one must not be used afterwards.
     """
     if not isinstance(engine, ChainEngine) or not engine.options.chains or engine.recurrent:
         return engine
@@ -50,7 +50,7 @@ def settled(engine: Engine, chains: bool) -> Engine:
         return engine
     options = replace(engine.options, chains=chains, trial=False)
     model = engine.release()
-    model.shortened = None
+    model.trial_context = None
     if chains:
         return ChainEngine(model, options)
     return LlamaCppEngine(model, replace(options, flash_attention=model.flash))

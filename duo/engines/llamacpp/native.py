@@ -1,4 +1,4 @@
-"""llama.cpp's C library: loading, its log, batches, giving up a decode. What `llamacpp` makes of it is told there."""
+"""llama.cpp's C library: loading, its log, contexts, batches, saved states, and how a decode is given up."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from duo.engines.options import GPU_ALL, GPU_AUTO, EngineOptions
 from duo.errors import ContextError, ModelError
 
 NO_ROOM = 1
-"""llama_decode's answer when it finds no free cells; it has changed nothing then."""
+"""llama_decode's code if it finds no free cells. It has changed nothing then."""
 ABORTED = 2
 ALL_LAYERS = 9999
 """More layers than any model has."""
@@ -29,22 +29,22 @@ State = NDArray[np.uint8]
 """Bytes of `save_state`."""
 PARTIAL: int = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 ON_DEVICE: int = llama_cpp.LLAMA_STATE_SEQ_FLAGS_ON_DEVICE
-"""The bytes stay in the device's memory; there is one such copy of a sequence at a time."""
+"""The bytes stay in the device's memory. A sequence has one such copy at a time."""
 
 _decode: Callable[[Any, Any], int] = llama_cpp.llama_decode
 
 
 class Batch:
-    """One llama_batch over arrays of ours, filled again for every call."""
+    """One llama_batch over arrays of ours, which every call fills again."""
 
     def __init__(self, rows: int) -> None:
         self._token = np.zeros(rows, dtype=np.int32)
         self._pos = np.zeros(rows, dtype=np.int32)
         self._seq = np.zeros(rows, dtype=np.int32)
-        # With one sequence for each row, how many each has and where they lie never changes.
+        # If each row has one sequence, the counts and pointers never change.
         self._ones = np.ones(rows, dtype=np.int32)
         self._places = (self._seq.ctypes.data + self._seq.itemsize * np.arange(rows)).astype(np.uintp)
-        # With several, these are used instead.
+        # If rows have several, these are used instead.
         self._counts = np.zeros(rows, dtype=np.int32)
         self._starts = np.zeros(rows, dtype=np.uintp)
         self._flat = np.zeros(2 * rows, dtype=np.int32)
@@ -65,9 +65,9 @@ class Batch:
         owners: list[Sequence[int]],
         quiet: slice | list[int],
     ) -> int:
-        """Decode tokens of any number of sequences each. `quiet`: indices of those whose logits nobody wants.
+        """Decode tokens at the given places. Returns llama_decode's code.
 
-        Returns llama_decode's code.
+        owners: the sequences of each token. quiet: indices of tokens whose logits nobody wants.
         """
         count = len(tokens)
         self._token[:count] = tokens
@@ -103,7 +103,7 @@ _errors: deque[str] = deque(maxlen=8)
 
 
 def _remember(level: int, text: bytes | None, data: object) -> None:
-    """Silence llama.cpp, which logs a hundred lines per model, but remember what it says is wrong."""
+    """Silence llama.cpp, which logs a hundred lines per model, but remember its errors."""
     if level == 4 and text:  # GGML_LOG_LEVEL_ERROR
         line = text.decode("utf-8", errors="replace").strip()
         _errors.append(line.partition(": ")[2] or line)  # llama.cpp begins with the name of a C++ function
@@ -113,19 +113,19 @@ _log: Any = llama_cpp.llama_log_callback(_remember)
 
 
 def start() -> None:
-    # At each load, not once: importing other parts of llama_cpp sets a callback that prints.
+    # At each load: importing other parts of llama_cpp sets a callback that prints.
     llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
     _errors.clear()
 
 
 def forget_errors() -> None:
-    """What has been said so far is not the reason of a failure to come."""
+    """Drop llama.cpp's errors so far. They do not explain a later failure."""
     _errors.clear()
 
 
 def _reason() -> str:
-    # Of one failure's lines the first is the cause, the later ones say what could not be done because of it.
+    # The first line of a failure is the cause. Later ones say what could not be done because of it.
     reason = " ".join(_errors[0].split()) if _errors else "llama.cpp does not say why"
     _errors.clear()
     return reason
@@ -156,7 +156,7 @@ def encoder_error(path: Path) -> ModelError:
 
 
 def gpu_layers(asked: int) -> int:
-    """How many layers go to the GPU: as many as are asked for where llama.cpp sees one, else none."""
+    """How many layers go to the GPU: `asked`, or none if llama.cpp sees no GPU."""
     if not llama_cpp.llama_supports_gpu_offload():
         return 0
     return ALL_LAYERS if asked in (GPU_AUTO, GPU_ALL) else asked
@@ -169,17 +169,17 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
     def report(share: float, data: object) -> bool:
         nonlocal done
         try:
-            # The rest of the way is making the context, and then the last report is 1.
+            # The rest is making the context. After it, the last report is 1.
             done = max(done, min(share, 0.99))
             progress(done)
-        except BaseException as error:  # ctypes would print it and go on; Ctrl-C has to end the loading
+        except BaseException as error:  # ctypes would print it and go on, but Ctrl-C must end the loading
             raised.append(error)
             return False
         return True
 
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = options.gpu_layers
-    # Where a virtual machine shows AMX and does not let it be used, llama.cpp dies in it without a word.
+    # Some virtual machines show AMX but do not let it be used. llama.cpp dies there without a message.
     params.use_extra_bufts = b"AMX_INT8 = 1" not in llama_cpp.llama_print_system_info()
     callback = llama_cpp.llama_progress_callback(report)
     params.progress_callback = callback
@@ -204,15 +204,15 @@ def make_context(
     unified: bool = True,
     snapshots: int = 0,
 ) -> Any:
-    """Make a context for so many KV cells, tokens per decode and sequences.
+    """Make a context for `cells` KV cells, `batch` tokens per decode and `sequences` sequences.
 
-    unified: every row attends over the cells of all sequences, most of them masked. A branch of a tree needs that: it
-    shares cells with its trunk. Else each sequence has a stream of cells of its own. snapshots: states of earlier
-    tokens that a recurrent model keeps for each sequence; llama.cpp takes 0 where the model cannot.
-    Raises ModelError where memory does not suffice.
+    unified: every row attends over the cells of all sequences, most of them masked. Branches of a tree need that, for
+    they share cells with their trunk. Otherwise each sequence has its own stream of cells. snapshots: states of earlier
+    tokens that a recurrent model keeps for each sequence; llama.cpp takes 0 if the model cannot.
+    Raises ModelError if memory does not suffice.
     """
     params = llama_cpp.llama_context_default_params()
-    params.n_ctx = cells  # which llama.cpp rounds up to a multiple of 256
+    params.n_ctx = cells  # llama.cpp rounds it up to a multiple of 256
     # llama.cpp aborts the process if there can be more sequences than rows in a batch, or than cells.
     params.n_batch = params.n_ubatch = max(batch, sequences)
     params.n_seq_max = sequences
@@ -232,7 +232,7 @@ def make_context(
 
 
 def _flash_attention(options: EngineOptions) -> int:
-    """On a CPU `auto` is settled by then (`flash.choose`)."""
+    """On a CPU, `flash.choose` has already replaced `auto`."""
     if options.flash_attention == "on":
         return llama_cpp.LLAMA_FLASH_ATTN_TYPE_ENABLED
     if options.flash_attention == "auto" and options.gpu_layers:
@@ -241,7 +241,7 @@ def _flash_attention(options: EngineOptions) -> int:
 
 
 def threads(options: EngineOptions) -> int:
-    """How many threads a decode has."""
+    """Threads of a decode."""
     return options.threads or _cores()
 
 
@@ -251,9 +251,9 @@ def free(context: Any, model: Any) -> None:
 
 
 def save_state(context: Any, sequence: int, flags: int, into: State | None = None) -> State | None:
-    """Copy what a sequence has in memory, or with PARTIAL only what is not in KV cells: a recurrent state.
+    """Copy a sequence's memory. With PARTIAL: only what is not in KV cells, that is the recurrent state.
 
-    `into`: a buffer to use again if it fits. Returns None if llama.cpp could not do it.
+    into: a buffer to use again if it fits. Returns None if llama.cpp cannot do it.
     """
     size = llama_cpp.llama_state_seq_get_size_ext(context, sequence, flags)
     if into is None or len(into) != size:
@@ -263,16 +263,16 @@ def save_state(context: Any, sequence: int, flags: int, into: State | None = Non
 
 
 def restore_state(context: Any, sequence: int, state: State, flags: int) -> bool:
-    """Put back what `save_state` gave with the same flags. False: llama.cpp could not, and the sequence has lost it."""
+    """Put back what `save_state` gave with the same flags. False: it failed, and the sequence has lost its memory."""
     pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
     return bool(llama_cpp.llama_state_seq_set_data_ext(context, pointer, len(state), sequence, flags))
 
 
 class Stop:
-    """Makes llama.cpp give up a decode. Between any two operations of a graph it asks a function whether to go on.
+    """Makes llama.cpp give up a decode. Between two operations of a graph, llama.cpp calls a function: stop or go on?
 
-    One in Python would have to be given the interpreter each time, some thousand times in a forward pass. So it is the
-    C library's strlen, asked for the length of a string that is empty until the decode is to end.
+    A function in Python would need the interpreter each time, some thousand times per forward pass. So it is the C
+    library's strlen. It measures a string that is empty until the decode must end.
     """
 
     def __init__(self, context: Any) -> None:
@@ -289,7 +289,7 @@ class Stop:
 
 
 def failed(code: int) -> InterruptedForwardError | ContextError | ModelError:
-    """What went wrong, by llama_decode's code."""
+    """The error for a code of llama_decode."""
     if code == ABORTED:
         _errors.clear()  # it was asked to
         return InterruptedForwardError()
@@ -299,7 +299,7 @@ def failed(code: int) -> InterruptedForwardError | ContextError | ModelError:
 
 
 def _cores() -> int:
-    """Physical cores that this process may use: a second thread on the same core only gets in llama.cpp's way."""
+    """Physical cores that this process may use. A second thread on a core slows llama.cpp down."""
     if sys.platform != "linux":
         return max(1, (os.cpu_count() or 2) // 2)
     cores = set()

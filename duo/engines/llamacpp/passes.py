@@ -1,7 +1,7 @@
-"""Which slots share a forward pass, where llama.cpp wants as many rows of every sequence in it.
+"""Which slots share a forward pass, if llama.cpp computes equally many rows of each sequence.
 
-A model with recurrent layers, or with a stream of KV cells per sequence, computes a batch in parts of equally many rows
-per sequence (`split_equal`). Each part reads all weights. So the parts are chosen here, and given one by one.
+Models with recurrent layers, or with a stream of KV cells per sequence, compute a batch in parts. Each part has equally
+many rows of its sequences (`split_equal`), and reads all weights. So the parts are chosen here and decoded one by one.
 """
 
 from __future__ import annotations
@@ -12,19 +12,22 @@ from typing import NamedTuple
 
 
 class Pass(NamedTuple):
-    """One decode: these slots, in ascending order, with `width` rows each. Slots that have fewer are padded."""
+    """One decode: these slots, ascending, with `width` rows each. Slots with fewer rows are padded."""
 
     slots: Sequence[int]
     width: int
 
 
-def passes(rows: Mapping[int, int], apart: bool, snapshots: int = 0, most: int = 0, waste: float = 1.0) -> list[Pass]:
-    """Divide slots with so many rows each into decodes, in the order in which they are to be made.
+def passes(
+    rows: Mapping[int, int], apart: bool, snapshots: int = 0, max_rows: int = 0, max_padding: float = 1.0
+) -> list[Pass]:
+    """Divide the slots into decodes, in the order in which they must run. rows: of each slot.
 
-    apart: each slot has a stream of cells of its own. Then only neighbouring sequences share a part. snapshots: states
-    of earlier rows that the model keeps. A part with several sequences may move the states of others, and leaves their
-    snapshots behind. So what has several rows comes after all such parts, but for one. most, waste: pad all slots to
-    one part if that makes at most `most` rows, and at most `waste` times as many as there are.
+    apart: each slot has its own stream of cells, so only neighbouring sequences share a part. snapshots: states of
+    earlier rows that the model keeps. A part with several sequences may move the states of others and leave their
+    snapshots behind. So at most one such part has several rows of a slot; other slots with several rows come later,
+    alone. max_rows, max_padding: one part with all slots padded may have at most `max_rows` rows, and at most
+    `max_padding` times as many as there are.
     """
     slots = sorted(rows)
     if len(slots) < 2:
@@ -32,7 +35,7 @@ def passes(rows: Mapping[int, int], apart: bool, snapshots: int = 0, most: int =
     runs = _runs(slots, apart)
     longest = max(rows.values())
     padded = longest * len(slots)
-    if len(runs) == 1 and padded <= most and padded <= waste * sum(rows.values()):
+    if len(runs) == 1 and padded <= max_rows and padded <= max_padding * sum(rows.values()):
         return [Pass(slots, longest)]
     by_width = groupby(sorted(slots, key=lambda slot: (rows[slot], slot)), key=lambda slot: rows[slot])
     parts = [Pass(run, width) for width, alike in by_width for run in _runs(list(alike), apart)]
@@ -46,7 +49,7 @@ def passes(rows: Mapping[int, int], apart: bool, snapshots: int = 0, most: int =
 
 
 def _runs(slots: Sequence[int], apart: bool) -> list[list[int]]:
-    """Slots that can share a part: all, or those without a gap between."""
+    """Slots that can share a part: all, or runs without a gap."""
     if not apart:
         return [list(slots)]
     runs: list[list[int]] = []

@@ -19,14 +19,14 @@ _SPACE = "\u2581".encode()
 
 
 class LlamaCppVocabulary(ChatVocabulary):
-    """Implements `duo.engines.Vocabulary`, for any number of threads at a time. Valid as long as the model that `model`
-    points to is loaded."""
+    """Implements `duo.engines.Vocabulary`, for any number of threads at a time. Valid while llama.cpp's `model` is
+    loaded."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
         self._vocab: Any = llama_cpp.llama_model_get_vocab(model)
         self._size: int = llama_cpp.llama_vocab_n_tokens(self._vocab)
-        self._pieces: list[bytes | None] = [None] * self._size
+        self._texts: list[bytes | None] = [None] * self._size
 
     @property
     def size(self) -> int:
@@ -35,22 +35,22 @@ class LlamaCppVocabulary(ChatVocabulary):
     @cached_property
     def meanings(self) -> Sequence[bytes]:
         # One buffer, and names bound once: a large vocabulary has 262,144 tokens.
-        vocab, to_piece, room = self._vocab, llama_cpp.llama_token_to_piece, 4096
-        buffer: Any = ctypes.create_string_buffer(room)
+        vocab, to_piece, size = self._vocab, llama_cpp.llama_token_to_piece, 4096
+        buffer: Any = ctypes.create_string_buffer(size)
         spaced = llama_cpp.llama_vocab_type(vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM
 
         def meaning(token: int) -> bytes:
-            length = to_piece(vocab, token, buffer, room, 0, True)
+            length = to_piece(vocab, token, buffer, size, 0, True)
             text = buffer.raw[:length] if length >= 0 else self._text(token)
             if spaced and _SPACE in text and llama_cpp.llama_vocab_get_attr(vocab, token) & _USER_DEFINED:
-                text = text.replace(_SPACE, b" ")  # some converters leave the spelling of spaces as it is
+                text = text.replace(_SPACE, b" ")  # some converters keep the spelling of spaces
             return meaning_of(text)
 
         return [meaning(token) for token in range(self._size)]
 
     @cached_property
     def eos(self) -> frozenset[int]:
-        # llama.cpp counts every token with a well-known name for an end (of turn, of text) in, whatever the file says.
+        # llama.cpp also counts tokens whose name is known for an end (of turn, of text), whatever the file says.
         return frozenset(t for t in range(self._size) if llama_cpp.llama_vocab_is_eog(self._vocab, t))
 
     @cached_property
@@ -59,15 +59,26 @@ class LlamaCppVocabulary(ChatVocabulary):
         return raw.decode("utf-8", errors="replace") if raw else ""
 
     def decode(self, tokens: Sequence[int]) -> str:
-        # Not llama_detokenize: for many byte-level vocabularies, GPT-2's among them, it drops spaces before
-        # punctuation, which is not the model's text and takes back characters that were already streamed.
-        text = b"".join([self._piece(token) for token in tokens])
+        # Not llama_detokenize: for many byte-level vocabularies (such as GPT-2's) it drops spaces before punctuation.
+        # That is not the model's text, and it takes back characters that were already streamed.
+        text = b"".join([self.token_bytes(token) for token in tokens])
         if self._space_prefix and text.startswith(b" "):
             text = text[1:]
         return text.decode("utf-8", errors="replace")
 
     def token_bytes(self, token: int) -> bytes:
-        return self._piece(token)
+        if not 0 <= token < self._size:
+            raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
+        text = self._texts[token]
+        if text is None:
+            # Each call has its own buffer, for several threads come here at a time.
+            buffer = ctypes.create_string_buffer(256)
+            length = self._to_piece(token, buffer)
+            if length < 0:
+                buffer = ctypes.create_string_buffer(-length)
+                length = self._to_piece(token, buffer)
+            text = self._texts[token] = buffer.raw[:length]
+        return text
 
     def _apply(
         self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
@@ -77,7 +88,7 @@ class LlamaCppVocabulary(ChatVocabulary):
 
     @cached_property
     def _template(self) -> Any:
-        """The renderer of the file's chat template, None without one. Late, for a draft model needs none that works."""
+        """The renderer of the file's chat template, or None. Made late, for a draft model needs none that works."""
         if not self.chat_template:
             return None
         bos: int = llama_cpp.llama_vocab_bos(self._vocab)
@@ -94,7 +105,7 @@ class LlamaCppVocabulary(ChatVocabulary):
 
     @cached_property
     def _space_prefix(self) -> bool:
-        """Whether the tokenizer puts a space before a text's first word, which decoding then takes off again."""
+        """Whether the tokenizer puts a space before a text's first word. Decoding then takes it off again."""
         buffer: Any = ctypes.create_string_buffer(8)
         key = b"tokenizer.ggml.add_space_prefix"
         if llama_cpp.llama_model_meta_val_str(self._model, key, buffer, len(buffer)) >= 0:
@@ -105,31 +116,16 @@ class LlamaCppVocabulary(ChatVocabulary):
     def _text(self, token: int) -> bytes:
         return llama_cpp.llama_vocab_get_text(self._vocab, token) or b""
 
-    def _piece(self, token: int) -> bytes:
-        """What the token adds to a text; nothing for a special token."""
-        if not 0 <= token < self._size:
-            raise ValueError(f"token {token} is not in the vocabulary of {self._size}")
-        piece = self._pieces[token]
-        if piece is None:
-            # A buffer of its own: several threads come here at a time.
-            buffer = ctypes.create_string_buffer(256)
-            length = self._to_piece(token, buffer)
-            if length < 0:
-                buffer = ctypes.create_string_buffer(-length)
-                length = self._to_piece(token, buffer)
-            piece = self._pieces[token] = buffer.raw[:length]
-        return piece
-
     def _to_piece(self, token: int, buffer: Any) -> int:
         length: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
         return length
 
     def _tokenize(self, text: str, add_special: bool) -> list[int]:
         raw = text.encode("utf-8", errors="replace")
-        room = len(raw) + 8
+        size = len(raw) + 8
         while True:
-            buffer = (llama_cpp.llama_token * room)()
-            count = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), buffer, room, add_special, True)
+            buffer = (llama_cpp.llama_token * size)()
+            count = llama_cpp.llama_tokenize(self._vocab, raw, len(raw), buffer, size, add_special, True)
             if count >= 0:
                 return buffer[:count]
-            room = -count
+            size = -count

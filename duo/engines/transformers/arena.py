@@ -1,13 +1,13 @@
-"""The KV arena of the transformers engine: which place a token's keys and values have, and the memory behind it.
+"""The KV arena of the transformers engine: where a token's keys and values lie, and the memory behind it.
 
-A row owns one *place*, an index into the sequence axis of every layer's key and value tensors, from the forward pass
-that computes it until it is forgotten; nothing is ever moved. What a row may see is the attention mask's business, so
-branching and forgetting are bookkeeping.
+A row owns one *place*, from the forward pass that computes it until it is forgotten. A place is an index into the
+sequence axis of every layer's keys and values. Nothing is ever moved. The attention mask says what a row sees, so
+branching and forgetting are only bookkeeping.
 
-The arena has one *lane* of places, which all slots share, or a lane for each slot. With one lane every row attends over
+The arena has one *lane* of places that all slots share, or a lane for each slot. With one lane every row attends over
 the places of all slots, most of them masked. That suits accelerators, and any model that takes a mask at all. On a CPU
-eight slots would pay eight times for it. So where the model lets its attention be replaced, each slot has its own lane,
-and the rows of each slot attend over that lane alone: what they give does not depend on the other slots either.
+eight slots would cost eight times as much. So if the model's attention can be replaced, each slot has its own lane, and
+its rows attend over that lane alone. Then their logits do not depend on other slots.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from duo.engines.base import InterruptedForwardError
-from duo.engines.transformers.attention import BY_ROW, LANES, START
+from duo.engines.transformers.attention import LANES, MAX_ROWS_BY_ROW, START
 from duo.errors import ContextError
 
-FIRST = 512
-"""Places that a layer allocates at first; it doubles them when they run out."""
+INITIAL_PLACES = 512
+"""Places that a layer allocates first. It doubles them when they run out."""
 
 Places = NDArray[np.int64]
 
@@ -36,7 +36,7 @@ def round_up(number: int, step: int) -> int:
 
 
 class PlaceBook:
-    """Hands out places, lowest first, so that the part of the arena that a forward pass must read stays short."""
+    """Hands out places, lowest first, so that a forward pass reads a short part of the arena."""
 
     def __init__(self, capacity: int, step: int) -> None:
         self.capacity = capacity
@@ -50,20 +50,20 @@ class PlaceBook:
 
     @property
     def keys(self) -> int:
-        """How many places a forward pass must read: all up to the highest in use, rounded up to whole steps.
+        """Places that a forward pass reads: all up to the highest in use, rounded up to whole steps.
 
-        Rounded so that tensor shapes recur from call to call, which memory allocators and kernel caches reward, and so
-        that the mask's rows stay aligned for fused attention kernels.
+        So tensor shapes recur from call to call, which helps allocators and kernel caches. And the rows of the mask
+        stay aligned for fused attention kernels.
         """
         return round_up(self.top, self.step)
 
     def grow(self, capacity: int) -> None:
-        """Have so many places from now on."""
+        """Have `capacity` places from now on."""
         self._free = np.concatenate((self._free, np.ones(capacity - self.capacity, dtype=np.bool_)))
         self.capacity = capacity
 
     def take(self, count: int) -> Places:
-        """The `count` lowest free places, in rising order. Raises ContextError if there are fewer."""
+        """The `count` lowest free places, rising. Raises ContextError if there are fewer."""
         if count > self.capacity - self.used:
             free = self.capacity - self.used
             raise ContextError(f"no room for {count} more tokens: {free} of {self.capacity} places are free")
@@ -120,49 +120,49 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
     def __init__(self, cache: ArenaCache) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._cache = cache
-        self._room = 0
+        self._allocated = 0
         self._lanes: list[tuple[torch.Tensor, torch.Tensor]] = []
         """Keys and values of each lane, [1, heads, places allocated, dimension]."""
         self._seen: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}
-        """For each lane how many places were attended over last, and their keys and values: they seldom change."""
+        """For each lane: how many places were last attended over, and their keys and values. They seldom change."""
 
     def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
-        """Allocate, or allocate more, now that heads, dimensions, dtype and device are known."""
-        room = self._cache.room
-        self.keys = self._resized(self.keys, key_states, room)
-        self.values = self._resized(self.values, value_states, room)
+        """Allocate, or allocate more. Heads, dimensions, dtype and device are known from the tensors."""
+        places = self._cache.allocated
+        self.keys = self._resized(self.keys, key_states, places)
+        self.values = self._resized(self.values, value_states, places)
         lanes = range(len(self._cache.books))
         self._lanes = [(self.keys[lane : lane + 1], self.values[lane : lane + 1]) for lane in lanes]
         self._seen.clear()
-        self._room = room
+        self._allocated = places
         self.is_initialized = True
 
-    def _resized(self, old: torch.Tensor | None, like: torch.Tensor, room: int) -> torch.Tensor:
+    def _resized(self, old: torch.Tensor | None, like: torch.Tensor, places: int) -> torch.Tensor:
         books = self._cache.books
-        new = _zeros((len(books), like.shape[1], room, like.shape[3]), like)
+        new = _zeros((len(books), like.shape[1], places, like.shape[3]), like)
         if old is not None:
-            # Only what is in use: to copy more would make the memory of idle lanes real.
+            # Copy only what is in use. To copy more would make the memory of idle lanes real.
             for lane, book in enumerate(books):
-                used = min(book.top, self._room)
+                used = min(book.top, self._allocated)
                 new[lane, :, :used] = old[lane, :, :used]
         return new
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write the new rows, [1, heads, rows, dimension], to their places; return the visible part of the arena.
+        """Write the new rows, [1, heads, rows, dimension], to their places. Returns the visible part of the arena.
 
-        If the rows lie in several lanes, it returns the new keys and values, with what to attend over attached to the
-        former for `grouped_attention`.
+        If the rows lie in several lanes, returns the new keys and values. What to attend over is then an attribute of
+        the keys, for `grouped_attention`.
         """
         cache = self._cache
-        if cache.room != self._room:
+        if cache.allocated != self._allocated:
             self.lazy_initialization(key_states, value_states)
         if cache.strips:
             return self._update_lanes(key_states, value_states)
         keys, values = self._lanes[cache.lane]
         if cache.start >= 0:
-            # As fast as the indexed copy for a few rows, and several times faster for a prefill.
+            # For a few rows as fast as the indexed copy, for a prefill several times faster.
             keys.narrow(2, cache.start, cache.rows).copy_(key_states)
             values.narrow(2, cache.start, cache.rows).copy_(value_states)
         else:
@@ -192,14 +192,14 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return key_states, value_states
 
     def copy(self, source: Strip, target: Strip) -> None:
-        """Copy keys and values from the source's places, in whatever order, to as many of the target's."""
-        if not self._room:
+        """Copy keys and values from the source's places, in any order, to as many places of the target."""
+        if not self._allocated:
             return
         assert self.keys is not None and self.values is not None
-        if self._cache.room != self._room:
+        if self._cache.allocated != self._allocated:
             self.lazy_initialization(self.keys, self.values)
         count = len(source.places)
-        # Where guesses were accepted, tokens do not lie in their order: the first and the last place do not tell.
+        # After accepted guesses the places of tokens are not in order. So the first and last place are not enough.
         if target.start >= 0 and (count == 1 or bool((np.diff(source.places) == 1).all())):
             for old, new in zip(self._lanes[source.lane], self._lanes[target.lane], strict=True):
                 new.narrow(2, target.start, count).copy_(old.narrow(2, source.start, count))
@@ -220,24 +220,24 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
 
 
 def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Zeros, since masked places are multiplied by zero: what lies there must be finite."""
+    """Zeros. Masked places are multiplied by zero, so what lies there must be finite."""
     if shape[0] == 1 or like.device.type != "cpu":
         return like.new_zeros(shape)
-    # Torch writes its zeros, so that every page is real at once; these become real when a lane is first used.
+    # Torch writes its zeros, which makes every page real at once. These pages become real when a lane is first used.
     count = int(np.prod(shape))
     return torch.frombuffer(mmap.mmap(-1, count * like.element_size()), dtype=like.dtype).view(shape)
 
 
 class ArenaCache(Cache):
-    """What a transformers model takes as `past_key_values`. Says before each forward pass where its rows go."""
+    """What a transformers model takes as `past_key_values`. The engine aims it before each forward pass."""
 
     def __init__(self, books: Sequence[PlaceBook]) -> None:
         super().__init__(layers=[])
         self.books = books
         """One for each lane."""
         self.span = round_up(books[0].capacity, books[0].step)
-        """Most places that a lane ever has."""
-        self.room = 0
+        """Places that a lane can grow to."""
+        self.allocated = 0
         """Places that each lane has now."""
         self.lane = 0
         self.places = torch.empty(0, dtype=torch.long)
@@ -245,11 +245,11 @@ class ArenaCache(Cache):
         self.keys = 0
         self.rows = 0
         self.strips: Sequence[Strip] = ()
-        """Where the rows go if they lie in several lanes, side by side in this order."""
+        """Where the rows go if they lie in several lanes, side by side in this order; else empty."""
         self.interrupted = False
-        """Whether the forward pass is to end at the next layer."""
+        """Whether the forward pass must end at the next layer."""
         self.by_row = False
-        """Whether each row of a narrow pass attends by itself (see `_attend_rows`)."""
+        """Whether each row of a narrow pass attends by itself (see `attention`)."""
         self._where: dict[int, torch.Tensor] = {}
 
     def aim(self, strip: Strip, places: torch.Tensor) -> None:
@@ -274,29 +274,29 @@ class ArenaCache(Cache):
 
     @property
     def goes_by_row(self) -> bool:
-        """Whether the rows of this pass attend one by one: each lane has few, in places that follow one another."""
+        """Whether the rows of this pass attend one by one. Each lane must have few, in successive places."""
         if not self.by_row:
             return False
         if not self.strips:
-            return self.start >= 0 and self.rows <= BY_ROW
-        return all(strip.start >= 0 and len(strip.places) <= BY_ROW for strip in self.strips)
+            return self.start >= 0 and self.rows <= MAX_ROWS_BY_ROW
+        return all(strip.start >= 0 and len(strip.places) <= MAX_ROWS_BY_ROW for strip in self.strips)
 
     def reserve(self, keys: int) -> None:
-        """Let each lane have at least so many places, from the next use of each layer on."""
-        if keys > self.room:
-            self.room = min(max(FIRST, 1 << (keys - 1).bit_length()), self.span)
+        """Let each lane have at least `keys` places, from the next use of each layer on."""
+        if keys > self.allocated:
+            self.allocated = min(max(INITIAL_PLACES, 1 << (keys - 1).bit_length()), self.span)
 
     def where(self, heads: int) -> torch.Tensor:
-        """Where the rows of several lanes go in a layer seen as [lanes * heads * room, dimension]: [heads * rows]."""
+        """Where the rows of several lanes go, [heads * rows], if a layer is [lanes * heads * allocated, dimension]."""
         known = self._where.get(heads)
         if known is None:
-            places = np.concatenate([strip.lane * heads * self.room + strip.places for strip in self.strips])
-            known = torch.from_numpy((places + self.room * np.arange(heads)[:, None]).ravel())
+            places = np.concatenate([strip.lane * heads * self.allocated + strip.places for strip in self.strips])
+            known = torch.from_numpy((places + self.allocated * np.arange(heads)[:, None]).ravel())
             self._where[heads] = known
         return known
 
     def copy(self, source: Strip, target: Strip) -> None:
-        """Copy the keys and values of the source's places, in all layers, to as many of the target's."""
+        """Copy the keys and values of the source's places, in all layers, to as many places of the target."""
         self.reserve(target.keys)
         for layer in self.layers:
             assert isinstance(layer, ArenaLayer)
@@ -305,7 +305,7 @@ class ArenaCache(Cache):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        # Layers appear as the model reaches them, since not every model counts them as its config does.
+        # Layers are made as the model reaches them, for not every model counts them as its config does.
         if self.interrupted:
             raise InterruptedForwardError
         layers: list[Any] = self.layers
@@ -314,8 +314,8 @@ class ArenaCache(Cache):
         layer: ArenaLayer = layers[layer_idx]
         return layer.update(key_states, value_states)
 
-    # What recurrent layers ask of a cache. Their memory lies elsewhere (see `states`), so here is none yet, and they
-    # take all rows through their form for many.
+    # What recurrent layers ask of a cache. Their memory lies elsewhere (see `states`). An empty one makes them take all
+    # rows through their form for many rows.
 
     def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> None:
         return None
@@ -340,8 +340,8 @@ class ArenaCache(Cache):
         return recurrent_states
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
-        # Whoever counts positions from here gets them wrong: those that matter are passed explicitly. Small ones at
-        # least stay below where models begin to scale by them.
+        # Positions that are counted from here are wrong; the engine passes the right ones explicitly. Small ones stay
+        # below the positions where models begin to scale.
         return 0
 
     def get_mask_sizes(self, query_length: int, layer_idx: int) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Attention over the arena: without copies of shared keys, and lane by lane where rows lie in several lanes."""
+"""Attention over the arena: without copies of shared keys, and lane by lane if rows lie in several lanes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ GROUPED = "duo_grouped"
 """Name of `grouped_attention` among the library's attention functions."""
 
 SPECIAL = ("softcap", "s_aux", "position_bias", "cache")
-"""Options that change what attention computes. The library's own functions know them, or say that they do not."""
+"""Options that change what attention computes. The library's own functions know them or refuse them."""
 
 LANES = "duo_lanes"
-"""Attribute of keys that lie in several lanes (see `ArenaLayer.update`) and of the mask that goes with them: a list of
-[1, 1, rows, keys], one mask for each lane."""
+"""Attribute of keys in several lanes (see `ArenaLayer.update`), and of their mask. The mask's is a list with a mask
+[1, 1, rows, keys] for each lane."""
 
 START = "duo_start"
-"""Attribute of keys whose rows attend one by one: for each lane the place of the first row."""
+"""Attribute of keys whose rows attend one by one: the place of the first row of each lane."""
 
-BY_ROW = 32
-"""Rows of a lane up to which they do so. More are a prompt's."""
+MAX_ROWS_BY_ROW = 32
+"""Rows of a lane that may attend one by one. More rows are a prompt's."""
 
 
 def grouped_attention(
@@ -33,16 +33,15 @@ def grouped_attention(
     attention_mask: torch.Tensor | None,
     **options: Any,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Attention with fewer key heads than query heads, without copying keys and values for every query head.
+    """Attention with fewer key heads than query heads, without a copy of keys and values for every query head.
 
     query [1, heads, rows, dim], key and value [1, key heads, keys, dim], mask [1, 1, rows, keys] -> [1, rows, heads,
-    dim]. The library's own function repeats keys and values until every query head has its own, in every layer and for
-    the whole context; with 4 query heads to a key head and 4,096 tokens of context that takes twelve times as long
-    as the attention itself. Here the rows of the query heads that share a key head simply become more rows of it.
+    dim]. The library's own function repeats keys and values for every query head, in every layer and over the whole
+    context. With 4 query heads per key head and 4,096 tokens that takes twelve times as long as the attention itself.
+    Here the rows of query heads that share a key head become more rows of that head.
 
-    Rows of several lanes attend lane by lane, each over its own keys as if it were alone. One call for all of them,
-    with the lanes as its batch, was tried: it has to pad every lane to the longest, and is slower as soon as they
-    differ.
+    Rows of several lanes attend lane by lane, each over its own keys as if it were alone. One call with the lanes as
+    its batch must pad every lane to the longest. It was tried, and is slower as soon as lanes differ.
     """
     visible, starts = getattr(key, LANES, None), getattr(key, START, None)
     if visible is not None:
@@ -73,7 +72,7 @@ def _attend_lanes(
     starts: Sequence[int] | None,
     **options: Any,
 ) -> torch.Tensor:
-    """query [1, heads, rows, dim], the lanes' rows side by side -> [1, rows, heads, dim]."""
+    """Each lane attends over its own keys. query [1, heads, rows, dim], lanes side by side -> [1, rows, heads, dim]."""
     masks: list[torch.Tensor] | None = getattr(attention_mask, LANES, None)
     if masks is None or any(options.get(name) is not None for name in SPECIAL):
         raise TypeError("this model's attention does not take slots apart")
@@ -100,9 +99,9 @@ def _attend_lanes(
 def _attend_rows(
     query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, start: int, scale: float | None
 ) -> torch.Tensor:
-    """query [rows, key heads, groups, dim] -> the same shape, each row by itself over the keys up to its own.
+    """Each row attends by itself, over the keys up to its own. query [rows, key heads, groups, dim] -> the same shape.
 
-    Products of other shapes give other bits. So the shapes follow from the row's place alone.
+    Products of other shapes give other bits. Here the shapes follow from the row's place alone.
     """
     attend = torch.nn.functional.scaled_dot_product_attention
     done = []
@@ -114,7 +113,7 @@ def _attend_rows(
 
 
 def _tiled(mask: torch.Tensor, groups: int) -> torch.Tensor:
-    """The mask once for each of the groups, [1, 1, groups * rows, keys]. The mask keeps it for the layers to come."""
+    """The mask repeated for each group, [1, 1, groups * rows, keys]. The mask keeps it for later layers."""
     width = mask.shape[2]
     if width == 1 or groups == 1:
         return mask
@@ -129,5 +128,5 @@ _functions: Any = AttentionInterface
 _masks: Any = AttentionMaskInterface
 _stock_attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = _functions()["sdpa"]
 _functions.register(GROUPED, grouped_attention)
-# For calls that bring no mask of their own: what goes with the stock function goes with this one.
+# For calls without a mask: the stock function's mask suits this function too.
 _masks.register(GROUPED, _masks()["sdpa"])

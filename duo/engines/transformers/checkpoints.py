@@ -1,4 +1,4 @@
-"""Which earlier states of a slot are kept to go back to: a bounded number, spread over what the slot has read."""
+"""Which earlier states of a slot are kept to go back to: a bounded number, spread over what it has read."""
 
 from __future__ import annotations
 
@@ -7,35 +7,35 @@ from collections.abc import Sequence
 from typing import Any
 
 SPACING = 256
-"""Tokens between two checkpoints, until there are too many of them."""
+"""Tokens between two checkpoints, until there are too many."""
 
-MOST = 32
-"""Checkpoints of a slot at most. llama-server keeps as many."""
+MAX_CHECKPOINTS = 32
+"""Most checkpoints of a slot. llama-server keeps as many."""
 
-LEAST = 2
-"""Checkpoints of a slot at most, where states are so large that fewer would fit the bytes allowed."""
+MIN_CHECKPOINTS = 2
+"""A slot may keep this many checkpoints even if they take more than the bytes allowed."""
 
 
 BEFORE_END = 8
-"""Tokens before the end of what is read where a checkpoint is taken too: templates may write the last ones otherwise
-once the answer is there."""
+"""A checkpoint is also taken this many tokens before the end of a chunk. Once the answer is there, templates may write
+the last tokens before it otherwise."""
 
 
 def marks(begin: int, end: int) -> list[int]:
-    """Where checkpoints are taken while a slot goes from `begin` to `end` tokens, both left out."""
+    """Lengths between `begin` and `end`, without these, at which a chunk takes checkpoints."""
     spaced = range((begin // SPACING + 1) * SPACING, end, SPACING)
     return sorted({*spaced, *([end - BEFORE_END] if end - BEFORE_END > begin else [])})
 
 
 def within(limit: int) -> int:
-    """The limit cut to what is sensible."""
-    return min(MOST, max(LEAST, limit))
+    """The limit, between `MIN_CHECKPOINTS` and `MAX_CHECKPOINTS`."""
+    return min(MAX_CHECKPOINTS, max(MIN_CHECKPOINTS, limit))
 
 
 class Checkpoints:
-    """Those of one slot. `limit`: how many of them at most."""
+    """The checkpoints of one slot, at most `limit`."""
 
-    def __init__(self, limit: int = MOST) -> None:
+    def __init__(self, limit: int = MAX_CHECKPOINTS) -> None:
         self._limit = limit
         self._lengths: list[int] = []
         self._kept: dict[int, Any] = {}
@@ -50,7 +50,7 @@ class Checkpoints:
         return length - self.before(length) >= SPACING
 
     def add(self, length: int, state: Any) -> None:
-        """Keep one. Where there are too many, the one goes without which the widest gap grows least."""
+        """Keep a checkpoint. If there are too many, drop the one whose loss leaves the smallest gap."""
         if length <= 0 or length in self._kept:
             return
         self.cut(length)
@@ -62,22 +62,23 @@ class Checkpoints:
             self._kept.pop(self._lengths.pop(gaps.index(min(gaps))))
 
     def before(self, length: int) -> int:
-        """The last checkpoint at or before so many tokens; 0, which needs none, if there is none."""
+        """Length of the last checkpoint of at most `length` tokens; 0 if there is none."""
         at = bisect_right(self._lengths, length)
         return self._lengths[at - 1] if at else 0
 
     def at(self, length: int) -> Any:
-        """What was kept there; None for 0 tokens."""
+        """The state kept at this length; None for 0 tokens."""
         return self._kept[length] if length else None
 
     def cut(self, length: int) -> None:
-        """Forget those of more tokens."""
+        """Forget the checkpoints of more than `length` tokens."""
         while self._lengths and self._lengths[-1] > length:
             self._kept.pop(self._lengths.pop())
 
     def copy(self, length: int) -> Checkpoints:
-        """Those up to so many tokens, for another slot. What they hold is shared, and nothing changes it."""
+        """The checkpoints of at most `length` tokens, for another slot. They share the states, which never change."""
         other = Checkpoints(self._limit)
-        other._lengths = [each for each in self._lengths if each <= length]
-        other._kept = {each: self._kept[each] for each in other._lengths}
+        for each in self._lengths:
+            if each <= length:
+                other.add(each, self._kept[each])
         return other

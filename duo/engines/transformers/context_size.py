@@ -1,4 +1,4 @@
-"""What a context of a transformers model takes, by its configuration, and what memory has left for it."""
+"""Chooses the context of a transformers model: what a token takes, by its config, and what memory has left."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from duo.engines.options import EngineOptions
 from duo.engines.transformers import loading as hf
 
 _NO_KEYS = ("linear", "conv", "mamba", "recurrent", "moe", "mlp")
-"""Words in the kinds of layers that keep no keys and values."""
+"""Words in the names of layers that keep no keys and values."""
 
 
 def bytes_per_token(config: Any, item: int, slots: int) -> int:
-    """Bytes that a token takes in the arena over all layers, and in the mask rows of all slots.
+    """Bytes of a token in the arena, over all layers, and in the mask rows of all slots.
 
     config: of the text model. item: bytes of a number.
     """
     count = int(getattr(config, "num_hidden_layers", None) or 0)
     kinds = getattr(config, "layer_types", None) or getattr(config, "layers_block_type", None) or [""] * count
-    # Configurations whose layers differ, as Gemma 4's, do not say what "the" layer has.
+    # If layers differ, as in Gemma 4, the config has one for each layer.
     layers = getattr(config, "per_layer_config", None) or [config] * count
     bytes_of = [_layer_bytes(layer, item) for layer in layers]
     kept = [not any(word in kind for word in _NO_KEYS) for kind in kinds]
@@ -43,12 +43,12 @@ def _layer_bytes(config: Any, item: int) -> int:
 def choose(
     name: str, config: Any, model: torch.nn.Module, options: EngineOptions, device: torch.device, before: int | None
 ) -> memory.Fit:
-    """The context of each slot. The arena grows as it is used, so a long one costs nothing before.
+    """The context of each slot. The arena grows as it is used, so a long context costs nothing before.
 
     before: bytes that were free before the weights were read. Raises ModelError if memory holds less than is asked for.
     """
     asked = options.context
-    trained = hf.context_of(config, 0 if options.target_context else asked, name, most=sys.maxsize)
+    trained = hf.context_of(config, 0 if options.target_context else asked, name, limit=sys.maxsize)
     if options.target_context:
         asked = min(asked, trained)
     weights = list(model.parameters())
@@ -63,7 +63,7 @@ def choose(
 
 
 def _on(device: torch.device) -> int | None:
-    """Free bytes of a device, None where nobody says."""
+    """Free bytes of a device; None if unknown."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type == "mps":

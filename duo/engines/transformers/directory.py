@@ -1,4 +1,4 @@
-"""Where a model in the Hugging Face layout is: without torch, so that a wrong path is told at once."""
+"""Finds a model in the Hugging Face layout. It needs no torch, so a wrong path is reported at once."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from duo.errors import ModelError
 
 
 def is_checkpoint(folder: Path) -> bool:
-    """Whether transformers can run what lies in the folder."""
+    """Whether the folder holds a model that transformers can run."""
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
 def locate(model: str) -> tuple[str, str]:
-    """What to hand to from_pretrained, and the model's name. What looks like a path is never looked up on the hub."""
+    """The argument for from_pretrained, and the model's name. What looks like a path is never looked up on the hub.
+
+    Raises ModelError.
+    """
     path = Path(model).expanduser()
     if not model.strip():
         raise ModelError("no model is named: give a local directory or a hub id")

@@ -1,4 +1,4 @@
-"""A model and its tokenizer as the transformers library reads them, with one clear line for whatever is wrong there."""
+"""Reads a model and its tokenizer with the transformers library. Whatever is wrong becomes a ModelError of one line."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, Literal, NamedTuple
@@ -20,24 +21,24 @@ from duo.engines.transformers import quantization
 from duo.errors import ModelError
 
 DEFAULT_CONTEXT = 4096
-"""Tokens per slot, at most, unless more is asked for."""
+"""Most tokens per slot, unless more is asked for."""
 
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
 PLAIN_LAYERS = frozenset({FULL, SLIDING, CHUNKED})
-"""Kinds of layers whose whole memory of the past is keys and values behind a mask."""
+"""Layers whose whole memory is keys and values behind a mask."""
 
 STATEFUL_LAYERS = ("linear_attention", "conv", "hybrid", "mamba", "mamba2", "attention", "mlp", "moe")
-"""Kinds of layers of hybrid models. Which of them the engine can run is seen when they are there (see `mixers`)."""
+"""Layers of hybrid models. Once they are loaded, `mixers` finds out whether the engine can run them."""
 
 MaskForm = Literal["single", "by layer type"]
-"""How a model takes its attention masks: one for all layers, or one for each kind."""
+"""How a model takes its attention masks: one for all layers, or one for each kind of layer."""
 
 
 def read_config(source: str, name: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # a file or a network of someone else's
+    except Exception as error:  # the file or the network may do anything
         if strange := re.search(r"model type `(.+?)`.*does not recognize", str(error)):
             raise ModelError(
                 f"{name} is a model of type {strange[1]}, which transformers {transformers.__version__} does not know: "
@@ -54,8 +55,11 @@ def read_config(source: str, name: str) -> Any:
 
 
 class Sight(NamedTuple):
-    """What layers see that do not see all: the latest `window` tokens. If it is chunked, those of a row's own chunk of
-    so many tokens. A window of 0: there are no such layers. forms: the forms of mask to try."""
+    """What layers with a limited sight see.
+
+    window: the latest tokens that a row sees; 0 if all layers see all tokens. chunked: a row sees its own chunk of
+    `window` tokens instead. forms: the forms of mask to try.
+    """
 
     window: int
     chunked: bool
@@ -63,7 +67,7 @@ class Sight(NamedTuple):
 
 
 def sight_of(config: Any, text_config: Any, name: str) -> Sight:
-    """Refuses what a mask cannot express."""
+    """The sight of a model's layers. Raises ModelError if a mask cannot express it."""
     layer_types = getattr(text_config, "layer_types", None)
     window = int(getattr(text_config, "sliding_window", None) or 0)
     chunk = int(getattr(text_config, "attention_chunk_size", None) or 0)
@@ -96,7 +100,7 @@ def sight_of(config: Any, text_config: Any, name: str) -> Sight:
 
 
 def serve_or_refuse(recurrence: str, config: Any, name: str) -> None:
-    """Refuse a model whose recurrence, if any is named, has no form in this engine."""
+    """Raises ModelError if the model has a recurrence that the engine cannot run. recurrence: its name, or empty."""
     if recurrence:
         raise ModelError(
             f"{name} ({config.model_type}) has recurrent layers ({recurrence}) that the transformers engine cannot "
@@ -104,31 +108,33 @@ def serve_or_refuse(recurrence: str, config: Any, name: str) -> None:
         )
 
 
-def context_of(text_config: Any, asked: int, name: str, most: int = DEFAULT_CONTEXT) -> int:
-    """Tokens per slot: what is asked for, else the model's own, but at most `most`.
+def context_of(text_config: Any, asked: int, name: str, limit: int = DEFAULT_CONTEXT) -> int:
+    """Tokens per slot: what is asked for, else the model's own, but at most `limit`.
 
     Raises ModelError if more is asked for than the model was made for.
     """
-    own = getattr(text_config, "max_position_embeddings", None)
-    # Rotary embeddings of this type switch to other factors for the whole batch once any position of it is beyond the
-    # original length, so that a row's logits would depend on its neighbours. Below that length they do not.
+    trained = getattr(text_config, "max_position_embeddings", None)
+    # Rotary embeddings of this type switch to other factors for the whole batch if any position is beyond the original
+    # length. Then a row's logits would depend on its neighbours.
     rope = getattr(text_config, "rope_parameters", None) or {}
     if rope.get("rope_type") == "longrope":
-        own = rope.get("original_max_position_embeddings") or own
+        trained = rope.get("original_max_position_embeddings") or trained
     if getattr(text_config, "attn_temperature_tuning", None) and (scale := getattr(text_config, "floor_scale", 0)):
-        # From there on queries are scaled by positions that the library counts by itself.
-        own = min(own or scale, int(scale) - 1)
-    if not own or own < 0:
+        # From there on queries are scaled by positions that the library counts itself.
+        trained = min(trained or scale, int(scale) - 1)
+    if not trained or trained < 0:
         return asked or DEFAULT_CONTEXT
-    if asked > own:
-        raise ModelError(f"a context of {asked} tokens is more than the {own} that {name} was made for: ask for less")
-    return asked or min(int(own), most)
+    if asked > trained:
+        raise ModelError(
+            f"a context of {asked} tokens is more than the {trained} that {name} was made for: ask for less"
+        )
+    return asked or min(int(trained), limit)
 
 
 def read_tokenizer(source: str, name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
-    except Exception as error:  # a file or a network of someone else's
+    except Exception as error:  # the file or the network may do anything
         raise ModelError(
             f"{name} has no usable tokenizer, put its tokenizer.json beside its config.json: {first_line(error)}"
         ) from error
@@ -138,7 +144,7 @@ def read_tokenizer(source: str, name: str) -> Any:
 
 
 def read_weights(source: str, name: str, config: Any, dtype: str, device: torch.device) -> Any:
-    """The model, ready to run on the device."""
+    """The model, ready to run on the device. Raises ModelError."""
     wanted: Any = dtype
     if dtype == "auto":
         wanted = torch.float32 if device.type == "cpu" else "auto"
@@ -146,7 +152,7 @@ def read_weights(source: str, name: str, config: Any, dtype: str, device: torch.
         wanted = getattr(torch, dtype, None)
         if not isinstance(wanted, torch.dtype) or not wanted.is_floating_point:
             raise ModelError(f"there is no dtype {dtype!r}: use auto, float32, bfloat16 or float16")
-    quantised, plain = quantization.prepare(config, device, name)
+    quantised, dense = quantization.prepare(config, device, name)
     try:
         loader: Any = AutoModelForCausalLM
         model, report = loader.from_pretrained(
@@ -157,10 +163,10 @@ def read_weights(source: str, name: str, config: Any, dtype: str, device: torch.
             use_safetensors=True,
             trust_remote_code=False,
             output_loading_info=True,
-            # Only so that the report below names them instead of a table on the terminal.
+            # So that the report below names them, and no table appears on the terminal.
             ignore_mismatched_sizes=True,
         )
-    except Exception as error:  # a file or a network of someone else's
+    except Exception as error:  # the file or the network may do anything
         if isinstance(error, ValueError) and "Unrecognized configuration class" in str(error):
             raise ModelError(
                 f"{name} is not a language model that predicts the next token: use another model"
@@ -177,8 +183,8 @@ def read_weights(source: str, name: str, config: Any, dtype: str, device: torch.
     try:
         if not quantised:
             model = model.to(device)
-        elif plain and isinstance(wanted, torch.dtype):
-            # Weights that were made plain have the type of their scales.
+        elif dense and isinstance(wanted, torch.dtype):
+            # Dequantised weights have the type of their scales.
             model = model.to(wanted)
         return model.eval()
     except (RuntimeError, ValueError, AssertionError) as error:
@@ -197,11 +203,16 @@ def device_of(wanted: str) -> torch.device:
 
 
 def eos_of(model: Any, tokenizer: Any) -> frozenset[int]:
-    own = getattr(model.generation_config, "eos_token_id", None)
-    tokens = [] if own is None else own if isinstance(own, list | tuple) else [own]
+    given = getattr(model.generation_config, "eos_token_id", None)
+    tokens = [] if given is None else given if isinstance(given, list | tuple) else [given]
     if tokenizer.eos_token_id is not None:
         tokens = [*tokens, tokenizer.eos_token_id]
     return frozenset(int(token) for token in tokens)
+
+
+def attention_of(model: Any) -> str:
+    """Name of the attention function that the model runs with. The library lets one set it, but not ask for it."""
+    return str(attrgetter("_attn_implementation")(model.config))
 
 
 def first_line(error: BaseException) -> str:
@@ -212,7 +223,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the libraries' progress bars, log lines and warnings off the terminal for a while."""
+    """Keep the libraries' progress bars, log lines and warnings off the terminal."""
     log: Any = transformers.utils.logging
     bars: Any = huggingface_hub.utils
     hub = logging.getLogger("huggingface_hub")

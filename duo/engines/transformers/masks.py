@@ -1,4 +1,4 @@
-"""What every row of a forward pass is, and which keys it sees: tokens, positions and masks out of ancestry."""
+"""Composes forward passes: the token and position of every row, and a mask of the keys that it sees."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from duo.engines import checks
 from duo.engines.base import ROOT, Chunk, Row
 from duo.engines.transformers.arena import Places, Strip
 from duo.engines.transformers.attention import LANES
@@ -17,20 +18,20 @@ from duo.engines.transformers.loading import Sight
 from duo.errors import ContextError
 
 Mask = NDArray[np.float32]
-"""Shape [rows, keys]: 0 where a row sees a key, the most negative number elsewhere."""
+"""Shape [rows, keys]: 0 if a row sees a key, else the most negative number."""
 
 
 class Slot:
-    """One sequence: where its committed tokens lie, and which rows hang from it."""
+    """One sequence: where its committed tokens lie, and its live rows."""
 
     __slots__ = ("length", "places", "rows", "sight")
 
     def __init__(self, context: int, keys: int, hidden: float) -> None:
         self.length = 0
         self.places: Places = np.zeros(context, dtype=np.int64)
-        """Places of the committed tokens, in order; the first `length` count."""
+        """Places of the committed tokens, in order. Only the first `length` count."""
         self.sight: Mask = np.full(keys, hidden, dtype=np.float32)
-        """The mask row that every row of the slot starts from: 0 at the committed tokens' places, hidden elsewhere."""
+        """The mask row that every row of the slot starts from: 0 at places of committed tokens, hidden elsewhere."""
         self.rows: set[int] = set()
 
 
@@ -44,17 +45,11 @@ class Node:
         self.parent = parent
         self.position = position
         self.index = 0
-        """Which row of its mask it had in the forward pass that made it."""
+        """Its row in the mask of the forward pass that made it."""
         self.trail: list[int] = []
-        """Places of its uncommitted ancestors, from the committed sequence downwards, and of itself, the last."""
+        """Places of its live ancestors, from the committed sequence downwards, and of itself."""
         self.memory: list[int] = []
-        """The same in the memory of recurrent layers, if the model has any."""
-
-
-def slot_of(slots: Sequence[Slot], slot: int) -> Slot:
-    if not 0 <= slot < len(slots):
-        raise ValueError(f"slot {slot} is not in 0..{len(slots) - 1}")
-    return slots[slot]
+        """The same places in the memory of recurrent layers, if the model has any."""
 
 
 def admit(
@@ -62,31 +57,24 @@ def admit(
     chunks: Sequence[Chunk],
     slots: Sequence[Slot],
     live: Mapping[int, Node],
-    size: int,
+    vocabulary: int,
     context: int,
 ) -> dict[int, Node]:
-    """Check the rows and pieces of a forward pass, and give each row its position; nothing changes yet.
+    """Check the rows and chunks of a forward pass, and give each row its position. Nothing changes yet.
 
-    `size`: of the vocabulary. Raises ValueError for what may never be, and ContextError for what does not fit.
+    Raises ValueError for a mistake of the caller, and ContextError for what does not fit.
     """
     lengths: dict[int, int] = {}
     for slot, tokens, _ in chunks:
-        state = slot_of(slots, slot)
-        if slot in lengths or state.rows:
-            raise ValueError(f"slot {slot} cannot take a piece: it has rows or another one")
-        if not len(tokens) or min(tokens) < 0 or max(tokens) >= size:
-            raise ValueError(f"a piece is empty, or has a token that is not in 0..{size - 1}")
+        state = checks.at(slots, slot)
+        checks.check_chunk(slot, tokens, slot in lengths or bool(state.rows), vocabulary)
         lengths[slot] = state.length + len(tokens)
-        if lengths[slot] > context:
-            raise ContextError(f"{lengths[slot]} tokens do not fit the context of {context}")
+        checks.check_context(lengths[slot], context)
+    checks.check_rows(rows, live, vocabulary)
     fresh: dict[int, Node] = {}
-    for id, slot, token, parent in rows:
-        if id < 0 or id in live or id in fresh:
-            raise ValueError(f"row id {id} is negative or already in use")
-        if not 0 <= token < size:
-            raise ValueError(f"token {token} is not in 0..{size - 1}")
+    for id, slot, _, parent in rows:
         if parent == ROOT:
-            position = lengths[slot] if slot in lengths else slot_of(slots, slot).length
+            position = lengths[slot] if slot in lengths else checks.at(slots, slot).length
         else:
             above = fresh.get(parent) or live.get(parent)
             if above is None or above.slot != slot:
@@ -99,7 +87,7 @@ def admit(
 
 
 class Part:
-    """What of a forward pass lies in one lane: pieces of prompts, then rows, given by their numbers."""
+    """The part of a forward pass in one lane: chunks of prompts, then rows, by their indices."""
 
     __slots__ = ("chunks", "rows", "width")
 
@@ -110,7 +98,7 @@ class Part:
 
 
 def split(rows: Sequence[Row], chunks: Sequence[Chunk], lane: Callable[[int], int]) -> Sequence[tuple[int, Part]]:
-    """What of a forward pass lies in which lane, in the order of the lanes."""
+    """The part of a forward pass in each lane, in the order of the lanes."""
     parts: defaultdict[int, Part] = defaultdict(Part)
     for chunk in chunks:
         part = parts[lane(chunk.slot)]
@@ -131,13 +119,13 @@ class Composed(NamedTuple):
     masks: list[Mask]
     """One for each strip."""
     wanted: list[int]
-    """Which of all these each row is."""
+    """The index of each row among all these."""
     spans: list[tuple[int, int, int]]
-    """For each piece its slot, and where it begins and ends."""
+    """For each chunk its slot, and where it begins and ends."""
 
 
 class Masks:
-    """Draws the masks of one arena."""
+    """Draws the masks of one arena. hidden: the number that hides a key."""
 
     def __init__(
         self,
@@ -151,7 +139,7 @@ class Masks:
         dtype: torch.dtype,
     ) -> None:
         self.attends = True
-        """Whether the model has attention at all. If not, nothing is drawn."""
+        """Whether the model has attention. If not, nothing is drawn."""
         self._slots = slots
         self._nodes = nodes
         self._hidden = hidden
@@ -161,7 +149,7 @@ class Masks:
         self._memory: Mask = np.zeros(0, dtype=np.float32)
         self._windowed_memory: Mask = np.zeros(0, dtype=np.float32)
         self.position_of = np.zeros((lanes, keys), dtype=np.int64)
-        """Position of what lies in a lane's place; read only for models with a sliding window."""
+        """Position of the token in each place of each lane. Only models with a sliding window need it."""
 
     def compose(
         self,
@@ -170,10 +158,10 @@ class Masks:
         parts: Sequence[tuple[int, Part]],
         strips: Sequence[Strip],
     ) -> Composed:
-        """The pass over those rows and pieces. The pieces are committed on the way."""
+        """Compose a pass over rows and chunks, and commit the chunks."""
         done = Composed([], [], [], [0] * len(rows), [])
         widths = [strip.keys if self.attends else 0 for strip in strips]
-        memory = self._room(sum(part.width * keys for (_, part), keys in zip(parts, widths, strict=True)))
+        memory = self._reserve(sum(part.width * keys for (_, part), keys in zip(parts, widths, strict=True)))
         begin = 0
         for (_, part), strip, keys in zip(parts, strips, widths, strict=True):
             mask = memory[begin : begin + part.width * keys].reshape(part.width, keys)
@@ -196,7 +184,7 @@ class Masks:
         return done
 
     def windowed(self, masks: Sequence[Mask], positions: Places, strips: Sequence[Strip]) -> list[Mask]:
-        """The masks of layers that do not see all; `positions` are those of all the strips' rows, side by side."""
+        """The masks of layers with a limited sight. positions: of the rows of all strips, side by side."""
         done, begin, end = list(masks), 0, 0
         for index, (strip, mask) in enumerate(zip(strips, masks, strict=True)):
             mine = positions[begin : begin + len(mask)]
@@ -205,8 +193,10 @@ class Masks:
         return done
 
     def tensors(self, masks: Sequence[Mask]) -> torch.Tensor | None:
-        """The masks as the model wants them, [1, 1, rows, keys]. Those of several lanes travel through the model on one
-        that only says how many rows there are."""
+        """The masks as the model takes them, [1, 1, rows, keys].
+
+        Masks of several lanes travel as an attribute of a mask that says only how many rows there are.
+        """
         if not self.attends:
             return None
         if len(masks) == 1:
@@ -216,7 +206,7 @@ class Masks:
         return carrier
 
     def _commit(self, slot: int, places: Places, mask: Mask) -> None:
-        """Append a piece, which is a chain: its mask is the slot's own and a triangle."""
+        """Append a chunk, which is a chain: its mask is the slot's and a triangle."""
         state, count = self._slots[slot], len(places)
         if self.attends:
             mask[:] = state.sight[: mask.shape[1]]
@@ -226,7 +216,7 @@ class Masks:
         state.length += count
 
     def _draw(self, fresh: Mapping[int, Node], nodes: Sequence[Node], places: Sequence[int], mask: Mask) -> None:
-        """Draw the mask of some of the fresh rows, from ancestry; fills in their trails on the way."""
+        """Draw the mask rows of new rows from their ancestry, and fill in their trails."""
         keys = mask.shape[1]
         for index, (node, place, row) in enumerate(zip(nodes, places, mask, strict=True)):
             node.index = index
@@ -244,17 +234,17 @@ class Masks:
                     row[old.trail] = 0.0
             row[place] = 0.0
 
-    def _room(self, size: int) -> Mask:
-        """Uninitialised memory for the masks and, where the model has windows, as much for the windowed ones."""
+    def _reserve(self, size: int) -> Mask:
+        """Uninitialised memory for masks. With sliding windows there is as much for the windowed masks."""
         if self._memory.size < size:
-            # Twice as much for the small masks of decoding, which grow a little every few tokens; not for a prefill's.
-            room = max(size, min(2 * size, 1 << 20))
-            self._memory = np.empty(room, dtype=np.float32)
-            self._windowed_memory = np.empty(room if self._sight.window else 0, dtype=np.float32)
+            # The small masks of decoding grow a little every few tokens, so they get twice as much.
+            reserved = max(size, min(2 * size, 1 << 20))
+            self._memory = np.empty(reserved, dtype=np.float32)
+            self._windowed_memory = np.empty(reserved if self._sight.window else 0, dtype=np.float32)
         return self._memory
 
     def _behind(self, mask: Mask, positions: Places, strip: Strip, memory: Mask) -> Mask:
-        """The mask with keys before the window or the chunk hidden too; the mask itself where that changes nothing."""
+        """The mask with keys before the window or chunk hidden too; the mask itself if that changes nothing."""
         position_of = self.position_of[strip.lane]
         position_of[strip.places] = positions
         size = self._sight.window
@@ -271,4 +261,4 @@ class Masks:
 
 
 _TOP = Node(0, ROOT, 0)
-"""The parent of rows that hang from the committed sequence: it has no trail."""
+"""The parent of rows that hang from the committed sequence. It has no trail."""

@@ -1,9 +1,9 @@
-"""The recurrent layers of the library's models, run over many sequences and trees in one pass.
+"""Runs the recurrent layers of the library's models over many sequences and trees in one pass.
 
-Each such layer projects its input, calls a causal convolution and mostly a recurrence by name, and projects what comes
-back. The layer's own `forward` stays; only these names mean other functions in it. They know which rows belong to
-which sequence, and keep the states (see `states`). So what differs from model to model, norms and gates and
-multipliers, is the library's. Names are bound anew for each layer of this model alone, nothing in the library changes.
+Each such layer projects its input, calls a causal convolution and mostly a recurrence by name, and projects the result.
+The layer's own `forward` stays, but these names mean other functions in it. They know which rows belong to which
+sequence, and keep the states (see `states`). So what differs from model to model (norms, gates, multipliers) stays the
+library's. Names are bound for each layer of this model alone; nothing in the library changes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PADDING = "apply_mask_to_padding_states"
 SCANS = frozenset({DELTA_RULE, MAMBA_2, MAMBA_1, KIMI_DELTA_RULE})
 
 READERS = frozenset({"get_conv_state", "get_recurrent_state", "update_conv_state", "update_recurrent_state"})
-"""How a layer of the library asks for its recurrent memory."""
+"""Methods by which a layer of the library asks for its recurrent memory."""
 
 OTHERS = {
     "ZambaMambaMixer": "Mamba-1 in heads",
@@ -43,13 +43,13 @@ OTHERS = {
     "RwkvSelfAttention": "RWKV",
     "xLSTMCache": "xLSTM",
 }
-"""Recurrences that have no form here, by a name that the library's code of such models defines."""
+"""Recurrences that the engine cannot run, by a name in the library's code of such models."""
 
 _NO_STATE = torch.empty(0)
-"""What the layers get as their last state, to put into a cache that does not take it."""
+"""What layers get as their last state. They put it into a cache that ignores it."""
 
 _At = tuple[States, int, int]
-"""Where a layer's memory is: its bank, and its number in there."""
+"""Where a layer's memory is: the states, its bank, and its number in the bank."""
 
 
 def found(model: nn.Module) -> list[nn.Module]:
@@ -58,14 +58,14 @@ def found(model: nn.Module) -> list[nn.Module]:
 
 
 def unserved(config: Any) -> str:
-    """The kind of recurrence of a model that has no form here; empty where there is none. Reads no weights."""
+    """The model's recurrence if the engine cannot run it; else empty. Reads no weights."""
     maker: Any = transformers.MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     code = None if maker is None else sys.modules.get(maker.__module__)
     return next((kind for name, kind in OTHERS.items() if hasattr(code, name)), "")
 
 
 def unknown(layers: Sequence[nn.Module]) -> str:
-    """The first class of recurrent layers that cannot run here; empty if all can."""
+    """The first class of recurrent layers that the engine cannot run; empty if it can run all."""
     for layer in layers:
         names = _raw(layer).__code__.co_names
         recurs = "update_recurrent_state" in names
@@ -75,7 +75,7 @@ def unknown(layers: Sequence[nn.Module]) -> str:
 
 
 def attach(layers: Sequence[nn.Module], slots: int, device: torch.device, cache: ArenaCache) -> States:
-    """Give the layers a memory of their own, which is returned."""
+    """Give the layers a memory that the engine controls, and return it."""
     kinds = Counter(type(layer) for layer in layers)
     states = States(slots, list(kinds.values()), device, lambda: cache.interrupted)
     numbers: Counter[type] = Counter()
@@ -105,14 +105,14 @@ def _raw(module: nn.Module) -> FunctionType:
 
 
 def _nothing() -> None:
-    """In place of a `forward` that is no plain function."""
+    """Stands for a `forward` that is no plain function."""
 
 
 _NOTHING: FunctionType = _nothing  # type: ignore[assignment]
 
 
 def _no_padding(hidden_states: Tensor, attention_mask: Any) -> Tensor:
-    """Passes have none. Some models hand their layers whatever mask they are given."""
+    """Passes have no padding, but some models hand their layers the attention mask."""
     return hidden_states
 
 
@@ -124,7 +124,7 @@ def _convolve(
     activation: str | None = None,
     **options: Any,
 ) -> Tensor:
-    """[1, channels, rows] -> [1, channels, rows]"""
+    """The causal convolution: [1, channels, rows] -> [1, channels, rows]."""
     states, bank, layer = at
     out = states.convolve(bank, layer, hidden_states, weight, bias).to(hidden_states.dtype)
     return out if activation is None else _activation(activation)(out)
@@ -146,8 +146,8 @@ def _delta_rule(
     use_qk_l2norm_in_kernel: bool = False,
     **options: Any,
 ) -> tuple[Tensor, Tensor]:
-    """Takes query and key [1, rows, groups, key], value [1, rows, groups * heads, value], g and beta [1, rows, groups *
-    heads]. In Kimi delta attention g has a further dimension [key]. Returns a tensor like value."""
+    """The gated delta rule. query and key [1, rows, groups, key], value [1, rows, groups * heads, value], g and beta
+    [1, rows, groups * heads]. In Kimi delta attention g has a further dimension [key]. Returns a tensor like value."""
     states, bank, layer = at
     groups = key.shape[2]
     q, k = query.float(), key.float()
@@ -165,11 +165,7 @@ def _delta_rule(
 
 def _mamba_2(
     at: _At,
-    hidden_states: Tensor,
-    dt: Tensor,
-    A: Tensor,  # noqa: N803
-    B: Tensor,  # noqa: N803
-    C: Tensor,  # noqa: N803
+    *inputs: Tensor,
     D: Tensor | None = None,  # noqa: N803
     dt_bias: Tensor | None = None,
     dt_softplus: bool = False,
@@ -177,34 +173,29 @@ def _mamba_2(
     return_final_states: bool = False,
     **options: Any,
 ) -> Any:
-    """hidden_states [1, rows, groups * heads, value], B and C [1, rows, groups, key], dt [1, rows, groups * heads];
-    returns a tensor like hidden_states, in float32."""
+    """Mamba-2's scan. inputs: x [1, rows, groups * heads, value], dt [1, rows, groups * heads], A [groups * heads], B
+    and C [1, rows, groups, key]. Returns a tensor like x, in float32."""
     states, bank, layer = at
-    groups = B.shape[2]
+    hidden, dt, a, b, c = inputs
+    groups = b.shape[2]
     if dt_bias is not None:
         dt = dt + dt_bias.to(dt.dtype)
     if dt_softplus:
         dt = nn.functional.softplus(dt)
     dt = dt.clamp(*dt_limit).float()
-    x = hidden_states.float()
+    x = hidden.float()
     tokens = Tokens(
-        C.float().transpose(1, 2), B.float().transpose(1, 2), _grouped(x * dt[..., None], groups),
-        _grouped(A.float() * dt, groups), None,
+        c.float().transpose(1, 2), b.float().transpose(1, 2), _grouped(x * dt[..., None], groups),
+        _grouped(a.float() * dt, groups), None,
     )  # fmt: skip
     out = states.recur(bank, layer, tokens).flatten(1, 2).transpose(1, 2)
-    if D is not None:
-        out = out + D.float()[:, None] * x
-    out = out.contiguous()
+    out = _with_skip(out, x, D).contiguous()
     return (out, _NO_STATE) if return_final_states else out
 
 
 def _mamba_1(
     at: _At,
-    hidden_states: Tensor,
-    dt: Tensor,
-    A: Tensor,  # noqa: N803
-    B: Tensor,  # noqa: N803
-    C: Tensor,  # noqa: N803
+    *inputs: Tensor,
     D: Tensor | None = None,  # noqa: N803
     z: Tensor | None = None,
     delta_bias: Tensor | None = None,
@@ -212,24 +203,28 @@ def _mamba_1(
     return_last_state: bool = False,
     **options: Any,
 ) -> Any:
-    """hidden_states, dt and z [1, value, rows], A [value, key], B and C [1, key, rows]; returns a tensor like
-    hidden_states. All channels are values of one head."""
+    """Mamba-1's scan. inputs: x and dt [1, value, rows], A [value, key], B and C [1, key, rows]. z is shaped like x.
+    Returns a tensor like x. All channels are values of one head."""
     states, bank, layer = at
+    hidden, dt, a, b, c = inputs
     if delta_bias is not None:
         dt = dt + delta_bias.to(dt.dtype)[..., None]
     if delta_softplus:
         dt = nn.functional.softplus(dt)
-    x, steps = hidden_states.float(), dt.float()
-    q, k = C.float().transpose(1, 2)[:, None], B.float().transpose(1, 2)[:, None]
+    x, steps = hidden.float(), dt.float()
+    q, k = c.float().transpose(1, 2)[:, None], b.float().transpose(1, 2)[:, None]
     v, g = (each.transpose(1, 2)[:, None, None] for each in (steps * x, steps))
-    tokens = Tokens(q, k, v, g.unsqueeze(4), None, A.float().T[None, None])
+    tokens = Tokens(q, k, v, g.unsqueeze(4), None, a.float().T[None, None])
     out = states.recur(bank, layer, tokens)[:, 0, 0].transpose(1, 2)
-    if D is not None:
-        out = out + D.float()[:, None] * x
-    out = out.to(hidden_states.dtype)
+    out = _with_skip(out, x, D).to(hidden.dtype)
     if z is not None:
         out = out * nn.functional.silu(z)
     return (out, _NO_STATE) if return_last_state else out
+
+
+def _with_skip(out: Tensor, x: Tensor, weight: Tensor | None) -> Tensor:
+    """Add the input past the recurrence, weighted by Mamba's D."""
+    return out if weight is None else out + weight.float()[:, None] * x
 
 
 def _grouped(x: Tensor, groups: int) -> Tensor:

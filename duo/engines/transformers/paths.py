@@ -1,4 +1,4 @@
-"""Who comes after whom in a forward pass, as recurrent layers need it: made once for all of them."""
+"""Which row follows which in a forward pass. Made once per pass for all recurrent layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 
 class FreshRow(NamedTuple):
-    """A row of the pass to come. `at`: its number in the pass; `trail`: places of its live ancestors and of itself."""
+    """A row of the next pass. at: its number in the pass. trail: places of its live ancestors and of itself."""
 
     slot: int
     at: int
@@ -20,7 +20,7 @@ class FreshRow(NamedTuple):
 
 
 class Span(NamedTuple):
-    """A piece of a prompt: the pass's rows from `begin` to `end`. The slot holds `length` tokens afterwards."""
+    """A chunk of a prompt: the pass's rows from `begin` to `end`. The slot has `length` tokens after it."""
 
     slot: int
     begin: int
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 @dataclass(slots=True)
 class Plan:
-    """One forward pass, as all layers need it. Rows lie in a batch, a slot each, filled up to the most rows."""
+    """One forward pass, as all layers need it. Rows lie in a batch: an entry for each slot, padded to the longest."""
 
     spans: Sequence[Span]
     rows: Sequence[FreshRow]
@@ -39,19 +39,19 @@ class Plan:
     at: Tensor
     """[slots, most rows]: numbers of the rows in the pass."""
     flat: Tensor
-    """[rows]: where each row is in the batch seen flat."""
-    own: Tensor
+    """[rows]: where each row is in the flattened batch."""
+    numbers: Tensor
     """[rows]: the rows' numbers in the pass."""
     places: Tensor
-    """[rows]"""
+    """[rows]: their places in the memory of recurrent layers."""
     earlier: Tensor | None
-    """[slots, most live rows]: places of the live rows that were there before."""
+    """[slots, most live rows]: places of the rows that were live before."""
     sees: Tensor
-    """[slots, most rows, most live rows + most rows]"""
+    """[slots, most rows, most live rows + most rows]: whether a row sees that row."""
     above: Tensor | None
     """[slots, most rows]: place of the nearest earlier ancestor, or -1."""
     whole: bool
-    """Whether the pass has rows of one slot and nothing else: then batch and pass are the same."""
+    """Whether the pass has rows of one slot and nothing else. Then batch and pass are the same."""
     last: Sequence[bool]
     """[rows]: whether no later row of the pass has the same parent."""
 
@@ -59,7 +59,7 @@ class Plan:
 def planned(
     spans: Sequence[Span], rows: Sequence[FreshRow], lives: Sequence[Sequence[int]], device: torch.device
 ) -> Plan:
-    """`lives`: the places of each slot's live rows."""
+    """The plan of a pass. lives: the places of each slot's live rows."""
     slots = list(dict.fromkeys(row.slot for row in rows))
     numbers = {slot: [i for i, row in enumerate(rows) if row.slot == slot] for slot in slots}
     widest = max((len(each) for each in numbers.values()), default=0)
@@ -67,7 +67,7 @@ def planned(
     at = np.zeros((len(slots), widest), dtype=np.int64)
     earlier = np.zeros((len(slots), deepest), dtype=np.int64)
     above = np.full((len(slots), widest), -1, dtype=np.int64)
-    # Rows that only fill up see themselves: their number of keys may not be 0.
+    # Padding rows see themselves, for no row may have 0 keys.
     sees = np.zeros((len(slots), widest, deepest + widest), dtype=np.bool_)
     sees[:, :, deepest:] |= np.eye(widest, dtype=np.bool_)
     flat = np.zeros(len(rows), dtype=np.int64)
@@ -92,22 +92,22 @@ def planned(
     parents = [row.trail[-2] if len(row.trail) > 1 else -1 for row in rows]
     last = [parent not in parents[number + 1 :] for number, parent in enumerate(parents)]
     whole = len(slots) == 1 and not spans
-    own = np.array([row.at for row in rows], dtype=np.int64)
+    all_numbers = np.array([row.at for row in rows], dtype=np.int64)
     places = np.array([row.trail[-1] for row in rows], dtype=np.int64)
     return Plan(
-        spans, rows, slots, on_device(at), on_device(flat), on_device(own), on_device(places),
+        spans, rows, slots, on_device(at), on_device(flat), on_device(all_numbers), on_device(places),
         on_device(earlier) if deepest else None, on_device(sees), on_device(above) if deepest else None, whole, last,
     )  # fmt: skip
 
 
-def taps(plan: Plan, reach: int, room: int) -> Tensor:
-    """[rows, reach + 1]: where a row's convolution finds its inputs, itself the last.
+def taps(plan: Plan, reach: int, live: int) -> Tensor:
+    """[rows, reach + 1]: where a row's convolution finds its inputs; the last one is the row itself.
 
-    They are numbers into the windows of the plan's slots (`reach` inputs each), `room` live rows, and the pass's rows,
-    one after the other.
+    These are indices into three things side by side: the windows of the plan's slots (`reach` inputs each), `live`
+    places of live rows, and the rows of the pass.
     """
     windows = reach * len(plan.slots)
-    where = {row.trail[-1]: windows + room + row.at for row in plan.rows}
+    where = {row.trail[-1]: windows + live + row.at for row in plan.rows}
     first = {slot: index * reach for index, slot in enumerate(plan.slots)}
     numbers = np.zeros((len(plan.rows), reach + 1), dtype=np.int64)
     for tap, row in zip(numbers, plan.rows, strict=True):

@@ -1,8 +1,8 @@
-"""The proof, when a model is loaded, that it computes through the engine what it computes on its own.
+"""Proves at loading that a model computes the same through the engine as in a plain forward pass.
 
-Whether a model's code takes positions, a mask and a memory from outside is nowhere declared, and one that ignores them
-raises no error: its text would just be wrong. So short texts must give the same logits both ways: through the engine in
-pieces, in trees with rows that must not be seen, over rows that were accepted, and beside another slot.
+Models do not declare whether their code takes positions, a mask and a memory from outside. One that ignores them raises
+no error; its text is just wrong. So short texts must give the same logits both ways. The engine reads them in chunks,
+in trees with rows that must not be seen, over accepted rows, and beside another slot.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ TOKENS = 12
 """Length of each text."""
 
 TOLERANCE = {torch.float32: 2e-4, torch.float64: 1e-6}
-"""Relative error of the logits that passes. Float32 gives 1e-6 and half precision some per cent, more where a mixture
-of experts has a near tie; a model that sees the wrong tokens is far off."""
+"""Largest relative error of the logits. Float32 gives 1e-6; half precision some per cent, and more where a mixture of
+experts has a near tie. A model that sees the wrong tokens is far off."""
 
-LOOSE = 0.25
+LOOSE_TOLERANCE = 0.25
 """The same for other types."""
 
 
 def texts_of(vocabulary: int, count: int, length: int) -> list[list[int]]:
-    """Texts that have little in common."""
+    """Different texts of `length` tokens."""
     return [[(3 + 4 * text + (5 + 6 * text) * at) % vocabulary for at in range(length)] for text in range(count)]
 
 
 def references(model: Any, texts: Sequence[Sequence[int]], device: torch.device) -> list[Logits]:
-    """The logits of plain forward passes, as the library makes them, [tokens, vocabulary] for each text."""
+    """The logits of the library's plain forward passes, [tokens, vocabulary] for each text."""
     made: list[Logits] = []
     for ids in texts:
         output = model(input_ids=torch.tensor([ids], device=device), use_cache=False)
@@ -40,11 +40,11 @@ def references(model: Any, texts: Sequence[Sequence[int]], device: torch.device)
     return made
 
 
-def error(engine: Engine, texts: Sequence[Sequence[int]], wanted: Sequence[Logits], room: int) -> float:
-    """The relative error of the engine's logits, where plain forward passes over the texts give `wanted`.
+def error(engine: Engine, texts: Sequence[Sequence[int]], wanted: Sequence[Logits], places: int) -> float:
+    """The relative error of the engine's logits. wanted: the logits of plain forward passes.
 
-    Each text has its slot. The first half is read in pieces, the rest comes in rows; half of those are committed before
-    the others come. `room`: how many tokens and rows a slot takes. The slots are left empty.
+    Each text has its own slot. Its first half is read in chunks. The rest comes in rows, half of which are committed
+    before the others come. places: tokens and rows that a slot takes. The slots are left empty.
     """
     length, slots = len(texts[0]), range(len(texts))
     half, name = length // 2, len(texts) * length
@@ -52,10 +52,10 @@ def error(engine: Engine, texts: Sequence[Sequence[int]], wanted: Sequence[Logit
     got: dict[tuple[int, int], Logits] = {}
 
     def run(begin: int, end: int, committed: int) -> None:
-        """Rows of all slots in turn, in passes that may hold several of each. The slots have `committed` tokens."""
-        places = [(at, slot) for at in range(begin, end) for slot in slots]
-        for first in range(0, len(places), engine.batch):
-            now = places[first : first + engine.batch]
+        """Run the rows `begin` to `end` of all slots. The slots have `committed` tokens."""
+        pending = [(at, slot) for at in range(begin, end) for slot in slots]
+        for first in range(0, len(pending), engine.batch):
+            now = pending[first : first + engine.batch]
             rows = [
                 Row(slot * length + at, slot, texts[slot][at], ROOT if at == committed else slot * length + at - 1)
                 for at, slot in now
@@ -69,8 +69,8 @@ def error(engine: Engine, texts: Sequence[Sequence[int]], wanted: Sequence[Logit
             engine.forward((), chunks)
             chunks = []
         got[half, slot] = engine.forward([Row(slot * length + half, slot, text[half])], chunks)[0]
-        if room > length:
-            # There, but not to be seen by the rows below.
+        if places > length:
+            # A row that the rows below must not see.
             engine.forward([Row(name + slot, slot, text[-1])])
     run(half + 1, middle, half)
     for slot in slots:

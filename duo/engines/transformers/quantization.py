@@ -1,4 +1,4 @@
-"""Quantised checkpoints: which package and device each method needs, known before the library reads any weight."""
+"""Quantised checkpoints: the package and device that each method needs, checked before any weight is read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from duo.errors import ModelError
 
 
 class Method(NamedTuple):
-    """What a way to quantise weights needs. packages: names to import and names to install; accelerate besides.
+    """What a quantisation method needs.
 
-    devices: torch's types of devices that it runs on; empty: any. dense: on other devices, and wherever its kernels
-    are missing, the library can turn the weights back into plain ones.
+    packages: names to import, and names to install; accelerate comes on top. devices: torch's device types that it runs
+    on; empty: any. dense: on other devices, or without its kernels, the library can dequantise the weights.
     """
 
     label: str
@@ -44,13 +44,13 @@ METHODS: Mapping[str, Method] = {
     "nvfp4": Method("NVFP4", {"kernels": "kernels"}, ("cuda",)),
     "bitnet": Method("BitNet"),
 }
-"""By the `quant_method` of a config.json. What is not here, the library tries as it can."""
+"""Methods by the `quant_method` of a config.json. For others, the library tries what it can."""
 
 ACCELERATE = {"accelerate": "accelerate"}
 
 
 def settings(config: Any) -> dict[str, Any]:
-    """The model's `quantization_config`; empty where its weights are plain."""
+    """The model's `quantization_config`; empty if its weights are not quantised."""
     found = getattr(config, "quantization_config", None)
     if found is None:
         return {}
@@ -67,25 +67,25 @@ def method_of(given: Mapping[str, Any]) -> str:
 def installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package around it
+    except ModuleNotFoundError:  # the package around it is missing
         return False
 
 
 class Treatment(NamedTuple):
-    """quantised: whether the checkpoint is. plain: whether its weights are, once the library has read them."""
+    """quantised: the checkpoint is quantised. dense: its weights are not, once the library has read them."""
 
     quantised: bool
-    plain: bool
+    dense: bool
 
 
 def prepare(config: Any, device: torch.device, name: str, has: Callable[[str], bool] = installed) -> Treatment:
-    """Refuses a quantised model where a package or the device is missing.
+    """How the library treats the checkpoint's weights. Raises ModelError if a package or the device is missing.
 
-    Where the method's kernels do not run on the device, the config is told to make the weights plain.
+    If the method's kernels do not run on the device, the config is changed so that the library dequantises the weights.
     """
     given = settings(config)
     if not given:
-        return Treatment(quantised=False, plain=True)
+        return Treatment(quantised=False, dense=True)
     key = method_of(given)
     method = METHODS.get(key, Method(key or "an unnamed method"))
     missing = [pip for module, pip in {**ACCELERATE, **method.packages}.items() if not has(module)]
@@ -101,5 +101,5 @@ def prepare(config: Any, device: torch.device, name: str, has: Callable[[str], b
                 f"{device.type}: use such a device, or a GGUF of this model"
             )
         config.quantization_config = {**given, "dequantize": True}
-        return Treatment(quantised=True, plain=True)
-    return Treatment(quantised=True, plain=False)
+        return Treatment(quantised=True, dense=True)
+    return Treatment(quantised=True, dense=False)

@@ -4,18 +4,18 @@ Gated delta net (arXiv 2412.06464) and Mamba-2 (arXiv 2405.21060) update one sta
 
     S = exp(g) * S + k u^T,    o = S^T q
 
-In Mamba-2 u is an input of the layer. The delta rule corrects what the state says already: u = beta (v - exp(g) S^T k).
-So a token that is not committed is remembered by its k, its u and its decay: by far less than a state. A row reads the
-committed state once, and its ancestors as linear attention does, with the decay along its path between them. The u of
-a tree's rows depend on each other along its paths; a triangular system gives them all at once, as TreeWY
+In Mamba-2 u is an input of the layer. The delta rule corrects what the state already says: u = beta (v - exp(g) S^T k).
+So a live row is remembered by its k, its u and its decay, which is far less than a state. A row reads the committed
+state once. It reads its ancestors as linear attention does, with the decay along its path between them. The u of a
+tree's rows depend on each other along its paths. A triangular system gives them all at once, as TreeWY
 (arXiv 2608.20961) does on trees and the papers do on chains.
 
 Shapes: q and k [batch, groups, rows, key]; v and u [batch, groups, heads, rows, value]; g and beta [batch, groups,
-heads, rows]; a state [batch, groups, heads, key, value]. The heads of a group share q and k. All in float32.
+heads, rows]; a state [batch, groups, heads, key, value]. The heads of a group share q and k. All are float32.
 
-In Kimi delta attention (arXiv 2510.26692) each key channel decays by itself: g has [key, 1] as further dimensions. In
-Mamba-1 (arXiv 2312.00752) each entry of the state does: g, with [1, value] as further dimensions, is a step of time, to
-be multiplied by `rate` [groups, heads, key, value]. Such rows go step by step.
+In Kimi delta attention (arXiv 2510.26692) each key channel has its own decay: g has further dimensions [key, 1]. In
+Mamba-1 (arXiv 2312.00752) each entry of the state has its own: g, with further dimensions [1, value], is a step of time
+that `rate` [groups, heads, key, value] multiplies. Such rows go step by step.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CHUNK = 32
-"""Tokens of a prompt that are computed as one block. The state is written once for each block."""
+BLOCK = 32
+"""Tokens of a prompt per block. The state is written once per block."""
 
 
 class Tokens(NamedTuple):
-    """What rows bring to a recurrence. `beta` is None where v is u already, `rate` where g is the decay itself."""
+    """What rows bring to a recurrence. `beta` is None if v is already u. `rate` is None if g is the decay itself."""
 
     q: Tensor
     k: Tensor
@@ -41,12 +41,12 @@ class Tokens(NamedTuple):
 
     @property
     def wide(self) -> bool:
-        """Whether the parts of a state decay each by itself."""
+        """Whether parts of a state decay separately."""
         return self.g.dim() > 4
 
 
 class Earlier(NamedTuple):
-    """Live rows of earlier passes. `decay` [batch, groups, heads, rows] sums g from the committed state to each row."""
+    """Live rows of earlier passes. decay [batch, groups, heads, rows]: g summed from the committed state on."""
 
     k: Tensor
     u: Tensor
@@ -58,7 +58,7 @@ def tree(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """All rows of a tree at once, parents before children.
 
-    sees [batch, rows, earlier + rows]: whether a row sees that row, which is an ancestor or the row itself.
+    sees [batch, rows, earlier + rows]: whether a row sees that row: an ancestor, or itself.
     above [batch, groups, heads, rows]: decay of the nearest ancestor among the earlier rows; 0 without one.
     Returns o and u, shaped like v, and the decay from the committed state to each row, shaped like g.
     """
@@ -95,14 +95,14 @@ def tree(
 
 
 def absorb(state: Tensor, k: Tensor, u: Tensor, decay: Tensor) -> None:
-    """Let the state, in place, take in a chain of rows that `tree` computed; `decay` sums g up to each of them."""
+    """Update the state in place with a chain of rows that `tree` computed. decay: g summed up to each row."""
     end = decay[..., -1]
     u = u * (end.unsqueeze(3) - decay).exp().unsqueeze(4)
     state.mul_(end.exp()[..., None, None]).add_(k.transpose(2, 3).unsqueeze(2) @ u)
 
 
-def chain(tokens: Tokens, state: Tensor, size: int = CHUNK) -> tuple[Tensor, Tensor]:
-    """A long chain, block by block: o and the state after it. What each block needs of itself comes in one go."""
+def chain(tokens: Tokens, state: Tensor, size: int = BLOCK) -> tuple[Tensor, Tensor]:
+    """A long chain, block by block. Returns o, and the state after the chain."""
     length = tokens.q.shape[2]
     if tokens.wide:
         state = state.clone()
@@ -140,9 +140,9 @@ def chain(tokens: Tokens, state: Tensor, size: int = CHUNK) -> tuple[Tensor, Ten
 
 
 def step(tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One row: o, u and what `replay` needs to know of its decay. The state, in place, takes the row in.
+    """One row: updates the state in place. Returns o, u, and the decay in the form that `replay` takes.
 
-    The shapes are the same for every row, whatever else its pass holds: so are the bits.
+    The shapes are the same for every row, whatever else its pass holds. So the bits are the same too.
     """
     k, v = tokens.k.transpose(2, 3), tokens.v
     fade = tokens.g if tokens.rate is not None else tokens.g.exp()
@@ -155,10 +155,10 @@ def step(tokens: Tokens, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def replay(state: Tensor, fade: Tensor, k: Tensor, u: Tensor, rate: Tensor | None = None) -> None:
-    """Let the state, in place, take in a chain of rows as `step` did, with the same bits.
+    """Update the state in place with a chain of rows, with the same bits as `step`.
 
-    Several layers may lie side by side as a batch, unless there is a rate: then exponentials are taken here as well,
-    and their bits depend on how much is computed at once.
+    Several layers may lie side by side as a batch, unless there is a rate. Then exponentials are computed here too, and
+    their bits depend on how much is computed at once.
     """
     for at in range(k.shape[2]):
         state.mul_(_spread(fade[:, :, :, at], rate))
@@ -166,7 +166,7 @@ def replay(state: Tensor, fade: Tensor, k: Tensor, u: Tensor, rate: Tensor | Non
 
 
 def row(tokens: Tokens, at: int) -> Tokens:
-    """One of the rows. Products depend on how their factors lie in memory, so they always lie alike."""
+    """One of the rows, copied: a product's bits depend on how its factors lie in memory."""
     q, k, v, g, beta, rate = tokens
     one = None if beta is None else beta[:, :, :, at : at + 1].contiguous()
     q, k = q[:, :, at : at + 1].contiguous(), k[:, :, at : at + 1].contiguous()
@@ -181,7 +181,7 @@ def _spread(fade: Tensor, rate: Tensor | None) -> Tensor:
 
 
 def _blocks(x: Tensor, blocks: int, size: int, dim: int) -> Tensor:
-    """Split a dimension of rows into blocks, filled up with zeros: rows that change nothing."""
+    """Split a dimension of rows into blocks, padded with zeros: such rows change nothing."""
     missing = blocks * size - x.shape[dim]
     if missing:
         x = torch.nn.functional.pad(x, [0, 0] * (x.dim() - dim - 1) + [0, missing])

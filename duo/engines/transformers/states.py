@@ -1,9 +1,9 @@
-"""What recurrent layers remember: a state for each slot, and what each live row would put into it.
+"""What recurrent layers remember: a state for each slot, and what each live row would change in it.
 
-Layers of one shape form a bank, whose tensors have the layers as first dimension: what happens to a slot then happens
-to all its layers in one call. A forward pass writes nothing into states. Rows leave their inputs in the bank, at places
-of their own, until `commit` lets the state take in the accepted ones; pieces of prompts leave states aside, which
-`finish` puts in place. So a pass that fails leaves every slot as it was.
+Layers of one shape form a bank. Its tensors have the layers as first dimension, so one call changes a slot in all of
+them. A forward pass writes nothing into states. Rows leave their inputs in the bank, at their own places, until
+`commit` puts the accepted ones into the state. Chunks of prompts leave new states aside, which `finish` puts in place.
+So a pass that fails leaves every slot as it was.
 """
 
 from __future__ import annotations
@@ -17,70 +17,34 @@ from torch import Tensor
 from duo.engines.base import InterruptedForwardError
 from duo.engines.transformers import recurrence
 from duo.engines.transformers.arena import PlaceBook
+from duo.engines.transformers.bank import Bank
 from duo.engines.transformers.checkpoints import Checkpoints, marks, within
 from duo.engines.transformers.paths import FreshRow, Plan, Span, planned, taps
 from duo.engines.transformers.recurrence import Earlier, Tokens
 
-FIRST = 16
-"""Live rows that a bank has room for at first; it doubles that."""
+INITIAL_ROWS = 16
+"""Live rows that a bank holds at first. It doubles when they do not suffice."""
 
-
-BYTES = 2 << 30
-"""What the checkpoints of all slots take together, at most, unless states are so large that two of each slot do."""
-
-
-class _Bank:
-    """Layers of one shape."""
-
-    def __init__(self, layers: int) -> None:
-        self.layers = layers
-        self.window: Tensor | None = None
-        """[layers, slots, kernel - 1, channels]: the latest inputs of the convolutions."""
-        self.inputs: Tensor | None = None
-        """[layers, live rows, channels]"""
-        self.state: Tensor | None = None
-        """[layers, slots, groups, heads, key, value]"""
-        self.k: Tensor | None = None
-        """[layers, live rows, groups, key]"""
-        self.u: Tensor | None = None
-        """[layers, live rows, groups, heads, value]"""
-        self.decay: Tensor | None = None
-        """[layers, live rows, groups, heads]: g summed along the row's path. If rows go step by step: what a state is
-        multiplied by, or g itself where there is a rate."""
-        self.stepwise = False
-        """Whether rows go step by step in any case, since parts of a state decay each by itself."""
-        self.rates: dict[int, Tensor] = {}
-        """By layer, where g is to be multiplied by a rate."""
-        self.windows: dict[tuple[int, int], Tensor] = {}
-        """By slot and layer, what a piece of the pass under way leaves."""
-        self.states: dict[tuple[int, int], Tensor] = {}
-        self.marked: dict[tuple[int, int], tuple[list[Tensor], list[Tensor]]] = {}
-        """By slot and number of tokens, what all layers had at a mark within a piece: windows and states."""
-
-    def live(self) -> list[tuple[str, Tensor]]:
-        named = [("inputs", self.inputs), ("k", self.k), ("u", self.u), ("decay", self.decay)]
-        return [(name, tensor) for name, tensor in named if tensor is not None]
-
-    def lasting(self) -> list[Tensor]:
-        return [tensor for tensor in (self.window, self.state) if tensor is not None]
+CHECKPOINT_BYTES = 2 << 30
+"""Most bytes of the checkpoints of all slots. Two of each slot are kept even if they take more."""
 
 
 class States:
     """The memory of a model's recurrent layers.
 
-    `counts`: how many layers each bank has. `interrupted` is asked in every layer.
+    counts: how many layers each bank has. interrupted: asked in every layer whether to give up the pass.
     """
 
     def __init__(
         self, slots: int, counts: Sequence[int], device: torch.device, interrupted: Callable[[], bool]
     ) -> None:
         self._slots = slots
-        self._banks = [_Bank(count) for count in counts]
+        self._banks = [Bank(count) for count in counts]
         self._device = device
         self.exact = False
-        """Whether a row's bits do not depend on the other rows of its pass, nor on how rows were accepted before."""
+        """Whether a row's bits are independent of the other rows of its pass, and of how rows were accepted before."""
         self._interrupted = interrupted
-        self._book = PlaceBook(FIRST, 1)
+        self._book = PlaceBook(INITIAL_ROWS, 1)
         self._live: list[list[int]] = [[] for _ in range(slots)]
         """Places of each slot's live rows, parents before children."""
         self._fresh: list[int] = []
@@ -88,39 +52,44 @@ class States:
         self._taps: dict[int, Tensor] = {}
         self._checkpoints: list[Checkpoints] = []
         self._reading = [False] * slots
-        """Whether the latest tokens of the slot came in a piece: then they end a prompt, or a part of one."""
+        """Whether the latest tokens of the slot came in a chunk of a prompt."""
 
     @property
     def bytes_per_slot(self) -> int:
-        """What the states of a slot take. 0 before the first forward pass."""
+        """Bytes of a slot's states; 0 before the first forward pass."""
         return sum(each.nbytes // self._slots for bank in self._banks for each in bank.lasting())
 
     @property
+    def live_rows(self) -> int:
+        """Rows of all slots that hold a place."""
+        return self._book.used
+
+    @property
     def checkpoints_per_slot(self) -> int:
-        """At most. The bytes bound them, or else what is sensible."""
-        return within(BYTES // self._slots // max(1, self.bytes_per_slot))
+        """Most checkpoints of a slot."""
+        return within(CHECKPOINT_BYTES // self._slots // max(1, self.bytes_per_slot))
 
     @torch.inference_mode()
     def places(self, count: int) -> list[int]:
-        """Places for the rows of the pass to come."""
+        """Places for the rows of the next pass."""
         if count > self._book.capacity - self._book.used:
             self._grow(self._book.used + count)
         self._fresh = self._book.take(count).tolist()
         return self._fresh
 
     def begin(self, spans: Sequence[Span], rows: Sequence[FreshRow]) -> None:
-        """Before a forward pass over pieces and rows, parents before children."""
+        """Plan a forward pass over chunks and rows, parents before children."""
         self._plan = planned(spans, rows, self._live, self._device)
         self._taps = {}
 
     def abandon(self) -> None:
-        """The pass failed."""
+        """The pass failed: forget it."""
         self._book.give(self._fresh)
         self._done()
 
     @torch.inference_mode()
     def finish(self) -> None:
-        """The pass succeeded: rows are live, pieces are committed."""
+        """The pass succeeded: its rows become live, and its chunks are committed."""
         plan = self._current()
         for bank in self._banks:
             for (slot, layer), window in bank.windows.items():
@@ -137,57 +106,57 @@ class States:
                 kept = [each for bank in self._banks for each in bank.marked[span.slot, mark] if each]
                 self._saved(span.slot).add(mark, [torch.stack(each).to("cpu") for each in kept])
             if self._saved(span.slot).due(span.length):
-                self._saved(span.slot).add(span.length, self._copied(span.slot))
+                self._saved(span.slot).add(span.length, self.snapshot(span.slot))
         self._done()
 
     @torch.inference_mode()
     def commit(self, slot: int, length: int, path: Sequence[int], rest: Sequence[int]) -> None:
-        """The states of a slot with `length` tokens take in the rows of a path, given by their places.
+        """Update the states of a slot with `length` tokens by the rows of a path, given by their places.
 
-        Of the other rows those in `rest` stay.
+        Of the other rows, those in `rest` stay live.
         """
         if path:
             saved = self._saved(slot)
             if self._reading[slot]:
-                # The end of a prompt: the next turn of the conversation, or the same prompt again, begins like this.
-                saved.add(length, self._copied(slot))
+                # The end of a prompt. The next turn of the conversation, or the same prompt again, begins like this.
+                saved.add(length, self.snapshot(slot))
                 self._reading[slot] = False
             for bank in self._banks:
                 self._absorb(bank, slot, path, rest)
             if saved.due(length + len(path)):
-                saved.add(length + len(path), self._copied(slot))
+                saved.add(length + len(path), self.snapshot(slot))
         staying = set(rest)
         self._book.give([place for place in self._live[slot] if place not in staying])
         self._live[slot] = [place for place in self._live[slot] if place in staying]
 
-    def restorable(self, slot: int, held: int, length: int) -> int:
-        """The most tokens, at most `length`, that a slot which holds `held` can go back to."""
-        return held if length >= held else self._saved(slot).before(length)
+    def restorable(self, slot: int, tokens: int, length: int) -> int:
+        """The most tokens, up to `length`, that a slot with `tokens` tokens can go back to."""
+        return tokens if length >= tokens else self._saved(slot).before(length)
 
     @torch.inference_mode()
-    def restore(self, slot: int, held: int, length: int) -> None:
-        """Go back to `length` tokens, which `restorable` gave. The slot has no live rows."""
-        if length < held:
+    def restore(self, slot: int, tokens: int, length: int) -> None:
+        """Go back from `tokens` tokens to `length`, which `restorable` gave. The slot has no live rows."""
+        if length < tokens:
             self._put(slot, self._saved(slot).at(length))
         self._saved(slot).cut(length)
         self._reading[slot] = False
 
     @torch.inference_mode()
-    def share(self, source: int, target: int, held: int, length: int) -> None:
-        """Let the target be as the source was at `length` tokens, which `restorable` gave."""
-        if length == held:
+    def share(self, source: int, target: int, tokens: int, length: int) -> None:
+        """Set the target to the source's states at `length` tokens, which `restorable` gave. tokens: the source's."""
+        if length == tokens:
             for each in self._lasting():
                 each[:, target] = each[:, source]
         else:
             self._put(target, self._saved(source).at(length))
         copied = self._saved(source).copy(length)
         self._checkpoints[target] = copied
-        self._reading[target] = length == held and self._reading[source]
+        self._reading[target] = length == tokens and self._reading[source]
 
-    # What the layers ask for.
+    # What layers call.
 
     def convolve(self, bank: int, layer: int, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """A causal convolution of each channel, along every row's own path.
+        """A causal convolution of each channel, along the path of each row.
 
         x [1, channels, rows], weight [channels, kernel], bias [channels] -> [1, channels, rows].
         """
@@ -215,27 +184,27 @@ class States:
             known = torch.cat((*windows, live, rows))
             taken = known[self._tapped(reach)].float()
             made = (taken * weight.T.float()).sum(1)
-            store.inputs[layer, plan.places] = rows if plan.whole else rows[plan.own]
+            store.inputs[layer, plan.places] = rows if plan.whole else rows[plan.numbers]
             if plan.whole:
                 out = made
             else:
-                out[plan.own] = made
+                out[plan.numbers] = made
         if bias is not None:
             out = out + bias.float()
         return out.T[None]
 
     def recur(self, bank: int, layer: int, tokens: Tokens) -> Tensor:
-        """The recurrence, along every row's own path. Takes tokens with a batch of one; o, shaped like v."""
+        """The recurrence, along the path of each row. tokens have a batch of one. Returns o, shaped like v."""
         plan, store = self._current(), self._banks[bank]
         _, groups, heads, _, value = tokens.v.shape
         key, device = tokens.k.shape[3], tokens.v.device
         if store.state is None:
-            count, room = store.layers, self._book.capacity
+            count, places = store.layers, self._book.capacity
             zeros: Any = torch.zeros
             store.state = zeros((count, self._slots, groups, heads, key, value), device=device)
-            store.k = zeros((count, room, groups, key), device=device)
-            store.u = zeros((count, room, groups, heads, value), device=device)
-            store.decay = zeros((count, room, groups, heads, *tokens.g.shape[4:]), device=device)
+            store.k = zeros((count, places, groups, key), device=device)
+            store.u = zeros((count, places, groups, heads, value), device=device)
+            store.decay = zeros((count, places, groups, heads, *tokens.g.shape[4:]), device=device)
             store.stepwise = tokens.wide
         if tokens.rate is not None and layer not in store.rates:
             store.rates[layer] = tokens.rate
@@ -260,11 +229,11 @@ class States:
                 self._steps(plan, store, layer, tokens, states, out)
             else:
                 o = self._trees(plan, store, layer, _batched(tokens, plan.at), torch.stack(states))
-                out[0, :, :, plan.own] = _flat(o, 3)[plan.flat].permute(1, 2, 0, 3)
+                out[0, :, :, plan.numbers] = _flat(o, 3)[plan.flat].permute(1, 2, 0, 3)
         return out
 
-    def _trees(self, plan: Plan, store: _Bank, layer: int, batch: Tokens, state: Tensor) -> Tensor:
-        """All rows at once: o. What they would put into the states is left in the store."""
+    def _trees(self, plan: Plan, store: Bank, layer: int, batch: Tokens, state: Tensor) -> Tensor:
+        """All rows at once. Returns o, and leaves in the store what the rows would change in the states."""
         assert store.k is not None and store.u is not None and store.decay is not None
         earlier = above = None
         if plan.earlier is not None and plan.above is not None:
@@ -279,9 +248,9 @@ class States:
         return o
 
     def _steps(
-        self, plan: Plan, store: _Bank, layer: int, tokens: Tokens, states: Sequence[Tensor], out: Tensor
+        self, plan: Plan, store: Bank, layer: int, tokens: Tokens, states: Sequence[Tensor], out: Tensor
     ) -> None:
-        """Row after row, each on the state of its parent, which lives no longer than this call."""
+        """Row after row, each on a copy of its parent's state. The copies live no longer than this call."""
         assert store.k is not None and store.u is not None and store.decay is not None
         roots = dict(zip(plan.slots, states, strict=True))
         after: dict[int, Tensor] = {}
@@ -294,15 +263,15 @@ class States:
                 if live:
                     k, u, g = (x[layer, list(live)][None] for x in (store.k, store.u, store.decay))
                     recurrence.replay(mine, g.movedim(1, 3), k.movedim(1, 2), u.movedim(1, 3), tokens.rate)
-            own = recurrence.row(tokens, row.at)
-            o, u, fade = recurrence.step(own, mine)
+            one = recurrence.row(tokens, row.at)
+            o, u, fade = recurrence.step(one, mine)
             out[:, :, :, row.at] = o[:, :, :, 0]
-            store.k[layer, place] = own.k[0, :, 0]
+            store.k[layer, place] = one.k[0, :, 0]
             store.u[layer, place] = u[0, :, :, 0]
             store.decay[layer, place] = fade[0, :, :, 0]
             after[place] = mine
 
-    def _absorb(self, bank: _Bank, slot: int, path: Sequence[int], rest: Sequence[int]) -> None:
+    def _absorb(self, bank: Bank, slot: int, path: Sequence[int], rest: Sequence[int]) -> None:
         taken = list(path)
         if bank.window is not None and bank.inputs is not None:
             reach = bank.window.shape[2]
@@ -328,17 +297,17 @@ class States:
         known = self._taps.get(reach)
         if known is None:
             plan = self._current()
-            room = self._book.capacity if plan.earlier is not None else 0
-            known = self._taps[reach] = taps(plan, reach, room)
+            live = self._book.capacity if plan.earlier is not None else 0
+            known = self._taps[reach] = taps(plan, reach, live)
         return known
 
     def _grow(self, count: int) -> None:
-        """Make room for more live rows."""
-        room = 1 << (count - 1).bit_length()
-        self._book.grow(room)
+        """Have places for `count` live rows."""
+        places = 1 << (count - 1).bit_length()
+        self._book.grow(places)
         for bank in self._banks:
             for name, old in bank.live():
-                new = old.new_zeros((old.shape[0], room, *old.shape[2:]))
+                new = old.new_zeros((old.shape[0], places, *old.shape[2:]))
                 new[:, : old.shape[1]] = old
                 setattr(bank, name, new)
 
@@ -360,16 +329,16 @@ class States:
     def _saved(self, slot: int) -> Checkpoints:
         if not self._checkpoints:
             if not self.bytes_per_slot:
-                return Checkpoints()  # nothing has run yet: there is nothing to keep
+                return Checkpoints()  # nothing has run yet, so there is nothing to keep
             self._checkpoints = [Checkpoints(self.checkpoints_per_slot) for _ in range(self._slots)]
         return self._checkpoints[slot]
 
-    def _copied(self, slot: int) -> list[Tensor]:
-        """In the memory of the host: there is more of it than an accelerator has."""
+    def snapshot(self, slot: int) -> list[Tensor]:
+        """A copy of the slot's states, in the memory of the host: there is more of it than on an accelerator."""
         return [each[:, slot].to("cpu", copy=True) for each in self._lasting()]
 
     def _put(self, slot: int, given: Sequence[Tensor] | None) -> None:
-        """Set the slot's states; None: to those of an empty slot."""
+        """Set the slot's states. None: those of an empty slot."""
         for index, each in enumerate(self._lasting()):
             if given is None:
                 each[:, slot] = 0
@@ -378,12 +347,12 @@ class States:
 
 
 def _rows(tokens: Tokens) -> list[tuple[Tensor | None, int]]:
-    """The tensors, and which of their dimensions has the rows."""
+    """The tensors, and the dimension of each that has the rows."""
     return list(zip(tokens[:5], (2, 2, 3, 3, 3), strict=True))
 
 
 def _batched(tokens: Tokens, at: Tensor) -> Tokens:
-    """The rows of those numbers [batch, rows], out of a batch of one."""
+    """The rows with these numbers [batch, rows], out of a batch of one."""
     chosen = [
         each
         if each is None
@@ -397,5 +366,5 @@ def _batched(tokens: Tokens, at: Tensor) -> Tokens:
 
 
 def _flat(x: Tensor, dim: int) -> Tensor:
-    """[batch, ..., rows, ...] -> [batch * rows, ..., ...]; `dim` has the rows."""
+    """[batch, ..., rows, ...] -> [batch * rows, ..., ...]. dim: the one with the rows."""
     return x.movedim(dim, 1).flatten(0, 1)

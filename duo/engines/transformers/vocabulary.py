@@ -19,8 +19,8 @@ class HFVocabulary(ChatVocabulary):
 
     def __init__(self, tokenizer: Any, size: int, eos: frozenset[int]) -> None:
         self._tokenizer = tokenizer
-        # Without the wrapper around it: that checks much, while the target is at work on the same core, and changes the
-        # tokenizer's settings before it encodes, which fails while another thread is encoding.
+        # Without the library's wrapper. It checks much, on a core that the target needs. It also changes settings while
+        # another thread may be encoding, which fails.
         self._fast: Any = getattr(tokenizer, "backend_tokenizer", None)
         if self._fast is not None:
             self._fast.no_truncation()
@@ -39,7 +39,7 @@ class HFVocabulary(ChatVocabulary):
     @cached_property
     def meanings(self) -> Sequence[bytes]:
         texts = self._texts
-        # A token that was added later has its own spelling also in a byte-level vocabulary.
+        # An added token has its own spelling even in a byte-level vocabulary.
         named = set(self._tokenizer.added_tokens_decoder) if self._alphabet is not None else self._special
 
         def meaning(id: int, text: bytes) -> bytes:
@@ -49,7 +49,7 @@ class HFVocabulary(ChatVocabulary):
 
     @property
     def chat_template(self) -> str:
-        # One of several where the tokenizer has templates for several uses, as transformers picks it.
+        # If the tokenizer has several templates, transformers picks one.
         return str(self._tokenizer.get_chat_template()) if self._tokenizer.chat_template is not None else ""
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -64,13 +64,13 @@ class HFVocabulary(ChatVocabulary):
         return self._bytes[token]
 
     def _tokenize(self, text: str, add_special: bool) -> list[int]:
-        # What is no Unicode, as half of a pair of surrogates, becomes a question mark: as in the other runtime.
+        # What is no Unicode, such as half a surrogate pair, becomes a question mark, as in llama.cpp.
         text = text.encode("utf-8", errors="replace").decode("utf-8")
         if self._fast is not None:
-            # As a batch of one: that lets other threads run meanwhile, which takes seconds for megabytes.
+            # As a batch of one, so that other threads run meanwhile: megabytes take seconds.
             ids: list[int] = self._fast.encode_batch([text], add_special_tokens=add_special)[0].ids
             return ids
-        # Not verbose: a text beyond the model's context is the engine's to refuse, not the tokenizer's to warn about.
+        # Not verbose: the engine refuses a text beyond the context, so the tokenizer need not warn.
         return [int(t) for t in self._tokenizer.encode(text, add_special_tokens=add_special, verbose=False)]
 
     def _apply(
@@ -83,7 +83,7 @@ class HFVocabulary(ChatVocabulary):
 
     @cached_property
     def _bytes(self) -> list[bytes]:
-        """Of every token, by id."""
+        """The bytes of every token, by id."""
         texts, special, alphabet = self._texts, self._special, self._alphabet
         spaced = bool(self._steps & {"Metaspace", "Replace", "ByteFallback"})
 
@@ -93,7 +93,7 @@ class HFVocabulary(ChatVocabulary):
                 return b""
             if alphabet is not None:
                 stands_for = [alphabet.get(letter) for letter in text]
-                # A token that was added later is spelled as it is.
+                # An added token is spelled as it is.
                 return text.encode() if None in stands_for else bytes(b for b in stands_for if b is not None)
             if spaced:
                 byte = _BYTE.fullmatch(text)
@@ -104,7 +104,7 @@ class HFVocabulary(ChatVocabulary):
 
     @cached_property
     def _texts(self) -> dict[int, str]:
-        """The vocabulary's own spelling of every token, by id, as in 'Ġthe'."""
+        """The vocabulary's spelling of every token, by id, such as 'Ġthe'."""
         return {id: text for text, id in self._tokenizer.get_vocab().items()}
 
     @cached_property
@@ -119,12 +119,12 @@ class HFVocabulary(ChatVocabulary):
 
     @property
     def _alphabet(self) -> dict[str, int] | None:
-        """The letters that stand for bytes, in a byte-level vocabulary."""
+        """Letters that stand for bytes in a byte-level vocabulary; else None."""
         return _byte_alphabet() if "ByteLevel" in self._steps else None
 
 
 def _steps(decoder: Mapping[str, Any]) -> set[str]:
-    """Kinds of the steps that a decoder takes."""
+    """The kinds of a decoder's steps."""
     return {decoder["type"]}.union(*(_steps(inner) for inner in decoder.get("decoders", ())))
 
 

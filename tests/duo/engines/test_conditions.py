@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from duo.engines import EngineOptions, conditions, store
-from duo.engines.exact import Widths, steady
+from duo.engines.exact.widths import WidthClass, without_unsteady
 from duo.engines.llamacpp import native
 
 OPTIONS = EngineOptions(threads=1)
@@ -112,6 +112,6 @@ def test_a_switch_of_kernels_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_what_is_left_of_a_class() -> None:
-    assert steady(Widths(1, 32), ()) == Widths(1, 32)
-    assert steady(Widths(1, 1), (1,)) is None and steady(None, (1,)) is None
-    assert steady(Widths(4, 8, 4), (4,)) == Widths(8, 8, 1)
+    assert without_unsteady(WidthClass(1, 32), ()) == WidthClass(1, 32)
+    assert without_unsteady(WidthClass(1, 1), (1,)) is None and without_unsteady(None, (1,)) is None
+    assert without_unsteady(WidthClass(4, 8, 4), (4,)) == WidthClass(8, 8, 1)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from duo.engines.meaning import (
-    LONGEST,
     MAX_DIFFERING,
+    MAX_MEANING_BYTES,
     Comparison,
     compare,
     describe,
@@ -78,7 +78,7 @@ def test_a_vocabulary_that_is_another_one_altogether_takes_no_more_room() -> Non
         (b"\x1b[2J\n", r"'\x1b[2J\n'"),
         ("日".encode(), r"'\u65e5'"),
         (b"\xff", r"'\\xff'"),
-        (b"x" * LONGEST, "'" + "x" * 35 + "...'"),
+        (b"x" * MAX_MEANING_BYTES, "'" + "x" * 35 + "...'"),
     ],
 )
 def test_meanings_are_safe_to_show(meaning: bytes, shown: str) -> None:
@@ -89,6 +89,6 @@ def test_meanings_are_safe_to_show(meaning: bytes, shown: str) -> None:
 
 
 def test_a_long_meaning_is_its_hash() -> None:
-    long, other = b"x" * (LONGEST + 1), b"x" * (LONGEST + 2)
+    long, other = b"x" * (MAX_MEANING_BYTES + 1), b"x" * (MAX_MEANING_BYTES + 2)
     assert len(meaning_of(long)) == len(meaning_of(other)) == 32
     assert meaning_of(long) != meaning_of(other) and meaning_of(long[1:]) == long[1:]

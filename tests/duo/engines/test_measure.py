@@ -98,7 +98,7 @@ def test_what_verifies_chains_is_timed_within_them(
     assert seconds == {width: pytest.approx(cost(width)) for width in widths} and checkpoints is None
     assert all(max(chains) - min(chains) <= 1 for chains in engine.chains if chains)
     assert min(engine.lengths - {0}, default=0) >= measure.CONTEXT - 40
-    assert max(engine.lengths) <= measure.CONTEXT + measure.GROWN + 1
+    assert max(engine.lengths) <= measure.CONTEXT + measure.MAX_GROWTH + 1
     assert not any(engine.length(slot) for slot in range(slots))
 
 
@@ -117,7 +117,7 @@ def test_what_going_back_costs_is_found(monkeypatch: pytest.MonkeyPatch, slots: 
 
 def test_slow_models_are_not_read_anew_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = timed(monkeypatch, 1, Rollback(False, 8))
-    measure.measure(cast(Engine, engine), 9, patience=0.0)
+    measure.measure(cast(Engine, engine), 9, duration=0.0)
     assert engine.read == measure.CONTEXT
 
 
@@ -134,7 +134,7 @@ def test_what_is_known_is_measured_again_as_far_as_time_allows(monkeypatch: pyte
     known = dict.fromkeys((1, 2, 3, 4, 5, 6, 8, 12, 16, 17), 3.0)
     for limit, anew in [(0.1, ()), (9.0, (1, 2, 3, 4)), (100.0, (1, 2, 3, 4, 6, 8, 12, 16, 17))]:
         engine = timed(monkeypatch, 2, TREES)
-        monkeypatch.setattr(measure, "LIMIT", limit)
+        monkeypatch.setattr(measure, "RECHECK_SECONDS", limit)
         seconds = measure.measure(cast(Engine, engine), 17, known=known).seconds
         assert seconds == {width: pytest.approx(cost(width) if width in anew else 3.0) for width in known}
         assert engine.now <= max(limit, 2 * cost(1)) and not engine.length(0)

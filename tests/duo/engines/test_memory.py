@@ -113,11 +113,11 @@ class TestStates:
         ],
     )
     def test_those_that_are_there_from_the_start(self, given: dict[str, Any], held: int) -> None:
-        assert States(100 * MIB, True).held(EngineOptions(slots=4, **given)) == held * 100 * MIB
+        assert States(100 * MIB, True).resident_bytes(EngineOptions(slots=4, **given)) == held * 100 * MIB
 
     def test_no_snapshots_where_it_cannot_go_back(self) -> None:
         states = States(100 * MIB, False)
-        assert states.held(EngineOptions(slots=4, draft_max=8)) == 400 * MIB
+        assert states.resident_bytes(EngineOptions(slots=4, draft_max=8)) == 400 * MIB
 
     @pytest.mark.parametrize(
         ("size", "context", "count"),
@@ -128,7 +128,7 @@ class TestStates:
         ],
     )
     def test_copies_of_them(self, size: int, context: int, count: float) -> None:
-        assert States(size, True).copies(EngineOptions(slots=4), context) == count * size
+        assert States(size, True).checkpoint_bytes(EngineOptions(slots=4), context) == count * size
 
     @pytest.mark.parametrize(("gpu_layers", "context"), [(0, 8704), (17, 20_480)])
     def test_a_context_leaves_room_for_them(
@@ -144,7 +144,7 @@ class TestStates:
         monkeypatch.setattr(context_size, "gpu_memory", lambda: 64 * GIB)
         monkeypatch.setattr(memory, "CLEARED", 64 * GIB)
         states, options = States(100 * MIB, True), EngineOptions(gpu_layers=gpu_layers, draft_max=8)
-        assert (states.held(options), states.copies(options, 65_536)) == (900 * MIB, 1124 * MIB)
+        assert (states.resident_bytes(options), states.checkpoint_bytes(options, 65_536)) == (900 * MIB, 1124 * MIB)
         it = context_size.choose(Path("m"), None, options, True, 4996 * MIB, states)
         assert it.context == context
 
@@ -170,9 +170,9 @@ def test_states_of_a_model_are_counted_when_its_context_is_chosen(
     monkeypatch.setattr(memory, "available", lambda: GIB)
     engine = load(str(path), "auto", EngineOptions(threads=1, slots=2, drafts=drafts, flash_attention="off"))
     assert isinstance(engine, SlotRuntime)
-    states = engine._model.states
+    states = engine.model.states
     assert states is not None and states.bytes > 0
-    count = 2 + engine.room if drafts else 2 * (1 + engine._snapshots)
+    count = 2 + engine.capacity if drafts else 2 * (1 + engine.snapshots)
     assert told == [GIB - count * states.bytes]
     engine.close()
 
@@ -272,12 +272,12 @@ def test_the_choice_fits_and_is_no_smaller_than_before_where_memory_allows(
     try:
         it = chosen(trained=trained, slots=slots, per_token=per_token, free=free, cleared=CLEARED, cells=CELLS)
     except ModelError:
-        assert int(free * memory.SHARE) < 257 * per_token * slots
+        assert int(free * memory.FREE_SHARE) < 257 * per_token * slots
         return
     assert 0 < it.context <= trained
-    assert it.bytes <= free * memory.SHARE
+    assert it.bytes <= free * memory.FREE_SHARE
     usual = min(trained, USUAL)
-    assert it.context >= usual or (it.context + 256) * per_token * slots > free * memory.SHARE
+    assert it.context >= usual or (it.context + 256) * per_token * slots > free * memory.FREE_SHARE
 
 
 @pytest.mark.parametrize(

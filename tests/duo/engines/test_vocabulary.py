@@ -172,7 +172,7 @@ def test_no_name_that_the_runtimes_know_is_a_variable() -> None:
         *inspect.signature(render_jinja_template).parameters,
         *inspect.signature(Jinja2ChatFormatter.__call__).parameters,
     }
-    assert theirs - {"kwargs"} <= template._RUNTIMES
+    assert theirs - {"kwargs"} <= template.RUNTIME_VARIABLES
 
 
 def test_bytes_of_a_vocabulary_like_sentencepieces() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from duo.engines.llamacpp.checkpoints import LEAST, Checkpoint, Checkpoints
+from duo.engines.llamacpp.checkpoints import MIN_CHECKPOINTS, Checkpoint, Checkpoints
 
 
 def of(length: int, size: int = 10) -> Checkpoint:
@@ -32,7 +32,7 @@ def test_the_newest_of_at_most_a_length() -> None:
 def test_the_second_goes_where_bytes_do_not_suffice() -> None:
     assert lengths(filled(40, 1, 2, 3, 4, 5, 6)) == [1, 4, 5, 6]
     assert lengths(filled(0, 1, 2, 3, 4, 5, 6)) == [1, 5, 6]
-    assert len(lengths(filled(0, *range(1, 9)))) == LEAST
+    assert len(lengths(filled(0, *range(1, 9)))) == MIN_CHECKPOINTS
 
 
 def test_what_comes_after_a_cut_replaces_what_was_there() -> None:

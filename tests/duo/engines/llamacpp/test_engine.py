@@ -2,206 +2,32 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import gguf
 import llama_cpp
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.harness import processes
 from bench.harness.processes import wait_for
-from duo.engines import ROOT, EngineOptions, Logits, Row, load
+from duo.engines import ROOT, Logits, Row
 from duo.engines.base import InterruptedForwardError
 from duo.engines.llamacpp import engine as llamacpp
 from duo.engines.llamacpp.engine import LlamaCppEngine
-from duo.engines.llamacpp.load import load as load_gguf
-from duo.engines.llamacpp.runtime import Model
-from duo.engines.meaning import fingerprint
-from duo.errors import ContextError, ModelError, RequestError
+from duo.errors import ContextError, ModelError
 from tests.support import mirror
 from tests.support.interrupting import interrupting
+from tests.support.llamacpp_books import assert_books_agree
 from tests.support.mirror import TreeMirror, Truth
+from tests.support.tiny_gguf import SIZE, decoder_tensors, open_engine, windowed, write
 
-CHATML = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'tool' %}{{ raise_exception('no tools here') }}{% endif %}"
-    "{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-MERGES = ["t h", "th e", "Ġ the", "Ġ a", "i n", "e r", "Ġ ?", "Ġ ."]
-SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-PADDING = ["[PAD0]", "[PAD1]"]
-WIDTH = 64
-WINDOW = 4
 TOLERANCE = 2e-3
 """Keys and values are rounded to 16 bits, which moved logits of these models by at most 0.0007 in 1,920 rows. One wrong
 token anywhere among sixty moves them by 0.2 or more."""
 FLASH_TOLERANCE = 2e-2
 """Flash attention sums values in 16 bits, in the order in which they lie: at most 0.012 was seen in 1,280 rows."""
-
-
-def byte_alphabet() -> list[str]:
-    """GPT-2's printable stand-ins for the 256 bytes, by byte."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
-TOKENS = byte_alphabet() + [merge.replace(" ", "") for merge in MERGES] + SPECIAL + PADDING
-SIZE = len(TOKENS)
-START, END = TOKENS.index("<|im_start|>"), TOKENS.index("<|im_end|>")
-
-
-def write(
-    path: Path,
-    architecture: str,
-    tensors: Mapping[str, tuple[int, ...]],
-    describe: Callable[[gguf.GGUFWriter], None],
-    template: str | None = CHATML,
-    bos: bool = False,
-) -> Path:
-    generator = np.random.default_rng(7)
-    writer = gguf.GGUFWriter(str(path), architecture)
-    writer.add_context_length(512)
-    writer.add_embedding_length(WIDTH)
-    writer.add_block_count(2)
-    describe(writer)
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("gpt-2")
-    writer.add_token_list(TOKENS)
-    writer.add_token_merges(MERGES)
-    kinds = gguf.TokenType
-    plain = [int(kinds.NORMAL)] * (SIZE - len(SPECIAL) - len(PADDING))
-    writer.add_token_types(plain + [int(kinds.CONTROL)] * len(SPECIAL) + [int(kinds.UNUSED)] * len(PADDING))
-    writer.add_eos_token_id(END)
-    writer.add_add_bos_token(bos)
-    if bos:
-        writer.add_bos_token_id(TOKENS.index("<|endoftext|>"))
-    if template is not None:
-        writer.add_chat_template(template)
-    for name, shape in tensors.items():
-        values = np.ones(shape) if len(shape) == 1 else generator.standard_normal(shape) / shape[-1] ** 0.5
-        writer.add_tensor(name, values.astype(np.float32))
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path
-
-
-def attention(writer: gguf.GGUFWriter) -> None:
-    writer.add_feed_forward_length(2 * WIDTH)
-    writer.add_head_count(4)
-    writer.add_head_count_kv(2)
-    writer.add_key_length(16)
-    writer.add_value_length(16)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(16)
-
-
-def windowed(writer: gguf.GGUFWriter) -> None:
-    attention(writer)
-    writer.add_sliding_window(WINDOW)
-
-
-def recurrent(writer: gguf.GGUFWriter) -> None:
-    writer.add_feed_forward_length(0)
-    writer.add_head_count(0)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_ssm_conv_kernel(4)
-    writer.add_ssm_inner_size(2 * WIDTH)
-    writer.add_ssm_state_size(16)
-    writer.add_ssm_time_step_rank(4)
-
-
-def encoder(writer: gguf.GGUFWriter) -> None:
-    writer.add_feed_forward_length(2 * WIDTH)
-    writer.add_head_count(4)
-    writer.add_layer_norm_eps(1e-5)
-    writer.add_causal_attention(False)
-    writer.add_token_type_count(2)
-
-
-def decoder_tensors(extra: Sequence[str] = ()) -> dict[str, tuple[int, ...]]:
-    tensors: dict[str, tuple[int, ...]] = {
-        "token_embd.weight": (SIZE, WIDTH),
-        "output_norm.weight": (WIDTH,),
-        "output.weight": (SIZE, WIDTH),
-    }
-    for layer in range(2):
-        parts: dict[str, tuple[int, ...]] = {
-            "attn_norm": (WIDTH,),
-            "ffn_norm": (WIDTH,),
-            "attn_q": (WIDTH, WIDTH),
-            "attn_k": (WIDTH // 2, WIDTH),
-            "attn_v": (WIDTH // 2, WIDTH),
-            "attn_output": (WIDTH, WIDTH),
-            "ffn_gate": (2 * WIDTH, WIDTH),
-            "ffn_up": (2 * WIDTH, WIDTH),
-            "ffn_down": (WIDTH, 2 * WIDTH),
-            **dict.fromkeys(extra, (WIDTH,)),
-        }
-        tensors |= {f"blk.{layer}.{name}.weight": shape for name, shape in parts.items()}
-    return tensors
-
-
-def recurrent_tensors() -> dict[str, tuple[int, ...]]:
-    tensors: dict[str, tuple[int, ...]] = {"token_embd.weight": (SIZE, WIDTH), "output_norm.weight": (WIDTH,)}
-    inner = 2 * WIDTH
-    for layer in range(2):
-        parts: dict[str, tuple[int, ...]] = {
-            "attn_norm.weight": (WIDTH,),
-            "ssm_in.weight": (2 * inner, WIDTH),
-            "ssm_conv1d.weight": (inner, 4),
-            "ssm_conv1d.bias": (inner,),
-            "ssm_x.weight": (4 + 2 * 16, inner),
-            "ssm_dt.weight": (inner, 4),
-            "ssm_dt.bias": (inner,),
-            "ssm_a": (inner, 16),
-            "ssm_d": (inner,),
-            "ssm_out.weight": (WIDTH, inner),
-        }
-        tensors |= {f"blk.{layer}.{name}": shape for name, shape in parts.items()}
-    return tensors
-
-
-def encoder_tensors() -> dict[str, tuple[int, ...]]:
-    tensors: dict[str, tuple[int, ...]] = {
-        "token_embd.weight": (SIZE, WIDTH),
-        "position_embd.weight": (512, WIDTH),
-        "token_types.weight": (2, WIDTH),
-        "token_embd_norm.weight": (WIDTH,),
-        "token_embd_norm.bias": (WIDTH,),
-    }
-    for layer in range(2):
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            tensors[f"blk.{layer}.{name}.weight"] = (WIDTH, WIDTH)
-            tensors[f"blk.{layer}.{name}.bias"] = (WIDTH,)
-        for name in ("attn_output_norm", "layer_output_norm"):
-            tensors[f"blk.{layer}.{name}.weight"] = (WIDTH,)
-            tensors[f"blk.{layer}.{name}.bias"] = (WIDTH,)
-        tensors[f"blk.{layer}.ffn_up.weight"] = (2 * WIDTH, WIDTH)
-        tensors[f"blk.{layer}.ffn_up.bias"] = (2 * WIDTH,)
-        tensors[f"blk.{layer}.ffn_down.weight"] = (WIDTH, 2 * WIDTH)
-        tensors[f"blk.{layer}.ffn_down.bias"] = (WIDTH,)
-    return tensors
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("gguf")
-
-
-@pytest.fixture(scope="module")
-def plain(folder: Path) -> Path:
-    return write(folder / "Tiny.gguf", "llama", decoder_tensors(), attention)
 
 
 @pytest.fixture(scope="module")
@@ -210,18 +36,6 @@ def sliding(folder: Path) -> Path:
     tensors = decoder_tensors(("post_attention_norm", "post_ffw_norm"))
     del tensors["output.weight"]
     return write(folder / "sliding.gguf", "gemma2", tensors, windowed)
-
-
-def open_engine(path: Path, **given: Any) -> LlamaCppEngine:
-    options = EngineOptions(threads=1, **{"flash_attention": "off", **given})
-    return LlamaCppEngine(Model(path, options, lambda share: None), options)
-
-
-@pytest.fixture
-def engine(plain: Path) -> Iterator[LlamaCppEngine]:
-    engine = open_engine(plain, context=128, slots=2, tree_rows=64, batch=32)
-    yield engine
-    engine.close()
 
 
 def open_truth(path: Path, **options: Any) -> Truth:
@@ -245,25 +59,6 @@ def fill(engine: LlamaCppEngine, calls: Sequence[Sequence[Row]]) -> None:
         engine.forward(rows)
 
 
-def assert_books_agree(engine: LlamaCppEngine) -> None:
-    """What the engine believes about its sequences is what llama.cpp has, without a hole in any."""
-    memory = engine._memory
-    believed = dict.fromkeys(engine._empty, 0)
-    for slot in engine._slots:
-        assert slot.root.parent is None
-        assert all(tip is slot.root or slot.rows[tip.id] is tip for tip in slot.tips.values())
-        believed |= {seq: 0 if slot.aside is not None else tip.pos + 1 for seq, tip in slot.tips.items()}
-        believed |= {seq: engine._have[seq] for seq in slot.spares}
-        if slot.guard is not None:
-            believed[slot.guard] = 1 + max(node.pos for node in (slot.root, *slot.rows.values()))
-    assert sorted(believed) == list(range(len(engine._have)))
-    for seq, length in believed.items():
-        assert llama_cpp.llama_memory_seq_pos_max(memory, seq) == length - 1
-        assert llama_cpp.llama_memory_seq_pos_min(memory, seq) == min(0, length - 1)
-    assert engine._spare_cells == sum(engine._have[seq] for slot in engine._slots for seq in slot.spares)
-    assert engine._rows == {row: node for slot in engine._slots for row, node in slot.rows.items()}
-
-
 def mirrored(engine: LlamaCppEngine, truth: Truth, seed: int) -> TreeMirror:
     return TreeMirror(engine, truth, seed, check=lambda: assert_books_agree(engine))
 
@@ -273,11 +68,11 @@ def assert_all_free(engine: LlamaCppEngine, slots: int) -> None:
     for slot in range(slots):
         engine.truncate(slot, 0)
     assert_books_agree(engine)
-    memory = engine._memory
-    assert all(llama_cpp.llama_memory_seq_pos_max(memory, seq) == -1 for seq in range(len(engine._have)))
+    memory = engine.memory
+    assert all(llama_cpp.llama_memory_seq_pos_max(memory, seq) == -1 for seq in range(len(engine.pool.committed)))
     for slot in range(slots):
         engine.extend(slot, [1] * (engine.context - 1))
-    rows = [Row(i, i % slots, i % SIZE) for i in range(engine._room)]
+    rows = [Row(i, i % slots, i % SIZE) for i in range(engine.capacity)]
     for first in range(0, len(rows), engine.batch):
         engine.forward(rows[first : first + engine.batch])
     with pytest.raises(ContextError):
@@ -320,7 +115,7 @@ def test_random_calls_agree_with_plain_decoding(plain: Path, truth: Truth, seed:
 @pytest.mark.parametrize("seed", range(3))
 def test_random_calls_with_flash_attention(plain: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Slots that are put aside too: keys and values lie otherwise in the cache."""
-    monkeypatch.setattr(llamacpp, "_IDLE", 20)
+    monkeypatch.setattr(llamacpp, "IDLE_CALLS", 20)
     truth = open_truth(plain, flash_attention="on")
     engine = open_engine(plain, context=96, slots=3, tree_rows=48, batch=32, flash_attention="on")
     mirrored(engine, truth, seed).play(250, 96, 48, width=12)
@@ -351,14 +146,14 @@ def test_with_flash_attention_other_slots_change_no_bit(plain: Path) -> None:
 def test_slots_that_are_put_aside_come_back_as_they_were(
     plain: Path, truth: Truth, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(llamacpp, "_IDLE", 1)
-    monkeypatch.setattr(llamacpp, "_TIDY_EVERY", 1)
+    monkeypatch.setattr(llamacpp, "IDLE_CALLS", 1)
+    monkeypatch.setattr(llamacpp, "TIDY_EVERY", 1)
     engine = open_engine(plain, context=96, slots=4, tree_rows=48, batch=32)
     aside: set[int] = set()
     play = mirrored(engine, truth, seed)
     for _ in range(60):
         play.play(4, 96, 48, width=6)
-        aside |= {number for number, slot in enumerate(engine._slots) if slot.aside is not None}
+        aside |= {number for number, tree in enumerate(engine.trees) if tree.aside is not None}
     assert len(aside) > 1
     assert_all_free(engine, 4)
     engine.close()
@@ -368,12 +163,12 @@ def test_an_idle_slot_costs_the_others_nothing_after_a_while(plain: Path) -> Non
     engine = open_engine(plain, context=200, slots=2, tree_rows=8, batch=32)
     engine.extend(1, [5] * 150)
     engine.extend(0, [6])
-    for _ in range(llamacpp._IDLE + llamacpp._TIDY_EVERY + 1):
+    for _ in range(llamacpp.IDLE_CALLS + llamacpp.TIDY_EVERY + 1):
         engine.forward([Row(0, 0, 7)])
         engine.commit(0, [])
     assert engine.length(1) == 150
-    assert engine._slots[1].aside is not None
-    assert llama_cpp.llama_memory_seq_pos_max(engine._memory, engine._slots[1].root.seq) == -1
+    assert engine.trees[1].aside is not None
+    assert llama_cpp.llama_memory_seq_pos_max(engine.memory, engine.trees[1].root.seq) == -1
     engine.close()
 
 
@@ -473,29 +268,29 @@ def test_failures_inside_llama_cpp_leave_no_trace(plain: Path, truth: Truth) -> 
     engine.extend(0, [1, 2, 3])
     engine.forward([Row(0, 0, 4), Row(1, 0, 5, 0)])
     tree = [Row(2, 0, 6, 1), Row(3, 0, 7, 0), Row(4, 0, 8, 2), Row(5, 0, 9, 2), Row(6, 1, 3), Row(7, 1, 3)]
-    engine._size = SIZE + 1  # lets a token through that llama.cpp refuses
+    engine.size = SIZE + 1  # lets a token through that llama.cpp refuses
     with pytest.raises(ModelError, match="invalid token"):
         engine.forward([*tree, Row(8, 0, SIZE)])
     assert_books_agree(engine)
     with pytest.raises(ModelError):
         engine.extend(1, [1] * 64 + [SIZE])
     assert_books_agree(engine)
-    engine._size = SIZE
+    engine.size = SIZE
     assert engine.length(1) == 0
     stop = llama_cpp.ggml_abort_callback(lambda data: True)  # llama.cpp gives up when the cells are already taken
-    llama_cpp.llama_set_abort_callback(engine._llama, stop, None)
+    llama_cpp.llama_set_abort_callback(engine.llama, stop, None)
     with pytest.raises(InterruptedForwardError):
         engine.forward(tree)
     assert_books_agree(engine)
     with pytest.raises(InterruptedForwardError):
         engine.extend(1, [1] * 10)
     assert_books_agree(engine)
-    llama_cpp.llama_set_abort_callback(engine._llama, llama_cpp.ggml_abort_callback(), None)
-    room, engine._room = engine._room, 10_000  # lets more rows through than there are cells
+    llama_cpp.llama_set_abort_callback(engine.llama, llama_cpp.ggml_abort_callback(), None)
+    room, engine.capacity = engine.capacity, 10_000  # lets more rows through than there are cells
     chains = [[Row(i, 1, 1, i - 1 if i % 50 else ROOT) for i in range(k, k + 50)] for k in range(100, 900, 50)]
     with pytest.raises(ContextError):
         fill(engine, chains)
-    engine._room = room
+    engine.capacity = room
     assert_books_agree(engine)
     engine.commit(1, ())
     logits = engine.forward(tree)
@@ -579,146 +374,6 @@ def test_extend_forgets_rows_and_goes_on_in_batches(engine: LlamaCppEngine, trut
     engine.commit(0, ())
     engine.extend(0, [])
     same(engine.forward([Row(0, 0, 9)])[0], truth([5, *range(100), 9]))
-
-
-def test_properties_and_progress(plain: Path) -> None:
-    shares: list[float] = []
-    engine = load_gguf(plain, EngineOptions(threads=1, context=100, batch=48), shares.append)
-    assert (engine.name, engine.runtime, engine.context, engine.batch) == ("Tiny", "llamacpp", 100, 48)
-    assert shares == sorted(shares)
-    assert shares[-1] == 1.0
-    engine.close()
-    engine.close()
-    loaded = load(str(plain), "auto", EngineOptions(threads=1))
-    assert (loaded.runtime, loaded.context) == ("llamacpp", 512)
-    loaded.close()
-
-
-def test_an_exception_while_loading_is_not_swallowed(plain: Path) -> None:
-    def interrupt(share: float) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        load_gguf(plain, EngineOptions(threads=1), interrupt)
-
-
-def test_files_that_cannot_be_run(plain: Path, tmp_path: Path) -> None:
-    whole = plain.read_bytes()
-    (tmp_path / "cut.gguf").write_bytes(whole[: len(whole) * 3 // 4])
-    (tmp_path / "stub.gguf").write_bytes(whole[:100])
-    (tmp_path / "text.gguf").write_text("hello")
-    write(tmp_path / "bert.gguf", "bert", encoder_tensors(), encoder)
-    expected = {
-        "missing.gguf": "there is no file",
-        "cut.gguf": "cannot be loaded: .*(bounds|corrupted|incomplete)",
-        "stub.gguf": "cannot be loaded: ",
-        "text.gguf": "is not a GGUF file",
-        "bert.gguf": "encoder",
-        "": "cannot be read",
-    }
-    for name, reason in expected.items():
-        with pytest.raises(ModelError, match=reason) as error:
-            open_engine(tmp_path / name)
-        assert "\n" not in str(error.value)
-        assert "does not say why" not in str(error.value)
-
-
-def test_options_that_cannot_be_met(plain: Path) -> None:
-    with pytest.raises(ModelError, match=r"512 .* 513"):
-        open_engine(plain, context=513)
-    with pytest.raises(ModelError, match="255 slots"):
-        open_engine(plain, context=16, slots=256)
-
-
-def test_vocabulary(engine: LlamaCppEngine) -> None:
-    vocabulary = engine.vocabulary
-    assert vocabulary.size == SIZE
-    meanings = vocabulary.meanings
-    assert meanings[TOKENS.index("Ġthe")] == b" the" and meanings[TOKENS.index("Ċ")] == b"\n"
-    assert meanings[START] == b"<|im_start|>" and vocabulary.token_bytes(START) == b""
-    assert meanings[-2:] == [b"", b""] and vocabulary.fingerprint == fingerprint(meanings[:-2])
-    assert vocabulary.eos == {END, TOKENS.index("<|endoftext|>")}
-    the = [TOKENS.index(text) for text in ("Ġthe", "Ġ?", "Ġ.")]
-    assert vocabulary.encode(" the ? .") == the
-
-
-def test_decoding(engine: LlamaCppEngine) -> None:
-    vocabulary = engine.vocabulary
-    text = "in the end ? \n\n  two . naïve 日本"
-    tokens = vocabulary.encode(text)
-    assert vocabulary.decode(tokens) == text
-    assert vocabulary.decode([START, *tokens, END]) == text
-    for cut in range(len(tokens)):
-        left, right = vocabulary.decode(tokens[:cut]), vocabulary.decode(tokens[cut:])
-        if "\ufffd" not in left:
-            assert left + right == text
-    japanese = vocabulary.encode("日")
-    assert vocabulary.decode(japanese[:2]) == "\ufffd"
-    assert vocabulary.decode([]) == ""
-    assert vocabulary.decode([SIZE - 1]) == ""
-    with pytest.raises(ValueError, match="vocabulary"):
-        vocabulary.decode([SIZE])
-
-
-def test_text_that_is_no_unicode_is_still_encoded(engine: LlamaCppEngine) -> None:
-    assert engine.vocabulary.decode(engine.vocabulary.encode("a\ud800\0b")) == "a?\0b"
-
-
-def test_chat(engine: LlamaCppEngine) -> None:
-    vocabulary = engine.vocabulary
-    tokens = vocabulary.chat([{"role": "system", "content": "the"}, {"role": "user", "content": "hé"}])
-    body = [vocabulary.encode(text) for text in ("system\nthe", "\n", "user\nhé", "assistant\n")]
-    system, newline, user, assistant = body
-    assert tokens == [START, *system, END, *newline, START, *user, END, *newline, START, *assistant]
-    with pytest.raises(RequestError, match="no tools here") as error:
-        vocabulary.chat([{"role": "tool", "content": "x"}])
-    assert error.value.param == "messages"
-    with pytest.raises(RequestError):
-        vocabulary.chat([{"role": "user"}])
-
-
-def test_chat_writes_one_bos(tmp_path: Path) -> None:
-    path = write(tmp_path / "bos.gguf", "llama", decoder_tensors(), attention, "{{ bos_token }}" + CHATML, bos=True)
-    engine = open_engine(path)
-    bos = TOKENS.index("<|endoftext|>")
-    assert engine.vocabulary.encode("a")[0] == bos
-    assert engine.vocabulary.decode(engine.vocabulary.encode("a")) == "a"
-    assert engine.vocabulary.chat([{"role": "user", "content": "a"}])[:2] == [bos, START]
-    rendered = engine.vocabulary.render([{"role": "user", "content": "a"}])
-    assert engine.vocabulary.encode(rendered) == engine.vocabulary.encode_rendered(rendered), "a prompt as text"
-    assert engine.vocabulary.encode("<|endoftext|>a") == engine.vocabulary.encode("a")
-    assert engine.vocabulary.encode("<|endoftext|>" * 2)[:3] == [bos, bos], "who writes two has two"
-    engine.close()
-
-
-def test_chat_without_template(tmp_path: Path) -> None:
-    engine = open_engine(write(tmp_path / "bare.gguf", "llama", decoder_tensors(), attention, None))
-    tokens = engine.vocabulary.chat([{"role": "user", "content": "the"}])
-    assert engine.vocabulary.decode(tokens) == "user: the\nassistant:"
-    engine.close()
-    engine = open_engine(write(tmp_path / "broken.gguf", "llama", decoder_tensors(), attention, "{% if %}"))
-    with pytest.raises(ModelError, match="chat template"):
-        engine.vocabulary.chat([{"role": "user", "content": "the"}])
-    engine.close()
-
-
-def test_templates_run_in_a_sandbox(tmp_path: Path) -> None:
-    evil = "{{ ''.__class__.__mro__[1].__subclasses__() }}"
-    engine = open_engine(write(tmp_path / "evil.gguf", "llama", decoder_tensors(), attention, evil))
-    with pytest.raises(RequestError, match="unsafe"):
-        engine.vocabulary.chat([{"role": "user", "content": "the"}])
-    engine.close()
-
-
-def test_needs_no_torch_and_prints_nothing(plain: Path) -> None:
-    code = (
-        "import sys; from duo.engines import EngineOptions, Row, load\n"
-        "engine = load(sys.argv[1], 'llamacpp', EngineOptions(threads=1))\n"
-        "engine.forward([Row(0, 0, 1)]); engine.vocabulary.chat([{'role': 'user', 'content': 'a'}])\n"
-        "assert not {'torch', 'transformers'} & set(sys.modules)\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code, str(plain)], cwd=processes.ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_logits_are_the_engines_own_copy(engine: LlamaCppEngine) -> None:

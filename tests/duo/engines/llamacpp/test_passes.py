@@ -24,10 +24,10 @@ def test_with_cells_apart_only_neighbours_do() -> None:
 
 
 def test_padding_makes_one_of_several() -> None:
-    assert passes({0: 4, 1: 5}, apart=False, most=20, waste=1.5) == [Pass([0, 1], 5)]
-    assert len(passes({0: 1, 1: 5}, apart=False, most=20, waste=1.5)) == 2
-    assert len(passes({0: 4, 1: 5}, apart=False, most=9, waste=1.5)) == 2
-    assert len(passes({0: 4, 2: 5}, apart=True, most=20, waste=1.5)) == 2
+    assert passes({0: 4, 1: 5}, apart=False, max_rows=20, max_padding=1.5) == [Pass([0, 1], 5)]
+    assert len(passes({0: 1, 1: 5}, apart=False, max_rows=20, max_padding=1.5)) == 2
+    assert len(passes({0: 4, 1: 5}, apart=False, max_rows=9, max_padding=1.5)) == 2
+    assert len(passes({0: 4, 2: 5}, apart=True, max_rows=20, max_padding=1.5)) == 2
 
 
 @given(ROWS, st.booleans(), st.integers(0, 8), st.integers(0, 90), st.floats(1.0, 9.0))

@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from duo.engines.transformers import packed
-from duo.engines.transformers.packed import LARGE, ROWS, PackedLinear, pack
+from duo.engines.transformers.packed import MIN_PADDED_WEIGHTS, ROWS, PackedLinear, pack
 
 pytestmark = pytest.mark.skipif(not packed.possible(), reason="this PyTorch has no oneDNN")
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("bias", [True, False])
-def test_rows_filled_up(dtype: torch.dtype, bias: bool) -> None:
+def test_rows_padded(dtype: torch.dtype, bias: bool) -> None:
     linear = nn.Linear(96, 160, bias=bias).to(dtype)
     layer = PackedLinear(linear)
-    layer.filled_up = (1, 2)
+    layer.padded = (1, 2)
     with torch.inference_mode():
         for shape in ((96,), (1, 1, 96), (1, 2, 96), (1, 3, 96), (1, 9, 96), (2, 96), (2, 2, 96)):
             x = torch.randn(shape).to(dtype)
@@ -37,7 +37,7 @@ class _Clock:
         self._now = 0.0
 
     def sweep(self, layers: object, rows: int) -> float:
-        self._now += packed.PATIENCE
+        self._now += packed.SWEEP_SECONDS
         return next(self._taken)
 
     def now(self) -> float:
@@ -45,7 +45,7 @@ class _Clock:
 
 
 @pytest.mark.parametrize(
-    ("taken", "filled_up"),
+    ("taken", "padded"),
     [
         ([1.3, 1.6, 1.05, 1.0] * 2, [1, 2]),
         ([1.0, 1.0, 1.0, 1.0] * 2, []),
@@ -54,30 +54,30 @@ class _Clock:
         ([1.3, 1.3, 1.3, 2.0, 1.3, 1.3, 1.3, 1.0], [1, 2, 3]),
     ],
 )
-def test_what_is_filled_up_is_measured(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, taken: list[float], filled_up: list[int]
+def test_what_is_padded_is_measured(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, taken: list[float], padded: list[int]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     clock = _Clock(iter(taken))
-    monkeypatch.setattr(packed, "_sweep", clock.sweep)
+    monkeypatch.setattr(packed, "sweep", clock.sweep)
     monkeypatch.setattr("duo.engines.transformers.packed.time.perf_counter", clock.now)
-    width = int(LARGE**0.5)
+    width = int(MIN_PADDED_WEIGHTS**0.5)
     model = nn.Sequential(nn.Linear(width, width), nn.Linear(width, width // 2), nn.Linear(8, 8))
     pack(model)
     large, middle, small = model
-    assert isinstance(large, PackedLinear) and large.filled_up == filled_up
-    assert isinstance(middle, PackedLinear) and middle.filled_up == ()
+    assert isinstance(large, PackedLinear) and large.padded == padded
+    assert isinstance(middle, PackedLinear) and middle.padded == ()
     assert type(small) is nn.Linear
-    monkeypatch.delattr(packed, "_sweep")
+    monkeypatch.delattr(packed, "sweep")
     again = nn.Sequential(nn.Linear(width, width), nn.Linear(width, width // 2))
     pack(again)
-    assert isinstance(again[0], PackedLinear) and again[0].filled_up == filled_up, "the next start does the same"
+    assert isinstance(again[0], PackedLinear) and again[0].padded == padded, "the next start does the same"
 
 
 def test_a_sweep_takes_time() -> None:
-    assert packed._sweep([PackedLinear(nn.Linear(64, 64))], ROWS) > 0.0
+    assert packed.sweep([PackedLinear(nn.Linear(64, 64))], ROWS) > 0.0
 
 
 def test_without_large_layers_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(packed, "_sweep")
+    monkeypatch.delattr(packed, "sweep")
     pack(nn.Sequential(nn.Linear(8, 8)))

@@ -60,14 +60,6 @@ FAMILIES = ("gated delta net", "short convolution", "Mamba", "Mamba-2")
 SERVED = {kind.name: kind for kind in (*KINDS.values(), *OTHERS) if kind.family in FAMILIES and kind.model_type}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Any:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.fixture(scope="module")
 def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     made: dict[str, str] = {}

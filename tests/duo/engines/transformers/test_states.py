@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from duo.engines.transformers.checkpoints import LEAST, MOST, SPACING, Checkpoints, marks, within
+from duo.engines.transformers.checkpoints import MAX_CHECKPOINTS, MIN_CHECKPOINTS, SPACING, Checkpoints, marks, within
 from duo.engines.transformers.paths import FreshRow, Span
 from duo.engines.transformers.recurrence import Tokens
-from duo.engines.transformers.states import FIRST, States
+from duo.engines.transformers.states import INITIAL_ROWS, States
 
 LAYERS, CHANNELS, KERNEL = 3, 10, 4
 GROUPS, HEADS, KEY, VALUE = 2, 3, 8, 6
@@ -79,7 +79,7 @@ class Passes:
     def commit(self, slot: int, path: Sequence[int]) -> None:
         self.states.commit(slot, self.lengths[slot], [self.trails[number][-1] for number in path], ())
         self.lengths[slot] += len(path)
-        if not any(self.states._live):
+        if not self.states.live_rows:
             self.trails.clear()
 
 
@@ -119,7 +119,7 @@ def test_grouping_and_company_do_not_matter(exact: bool, delta: bool) -> None:
                 if exact:
                     assert torch.equal(a, b)
                 torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
-        for a, b in zip(first._copied(0), other._copied(0), strict=True):
+        for a, b in zip(first.snapshot(0), other.snapshot(0), strict=True):
             if exact:
                 assert torch.equal(a, b)
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
@@ -144,7 +144,7 @@ def test_trees_over_several_passes_are_the_ends_of_their_paths(exact: bool) -> N
 
 
 def test_more_rows_than_there_is_room_for_at_first() -> None:
-    many = 3 * FIRST
+    many = 3 * INITIAL_ROWS
     passes, plain = Passes(states_of(False), True), Passes(states_of(False), True)
     text = [(5 * i + 1) % 50 for i in range(many)]
     for i, token in enumerate(text):
@@ -152,21 +152,21 @@ def test_more_rows_than_there_is_room_for_at_first() -> None:
     expected = plain.run([(0, token, i - 1) for i, token in enumerate(text)])[-1]
     torch.testing.assert_close(last[1][:, :, 0], expected[1][:, :, -1], atol=1e-5, rtol=1e-4)
     passes.states.commit(0, 0, (), ())
-    assert not passes.states._book.used
+    assert not passes.states.live_rows
 
 
 def test_a_pass_that_fails_changes_nothing() -> None:
     passes = Passes(states_of(False), True)
     passes.run([], [(0, TEXT[:10])])
-    before = passes.states._copied(0)
+    before = passes.states.snapshot(0)
     passes.states.begin([Span(0, 0, 5, 15)], [FreshRow(0, 5, passes.states.places(1))])
     with torch.inference_mode():
         conv, given = inputs(TEXT[:6], 0, True)
         passes.states.convolve(0, 0, conv, passes.weight, None)
         passes.states.recur(0, 0, given)
     passes.states.abandon()
-    assert all(torch.equal(a, b) for a, b in zip(before, passes.states._copied(0), strict=True))
-    assert not passes.states._book.used
+    assert all(torch.equal(a, b) for a, b in zip(before, passes.states.snapshot(0), strict=True))
+    assert not passes.states.live_rows
 
 
 def test_checkpoints_are_spread_and_bounded() -> None:
@@ -182,7 +182,7 @@ def test_checkpoints_are_spread_and_bounded() -> None:
     copied = kept.copy(20 * SPACING)
     kept.cut(kept.lengths[2])
     assert len(kept.lengths) == 3 and max(copied.lengths) <= 20 * SPACING and len(copied.lengths) > 1
-    assert within(10**9) == MOST and within(0) == LEAST
+    assert within(10**9) == MAX_CHECKPOINTS and within(0) == MIN_CHECKPOINTS
 
 
 def test_marks_are_spaced_and_one_is_shortly_before_the_end() -> None:
@@ -195,9 +195,10 @@ def test_checkpoints_within_a_piece_are_the_states_there(delta: bool) -> None:
     long = [(7 * i + 3) % 50 for i in range(SPACING + 30)]
     whole = Passes(states_of(False), delta)
     whole.run([], [(0, long)])
-    for mark in (SPACING, SPACING + 22):
+    for mark in (SPACING + 22, SPACING):
         assert whole.states.restorable(0, len(long), mark + 1) == mark
+        whole.states.restore(0, len(long), mark)
         part = Passes(states_of(False), delta)
         part.run([], [(0, long[:mark])])
-        for a, b in zip(whole.states._saved(0).at(mark), part.states._copied(0), strict=True):
+        for a, b in zip(whole.states.snapshot(0), part.states.snapshot(0), strict=True):
             torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)

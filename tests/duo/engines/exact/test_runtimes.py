@@ -15,17 +15,19 @@ from bench.harness.decoding import chat_prompt
 from bench.harness.models import shipped
 from bench.kinds import make
 from bench.steps.changed_tokens import GuessedAnswers, in_all_situations
-from duo.engines import ROOT, Engine, EngineOptions, Row, classes, load, measure, price, promise
+from duo.engines import ROOT, Engine, EngineOptions, Row, load, measure
 from duo.engines.base import Chunk
-from duo.engines.classes import Found
 from duo.engines.cost import CostCurve
-from duo.engines.exact import Exact, Widths
+from duo.engines.exact import decision, price, search
+from duo.engines.exact.decision import ExactOptions
+from duo.engines.exact.engine import ExactEngine
+from duo.engines.exact.search import SearchResult
+from duo.engines.exact.widths import WidthClass
 from duo.engines.llamacpp import flash
 from duo.engines.llamacpp import load as load_module
 from duo.engines.llamacpp.chains import ChainEngine
 from duo.engines.llamacpp.runtime import Runtime
-from duo.engines.load import settled
-from duo.engines.promise import Asked
+from duo.engines.load import after_trial
 from duo.engines.transformers.engine import TransformersEngine
 from duo.errors import ModelError
 from duo.sampling.params import SamplingParams
@@ -44,21 +46,21 @@ def options(dtype: str, way: str) -> EngineOptions:
 
 
 @pytest.fixture(params=KINDS, ids=lambda kind: " ".join(kind))
-def exact(request: pytest.FixtureRequest) -> Iterator[Exact]:
+def exact(request: pytest.FixtureRequest) -> Iterator[ExactEngine]:
     runtime, dtype, way = request.param
     engine = load(shipped("draft", runtime), runtime, options(dtype, way))
     yield _exact(engine)
     engine.close()
 
 
-def _exact(engine: Engine) -> Exact:
-    assert not promise.inexact(engine)
-    found = classes.find(engine, 32)
+def _exact(engine: Engine) -> ExactEngine:
+    assert not decision.inexact(engine)
+    found = search.find_class(engine, 32)
     assert found.widths is not None
-    return Exact(engine, found.widths, CostCurve(found.seconds))
+    return ExactEngine(engine, found.widths, CostCurve(found.seconds))
 
 
-def _same_in_all_ways(engine: Exact, tokens: int, questions: list[str]) -> None:
+def _same_in_all_ways(engine: ExactEngine, tokens: int, questions: list[str]) -> None:
     prompts = [chat_prompt(engine, question) for question in questions]
     for temperature in (0.0, 0.8):
         params = [SamplingParams(temperature=temperature, seed=seed) for seed in range(len(prompts))]
@@ -68,11 +70,11 @@ def _same_in_all_ways(engine: Exact, tokens: int, questions: list[str]) -> None:
             assert answers == found["alone"], way
 
 
-def test_texts_are_the_same_in_all_ways(exact: Exact) -> None:
+def test_texts_are_the_same_in_all_ways(exact: ExactEngine) -> None:
     _same_in_all_ways(exact, 40, QUESTIONS)
 
 
-def test_logits_are_the_same_to_the_last_bit(exact: Exact) -> None:
+def test_logits_are_the_same_to_the_last_bit(exact: ExactEngine) -> None:
     """Over a context of several hundred tokens, in chains of random lengths and in company, as one token at a time."""
     draw = np.random.default_rng(5)
     size, length = exact.vocabulary.size, 330
@@ -92,11 +94,11 @@ def test_logits_are_the_same_to_the_last_bit(exact: Exact) -> None:
     exact.extend(2, other[:57])
     at, beside = 100, 57
     while at < length:
-        right = int(draw.integers(1, min(exact.widths.most, length - at) + 1))
-        wrong = int(draw.integers(0, exact.widths.most - right + 1))
+        right = int(draw.integers(1, min(exact.widths.widest, length - at) + 1))
+        wrong = int(draw.integers(0, exact.widths.widest - right + 1))
         wrong = min(wrong, exact.context - at - right)
         rows = chain(1, text[at : at + right] + other[:wrong], 0)
-        company = int(draw.integers(0, 1 + min(exact.widths.most, length - beside)))
+        company = int(draw.integers(0, 1 + min(exact.widths.widest, length - beside)))
         rows += chain(2, other[beside : beside + company], len(rows))
         logits = exact.forward(rows)
         for i in range(right):
@@ -129,27 +131,27 @@ def test_weights_are_served_as_trees_where_nobody_needs_chains() -> None:
     engine = load(shipped("draft", "llamacpp"), "llamacpp", options("auto", "off"))
     assert isinstance(engine, ChainEngine) and not engine.rollback.trees
     engine.extend(0, [1, 2, 3])
-    trees = settled(engine, chains=False)
+    trees = after_trial(engine, chains=False)
     assert trees.rollback.trees and trees.length(0) == 0
     trees.extend(0, [1, 2, 3])
     assert trees.forward([Row(0, 0, 4), Row(1, 0, 5)]).shape == (2, trees.vocabulary.size)
-    assert settled(trees, chains=False) is trees
+    assert after_trial(trees, chains=False) is trees
     trees.close()
 
 
 @pytest.mark.parametrize("chains", [True, False])
 def test_classes_are_looked_for_in_a_short_context(chains: bool) -> None:
     """To make a long one takes a second for each GiB."""
-    asked = replace(options("auto", "off"), context=load_module.TRIAL * 2, trial=True)
+    asked = replace(options("auto", "off"), context=load_module.TRIAL_CONTEXT * 2, trial=True)
     engine = load(shipped("draft", "llamacpp"), "llamacpp", asked)
-    assert isinstance(engine, ChainEngine) and engine.context == load_module.TRIAL
-    assert classes.find(engine, 32).widths is not None
-    engine = settled(engine, chains)
+    assert isinstance(engine, ChainEngine) and engine.context == load_module.TRIAL_CONTEXT
+    assert search.find_class(engine, 32).widths is not None
+    engine = after_trial(engine, chains)
     assert engine.context == asked.context and engine.rollback.trees == (not chains)
     tokens = [token % engine.vocabulary.size for token in range(asked.context - 1)]
     engine.extend(0, tokens)
     assert engine.length(0) == len(tokens)
-    assert settled(engine, chains) is engine
+    assert after_trial(engine, chains) is engine
     engine.close()
 
 
@@ -161,8 +163,8 @@ def test_flash_attention_for_the_same_bits_is_not_kept_for_trees(
     asked = replace(options("auto", "off"), flash_attention="auto", trial=True)
     engine = load(shipped("draft", "llamacpp"), "llamacpp", asked)
     assert isinstance(engine, Runtime) and engine.flash and engine.slower == (1.05, 1.5)
-    assert classes.find(engine, 8).slower == engine.slower
-    trees = settled(engine, chains=False)
+    assert search.find_class(engine, 8).slower == engine.slower
+    trees = after_trial(engine, chains=False)
     assert isinstance(trees, Runtime) and not trees.flash
     trees.close()
 
@@ -170,12 +172,12 @@ def test_flash_attention_for_the_same_bits_is_not_kept_for_trees(
 def test_rows_attend_together_where_nobody_needs_the_same_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """And so they do while the cost curve is measured."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(price, "AFFORDABLE", 2.0)
+    monkeypatch.setattr(price, "MIN_SPEED_SHARE", 2.0)
     by_row = []
     original = measure.measure
 
     def spy(engine: TransformersEngine, *args: Any, **named: Any) -> measure.Measured:
-        by_row.append(engine._cache.by_row)
+        by_row.append(engine.cache.by_row)
         return original(engine, *args, **named)
 
     def engine_for(chains: bool, trial: bool) -> Engine:
@@ -183,10 +185,10 @@ def test_rows_attend_together_where_nobody_needs_the_same_bits(monkeypatch: pyte
         return load(shipped("draft", "transformers"), "transformers", asked)
 
     monkeypatch.setattr(measure, "measure", spy)
-    served = promise.serve(engine_for, promise.Asked("auto", 8, 16, SLOTS), ["a model"])
+    served = decision.load_target(engine_for, decision.ExactOptions("auto", 8, 16, SLOTS), ["a model"])
     assert not served.on and by_row == [False]
     served.engine.close()
-    found = classes.known(["a model", *promise.Asked("auto", 8, 16, SLOTS)])
+    found = search.known(["a model", *decision.ExactOptions("auto", 8, 16, SLOTS)])
     assert found is not None and min(found.slower) > 0.0 and found.slower != (1.0, 1.0)
 
 
@@ -217,9 +219,9 @@ def test_flash_attention_is_on_where_it_is_faster_or_gives_the_same_bits() -> No
 
 
 def test_a_class_is_one_of_multiples() -> None:
-    widths = Widths(8, 32, 4)
+    widths = WidthClass(8, 32, 4)
     assert [n for n in range(40) if n in widths] == list(range(8, 33, 4))
-    assert [widths.filled(n) for n in (1, 8, 9, 32)] == [8, 8, 12, 32]
+    assert [widths.round_up(n) for n in (1, 8, 9, 32)] == [8, 8, 12, 32]
 
 
 @pytest.mark.parametrize("kind", ["granitemoe", "mixtral"])
@@ -227,8 +229,8 @@ def test_experts_of_transformers_have_no_class(kind: str, tmp_path: Path) -> Non
     """How many rows an expert multiplies follows from the routing of all rows: two like passes do not tell."""
     options = EngineOptions(threads=1, context=128, slots=2, chains=True)
     engine = load(str(make(kind, tmp_path).folder), "transformers", options)
-    assert "experts" in promise.inexact(engine)
-    found = Found(None, {}, promise.inexact(engine))
+    assert "experts" in decision.inexact(engine)
+    found = SearchResult(None, {}, decision.inexact(engine))
     with pytest.raises(ModelError, match="experts"):
-        promise.decide(found, Asked("on", 8, 32, 2), engine.name)
+        decision.decide(found, ExactOptions("on", 8, 32, 2), engine.name)
     engine.close()

@@ -1,80 +1,42 @@
-"""The same bits for the same text: an engine that keeps every pass within one class of widths.
+"""An engine that keeps every pass within one class of widths, so that the same text gets the same bits.
 
-A row's logits depend in their last bits on how many rows share its pass, and on how the tokens before it were read.
-`duo.engines.classes` finds the widths that give the same bits. This wrapper keeps to them: it fills up narrow passes,
+The last bits of a row's logits depend on how many rows share its pass, and on how the tokens before it were read.
+`duo.engines.exact.search` finds the widths that give the same bits. This wrapper adds padding rows to narrow passes,
 divides wide ones, and reads prompts in a way that depends on the prompt alone. By induction every key, value and logit
-is then a function of the slot's tokens, whoever else is there and however many guesses were verified.
+is a function of the slot's tokens: neither other slots nor the number of guesses change it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from duo.engines.base import ROOT, UNBOUNDED, Chunk, Engine, Logits, Rollback, Row, Vocabulary
-
-CHUNK = 256
-"""Tokens of a prompt in one pass, where prompts are a class of their own."""
-
-
-class Widths(NamedTuple):
-    """A class: passes of so many rows give a row the same bits. Its members are multiples of `step`.
-
-    least, most: rows of a slot, and of all slots together. alike: whether prompts that are read in such passes leave
-    the same bits too. Then a conversation's next turn goes on from an answer as from a prompt.
-    """
-
-    least: int
-    most: int
-    step: int = 1
-    alike: bool = False
-
-    def __contains__(self, rows: object) -> bool:
-        return isinstance(rows, int) and self.least <= rows <= self.most and not rows % self.step
-
-    @property
-    def chunk(self) -> int:
-        """Tokens of a prompt in one pass."""
-        return self.filled(self.most - self.step + 1) if self.alike else CHUNK
-
-    def filled(self, rows: int) -> int:
-        """The narrowest member of at least so many rows, which are at most `most`."""
-        return max(self.least, -(-rows // self.step) * self.step)
-
-
-def steady(widths: Widths | None, unsteady: Collection[int]) -> Widths | None:
-    """The class less its narrowest widths whose bits depend on more than the width; None: nothing is left."""
-    if widths is None:
-        return None
-    members = (width for width in range(widths.least, widths.most + 1) if width in widths and width not in unsteady)
-    least = next(members, None)
-    if least is None:
-        return None
-    return widths._replace(least=least, step=widths.step if least < widths.most else 1)
+from duo.engines.exact.widths import WidthClass
 
 
 class _Slot:
-    """`pending`: tokens of a prompt that are not read yet, because it is not known where they end. `prompted`: of the
-    tokens that the engine holds, the first ones that were read as whole chunks of a prompt. `rows`: ids of live rows,
-    which the engine below has as committed tokens already."""
+    """What is known of a slot beside the tokens that the inner engine holds."""
 
-    __slots__ = ("pending", "prompted", "rows")
+    __slots__ = ("pending", "prompt_tokens", "rows")
 
     def __init__(self) -> None:
         self.pending: list[int] = []
-        self.prompted = 0
+        """Tokens of a prompt that are not read yet, since more may follow."""
+        self.prompt_tokens = 0
+        """How many of the first tokens were read as whole chunks of a prompt."""
         self.rows: list[int] = []
+        """Ids of live rows. The inner engine has them as committed tokens already."""
 
 
-class Exact:
-    """Implements `duo.engines.Engine` over one whose slots have memory of their own and drop any token.
+class ExactEngine:
+    """Implements `duo.engines.Engine` over an engine whose slots have their own memory and drop any token.
 
-    Rows of a slot are one chain. cost: seconds of a pass by its rows, to choose between filling up and dividing.
+    The rows of a slot are one chain. cost: seconds of a pass by its rows, to choose between padding and dividing.
     """
 
-    def __init__(self, engine: Engine, widths: Widths, cost: Callable[[int], float] | None = None) -> None:
+    def __init__(self, engine: Engine, widths: WidthClass, cost: Callable[[int], float] | None = None) -> None:
         self._engine = engine
         self.widths = widths
         self._cost = cost or (lambda rows: 2.0 + rows)
@@ -95,8 +57,8 @@ class Exact:
 
     @property
     def context(self) -> int:
-        # What a lone row is filled up with needs room as well.
-        return self._engine.context - self.widths.filled(1) + 1
+        # The padding of a lone row lies in the context too.
+        return self._engine.context - self.widths.round_up(1) + 1
 
     @property
     def slots(self) -> int:
@@ -107,8 +69,8 @@ class Exact:
         return self._engine.batch
 
     @property
-    def room(self) -> int:
-        return self._engine.room
+    def capacity(self) -> int:
+        return self._engine.capacity
 
     @property
     def note(self) -> str:
@@ -116,7 +78,7 @@ class Exact:
 
     @property
     def rollback(self) -> Rollback:
-        return Rollback(trees=False, depth=self.widths.most - 1)
+        return Rollback(trees=False, depth=self.widths.widest - 1)
 
     @property
     def mixes(self) -> bool:
@@ -179,9 +141,9 @@ class Exact:
 
     def restorable(self, slot: int, length: int) -> int:
         state = self._slots[slot]
-        if self.widths.alike:
+        if self.widths.covers_prompts:
             return min(length, self.length(slot))
-        return min(length, state.prompted) // self._chunk * self._chunk
+        return min(length, state.prompt_tokens) // self._chunk * self._chunk
 
     def truncate(self, slot: int, length: int) -> int:
         if not 0 <= length <= self.length(slot):
@@ -200,7 +162,7 @@ class Exact:
         count = min(self.restorable(source, length), self._base(source))
         count = self._engine.share(source, target, count)
         state = self._slots[target]
-        state.pending, state.prompted = [], min(count, self._slots[source].prompted)
+        state.pending, state.prompt_tokens = [], min(count, self._slots[source].prompt_tokens)
         left = self.restorable(target, count)
         self._restore(target, left)
         return left
@@ -209,116 +171,118 @@ class Exact:
         self._engine.close()
 
     def _base(self, slot: int) -> int:
-        """Committed tokens that the engine below holds."""
+        """Committed tokens that the inner engine holds."""
         return self._engine.length(slot) - len(self._slots[slot].rows)
 
     def _forget(self, slot: int) -> None:
         self.commit(slot, ())
 
     def _restore(self, slot: int, length: int, pending: Sequence[int] = ()) -> None:
-        """Cut the slot to so many tokens. `pending`: those at its end that had not been read; none: as they are now."""
-        state, held = self._slots[slot], self._engine.length(slot)
+        """Cut the slot to `length` tokens. pending: sets the tokens at its end that are not read yet."""
+        state, inner_length = self._slots[slot], self._engine.length(slot)
         if pending:
             state.pending = list(pending)
-        read = min(held, length - len(pending))
+        read = min(inner_length, length - len(pending))
         state.pending = state.pending[: length - read]
         # In any case: a pass that failed half way may have left rows there.
         self._engine.truncate(slot, read)
-        state.prompted = min(state.prompted, read)
+        state.prompt_tokens = min(state.prompt_tokens, read)
 
     def _chains(self, rows: Sequence[Row], chunks: Sequence[Chunk]) -> dict[int, list[int]]:
-        """Indices of each slot's rows. Raises ValueError where they are not one chain, as `Engine.forward` does."""
+        """Indices of each slot's rows. Raises ValueError if they are not one chain."""
         chains: dict[int, list[int]] = {}
         for index, row in enumerate(rows):
             chain = chains.setdefault(row.slot, [])
             if self._slots[row.slot].rows:
-                raise ValueError(f"slot {row.slot} has rows: keep some or none of them first")
+                raise ValueError(f"slot {row.slot} has rows: commit some or none of them first")
             if row.parent != (rows[chain[-1]].id if chain else ROOT):
                 raise ValueError(f"row {row.id} of slot {row.slot} hangs from {row.parent}: rows must be one chain")
             chain.append(index)
         for slot, _, _ in chunks:
             if self._slots[slot].rows:
-                raise ValueError(f"slot {slot} cannot take a piece: it has rows")
+                raise ValueError(f"slot {slot} cannot take a chunk: it has rows")
         return chains
 
     def _read(self, slot: int, whole: bool) -> None:
-        """Read what is pending of a prompt, in chunks at the same positions always. `whole`: whole chunks only."""
+        """Read the pending tokens of a prompt, in chunks that always begin at the same positions. whole: only whole
+        chunks."""
         state, engine = self._slots[slot], self._engine
         while state.pending:
-            held = engine.length(slot)
-            count = self._chunk - held % self._chunk
+            length = engine.length(slot)
+            count = self._chunk - length % self._chunk
             if count > len(state.pending):
                 if whole:
                     return
                 count = len(state.pending)
             tokens = state.pending[:count]
-            if self.widths.alike and count not in self.widths:
-                self._read_filled(slot, tokens)
+            if self.widths.covers_prompts and count not in self.widths:
+                self._read_padded(slot, tokens)
             else:
                 engine.forward((), [Chunk(slot, tokens)])
-            if count == self._chunk and state.prompted == held:
-                state.prompted = held + count
+            if count == self._chunk and state.prompt_tokens == length:
+                state.prompt_tokens = length + count
             del state.pending[:count]
 
-    def _read_filled(self, slot: int, tokens: Sequence[int]) -> None:
-        """Read a chunk whose width is not in the class as a chain of rows, with others behind it."""
+    def _read_padded(self, slot: int, tokens: Sequence[int]) -> None:
+        """Read a chunk whose width is not in the class: as a chain of rows, with padding rows behind it."""
         count = len(tokens)
-        filled = [*tokens, *([tokens[-1]] * (self.widths.filled(count) - count))]
-        self._engine.forward([Row(i, slot, token, i - 1 if i else ROOT) for i, token in enumerate(filled)])
+        padded = [*tokens, *([tokens[-1]] * (self.widths.round_up(count) - count))]
+        self._engine.forward([Row(i, slot, token, i - 1 if i else ROOT) for i, token in enumerate(padded)])
         self._engine.commit(slot, range(count))
 
     def _pass(
         self, chains: Mapping[int, list[int]], rows: Sequence[Row], logits: Logits | None
     ) -> tuple[dict[int, list[int]], Logits]:
-        """Run the beginnings of all chains, in as few passes as the class allows. Returns what is left of them."""
-        most, engine = self.widths.most, self._engine
-        beginnings = {slot: chain[:most] for slot, chain in chains.items()}
+        """Run the beginning of each chain, in as few passes as the class allows. Returns the rest of the chains, and
+        logits with the rows of these passes filled in."""
+        widest, engine = self.widths.widest, self._engine
+        beginnings = {slot: chain[:widest] for slot, chain in chains.items()}
         lengths = {slot: len(chain) for slot, chain in beginnings.items()}
-        longest = min(engine.context - engine.length(slot) for slot in chains)
-        for group in groups(lengths, self.widths, self._cost, longest):
-            filled: list[Row] = []
+        free = min(engine.context - engine.length(slot) for slot in chains)
+        for group in groups(lengths, self.widths, self._cost, free):
+            padded: list[Row] = []
             places: list[tuple[int, int, int]] = []
             for slot, width in group.items():
-                begin, chain = len(filled), beginnings[slot]
+                begin, chain = len(padded), beginnings[slot]
                 tokens = [rows[index].token for index in chain]
                 tokens += tokens[-1:] * (width - len(chain))
                 places.append((slot, begin, len(chain)))
-                filled += [Row(begin + i, slot, token, begin + i - 1 if i else ROOT) for i, token in enumerate(tokens)]
-            found = engine.forward(filled)
+                padded += [Row(begin + i, slot, token, begin + i - 1 if i else ROOT) for i, token in enumerate(tokens)]
+            found = engine.forward(padded)
             whole = logits is None and len(places) == 1 and places[0][2] == len(rows)
             if whole:
-                logits = found[: len(rows)]  # a large vocabulary takes long to copy
+                logits = found[: len(rows)]  # no copy: with a large vocabulary it takes long
             elif logits is None:
                 logits = np.empty((len(rows), found.shape[1]), dtype=np.float32)
             for slot, begin, count in places:
                 if not whole:
                     logits[beginnings[slot]] = found[begin : begin + count]
                 engine.commit(slot, range(begin, begin + count))
-        left = {slot: chain[most:] for slot, chain in chains.items()}
+        rest = {slot: chain[widest:] for slot, chain in chains.items()}
         assert logits is not None
-        return {slot: chain for slot, chain in left.items() if chain}, logits
+        return {slot: chain for slot, chain in rest.items() if chain}, logits
 
 
 def groups(
-    rows: Mapping[int, int], widths: Widths, cost: Callable[[int], float], room: int = UNBOUNDED
+    rows: Mapping[int, int], widths: WidthClass, cost: Callable[[int], float], free: int = UNBOUNDED
 ) -> list[dict[int, int]]:
-    """Which slots share a pass, and how many rows each has in it, filled up.
+    """Which slots share a pass, and how many rows each has in it, padding included.
 
-    All slots of a pass have equally many rows: llama.cpp divides others, and then the parts may leave the class. Either
-    all are as long as the longest, or those of the same length go together, whichever is cheaper. room: rows that any
-    slot has room for.
+    All slots of a pass have equally many rows: llama.cpp divides other passes, and the parts may leave the class.
+    Either all slots are padded to the longest, or only slots of the same length share a pass, whichever is cheaper.
+    rows: of each slot. free: tokens that fit into the context of every slot.
     """
-    filled = {slot: widths.filled(count) for slot, count in sorted(rows.items())}
-    lengths = sorted(set(filled.values()))
-    alike = [{slot: width for slot, width in filled.items() if width == length} for length in lengths]
-    ways = [[group for of in alike for group in _packed(of, widths)]]
-    if len(lengths) > 1 and lengths[-1] <= room:
-        ways.append(_packed(dict.fromkeys(filled, lengths[-1]), widths))
+    padded = {slot: widths.round_up(count) for slot, count in sorted(rows.items())}
+    lengths = sorted(set(padded.values()))
+    equal = [{slot: width for slot, width in padded.items() if width == length} for length in lengths]
+    ways = [[group for slots in equal for group in _divided(slots, widths)]]
+    if len(lengths) > 1 and lengths[-1] <= free:
+        ways.append(_divided(dict.fromkeys(padded, lengths[-1]), widths))
     return min(ways, key=lambda way: sum(cost(sum(group.values())) for group in way))
 
 
-def _packed(rows: Mapping[int, int], widths: Widths) -> list[dict[int, int]]:
+def _divided(rows: Mapping[int, int], widths: WidthClass) -> list[dict[int, int]]:
     """Divide slots of equally many rows so that no pass is wider than the class."""
     slots, width = list(rows), next(iter(rows.values()))
-    each = max(1, widths.most // width)
+    each = max(1, widths.widest // width)
     return [dict.fromkeys(slots[begin : begin + each], width) for begin in range(0, len(slots), each)]
