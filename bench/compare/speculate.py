@@ -29,7 +29,6 @@ from duo.sampling.sampler import Sampler
 from lead.decode.session import Session
 from lead.plan.calibration import Calibration
 from lead.plan.planner import Planner
-from lead.plan.schedule import Growing
 from lead.plan.tree import Node
 
 SLOT = 0
@@ -220,7 +219,7 @@ def free(
         for expansion in grow(source, draft):
             session.tree.merge(expansion, "draft")
         stopped += now() - paused
-        nodes = planner.plan([Growing(session.tree, session.limit)], now() - stopped).nodes[0]
+        nodes = planner.plan([session.tree], now() - stopped).nodes[0]
         seconds = target.step(session, nodes)
         planner.finished(now() - stopped, 1 + len(nodes), seconds, len(session.prefix) - told)
     return target.end(session, now() - stopped - started)

@@ -40,7 +40,8 @@ from lead.decode.loop import Decoder
 from lead.decode.request import Job
 from lead.decode.session import Step
 from lead.plan.arrivals import DraftOffer
-from lead.plan.schedule import Growing, Limits, Plan
+from lead.plan.schedule import Limits, Plan
+from lead.plan.tree import GuessTree
 from lead.plan.verify_all import VerifyAll
 
 QUESTION = "What does subprocess.run do, and what does it return?"
@@ -184,7 +185,7 @@ class _DraftsFirst(VerifyAll):
         self._drafted = 0
 
     def plan(
-        self, trees: Sequence[Growing], now: float, own: DraftOffer | None = None, room: int | None = None
+        self, trees: Sequence[GuessTree], now: float, own: DraftOffer | None = None, room: int | None = None
     ) -> Plan:
         if own is not None and self._drafted < self._expansions:
             self._drafted += 1

@@ -22,8 +22,7 @@ from duo.guesses import Expansion
 from duo.prefix import Prefix, common_length, extend_hash
 from lead.plan.arrivals import DraftOffer, offer_of
 from lead.plan.calibration import Calibration
-from lead.plan.planner import Planner
-from lead.plan.schedule import Growing, Limits
+from lead.plan.schedule import Limits, Schedule
 from lead.plan.tree import GuessTree, Node
 from lead.plan.verify_all import VerifyAll
 
@@ -88,7 +87,7 @@ class Lead:
         self,
         acceptance: Acceptance,
         cost: Cost,
-        planner: Planner | VerifyAll,
+        planner: Schedule,
         seed: int = 1,
         asked: Sequence[Asked] = (),
         overhead: float = 0.0,
@@ -164,7 +163,7 @@ class Lead:
         cached = self.prefix.tokens[:-1]
         self.prefix = Prefix(it.prompt)
         self._limit = len(it.prompt) + it.tokens
-        self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._calibration)
+        self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._calibration, self._limit)
         self.order = self._planner.backs
         self.tell(0, it.prompt)
         self._begun, self._reading = self.clock.now, True
@@ -183,7 +182,7 @@ class Lead:
         self._plans += 1
         self._waiting = 0
         own = self._own.offer if self._own is not None else None
-        plan = self._planner.plan([Growing(self._tree, self._limit)], self.clock.now, own)
+        plan = self._planner.plan([self._tree], self.clock.now, own)
         if plan.draft and self._own is not None:
             self.clock.after(self._own.run(), self._drafted)
         elif plan.wait:
@@ -267,7 +266,7 @@ def answers(
     machines: Sequence[Machine],
     asked: Sequence[Asked],
     policy: Policy = TREE,
-    planner: Planner | VerifyAll | None = None,
+    planner: Schedule | None = None,
     n_ahead: int = world.DRAFT_MAX,
     overhead: float = 0.0,
     own: Cost | None = None,
@@ -295,7 +294,7 @@ def run(
     machines: Sequence[Machine],
     tokens: int | Sequence[Asked],
     policy: Policy = TREE,
-    planner: Planner | VerifyAll | None = None,
+    planner: Schedule | None = None,
     n_ahead: int = world.DRAFT_MAX,
     own: Cost | None = None,
     checkpoints: Checkpoints | None = None,

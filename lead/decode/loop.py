@@ -32,7 +32,7 @@ from lead.decode.request import Job, Run
 from lead.decode.session import Session, Step
 from lead.decode.slots import Slots
 from lead.plan.calibration import Calibration
-from lead.plan.schedule import Growing, Schedule
+from lead.plan.schedule import Schedule
 from lead.plan.tree import Node, Place
 
 log = logging.getLogger("lead")
@@ -468,11 +468,11 @@ class Decoder:
             began = time.perf_counter()
             self._take_guesses()
             offer = local_draft.offer(sessions.values()) if local_draft is not None else None
-            growing = [Growing(run.session.tree, run.session.limit) for run in runs]
-            plan = self._planner.plan(growing, time.perf_counter(), offer, room)
+            trees = [run.session.tree for run in runs]
+            plan = self._planner.plan(trees, time.perf_counter(), offer, room)
             planned = time.perf_counter()
             if self._trace.on:
-                held, chosen = sum(len(it.tree) for it in growing), sum(map(len, plan.nodes))
+                held, chosen = sum(map(len, trees)), sum(map(len, plan.nodes))
                 self._trace.span("decoder", "plan", began, planned, held=held, chosen=chosen)
             if plan.draft and local_draft is not None and not self._stopping:
                 for number, found in local_draft.expand(sessions.values(), began).items():

@@ -89,7 +89,7 @@ class Session:
     def __post_init__(self) -> None:
         if not 0 < self.prompt_length == len(self.prefix) < self.limit:
             raise ValueError(f"a session of limit {self.limit} cannot begin with {len(self.prefix)} tokens")
-        self.tree = GuessTree(len(self.prefix), self.prefix.hash, self.calibration)
+        self.tree = GuessTree(len(self.prefix), self.prefix.hash, self.calibration, self.limit)
         self._sampler = Sampler(self.params, self.prefix.tokens, self.constraint)
 
     def rows(self, nodes: Sequence[Node], first_id: int = 0) -> list[Row]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
 
 from duo.engines.base import TREES, Rollback
 from duo.engines.replay import NOTHING, Replay, Replayed
@@ -33,6 +32,10 @@ class Limits:
         """Most guesses of one answer in a forward pass; 0: the model is served without guesses."""
         return min(self.draft_max, self.rollback.depth)
 
+    def likeliest(self, tree: GuessTree, count: int) -> list[tuple[Node, float]]:
+        """At most `count` guesses that may be verified, with their path probabilities, falling."""
+        return (tree.best if self.rollback.trees else tree.chain)(count, self.p_min)
+
 
 def without_guesses(limits: Limits, replay: Replay | None) -> str:
     """Why a model that is asked to verify guesses cannot, or never with a gain; empty where it can."""
@@ -43,18 +46,6 @@ def without_guesses(limits: Limits, replay: Replay | None) -> str:
     if replay is not None and not replay.pays(limits.most):
         return "to be able to go back costs more here than guesses save, even if all were right"
     return ""
-
-
-class Growing(NamedTuple):
-    """An answer under way: its guesses, of which those of `length_below` tokens or more are of no use."""
-
-    tree: GuessTree
-    length_below: int | None = None
-
-    def likeliest(self, most: int, limits: Limits) -> list[tuple[Node, float]]:
-        """So many guesses at most that may be verified, with their path probabilities, falling."""
-        choose = self.tree.best if limits.rollback.trees else self.tree.chain
-        return choose(most, limits.p_min, self.length_below)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,41 +59,67 @@ class Plan:
     draft: bool = False
 
 
-class Schedule(Protocol):
-    """What a decode loop asks before each step, and tells after it: `Planner`, or `VerifyAll` for comparison."""
+class Schedule:
+    """What a decode loop asks before each step, and tells after it. Clock-free: it is told the time, in seconds.
+
+    `Planner` learns from what it is told. This base class learns nothing, so `VerifyAll` only plans.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    def plan(
+        self, trees: Sequence[GuessTree], now: float, offer: DraftOffer | None = None, room: int | None = None
+    ) -> Plan:
+        """What to do next, for all answers that share the forward pass. The first trees have waited longest.
+
+        `offer`: what it takes to expand something by the draft model beside the target, if there is one. `room`: the
+        same pass reads prompts, so there is room for this many guesses, and nobody waits.
+        """
+        raise NotImplementedError
 
     @property
-    def backs(self) -> Sequence[str]: ...
+    def backs(self) -> Sequence[str]:
+        """Backs that divide the work of drafting, the quickest first."""
+        return ()
 
     @property
-    def resting(self) -> bool: ...
+    def resting(self) -> bool:
+        """Whether the target is faster alone: the backs need not hear of what is committed."""
+        return False
 
     @property
     def speculates(self) -> bool:
-        """Whether guesses are ever verified. If not, nobody need make any."""
-        ...
+        """Whether the limits allow a guess. If not, nobody need make any."""
+        return self.limits.most > 0
 
-    def joined(self, back: str) -> None: ...
+    def joined(self, back: str) -> None:
+        """A back has connected. Another thread may call this and `left`."""
 
-    def left(self, back: str) -> None: ...
+    def left(self, back: str) -> None:
+        """A back has gone."""
 
-    def begun(self, now: float) -> None: ...
+    def begun(self, now: float) -> None:
+        """The time until now does not count: nobody answered, or a prompt was read."""
 
-    def heard(self, now: float, back: str, found: Sequence[Place]) -> None: ...
+    def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
+        """New guesses of a back arrived at `now`."""
 
-    def drafted(self, found: Sequence[Place]) -> None: ...
+    def drafted(self, found: Sequence[Place]) -> None:
+        """The draft model beside the target has found something, as a plan asked it to."""
 
     def finished(
         self,
         now: float,
         rows: int,
         seconds: float,
-        tokens: int,
+        tokens: float,
         answers: int = 1,
         read: bool = False,
         replayed: Replayed = NOTHING,
-    ) -> None: ...
+    ) -> None:
+        """A forward pass has ended, and its tokens were committed at `now`.
 
-    def plan(
-        self, trees: Sequence[Growing], now: float, offer: DraftOffer | None = None, room: int | None = None
-    ) -> Plan: ...
+        `rows`, `seconds`: its width, and how long it took with what followed. `tokens`: committed, of all `answers`.
+        `read`: it read prompts as well, so its time says nothing. `replayed`: what going back took.
+        """

@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -71,11 +71,14 @@ class GuessTree:
         length: int,
         prefix_hash: int,
         calibration: defaultdict[str, Calibration] | None = None,
+        limit: int | None = None,
         max_nodes: int = MAX_NODES,
         max_depth: int = MAX_DEPTH,
     ) -> None:
-        """`calibration`: what the claims of each back are worth, shared by all sessions; learned from here as well."""
+        """`calibration`: what the claims of each back are worth, shared by all sessions; the tree teaches it as well.
+        `limit`: length of the prefix at which the answer ends, so guesses of that length or more are of no use."""
         self._calibration = defaultdict(Calibration) if calibration is None else calibration
+        self.limit = limit
         self.root = Node(-1, None, length, prefix_hash)
         self._by_hash = {prefix_hash: self.root}
         self._max_nodes = max_nodes
@@ -128,6 +131,15 @@ class GuessTree:
             path, at = path * at.chance, at.parent
         return Place(path, _guesses(node))
 
+    def learn(self, expansions: Iterable[Expansion], back: str) -> list[Place]:
+        """Merge expansions; return the places where nothing had been guessed before."""
+        new: list[Place] = []
+        for expansion in expansions:
+            known = self.guessed(expansion.hash)
+            if self.merge(expansion, back) and not known and (place := self.place(expansion.hash)) is not None:
+                new.append(place)
+        return new
+
     def known(self) -> list[Expansion]:
         """All that is known, parents before children."""
         return [_guesses(node) for node in self.root.subtree() if node.children]
@@ -147,12 +159,15 @@ class GuessTree:
             root.parent = None
         self.root = root
 
-    def best(self, count: int, floor: float = 0.0, length_below: int | None = None) -> list[tuple[Node, float]]:
+    def best(self, count: int, floor: float = 0.0) -> list[tuple[Node, float]]:
         """The `count` nodes of highest path probability with it, falling, none under `floor`.
 
-        Closed under parents, which come first, because a path's probability only falls along it. Nodes whose prefix
-        is `length_below` tokens long or longer are left out.
+        Closed under parents, which come first, because a path's probability only falls along it. Nodes at or beyond
+        the limit are left out.
         """
+        return self._best(count, floor, self.limit)
+
+    def _best(self, count: int, floor: float, limit: int | None) -> list[tuple[Node, float]]:
         chosen: list[tuple[Node, float]] = []
         order = 0
         heap: list[tuple[float, int, Node]] = [(-1.0, 0, self.root)]
@@ -160,7 +175,7 @@ class GuessTree:
             negative, _, node = heapq.heappop(heap)
             if node is not self.root:
                 chosen.append((node, -negative))
-            if length_below is not None and node.length + 1 >= length_below:
+            if limit is not None and node.length + 1 >= limit:
                 continue
             for child in node.children.values():
                 path = -negative * child.chance
@@ -169,12 +184,12 @@ class GuessTree:
                     heapq.heappush(heap, (-path, order, child))
         return chosen
 
-    def chain(self, count: int, floor: float = 0.0, length_below: int | None = None) -> list[tuple[Node, float]]:
-        """The likeliest child at each place, from the root down, with its path probability: for models that verify no
-        trees. Bounds as in `best`."""
+    def chain(self, count: int, floor: float = 0.0) -> list[tuple[Node, float]]:
+        """The likeliest child at each place, from the root down, with its path probability. For models that cannot
+        verify trees. Bounds as in `best`."""
         line: list[tuple[Node, float]] = []
         node, path = self.root, 1.0
-        while node.children and len(line) < count and (length_below is None or node.length + 1 < length_below):
+        while node.children and len(line) < count and self.useful_below(node):
             node = max(node.children.values(), key=_chance)
             path *= node.chance
             if path <= 0.0 or path < floor:
@@ -182,9 +197,13 @@ class GuessTree:
             line.append((node, path))
         return line
 
+    def useful_below(self, node: Node) -> bool:
+        """Whether the answer may go on after a guess that follows this node."""
+        return self.limit is None or node.length + 1 < self.limit
+
     def _prune(self) -> None:
         """Keep the likelier half, so that pruning is rare."""
-        kept = {id(node) for node, _ in self.best(self._max_nodes // 2)}
+        kept = {id(node) for node, _ in self._best(self._max_nodes // 2, 0.0, None)}
         for node in list(self.root.subtree()):
             if node is self.root or id(node) in kept:
                 node.children = {token: child for token, child in node.children.items() if id(child) in kept}

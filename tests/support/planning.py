@@ -18,5 +18,11 @@ def line(*chances: float) -> GuessTree:
     return tree
 
 
+def limited(tree: GuessTree, limit: int) -> GuessTree:
+    """The tree of an answer that ends at this length."""
+    tree.limit = limit
+    return tree
+
+
 def guessed(*chances: float, path: float = 1.0) -> Place:
     return Place(path, Expansion(0, EMPTY, list(range(len(chances))), list(chances)))

@@ -33,8 +33,8 @@ from lead.decode.request import Job
 from lead.decode.session import Session, Step
 from lead.plan.arrivals import DraftOffer
 from lead.plan.planner import Planner
-from lead.plan.schedule import Growing, Limits, Plan, Schedule
-from lead.plan.tree import Place
+from lead.plan.schedule import Limits, Plan, Schedule
+from lead.plan.tree import GuessTree, Place
 from lead.plan.verify_all import VerifyAll
 from tests.support.fakes import SIZE, FakeModel
 from tests.support.slotted import CHAINS, EOS, FORWARD, REPLAY, SlottedEngine
@@ -362,7 +362,7 @@ def test_while_a_prompt_is_scored_nobody_waits_for_guesses() -> None:
 
     class Watched(Planner):
         def plan(
-            self, trees: Sequence[Growing], now: float, own: DraftOffer | None = None, room: int | None = None
+            self, trees: Sequence[GuessTree], now: float, own: DraftOffer | None = None, room: int | None = None
         ) -> Plan:
             rooms.append(room)
             return super().plan(trees, now, own, room)

@@ -19,18 +19,18 @@ from duo.sampling.sampler import Sampler
 from lead.plan.arrivals import DraftOffer, offer_of
 from lead.plan.calibration import Calibration
 from lead.plan.planner import Planner
-from lead.plan.schedule import Growing, Limits, Schedule
+from lead.plan.schedule import Limits, Schedule
 from lead.plan.tree import GuessTree
 from lead.plan.verify_all import VerifyAll
-from tests.support.planning import FLAT, guessed, line
+from tests.support.planning import FLAT, guessed, limited, line
 
 STEEP = {1: 0.0368, 2: 0.102, 4: 0.130, 8: 0.179, 16: 0.291}
 """llama.cpp's Q8_0 on a CPU: two rows cost nearly three times one."""
 
 
-def nothing() -> list[Growing]:
+def nothing() -> list[GuessTree]:
     """One answer, of which nothing has been guessed."""
-    return [Growing(GuessTree(0, EMPTY))]
+    return [GuessTree(0, EMPTY)]
 
 
 def settled(curve: dict[int, float], rate: float, limits: Limits | None = None) -> Planner:
@@ -38,8 +38,7 @@ def settled(curve: dict[int, float], rate: float, limits: Limits | None = None) 
     it = Planner(CostCurve(curve), limits or Limits())
     it.begun(0.0)
     for step in range(1, 100):
-        it.finished(step * 1.0, 1, curve[1], 0)
-        it._rates[1].tokens = rate * it._rates[1].seconds
+        it.finished(step * 1.0, 1, curve[1], rate)
     return it
 
 
@@ -109,32 +108,32 @@ class TestPlan:
         assert list(settled(FLAT, 10).plan(nothing(), 100.0).nodes[0]) == []
 
     def test_what_costs_nothing_is_verified(self) -> None:
-        assert len(settled(FLAT, 10).plan([Growing(line(0.9, 0.5, 0.1, 0.1))], 100.0).nodes[0]) == 4
+        assert len(settled(FLAT, 10).plan([line(0.9, 0.5, 0.1, 0.1)], 100.0).nodes[0]) == 4
 
     def test_where_two_rows_cost_three_one_is_verified(self) -> None:
         """A sure guess does not pay for the step; six sure ones do."""
         it = settled(STEEP, 27)
-        assert len(it.plan([Growing(line(0.95))], 100.0).nodes[0]) == 0
-        assert len(it.plan([Growing(line(*[0.99] * 6))], 100.0).nodes[0]) == 6
+        assert len(it.plan([line(0.95)], 100.0).nodes[0]) == 0
+        assert len(it.plan([line(*[0.99] * 6)], 100.0).nodes[0]) == 6
 
     def test_the_best_count_may_lie_beyond_a_bad_one(self) -> None:
         """The curve is not smooth: one guess is a loss, three are a gain."""
         it = settled({1: 0.1, 2: 0.25, 3: 0.25, 4: 0.25}, 10)
-        assert len(it.plan([Growing(line(0.9))], 100.0).nodes[0]) == 0
-        assert len(it.plan([Growing(line(0.9, 0.9, 0.9))], 100.0).nodes[0]) == 3
+        assert len(it.plan([line(0.9)], 100.0).nodes[0]) == 0
+        assert len(it.plan([line(0.9, 0.9, 0.9)], 100.0).nodes[0]) == 3
 
     def test_time_costs_more_at_a_higher_rate(self) -> None:
         curve = {1: 0.1, 2: 0.11, 4: 0.13}
         tree = line(0.4)
-        assert len(settled(curve, 10).plan([Growing(tree)], 100.0).nodes[0]) == 1
-        assert len(settled(curve, 60).plan([Growing(tree)], 100.0).nodes[0]) == 0
+        assert len(settled(curve, 10).plan([tree], 100.0).nodes[0]) == 1
+        assert len(settled(curve, 60).plan([tree], 100.0).nodes[0]) == 0
 
     def test_limits(self) -> None:
         tree = line(0.9, 0.9, 0.9, 0.9)
-        assert len(settled(FLAT, 10, Limits(draft_max=2)).plan([Growing(tree)], 100.0).nodes[0]) == 2
-        assert len(settled(FLAT, 10, Limits(p_min=0.75)).plan([Growing(tree)], 100.0).nodes[0]) == 2
-        assert len(settled(FLAT, 10, Limits(draft_min=5)).plan([Growing(tree)], 100.0).nodes[0]) == 0
-        assert len(settled(FLAT, 10).plan([Growing(tree, 3)], 100.0).nodes[0]) == 2
+        assert len(settled(FLAT, 10, Limits(draft_max=2)).plan([tree], 100.0).nodes[0]) == 2
+        assert len(settled(FLAT, 10, Limits(p_min=0.75)).plan([tree], 100.0).nodes[0]) == 2
+        assert len(settled(FLAT, 10, Limits(draft_min=5)).plan([tree], 100.0).nodes[0]) == 0
+        assert len(settled(FLAT, 10).plan([limited(tree, 3)], 100.0).nodes[0]) == 2
 
     def test_chain(self) -> None:
         tree = line(0.5, 0.5)
@@ -143,7 +142,7 @@ class TestPlan:
         assert [(node.token, path) for node, path in tree.chain(9)] == [(7, 0.5), (7, 0.25)]
         assert [node.token for node, _ in tree.chain(1)] == [7]
         assert [node.token for node, _ in tree.chain(9, floor=0.3)] == [7]
-        assert not tree.chain(9, length_below=1)
+        assert not limited(tree, 1).chain(9)
 
     @given(st.data())
     def test_closed_under_parents(self, data: st.DataObject) -> None:
@@ -155,7 +154,7 @@ class TestPlan:
             if tree.merge(Expansion(length, prefix_hash, tokens, [rng.random() for _ in tokens]), "one"):
                 places += [(length + 1, extend_hash(prefix_hash, token)) for token in tokens]
         seen = {id(tree.root)}
-        for node in settled(FLAT, 10).plan([Growing(tree)], 100.0).nodes[0]:
+        for node in settled(FLAT, 10).plan([tree], 100.0).nodes[0]:
             assert id(node.parent) in seen
             seen.add(id(node))
 
@@ -165,7 +164,7 @@ class TestSeveralAnswers:
 
     def of(self, curve: dict[int, float], *trees: GuessTree, limits: Limits | None = None) -> list[int]:
         it = Planner(CostCurve(curve), limits or Limits())
-        return [len(nodes) for nodes in it.plan([Growing(tree) for tree in trees], 0.0).nodes]
+        return [len(nodes) for nodes in it.plan(trees, 0.0).nodes]
 
     def test_rows_that_cost_nothing_are_all_taken(self) -> None:
         assert self.of(FLAT, line(0.9, 0.5), line(), line(0.1)) == [2, 0, 1]
@@ -182,13 +181,13 @@ class TestSeveralAnswers:
     def test_there_are_never_more_rows_than_there_is_room_for(self) -> None:
         trees = [line(*[0.99] * 12) for _ in range(4)]
         assert sum(self.of(FLAT, *trees, limits=Limits(rows=20))) == 16
-        assert sum(len(n) for n in VerifyAll(Limits(rows=20)).plan([Growing(tree) for tree in trees], 0.0).nodes) == 16
+        assert sum(len(n) for n in VerifyAll(Limits(rows=20)).plan(trees, 0.0).nodes) == 16
 
     @given(st.lists(st.lists(st.floats(0.01, 1), max_size=6), min_size=1, max_size=5), st.integers(6, 40))
     def test_what_is_chosen_is_closed_under_parents(self, chances: list[list[float]], rows: int) -> None:
         it = Planner(CostCurve({1: 1.0, 40: 3.0}), Limits(rows=rows))
         trees = [line(*of) for of in chances]
-        for tree, nodes in zip(trees, it.plan([Growing(tree) for tree in trees], 0.0).nodes, strict=True):
+        for tree, nodes in zip(trees, it.plan(trees, 0.0).nodes, strict=True):
             seen = {id(tree.root)}
             for node in nodes:
                 assert id(node.parent) in seen
@@ -199,9 +198,9 @@ class TestSeveralAnswers:
         it.begun(0.0)
         for step in range(1, 50):
             it.finished(step * 0.5, 4, 0.5, 12, answers=4)
-        assert it.rate == pytest.approx(1 / it.cost(1))
+        assert it.sharing.rate(1) == pytest.approx(1 / it.sharing.curve(1)(1))
         it.finished(30.0, 1, 1.0, 1)
-        assert it.rate < 1.0
+        assert it.sharing.rate(1) < 1.0
 
     @pytest.mark.parametrize(
         ("answers", "alone", "beside"), [(1, (1, 1.0, 1), (6, 7.0, 6)), (8, (8, 4.0, 8), (16, 7.9, 15))]
@@ -215,7 +214,7 @@ class TestSeveralAnswers:
         it.begun(0.0)
         now, rested = 0.0, 0
         for _ in range(3000):
-            it.plan([Growing(line()) for _ in range(answers)], now)
+            it.plan([line() for _ in range(answers)], now)
             rows, seconds, tokens = alone if it.resting else beside
             now += seconds
             it.finished(now, rows, seconds, tokens, answers=answers)
@@ -232,7 +231,7 @@ class TestTurns:
 
     @staticmethod
     def taking_part(*trees: GuessTree, curve: dict[int, float] = STEEP, it: Planner | None = None) -> int:
-        plan = (it or Planner(CostCurve(curve), Limits())).plan([Growing(tree) for tree in trees], 0.0)
+        plan = (it or Planner(CostCurve(curve), Limits())).plan(trees, 0.0)
         return len(plan.nodes)
 
     def test_two_answers_go_in_turns_and_four_together(self) -> None:
@@ -286,17 +285,16 @@ class TestTurns:
         for step in range(2000):
             easy = step // 20 % 2
             trees = [line(*[0.95 if easy else 0.2] * 3) for _ in range(2)] if not it.resting else [line(), line()]
-            plan = it.plan([Growing(tree) for tree in trees], now)
+            plan = it.plan(trees, now)
             answers, guesses = len(plan.nodes), sum(map(len, plan.nodes))
-            seconds = it._curve(answers)(answers + guesses)
+            seconds = it.sharing.curve(answers)(answers + guesses)
             now += seconds
             it.finished(now, answers + guesses, seconds, answers + (guesses if easy else 0), answers=answers)
             rested += it.resting
         assert rested < 200
 
-    def test_never_where_it_is_not_wanted_nor_while_prompts_are_read_nor_with_an_own_draft(self) -> None:
-        two = [Growing(line()), Growing(line())]
-        assert len(Planner(CostCurve(STEEP), Limits(), turns=False).plan(two, 0.0).nodes) == 2
+    def test_never_while_prompts_are_read_nor_with_a_local_draft(self) -> None:
+        two = [line(), line()]
         assert len(Planner(CostCurve(STEEP), Limits()).plan(two, 0.0, room=8).nodes) == 2
         assert len(Planner(CostCurve(STEEP), Limits()).plan(two, 0.0, DraftOffer(1.0, 1.0)).nodes) == 2
 
@@ -305,17 +303,17 @@ class TestEverything:
     """The plain asynchronous chain's planner."""
 
     def test_it_verifies_all_that_is_there_whatever_it_costs(self) -> None:
-        assert len(VerifyAll(Limits()).plan([Growing(line(0.9, 0.1, 0.01))], 0.0).nodes[0]) == 3
-        assert len(VerifyAll(Limits()).plan([Growing(line(*[0.9] * 40))], 0.0).nodes[0]) == Limits().draft_max
+        assert len(VerifyAll(Limits()).plan([line(0.9, 0.1, 0.01)], 0.0).nodes[0]) == 3
+        assert len(VerifyAll(Limits()).plan([line(*[0.9] * 40)], 0.0).nodes[0]) == Limits().draft_max
 
     def test_limits(self) -> None:
         tree = line(0.9, 0.9, 0.9, 0.9)
-        assert len(VerifyAll(Limits(draft_max=2)).plan([Growing(tree)], 0.0).nodes[0]) == 2
-        assert len(VerifyAll(Limits(draft_max=0)).plan([Growing(tree)], 0.0).nodes[0]) == 0
-        assert len(VerifyAll(Limits(p_min=0.75)).plan([Growing(tree)], 0.0).nodes[0]) == 2
-        assert len(VerifyAll(Limits(draft_min=5)).plan([Growing(tree)], 0.0).nodes[0]) == 0
-        assert len(VerifyAll(Limits(draft_min=4)).plan([Growing(tree)], 0.0).nodes[0]) == 4
-        assert len(VerifyAll(Limits()).plan([Growing(tree, 3)], 0.0).nodes[0]) == 2
+        assert len(VerifyAll(Limits(draft_max=2)).plan([tree], 0.0).nodes[0]) == 2
+        assert len(VerifyAll(Limits(draft_max=0)).plan([tree], 0.0).nodes[0]) == 0
+        assert len(VerifyAll(Limits(p_min=0.75)).plan([tree], 0.0).nodes[0]) == 2
+        assert len(VerifyAll(Limits(draft_min=5)).plan([tree], 0.0).nodes[0]) == 0
+        assert len(VerifyAll(Limits(draft_min=4)).plan([tree], 0.0).nodes[0]) == 4
+        assert len(VerifyAll(Limits()).plan([limited(tree, 3)], 0.0).nodes[0]) == 2
 
     def test_it_never_waits(self) -> None:
         """Told what makes a `Planner` wait."""
@@ -370,7 +368,7 @@ class TestWaiting:
         it.begun(0.0)
         for step in range(1, 140):
             it.finished(step * 0.1, 2, 0.1, 2, answers=2)
-            it.plan([Growing(line(0.9)), *nothing()], step * 0.1)
+            it.plan([line(0.9), *nothing()], step * 0.1)
             if early:
                 it.heard(step * 0.1 + 0.001, "one", [guessed(0.8, path=0.9)])
             it.heard(step * 0.1 + 0.005, "one", [guessed(0.8, 0.1)])
@@ -380,12 +378,12 @@ class TestWaiting:
     @pytest.mark.parametrize("early", [False, True])
     def test_several_answers_wait_for_what_one_of_them_lacks(self, early: bool) -> None:
         """What comes sooner and is of another answer is not what is waited for."""
-        plan = self.together(early=early).plan([Growing(line(0.9)), *nothing()], 14.0005)
+        plan = self.together(early=early).plan([line(0.9), *nothing()], 14.0005)
         assert 0.004 < plan.wait < 0.01
 
     def test_several_answers_that_all_have_guesses_wait_for_nobody(self) -> None:
         it = self.together(early=False)
-        plan = it.plan([Growing(line(*[0.5] * 6)), Growing(line(*[0.5] * 6))], 14.0005)
+        plan = it.plan([line(*[0.5] * 6), line(*[0.5] * 6)], 14.0005)
         assert plan.wait == 0.0
         assert [len(nodes) for nodes in plan.nodes] == [6, 6]
 
@@ -432,20 +430,20 @@ def test_a_pass_that_reads_prompts_teaches_no_speed() -> None:
     it = Planner(CostCurve({1: 1.0, 8: 1.7}), Limits())
     it.finished(1.0, 1, 1.0, 1)
     it.finished(2.0, 1, 1.0, 1)
-    known = it.rate, it.cost(1), it.cost(8)
+    known = it.sharing.rate(1), it.sharing.curve(1)(1), it.sharing.curve(1)(8)
     it.joined("back")
     for now in range(3, 60):
         it.finished(float(now), 4, 3.0, 1, answers=2, read=True)
-    assert (it.rate, it.cost(1), it.cost(8)) == known
+    assert (it.sharing.rate(1), it.sharing.curve(1)(1), it.sharing.curve(1)(8)) == known
     it.finished(60.0, 1, 1.0, 1)
-    assert it.rate == known[0]
+    assert it.sharing.rate(1) == known[0]
 
 
 def test_what_several_answers_cost_says_nothing_of_one() -> None:
     it = Planner(CostCurve({1: 1.0, 8: 1.7}), Limits())
     for now in range(50):
         it.finished(float(now), 8, 9.0, 8, answers=8)
-    assert (it.cost(1), it.cost(8)) == (1.0, 1.7)
+    assert (it.sharing.curve(1)(1), it.sharing.curve(1)(8)) == (1.0, 1.7)
 
 
 class TestTrust:
@@ -556,8 +554,8 @@ class TestOwnDraft:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.8, 0.1, 0.05)] * 200)
         assert it.plan(nothing(), 99.0, offer=DraftOffer(0.005, 0.005)).draft
-        assert it.plan([Growing(line(0.9, 0.9))], 99.0, offer=DraftOffer(0.005, 0.005)).draft
-        unlikely = it.plan([Growing(line(0.9, 0.1, 0.1))], 99.0, offer=DraftOffer(0.005, 0.005))
+        assert it.plan([line(0.9, 0.9)], 99.0, offer=DraftOffer(0.005, 0.005)).draft
+        unlikely = it.plan([line(0.9, 0.1, 0.1)], 99.0, offer=DraftOffer(0.005, 0.005))
         assert not unlikely.draft and unlikely.nodes[0] and not unlikely.wait
         assert not it.plan(nothing(), 99.0, offer=DraftOffer(0.06, 0.06)).draft
 
@@ -614,7 +612,7 @@ class TestOwnDraft:
         it.begun(0.0)
         for step in range(1, 40):
             it.finished(step * 0.1, 3, 0.1, 3, answers=3)
-        three = [*nothing(), *nothing(), Growing(line(0.9, 0.9))]
+        three = [*nothing(), *nothing(), line(0.9, 0.9)]
         assert it.plan(three, 4.0, offer=DraftOffer(0.01, 0.01, expansions=2)).draft
         assert not it.plan(three, 4.0, offer=DraftOffer(0.06, 0.06, expansions=2)).draft
 
@@ -625,12 +623,12 @@ class TestOwnDraft:
     def test_nothing_is_drafted_where_no_guess_could_be_used(self) -> None:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.9)] * 200)
-        assert it.plan([Growing(GuessTree(5, EMPTY), 7)], 99.0, DraftOffer(0.001, 0.001)).draft
-        plan = it.plan([Growing(GuessTree(5, EMPTY), 6)], 99.0, DraftOffer(0.001, 0.001))
+        assert it.plan([GuessTree(5, EMPTY, limit=7)], 99.0, DraftOffer(0.001, 0.001)).draft
+        plan = it.plan([GuessTree(5, EMPTY, limit=6)], 99.0, DraftOffer(0.001, 0.001))
         assert not plan.draft and not plan.nodes[0] and not plan.wait
         tree = line(0.9)
-        assert it.plan([Growing(tree, 3)], 99.0, DraftOffer(0.001, 0.001)).draft
-        assert not it.plan([Growing(tree, 2)], 99.0, DraftOffer(0.001, 0.001)).draft
+        assert it.plan([limited(tree, 3)], 99.0, DraftOffer(0.001, 0.001)).draft
+        assert not it.plan([limited(tree, 2)], 99.0, DraftOffer(0.001, 0.001)).draft
 
     def test_a_back_that_comes_again_is_there_once(self) -> None:
         it = Planner(CostCurve(FLAT), Limits())
