@@ -11,7 +11,7 @@ from duo.engines import Engine, promise
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Replay
 from duo.program import models
-from lead.decode.loop import SCORED_CHUNK
+from lead.decode.prefill import SCORED_CHUNK
 from lead.plan.planner import Planner
 from lead.plan.schedule import Limits, Schedule, without_guesses
 from lead.plan.verify_all import VerifyAll

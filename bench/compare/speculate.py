@@ -210,7 +210,7 @@ def free(
     source.cached(0)
     told = 0
     stopped, started = 0.0, now()
-    planner.begun(started)
+    planner.skipped(started)
     while session.finish_reason is None:
         paused = now()
         tokens = session.prefix.tokens

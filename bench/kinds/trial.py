@@ -37,7 +37,7 @@ from duo.trace import Trace
 from duo.wire.ledger import Ledger
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
-from lead.decode.request import Job
+from lead.decode.request import Request
 from lead.decode.session import Step
 from lead.plan.arrivals import DraftOffer
 from lead.plan.schedule import Limits, Plan
@@ -209,7 +209,7 @@ class _Lead:
         schedule = _DraftsFirst(limits, self.expansions)
         self._decoder = Decoder(self.target, Ledger(), lambda: None, lambda: None, schedule, Trace(), LocalDraft(model))
 
-    def ask(self, *asked: tuple[Sequence[int], SamplingParams, int]) -> list[tuple[list[int], Job]]:
+    def ask(self, *asked: tuple[Sequence[int], SamplingParams, int]) -> list[tuple[list[int], Request]]:
         """Answers to prompts, of so many tokens, all at the same time. Raises what one of them ended with."""
         errors: list[DuoError | None] = []
         answers = [self._submit(*each, errors.append) for each in asked]
@@ -222,15 +222,15 @@ class _Lead:
 
     def _submit(
         self, prompt: Sequence[int], params: SamplingParams, count: int, on_end: Callable[[DuoError | None], None]
-    ) -> tuple[list[int], Job]:
+    ) -> tuple[list[int], Request]:
         tokens: list[int] = []
 
         def take(step: Step) -> None:
             tokens.extend(done.token for done in step.committed)
 
-        job = Job(list(prompt), params, count, True, take, on_end)
-        self._decoder.submit(job)
-        return tokens, job
+        request = Request(list(prompt), params, count, True, take, on_end)
+        self._decoder.submit(request)
+        return tokens, request
 
 
 def _speculate(
@@ -245,14 +245,14 @@ def _speculate(
     answers = [answer for each in asked for answer in lead.ask(each)] if whose == "own" else lead.ask(*asked)
     for mode, (tokens, _) in zip(MODES, answers, strict=True):
         found.same[f"{mode}, {whose} drafts"] = _compare(tokens, alone[mode], 2 * found.error)
-    totals = [job.session.total for _, job in answers if job.session is not None]
+    totals = [request.session.total for _, request in answers]
     found.accepted[whose] = (sum(total.accepted for total in totals), sum(total.drafted for total in totals))
     if whose != "own":
         return
     more = target.vocabulary.encode(MORE)
     (tokens, _), params = answers[-1], asked[-1][1]
     longer = [*prompt, *tokens, *more]
-    ((again, job),) = lead.ask((longer, params, len(tokens) // 2))
+    ((again, request),) = lead.ask((longer, params, len(tokens) // 2))
     # The last token of an answer has not been read, nor is the last of a prompt read with it.
-    found.reread = len(longer) - 1 - job.cached_tokens - len(more)
+    found.reread = len(longer) - 1 - request.cached_tokens - len(more)
     found.same["next turn"] = _compare(again, walk(target, longer, params, len(again)), 2 * found.error)

@@ -175,7 +175,7 @@ class Lead:
 
     def _read(self) -> None:
         self._decoding, self._reading = self.clock.now, False
-        self._planner.begun(self.clock.now)
+        self._planner.skipped(self.clock.now)
         self.step()
 
     def step(self) -> None:

@@ -179,5 +179,5 @@ def drafting(seconds: float) -> Cost:
 def planner(target: Cost) -> Planner:
     """A production planner that has measured the target."""
     it = Planner(CostCurve({width: target(width) for width in WIDTHS}), Limits(draft_max=DRAFT_MAX))
-    it.begun(0.0)
+    it.skipped(0.0)
     return it

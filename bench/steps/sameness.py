@@ -39,7 +39,7 @@ from duo.sampling.params import SamplingParams
 from duo.trace import Trace
 from duo.wire.ledger import Ledger
 from lead.decode.loop import Decoder
-from lead.decode.request import Job
+from lead.decode.request import Request
 from lead.decode.session import Session, Step
 from lead.plan.schedule import Limits
 from lead.plan.verify_all import VerifyAll
@@ -90,21 +90,21 @@ class Loop:
     ) -> list[list[int]]:  # fmt: skip
         """The answers to prompts that are asked at once. `backs`: how many guess, in each quarter of the answer."""
         answers: list[list[int]] = [[] for _ in prompts]
-        jobs: list[Job] = []
+        requests: list[Request] = []
         errors: list[DuoError | None] = []
         for prompt, how, answer in zip(prompts, params, answers, strict=True):
 
             def take(step: Step, answer: list[int] = answer) -> None:
                 answer.extend(done.token for done in step.committed)
 
-            jobs.append(Job(prompt, how, self._tokens, True, take, errors.append))
-            self._decoder.submit(jobs[-1])
-        while len(errors) < len(jobs):
-            for job, answer, text in zip(jobs, answers, known or answers, strict=True):
+            requests.append(Request(prompt, how, self._tokens, True, take, errors.append))
+            self._decoder.submit(requests[-1])
+        while len(errors) < len(requests):
+            for request, answer, text in zip(requests, answers, known or answers, strict=True):
                 quarter = 4 * len(answer) // self._tokens
-                if known and backs and job.session is not None and job.state != "ended":
+                if known and backs and request.status in ("reading", "answering"):
                     for back in range(backs[min(quarter, len(backs) - 1)]):
-                        self._guess(job.session, text[len(answer) :], f"back {back}")
+                        self._guess(request.session, text[len(answer) :], f"back {back}")
             self._decoder.turn()
         for error in errors:
             if error is not None:

@@ -23,7 +23,7 @@ from lead.api import Question, SlotView
 from lead.backs.server import Backs
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
-from lead.decode.request import Job
+from lead.decode.request import Request
 from lead.decode.session import Step
 from lead.plan.schedule import Schedule
 
@@ -107,7 +107,7 @@ class Service:
             raise BusyError(f"{self._queue} questions are waiting already: try again later")
         room = context - len(prompt)
         named = [token for token, name in question.stop_names.items() if name in question.stop]
-        job = Job(
+        request = Request(
             prompt=prompt,
             sampling=question.sampling,
             max_tokens=room if question.max_tokens is None else min(question.max_tokens, room),
@@ -119,9 +119,9 @@ class Service:
             prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = RunningAnswer(
-            next(self._numbers), job, question, self._engine, self._listener, lambda: self._decoder.cancel(job)
+            next(self._numbers), request, question, self._engine, self._listener, lambda: self._decoder.cancel(request)
         )
-        self._decoder.submit(job)
+        self._decoder.submit(request)
         return answer
 
     @property
@@ -150,16 +150,16 @@ class Service:
         """What each slot is doing."""
         views = [SlotView(slot, "idle") for slot in range(self._engine.slots)]
         now = time.perf_counter()
-        for slot, job in self._decoder.running:
-            tokens = len(job.session.completion) if job.session is not None else 0
-            reading = job.state == "reading"
-            views[slot] = SlotView(
-                id=slot,
+        for request in self._decoder.running:
+            tokens = len(request.session.completion)
+            reading = request.status == "reading"
+            views[request.slot.id] = SlotView(
+                id=request.slot.id,
                 state="reading" if reading else "answering",
-                prompt_tokens=len(job.prompt),
-                prompt_read=job.read_tokens if reading else len(job.prompt),
+                prompt_tokens=len(request.prompt),
+                prompt_read=request.read_tokens if reading else len(request.prompt),
                 completion_tokens=tokens,
-                tokens_per_second=0.0 if reading else tokens / max(1e-9, now - job.answering),
+                tokens_per_second=0.0 if reading else tokens / max(1e-9, now - request.answering),
             )
         return views
 

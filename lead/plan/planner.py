@@ -83,12 +83,11 @@ class Planner(Schedule):
         self._newcomer = True
 
     def left(self, back: str) -> None:
+        super().left(back)
         self._present = tuple(name for name in self._present if name != back)
         self._gone.append(back)
 
-    def begun(self, now: float) -> None:
-        """What has been going on until now is not to be counted: nobody answered, or a prompt was read. Nor does it say
-        when messages come: a back may have been told long ago."""
+    def skipped(self, now: float) -> None:
         self._committed = now
         self._anew = False
 

@@ -5,13 +5,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from duo.engines.base import TREES, Rollback
 from duo.engines.replay import NOTHING, Replay, Replayed
 from lead.plan.arrivals import DraftOffer
+from lead.plan.calibration import Calibration
 from lead.plan.tree import GuessTree, Node, Place
+
+MAX_CALIBRATED = 256
+"""Backs whose calibration is kept after they have left: their names come from the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +73,8 @@ class Schedule:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.calibration: defaultdict[str, Calibration] = defaultdict(Calibration)
+        """What the claims of each back are worth."""
 
     def plan(
         self, trees: Sequence[GuessTree], now: float, offer: DraftOffer | None = None, room: int | None = None
@@ -98,9 +106,20 @@ class Schedule:
 
     def left(self, back: str) -> None:
         """A back has gone."""
+        if len(self.calibration) > MAX_CALIBRATED:
+            self.calibration.pop(back, None)
 
-    def begun(self, now: float) -> None:
-        """The time until now does not count: nobody answered, or a prompt was read."""
+    def skipped(self, now: float) -> None:
+        """The time until now is not to be counted: nobody answered, or a prompt was read. Nor does it say when messages
+        come, for a back may have been told long ago."""
+
+    @contextmanager
+    def uncounted(self, clock: Callable[[], float]) -> Iterator[None]:
+        """What happens inside does not count as decoding."""
+        try:
+            yield
+        finally:
+            self.skipped(clock())
 
     def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
         """New guesses of a back arrived at `now`."""

@@ -26,12 +26,13 @@ from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
 from duo.wire.back_side import BackSide
 from duo.wire.ledger import Ledger
-from lead.decode import loop as decoder
+from lead.decode import step as decode_step
 from lead.decode.inbox import Inbox, Message
-from lead.decode.loop import CHUNK, Decoder
-from lead.decode.request import Job
+from lead.decode.loop import Decoder
+from lead.decode.prefill import CHUNK
+from lead.decode.request import Request
 from lead.decode.session import Session, Step
-from lead.plan.arrivals import DraftOffer
+from lead.plan.arrivals import Arrivals, DraftOffer
 from lead.plan.planner import Planner
 from lead.plan.schedule import Limits, Plan, Schedule
 from lead.plan.tree import GuessTree, Place
@@ -44,7 +45,7 @@ MODEL = FakeModel()
 
 
 class Asked:
-    """A job, and what became of it."""
+    """A request, and what became of it."""
 
     def __init__(
         self,
@@ -58,16 +59,16 @@ class Asked:
         self.ended = False
         self.error: DuoError | None = None
         self.expected = text_without_backs(prompt, sampling, {EOS, *stop_tokens}, len(prompt) + count)
-        self.job = Job(
+        self.request = Request(
             prompt=list(prompt), sampling=sampling, max_tokens=count, ignore_eos=False,
             on_step=self._step, on_end=self._end, stop_tokens=stop_tokens, top_logprobs=2 if scored else None,
             prompt_logprobs=[] if scored else None,
         )  # fmt: skip
 
     def scores_are_right(self) -> bool:
-        prompt = list(self.job.prompt)
+        prompt = list(self.request.prompt)
         expected = [logprobs(MODEL.logits(prompt[:at]), prompt[at], 2) for at in range(1, len(prompt))]
-        return self.job.prompt_logprobs == (expected if self.job.top_logprobs is not None else None)
+        return self.request.prompt_logprobs == (expected if self.request.top_logprobs is not None else None)
 
     def _step(self, step: Step) -> None:
         assert not self.ended
@@ -105,7 +106,7 @@ class Loop:
         self.decoder = Decoder(cast(Engine, self.engine), self.ledger, lambda: None, lambda: None, planner, Trace())
 
     def ask(self, asked: Asked) -> Asked:
-        self.decoder.submit(asked.job)
+        self.decoder.submit(asked.request)
         return asked
 
     def turn(self) -> None:
@@ -146,10 +147,10 @@ def talkative() -> Asked:
 def test_backs_hear_of_all_tokens_that_end_an_answer() -> None:
     plain = talkative()
     stop = next(token for token in plain.expected[3:] if token not in plain.expected[:3])
-    stopped = Asked(plain.job.prompt, GREEDY, 40, stop_tokens=(stop,))
+    stopped = Asked(plain.request.prompt, GREEDY, 40, stop_tokens=(stop,))
     assert stopped.expected == plain.expected[: plain.expected.index(stop) + 1]
-    free = Asked(plain.job.prompt, GREEDY, 40)
-    free.job.ignore_eos = True
+    free = Asked(plain.request.prompt, GREEDY, 40)
+    free.request.ignore_eos = True
     loop = Loop(2)
     for asked in (stopped, free):
         loop.ask(asked)
@@ -159,7 +160,7 @@ def test_backs_hear_of_all_tokens_that_end_an_answer() -> None:
         loop.guess()
         loop.turn()
     assert stopped.ended and stopped.tokens == stopped.expected
-    assert stopped.job.session is not None and stopped.job.session.finish_reason == "stop"
+    assert stopped.request.session.finish_reason == "stop"
 
 
 prompts = st.lists(st.integers(4, SIZE - 1), min_size=1, max_size=80)
@@ -216,13 +217,13 @@ def test_every_answer_is_what_it_would_be_alone(
     for one in asked:
         assert one.ended and one.error is None
         assert one.tokens == one.expected and one.scores_are_right()
-        cached = one.job.cached_tokens
-        assert one.job.read_tokens == len(one.job.prompt) - 1 and 0 <= cached < len(one.job.prompt)
+        cached = one.request.cached_tokens
+        assert one.request.read_tokens == len(one.request.prompt) - 1 and 0 <= cached < len(one.request.prompt)
     assert not loop.ledger
-    reused = sum(one.job.cached_tokens for one in asked)
-    as_rows = sum(len(one.job.prompt) - 1 for one in asked if one.job.prompt_logprobs is not None)
+    reused = sum(one.request.cached_tokens for one in asked)
+    as_rows = sum(len(one.request.prompt) - 1 for one in asked if one.request.prompt_logprobs is not None)
     read = sum(length for _, length in engine.chunks)
-    assert read + reused + as_rows == sum(one.job.read_tokens for one in asked), "what is told is what was reused"
+    assert read + reused + as_rows == sum(one.request.read_tokens for one in asked), "what is told is what was reused"
 
 
 @pytest.mark.parametrize("everything", [False, True])
@@ -249,7 +250,7 @@ def test_chains_are_verified_as_far_as_the_model_goes_back(rollback: Rollback) -
         before = len(asked.tokens)
         loop.turn()
         steps.append(len(asked.tokens) - before)
-    assert asked.tokens == asked.expected and asked.job.session is not None
+    assert asked.tokens == asked.expected
     assert max(steps) == 1 + rollback.depth and loop.engine.dropped
 
 
@@ -292,7 +293,7 @@ def test_a_prompt_that_begins_like_another_does_not_wait_for_what_cannot_be_shar
     loop.turn()
     assert [slot for slot, _ in loop.engine.chunks] == [0, 1], "both in the first pass"
     loop.finish()
-    assert other.job.cached_tokens == 0 and loop.engine.shared == 0
+    assert other.request.cached_tokens == 0 and loop.engine.shared == 0
     assert answering.tokens == answering.expected and other.tokens == other.expected
 
 
@@ -309,7 +310,7 @@ def test_a_prompt_waits_for_a_checkpoint_that_it_can_go_on_from(
     loop = Loop(2, Planner(Fixed(FLAT), Limits(rollback=CHAINS)), engine=SlottedEngine(MODEL, 2, CHAINS, 50))
     one, other = (loop.ask(Asked(prompt, GREEDY, 4)) for prompt in (first, second))
     loop.finish()
-    assert other.job.cached_tokens == loop.engine.shared == shared
+    assert other.request.cached_tokens == loop.engine.shared == shared
     assert one.tokens == one.expected and other.tokens == other.expected
 
 
@@ -319,10 +320,10 @@ def test_a_conversation_goes_on_from_where_it_ended_though_its_state_cannot_be_c
     loop.finish()
     longer = loop.ask(Asked([9] * 60 + first.tokens + [7, 7], GREEDY, 4))
     loop.finish()
-    assert longer.job.cached_tokens == 60 + len(first.tokens) - 1
+    assert longer.request.cached_tokens == 60 + len(first.tokens) - 1
     stranger = loop.ask(Asked([9] * 55 + [8] * 5, GREEDY, 4))
     loop.finish()
-    assert stranger.job.cached_tokens == 50 and stranger.tokens == stranger.expected
+    assert stranger.request.cached_tokens == 50 and stranger.tokens == stranger.expected
 
 
 def test_how_likely_a_prompt_is_is_told_again_though_the_cache_holds_it() -> None:
@@ -331,16 +332,16 @@ def test_how_likely_a_prompt_is_is_told_again_though_the_cache_holds_it() -> Non
     first = loop.ask(Asked(prompt, GREEDY, 4))
     loop.finish()
     scored, beside = loop.ask(Asked(prompt, GREEDY, 4, scored=True)), loop.ask(talkative())
-    while scored.job.state != "answering":
+    while scored.request.status != "answering":
         had = len(beside.tokens)
         loop.turn()
-        assert beside.job.state != "answering" or len(beside.tokens) > had, "others go on meanwhile"
+        assert beside.request.status != "answering" or len(beside.tokens) > had, "others go on meanwhile"
     loop.finish()
     assert scored.tokens == first.tokens and scored.scores_are_right()
-    assert scored.job.cached_tokens == 0 and scored.job.read_tokens == len(prompt) - 1
+    assert scored.request.cached_tokens == 0 and scored.request.read_tokens == len(prompt) - 1
     again = loop.ask(Asked(prompt, GREEDY, 4))
     loop.finish()
-    assert again.tokens == first.tokens and again.job.cached_tokens == len(prompt) - 1
+    assert again.tokens == first.tokens and again.request.cached_tokens == len(prompt) - 1
 
 
 def test_a_prompt_that_is_read_anew_leaves_conversations_their_caches() -> None:
@@ -354,7 +355,7 @@ def test_a_prompt_that_is_read_anew_leaves_conversations_their_caches() -> None:
     assert scored.scores_are_right()
     again = loop.ask(Asked([9] * 60 + conversation.tokens, GREEDY, 4))
     loop.finish()
-    assert again.job.cached_tokens >= 60
+    assert again.request.cached_tokens >= 60
 
 
 def test_while_a_prompt_is_scored_nobody_waits_for_guesses() -> None:
@@ -374,7 +375,7 @@ def test_while_a_prompt_is_scored_nobody_waits_for_guesses() -> None:
     rooms.clear()
     loop.turn()
     loop.turn()
-    assert scored.job.state == "reading" and rooms and None not in rooms
+    assert scored.request.status == "reading" and rooms and None not in rooms
 
 
 def test_a_prompt_whose_likelihood_cannot_be_found_ends_no_other_answer() -> None:
@@ -433,7 +434,7 @@ def test_more_answers_than_slots_wait_in_their_order() -> None:
     while len(order) < 5:
         loop.turn()
         assert len(loop.decoder.running) <= 2
-        order += [i for i, one in enumerate(asked) if one.job.state != "waiting" and i not in order]
+        order += [i for i, one in enumerate(asked) if one.request.status != "waiting" and i not in order]
     assert order == sorted(order)
     loop.finish()
     assert all(one.tokens == one.expected for one in asked)
@@ -465,19 +466,17 @@ def test_prompts_leave_room_for_guesses_in_a_pass_and_guesses_for_prompts() -> N
                 loop.guess(doubt=0.0)
                 loop.turn()
         assert all(one.error is None and one.tokens == one.expected for one in asked)
-        assert any(one.job.session and one.job.session.total.accepted for one in asked)
+        assert any(one.request.session.total.accepted for one in asked)
 
 
 def test_what_comes_while_a_prompt_is_read_says_nothing_of_how_long_a_back_takes() -> None:
     """It need not have waited for anything, and nobody has answered for a minute perhaps."""
     told: list[bool | None] = []
 
-    class Watched(Planner):
-        def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
-            told.append(self._anew)
-            super().heard(now, back, found)
+    def heard(arrivals: Arrivals, now: float, back: str, committed: float, anew: bool, found: Sequence[Place]) -> None:
+        told.append(anew)
 
-    loop = Loop(1, Watched(CostCurve({1: 1.0, 8: 1.1}), Limits(draft_max=8, rows=32)))
+    loop = Loop(1, Planner(CostCurve({1: 1.0, 8: 1.1}), Limits(draft_max=8, rows=32)))
     loop.ask(Asked([5, 6, 7], GREEDY, 4))
     forward = loop.engine.forward
 
@@ -486,6 +485,7 @@ def test_what_comes_while_a_prompt_is_read_says_nothing_of_how_long_a_back_takes
         return forward(rows, chunks)
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Arrivals, "heard", heard)
         patch.setattr(loop.engine, "forward", meanwhile)
         loop.turn()
     assert told == [False]
@@ -496,7 +496,6 @@ def test_an_answer_that_fails_does_not_spoil_a_prompt_that_is_read_beside_it() -
     bad = loop.ask(talkative())
     loop.turn()
     other = loop.ask(Asked([4 + i % 8 for i in range(120)], GREEDY, 6))
-    assert bad.job.session is not None
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Session, "verify", _breaks)
         loop.turn()
@@ -520,12 +519,11 @@ def test_guesses_are_not_lost_while_a_prompt_is_read_apart() -> None:
     first = loop.ask(talkative())
     loop.turn()
     other = loop.ask(Asked([4 + i % 8 for i in range(200)], GREEDY, 4))
-    assert first.job.session is not None
-    while other.job.state != "answering":
-        before = first.job.session.total.accepted
+    while other.request.status != "answering":
+        before = first.request.session.total.accepted
         loop.guess(doubt=0.0)
         loop.turn()
-        assert first.job.session.total.accepted > before
+        assert first.request.session.total.accepted > before
     loop.finish()
     assert first.tokens == first.expected and other.tokens == other.expected
 
@@ -545,21 +543,20 @@ def test_what_conversations_have_in_common_is_read_once() -> None:
     asked = [loop.ask(Asked([*system, 4 + i, 5, 6], GREEDY, 5)) for i in range(3)]
     loop.finish()
     assert all(one.tokens == one.expected for one in asked)
-    assert [one.job.cached_tokens for one in asked] == [0, 60, 60]
+    assert [one.request.cached_tokens for one in asked] == [0, 60, 60]
     assert loop.engine.read < 60 + 3 * 3
     assert loop.engine.shared == 120
 
 
 def test_a_conversation_finds_its_slot_again() -> None:
     loop = Loop(2)
-    first, other = loop.ask(Asked([9] * 30, GREEDY, 4)), loop.ask(Asked([8] * 30, GREEDY, 4))
+    first, _ = loop.ask(Asked([9] * 30, GREEDY, 4)), loop.ask(Asked([8] * 30, GREEDY, 4))
     loop.finish()
     longer = loop.ask(Asked([9] * 30 + first.tokens + [7, 7], GREEDY, 4))
     loop.finish()
-    assert longer.job.session is not None and first.job.session is not None and other.job.session is not None
-    assert longer.job.session.slot == first.job.session.slot
+    assert longer.request.session.slot == first.request.session.slot
     # The last token of an answer is never read.
-    assert longer.job.cached_tokens == 30 + len(first.tokens) - 1
+    assert longer.request.cached_tokens == 30 + len(first.tokens) - 1
     assert loop.engine.shared == 0
 
 
@@ -569,20 +566,19 @@ def test_a_stranger_does_not_cost_a_long_conversation_its_cache() -> None:
     loop.finish()
     stranger = loop.ask(Asked([9] * 10 + [8] * 5, GREEDY, 4))
     loop.finish()
-    assert stranger.job.session is not None and long.job.session is not None
-    assert stranger.job.session.slot != long.job.session.slot
-    assert stranger.job.cached_tokens == 10
+    assert stranger.request.session.slot != long.request.session.slot
+    assert stranger.request.cached_tokens == 10
     again = loop.ask(Asked([9] * 100 + long.tokens, GREEDY, 4))
     loop.finish()
-    assert again.job.cached_tokens >= 100
+    assert again.request.cached_tokens >= 100
 
 
 def slots_of(loop: Loop, *prompts: Sequence[int]) -> list[int]:
     """Where they are answered, all at once."""
     asked = [loop.ask(Asked(prompt, GREEDY, 4)) for prompt in prompts]
     loop.turn()
-    running = {id(job): slot for slot, job in loop.decoder.running}
-    found = [running[id(one.job)] for one in asked]
+    running = {id(request): request.slot.id for request in loop.decoder.running}
+    found = [running[id(one.request)] for one in asked]
     loop.finish()
     return found
 
@@ -612,8 +608,8 @@ def test_a_long_prompt_does_not_hold_up_an_answer_in_progress() -> None:
     quick = loop.ask(Asked([5], GREEDY, 12))
     loop.turn()
     before = len(quick.tokens)
-    loop.ask(Asked([6] * 200, GREEDY, 4))
-    while loop.decoder.running[0][1].state != "answering" or len(loop.engine.chunks) < 2:
+    long = loop.ask(Asked([6] * 200, GREEDY, 4))
+    while long.request.status != "answering" or len(loop.engine.chunks) < 2:
         had = len(quick.tokens)
         loop.turn()
         assert quick.ended or len(quick.tokens) > had, "a token for each piece that is read"
@@ -629,12 +625,12 @@ def test_who_hangs_up_frees_the_slot_within_a_step() -> None:
     given_up, next_one = loop.ask(Asked([5], GREEDY, 12)), loop.ask(Asked([6], GREEDY, 4))
     gone = loop.ask(Asked([7], GREEDY, 4))
     loop.turn()
-    assert given_up.job.state == "answering" and next_one.job.state == "waiting"
-    loop.decoder.cancel(gone.job)
+    assert given_up.request.status == "answering" and next_one.request.status == "waiting"
+    loop.decoder.cancel(gone.request)
     assert loop.decoder.waiting == 1
-    loop.decoder.cancel(given_up.job)
+    loop.decoder.cancel(given_up.request)
     loop.turn()
-    assert given_up.ended and next_one.job.state != "waiting"
+    assert given_up.ended and next_one.request.status != "waiting"
     loop.finish()
     assert next_one.tokens == next_one.expected
     assert not gone.ended and not gone.tokens
@@ -676,7 +672,7 @@ def test_after_a_forward_pass_that_failed_the_next_questions_are_answered() -> N
 
 def test_backs_that_say_much_hold_up_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     """What there is no time for is heard later, and all are heard alike, whoever else is there and silent."""
-    monkeypatch.setattr(decoder, "LEAST_HEARING", 0.0)
+    monkeypatch.setattr(decode_step, "MIN_HEARING", 0.0)
     loop = Loop(1)
     asked = loop.ask(Asked([5], GREEDY, 6))
     box = loop.decoder.inbox
@@ -696,7 +692,7 @@ def test_backs_that_say_much_hold_up_no_answer(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_long_message_is_heard_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder, "LEAST_HEARING", 0.0)
+    monkeypatch.setattr(decode_step, "MIN_HEARING", 0.0)
     loop = Loop(1)
     asked = loop.ask(talkative())
     loop.turn()
@@ -706,9 +702,17 @@ def test_a_long_message_is_heard_in_part(monkeypatch: pytest.MonkeyPatch) -> Non
     other = pb.Expansion(length=len(prefix), hash=prefix.hash, tokens=[6], probabilities=[0.1])
     of = pb.SessionGuesses(session=entry.session, expansions=[one, other])
     loop.decoder.inbox.put(Message("back", 0.0, pb.Guesses(sessions=[of])))
-    loop.decoder._take_guesses()
-    session = loop.decoder._answering[0].session
-    assert set(session.tree.root.children) == {5}
+    held: list[set[int]] = []
+    forward = loop.engine.forward
+
+    def meanwhile(rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
+        held.append(set(asked.request.session.tree.root.children))
+        return forward(rows, chunks)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.engine, "forward", meanwhile)
+        loop.turn()
+    assert held == [{5}]
     loop.finish()
     assert asked.tokens == asked.expected
 
@@ -729,15 +733,15 @@ def test_when_it_stops_all_who_wait_are_told() -> None:
     """Whoever is told may take back what it has asked."""
     loop = Loop(1)
     waiting = [loop.ask(Asked([5], GREEDY, 6)) for _ in range(20)]
-    tell = waiting[0].job.on_end
+    tell = waiting[0].request.on_end
 
     def told(error: DuoError | None) -> None:
         tell(error)
-        loop.decoder.cancel(waiting[-1].job)
+        loop.decoder.cancel(waiting[-1].request)
 
-    waiting[0].job.on_end = told
-    loop.decoder._stopping = True
-    loop.decoder._loop()
+    waiting[0].request.on_end = told
+    loop.decoder.stop()
+    loop.decoder.run()
     late = loop.ask(Asked([5], GREEDY, 6))
     assert all(isinstance(one.error, StoppedError) for one in [*waiting, late])
 

@@ -162,7 +162,7 @@ def test_to_wait_for_a_chain_to_grow_is_judged_as_if_it_were_there(
 def test_nobody_waits_for_what_no_chain_has_room_for() -> None:
     def plan(rollback: Rollback, tree: GuessTree) -> float:
         it = Planner(CostCurve({1: 0.1, 16: 0.1}), Limits(rollback=rollback))
-        it.begun(0.0)
+        it.skipped(0.0)
         for step in range(60):
             it.plan([line()], step * 0.1)
             for message in (1, 2, 3):
@@ -241,7 +241,7 @@ class TestReplay:
     def test_the_curve_learns_nothing_of_replays(self) -> None:
         cost = CostCurve({1: 1.0, 4: 1.3})
         it = Planner(cost, Limits(rollback=REPLAY), replay=Replay(Checkpoints(0.5, 0.5), cost))
-        it.begun(0.0)
+        it.skipped(0.0)
         now = 0.0
         for _ in range(100):
             for seconds, replayed in ((3.3, Replayed(1, [1], 1.5)), (1.3 + 0.5, Replayed(1))):
@@ -254,7 +254,7 @@ class TestReplay:
         """At first going back is said to cost nothing."""
         cost = CostCurve({1: 1.0, 8: 1.1})
         it = Planner(cost, Limits(rollback=REPLAY), replay=Replay(Checkpoints(0.0, -1.0), cost))
-        it.begun(0.0)
+        it.skipped(0.0)
         now, chosen = 0.0, list[int]()
         for step in range(200):
             guesses = len(it.plan([line(0.5, 0.5)], now).nodes[0])
@@ -276,7 +276,7 @@ def test_chains_are_planned_well(target: str) -> None:
 
     def speed(rollback: Rollback) -> float:
         it = Planner(CostCurve(curve), Limits(world.DRAFT_MAX, rollback=rollback))
-        it.begun(0.0)
+        it.skipped(0.0)
         return run(text, cost, machines, 600, planner=it)
 
     trees, chains = speed(Limits().rollback), speed(CHAIN)
@@ -302,7 +302,7 @@ def test_guesses_are_verified_where_they_pay_for_going_back(target: str, dear: f
 
     def speed(schedule: Callable[[CostCurve], Schedule]) -> float:
         it = schedule(CostCurve(curve))
-        it.begun(0.0)
+        it.skipped(0.0)
         return run(text, cost, machines, 1500, planner=it, checkpoints=takes)
 
     limits = Limits(world.DRAFT_MAX, rollback=REPLAY)

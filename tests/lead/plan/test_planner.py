@@ -36,7 +36,7 @@ def nothing() -> list[GuessTree]:
 def settled(curve: dict[int, float], rate: float, limits: Limits | None = None) -> Planner:
     """A planner that has seen `rate` tokens per second for a while, one row a step."""
     it = Planner(CostCurve(curve), limits or Limits())
-    it.begun(0.0)
+    it.skipped(0.0)
     for step in range(1, 100):
         it.finished(step * 1.0, 1, curve[1], rate)
     return it
@@ -195,7 +195,7 @@ class TestSeveralAnswers:
 
     def test_the_rate_is_that_of_as_many_answers(self) -> None:
         it = Planner(CostCurve({1: 1.0, 8: 2.0}), Limits())
-        it.begun(0.0)
+        it.skipped(0.0)
         for step in range(1, 50):
             it.finished(step * 0.5, 4, 0.5, 12, answers=4)
         assert it.sharing.rate(1) == pytest.approx(1 / it.sharing.curve(1)(1))
@@ -211,7 +211,7 @@ class TestSeveralAnswers:
         """However much slower passes are by then said to be. Rows, seconds and tokens of a step at rest, and else."""
         it = Planner(CostCurve({1: 1.0, 8: 4.0, 16: 6.0}), Limits())
         it.joined("one")
-        it.begun(0.0)
+        it.skipped(0.0)
         now, rested = 0.0, 0
         for _ in range(3000):
             it.plan([line() for _ in range(answers)], now)
@@ -246,7 +246,7 @@ class TestTurns:
 
     def test_it_is_judged_by_the_rate_that_is_achieved_in_turns(self) -> None:
         it = Planner(CostCurve(STEEP), Limits())
-        it.begun(0.0)
+        it.skipped(0.0)
         counts = []
         for step in range(1, 200):
             it.finished(step * STEEP[1], 1, STEEP[1], 1)
@@ -255,7 +255,7 @@ class TestTurns:
 
     def test_if_passes_for_two_turn_out_cheap_both_go_together(self) -> None:
         it = Planner(CostCurve(STEEP), Limits())
-        it.begun(0.0)
+        it.skipped(0.0)
         for step in range(1, 60):
             it.finished(step * 0.04, 2, 0.04, 2, answers=2)
         assert self.taking_part(line(), line(), it=it) == 2
@@ -264,7 +264,7 @@ class TestTurns:
     def test_the_way_that_is_not_taken_is_tried_now_and_then(self, two: float, wrong: dict[int, float]) -> None:
         """Nothing would be learned of it otherwise: here what was measured at first is wrong."""
         it = Planner(CostCurve(wrong), Limits())
-        it.begun(0.0)
+        it.skipped(0.0)
         now, late = 0.0, list[int]()
         for step in range(4000):
             count = self.taking_part(line(), line(), it=it)
@@ -280,7 +280,7 @@ class TestTurns:
         """In a hard stretch answers take turns without them, in an easy one they go together with their guesses."""
         it = Planner(CostCurve({1: 1.0, 2: 2.2, 4: 2.8, 8: 4.0, 16: 7.0}), Limits())
         it.joined("one")
-        it.begun(0.0)
+        it.skipped(0.0)
         now, rested = 0.0, 0
         for step in range(2000):
             easy = step // 20 % 2
@@ -318,7 +318,7 @@ class TestEverything:
     def test_it_never_waits(self) -> None:
         """Told what makes a `Planner` wait."""
         it: Schedule = VerifyAll(Limits())
-        it.begun(0.0)
+        it.skipped(0.0)
         for step in range(1, 50):
             it.finished(step * 0.1, 1, 0.1, 1)
             it.heard(step * 0.1 + 0.005, "one", [guessed(0.9)])
@@ -365,7 +365,7 @@ class TestWaiting:
         """Two answers, of one of which nothing is guessed at each commit, and a back that says something of it 5 ms
         later; `early`: 1 ms after the commit it says something of the other."""
         it = Planner(CostCurve(FLAT), Limits())
-        it.begun(0.0)
+        it.skipped(0.0)
         for step in range(1, 140):
             it.finished(step * 0.1, 2, 0.1, 2, answers=2)
             it.plan([line(0.9), *nothing()], step * 0.1)
@@ -402,7 +402,7 @@ class TestWaiting:
         for name in ("slow", "unknown", "quick"):
             it.joined(name)
         assert list(it.backs) == ["slow", "unknown", "quick"]
-        it.begun(0.0)
+        it.skipped(0.0)
         for step in range(1, 20):
             it.finished(step * 0.1, 1, 0.1, 1)
             it.plan(nothing(), step * 0.1)
@@ -609,7 +609,7 @@ class TestOwnDraft:
 
     def test_it_drafts_for_several_answers_at_once(self) -> None:
         it = Planner(CostCurve(FLAT), Limits())
-        it.begun(0.0)
+        it.skipped(0.0)
         for step in range(1, 40):
             it.finished(step * 0.1, 3, 0.1, 3, answers=3)
         three = [*nothing(), *nothing(), line(0.9, 0.9)]

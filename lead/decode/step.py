@@ -1,0 +1,288 @@
+"""One step of all answers: plan, forward, verify and commit, tell.
+
+The answers share a forward pass: a row for each, and the guesses that are worth verifying. Chunks of prompts are read
+in the same pass. The step takes the newest guesses at the last moment, and waits for more only where the schedule
+expects to gain by it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from duo.engines import Chunk, Engine, Logits, Row
+from duo.engines.replay import Replayed
+from duo.errors import DeadEndError
+from duo.guesses import Expansion
+from duo.trace import Trace
+from duo.wire import messages
+from lead.decode.inbox import Inbox
+from lead.decode.local_draft import NAME, LocalDraft
+from lead.decode.prefill import Prefill
+from lead.decode.request import Request
+from lead.decode.roster import Roster
+from lead.decode.session import Step
+from lead.plan.schedule import Schedule
+from lead.plan.tree import Node
+
+HEARING_SHARE, MIN_HEARING = 0.1, 2e-3
+"""Backs are heard before each forward pass and again after it, for at most this share of a step, or these seconds if
+that is more. So nothing that they say holds up an answer."""
+
+Chunks = dict[Request, Chunk]
+
+
+class Part(NamedTuple):
+    """What a forward pass does for one answer: the guesses to verify. `first`: id of the answer's first row."""
+
+    request: Request
+    nodes: Sequence[Node]
+    first: int
+
+
+class Pass(NamedTuple):
+    """A forward pass that has ended. `logits`: one row for each row, in order. Times in seconds."""
+
+    logits: Logits
+    started: float
+    ended: float
+
+
+class Stepper:
+    """Runs steps. The decoder's thread uses it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        roster: Roster,
+        prefill: Prefill,
+        inbox: Inbox,
+        stepped: Callable[[], None],
+        schedule: Schedule,
+        trace: Trace,
+        local_draft: LocalDraft | None,
+    ) -> None:
+        """`stepped`: called after each step."""
+        self._engine = engine
+        self._roster = roster
+        self._prefill = prefill
+        self._inbox = inbox
+        self._stepped = stepped
+        self._schedule = schedule
+        self._trace = trace
+        self._local_draft = local_draft
+
+    def step(self, requests: Sequence[Request], chunks: Chunks) -> None:
+        """One step of these answers, or of some of them. The same pass reads chunks of prompts, perhaps their last."""
+        concerned = requests
+        try:
+            parts = self._plan(requests, chunks)
+            concerned = [part.request for part in parts]
+            self._run(parts, chunks)
+        except Exception as error:
+            # Nothing is known any more of the answers whose rows the pass had.
+            self._roster.fail([request for request in concerned if request.status != "ended"], error)
+
+    def _run(self, parts: Sequence[Part], chunks: Chunks) -> None:
+        rows = self._rows(parts)
+        if (done := self._forward(rows, chunks)) is None:
+            return
+        # Before the roots move on: guesses that came meanwhile hang from them, and the schedule learns when they came.
+        self.hear()
+        steps, replayed = self._verify(parts, done.logits)
+        self._account(parts, chunks, len(rows), done, steps, replayed)
+        self._tell(steps)
+
+    # -- Plan: who takes part, and with which guesses ----------------------------------------------------------------
+
+    def _plan(self, requests: Sequence[Request], chunks: Chunks) -> list[Part]:
+        """Who takes part in the pass, and with which guesses, after such waits and drafts as are worth it."""
+        if not requests:
+            return []
+        requests = sorted(requests, key=lambda request: request.stepped)
+        planned = zip(requests, self._guesses(requests, self._room(requests, chunks)), strict=False)
+        parts, first = list[Part](), 0
+        # By slot, which is the order in the runtime's memory.
+        for request, nodes in sorted(planned, key=lambda it: it[0].slot.id):
+            parts.append(Part(request, nodes, first))
+            first += 1 + len(nodes)
+        return parts
+
+    def _room(self, requests: Sequence[Request], chunks: Chunks) -> int | None:
+        """How many guesses fit beside the prompts that are read; None if none are."""
+        if not chunks and not any(request.scores for request in self._roster.reading):
+            return None
+        return self._engine.batch - _tokens(chunks) - len(requests)
+
+    def _guesses(self, requests: Sequence[Request], room: int | None) -> Sequence[Sequence[Node]]:
+        """The guesses to verify of the first requests, or of all of them."""
+        sessions = {request.session.id: request.session for request in requests}
+        trees = [session.tree for session in sessions.values()]
+        local_draft = self._local_draft if room is None else None
+        while True:
+            began = time.perf_counter()
+            self.hear()
+            offer = local_draft.offer(sessions.values()) if local_draft is not None else None
+            plan = self._schedule.plan(trees, time.perf_counter(), offer, room)
+            planned = time.perf_counter()
+            if self._trace.on:
+                held, chosen = sum(map(len, trees)), sum(map(len, plan.nodes))
+                self._trace.span("decoder", "plan", began, planned, held=held, chosen=chosen)
+            if self._roster.stopping:
+                return plan.nodes
+            if plan.draft and local_draft is not None:
+                for number, found in local_draft.expand(sessions.values(), began).items():
+                    self._schedule.drafted(sessions[number].tree.learn(found, NAME))
+            elif plan.wait:
+                self._inbox.wait(plan.wait)
+                self._trace.span("decoder", "wait", planned, time.perf_counter(), at_most_ms=round(plan.wait * 1000, 3))
+            else:
+                return plan.nodes
+
+    def hear(self) -> None:
+        """Put what has come from the backs into the trees, as far as a share of a step's time allows."""
+        sessions = {request.session.id: request.session for request in self._roster.running}
+        until = time.perf_counter() + max(MIN_HEARING, HEARING_SHARE * self._prefill.step_seconds)
+        for back, came, guesses in self._inbox.take():
+            heard = []
+            for of in guesses.sessions:
+                session = sessions.get(of.session)
+                if session is None:
+                    continue
+                new = session.tree.learn(_in_time(messages.expansions(of), until), back)
+                heard += new
+                if new and self._local_draft is not None:
+                    self._local_draft.merge(session, [place.guesses for place in new])
+            if heard:
+                self._schedule.heard(came, back, heard)
+            if time.perf_counter() > until:
+                break  # the rest may come too late, which only makes the answer slower
+
+    # -- Forward, verify, commit -------------------------------------------------------------------------------------
+
+    def _rows(self, parts: Sequence[Part]) -> list[Row]:
+        rows: list[Row] = []
+        for request, nodes, first in parts:
+            rows += request.session.rows(nodes, first)
+        return rows
+
+    def _forward(self, rows: Sequence[Row], chunks: Chunks) -> Pass | None:
+        """None if the pass failed with the prompts in it, which end: the answers try again without them."""
+        started = time.perf_counter()
+        if chunks:
+            self._schedule.skipped(started)
+        try:
+            logits = self._engine.forward(rows, list(chunks.values()))
+        except Exception as error:
+            if not chunks:
+                raise
+            self._schedule.skipped(time.perf_counter())
+            self._roster.fail(chunks, error)
+            return None
+        ended = time.perf_counter()
+        for request, chunk in chunks.items():
+            request.read_tokens += len(chunk.tokens)
+        return Pass(logits, started, ended)
+
+    def _verify(self, parts: Sequence[Part], logits: Logits) -> tuple[list[tuple[Request, Step]], Replayed]:
+        """Commit what the target picked, and what going back over wrong guesses took."""
+        steps: list[tuple[Request, Step]] = []
+        kept, going_back = list[int](), 0.0
+        for request, nodes, first in parts:
+            session, start = request.session, len(request.session.prefix)
+            try:
+                step = session.verify(nodes, logits[first : first + 1 + len(nodes)], first)
+            except DeadEndError as error:  # its grammar, which concerns no other answer
+                self._roster.fail([request], error)
+                continue
+            began = time.perf_counter()
+            self._engine.commit(request.slot.id, step.path)
+            if len(step.path) <= len(nodes):
+                kept.append(len(step.path))
+                going_back += time.perf_counter() - began
+            if self._local_draft is not None:
+                self._local_draft.committed(session, start, [done.token for done in step.committed])
+            steps.append((request, step))
+        return steps, Replayed(sum(bool(part.nodes) for part in parts), kept, going_back)
+
+    # -- Tell: the schedule, the backs, those who asked --------------------------------------------------------------
+
+    def _account(
+        self,
+        parts: Sequence[Part],
+        chunks: Chunks,
+        rows: int,
+        it: Pass,
+        steps: Sequence[tuple[Request, Step]],
+        replayed: Replayed,
+    ) -> None:
+        """Time and tokens of the step, for the schedule, the answers and the trace."""
+        done = time.perf_counter()
+        if chunks:
+            self._prefill.have_read(chunks, it.started, done)
+        else:
+            self._prefill.step_seconds = done - it.started
+        if steps:
+            # What follows the forward pass grows with its rows as well.
+            tokens = sum(len(step.committed) for _, step in steps)
+            self._schedule.finished(done, rows, done - it.started, tokens, len(parts), bool(chunks), replayed)
+        else:
+            self._schedule.skipped(done)
+        self._roster.tell_rest()
+        if self._trace.on:
+            self._record(steps, rows, _tokens(chunks), it, done)
+        for request, _ in steps:
+            request.stepped, request.decode_seconds = done, done - request.answering
+
+    def _record(self, steps: Sequence[tuple[Request, Step]], rows: int, read: int, it: Pass, done: float) -> None:
+        drafted = sum(len(step.drafted) for _, step in steps)
+        rejected = sum(len(step.rejected) for _, step in steps)
+        self._trace.span(
+            "decoder", "prefill" if read else "forward", it.started, it.ended, prompt=read, rows=rows, guesses=drafted,
+            accepted=drafted - rejected, rejected=rejected, tokens=sum(len(step.committed) for _, step in steps),
+            answers=len(steps),
+        )  # fmt: skip
+        if steps:
+            self._trace.span("decoder", "verify", it.ended, done)
+        for request, step in steps:
+            self._trace.instant(
+                "decoder", "commit", done, tokens=len(step.committed), length=len(request.session.prefix)
+            )  # fmt: skip
+
+    def _tell(self, steps: Sequence[tuple[Request, Step]]) -> None:
+        for request, step in steps:
+            request.on_step(step)
+            if request.session.finish_reason is not None:
+                self._roster.end(request, None)
+        self._stepped()
+        new = [it for it, _ in steps if it.session.steps == 1 and it.status == "answering"]
+        if self._local_draft is not None and new:
+            self._draft_beside(self._local_draft, new)
+
+    def _draft_beside(self, local_draft: LocalDraft, requests: Sequence[Request]) -> None:
+        """Tell the draft model beside the target of answers that have their first tokens.
+
+        What it reads at once counts as reading their prompts.
+        """
+        alone = self._roster.one_alone
+        with self._schedule.uncounted(time.perf_counter):
+            for request in requests:
+                started = time.perf_counter()
+                local_draft.begin(request.session, alone)
+                took = time.perf_counter() - started
+                request.prompt_seconds += took
+                request.answering += took
+
+
+def _tokens(chunks: Mapping[Request, Chunk]) -> int:
+    """Tokens of prompts in these chunks."""
+    return sum(len(chunk.tokens) for chunk in chunks.values())
+
+
+def _in_time(expansions: Iterable[Expansion], until: float) -> Iterator[Expansion]:
+    """The first expansion, and the others until it is so late."""
+    for expansion in expansions:
+        yield expansion
+        if time.perf_counter() > until:
+            return
