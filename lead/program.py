@@ -23,17 +23,22 @@ from duo.program import flags as cli
 from duo.program import mdns, models, trace_file, values
 from duo.program.tls_files import Files
 from duo.trace import Trace
+from duo.wire.ledger import Ledger
+from duo.wire.messages import Identity
 from lead import target
-from lead.answers.service import Service
+from lead.answers.answer import Listener
+from lead.answers.service import QUEUE, Service
 from lead.api import Answer, BackView, Question, SlotView
 from lead.backs.admission import Admission
+from lead.backs.server import Backs
 from lead.console.console import Console
 from lead.decode.local_draft import LocalDraft
+from lead.decode.loop import Decoder
 from lead.http import Options
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
 from lead.http.site import create_site
-from lead.plan.schedule import Limits
+from lead.plan.schedule import Limits, Schedule
 from lead.security.credentials import Access, access, how_to_join, is_loopback
 
 log = logging.getLogger("lead")
@@ -130,7 +135,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         engine, limits, schedule, exactness = await asyncio.to_thread(target.load, args)
         drafts = args.model_draft and args.policy == "tree" and schedule.speculates
         local_draft = await asyncio.to_thread(_local_draft, args, engine, limits, timeline) if drafts else None
-        service = Service(engine, console, schedule, exactness, timeline, local_draft, args.queue)
+        service = assemble(engine, schedule, console, exactness, timeline, local_draft, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         await service.backs.serve(args.host, back_port, admission)
@@ -157,6 +162,23 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await http
         log.info("stopped")
+
+
+def assemble(
+    engine: Engine,
+    schedule: Schedule,
+    listener: Listener,
+    exactness: str,
+    timeline: Trace,
+    local_draft: LocalDraft | None = None,
+    queue: int = QUEUE,
+) -> Service:
+    """The decode loop, the backs and the service of a loaded target. To be called in the event loop."""
+    ledger, vocabulary = Ledger(), engine.vocabulary
+    decoder = Decoder(engine, ledger, schedule, timeline, local_draft)
+    me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
+    backs = Backs(me, ledger, decoder, timeline)
+    return Service(engine, decoder, backs, schedule, listener, exactness, queue)
 
 
 def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:

@@ -207,7 +207,7 @@ class _Lead:
         limits = Limits(draft_max=AHEAD, rows=1 + AHEAD, rollback=rollback)
         model = DraftModel(self.draft, CostCurve(dict(_COST)), AHEAD, TREE, Trace(), "decoder")
         schedule = _DraftsFirst(limits, self.expansions)
-        self._decoder = Decoder(self.target, Ledger(), lambda: None, lambda: None, schedule, Trace(), LocalDraft(model))
+        self._decoder = Decoder(self.target, Ledger(), schedule, Trace(), LocalDraft(model))
 
     def ask(self, *asked: tuple[Sequence[int], SamplingParams, int]) -> list[tuple[list[int], Request]]:
         """Answers to prompts, of so many tokens, all at the same time. Raises what one of them ended with."""

@@ -82,7 +82,7 @@ class Loop:
         self._size = engine.vocabulary.size
         self._random = np.random.default_rng(seed)
         limits = Limits(draft_max=8, rows=min(ROWS, engine.room), rollback=engine.rollback)
-        self._decoder = Decoder(engine, Ledger(), lambda: None, lambda: None, VerifyAll(limits), Trace())
+        self._decoder = Decoder(engine, Ledger(), VerifyAll(limits), Trace())
 
     def ask(
         self, prompts: Sequence[Sequence[int]], params: Sequence[SamplingParams],

@@ -1,7 +1,6 @@
 """Answers questions: prompts in, pieces of text out, between the event loop and the decode loop.
 
-VerifyAll here runs in the event loop's thread but for the callbacks that the decoder is given, which hand over to it
-at once.
+All of it runs in the event loop, but for what the decoder calls, which hands over to the event loop at once.
 """
 
 from __future__ import annotations
@@ -14,14 +13,11 @@ from itertools import count
 from duo.engines import Engine, Vocabulary
 from duo.errors import BusyError, ContextError, RequestError
 from duo.sampling.json_schema import of_json_object
-from duo.trace import Trace
-from duo.wire.ledger import Ledger
-from duo.wire.messages import MAX_BIASES, Identity
+from duo.wire.messages import MAX_BIASES
 from lead.answers.answer import Listener, RunningAnswer
 from lead.answers.handover import Handover
 from lead.api import Question, SlotView
 from lead.backs.server import Backs
-from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
 from lead.decode.session import Step
@@ -37,38 +33,33 @@ class Service:
     def __init__(
         self,
         engine: Engine,
-        listener: Listener,
+        decoder: Decoder,
+        backs: Backs,
         schedule: Schedule,
+        listener: Listener,
         exactness: str,
-        trace: Trace,
-        local_draft: LocalDraft | None = None,
         queue: int = QUEUE,
     ) -> None:
-        """exactness: a line for people. local_draft: beside the target. queue: most questions that wait."""
+        """Starts the decoder. `exactness`: a line for people. `queue`: most questions that wait."""
         self._engine = engine
-        self._listener = listener
-        self._loop = asyncio.get_running_loop()
-        ledger = Ledger()
-        vocabulary = engine.vocabulary
-        self._decoder = Decoder(
-            engine, ledger, lambda: self.from_decoder(self.backs.changed), self._stepped, schedule, trace, local_draft
-        )
+        self._decoder = decoder
         self._schedule = schedule
+        self._listener = listener
         self._queue = queue
+        self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
-        self._handover = Handover(self.from_decoder, self.count)
-        me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
-        self.backs = Backs(me, ledger, self._decoder, trace)
+        self._handover = Handover(self._in_event_loop, self._count)
+        self.backs = backs
         self.model = engine.name
         self.exactness = exactness
         self.speculates = schedule.speculates
         self.created = int(time.time())
-        self._decoder.start()
+        decoder.start(lambda: self._in_event_loop(backs.changed), self._stepped)
         # The first grammar of a large vocabulary takes a second, which the event loop should not.
-        self._warming = asyncio.ensure_future(asyncio.to_thread(self._decoder.grammars.check, of_json_object()))
+        self._warming = asyncio.ensure_future(asyncio.to_thread(decoder.grammars.check, of_json_object()))
 
     async def stop(self) -> None:
-        """Stop after the current forward pass; answers under way end unfinished."""
+        """Stop after the current forward pass. Answers under way end unfinished."""
         await asyncio.gather(self._warming, return_exceptions=True)
         await asyncio.to_thread(self._decoder.stop)
         await self.backs.stop()
@@ -163,20 +154,19 @@ class Service:
             )
         return views
 
-    def from_decoder(self, call: Callable[[], None]) -> None:
-        """Run in the event loop, called from the decoder's thread."""
+    def _in_event_loop(self, call: Callable[[], None]) -> None:
+        """Run it there. Called from the decoder's thread."""
         try:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:
             return  # the event loop is closed: the program ends
 
     def _stepped(self) -> None:
-        """Called from the decoder's thread when tokens have become final: the backs are to hear of them."""
+        """Tokens were committed: hand over their text, and tell the backs. Called from the decoder's thread."""
         self._handover.stepped()
         if self.backs.any and not self._schedule.resting:
-            self.from_decoder(self.backs.changed)
+            self._in_event_loop(self.backs.changed)
 
-    def count(self, steps: Sequence[Step]) -> None:
-        """What the backs did is booked."""
+    def _count(self, steps: Sequence[Step]) -> None:
         for step in steps:
             self.backs.count(step)

@@ -28,26 +28,26 @@ class Decoder:
         self,
         engine: Engine,
         ledger: Ledger,
-        changed: Callable[[], None],
-        stepped: Callable[[], None],
         schedule: Schedule,
         trace: Trace,
         local_draft: LocalDraft | None = None,
     ) -> None:
-        """`changed`, `stepped`: called from the decoder's thread, when the backs have other sessions to draft for, and
-        when answers have new tokens. `local_draft`: a draft model beside the target."""
+        """`ledger`: told of the sessions that backs may draft for. `local_draft`: a draft model beside the target."""
         self._apart = not engine.mixes
         """Whether prompts are read in forward passes of their own."""
         self._schedule = schedule
-        self._roster = Roster(engine, ledger, changed, schedule, trace, local_draft)
+        self._roster = Roster(engine, ledger, schedule, trace, local_draft)
         self._prefill = Prefill(engine, self._roster, schedule, trace)
         self.inbox = Inbox()
-        self._stepper = Stepper(engine, self._roster, self._prefill, self.inbox, stepped, schedule, trace, local_draft)
+        self._stepper = Stepper(engine, self._roster, self._prefill, self.inbox, schedule, trace, local_draft)
         self.grammars = self._roster.grammars
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self.run, name="decoder", daemon=True)
 
-    def start(self) -> None:
+    def start(self, changed: Callable[[], None], stepped: Callable[[], None]) -> None:
+        """Start the thread. It calls `changed` when the backs have other sessions, `stepped` when answers have new
+        tokens."""
+        self._roster.changed, self._stepper.stepped = changed, stepped
         self._thread.start()
 
     def stop(self) -> None:

@@ -31,15 +31,12 @@ class Roster:
         self,
         engine: Engine,
         ledger: Ledger,
-        changed: Callable[[], None],
         schedule: Schedule,
         trace: Trace,
         local_draft: LocalDraft | None,
     ) -> None:
-        """`changed`: called when the ledger has other sessions for the backs."""
         self._engine = engine
         self._ledger = ledger
-        self._changed = changed
         self._schedule = schedule
         self._trace = trace
         self._local_draft = local_draft
@@ -47,6 +44,8 @@ class Roster:
         self.slots = Slots(engine)
         self.queue: deque[Request] = deque()
         self.stopping = False
+        self.changed: Callable[[], None] = lambda: None
+        """Called when the ledger has other sessions for the backs."""
         self._running: list[Request] = []
         """Those with a slot. Each group by status is in the order in which its requests came to it."""
 
@@ -97,7 +96,7 @@ class Roster:
             self._ledger[session.id] = Entry(
                 session.id, request.sampling, session.prompt_length, prefix, backs, sorted(ends)[:MAX_ENDS]
             )
-            self._changed()
+            self.changed()
 
     def answer(self, request: Request, now: float) -> None:
         """Its prompt was read at `now`."""
@@ -113,7 +112,7 @@ class Roster:
         if self._local_draft is not None:
             self._local_draft.end(session)
         self._ledger.pop(session.id, None)
-        self._changed()
+        self.changed()
         self._trace.span(
             "answers" if not slot.id else f"answers {slot.id}", "answer", request.admitted, time.perf_counter(),
             session=f"{session.id:016x}", prompt=session.prompt_length, tokens=len(session.completion),
@@ -127,7 +126,7 @@ class Roster:
         """Have the backs rest, or draft again, as the schedule says."""
         if self._schedule.resting != self._ledger.resting:
             self._ledger.resting = self._schedule.resting
-            self._changed()
+            self.changed()
 
     def fail(self, requests: Iterable[Request], error: Exception) -> None:
         """Something went wrong in the middle: these answers end, and what the cache holds of them is unknown."""

@@ -58,20 +58,19 @@ class Stepper:
         roster: Roster,
         prefill: Prefill,
         inbox: Inbox,
-        stepped: Callable[[], None],
         schedule: Schedule,
         trace: Trace,
         local_draft: LocalDraft | None,
     ) -> None:
-        """`stepped`: called after each step."""
         self._engine = engine
         self._roster = roster
         self._prefill = prefill
         self._inbox = inbox
-        self._stepped = stepped
         self._schedule = schedule
         self._trace = trace
         self._local_draft = local_draft
+        self.stepped: Callable[[], None] = lambda: None
+        """Called when answers have new tokens."""
 
     def step(self, requests: Sequence[Request], chunks: Chunks) -> None:
         """One step of these answers, or of some of them. The same pass reads chunks of prompts, perhaps their last."""
@@ -255,7 +254,7 @@ class Stepper:
             request.on_step(step)
             if request.session.finish_reason is not None:
                 self._roster.end(request, None)
-        self._stepped()
+        self.stepped()
         new = [it for it, _ in steps if it.session.steps == 1 and it.status == "answering"]
         if self._local_draft is not None and new:
             self._draft_beside(self._local_draft, new)

@@ -103,7 +103,7 @@ class Loop:
         self.engine = engine or SlottedEngine(MODEL, slots)
         self.ledger = Ledger()
         planner = schedule or Planner(Fixed(FLAT), Limits(draft_max=8, rows=32))
-        self.decoder = Decoder(cast(Engine, self.engine), self.ledger, lambda: None, lambda: None, planner, Trace())
+        self.decoder = Decoder(cast(Engine, self.engine), self.ledger, planner, Trace())
 
     def ask(self, asked: Asked) -> Asked:
         self.decoder.submit(asked.request)
