@@ -12,8 +12,9 @@ from duo.engines.cost import CostCurve
 from duo.engines.replay import Replay
 from duo.program import models
 from lead.decode.prefill import SCORED_CHUNK
+from lead.plan.limits import Limits, without_guesses
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits, Schedule, without_guesses
+from lead.plan.speculation import Speculation
 from lead.plan.verify_all import VerifyAll
 
 log = logging.getLogger("lead")
@@ -27,7 +28,7 @@ class Target(NamedTuple):
 
     engine: Engine
     limits: Limits
-    schedule: Schedule
+    speculation: Speculation
     exactness: str
 
 
@@ -40,10 +41,10 @@ def load(args: argparse.Namespace) -> Target:
 
     asked = promise.Asked(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
     served = promise.serve(engine_for, asked, models.speed(args, "target"))
-    limits, schedule, reason = _schedule(args, served, rows)
+    limits, speculation, reason = _speculation(args, served, rows)
     for line in start_lines(served, limits, reason):
         log.info("%s", line)
-    return Target(served.engine, limits, schedule, served.line)
+    return Target(served.engine, limits, speculation, served.line)
 
 
 def start_lines(served: promise.Promise, limits: Limits, reason: str) -> Iterator[str]:
@@ -57,7 +58,7 @@ def start_lines(served: promise.Promise, limits: Limits, reason: str) -> Iterato
         yield f"{engine.name} is served without guesses: {reason}"
 
 
-def _schedule(args: argparse.Namespace, served: promise.Promise, rows: int) -> tuple[Limits, Schedule, str]:
+def _speculation(args: argparse.Namespace, served: promise.Promise, rows: int) -> tuple[Limits, Speculation, str]:
     """Which guesses are verified, and why none are."""
     engine = served.engine
     rows = min(rows, engine.batch, engine.room)

@@ -219,7 +219,7 @@ def free(
         for expansion in grow(source, draft):
             session.tree.merge(expansion, "draft")
         stopped += now() - paused
-        nodes = planner.plan([session.tree], now() - stopped).nodes[0]
+        nodes = planner.next([session.tree], now() - stopped).nodes[0]
         seconds = target.step(session, nodes)
         planner.finished(now() - stopped, 1 + len(nodes), seconds, len(session.prefix) - told)
     return target.end(session, now() - stopped - started)

@@ -40,7 +40,8 @@ from lead.decode.loop import Decoder
 from lead.decode.request import Request
 from lead.decode.session import Step
 from lead.plan.arrivals import DraftOffer
-from lead.plan.schedule import Limits, Plan
+from lead.plan.limits import Limits
+from lead.plan.speculation import Action, Expand
 from lead.plan.tree import GuessTree
 from lead.plan.verify_all import VerifyAll
 
@@ -184,14 +185,14 @@ class _DraftsFirst(VerifyAll):
         self._expansions = expansions
         self._drafted = 0
 
-    def plan(
+    def next(
         self, trees: Sequence[GuessTree], now: float, own: DraftOffer | None = None, room: int | None = None
-    ) -> Plan:
+    ) -> Action:
         if own is not None and self._drafted < self._expansions:
             self._drafted += 1
-            return Plan([[] for _ in trees], draft=True)
+            return Expand([[] for _ in trees])
         self._drafted = 0
-        return super().plan(trees, now, own, room)
+        return super().next(trees, now, own, room)
 
 
 @dataclass

@@ -7,7 +7,6 @@ long as a cost says, and their messages as long as a link says. Hours of decodin
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,8 +20,8 @@ from duo.engines.replay import NOTHING, Checkpoints, Replayed
 from duo.guesses import Expansion
 from duo.prefix import Prefix, common_length, extend_hash
 from lead.plan.arrivals import DraftOffer, offer_of
-from lead.plan.calibration import Calibration
-from lead.plan.schedule import Limits, Schedule
+from lead.plan.limits import Limits
+from lead.plan.speculation import Expand, Speculation, Verify, Wait
 from lead.plan.tree import GuessTree, Node
 from lead.plan.verify_all import VerifyAll
 
@@ -87,7 +86,7 @@ class Lead:
         self,
         acceptance: Acceptance,
         cost: Cost,
-        planner: Schedule,
+        planner: Speculation,
         seed: int = 1,
         asked: Sequence[Asked] = (),
         overhead: float = 0.0,
@@ -108,7 +107,6 @@ class Lead:
         self._checkpoints = checkpoints
         self._planner = planner
         self._own = _Own(own, acceptance) if own is not None else None
-        self._calibration: defaultdict[str, Calibration] = defaultdict(Calibration)
         self._reading = True
         self._waiting = 0
         self._plans = 0
@@ -144,10 +142,7 @@ class Lead:
     def receive(self, back: str, session: int, found: Sequence[Expansion]) -> None:
         if session != self._session:
             return
-        tree, new = self._tree, [e for e in found if not self._tree.guessed(e.hash)]
-        for expansion in found:
-            tree.merge(expansion, back)
-        useful = [place for e in new if (place := tree.place(e.hash))]
+        useful = self._tree.learn(found, back)
         if useful and not self._reading:
             self._planner.heard(self.clock.now, back, useful)
         if self._own is not None:
@@ -163,7 +158,7 @@ class Lead:
         cached = self.prefix.tokens[:-1]
         self.prefix = Prefix(it.prompt)
         self._limit = len(it.prompt) + it.tokens
-        self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._calibration, self._limit)
+        self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._planner.calibration, self._limit)
         self.order = self._planner.backs
         self.tell(0, it.prompt)
         self._begun, self._reading = self.clock.now, True
@@ -182,16 +177,16 @@ class Lead:
         self._plans += 1
         self._waiting = 0
         own = self._own.offer if self._own is not None else None
-        plan = self._planner.plan([self._tree], self.clock.now, own)
-        if plan.draft and self._own is not None:
-            self.clock.after(self._own.run(), self._drafted)
-        elif plan.wait:
-            self._waiting = number = self._plans
-            self.clock.after(plan.wait, lambda: self.step() if self._waiting == number else None)
-        else:
-            (nodes,) = plan.nodes
-            seconds = self._cost(1 + len(nodes)) + self._save(len(nodes)) + self._overhead
-            self.clock.after(seconds, lambda: self._verified(nodes))
+        match self._planner.next([self._tree], self.clock.now, own):
+            case Verify((nodes,)):
+                seconds = self._cost(1 + len(nodes)) + self._save(len(nodes)) + self._overhead
+                self.clock.after(seconds, lambda: self._verified(nodes))
+            case Wait(_, seconds):
+                self._waiting = number = self._plans
+                self.clock.after(seconds, lambda: self.step() if self._waiting == number else None)
+            case Expand():
+                assert self._own is not None, "it made the offer"
+                self.clock.after(self._own.run(), self._drafted)
 
     def _save(self, guesses: int) -> float:
         """Seconds of a checkpoint before a pass with guesses."""
@@ -199,8 +194,7 @@ class Lead:
 
     def _drafted(self) -> None:
         assert self._own is not None
-        tree, found = self._tree, self._own.found()
-        self._planner.drafted([place for e in found if tree.merge(e, OWN) and (place := tree.place(e.hash))])
+        self._planner.drafted(self._tree.learn(self._own.found(), OWN))
         self.step()
 
     def _verified(self, nodes: Sequence[Node]) -> None:
@@ -266,7 +260,7 @@ def answers(
     machines: Sequence[Machine],
     asked: Sequence[Asked],
     policy: Policy = TREE,
-    planner: Schedule | None = None,
+    planner: Speculation | None = None,
     n_ahead: int = world.DRAFT_MAX,
     overhead: float = 0.0,
     own: Cost | None = None,
@@ -294,7 +288,7 @@ def run(
     machines: Sequence[Machine],
     tokens: int | Sequence[Asked],
     policy: Policy = TREE,
-    planner: Schedule | None = None,
+    planner: Speculation | None = None,
     n_ahead: int = world.DRAFT_MAX,
     own: Cost | None = None,
     checkpoints: Checkpoints | None = None,

@@ -199,7 +199,7 @@ def measured(model: str, which: Literal["target", "draft"], threads: int) -> Poi
     """The cost curve of a model on this machine, in milliseconds. Raises ModelError."""
     from duo.draft.policy import BATCH, MAX_ROWS
     from duo.engines import EngineOptions, load, measure
-    from lead.plan.schedule import Limits
+    from lead.plan.limits import Limits
     from lead.target import TREE_ROWS
 
     rows, most = (TREE_ROWS, 1 + Limits().draft_max) if which == "target" else (MAX_ROWS, BATCH)

@@ -75,7 +75,7 @@ def free(target: Cost, world: Acceptance, tokens: int, children: int = 1) -> flo
     plan, now, state, done = planner(target), 0.0, EMPTY, 0
     while done < tokens:
         tree = grown(world, state, done, children)
-        nodes = plan.plan([tree], now).nodes[0]
+        nodes = plan.next([tree], now).nodes[0]
         chosen = {id(node) for node in nodes}
         begun, at = done, tree.root
         while True:

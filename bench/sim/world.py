@@ -17,8 +17,8 @@ import numpy as np
 
 from duo.engines.cost import CostCurve
 from duo.prefix import mix
+from lead.plan.limits import Limits
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits
 
 NOT_GUESSED = 9
 """The token that the target picks where no guess is right."""

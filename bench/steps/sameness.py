@@ -41,7 +41,7 @@ from duo.wire.ledger import Ledger
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
 from lead.decode.session import Session, Step
-from lead.plan.schedule import Limits
+from lead.plan.limits import Limits
 from lead.plan.verify_all import VerifyAll
 
 SLOTS, ROWS, TOKENS = 8, 64, 96

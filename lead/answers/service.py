@@ -21,7 +21,7 @@ from lead.backs.server import Backs
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
 from lead.decode.session import Step
-from lead.plan.schedule import Schedule
+from lead.plan.speculation import Speculation
 
 QUEUE = 64
 """Most questions that wait for a slot, unless more are allowed."""
@@ -35,7 +35,7 @@ class Service:
         engine: Engine,
         decoder: Decoder,
         backs: Backs,
-        schedule: Schedule,
+        speculation: Speculation,
         listener: Listener,
         exactness: str,
         queue: int = QUEUE,
@@ -43,7 +43,7 @@ class Service:
         """Starts the decoder. `exactness`: a line for people. `queue`: most questions that wait."""
         self._engine = engine
         self._decoder = decoder
-        self._schedule = schedule
+        self._speculation = speculation
         self._listener = listener
         self._queue = queue
         self._loop = asyncio.get_running_loop()
@@ -52,7 +52,7 @@ class Service:
         self.backs = backs
         self.model = engine.name
         self.exactness = exactness
-        self.speculates = schedule.speculates
+        self.speculates = speculation.speculates
         self.created = int(time.time())
         decoder.start(lambda: self._in_event_loop(backs.changed), self._stepped)
         # The first grammar of a large vocabulary takes a second, which the event loop should not.
@@ -164,7 +164,7 @@ class Service:
     def _stepped(self) -> None:
         """Tokens were committed: hand over their text, and tell the backs. Called from the decoder's thread."""
         self._handover.stepped()
-        if self.backs.any and not self._schedule.resting:
+        if self.backs.any and not self._speculation.resting:
             self._in_event_loop(self.backs.changed)
 
     def _count(self, steps: Sequence[Step]) -> None:

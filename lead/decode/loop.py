@@ -18,7 +18,7 @@ from lead.decode.prefill import Prefill
 from lead.decode.request import Request
 from lead.decode.roster import Roster
 from lead.decode.step import Stepper
-from lead.plan.schedule import Schedule
+from lead.plan.speculation import Speculation
 
 
 class Decoder:
@@ -28,18 +28,18 @@ class Decoder:
         self,
         engine: Engine,
         ledger: Ledger,
-        schedule: Schedule,
+        speculation: Speculation,
         trace: Trace,
         local_draft: LocalDraft | None = None,
     ) -> None:
         """`ledger`: told of the sessions that backs may draft for. `local_draft`: a draft model beside the target."""
         self._apart = not engine.mixes
         """Whether prompts are read in forward passes of their own."""
-        self._schedule = schedule
-        self._roster = Roster(engine, ledger, schedule, trace, local_draft)
-        self._prefill = Prefill(engine, self._roster, schedule, trace)
+        self._speculation = speculation
+        self._roster = Roster(engine, ledger, speculation, trace, local_draft)
+        self._prefill = Prefill(engine, self._roster, speculation, trace)
         self.inbox = Inbox()
-        self._stepper = Stepper(engine, self._roster, self._prefill, self.inbox, schedule, trace, local_draft)
+        self._stepper = Stepper(engine, self._roster, self._prefill, self.inbox, speculation, trace, local_draft)
         self.grammars = self._roster.grammars
         self._wake = threading.Condition()
         self._thread = threading.Thread(target=self.run, name="decoder", daemon=True)
@@ -75,11 +75,11 @@ class Decoder:
 
     def joined(self, back: str) -> None:
         """A back is there. Called from another thread."""
-        self._schedule.joined(back)
+        self._speculation.joined(back)
 
     def left(self, back: str) -> None:
         """A back is gone. Called from another thread."""
-        self._schedule.left(back)
+        self._speculation.left(back)
 
     @property
     def waiting(self) -> int:

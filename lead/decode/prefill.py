@@ -14,7 +14,7 @@ from duo.sampling.logprobs import logprobs
 from duo.trace import Trace
 from lead.decode.request import Request
 from lead.decode.roster import Roster
-from lead.plan.schedule import Schedule
+from lead.plan.speculation import Speculation
 
 CHUNK = 64
 """Tokens of prompts that a step reads at least beside answers in progress, and at first."""
@@ -28,10 +28,10 @@ MAX_SLOWDOWN = 3.0
 class Prefill:
     """Reads the prompts of requests that have a slot, the oldest first."""
 
-    def __init__(self, engine: Engine, roster: Roster, schedule: Schedule, trace: Trace) -> None:
+    def __init__(self, engine: Engine, roster: Roster, speculation: Speculation, trace: Trace) -> None:
         self._engine = engine
         self._roster = roster
-        self._schedule = schedule
+        self._speculation = speculation
         self._trace = trace
         self.step_seconds = 0.0
         """Seconds that a step takes, lately, that reads no prompt."""
@@ -59,7 +59,7 @@ class Prefill:
                 chunks[request] = Chunk(request.slot.id, request.tokens[begin : begin + count])
                 left -= count
             else:
-                with self._schedule.uncounted(time.perf_counter):
+                with self._speculation.uncounted(time.perf_counter):
                     self._roster.answer(request, time.perf_counter())
         return chunks
 
@@ -78,7 +78,7 @@ class Prefill:
         if request is None:
             return
         try:
-            with self._schedule.uncounted(time.perf_counter):
+            with self._speculation.uncounted(time.perf_counter):
                 self._score(request)
         except Exception as error:
             self._roster.fail([request], error)

@@ -19,7 +19,7 @@ from lead.decode.local_draft import LocalDraft
 from lead.decode.request import Request
 from lead.decode.session import Session
 from lead.decode.slots import Slots
-from lead.plan.schedule import Schedule
+from lead.plan.speculation import Speculation
 
 log = logging.getLogger("lead")
 
@@ -31,13 +31,13 @@ class Roster:
         self,
         engine: Engine,
         ledger: Ledger,
-        schedule: Schedule,
+        speculation: Speculation,
         trace: Trace,
         local_draft: LocalDraft | None,
     ) -> None:
         self._engine = engine
         self._ledger = ledger
-        self._schedule = schedule
+        self._speculation = speculation
         self._trace = trace
         self._local_draft = local_draft
         self.grammars = Grammars(engine.vocabulary)
@@ -83,7 +83,7 @@ class Roster:
             prefix=prefix,
             eos=ends,
             limit=len(prefix) + request.max_tokens,
-            calibration=self._schedule.calibration,
+            calibration=self._speculation.calibration,
             slot=slot.id,
             constraint=self.grammars.constraint(grammar) if grammar else None,
             top_logprobs=request.top_logprobs,
@@ -91,8 +91,8 @@ class Roster:
         request.session, request.slot, request.status = session, slot, "reading"
         request.admitted = request.stepped = time.perf_counter()
         self._running.append(request)
-        if request.max_tokens > 1 and self._schedule.speculates:
-            backs = self._schedule.backs
+        if request.max_tokens > 1 and self._speculation.speculates:
+            backs = self._speculation.backs
             self._ledger[session.id] = Entry(
                 session.id, request.sampling, session.prompt_length, prefix, backs, sorted(ends)[:MAX_ENDS]
             )
@@ -123,9 +123,9 @@ class Roster:
         request.on_end(error)
 
     def tell_rest(self) -> None:
-        """Have the backs rest, or draft again, as the schedule says."""
-        if self._schedule.resting != self._ledger.resting:
-            self._ledger.resting = self._schedule.resting
+        """Have the backs rest, or draft again, as the speculation says."""
+        if self._speculation.resting != self._ledger.resting:
+            self._ledger.resting = self._speculation.resting
             self.changed()
 
     def fail(self, requests: Iterable[Request], error: Exception) -> None:

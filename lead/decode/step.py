@@ -1,7 +1,7 @@
 """One step of all answers: plan, forward, verify and commit, tell.
 
 The answers share a forward pass: a row for each, and the guesses that are worth verifying. Chunks of prompts are read
-in the same pass. The step takes the newest guesses at the last moment, and waits for more only where the schedule
+in the same pass. The step takes the newest guesses at the last moment, and waits for more only where the speculation
 expects to gain by it.
 """
 
@@ -23,7 +23,7 @@ from lead.decode.prefill import Prefill
 from lead.decode.request import Request
 from lead.decode.roster import Roster
 from lead.decode.session import Step
-from lead.plan.schedule import Schedule
+from lead.plan.speculation import Expand, Speculation, Verify, Wait
 from lead.plan.tree import Node
 
 HEARING_SHARE, MIN_HEARING = 0.1, 2e-3
@@ -58,7 +58,7 @@ class Stepper:
         roster: Roster,
         prefill: Prefill,
         inbox: Inbox,
-        schedule: Schedule,
+        speculation: Speculation,
         trace: Trace,
         local_draft: LocalDraft | None,
     ) -> None:
@@ -66,7 +66,7 @@ class Stepper:
         self._roster = roster
         self._prefill = prefill
         self._inbox = inbox
-        self._schedule = schedule
+        self._speculation = speculation
         self._trace = trace
         self._local_draft = local_draft
         self.stepped: Callable[[], None] = lambda: None
@@ -87,7 +87,7 @@ class Stepper:
         rows = self._rows(parts)
         if (done := self._forward(rows, chunks)) is None:
             return
-        # Before the roots move on: guesses that came meanwhile hang from them, and the schedule learns when they came.
+        # Before the roots move on: guesses that came meanwhile hang from them, and when they came is learned.
         self.hear()
         steps, replayed = self._verify(parts, done.logits)
         self._account(parts, chunks, len(rows), done, steps, replayed)
@@ -123,21 +123,24 @@ class Stepper:
             began = time.perf_counter()
             self.hear()
             offer = local_draft.offer(sessions.values()) if local_draft is not None else None
-            plan = self._schedule.plan(trees, time.perf_counter(), offer, room)
+            action = self._speculation.next(trees, time.perf_counter(), offer, room)
             planned = time.perf_counter()
             if self._trace.on:
-                held, chosen = sum(map(len, trees)), sum(map(len, plan.nodes))
+                held, chosen = sum(map(len, trees)), sum(map(len, action.nodes))
                 self._trace.span("decoder", "plan", began, planned, held=held, chosen=chosen)
             if self._roster.stopping:
-                return plan.nodes
-            if plan.draft and local_draft is not None:
-                for number, found in local_draft.expand(sessions.values(), began).items():
-                    self._schedule.drafted(sessions[number].tree.learn(found, NAME))
-            elif plan.wait:
-                self._inbox.wait(plan.wait)
-                self._trace.span("decoder", "wait", planned, time.perf_counter(), at_most_ms=round(plan.wait * 1000, 3))
-            else:
-                return plan.nodes
+                return action.nodes
+            match action:
+                case Verify(nodes):
+                    return nodes
+                case Wait(_, seconds):
+                    self._inbox.wait(seconds)
+                    ended, at_most = time.perf_counter(), round(seconds * 1000, 3)
+                    self._trace.span("decoder", "wait", planned, ended, at_most_ms=at_most)
+                case Expand():
+                    assert local_draft is not None, "it made the offer"
+                    for number, found in local_draft.expand(sessions.values(), began).items():
+                        self._speculation.drafted(sessions[number].tree.learn(found, NAME))
 
     def hear(self) -> None:
         """Put what has come from the backs into the trees, as far as a share of a step's time allows."""
@@ -154,7 +157,7 @@ class Stepper:
                 if new and self._local_draft is not None:
                     self._local_draft.merge(session, [place.guesses for place in new])
             if heard:
-                self._schedule.heard(came, back, heard)
+                self._speculation.heard(came, back, heard)
             if time.perf_counter() > until:
                 break  # the rest may come too late, which only makes the answer slower
 
@@ -170,13 +173,13 @@ class Stepper:
         """None if the pass failed with the prompts in it, which end: the answers try again without them."""
         started = time.perf_counter()
         if chunks:
-            self._schedule.skipped(started)
+            self._speculation.skipped(started)
         try:
             logits = self._engine.forward(rows, list(chunks.values()))
         except Exception as error:
             if not chunks:
                 raise
-            self._schedule.skipped(time.perf_counter())
+            self._speculation.skipped(time.perf_counter())
             self._roster.fail(chunks, error)
             return None
         ended = time.perf_counter()
@@ -205,7 +208,7 @@ class Stepper:
             steps.append((request, step))
         return steps, Replayed(sum(bool(part.nodes) for part in parts), kept, going_back)
 
-    # -- Tell: the schedule, the backs, those who asked --------------------------------------------------------------
+    # -- Tell: the speculation, the backs, those who asked -----------------------------------------------------------
 
     def _account(
         self,
@@ -216,7 +219,7 @@ class Stepper:
         steps: Sequence[tuple[Request, Step]],
         replayed: Replayed,
     ) -> None:
-        """Time and tokens of the step, for the schedule, the answers and the trace."""
+        """Time and tokens of the step, for the speculation, the answers and the trace."""
         done = time.perf_counter()
         if chunks:
             self._prefill.have_read(chunks, it.started, done)
@@ -225,9 +228,9 @@ class Stepper:
         if steps:
             # What follows the forward pass grows with its rows as well.
             tokens = sum(len(step.committed) for _, step in steps)
-            self._schedule.finished(done, rows, done - it.started, tokens, len(parts), bool(chunks), replayed)
+            self._speculation.finished(done, rows, done - it.started, tokens, len(parts), bool(chunks), replayed)
         else:
-            self._schedule.skipped(done)
+            self._speculation.skipped(done)
         self._roster.tell_rest()
         if self._trace.on:
             self._record(steps, rows, _tokens(chunks), it, done)
@@ -265,7 +268,7 @@ class Stepper:
         What it reads at once counts as reading their prompts.
         """
         alone = self._roster.one_alone
-        with self._schedule.uncounted(time.perf_counter):
+        with self._speculation.uncounted(time.perf_counter):
             for request in requests:
                 started = time.perf_counter()
                 local_draft.begin(request.session, alone)

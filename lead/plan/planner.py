@@ -22,9 +22,10 @@ from duo.engines.cost import CostCurve
 from duo.engines.replay import NOTHING, Replay, Replayed
 from lead.plan.arrivals import RANKS, Arrivals, Coming, DraftOffer
 from lead.plan.governor import Governor
+from lead.plan.limits import Limits
 from lead.plan.lookahead import DRAFTING, WAITING, Lookahead
-from lead.plan.schedule import Limits, Plan, Schedule
 from lead.plan.sharing import Sharing
+from lead.plan.speculation import Action, Expand, Speculation, Verify, Wait
 from lead.plan.tree import GuessTree, Node, Place
 
 SOONER = 1.25
@@ -38,7 +39,7 @@ _Ranked = tuple[float, int, Node]
 """A guess: its path probability, the number of its answer, its node."""
 
 
-class Planner(Schedule):
+class Planner(Speculation):
     """Plans the steps of a lead."""
 
     def __init__(self, cost: CostCurve, limits: Limits, replay: Replay | None = None) -> None:
@@ -148,9 +149,9 @@ class Planner(Schedule):
         seconds = took * cost(1) / (many * least) if took is not None else None
         self._governor_of_many.step(seconds, tokens / many, alone, slower)
 
-    def plan(
+    def next(
         self, trees: Sequence[GuessTree], now: float, offer: DraftOffer | None = None, room: int | None = None
-    ) -> Plan:
+    ) -> Action:
         """The guesses are taken in order of path probability over all trees together, a set that is closed under
         parents in each of them."""
         self._beside |= offer is not None
@@ -163,7 +164,7 @@ class Planner(Schedule):
             self._anew = any(not tree.root.children for tree in trees)
         best, ranked = self._likeliest(trees)
         if not ranked and offer is None and self._arrivals.nobody:
-            return Plan([[] for _ in trees])  # nothing to choose, and nobody to wait for
+            return Verify([[] for _ in trees])  # nothing to choose, and nobody to wait for
         lookahead = self._lookahead(ranked, answers, self.sharing.rate(answers), room)
         most = len(lookahead.prices) - 1
         chosen, value = lookahead.choose(lookahead.worths)
@@ -171,20 +172,20 @@ class Planner(Schedule):
         for _, number, node in ranked[:chosen]:
             nodes[number].append(node)
         if chosen == most or room is not None:
-            return Plan(nodes)
+            return Verify(nodes)
         leaves = [leaf for tree, of in zip(trees, best, strict=True) for leaf in self._leaves(tree, of)]
         if not leaves:
-            return Plan(nodes)  # there is no place left to guess at
+            return Verify(nodes)  # there is no place left to guess at
         due, left = self._due(now, answers)
         coming = self._arrivals.coming(due, leaves, left, ranks=self._ranks)
         waiting = max(0.0, lookahead.gain(value, coming, self._arrivals.every(due), WAITING))
         if offer is not None and self._drafts(lookahead, value, leaves, due, offer, waiting):
             self._missed = self._idle = 0.0
-            return Plan(nodes, draft=True)
+            return Expand(nodes)
         if waiting > 0.0:
             self._arrivals.wait(due[0][1])
-            return Plan(nodes, min(due[0][0] * 1.05 + 1e-6, left))
-        return Plan(nodes)
+            return Wait(nodes, min(due[0][0] * 1.05 + 1e-6, left))
+        return Verify(nodes)
 
     def _likeliest(self, trees: Sequence[GuessTree]) -> tuple[list[list[tuple[Node, float]]], list[_Ranked]]:
         """The guesses of each answer that may be verified, and those of all, likeliest first."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lead.plan.arrivals import DraftOffer
-from lead.plan.schedule import Plan, Schedule
+from lead.plan.speculation import Action, Speculation, Verify
 from lead.plan.tree import GuessTree
 
 
-class VerifyAll(Schedule):
+class VerifyAll(Speculation):
     """Verifies as many guesses of each answer as there is room for. A draft model beside the target is left alone."""
 
-    def plan(
+    def next(
         self, trees: Sequence[GuessTree], now: float, offer: DraftOffer | None = None, room: int | None = None
-    ) -> Plan:
+    ) -> Action:
         limits, answers = self.limits, len(trees)
         most = min(limits.most, min(limits.rows - answers, limits.rows if room is None else room) // answers)
         best = [limits.likeliest(tree, most) for tree in trees]
-        return Plan([[node for node, _ in of] if len(of) >= limits.draft_min else [] for of in best])
+        return Verify([[node for node, _ in of] if len(of) >= limits.draft_min else [] for of in best])

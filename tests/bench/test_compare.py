@@ -31,8 +31,8 @@ from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from duo.prefix import Prefix
 from duo.sampling.params import SamplingParams
+from lead.plan.limits import Limits
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits
 from lead.plan.tree import GuessTree
 from tests.support.fakes import CheckedEngine, FakeModel
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from duo.guesses import Expansion
 from duo.prefix import EMPTY, extend_hash
+from lead.plan.speculation import Action, Wait
 from lead.plan.tree import GuessTree, Place
 
 FLAT = {1: 0.1, 16: 0.1}
@@ -22,6 +23,11 @@ def limited(tree: GuessTree, limit: int) -> GuessTree:
     """The tree of an answer that ends at this length."""
     tree.limit = limit
     return tree
+
+
+def waits(action: Action) -> float:
+    """Seconds that it waits for guesses."""
+    return action.seconds if isinstance(action, Wait) else 0.0
 
 
 def guessed(*chances: float, path: float = 1.0) -> Place:

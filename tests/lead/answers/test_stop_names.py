@@ -16,7 +16,7 @@ from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.trace import Trace
 from lead.console.console import Console
 from lead.http import create_app
-from lead.plan.schedule import Limits
+from lead.plan.limits import Limits
 from lead.plan.verify_all import VerifyAll
 from lead.program import Lead, assemble
 

@@ -33,8 +33,9 @@ from lead.decode.prefill import CHUNK
 from lead.decode.request import Request
 from lead.decode.session import Session, Step
 from lead.plan.arrivals import Arrivals, DraftOffer
+from lead.plan.limits import Limits
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits, Plan, Schedule
+from lead.plan.speculation import Action, Speculation
 from lead.plan.tree import GuessTree, Place
 from lead.plan.verify_all import VerifyAll
 from tests.support.fakes import SIZE, FakeModel
@@ -97,7 +98,7 @@ class Loop:
     def __init__(
         self,
         slots: int,
-        schedule: Schedule | None = None,
+        schedule: Speculation | None = None,
         engine: SlottedEngine | None = None,
     ) -> None:
         self.engine = engine or SlottedEngine(MODEL, slots)
@@ -201,7 +202,7 @@ def test_every_answer_is_what_it_would_be_alone(
         cost = Fixed(seconds)
         return Planner(cost, limits, replay=Replay(Checkpoints(0.1, 0.05), cost) if rollback.replay else None)
 
-    schedules: dict[str, Schedule] = {
+    schedules: dict[str, Speculation] = {
         "flat": planner(FLAT), "steep": planner(STEEP), "everything": VerifyAll(limits)
     }  # fmt: skip
     loop = Loop(slots, schedules[schedule], engine)
@@ -229,7 +230,7 @@ def test_every_answer_is_what_it_would_be_alone(
 @pytest.mark.parametrize("everything", [False, True])
 def test_a_model_that_does_not_go_back_is_served_without_guesses(everything: bool) -> None:
     limits = Limits(draft_max=8, rows=32, rollback=FORWARD)
-    schedule: Schedule = VerifyAll(limits) if everything else Planner(Fixed(FLAT), limits)
+    schedule: Speculation = VerifyAll(limits) if everything else Planner(Fixed(FLAT), limits)
     loop = Loop(2, schedule, engine=SlottedEngine(MODEL, 2, FORWARD, 16))
     asked = [loop.ask(talkative()) for _ in range(2)]
     loop.turn()
@@ -362,11 +363,11 @@ def test_while_a_prompt_is_scored_nobody_waits_for_guesses() -> None:
     rooms: list[int | None] = []
 
     class Watched(Planner):
-        def plan(
+        def next(
             self, trees: Sequence[GuessTree], now: float, own: DraftOffer | None = None, room: int | None = None
-        ) -> Plan:
+        ) -> Action:
             rooms.append(room)
-            return super().plan(trees, now, own, room)
+            return super().next(trees, now, own, room)
 
     loop = Loop(2, Watched(Fixed(FLAT), Limits(draft_max=8, rows=32)))
     loop.ask(talkative())

@@ -18,12 +18,13 @@ from duo.engines.replay import Checkpoints, Replay, Replayed
 from duo.guesses import Expansion
 from duo.prefix import EMPTY, extend_hash
 from lead.plan.arrivals import Coming
+from lead.plan.limits import Limits, without_guesses
 from lead.plan.lookahead import WAITING, Lookahead
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits, Schedule, without_guesses
+from lead.plan.speculation import Speculation
 from lead.plan.tree import GuessTree, Node
 from lead.plan.verify_all import VerifyAll
-from tests.support.planning import FLAT, guessed, line
+from tests.support.planning import FLAT, guessed, line, waits
 
 CHAIN = Rollback(trees=False, depth=UNBOUNDED)
 REPLAY = Rollback(trees=False, depth=UNBOUNDED, replay=True)
@@ -72,7 +73,7 @@ def test_the_best_beginning_of_the_likeliest_chain_is_chosen(
     tree: GuessTree, curve: dict[int, float], depth: int, draft_min: int
 ) -> None:
     it = Planner(CostCurve(curve), Limits(8, draft_min, rollback=CHAIN._replace(depth=depth)))
-    (nodes,) = it.plan([tree], 0.0).nodes
+    (nodes,) = it.next([tree], 0.0).nodes
     paths = likeliest(tree)[:depth]
 
     def value(count: int) -> float:
@@ -89,7 +90,7 @@ def test_chains_of_several_answers_share_the_rows_as_is_best_for_all(
 ) -> None:
     answers = len(of)
     it = Planner(CostCurve(curve), Limits(3, rows=answers + 5, rollback=CHAIN))
-    chosen = it.plan(of, 0.0, room=5).nodes  # prompts are read, so they take no turns
+    chosen = it.next(of, 0.0, room=5).nodes  # prompts are read, so they take no turns
     paths = [likeliest(tree)[:3] for tree in of]
 
     def value(counts: Sequence[int]) -> float:
@@ -107,7 +108,7 @@ def test_with_replays_the_choice_is_that_of_the_greatest_expectation(
 ) -> None:
     tree, cost = line(*found), CostCurve(curve)
     it = Planner(cost, Limits(8, rollback=REPLAY), replay=Replay(Checkpoints(save, restore), cost))
-    (nodes,) = it.plan([tree], 0.0).nodes
+    (nodes,) = it.next([tree], 0.0).nodes
 
     def value(count: int) -> float:
         """Over all places where it may end."""
@@ -130,7 +131,7 @@ def test_what_going_back_costs_is_paid_for_each_answer_and_not_by_those_without_
 
     def counts(save: float, *found: Sequence[float]) -> list[int]:
         it = Planner(cost, Limits(rollback=REPLAY), replay=Replay(Checkpoints(save, 0.0), cost))
-        return [len(nodes) for nodes in it.plan([line(*of) for of in found], 0.0, room=9).nodes]
+        return [len(nodes) for nodes in it.next([line(*of) for of in found], 0.0, room=9).nodes]
 
     # Two answers make 20 tokens per second: a checkpoint of 0.02 s is 0.4 of one, going back is 2.
     assert counts(0.02, (0.95, 0.95), ()) == [2, 0]
@@ -164,13 +165,13 @@ def test_nobody_waits_for_what_no_chain_has_room_for() -> None:
         it = Planner(CostCurve({1: 0.1, 16: 0.1}), Limits(rollback=rollback))
         it.skipped(0.0)
         for step in range(60):
-            it.plan([line()], step * 0.1)
+            it.next([line()], step * 0.1)
             for message in (1, 2, 3):
                 it.heard(step * 0.1 + 0.005 * message, "one", [guessed(0.95)])
             it.finished(step * 0.1 + 0.1, 1, 0.1, 1)
-        it.plan([line()], 6.0)
+        it.next([line()], 6.0)
         it.heard(6.005, "one", [guessed(0.95)])
-        return it.plan([tree], 6.0051).wait
+        return waits(it.next([tree], 6.0051))
 
     assert plan(CHAIN, line(0.9, 0.9)) > 0.0
     assert plan(CHAIN._replace(depth=2), line(0.9, 0.9)) == 0.0
@@ -180,15 +181,15 @@ def test_nobody_waits_for_what_no_chain_has_room_for() -> None:
 @pytest.mark.parametrize("kind", [Planner, VerifyAll])
 def test_a_model_that_does_not_go_back_gets_no_guesses(kind: type) -> None:
     limits = Limits(rollback=Rollback(False, 0))
-    it: Schedule = Planner(CostCurve(FLAT), limits) if kind is Planner else VerifyAll(limits)
-    plan = it.plan([line(0.99, 0.99), line(0.99)], 0.0)
-    assert [list(nodes) for nodes in plan.nodes] == [[], []] and not plan.wait
+    it: Speculation = Planner(CostCurve(FLAT), limits) if kind is Planner else VerifyAll(limits)
+    plan = it.next([line(0.99, 0.99), line(0.99)], 0.0)
+    assert [list(nodes) for nodes in plan.nodes] == [[], []] and not waits(plan)
     assert not it.speculates and "does not go back" in without_guesses(limits, None)
 
 
 @given(trees, st.integers(0, 5))
 def test_everything_of_a_chain_is_its_beginning(tree: GuessTree, depth: int) -> None:
-    (nodes,) = VerifyAll(Limits(rollback=CHAIN._replace(depth=depth))).plan([tree], 0.0).nodes
+    (nodes,) = VerifyAll(Limits(rollback=CHAIN._replace(depth=depth))).next([tree], 0.0).nodes
     assert is_chain(tree, nodes) and len(nodes) == min(depth, len(likeliest(tree)))
 
 
@@ -257,7 +258,7 @@ class TestReplay:
         it.skipped(0.0)
         now, chosen = 0.0, list[int]()
         for step in range(200):
-            guesses = len(it.plan([line(0.5, 0.5)], now).nodes[0])
+            guesses = len(it.next([line(0.5, 0.5)], now).nodes[0])
             chosen.append(guesses)
             right = min(guesses, (0, 1, 0, 2)[step % 4])
             again = [1 + right] * (right < guesses)
@@ -300,7 +301,7 @@ def test_guesses_are_verified_where_they_pay_for_going_back(target: str, dear: f
     takes = Checkpoints(0.2 * dear * cost(1), dear * cost(1))
     measured = takes if known else Checkpoints(takes.save / 10, takes.restore / 10)
 
-    def speed(schedule: Callable[[CostCurve], Schedule]) -> float:
+    def speed(schedule: Callable[[CostCurve], Speculation]) -> float:
         it = schedule(CostCurve(curve))
         it.skipped(0.0)
         return run(text, cost, machines, 1500, planner=it, checkpoints=takes)

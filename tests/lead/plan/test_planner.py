@@ -18,11 +18,12 @@ from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
 from lead.plan.arrivals import DraftOffer, offer_of
 from lead.plan.calibration import Calibration
+from lead.plan.limits import Limits
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits, Schedule
+from lead.plan.speculation import Expand, Speculation
 from lead.plan.tree import GuessTree
 from lead.plan.verify_all import VerifyAll
-from tests.support.planning import FLAT, guessed, limited, line
+from tests.support.planning import FLAT, guessed, limited, line, waits
 
 STEEP = {1: 0.0368, 2: 0.102, 4: 0.130, 8: 0.179, 16: 0.291}
 """llama.cpp's Q8_0 on a CPU: two rows cost nearly three times one."""
@@ -105,35 +106,35 @@ class TestCostCurve:
 
 class TestPlan:
     def test_nothing_to_verify(self) -> None:
-        assert list(settled(FLAT, 10).plan(nothing(), 100.0).nodes[0]) == []
+        assert list(settled(FLAT, 10).next(nothing(), 100.0).nodes[0]) == []
 
     def test_what_costs_nothing_is_verified(self) -> None:
-        assert len(settled(FLAT, 10).plan([line(0.9, 0.5, 0.1, 0.1)], 100.0).nodes[0]) == 4
+        assert len(settled(FLAT, 10).next([line(0.9, 0.5, 0.1, 0.1)], 100.0).nodes[0]) == 4
 
     def test_where_two_rows_cost_three_one_is_verified(self) -> None:
         """A sure guess does not pay for the step; six sure ones do."""
         it = settled(STEEP, 27)
-        assert len(it.plan([line(0.95)], 100.0).nodes[0]) == 0
-        assert len(it.plan([line(*[0.99] * 6)], 100.0).nodes[0]) == 6
+        assert len(it.next([line(0.95)], 100.0).nodes[0]) == 0
+        assert len(it.next([line(*[0.99] * 6)], 100.0).nodes[0]) == 6
 
     def test_the_best_count_may_lie_beyond_a_bad_one(self) -> None:
         """The curve is not smooth: one guess is a loss, three are a gain."""
         it = settled({1: 0.1, 2: 0.25, 3: 0.25, 4: 0.25}, 10)
-        assert len(it.plan([line(0.9)], 100.0).nodes[0]) == 0
-        assert len(it.plan([line(0.9, 0.9, 0.9)], 100.0).nodes[0]) == 3
+        assert len(it.next([line(0.9)], 100.0).nodes[0]) == 0
+        assert len(it.next([line(0.9, 0.9, 0.9)], 100.0).nodes[0]) == 3
 
     def test_time_costs_more_at_a_higher_rate(self) -> None:
         curve = {1: 0.1, 2: 0.11, 4: 0.13}
         tree = line(0.4)
-        assert len(settled(curve, 10).plan([tree], 100.0).nodes[0]) == 1
-        assert len(settled(curve, 60).plan([tree], 100.0).nodes[0]) == 0
+        assert len(settled(curve, 10).next([tree], 100.0).nodes[0]) == 1
+        assert len(settled(curve, 60).next([tree], 100.0).nodes[0]) == 0
 
     def test_limits(self) -> None:
         tree = line(0.9, 0.9, 0.9, 0.9)
-        assert len(settled(FLAT, 10, Limits(draft_max=2)).plan([tree], 100.0).nodes[0]) == 2
-        assert len(settled(FLAT, 10, Limits(p_min=0.75)).plan([tree], 100.0).nodes[0]) == 2
-        assert len(settled(FLAT, 10, Limits(draft_min=5)).plan([tree], 100.0).nodes[0]) == 0
-        assert len(settled(FLAT, 10).plan([limited(tree, 3)], 100.0).nodes[0]) == 2
+        assert len(settled(FLAT, 10, Limits(draft_max=2)).next([tree], 100.0).nodes[0]) == 2
+        assert len(settled(FLAT, 10, Limits(p_min=0.75)).next([tree], 100.0).nodes[0]) == 2
+        assert len(settled(FLAT, 10, Limits(draft_min=5)).next([tree], 100.0).nodes[0]) == 0
+        assert len(settled(FLAT, 10).next([limited(tree, 3)], 100.0).nodes[0]) == 2
 
     def test_chain(self) -> None:
         tree = line(0.5, 0.5)
@@ -154,7 +155,7 @@ class TestPlan:
             if tree.merge(Expansion(length, prefix_hash, tokens, [rng.random() for _ in tokens]), "one"):
                 places += [(length + 1, extend_hash(prefix_hash, token)) for token in tokens]
         seen = {id(tree.root)}
-        for node in settled(FLAT, 10).plan([tree], 100.0).nodes[0]:
+        for node in settled(FLAT, 10).next([tree], 100.0).nodes[0]:
             assert id(node.parent) in seen
             seen.add(id(node))
 
@@ -164,7 +165,7 @@ class TestSeveralAnswers:
 
     def of(self, curve: dict[int, float], *trees: GuessTree, limits: Limits | None = None) -> list[int]:
         it = Planner(CostCurve(curve), limits or Limits())
-        return [len(nodes) for nodes in it.plan(trees, 0.0).nodes]
+        return [len(nodes) for nodes in it.next(trees, 0.0).nodes]
 
     def test_rows_that_cost_nothing_are_all_taken(self) -> None:
         assert self.of(FLAT, line(0.9, 0.5), line(), line(0.1)) == [2, 0, 1]
@@ -181,13 +182,13 @@ class TestSeveralAnswers:
     def test_there_are_never_more_rows_than_there_is_room_for(self) -> None:
         trees = [line(*[0.99] * 12) for _ in range(4)]
         assert sum(self.of(FLAT, *trees, limits=Limits(rows=20))) == 16
-        assert sum(len(n) for n in VerifyAll(Limits(rows=20)).plan(trees, 0.0).nodes) == 16
+        assert sum(len(n) for n in VerifyAll(Limits(rows=20)).next(trees, 0.0).nodes) == 16
 
     @given(st.lists(st.lists(st.floats(0.01, 1), max_size=6), min_size=1, max_size=5), st.integers(6, 40))
     def test_what_is_chosen_is_closed_under_parents(self, chances: list[list[float]], rows: int) -> None:
         it = Planner(CostCurve({1: 1.0, 40: 3.0}), Limits(rows=rows))
         trees = [line(*of) for of in chances]
-        for tree, nodes in zip(trees, it.plan(trees, 0.0).nodes, strict=True):
+        for tree, nodes in zip(trees, it.next(trees, 0.0).nodes, strict=True):
             seen = {id(tree.root)}
             for node in nodes:
                 assert id(node.parent) in seen
@@ -214,7 +215,7 @@ class TestSeveralAnswers:
         it.skipped(0.0)
         now, rested = 0.0, 0
         for _ in range(3000):
-            it.plan([line() for _ in range(answers)], now)
+            it.next([line() for _ in range(answers)], now)
             rows, seconds, tokens = alone if it.resting else beside
             now += seconds
             it.finished(now, rows, seconds, tokens, answers=answers)
@@ -231,7 +232,7 @@ class TestTurns:
 
     @staticmethod
     def taking_part(*trees: GuessTree, curve: dict[int, float] = STEEP, it: Planner | None = None) -> int:
-        plan = (it or Planner(CostCurve(curve), Limits())).plan(trees, 0.0)
+        plan = (it or Planner(CostCurve(curve), Limits())).next(trees, 0.0)
         return len(plan.nodes)
 
     def test_two_answers_go_in_turns_and_four_together(self) -> None:
@@ -285,7 +286,7 @@ class TestTurns:
         for step in range(2000):
             easy = step // 20 % 2
             trees = [line(*[0.95 if easy else 0.2] * 3) for _ in range(2)] if not it.resting else [line(), line()]
-            plan = it.plan(trees, now)
+            plan = it.next(trees, now)
             answers, guesses = len(plan.nodes), sum(map(len, plan.nodes))
             seconds = it.sharing.curve(answers)(answers + guesses)
             now += seconds
@@ -295,34 +296,34 @@ class TestTurns:
 
     def test_never_while_prompts_are_read_nor_with_a_local_draft(self) -> None:
         two = [line(), line()]
-        assert len(Planner(CostCurve(STEEP), Limits()).plan(two, 0.0, room=8).nodes) == 2
-        assert len(Planner(CostCurve(STEEP), Limits()).plan(two, 0.0, DraftOffer(1.0, 1.0)).nodes) == 2
+        assert len(Planner(CostCurve(STEEP), Limits()).next(two, 0.0, room=8).nodes) == 2
+        assert len(Planner(CostCurve(STEEP), Limits()).next(two, 0.0, DraftOffer(1.0, 1.0)).nodes) == 2
 
 
 class TestEverything:
     """The plain asynchronous chain's planner."""
 
     def test_it_verifies_all_that_is_there_whatever_it_costs(self) -> None:
-        assert len(VerifyAll(Limits()).plan([line(0.9, 0.1, 0.01)], 0.0).nodes[0]) == 3
-        assert len(VerifyAll(Limits()).plan([line(*[0.9] * 40)], 0.0).nodes[0]) == Limits().draft_max
+        assert len(VerifyAll(Limits()).next([line(0.9, 0.1, 0.01)], 0.0).nodes[0]) == 3
+        assert len(VerifyAll(Limits()).next([line(*[0.9] * 40)], 0.0).nodes[0]) == Limits().draft_max
 
     def test_limits(self) -> None:
         tree = line(0.9, 0.9, 0.9, 0.9)
-        assert len(VerifyAll(Limits(draft_max=2)).plan([tree], 0.0).nodes[0]) == 2
-        assert len(VerifyAll(Limits(draft_max=0)).plan([tree], 0.0).nodes[0]) == 0
-        assert len(VerifyAll(Limits(p_min=0.75)).plan([tree], 0.0).nodes[0]) == 2
-        assert len(VerifyAll(Limits(draft_min=5)).plan([tree], 0.0).nodes[0]) == 0
-        assert len(VerifyAll(Limits(draft_min=4)).plan([tree], 0.0).nodes[0]) == 4
-        assert len(VerifyAll(Limits()).plan([limited(tree, 3)], 0.0).nodes[0]) == 2
+        assert len(VerifyAll(Limits(draft_max=2)).next([tree], 0.0).nodes[0]) == 2
+        assert len(VerifyAll(Limits(draft_max=0)).next([tree], 0.0).nodes[0]) == 0
+        assert len(VerifyAll(Limits(p_min=0.75)).next([tree], 0.0).nodes[0]) == 2
+        assert len(VerifyAll(Limits(draft_min=5)).next([tree], 0.0).nodes[0]) == 0
+        assert len(VerifyAll(Limits(draft_min=4)).next([tree], 0.0).nodes[0]) == 4
+        assert len(VerifyAll(Limits()).next([limited(tree, 3)], 0.0).nodes[0]) == 2
 
     def test_it_never_waits(self) -> None:
         """Told what makes a `Planner` wait."""
-        it: Schedule = VerifyAll(Limits())
+        it: Speculation = VerifyAll(Limits())
         it.skipped(0.0)
         for step in range(1, 50):
             it.finished(step * 0.1, 1, 0.1, 1)
             it.heard(step * 0.1 + 0.005, "one", [guessed(0.9)])
-        assert it.plan(nothing(), 5.001).wait == 0.0
+        assert waits(it.next(nothing(), 5.001)) == 0.0
 
 
 class TestWaiting:
@@ -335,31 +336,31 @@ class TestWaiting:
         it = settled(curve or FLAT, 1 / step)
         for number in range(100, 140):
             it.finished(number * step, 1, step, 1)
-            it.plan(nothing(), number * step)
+            it.next(nothing(), number * step)
             for message in (1, 2, 3):
                 it.heard(number * step + message * gap, "one", [guessed(0.8, 0.1)])
         it.finished(140 * step, 1, step, 1)
         return it
 
     def test_a_guess_that_is_about_to_come_is_waited_for(self) -> None:
-        plan = self.regular(0.005).plan(nothing(), 14.001)
-        assert 0.003 < plan.wait < 0.02
+        plan = self.regular(0.005).next(nothing(), 14.001)
+        assert 0.003 < waits(plan) < 0.02
 
     def test_what_was_heard_late_does_not_say_when_messages_come(self) -> None:
         it = self.regular(0.005)
-        it.plan(nothing(), 14.0005)
+        it.next(nothing(), 14.0005)
         for _ in range(20):
             it.heard(13.9, "one", [guessed(0.8, 0.1)])
-        assert 0.003 < it.plan(nothing(), 14.001).wait < 0.02
+        assert 0.003 < waits(it.next(nothing(), 14.001)) < 0.02
 
     def test_one_that_takes_too_long_is_not(self) -> None:
-        assert self.regular(0.09).plan(nothing(), 14.001).wait == 0.0
+        assert waits(self.regular(0.09).next(nothing(), 14.001)) == 0.0
 
     def test_nobody_is_waited_for_who_was_never_heard(self) -> None:
-        assert settled(FLAT, 10).plan(nothing(), 100.0).wait == 0.0
+        assert waits(settled(FLAT, 10).next(nothing(), 100.0)) == 0.0
 
     def test_an_overdue_one_is_not_waited_for(self) -> None:
-        assert self.regular(0.005).plan(nothing(), 14.5).wait == 0.0
+        assert waits(self.regular(0.005).next(nothing(), 14.5)) == 0.0
 
     def together(self, *, early: bool) -> Planner:
         """Two answers, of one of which nothing is guessed at each commit, and a back that says something of it 5 ms
@@ -368,7 +369,7 @@ class TestWaiting:
         it.skipped(0.0)
         for step in range(1, 140):
             it.finished(step * 0.1, 2, 0.1, 2, answers=2)
-            it.plan([line(0.9), *nothing()], step * 0.1)
+            it.next([line(0.9), *nothing()], step * 0.1)
             if early:
                 it.heard(step * 0.1 + 0.001, "one", [guessed(0.8, path=0.9)])
             it.heard(step * 0.1 + 0.005, "one", [guessed(0.8, 0.1)])
@@ -378,22 +379,22 @@ class TestWaiting:
     @pytest.mark.parametrize("early", [False, True])
     def test_several_answers_wait_for_what_one_of_them_lacks(self, early: bool) -> None:
         """What comes sooner and is of another answer is not what is waited for."""
-        plan = self.together(early=early).plan([line(0.9), *nothing()], 14.0005)
-        assert 0.004 < plan.wait < 0.01
+        plan = self.together(early=early).next([line(0.9), *nothing()], 14.0005)
+        assert 0.004 < waits(plan) < 0.01
 
     def test_several_answers_that_all_have_guesses_wait_for_nobody(self) -> None:
         it = self.together(early=False)
-        plan = it.plan([line(*[0.5] * 6), line(*[0.5] * 6)], 14.0005)
-        assert plan.wait == 0.0
+        plan = it.next([line(*[0.5] * 6), line(*[0.5] * 6)], 14.0005)
+        assert waits(plan) == 0.0
         assert [len(nodes) for nodes in plan.nodes] == [6, 6]
 
     def test_where_guesses_cannot_pay_nobody_waits(self) -> None:
-        assert self.regular(0.005, STEEP).plan(nothing(), 140 * STEEP[1] + 0.001).wait == 0.0
+        assert waits(self.regular(0.005, STEEP).next(nothing(), 140 * STEEP[1] + 0.001)) == 0.0
 
     def test_a_back_that_always_says_a_little_more_cannot_hold_up_an_answer(self) -> None:
         it, now = self.regular(0.005), 14.0
-        while (plan := it.plan(nothing(), now)).wait:
-            now += plan.wait
+        while wait := waits(it.next(nothing(), now)):
+            now += wait
             it.heard(now, "one", [guessed(0.9)])
         assert now <= 14.0 + FLAT[1]
 
@@ -405,7 +406,7 @@ class TestWaiting:
         it.skipped(0.0)
         for step in range(1, 20):
             it.finished(step * 0.1, 1, 0.1, 1)
-            it.plan(nothing(), step * 0.1)
+            it.next(nothing(), step * 0.1)
             for name, gap in (("slow", 0.02), ("quick", 0.005)):
                 for message in (1, 2, 3):
                     it.heard(step * 0.1 + message * gap, name, [guessed(0.8)])
@@ -419,11 +420,11 @@ class TestWaiting:
         for _ in range(40):
             now += 0.1
             it.finished(now, 1, 0.1, 1)
-            while (plan := it.plan(nothing(), now)).wait:
-                now += plan.wait
-                waited += plan.wait
+            while wait := waits(it.next(nothing(), now)):
+                now += wait
+                waited += wait
         assert waited < 0.3
-        assert it.plan(nothing(), now).wait == 0.0
+        assert waits(it.next(nothing(), now)) == 0.0
 
 
 def test_a_pass_that_reads_prompts_teaches_no_speed() -> None:
@@ -553,28 +554,29 @@ class TestOwnDraft:
     def test_it_drafts_until_what_it_may_find_is_not_worth_the_time(self) -> None:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.8, 0.1, 0.05)] * 200)
-        assert it.plan(nothing(), 99.0, offer=DraftOffer(0.005, 0.005)).draft
-        assert it.plan([line(0.9, 0.9)], 99.0, offer=DraftOffer(0.005, 0.005)).draft
-        unlikely = it.plan([line(0.9, 0.1, 0.1)], 99.0, offer=DraftOffer(0.005, 0.005))
-        assert not unlikely.draft and unlikely.nodes[0] and not unlikely.wait
-        assert not it.plan(nothing(), 99.0, offer=DraftOffer(0.06, 0.06)).draft
+        assert isinstance(it.next(nothing(), 99.0, offer=DraftOffer(0.005, 0.005)), Expand)
+        assert isinstance(it.next([line(0.9, 0.9)], 99.0, offer=DraftOffer(0.005, 0.005)), Expand)
+        unlikely = it.next([line(0.9, 0.1, 0.1)], 99.0, offer=DraftOffer(0.005, 0.005))
+        assert not isinstance(unlikely, Expand) and unlikely.nodes[0] and not waits(unlikely)
+        assert not isinstance(it.next(nothing(), 99.0, offer=DraftOffer(0.06, 0.06)), Expand)
 
     def test_where_guesses_cannot_pay_it_is_left_alone(self) -> None:
         it = settled(STEEP, 1 / STEEP[1])
         it._idle = 0.0
-        assert not it.plan(nothing(), 99.0, offer=DraftOffer(0.005, 0.005)).draft
+        assert not isinstance(it.next(nothing(), 99.0, offer=DraftOffer(0.005, 0.005)), Expand)
 
     def test_a_guess_of_a_back_that_comes_sooner_is_preferred(self) -> None:
         it = TestWaiting().regular(0.002)
         it._idle = 0.0
-        plan = it.plan(nothing(), 14.0, offer=DraftOffer(0.03, 0.03))
-        assert plan.wait and not plan.draft
+        plan = it.next(nothing(), 14.0, offer=DraftOffer(0.03, 0.03))
+        assert waits(plan) and not isinstance(plan, Expand)
 
     def test_what_is_in_arrears_is_read_once_enough_was_missed_for_want_of_it(self) -> None:
         it = settled(FLAT, 20)
         it._idle = 0.0
         steps = 0
-        while not it.plan(nothing(), 99.0, offer=offer_of([(1000, 1)], 8, lambda rows: 0.005 + 0.0005 * rows)).draft:
+        offer = offer_of([(1000, 1)], 8, lambda rows: 0.005 + 0.0005 * rows)
+        while not isinstance(it.next(nothing(), 99.0, offer), Expand):
             steps += 1
         assert 5 < steps < 100  # 0.5 seconds are 10 tokens; less than one is missed in a step
         assert offer_of([(3, 1)], 8, lambda rows: 2.0 + rows) == DraftOffer(6.0, 3.0)
@@ -585,18 +587,18 @@ class TestOwnDraft:
         for step in range(1000):
             now = 100.0 + step * 0.1
             it.finished(now, 1, 0.1, 1)
-            asked += it.plan(nothing(), now, offer=DraftOffer(0.01, 0.01)).draft
+            asked += isinstance(it.next(nothing(), now, offer=DraftOffer(0.01, 0.01)), Expand)
         assert 0.001 < asked * 0.01 / 100.0 < 0.01
 
     def test_places_where_the_answer_will_not_come_say_little(self) -> None:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.8)] * 300 + [guessed(0.1, path=0.01)] * 300)
-        assert it.plan(nothing(), 99.0, offer=DraftOffer(0.02, 0.02)).draft
+        assert isinstance(it.next(nothing(), 99.0, offer=DraftOffer(0.02, 0.02)), Expand)
 
     def test_without_the_planner_it_is_never_asked(self) -> None:
-        it: Schedule = VerifyAll(Limits())
+        it: Speculation = VerifyAll(Limits())
         it.drafted([guessed(0.9)])
-        assert not it.plan(nothing(), 1.0, offer=DraftOffer(0.001, 0.001)).draft
+        assert not isinstance(it.next(nothing(), 1.0, offer=DraftOffer(0.001, 0.001)), Expand)
 
     def test_a_back_that_has_fallen_silent_does_not_keep_it_from_drafting(self) -> None:
         it, now, drafted = TestWaiting().regular(0.004), 14.0, 0
@@ -604,7 +606,7 @@ class TestOwnDraft:
         for _ in range(80):
             now += 0.1
             it.finished(now, 1, 0.1, 1)
-            drafted += it.plan(nothing(), now, offer=DraftOffer(0.008, 0.008)).draft
+            drafted += isinstance(it.next(nothing(), now, offer=DraftOffer(0.008, 0.008)), Expand)
         assert drafted > 60
 
     def test_it_drafts_for_several_answers_at_once(self) -> None:
@@ -613,8 +615,8 @@ class TestOwnDraft:
         for step in range(1, 40):
             it.finished(step * 0.1, 3, 0.1, 3, answers=3)
         three = [*nothing(), *nothing(), line(0.9, 0.9)]
-        assert it.plan(three, 4.0, offer=DraftOffer(0.01, 0.01, expansions=2)).draft
-        assert not it.plan(three, 4.0, offer=DraftOffer(0.06, 0.06, expansions=2)).draft
+        assert isinstance(it.next(three, 4.0, offer=DraftOffer(0.01, 0.01, expansions=2)), Expand)
+        assert not isinstance(it.next(three, 4.0, offer=DraftOffer(0.06, 0.06, expansions=2)), Expand)
 
     def test_what_several_answers_have_to_read_rides_along_or_is_in_arrears(self) -> None:
         assert offer_of([(2, 1), (3, 2)], 8, float) == DraftOffer(8.0, 2.0, 0.0, 2)
@@ -623,12 +625,12 @@ class TestOwnDraft:
     def test_nothing_is_drafted_where_no_guess_could_be_used(self) -> None:
         it = settled(FLAT, 20)
         it.drafted([guessed(0.9)] * 200)
-        assert it.plan([GuessTree(5, EMPTY, limit=7)], 99.0, DraftOffer(0.001, 0.001)).draft
-        plan = it.plan([GuessTree(5, EMPTY, limit=6)], 99.0, DraftOffer(0.001, 0.001))
-        assert not plan.draft and not plan.nodes[0] and not plan.wait
+        assert isinstance(it.next([GuessTree(5, EMPTY, limit=7)], 99.0, DraftOffer(0.001, 0.001)), Expand)
+        plan = it.next([GuessTree(5, EMPTY, limit=6)], 99.0, DraftOffer(0.001, 0.001))
+        assert not isinstance(plan, Expand) and not plan.nodes[0] and not waits(plan)
         tree = line(0.9)
-        assert it.plan([limited(tree, 3)], 99.0, DraftOffer(0.001, 0.001)).draft
-        assert not it.plan([limited(tree, 2)], 99.0, DraftOffer(0.001, 0.001)).draft
+        assert isinstance(it.next([limited(tree, 3)], 99.0, DraftOffer(0.001, 0.001)), Expand)
+        assert not isinstance(it.next([limited(tree, 2)], 99.0, DraftOffer(0.001, 0.001)), Expand)
 
     def test_a_back_that_comes_again_is_there_once(self) -> None:
         it = Planner(CostCurve(FLAT), Limits())

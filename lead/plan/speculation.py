@@ -1,6 +1,12 @@
-"""What a decode loop asks before each step: which guesses to verify, or how long to wait for some.
+"""What a decode loop asks before each step, and tells after it: the part of the loop that needs no clock.
 
-`lead.plan.planner.Planner` is the schedule that serves; `VerifyAll` is there for comparison.
+    heard, skipped    guesses of a back have come; the time until now does not count
+    next              verify these guesses, or wait for more, or expand some
+    drafted           what expanding them found; then `next` again
+    finished          what became of the step
+
+The lead's loop, the simulator and the bounds of `bench compare` drive it alike. `lead.plan.planner.Planner` serves;
+`lead.plan.verify_all.VerifyAll` is there for comparison.
 """
 
 from __future__ import annotations
@@ -8,65 +14,43 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from duo.engines.base import TREES, Rollback
-from duo.engines.replay import NOTHING, Replay, Replayed
+from duo.engines.replay import NOTHING, Replayed
 from lead.plan.arrivals import DraftOffer
 from lead.plan.calibration import Calibration
+from lead.plan.limits import Limits
 from lead.plan.tree import GuessTree, Node, Place
 
 MAX_CALIBRATED = 256
 """Backs whose calibration is kept after they have left: their names come from the network."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """llama-server's meaning: of each answer at most `draft_max` guesses are verified, none of less probability than
-    `p_min`, and if fewer than `draft_min` are left, none at all."""
-
-    draft_max: int = 16
-    draft_min: int = 0
-    p_min: float = 0.0
-    rows: int = 32
-    """Most rows of one forward pass, over all answers: what the runtime has room for."""
-    rollback: Rollback = TREES
-    """What the model's memory allows: trees of guesses, or one chain for each answer, and how many may be rejected."""
-
-    @property
-    def most(self) -> int:
-        """Most guesses of one answer in a forward pass; 0: the model is served without guesses."""
-        return min(self.draft_max, self.rollback.depth)
-
-    def likeliest(self, tree: GuessTree, count: int) -> list[tuple[Node, float]]:
-        """At most `count` guesses that may be verified, with their path probabilities, falling."""
-        return (tree.best if self.rollback.trees else tree.chain)(count, self.p_min)
-
-
-def without_guesses(limits: Limits, replay: Replay | None) -> str:
-    """Why a model that is asked to verify guesses cannot, or never with a gain; empty where it can."""
-    if not limits.draft_max:
-        return ""
-    if not limits.most:
-        return "its memory does not go back over those that are wrong"
-    if replay is not None and not replay.pays(limits.most):
-        return "to be able to go back costs more here than guesses save, even if all were right"
-    return ""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """`wait` > 0: plan again when guesses have come, at the latest after so many seconds. `draft`: plan again when the
-    lead's own draft model has expanded the likeliest leaves. Else: verify `nodes`, those of each answer, now. If there
-    are fewer of these than answers, only the first ones take part."""
+class Verify(NamedTuple):
+    """Run the forward pass now, with these guesses of each answer. If there are fewer lists than answers, only the
+    first answers take part."""
 
     nodes: Sequence[Sequence[Node]]
-    wait: float = 0.0
-    draft: bool = False
 
 
-class Schedule:
-    """What a decode loop asks before each step, and tells after it. Clock-free: it is told the time, in seconds.
+class Wait(NamedTuple):
+    """Ask again when guesses have come, at the latest after so many seconds. `nodes`: what could be verified now."""
+
+    nodes: Sequence[Sequence[Node]]
+    seconds: float
+
+
+class Expand(NamedTuple):
+    """Ask again when the draft model beside the target has expanded the likeliest leaves. `nodes`: as in `Wait`."""
+
+    nodes: Sequence[Sequence[Node]]
+
+
+Action = Verify | Wait | Expand
+
+
+class Speculation:
+    """The clock-free half of a decode loop. It is told the time, in seconds.
 
     `Planner` learns from what it is told. This base class learns nothing, so `VerifyAll` only plans.
     """
@@ -76,9 +60,9 @@ class Schedule:
         self.calibration: defaultdict[str, Calibration] = defaultdict(Calibration)
         """What the claims of each back are worth."""
 
-    def plan(
+    def next(
         self, trees: Sequence[GuessTree], now: float, offer: DraftOffer | None = None, room: int | None = None
-    ) -> Plan:
+    ) -> Action:
         """What to do next, for all answers that share the forward pass. The first trees have waited longest.
 
         `offer`: what it takes to expand something by the draft model beside the target, if there is one. `room`: the
@@ -125,7 +109,7 @@ class Schedule:
         """New guesses of a back arrived at `now`."""
 
     def drafted(self, found: Sequence[Place]) -> None:
-        """The draft model beside the target has found something, as a plan asked it to."""
+        """The draft model beside the target has found something, as it was asked to."""
 
     def finished(
         self,
