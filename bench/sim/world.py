@@ -103,10 +103,11 @@ class Bursty(Varying):
         self._states = [self._places(mean + far, total), self._places(mean - far, total)]
         changes = self._rng.random(self.LENGTH) < 1 / stretch
         changes[0] = self._rng.random() < 0.5
-        self._hard: list[int] = (np.cumsum(changes) % 2).tolist()
+        self.hard: list[int] = (np.cumsum(changes) % 2).tolist()
+        """By position: 1 in a hard stretch, 0 in an easy one."""
 
     def ranked(self, prefix_hash: int, length: int = 0) -> Guesses:
-        places: list[Guesses] = self._states[self._hard[length % self.LENGTH]]
+        places: list[Guesses] = self._states[self.hard[length % self.LENGTH]]
         return places[mix(prefix_hash + self._seed) % len(places)]
 
 

@@ -59,7 +59,8 @@ class RunningAnswer:
         """Tokens that may be the beginning of a stop string, and how many characters they are of what is searched."""
         self._clear = 0
         """Characters of theirs that may be shown."""
-        self._tokens = 0
+        self.tokens = 0
+        """Tokens of the answer so far."""
         # A stop string is found in the event loop: the decode loop should not go on for long behind it.
         self.read = question.streamed or bool(question.stop) or listener.reads
         """Whether its steps are to be handed over soon."""
@@ -122,7 +123,7 @@ class RunningAnswer:
             # A token that ends the answer is no part of its text, be it special or not.
             text = "" if done.token in self._request.stop_tokens else self._text.push(done.token)
             self._hold(Piece(text, done.backs, "", done.token, done.logprobs))
-            self._tokens += 1
+            self.tokens += 1
             pieces += self._cleared()
         if step.rejected and pieces:
             wrong = self._engine.vocabulary.decode([step.rejected[0].token])
@@ -163,7 +164,7 @@ class RunningAnswer:
             finish_reason=reason,
             prompt_tokens=session.prompt_length,
             cached_tokens=request.cached_tokens,
-            completion_tokens=self._tokens,
+            completion_tokens=self.tokens,
             prompt_seconds=request.prompt_seconds,
             decode_seconds=request.decode_seconds,
             steps=session.steps,

@@ -194,6 +194,10 @@ class Planner(Speculation):
         ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
         return best, ranked
 
+    def lookahead(self, trees: Sequence[GuessTree], rate: float) -> Lookahead:
+        """What a forward pass for these answers may bring, at so many tokens per second."""
+        return self._lookahead(self._likeliest(trees)[1], len(trees), rate, None)
+
     def _lookahead(self, ranked: Sequence[_Ranked], answers: int, rate: float, room: int | None) -> Lookahead:
         """Of a forward pass for so many answers, with guesses of theirs."""
         limits, cost = self.limits, self.sharing.curve(answers)
@@ -216,7 +220,7 @@ class Planner(Speculation):
         """How many of the answers, the first ones, should share the next forward pass."""
 
         def value(count: int, rate: float) -> float:
-            lookahead = self._lookahead(self._likeliest(trees[:count])[1], count, rate, None)
+            lookahead = self.lookahead(trees[:count], rate)
             return count - 1 + lookahead.choose(lookahead.worths)[1]
 
         return self.sharing.choose(len(trees), value)

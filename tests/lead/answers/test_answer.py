@@ -101,7 +101,7 @@ def test_what_may_begin_a_stop_string_waits_with_its_token() -> None:
 def test_no_part_of_a_stop_string_leaks_with_its_token() -> None:
     pieces, answer, cancelled = shown([" CPU arguments"], step(1, 2, 3, 4))
     assert [(p.text, p.token) for p in pieces] == [("Return", 1)]
-    assert answer._tokens == 3 and cancelled == [True]
+    assert answer.tokens == 3 and cancelled == [True]
 
 
 @pytest.mark.parametrize(("stop", "rest"), [("PU", " C"), ("turn", "Re")])

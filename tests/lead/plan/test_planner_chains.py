@@ -150,7 +150,7 @@ def test_to_wait_for_a_chain_to_grow_is_judged_as_if_it_were_there(
     it = Planner(cost, Limits(8, rollback=REPLAY), replay=replay)
 
     def lookahead(*chances: float) -> Lookahead:
-        return it._lookahead(it._likeliest([line(*chances)])[1], 1, rate, None)
+        return it.lookahead([line(*chances)], rate)
 
     *before, last = found
     short, whole = lookahead(*before), lookahead(*found)
