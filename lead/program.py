@@ -236,7 +236,7 @@ def _local_draft(args: argparse.Namespace, served: Engine, limits: Limits, timel
     check_drafts(engine)
     cost = CostCurve(measure.remembered(engine, BATCH, models.speed(flags, "draft")).seconds)
     log.info("%s on %s drafts here", engine.name, engine.runtime)
-    ahead = max(1, min(limits.most, MOST - RIDERS))
+    ahead = max(1, min(limits.max_guesses, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
     model.drafts_for(served.vocabulary.size, differing)
     return LocalDraft(model)

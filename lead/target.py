@@ -50,7 +50,7 @@ def load(args: argparse.Namespace) -> Target:
 def start_lines(served: promise.Promise, limits: Limits, reason: str) -> Iterator[str]:
     """What is said of a target once it is loaded. `reason`: why it is served without guesses; empty: it has some."""
     engine = served.engine
-    note = engine.note if limits.most else getattr(engine, "context_note", engine.note)
+    note = engine.note if limits.max_guesses else getattr(engine, "context_note", engine.note)
     if note:
         yield note
     yield served.line

@@ -16,16 +16,16 @@ from lead.plan.tree import Place
 
 RANKS = 3
 """Guesses of an expansion whose chances are remembered."""
-GIVE_UP = 1.6
+OVERDUE = 1.6
 """A message that has taken so many times its usual time is not waited for."""
-RELIABLE = 0.5
+MIN_KEPT = 0.5
 """A back of whose forecasts fewer come true is not reckoned with until it speaks again."""
-SURE = 0.65
+SURE_CHANCE = 0.65
 """Chance of a first guess from which on it is called sure."""
 SMOOTHING = 0.1
 CHANCE_SMOOTHING = 0.03
-MOST_BACKS = 64
-HORIZON = 24
+MAX_BACKS = 64
+MAX_MESSAGES = 24
 """Messages looked ahead."""
 
 
@@ -74,39 +74,39 @@ class _Times:
         self.waited_for = False
         self._heard = float("-inf")
 
-    def heard(self, now: float, committed: float, anew: bool, found: Sequence[Place]) -> None:
+    def heard(self, now: float, committed: float, surprised: bool, found: Sequence[Place]) -> None:
         self.size = _smooth(self.size, len(found))
-        if anew and self._heard <= committed and all(place.path < 1.0 for place in found):
+        if surprised and self._heard <= committed and all(place.path < 1.0 for place in found):
             return  # of another answer than that of which nothing had been guessed
-        if anew and self._heard > committed:
+        if surprised and self._heard > committed:
             self.gap = _smooth(self.gap, now - self._heard)
-        elif anew:
+        elif surprised:
             self.first = _smooth(self.first, now - committed)
         self._heard = now
         self.kept += SMOOTHING * (1 - self.kept)
         self.waited_for = False
 
-    def due(self, now: float, committed: float, anew: bool) -> float | None:
+    def due(self, now: float, committed: float, surprised: bool) -> float | None:
         """Seconds until the next message may be there; None if nobody knows, or it is overdue."""
-        if self.kept < RELIABLE:
+        if self.kept < MIN_KEPT:
             return None
         since, usual = now - self._heard, self.gap
-        silent = usual is None or since >= GIVE_UP * usual
-        if self._heard <= committed and (anew or silent):
+        silent = usual is None or since >= OVERDUE * usual
+        if self._heard <= committed and (surprised or silent):
             # It has something new to say when it has heard of the commit.
             since, usual = now - committed, self.first
         if usual is None:
             return None
-        if since >= GIVE_UP * usual:
+        if since >= OVERDUE * usual:
             if self.waited_for:
                 self.kept -= SMOOTHING * self.kept
                 self.waited_for = False
             return None
-        return usual - since if since < usual else GIVE_UP * usual - since
+        return usual - since if since < usual else OVERDUE * usual - since
 
     def passed(self, committed: float, now: float) -> None:
         """From one commit, to a place of which nothing had been guessed, to the next."""
-        if self.first is not None and self._heard <= committed and now - committed > GIVE_UP * self.first:
+        if self.first is not None and self._heard <= committed and now - committed > OVERDUE * self.first:
             self.kept -= SMOOTHING * self.kept
 
     @property
@@ -126,13 +126,13 @@ class Arrivals:
         self._sure = 0.5
         """Share of the latter."""
 
-    def heard(self, now: float, back: str, committed: float, anew: bool, found: Sequence[Place]) -> None:
-        """Guesses of a back arrived at `now`; the last commit was at `committed`, `anew`: to a place of which nothing
+    def heard(self, now: float, back: str, committed: float, surprised: bool, found: Sequence[Place]) -> None:
+        """Guesses of a back arrived at `now`; the last commit was at `committed`, `surprised`: to a place of which nothing
         had been guessed."""
         self.revealed(found)
-        if back not in self._backs and len(self._backs) >= MOST_BACKS:
+        if back not in self._backs and len(self._backs) >= MAX_BACKS:
             del self._backs[next(iter(self._backs))]
-        self._backs.setdefault(back, _Times()).heard(now, committed, anew, found)
+        self._backs.setdefault(back, _Times()).heard(now, committed, surprised, found)
 
     @property
     def nobody(self) -> bool:
@@ -160,7 +160,7 @@ class Arrivals:
         for place in found:
             ranked = sorted(place.guesses.probabilities, reverse=True)[:RANKS]
             ranked += [0.0] * (RANKS - len(ranked))
-            sure = ranked[0] >= SURE
+            sure = ranked[0] >= SURE_CHANCE
             for chances in (self._usual, self._kinds[sure]):
                 for rank, chance in enumerate(ranked):
                     chances[rank] += CHANCE_SMOOTHING * place.path * (chance - chances[rank])
@@ -171,9 +171,9 @@ class Arrivals:
         """What an expansion may turn out to be: how often, and with which chances of its guesses."""
         return [(1 - self._sure, self._kinds[False]), (self._sure, self._kinds[True])]
 
-    def due(self, now: float, committed: float, anew: bool, within: float) -> list[tuple[float, str]]:
+    def due(self, now: float, committed: float, surprised: bool, within: float) -> list[tuple[float, str]]:
         """Whose next message may be there in how many seconds, soonest first."""
-        times = [(times.due(now, committed, anew), name) for name, times in self._backs.items()]
+        times = [(times.due(now, committed, surprised), name) for name, times in self._backs.items()]
         return sorted((due, name) for due, name in times if due is not None and due < within)
 
     def every(self, due: Sequence[tuple[float, str]]) -> float:
@@ -209,7 +209,7 @@ class Arrivals:
         if offer is not None:
             heapq.heappush(queue, (offer.first, "", _Times(offer.then, offer.expansions)))
         sure = 1.0
-        for _ in range(HORIZON):
+        for _ in range(MAX_MESSAGES):
             if not queue or queue[0][0] > within:
                 return
             seconds, name, times = queue[0]

@@ -12,9 +12,9 @@ from bisect import bisect_left
 
 BANDS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
 """Upper ends of the bands of claimed probability; the last band ends at 1."""
-PRIOR = 12.0
+PRIOR_OUTCOMES = 12.0
 """The claim counts as much as this many outcomes."""
-FADE = 0.998
+MEMORY_FADE = 0.998
 """Weight that an outcome keeps when another comes into its band."""
 
 
@@ -28,13 +28,13 @@ class Calibration:
     def chance(self, claim: float) -> float:
         """Probability that a guess is right which the back claims to be right with probability `claim`."""
         i = bisect_left(BANDS, claim)
-        weight = PRIOR * claim + self._claimed[i]
+        weight = PRIOR_OUTCOMES * claim + self._claimed[i]
         # The claim is scaled by how the band's claims did, so that the order within a band is kept. A claim of nothing
         # may come from the network, too.
-        return min(1.0, claim * (PRIOR * claim + self._hits[i]) / weight) if weight else claim
+        return min(1.0, claim * (PRIOR_OUTCOMES * claim + self._hits[i]) / weight) if weight else claim
 
     def outcome(self, claim: float, hit: bool) -> None:
         """A guess that was claimed so likely was, or was not, the target's pick, its prefix having been right."""
         i = bisect_left(BANDS, claim)
-        self._claimed[i] = self._claimed[i] * FADE + claim
-        self._hits[i] = self._hits[i] * FADE + hit
+        self._claimed[i] = self._claimed[i] * MEMORY_FADE + claim
+        self._hits[i] = self._hits[i] * MEMORY_FADE + hit

@@ -15,36 +15,36 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-SETTLE, SETTLED = 3, 0.1
+SETTLE_STEPS, SETTLE_SECONDS = 3, 0.1
 """So many steps after a change are not counted, and so many seconds of them where the target is alone: the backs draft
 to the end of what they know first."""
-SOLO, LONG_SOLO = 8, 48
-"""Steps of the target alone, of which those after `SETTLE` are counted: so few if they tell enough, at most so many."""
-CALM = 1.01
+MIN_ALONE_STEPS, MAX_ALONE_STEPS = 8, 48
+"""Steps of the target alone, of which those after `SETTLE_STEPS` are counted: so few if they tell enough, at most so many."""
+MAX_HARMLESS_SLOWDOWN = 1.01
 """So much slower may the target's forward passes be with backs that they are said not to disturb it."""
-CERTAIN = 1.0
+MIN_STANDARD_ERRORS = 1.0
 """Standard errors that a difference must have."""
-FIRST, CLOSE, USUAL = 24, 80, 600
+FIRST_STEPS, STEPS_AFTER_CLOSE, STEPS_AFTER_CLEAR = 24, 80, 600
 """Steps with backs before the target alone is measured: the first time, after a close result or one of few steps, after
 a clear one."""
-CLEAR = 1.15
-KEEP = 1.03
+CLEAR_GAIN = 1.15
+MIN_GAIN = 1.03
 """What they must gain to be kept at work."""
-DOUBT = 0.92
-"""What is enough while fewer than `MEMORY` steps with backs have been seen: they may have met a hard stretch of
+MIN_EARLY_GAIN = 0.92
+"""What is enough while fewer than `MEMORY_STEPS` steps with backs have been seen: they may have met a hard stretch of
 text, and a rest is long."""
-SURE = 1.5
+SURE_GAIN = 1.5
 """So much faster than the target was alone, and than its forward pass over one row lets it be, that it need not be
 measured again."""
-TRIAL = 24
+TRIAL_STEPS = 24
 """Steps with backs after a rest, before they are judged."""
-REST, LONGEST_REST = 48, 6144
+FIRST_REST_STEPS, MAX_REST_STEPS = 48, 6144
 """Steps of the first rest, and of the longest."""
-LONGER = 4
+REST_FACTOR = 4
 """Times as long as the one before is the next rest."""
-EARLY, PLAIN = 8, 0.9
+EARLY_TRIAL_STEPS, PLAIN_FAILURE = 8, 0.9
 """Steps of a trial after which it is over if it plainly fails: if it has less than that share of the target alone."""
-MEMORY = 64
+MEMORY_STEPS = 64
 """Steps over which the rates are averaged."""
 
 State = Literal["with", "trial", "measuring", "resting"]
@@ -60,7 +60,7 @@ class _Rate:
         self.steps = 0
 
     def step(self, seconds: float, tokens: float) -> None:
-        fade = 1 - 1 / MEMORY
+        fade = 1 - 1 / MEMORY_STEPS
         self.steps += 1
         self._tokens = self._tokens * fade + tokens
         self._seconds = self._seconds * fade + seconds
@@ -97,8 +97,8 @@ class Governor:
         self._state: State = "with"
         self._steps, self._silent = 0, 0.0
         """In this state: steps, less those that come too soon after the first ones, and seconds of all."""
-        self._until = FIRST
-        self._rest = REST
+        self._until = FIRST_STEPS
+        self._rest = FIRST_REST_STEPS
         self._with, self._alone, self._trial = _Rate(), _Rate(), _Rate()
         self._slower = 1.0
 
@@ -109,10 +109,10 @@ class Governor:
 
     def newcomer(self) -> None:
         """A back has joined: it gets a trial at once, and what others did counts no more."""
-        self._rest = REST
+        self._rest = FIRST_REST_STEPS
         self._with = _Rate()
         if self.resting:
-            self._enter("trial", TRIAL)
+            self._enter("trial", TRIAL_STEPS)
 
     def step(self, seconds: float | None, tokens: float, alone: float | None, slower: float = 1.0) -> None:
         """A step took so long, from one commit to the next, and led to so many tokens (of each answer, if there are
@@ -121,16 +121,16 @@ class Governor:
         `alone`: tokens per second of the target alone, by the curve as measured at load; None if a draft model is
         beside it. `slower`: than when it was loaded is the target lately, by its forward passes.
         """
-        if self._steps < SETTLE or seconds is None or not self.resting or self._silent >= SETTLED:
+        if self._steps < SETTLE_STEPS or seconds is None or not self.resting or self._silent >= SETTLE_SECONDS:
             self._steps += 1
         self._silent += seconds or 0.0
         if not self.resting:
             self._slower = slower
-        counted = seconds if self._steps > SETTLE else None
+        counted = seconds if self._steps > SETTLE_STEPS else None
         if counted is not None:
             (self._alone if self.resting else self._with).step(counted, tokens)
             self._trial.step(counted, tokens)
-        fails = self._steps >= EARLY and self._trial.value < PLAIN * self._alone.value
+        fails = self._steps >= EARLY_TRIAL_STEPS and self._trial.value < PLAIN_FAILURE * self._alone.value
         if counted is not None and self._state == "trial" and fails:
             self._put_to_rest()
         elif self._steps >= self._until:
@@ -139,46 +139,46 @@ class Governor:
     def _over(self, alone: float | None, slower: float) -> None:
         """The state has lasted as long as it should."""
         if self._state == "resting":
-            self._enter("trial", TRIAL)
+            self._enter("trial", TRIAL_STEPS)
         elif self._state == "measuring":
-            if alone is None and self._slower < CALM * slower:
-                self._enter("with", USUAL if self._known else CLOSE)
-            elif self._steps >= LONG_SOLO or self._certain:
+            if alone is None and self._slower < MAX_HARMLESS_SLOWDOWN * slower:
+                self._enter("with", STEPS_AFTER_CLEAR if self._known else STEPS_AFTER_CLOSE)
+            elif self._steps >= MAX_ALONE_STEPS or self._certain:
                 self._judge()
         elif self._state == "with":
-            if alone is not None and self._alone.steps and self._with.value > SURE * max(alone, self._alone.value):
-                self._enter("with", USUAL if self._known else CLOSE)
+            if alone is not None and self._alone.steps and self._with.value > SURE_GAIN * max(alone, self._alone.value):
+                self._enter("with", STEPS_AFTER_CLEAR if self._known else STEPS_AFTER_CLOSE)
             else:
                 if alone is not None:
                     self._alone.forget()  # contexts may have grown since
-                self._enter("measuring", SOLO)
+                self._enter("measuring", MIN_ALONE_STEPS)
         else:
             self._judge()
 
     @property
     def _known(self) -> bool:
         """Whether enough steps with backs have been seen: the first ones are those of short contexts."""
-        return self._with.steps >= MEMORY
+        return self._with.steps >= MEMORY_STEPS
 
     @property
     def _certain(self) -> bool:
         """Whether it can be told which is faster."""
         known = math.hypot(self._with.error, self._alone.error)
-        return abs(self._with.value - self._alone.value) > CERTAIN * known * self._with.value
+        return abs(self._with.value - self._alone.value) > MIN_STANDARD_ERRORS * known * self._with.value
 
     def _judge(self) -> None:
-        if self._state == "trial" and self._trial.value > CLEAR * self._alone.value:
+        if self._state == "trial" and self._trial.value > CLEAR_GAIN * self._alone.value:
             self._with = self._trial  # they have become useful
-        if self._with.value >= (KEEP if self._known else DOUBT) * self._alone.value:
-            self._rest = REST
-            clear = self._known and self._with.value > CLEAR * self._alone.value
-            self._enter("with", USUAL if clear else CLOSE)
+        if self._with.value >= (MIN_GAIN if self._known else MIN_EARLY_GAIN) * self._alone.value:
+            self._rest = FIRST_REST_STEPS
+            clear = self._known and self._with.value > CLEAR_GAIN * self._alone.value
+            self._enter("with", STEPS_AFTER_CLEAR if clear else STEPS_AFTER_CLOSE)
         else:
             self._put_to_rest()
 
     def _put_to_rest(self) -> None:
         self._enter("resting", self._rest)
-        self._rest = min(LONGEST_REST, LONGER * self._rest)
+        self._rest = min(MAX_REST_STEPS, REST_FACTOR * self._rest)
 
     def _enter(self, state: State, steps: int) -> None:
         self._state, self._until, self._trial = state, steps, _Rate()

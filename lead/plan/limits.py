@@ -23,7 +23,7 @@ class Limits:
     """What the model's memory allows: trees of guesses, or one chain for each answer, and how many may be rejected."""
 
     @property
-    def most(self) -> int:
+    def max_guesses(self) -> int:
         """Most guesses of one answer in a forward pass; 0: the model is served without guesses."""
         return min(self.draft_max, self.rollback.depth)
 
@@ -36,8 +36,8 @@ def without_guesses(limits: Limits, replay: Replay | None) -> str:
     """Why a model that is asked to verify guesses cannot, or never with a gain; empty where it can."""
     if not limits.draft_max:
         return ""
-    if not limits.most:
+    if not limits.max_guesses:
         return "its memory does not go back over those that are wrong"
-    if replay is not None and not replay.pays(limits.most):
+    if replay is not None and not replay.pays(limits.max_guesses):
         return "to be able to go back costs more here than guesses save, even if all were right"
     return ""

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from lead.plan.arrivals import Coming
 
-NOT_BETTER = 3
+MAX_WORSE = 3
 """Messages in a row that make it worse to wait, after which no further ones are looked at."""
 
 
@@ -26,7 +26,7 @@ class Terms(NamedTuple):
     share that drafting takes, and not at all where that is `most`."""
 
     patience: float
-    most: float
+    max_share: float
     power: int
 
 
@@ -46,7 +46,7 @@ chain, from 1 (`duo.engines.replay`)."""
 class Lookahead:
     """Before a step. `paths`: path probabilities of the guesses that are there, falling. `prices`: what forward passes
     with 0, 1, 2 ... guesses cost, in tokens at the long-run `rate` per second; as many as may be verified. Fewer than
-    `least` guesses are not verified.
+    `min_guesses` guesses are not verified.
 
     worths: what each guess adds in tokens: its path probability, less its toll where there is one. toll: for guesses to
     come, in seconds. answers: how many share the forward pass.
@@ -55,7 +55,7 @@ class Lookahead:
     paths: Sequence[float]
     prices: Sequence[float]
     rate: float
-    least: int
+    min_guesses: int
     worths: Sequence[float]
     toll: Toll | None = None
     answers: int = 1
@@ -65,17 +65,17 @@ class Lookahead:
         chosen, best, expected = 0, 1.0 - self.prices[0], 1.0
         for count, (worth, price) in enumerate(zip(worths, self.prices[1:], strict=False), 1):
             expected += worth
-            if expected - price > best and count >= self.least:
+            if expected - price > best and count >= self.min_guesses:
                 chosen, best = count, expected - price
         return chosen, best
 
     def gain(
-        self, value: float, coming: Iterable[Coming], every: float, terms: Terms, enough: float = float("inf")
+        self, value: float, coming: Iterable[Coming], every: float, terms: Terms, limit: float = float("inf")
     ) -> float:
         """The most that it brings, in tokens, to go only when some of these messages are there, one at least; to go now
         is worth `value`.
 
-        `every`: seconds from one expansion to the next, if they come while the target is at work. `enough`: more than
+        `every`: seconds from one expansion to the next, if they come while the target is at work. `limit`: more than
         that need not be known. Minus infinity where nothing comes.
         """
         paths, worths = [-path for path in self.paths], list(self.worths)
@@ -91,11 +91,11 @@ class Lookahead:
             _, then = self.choose(worths)
             if kept < 0.0:
                 share = self.rate * every * message.expansions / max(1e-9, then - value)
-                kept = 1.0 - min(1.0, share / terms.most) ** terms.power
+                kept = 1.0 - min(1.0, share / terms.max_share) ** terms.power
             gain = (then - value) * message.sure * kept - terms.patience * self.rate * message.seconds
             most = max(most, gain)
             worse = worse + 1 if gain < before else 0
-            if most > enough or worse == NOT_BETTER:
+            if most > limit or worse == MAX_WORSE:
                 break
             before = gain
         return most

@@ -28,9 +28,9 @@ from lead.plan.sharing import Sharing
 from lead.plan.speculation import Action, Expand, Speculation, Verify, Wait
 from lead.plan.tree import GuessTree, Node, Place
 
-SOONER = 1.25
+MAX_LATER = 1.25
 """Backs whose guesses come so soon, as a multiple of the time that an own draft model takes, are left to do it."""
-EXPLORE = 0.004
+MIN_LOCAL_SHARE = 0.004
 """Share of the time that an own draft model gets even if it does not seem worth its time: nothing would ever be learned
 of it otherwise."""
 
@@ -47,7 +47,7 @@ class Planner(Speculation):
         super().__init__(limits)
         self.sharing = Sharing(cost)
         self._replay = replay
-        self._most = limits.most
+        self._max_guesses = limits.max_guesses
         self._ranks = RANKS if limits.rollback.trees else 1
         """Guesses of a place that may be verified."""
         self._at_load = copy.deepcopy(cost)
@@ -68,7 +68,7 @@ class Planner(Speculation):
         """Seconds of decoding since an own draft model was asked last."""
         self._missed = 0.0
         """Tokens that an own draft model would have brought, had it not been in arrears."""
-        self._anew: bool | None = None
+        self._surprised: bool | None = None
         """Whether nothing had been guessed of the place where an answer got to last; None before that was looked at."""
 
     @property
@@ -90,7 +90,7 @@ class Planner(Speculation):
 
     def skipped(self, now: float) -> None:
         self._committed = now
-        self._anew = False
+        self._surprised = False
 
     def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
         committed = self._committed if self._committed is not None else now
@@ -98,7 +98,7 @@ class Planner(Speculation):
             # They were heard late, which says nothing of when messages come.
             self._arrivals.revealed(found)
             return
-        self._arrivals.heard(now, back, committed, bool(self._anew), found)
+        self._arrivals.heard(now, back, committed, bool(self._surprised), found)
 
     def drafted(self, found: Sequence[Place]) -> None:
         self._arrivals.revealed(found)
@@ -127,12 +127,12 @@ class Planner(Speculation):
         self._idle += took or 0.0
         if self._present and self._committed is not None:
             self._weigh(took, tokens, answers)
-        if self._anew and self._committed is not None and not self.resting:
+        if self._surprised and self._committed is not None and not self.resting:
             self._arrivals.passed(self._committed, now)
         while self._gone:
             self._arrivals.forget(self._gone.popleft())
         self._committed = now
-        self._anew = None
+        self._surprised = None
 
     def _weigh(self, took: float | None, tokens: float, answers: int) -> None:
         """Whether backs pay is another question for one answer than for several, whose rows share the passes anyway."""
@@ -160,8 +160,8 @@ class Planner(Speculation):
             # A draft model beside the target works for all answers at once.
             trees = trees[: self._together(trees)]
         answers = len(trees)
-        if self._anew is None:
-            self._anew = any(not tree.root.children for tree in trees)
+        if self._surprised is None:
+            self._surprised = any(not tree.root.children for tree in trees)
         best, ranked = self._likeliest(trees)
         if not ranked and offer is None and self._arrivals.nobody:
             return Verify([[] for _ in trees])  # nothing to choose, and nobody to wait for
@@ -189,7 +189,7 @@ class Planner(Speculation):
 
     def _likeliest(self, trees: Sequence[GuessTree]) -> tuple[list[list[tuple[Node, float]]], list[_Ranked]]:
         """The guesses of each answer that may be verified, and those of all, likeliest first."""
-        best = [self.limits.likeliest(tree, self._most) for tree in trees]
+        best = [self.limits.likeliest(tree, self._max_guesses) for tree in trees]
         ranked = [(path, number, node) for number, of in enumerate(best) for node, path in of]
         ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
         return best, ranked
@@ -201,7 +201,7 @@ class Planner(Speculation):
     def _lookahead(self, ranked: Sequence[_Ranked], answers: int, rate: float, room: int | None) -> Lookahead:
         """Of a forward pass for so many answers, with guesses of theirs."""
         limits, cost = self.limits, self.sharing.curve(answers)
-        most = min(answers * self._most, limits.rows - answers)
+        most = min(answers * self._max_guesses, limits.rows - answers)
         if room is not None:
             most = min(most, room)
         prices = [rate * cost(answers + count) for count in range(most + 1)]
@@ -235,7 +235,7 @@ class Planner(Speculation):
         left = committed + self.sharing.curve(answers)(answers) - now
         if self.resting:
             return [], left
-        return self._arrivals.due(now, committed, bool(self._anew), left), left
+        return self._arrivals.due(now, committed, bool(self._surprised), left), left
 
     def _drafts(
         self,
@@ -247,9 +247,9 @@ class Planner(Speculation):
         waiting: float,
     ) -> bool:
         """Whether the own draft model should expand something; to wait for backs instead would bring `waiting`."""
-        if self._idle * EXPLORE > offer.first + offer.arrears:
+        if self._idle * MIN_LOCAL_SHARE > offer.first + offer.arrears:
             return True
-        if waiting > 0.0 and due[0][0] < SOONER * offer.first:
+        if waiting > 0.0 and due[0][0] < MAX_LATER * offer.first:
             return False
         forecast, ranks = self._arrivals, self._ranks
 
@@ -270,7 +270,7 @@ class Planner(Speculation):
 
     def _leaves(self, tree: GuessTree, ranked: Sequence[tuple[Node, float]]) -> list[float]:
         """Path probabilities of the nodes that nothing is known below, where something could be of use."""
-        if not self.limits.rollback.trees and len(ranked) >= self._most:
+        if not self.limits.rollback.trees and len(ranked) >= self._max_guesses:
             return []  # the chain may not become longer
 
         def useful(node: Node) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from duo.engines.cost import CostCurve
 
-MEMORY = 40
+MEMORY_STEPS = 40
 """Steps over which the rate is averaged."""
 MIN_GAIN = 0.05
 """Tokens by which a pass for some of the answers must beat one for all."""
@@ -21,7 +21,7 @@ TRIAL_PASSES, TRIAL_RATIO = 128, 2.0
 
 
 class _Rate:
-    """Tokens and seconds, both fading over `MEMORY` steps."""
+    """Tokens and seconds, both fading over `MEMORY_STEPS` steps."""
 
     __slots__ = ("seconds", "tokens")
 
@@ -29,7 +29,7 @@ class _Rate:
         self.tokens = self.seconds = 0.0
 
     def step(self, seconds: float, tokens: float) -> None:
-        fade = 1 - 1 / MEMORY
+        fade = 1 - 1 / MEMORY_STEPS
         self.tokens = self.tokens * fade + tokens
         self.seconds = self.seconds * fade + seconds
 

@@ -83,7 +83,7 @@ class Speculation:
     @property
     def speculates(self) -> bool:
         """Whether the limits allow a guess. If not, nobody need make any."""
-        return self.limits.most > 0
+        return self.limits.max_guesses > 0
 
     def joined(self, back: str) -> None:
         """A back has connected. Another thread may call this and `left`."""

@@ -16,6 +16,6 @@ class VerifyAll(Speculation):
         self, trees: Sequence[GuessTree], now: float, offer: DraftOffer | None = None, room: int | None = None
     ) -> Action:
         limits, answers = self.limits, len(trees)
-        most = min(limits.most, min(limits.rows - answers, limits.rows if room is None else room) // answers)
+        most = min(limits.max_guesses, min(limits.rows - answers, limits.rows if room is None else room) // answers)
         best = [limits.likeliest(tree, most) for tree in trees]
         return Verify([[node for node, _ in of] if len(of) >= limits.draft_min else [] for of in best])

@@ -110,8 +110,10 @@ def test_what_comes_while_a_prompt_is_read_says_nothing_of_how_long_a_back_takes
     """It need not have waited for anything, and nobody has answered for a minute perhaps."""
     told: list[bool | None] = []
 
-    def heard(arrivals: Arrivals, now: float, back: str, committed: float, anew: bool, found: Sequence[Place]) -> None:
-        told.append(anew)
+    def heard(
+        arrivals: Arrivals, now: float, back: str, committed: float, surprised: bool, found: Sequence[Place]
+    ) -> None:
+        told.append(surprised)
 
     loop = Loop(1, Planner(CostCurve({1: 1.0, 8: 1.1}), Limits(draft_max=8, rows=32)))
     loop.ask(Asked([5, 6, 7], GREEDY, 4))
