@@ -1,15 +1,16 @@
 """Which guesses to verify in the next forward pass, and whether to wait for better ones.
 
-Nodes are taken in order of falling path probability, a set that is always closed under parents, and so many that
+The planner takes the likeliest nodes first, by path probability, so their parents always come with them. It takes the
+count k that maximises
 
     expected new tokens(k)  -  rate x cost(k)
 
-is greatest, where cost(k) is the measured cost curve and rate the tokens per second that are being achieved: time lost
-now is paid at the long-run rate. (Maximising the tokens per second of this step alone is not the same, and worse.)
+cost(k) is the measured cost curve. rate is the tokens per second achieved lately, because time lost now is paid at that
+rate. (Maximising the tokens per second of this step alone is not the same, and worse.)
 
-Waiting for guesses that are about to arrive (`lead.plan.arrivals`), or drafting some beside the target, is the same
-comparison with the time added to the cost (`lead.plan.lookahead`). And so is whether all answers take part
-(`lead.plan.sharing`).
+Two more choices are this comparison, with time added to the cost: to wait for guesses that will arrive soon
+(`lead.plan.arrivals`), and to draft some beside the target (`lead.plan.lookahead`). A third one is how many answers
+share the pass (`lead.plan.sharing`).
 """
 
 from __future__ import annotations
@@ -29,10 +30,9 @@ from lead.plan.speculation import Action, Expand, Speculation, Verify, Wait
 from lead.plan.tree import GuessTree, Node, Place
 
 MAX_LATER = 1.25
-"""Backs whose guesses come so soon, as a multiple of the time that an own draft model takes, are left to do it."""
+"""Leave it to a back if its guesses come within this many times what the draft model beside the target takes."""
 MIN_LOCAL_SHARE = 0.004
-"""Share of the time that an own draft model gets even if it does not seem worth its time: nothing would ever be learned
-of it otherwise."""
+"""Share of the time that the draft model beside the target gets in any case. Else nothing would be learned of it."""
 
 
 _Ranked = tuple[float, int, Node]
@@ -43,7 +43,7 @@ class Planner(Speculation):
     """Plans the steps of a lead."""
 
     def __init__(self, cost: CostCurve, limits: Limits, replay: Replay | None = None) -> None:
-        """`replay`: what guesses cost beside the rows, where the model goes back by a checkpoint."""
+        """`replay`: what guesses cost beyond their rows, for a model that goes back to a checkpoint."""
         super().__init__(limits)
         self.sharing = Sharing(cost)
         self._replay = replay
@@ -51,25 +51,25 @@ class Planner(Speculation):
         self._ranks = RANKS if limits.rollback.trees else 1
         """Guesses of a place that may be verified."""
         self._at_load = copy.deepcopy(cost)
-        """As it was measured, whatever passes have taken since."""
+        """As measured when the model was loaded."""
         self._under_way = 1
         """How many answers were under way at the last plan."""
         self._committed: float | None = None
         self._arrivals = Arrivals()
         self._governor, self._governor_of_many = Governor(), Governor()
         self._present: tuple[str, ...] = ()
-        """Backs that are connected. Replaced and never changed: another thread sets it."""
+        """Connected backs. Another thread replaces the tuple."""
         self._gone: deque[str] = deque()
-        """Those that have left since the last step."""
+        """Backs that have left since the last step."""
         self._newcomer = False
         self._beside = False
         """Whether there is a draft model beside the target."""
         self._idle = 0.0
-        """Seconds of decoding since an own draft model was asked last."""
+        """Seconds of decoding since the draft model beside the target was asked last."""
         self._missed = 0.0
-        """Tokens that an own draft model would have brought, had it not been in arrears."""
+        """Tokens that were missed because that draft model had tokens left to read."""
         self._surprised: bool | None = None
-        """Whether nothing had been guessed of the place where an answer got to last; None before that was looked at."""
+        """Whether the last commit led an answer to a place without guesses. None until the next plan looks."""
 
     @property
     def resting(self) -> bool:
@@ -95,7 +95,7 @@ class Planner(Speculation):
     def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
         committed = self._committed if self._committed is not None else now
         if now < committed:
-            # They were heard late, which says nothing of when messages come.
+            # Heard late, so the time says nothing of when messages come.
             self._arrivals.revealed(found)
             return
         self._arrivals.heard(now, back, committed, bool(self._surprised), found)
@@ -135,15 +135,14 @@ class Planner(Speculation):
         self._surprised = None
 
     def _weigh(self, took: float | None, tokens: float, answers: int) -> None:
-        """Whether backs pay is another question for one answer than for several, whose rows share the passes anyway."""
-        # By the curve as measured at load: one that follows the passes would make up for whatever backs cost them.
+        """Tell the governor of one answer, or that of several: the rows of several share passes even without backs."""
+        # The curve as measured at load. One that follows the passes would hide what backs cost them.
         cost, many, slower = self._at_load, self._under_way, self.sharing.curve(answers).slower
         alone = 1 / (cost(1) * min(1.0, slower)) if not self._beside else None
         if many == 1:
             self._governor.step(took, tokens, alone, slower)
             return
-        # As if for one answer, so that it may be compared where their number changes: what the target does alone for
-        # so many is what it does for one.
+        # Scaled to one answer, so that steps of different numbers of answers compare.
         shares = [many] if self._beside else range(1, many + 1)
         least = min(cost(count) / count for count in shares)
         seconds = took * cost(1) / (many * least) if took is not None else None
@@ -152,8 +151,7 @@ class Planner(Speculation):
     def next(
         self, trees: Sequence[GuessTree], now: float, offer: DraftOffer | None = None, room: int | None = None
     ) -> Action:
-        """The guesses are taken in order of path probability over all trees together, a set that is closed under
-        parents in each of them."""
+        """The likeliest guesses over all trees together are taken first."""
         self._beside |= offer is not None
         self._under_way = len(trees)
         if not self._beside and room is None and len(trees) > 1:
@@ -188,7 +186,7 @@ class Planner(Speculation):
         return Verify(nodes)
 
     def _likeliest(self, trees: Sequence[GuessTree]) -> tuple[list[list[tuple[Node, float]]], list[_Ranked]]:
-        """The guesses of each answer that may be verified, and those of all, likeliest first."""
+        """The guesses that may be verified: by answer, and of all answers together. The likeliest come first."""
         best = [self.limits.likeliest(tree, self._max_guesses) for tree in trees]
         ranked = [(path, number, node) for number, of in enumerate(best) for node, path in of]
         ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
@@ -199,7 +197,7 @@ class Planner(Speculation):
         return self._lookahead(self._likeliest(trees)[1], len(trees), rate, None)
 
     def _lookahead(self, ranked: Sequence[_Ranked], answers: int, rate: float, room: int | None) -> Lookahead:
-        """Of a forward pass for so many answers, with guesses of theirs."""
+        """What a forward pass for this many answers may bring, with the guesses that are here."""
         limits, cost = self.limits, self.sharing.curve(answers)
         most = min(answers * self._max_guesses, limits.rows - answers)
         if room is not None:
@@ -226,10 +224,9 @@ class Planner(Speculation):
         return self.sharing.choose(len(trees), value)
 
     def _due(self, now: float, answers: int) -> tuple[list[tuple[float, str]], float]:
-        """Whose messages are due when, and how long one may wait.
+        """When which back's message is due, and how long the planner may wait.
 
-        Never longer after a commit than a forward pass takes, whatever is forecast: what a back says must not be able
-        to hold up an answer.
+        It never waits longer after a commit than a forward pass takes. So no back can hold up an answer.
         """
         committed = self._committed if self._committed is not None else now
         left = committed + self.sharing.curve(answers)(answers) - now
@@ -246,7 +243,8 @@ class Planner(Speculation):
         offer: DraftOffer,
         waiting: float,
     ) -> bool:
-        """Whether the own draft model should expand something; to wait for backs instead would bring `waiting`."""
+        """Whether the draft model beside the target should expand something. To wait for backs instead would bring
+        `waiting`, in tokens."""
         if self._idle * MIN_LOCAL_SHARE > offer.first + offer.arrears:
             return True
         if waiting > 0.0 and due[0][0] < MAX_LATER * offer.first:
@@ -260,18 +258,18 @@ class Planner(Speculation):
         usual = lookahead.gain(value, coming(), every, DRAFTING, waiting)
         if usual > waiting and not offer.arrears:
             return True
-        # What it finds may be worth going on from, or not: an average would not tell.
+        # Look at both outcomes, a sure guess and an unsure one: their average would hide that only one pays.
         more = -waiting
         for share, kind in forecast.kinds:
             more += share * lookahead.gain(value, coming(kind), every, DRAFTING)
-        # What is in arrears is read once this would have been made good by what was missed for want of it.
+        # It reads what it has left unread once the tokens missed so far would pay for that.
         self._missed += max(0.0, more)
         return more > 0.0 and self._missed > lookahead.rate * offer.arrears
 
     def _leaves(self, tree: GuessTree, ranked: Sequence[tuple[Node, float]]) -> list[float]:
-        """Path probabilities of the nodes that nothing is known below, where something could be of use."""
+        """Path probabilities of the nodes without children, where guesses could be of use."""
         if not self.limits.rollback.trees and len(ranked) >= self._max_guesses:
-            return []  # the chain may not become longer
+            return []  # the chain is as long as it may be
 
         def useful(node: Node) -> bool:
             return not node.children and tree.useful_below(node)

@@ -9,11 +9,11 @@ import pytest
 
 from back.pacing import BUNDLE, LEAST, Pacing
 from lead.plan.governor import (
-    STEPS_AFTER_CLOSE,
     FIRST_STEPS,
     MAX_ALONE_STEPS,
     MIN_ALONE_STEPS,
     STEPS_AFTER_CLEAR,
+    STEPS_AFTER_CLOSE,
     Governor,
 )
 
