@@ -1,4 +1,4 @@
-"""Loads the target, and settles what it serves: which guesses it can verify, at what price, and with which bits."""
+"""Loads the target, and finds out which guesses it can verify, at what price, and with which bits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lead.plan.verify_all import VerifyAll
 log = logging.getLogger("lead")
 
 TREE_ROWS = 32
-"""Room for the rows of one verification; llama.cpp's time per forward pass grows with it."""
+"""Rows of one verification that the engine has room for. llama.cpp's time per forward pass grows with it."""
 
 
 class Target(NamedTuple):
@@ -48,7 +48,7 @@ def load(args: argparse.Namespace) -> Target:
 
 
 def start_lines(served: promise.Promise, limits: Limits, reason: str) -> Iterator[str]:
-    """What is said of a target once it is loaded. `reason`: why it is served without guesses; empty: it has some."""
+    """Log lines about a loaded target. `reason`: why it is served without guesses; empty if it is not."""
     engine = served.engine
     note = engine.note if limits.max_guesses else getattr(engine, "context_note", engine.note)
     if note:

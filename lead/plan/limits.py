@@ -11,20 +11,20 @@ from lead.plan.tree import GuessTree, Node
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """llama-server's meaning: of each answer at most `draft_max` guesses are verified, none of less probability than
-    `p_min`, and if fewer than `draft_min` are left, none at all."""
+    """As in llama-server: of each answer at most `draft_max` guesses are verified, none less likely than `p_min`, and
+    none at all if fewer than `draft_min` are left."""
 
     draft_max: int = 16
     draft_min: int = 0
     p_min: float = 0.0
     rows: int = 32
-    """Most rows of one forward pass, over all answers: what the runtime has room for."""
+    """Most rows of one forward pass, over all answers: the runtime has no room for more."""
     rollback: Rollback = TREES
-    """What the model's memory allows: trees of guesses, or one chain for each answer, and how many may be rejected."""
+    """What the model's memory allows: trees or one chain for each answer, and how many guesses may be rejected."""
 
     @property
     def max_guesses(self) -> int:
-        """Most guesses of one answer in a forward pass; 0: the model is served without guesses."""
+        """Most guesses of one answer in a forward pass. 0: the model is served without guesses."""
         return min(self.draft_max, self.rollback.depth)
 
     def likeliest(self, tree: GuessTree, count: int) -> list[tuple[Node, float]]:
@@ -33,7 +33,7 @@ class Limits:
 
 
 def without_guesses(limits: Limits, replay: Replay | None) -> str:
-    """Why a model that is asked to verify guesses cannot, or never with a gain; empty where it can."""
+    """Why a model cannot verify guesses with a gain, though it is asked to. Empty if it can."""
     if not limits.draft_max:
         return ""
     if not limits.max_guesses:
