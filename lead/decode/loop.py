@@ -116,8 +116,7 @@ class Decoder:
     def turn(self) -> None:
         """Once round the loop."""
         self._admit()
-        self._prefill.score()
-        chunks = self._prefill.next_chunks()
+        chunks = self._prefill.next_chunks() if self._roster.reading else {}
         if self._apart and chunks:
             self._stepper.step([], chunks)
             chunks = {}

@@ -39,7 +39,11 @@ class Prefill:
         """Seconds of a forward pass per token of a prompt that it reads, lately; 0: not known."""
 
     def next_chunks(self) -> dict[Request, Chunk]:
-        """What the next forward pass should read of each prompt. A prompt that the cache holds is done at once."""
+        """What the next forward pass should read of each prompt.
+
+        A prompt that the cache holds is done at once. One whose log probabilities are asked for is read here, in part.
+        """
+        self._score_next()
         chunks: dict[Request, Chunk] = {}
         left = self._capacity()
         for request in self._roster.reading:
@@ -72,7 +76,7 @@ class Prefill:
             if request.status == "reading" and not request.unread:
                 self._roster.answer(request, max(started, done - self.step_seconds) if request.session.steps else done)
 
-    def score(self) -> None:
+    def _score_next(self) -> None:
         """Read some of a prompt whose log probabilities are asked for, in a forward pass of its own."""
         request = next((it for it in self._roster.reading if it.scores), None)
         if request is None:
