@@ -1,6 +1,6 @@
 """The production planner and drafting policy in simulated time. `bench.sim.sweep` has the command.
 
-`Lead` and `bench.sim.back.Back` stand for `lead/decode/loop.py` and `back/drafter.py`. Their forward passes take as
+`Lead` and `bench.sim.back.Back` stand for `lead/decode/step.py` and `back/drafter.py`. Their forward passes take as
 long as a cost says, and their messages as long as a link says. Hours of decoding take seconds.
 """
 
