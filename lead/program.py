@@ -39,7 +39,6 @@ from lead.http.edge import connections
 from lead.http.edge.auth import guarded
 from lead.http.site import create_site
 from lead.plan.limits import Limits
-from lead.plan.speculation import Speculation
 from lead.security.credentials import Access, access, how_to_join, is_loopback
 
 log = logging.getLogger("lead")
@@ -133,10 +132,11 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     announcing = contextlib.AsyncExitStack()
     console = Console(args.print_mode)
     try:
-        engine, limits, speculation, exactness = await asyncio.to_thread(target.load, args)
-        drafts = args.model_draft and args.policy == "tree" and speculation.speculates
-        local_draft = await asyncio.to_thread(_local_draft, args, engine, limits, timeline) if drafts else None
-        service = assemble(engine, speculation, console, exactness, timeline, local_draft, args.queue)
+        loaded = await asyncio.to_thread(target.load, args)
+        engine = loaded.engine
+        drafts = args.model_draft and args.policy == "tree" and loaded.speculation.speculates
+        local_draft = await asyncio.to_thread(_local_draft, args, engine, loaded.limits, timeline) if drafts else None
+        service = assemble(loaded, console, timeline, local_draft, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         await service.backs.serve(args.host, back_port, admission)
@@ -166,20 +166,14 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
 
 
 def assemble(
-    engine: Engine,
-    speculation: Speculation,
-    listener: Listener,
-    exactness: str,
-    timeline: Trace,
-    local_draft: LocalDraft | None = None,
-    queue: int = QUEUE,
+    it: target.Target, listener: Listener, timeline: Trace, local_draft: LocalDraft | None = None, queue: int = QUEUE
 ) -> Service:
     """The decode loop, the backs and the service of a loaded target. To be called in the event loop."""
-    ledger, vocabulary = Ledger(), engine.vocabulary
-    decoder = Decoder(engine, ledger, speculation, timeline, local_draft)
-    me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
+    ledger, vocabulary = Ledger(), it.engine.vocabulary
+    decoder = Decoder(it.engine, ledger, it.speculation, timeline, local_draft)
+    me = Identity("lead", it.engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
     backs = Backs(me, ledger, decoder, timeline)
-    return Service(engine, decoder, backs, speculation, listener, exactness, queue)
+    return Service(it.engine, decoder, backs, it.speculation, listener, it.exactness, queue)
 
 
 def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:

@@ -155,11 +155,9 @@ class RunningAnswer:
 
     def _summarised(self) -> Summary | None:
         request = self._request
-        if request.status == "waiting":
-            return None  # cancelled before it got a slot
-        session = request.session
-        if (reason := self._finish_reason or session.finish_reason) is None:
+        if request.status == "waiting" or not (reason := self._finish_reason or request.session.finish_reason):
             return None  # cancelled
+        session = request.session
         return Summary(
             finish_reason=reason,
             prompt_tokens=session.prompt_length,

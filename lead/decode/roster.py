@@ -7,6 +7,7 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 
 from duo.engines import Engine
 from duo.errors import DuoError
@@ -24,30 +25,26 @@ from lead.plan.speculation import Speculation
 log = logging.getLogger("lead")
 
 
+@dataclass(slots=True, eq=False)
 class Roster:
     """Requests by status. The decoder's thread uses it, but for `queue`, which has the decoder's lock."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        ledger: Ledger,
-        speculation: Speculation,
-        trace: Trace,
-        local_draft: LocalDraft | None,
-    ) -> None:
-        self._engine = engine
-        self._ledger = ledger
-        self._speculation = speculation
-        self._trace = trace
-        self._local_draft = local_draft
-        self.grammars = Grammars(engine.vocabulary)
-        self.slots = Slots(engine)
-        self.queue: deque[Request] = deque()
-        self.stopping = False
-        self.changed: Callable[[], None] = lambda: None
-        """Called when the ledger has other sessions for the backs."""
-        self._running: list[Request] = []
-        """Those with a slot. Each group by status is in the order in which its requests came to it."""
+    engine: Engine
+    ledger: Ledger
+    speculation: Speculation
+    trace: Trace
+    local_draft: LocalDraft | None
+    changed: Callable[[], None] = lambda: None
+    """Called when the ledger has other sessions for the backs."""
+    queue: deque[Request] = field(default_factory=deque)
+    stopping: bool = False
+    grammars: Grammars = field(init=False)
+    slots: Slots = field(init=False)
+    _running: list[Request] = field(default_factory=list)
+    """Those with a slot. Each group by status is in the order in which its requests came to it."""
+
+    def __post_init__(self) -> None:
+        self.grammars, self.slots = Grammars(self.engine.vocabulary), Slots(self.engine)
 
     @property
     def running(self) -> list[Request]:
@@ -74,7 +71,7 @@ class Roster:
         # A prompt that must be read again in any case takes no conversation's cache.
         slot = self.slots.take(prefix.tokens if request.prompt_logprobs is None else [])
         assert slot is not None
-        ends = {*request.stop_tokens, *(() if request.ignore_eos else self._engine.vocabulary.eos)}
+        ends = {*request.stop_tokens, *(() if request.ignore_eos else self.engine.vocabulary.eos)}
         grammar = request.sampling.grammar
         session = Session(
             id=secrets.randbits(64),
@@ -83,7 +80,7 @@ class Roster:
             prefix=prefix,
             eos=ends,
             limit=len(prefix) + request.max_tokens,
-            calibration=self._speculation.calibration,
+            calibration=self.speculation.calibration,
             slot=slot.id,
             constraint=self.grammars.constraint(grammar) if grammar else None,
             top_logprobs=request.top_logprobs,
@@ -91,9 +88,9 @@ class Roster:
         request.session, request.slot, request.status = session, slot, "reading"
         request.admitted = request.stepped = time.perf_counter()
         self._running.append(request)
-        if request.max_tokens > 1 and self._speculation.speculates:
-            backs = self._speculation.backs
-            self._ledger[session.id] = Entry(
+        if request.max_tokens > 1 and self.speculation.speculates:
+            backs = self.speculation.backs
+            self.ledger[session.id] = Entry(
                 session.id, request.sampling, session.prompt_length, prefix, backs, sorted(ends)[:MAX_ENDS]
             )
             self.changed()
@@ -109,11 +106,11 @@ class Roster:
         session, slot = request.session, request.slot
         self._running.remove(request)
         self.slots.leave(slot)
-        if self._local_draft is not None:
-            self._local_draft.end(session)
-        self._ledger.pop(session.id, None)
+        if self.local_draft is not None:
+            self.local_draft.end(session)
+        self.ledger.pop(session.id, None)
         self.changed()
-        self._trace.span(
+        self.trace.span(
             "answers" if not slot.id else f"answers {slot.id}", "answer", request.admitted, time.perf_counter(),
             session=f"{session.id:016x}", prompt=session.prompt_length, tokens=len(session.completion),
             steps=session.steps, guesses=session.total.drafted, accepted=session.total.accepted,
@@ -124,8 +121,8 @@ class Roster:
 
     def tell_rest(self) -> None:
         """Have the backs rest, or draft again, as the speculation says."""
-        if self._speculation.resting != self._ledger.resting:
-            self._ledger.resting = self._speculation.resting
+        if self.speculation.resting != self.ledger.resting:
+            self.ledger.resting = self.speculation.resting
             self.changed()
 
     def fail(self, requests: Iterable[Request], error: Exception) -> None:

@@ -164,9 +164,6 @@ class GuessTree:
 
         Parents come before their children, because probability only falls along a path.
         """
-        return self._best(count, floor, self.limit)
-
-    def _best(self, count: int, floor: float, limit: int | None) -> list[tuple[Node, float]]:
         chosen: list[tuple[Node, float]] = []
         order = 0
         heap: list[tuple[float, int, Node]] = [(-1.0, 0, self.root)]
@@ -174,7 +171,7 @@ class GuessTree:
             negative, _, node = heapq.heappop(heap)
             if node is not self.root:
                 chosen.append((node, -negative))
-            if limit is not None and node.length + 1 >= limit:
+            if not self.useful_below(node):
                 continue
             for child in node.children.values():
                 path = -negative * child.chance
@@ -204,7 +201,7 @@ class GuessTree:
 
     def _prune(self) -> None:
         """Keep the likelier half, so that pruning is rare."""
-        kept = {id(node) for node, _ in self._best(self._max_nodes // 2, 0.0, None)}
+        kept = {id(node) for node, _ in self.best(self._max_nodes // 2)}
         for node in list(self.root.subtree()):
             if node is self.root or id(node) in kept:
                 node.children = {token: child for token, child in node.children.items() if id(child) in kept}

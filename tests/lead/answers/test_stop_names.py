@@ -19,8 +19,10 @@ from lead.http import create_app
 from lead.plan.limits import Limits
 from lead.plan.verify_all import VerifyAll
 from lead.program import Lead, assemble
+from lead.target import Target
 
 CHAT = {"messages": [{"role": "user", "content": "What does len do?"}]}
+LIMITS = Limits(draft_max=4, rows=8)
 STOPS = ["<|end|>", "\n\nQ:", "###"]
 
 
@@ -64,7 +66,7 @@ def test_stops_are_tokenised_once_and_beside_the_loop(
     async def run() -> tuple[int, Any]:
         engine = load(shipped("draft", "transformers"), "transformers", EngineOptions(threads=1, context=256))
         lead = Lead()
-        lead.service = assemble(engine, VerifyAll(Limits(draft_max=4, rows=8)), Console("none"), "exact off", Trace())
+        lead.service = assemble(Target(engine, LIMITS, VerifyAll(LIMITS), "exact off"), Console("none"), Trace())
         try:
             monkeypatch.setattr(HFVocabulary, "_tokenize", recorded)
             return await post(create_app(lead), path, {**body, "stop": STOPS, "max_tokens": 2})
