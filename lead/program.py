@@ -173,7 +173,7 @@ def assemble(
     decoder = Decoder(it.engine, ledger, it.speculation, timeline, local_draft)
     me = Identity("lead", it.engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
     backs = Backs(me, ledger, decoder, timeline)
-    return Service(it.engine, decoder, backs, it.speculation, listener, it.exactness, queue)
+    return Service(it, decoder, backs, listener, queue)
 
 
 def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from duo.engines import Engine, Vocabulary
+from duo.engines import Vocabulary
 from duo.errors import BusyError, ContextError, RequestError
 from duo.sampling.json_schema import of_json_object
 from duo.wire.messages import MAX_BIASES
@@ -21,7 +21,7 @@ from lead.backs.server import Backs
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
 from lead.decode.session import Step
-from lead.plan.speculation import Speculation
+from lead.target import Target
 
 QUEUE = 64
 """Most questions that wait for a slot, unless more are allowed."""
@@ -30,29 +30,19 @@ QUEUE = 64
 class Service:
     """The lead without its sockets: a loaded model, its decode loop and its backs."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        decoder: Decoder,
-        backs: Backs,
-        speculation: Speculation,
-        listener: Listener,
-        exactness: str,
-        queue: int = QUEUE,
-    ) -> None:
-        """Starts the decoder. `exactness`: a line for people. `queue`: most questions that wait."""
-        self._engine = engine
+    def __init__(self, loaded: Target, decoder: Decoder, backs: Backs, listener: Listener, queue: int = QUEUE) -> None:
+        """Starts the decoder. `queue`: most questions that wait."""
+        self._engine, self._speculation = loaded.engine, loaded.speculation
         self._decoder = decoder
-        self._speculation = speculation
         self._listener = listener
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
         self._handover = Handover(self._in_event_loop, self._count)
         self.backs = backs
-        self.model = engine.name
-        self.exactness = exactness
-        self.speculates = speculation.speculates
+        self.model = loaded.engine.name
+        self.exactness = loaded.exactness
+        self.speculates = loaded.speculation.speculates
         self.created = int(time.time())
         decoder.start(lambda: self._in_event_loop(backs.changed), self._stepped)
         # The first grammar of a large vocabulary takes a second, which the event loop should not.
