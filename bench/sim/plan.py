@@ -77,7 +77,7 @@ class Figures:
     acceptance: float
 
     def speed(self) -> float:
-        return run(self.text, self.target, self.machines, self.asked, own=self.machines[0].cost)
+        return run(self.text, self.target, self.machines, self.asked, local_draft=self.machines[0].cost)
 
     def all_speeds(self) -> Speeds:
         return cells.speeds(self.target, self.machines, self.text, self.asked)
