@@ -47,7 +47,7 @@ class Prefill:
         self._score_next()
         chunks: dict[Request, Chunk] = {}
         left = self._capacity()
-        for request in self.roster.reading:
+        for request in list(self.roster.reading):
             if request.scores:
                 continue
             cacheable = request.prompt_logprobs is None

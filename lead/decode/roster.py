@@ -40,8 +40,9 @@ class Roster:
     stopping: bool = False
     grammars: Grammars = field(init=False)
     slots: Slots = field(init=False)
-    _running: list[Request] = field(default_factory=list)
-    """Those with a slot. Each group by status is in the order in which its requests came to it."""
+    reading: list[Request] = field(default_factory=list)
+    """Requests whose prompts are being read, the oldest first."""
+    answering: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.grammars, self.slots = Grammars(self.engine.vocabulary), Slots(self.engine)
@@ -49,21 +50,12 @@ class Roster:
     @property
     def running(self) -> list[Request]:
         """Requests that have a slot. May be called from another thread."""
-        return list(self._running)
-
-    @property
-    def reading(self) -> list[Request]:
-        """Requests whose prompts are being read, the oldest first."""
-        return [request for request in self._running if request.status == "reading"]
-
-    @property
-    def answering(self) -> list[Request]:
-        return [request for request in self._running if request.status == "answering"]
+        return [*self.reading, *self.answering]
 
     @property
     def one_alone(self) -> bool:
         """Whether one answer is under way, and nobody could be admitted beside it."""
-        return len(self._running) == len(self.answering) == 1 and not (self.queue and self.slots.free)
+        return len(self.answering) == 1 and not self.reading and not (self.queue and self.slots.free)
 
     def admit(self, request: Request) -> None:
         """Give it a free slot, and tell the backs. They read the prompt while the target does."""
@@ -87,7 +79,7 @@ class Roster:
         )
         request.session, request.slot, request.status = session, slot, "reading"
         request.admitted = request.stepped = time.perf_counter()
-        self._running.append(request)
+        self.reading.append(request)
         if request.max_tokens > 1 and self.speculation.speculates:
             backs = self.speculation.backs
             self.ledger[session.id] = Entry(
@@ -97,14 +89,14 @@ class Roster:
 
     def answer(self, request: Request, now: float) -> None:
         """Its prompt was read at `now`."""
-        self._running.remove(request)
-        self._running.append(request)
+        self.reading.remove(request)
+        self.answering.append(request)
         request.prompt_seconds, request.answering, request.status = now - request.admitted, now, "answering"
 
     def end(self, request: Request, error: DuoError | None) -> None:
         """The answer is over. Its slot is free, and keeps the cache."""
         session, slot = request.session, request.slot
-        self._running.remove(request)
+        (self.reading if request.status == "reading" else self.answering).remove(request)
         self.slots.leave(slot)
         if self.local_draft is not None:
             self.local_draft.end(session)

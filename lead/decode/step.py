@@ -48,6 +48,7 @@ class Pass:
 
     parts: Sequence[Part]
     chunks: Chunks
+    rows: int = 0
     started: float = 0.0
     ended: float = 0.0
     steps: list[tuple[Request, Step]] = field(default_factory=list)
@@ -169,7 +170,7 @@ class Stepper:
         rows: list[Row] = []
         for request, nodes, first in it.parts:
             rows += request.session.rows(nodes, first)
-        it.started = time.perf_counter()
+        it.rows, it.started = len(rows), time.perf_counter()
         if it.chunks:
             self.speculation.skipped(it.started)
         try:
@@ -218,8 +219,7 @@ class Stepper:
         if it.steps:
             # What follows the forward pass grows with its rows as well, so it counts.
             tokens = sum(len(step.committed) for _, step in it.steps)
-            rows = sum(1 + len(part.nodes) for part in it.parts)
-            self.speculation.finished(done, rows, seconds, tokens, len(it.parts), bool(it.chunks), it.replayed)
+            self.speculation.finished(done, it.rows, seconds, tokens, len(it.parts), bool(it.chunks), it.replayed)
         else:
             self.speculation.skipped(done)
         self.roster.tell_rest()
@@ -232,9 +232,9 @@ class Stepper:
         read, rejected = it.prompt_tokens, sum(len(step.rejected) for _, step in it.steps)
         drafted = sum(len(step.drafted) for _, step in it.steps)
         self.trace.span(
-            "decoder", "prefill" if read else "forward", it.started, it.ended, prompt=read,
-            rows=sum(1 + len(part.nodes) for part in it.parts), guesses=drafted, accepted=drafted - rejected,
-            rejected=rejected, tokens=sum(len(step.committed) for _, step in it.steps), answers=len(it.steps),
+            "decoder", "prefill" if read else "forward", it.started, it.ended, prompt=read, rows=it.rows,
+            guesses=drafted, accepted=drafted - rejected, rejected=rejected,
+            tokens=sum(len(step.committed) for _, step in it.steps), answers=len(it.steps),
         )  # fmt: skip
         if it.steps:
             self.trace.span("decoder", "verify", it.ended, done)

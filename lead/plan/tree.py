@@ -171,7 +171,7 @@ class GuessTree:
             negative, _, node = heapq.heappop(heap)
             if node is not self.root:
                 chosen.append((node, -negative))
-            if not self.useful_below(node):
+            if self.limit is not None and node.length + 1 >= self.limit:
                 continue
             for child in node.children.values():
                 path = -negative * child.chance
