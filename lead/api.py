@@ -10,10 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from duo.engines.base import Vocabulary
+from duo.sampling.logprobs import Logprobs
 from duo.sampling.params import SamplingParams
-from lead.decode.session import Logprobs
-
-FinishReason = Literal["stop", "length"]
+from lead.decode.session import FinishReason as FinishReason
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from duo.wire.messages import LEAST_MESSAGE_BYTES
 from lead.backs.admission import Admission
 from lead.http import BODY_LIMIT
 from lead.http.edge import connections
-from lead.plan.schedule import Limits
+from lead.plan.limits import Limits
 
 SLOTS = 4
 

@@ -23,17 +23,22 @@ from duo.program import flags as cli
 from duo.program import mdns, models, trace_file, values
 from duo.program.tls_files import Files
 from duo.trace import Trace
+from duo.wire.ledger import Ledger
+from duo.wire.messages import Identity
 from lead import target
-from lead.answers.service import Service
+from lead.answers.answer import Listener
+from lead.answers.service import QUEUE, Service
 from lead.api import Answer, BackView, Question, SlotView
 from lead.backs.admission import Admission
+from lead.backs.server import Backs
 from lead.console.console import Console
 from lead.decode.local_draft import LocalDraft
+from lead.decode.loop import Decoder
 from lead.http import Options
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
 from lead.http.site import create_site
-from lead.plan.schedule import Limits
+from lead.plan.limits import Limits
 from lead.security.credentials import Access, access, how_to_join, is_loopback
 
 log = logging.getLogger("lead")
@@ -127,10 +132,11 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     announcing = contextlib.AsyncExitStack()
     console = Console(args.print_mode)
     try:
-        engine, limits, schedule, exactness = await asyncio.to_thread(target.load, args)
-        drafts = args.model_draft and args.policy == "tree" and schedule.speculates
-        local_draft = await asyncio.to_thread(_local_draft, args, engine, limits, timeline) if drafts else None
-        service = Service(engine, console, schedule, exactness, timeline, local_draft, args.queue)
+        loaded = await asyncio.to_thread(target.load, args)
+        engine = loaded.engine
+        drafts = args.model_draft and args.policy == "tree" and loaded.speculation.speculates
+        local_draft = await asyncio.to_thread(_local_draft, args, engine, loaded.limits, timeline) if drafts else None
+        service = assemble(loaded, console, timeline, local_draft, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         await service.backs.serve(args.host, back_port, admission)
@@ -157,6 +163,17 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await http
         log.info("stopped")
+
+
+def assemble(
+    it: target.Target, listener: Listener, timeline: Trace, local_draft: LocalDraft | None = None, queue: int = QUEUE
+) -> Service:
+    """The decode loop, the backs and the service of a loaded target. To be called in the event loop."""
+    ledger, vocabulary = Ledger(), it.engine.vocabulary
+    decoder = Decoder(it.engine, ledger, it.speculation, timeline, local_draft)
+    me = Identity("lead", it.engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
+    backs = Backs(me, ledger, decoder, timeline)
+    return Service(it, decoder, backs, listener, queue)
 
 
 def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:
@@ -213,7 +230,7 @@ def _local_draft(args: argparse.Namespace, served: Engine, limits: Limits, timel
     check_drafts(engine)
     cost = CostCurve(measure.remembered(engine, BATCH, models.speed(flags, "draft")).seconds)
     log.info("%s on %s drafts here", engine.name, engine.runtime)
-    ahead = max(1, min(limits.most, MOST - RIDERS))
+    ahead = max(1, min(limits.max_guesses, MOST - RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
     model.drafts_for(served.vocabulary.size, differing)
     return LocalDraft(model)

@@ -1,4 +1,4 @@
-"""Loads the target, and settles what it serves: which guesses it can verify, at what price, and with which bits."""
+"""Loads the target, and finds out which guesses it can verify, at what price, and with which bits."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from duo.engines.cost import CostCurve
 from duo.engines.exact import decision
 from duo.engines.replay import Replay
 from duo.program import models
-from lead.decode.loop import SCORED_CHUNK
+from lead.decode.prefill import SCORED_CHUNK
+from lead.plan.limits import Limits, without_guesses
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits, Schedule, without_guesses
+from lead.plan.speculation import Speculation
 from lead.plan.verify_all import VerifyAll
 
 log = logging.getLogger("lead")
 
 TREE_ROWS = 32
-"""Room for the rows of one verification; llama.cpp's time per forward pass grows with it."""
+"""Rows of one verification that the engine has room for. llama.cpp's time per forward pass grows with it."""
 
 
 class Target(NamedTuple):
@@ -28,7 +29,7 @@ class Target(NamedTuple):
 
     engine: Engine
     limits: Limits
-    schedule: Schedule
+    speculation: Speculation
     exactness: str
 
 
@@ -41,16 +42,16 @@ def load(args: argparse.Namespace) -> Target:
 
     asked = decision.ExactOptions(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
     served = decision.load_target(engine_for, asked, models.speed(args, "target"))
-    limits, schedule, reason = _schedule(args, served, rows)
+    limits, speculation, reason = _speculation(args, served, rows)
     for line in start_lines(served, limits, reason):
         log.info("%s", line)
-    return Target(served.engine, limits, schedule, served.line)
+    return Target(served.engine, limits, speculation, served.line)
 
 
 def start_lines(served: decision.LoadedTarget, limits: Limits, reason: str) -> Iterator[str]:
-    """What is said of a target once it is loaded. `reason`: why it is served without guesses; empty: it has some."""
+    """Log lines about a loaded target. `reason`: why it is served without guesses; empty if it is not."""
     engine = served.engine
-    note = engine.note if limits.most else getattr(engine, "context_note", engine.note)
+    note = engine.note if limits.max_guesses else getattr(engine, "context_note", engine.note)
     if note:
         yield note
     yield served.line
@@ -58,7 +59,7 @@ def start_lines(served: decision.LoadedTarget, limits: Limits, reason: str) -> I
         yield f"{engine.name} is served without guesses: {reason}"
 
 
-def _schedule(args: argparse.Namespace, served: decision.LoadedTarget, rows: int) -> tuple[Limits, Schedule, str]:
+def _speculation(args: argparse.Namespace, served: decision.LoadedTarget, rows: int) -> tuple[Limits, Speculation, str]:
     """Which guesses are verified, and why none are."""
     engine = served.engine
     rows = min(rows, engine.batch, engine.capacity)

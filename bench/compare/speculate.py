@@ -29,7 +29,6 @@ from duo.sampling.sampler import Sampler
 from lead.decode.session import Session
 from lead.plan.calibration import Calibration
 from lead.plan.planner import Planner
-from lead.plan.schedule import Growing
 from lead.plan.tree import Node
 
 SLOT = 0
@@ -212,7 +211,7 @@ def free(
     source.cached(0)
     told = 0
     stopped, started = 0.0, now()
-    planner.begun(started)
+    planner.skipped(started)
     while session.finish_reason is None:
         paused = now()
         tokens = session.prefix.tokens
@@ -221,7 +220,7 @@ def free(
         for expansion in grow(source, draft):
             session.tree.merge(expansion, "draft")
         stopped += now() - paused
-        nodes = planner.plan([Growing(session.tree, session.limit)], now() - stopped).nodes[0]
+        nodes = planner.next([session.tree], now() - stopped).nodes[0]
         seconds = target.step(session, nodes)
         planner.finished(now() - stopped, 1 + len(nodes), seconds, len(session.prefix) - told)
     return target.end(session, now() - stopped - started)

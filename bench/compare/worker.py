@@ -28,8 +28,8 @@ from duo.engines.cost import CostCurve
 from duo.engines.replay import Replay
 from duo.errors import DuoError, ModelError
 from duo.sampling.params import SamplingParams
+from lead.plan.limits import Limits
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits
 
 
 class Channel:

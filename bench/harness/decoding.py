@@ -13,9 +13,9 @@ from duo.trace import Trace
 from duo.wire.ledger import Ledger
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
-from lead.decode.request import Job
+from lead.decode.request import Request
 from lead.decode.session import Step
-from lead.plan.schedule import Schedule
+from lead.plan.speculation import Speculation
 
 
 def chat_prompt(engine: Engine, question: str) -> list[int]:
@@ -62,15 +62,15 @@ class Asked:
 class Answered:
     """The tokens of an answer so far, and its state in the decode loop."""
 
-    job: Job
+    request: Request
     tokens: list[int] = field(default_factory=list)
 
 
 class LeadLoop:
     """A lead's decode loop, driven from this thread. No back can join it: guesses are merged by hand."""
 
-    def __init__(self, target: Engine, schedule: Schedule, local_draft: LocalDraft | None = None) -> None:
-        self._decoder = Decoder(target, Ledger(), lambda: None, lambda: None, schedule, Trace(), local_draft)
+    def __init__(self, target: Engine, speculation: Speculation, local_draft: LocalDraft | None = None) -> None:
+        self._decoder = Decoder(target, Ledger(), speculation, Trace(), local_draft)
 
     def ask(
         self, asked: Sequence[Asked], before_step: Callable[[Sequence[Answered]], None] = lambda answers: None
@@ -95,6 +95,6 @@ class LeadLoop:
         def take(step: Step) -> None:
             tokens.extend(done.token for done in step.committed)
 
-        job = Job(list(asked.prompt), asked.params, asked.count, True, take, on_end)
-        self._decoder.submit(job)
-        return Answered(job, tokens)
+        request = Request(list(asked.prompt), asked.params, asked.count, True, take, on_end)
+        self._decoder.submit(request)
+        return Answered(request, tokens)

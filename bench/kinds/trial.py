@@ -36,7 +36,9 @@ from duo.sampling.params import SamplingParams
 from duo.trace import Trace
 from lead.decode.local_draft import LocalDraft
 from lead.plan.arrivals import DraftOffer
-from lead.plan.schedule import Growing, Limits, Plan
+from lead.plan.limits import Limits
+from lead.plan.speculation import Action, Expand
+from lead.plan.tree import GuessTree
 from lead.plan.verify_all import VerifyAll
 
 QUESTION = "What does subprocess.run do, and what does it return?"
@@ -181,14 +183,14 @@ class _DraftsFirst(VerifyAll):
         self._expansions = expansions
         self._drafted = 0
 
-    def plan(
-        self, trees: Sequence[Growing], now: float, own: DraftOffer | None = None, room: int | None = None
-    ) -> Plan:
+    def next(
+        self, trees: Sequence[GuessTree], now: float, own: DraftOffer | None = None, room: int | None = None
+    ) -> Action:
         if own is not None and self._drafted < self._expansions:
             self._drafted += 1
-            return Plan([[] for _ in trees], draft=True)
+            return Expand([[] for _ in trees])
         self._drafted = 0
-        return super().plan(trees, now, own, room)
+        return super().next(trees, now, own, room)
 
 
 def _lead(target: Engine, draft: Engine, expansions: int) -> LeadLoop:
@@ -213,7 +215,7 @@ def _speculate(
     answers = [answer for each in asked for answer in lead.ask([each])] if whose == "own" else lead.ask(asked)
     for mode, answer in zip(MODES, answers, strict=True):
         found.same[f"{mode}, {whose} drafts"] = _compare(answer.tokens, alone[mode], 2 * found.error)
-    totals = [answer.job.session.total for answer in answers if answer.job.session is not None]
+    totals = [answer.request.session.total for answer in answers]
     found.accepted[whose] = (sum(total.accepted for total in totals), sum(total.drafted for total in totals))
     if whose != "own":
         return
@@ -222,5 +224,5 @@ def _speculate(
     longer = [*prompt, *tokens, *more]
     (again,) = lead.ask([Asked(longer, params, len(tokens) // 2)])
     # The last token of an answer has not been read, nor is the last of a prompt read with it.
-    found.reread = len(longer) - 1 - again.job.cached_tokens - len(more)
+    found.reread = len(longer) - 1 - again.request.cached_tokens - len(more)
     found.same["next turn"] = _compare(again.tokens, walk(target, longer, params, len(again.tokens)), 2 * found.error)

@@ -55,7 +55,7 @@ def speeds(
 
     A draft model beside the target, ours as that of the synchronous schedule, costs what it costs on a back: the first.
     """
-    own = machines[0].cost
+    beside = machines[0].cost
     tokens = sum(it.tokens for it in asked)
     turns = [(it, m.link) for m in machines for it in schedules.all_turns(target, m.cost, acceptance, tokens)]
     return Speeds(
@@ -64,11 +64,11 @@ def speeds(
         remote=max(it.speed(link.round_trip + link.jitter) for it, link in turns),
         chain=max(chain(acceptance, target, machine, asked) for machine in machines),
         apart=run(acceptance, target, machines, asked),
-        ours=run(acceptance, target, machines, asked, own=own),
+        ours=run(acceptance, target, machines, asked, local_draft=beside),
         bound=schedules.free(target, acceptance, tokens),
         tree_bound=schedules.free(target, acceptance, tokens, CHILDREN),
-        more=run(acceptance, target, more, asked, own=own) if more else None,
-        wide=run(acceptance, target, [_wide(machines[0])], asked, WIDE, own=own) if more else None,
+        more=run(acceptance, target, more, asked, local_draft=beside) if more else None,
+        wide=run(acceptance, target, [_wide(machines[0])], asked, WIDE, local_draft=beside) if more else None,
     )
 
 

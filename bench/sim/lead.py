@@ -1,13 +1,12 @@
 """The production planner and drafting policy in simulated time. `bench.sim.sweep` has the command.
 
-`Lead` and `bench.sim.back.Back` stand for `lead/decode/loop.py` and `back/drafter.py`. Their forward passes take as
+`Lead` and `bench.sim.back.Back` stand for `lead/decode/step.py` and `back/drafter.py`. Their forward passes take as
 long as a cost says, and their messages as long as a link says. Hours of decoding take seconds.
 """
 
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,17 +20,16 @@ from duo.engines.replay import NOTHING, Checkpoints, Replayed
 from duo.guesses import Expansion
 from duo.prefix import Prefix, common_length, extend_hash
 from lead.plan.arrivals import DraftOffer, offer_of
-from lead.plan.calibration import Calibration
-from lead.plan.planner import Planner
-from lead.plan.schedule import Growing, Limits
+from lead.plan.limits import Limits
+from lead.plan.speculation import Expand, Speculation, Verify, Wait
 from lead.plan.tree import GuessTree, Node
 from lead.plan.verify_all import VerifyAll
 
 __all__ = ["Answered", "Back", "Clock", "Lead", "Machine", "answers", "chain", "run", "speed"]
 
 
-OWN = "lead"
-"""Who guessed what the lead's own draft model guesses."""
+LOCAL = "lead"
+"""Who guessed what the draft model beside the target guesses."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +41,7 @@ class Answered:
     decoding: float
 
 
-class _Own:
+class _LocalDraft:
     """A draft model beside the target."""
 
     def __init__(self, cost: Cost, acceptance: Acceptance) -> None:
@@ -80,19 +78,19 @@ class _Own:
 class Lead:
     """The lead's loop: plan, forward, pick, commit, tell. One answer after the other.
 
-    `overhead`: seconds that a step takes beside its forward pass. `own`: what a draft model beside the target costs, if
-    there is one. `checkpoints`: what going back takes, where the target has no other way.
+    `overhead`: seconds that a step takes beside its forward pass. `local_draft`: what a draft model beside the target
+    costs, if there is one. `checkpoints`: what going back takes, if the target has no other way.
     """
 
     def __init__(
         self,
         acceptance: Acceptance,
         cost: Cost,
-        planner: Planner | VerifyAll,
+        planner: Speculation,
         seed: int = 1,
         asked: Sequence[Asked] = (),
         overhead: float = 0.0,
-        own: Cost | None = None,
+        local_draft: Cost | None = None,
         checkpoints: Checkpoints | None = None,
     ) -> None:
         self.acceptance = acceptance
@@ -108,8 +106,7 @@ class Lead:
         self._overhead = overhead
         self._checkpoints = checkpoints
         self._planner = planner
-        self._own = _Own(own, acceptance) if own is not None else None
-        self._calibration: defaultdict[str, Calibration] = defaultdict(Calibration)
+        self._local_draft = _LocalDraft(local_draft, acceptance) if local_draft is not None else None
         self._reading = True
         self._waiting = 0
         self._plans = 0
@@ -145,14 +142,11 @@ class Lead:
     def receive(self, back: str, session: int, found: Sequence[Expansion]) -> None:
         if session != self._session:
             return
-        tree, new = self._tree, [e for e in found if not self._tree.guessed(e.hash)]
-        for expansion in found:
-            tree.merge(expansion, back)
-        useful = [place for e in new if (place := tree.place(e.hash))]
+        useful = self._tree.learn(found, back)
         if useful and not self._reading:
             self._planner.heard(self.clock.now, back, useful)
-        if self._own is not None:
-            self._own.merge([place.guesses for place in useful])
+        if self._local_draft is not None:
+            self._local_draft.merge([place.guesses for place in useful])
         if self._waiting:
             self.step()
 
@@ -164,44 +158,43 @@ class Lead:
         cached = self.prefix.tokens[:-1]
         self.prefix = Prefix(it.prompt)
         self._limit = len(it.prompt) + it.tokens
-        self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._calibration)
+        self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._planner.calibration, self._limit)
         self.order = self._planner.backs
         self.tell(0, it.prompt)
         self._begun, self._reading = self.clock.now, True
         unread = len(it.prompt) - 1 - min(common_length(cached, self.prefix.tokens), len(it.prompt) - 1)
         seconds = sum(self._cost(min(READ, unread - start)) for start in range(0, unread, READ))
-        if self._own is not None:
-            self._own.begin(self._session, it.prompt)
+        if self._local_draft is not None:
+            self._local_draft.begin(self._session, it.prompt)
         self.clock.after(seconds, self._read)
 
     def _read(self) -> None:
         self._decoding, self._reading = self.clock.now, False
-        self._planner.begun(self.clock.now)
+        self._planner.skipped(self.clock.now)
         self.step()
 
     def step(self) -> None:
         self._plans += 1
         self._waiting = 0
-        own = self._own.offer if self._own is not None else None
-        plan = self._planner.plan([Growing(self._tree, self._limit)], self.clock.now, own)
-        if plan.draft and self._own is not None:
-            self.clock.after(self._own.run(), self._drafted)
-        elif plan.wait:
-            self._waiting = number = self._plans
-            self.clock.after(plan.wait, lambda: self.step() if self._waiting == number else None)
-        else:
-            (nodes,) = plan.nodes
-            seconds = self._cost(1 + len(nodes)) + self._save(len(nodes)) + self._overhead
-            self.clock.after(seconds, lambda: self._verified(nodes))
+        offer = self._local_draft.offer if self._local_draft is not None else None
+        match self._planner.next([self._tree], self.clock.now, offer):
+            case Verify((nodes,)):
+                seconds = self._cost(1 + len(nodes)) + self._save(len(nodes)) + self._overhead
+                self.clock.after(seconds, lambda: self._verified(nodes))
+            case Wait(_, seconds):
+                self._waiting = number = self._plans
+                self.clock.after(seconds, lambda: self.step() if self._waiting == number else None)
+            case Expand():
+                assert self._local_draft is not None, "it made the offer"
+                self.clock.after(self._local_draft.run(), self._drafted)
 
     def _save(self, guesses: int) -> float:
         """Seconds of a checkpoint before a pass with guesses."""
         return self._checkpoints.save if self._checkpoints is not None and guesses else 0.0
 
     def _drafted(self) -> None:
-        assert self._own is not None
-        tree, found = self._tree, self._own.found()
-        self._planner.drafted([place for e in found if tree.merge(e, OWN) and (place := tree.place(e.hash))])
+        assert self._local_draft is not None
+        self._planner.drafted(self._tree.learn(self._local_draft.found(), LOCAL))
         self.step()
 
     def _verified(self, nodes: Sequence[Node]) -> None:
@@ -233,8 +226,8 @@ class Lead:
         seconds = self._cost(1 + guesses) + self._save(guesses) + back.seconds
         self._planner.finished(self.clock.now, 1 + guesses, seconds, len(tokens), replayed=back._replace(saved=saved))
         self.tell(start, tokens)
-        if self._own is not None:
-            self._own.commit(start, tokens)
+        if self._local_draft is not None:
+            self._local_draft.commit(start, tokens)
         if len(self.prefix) < self._limit:
             self.step()
         else:
@@ -267,15 +260,15 @@ def answers(
     machines: Sequence[Machine],
     asked: Sequence[Asked],
     policy: Policy = TREE,
-    planner: Planner | VerifyAll | None = None,
+    planner: Speculation | None = None,
     n_ahead: int = world.DRAFT_MAX,
     overhead: float = 0.0,
-    own: Cost | None = None,
+    local_draft: Cost | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> list[Answered]:
-    """How long each answer of a lead with these backs takes. `own`: cost of a draft model of the lead's own."""
+    """How long each answer of a lead with these backs takes. `local_draft`: cost of a draft model beside the target."""
     planner = planner or world.planner(target)
-    lead = Lead(acceptance, target, planner, 1, asked, overhead, own, checkpoints)
+    lead = Lead(acceptance, target, planner, 1, asked, overhead, local_draft, checkpoints)
     lead.backs = [Back(machine, f"back {i}", lead, policy, n_ahead) for i, machine in enumerate(machines)]
     for back in lead.backs:
         lead.joined(back.name)
@@ -285,7 +278,7 @@ def answers(
 
 
 def speed(answered: Sequence[Answered]) -> float:
-    """Tokens per second once the prompts are read, as the lead's own timings count them."""
+    """Tokens per second once the prompts are read, as the lead's timings count them."""
     return sum(answer.tokens for answer in answered) / sum(answer.decoding for answer in answered)
 
 
@@ -295,14 +288,14 @@ def run(
     machines: Sequence[Machine],
     tokens: int | Sequence[Asked],
     policy: Policy = TREE,
-    planner: Planner | VerifyAll | None = None,
+    planner: Speculation | None = None,
     n_ahead: int = world.DRAFT_MAX,
-    own: Cost | None = None,
+    local_draft: Cost | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> float:
     """Tokens per second of a lead with these backs: so many tokens in one answer, or the answers asked for."""
     asked = world.asked(tokens) if isinstance(tokens, int) else tokens
-    return speed(answers(acceptance, target, machines, asked, policy, planner, n_ahead, 0.0, own, checkpoints))
+    return speed(answers(acceptance, target, machines, asked, policy, planner, n_ahead, 0.0, local_draft, checkpoints))
 
 
 CHAINS = (3, 7, 15)

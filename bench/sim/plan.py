@@ -77,7 +77,7 @@ class Figures:
     acceptance: float
 
     def speed(self) -> float:
-        return run(self.text, self.target, self.machines, self.asked, own=self.machines[0].cost)
+        return run(self.text, self.target, self.machines, self.asked, local_draft=self.machines[0].cost)
 
     def all_speeds(self) -> Speeds:
         return cells.speeds(self.target, self.machines, self.text, self.asked)
@@ -200,7 +200,7 @@ def measured(model: str, which: Literal["target", "draft"], threads: int) -> Poi
     from duo.draft.policy import BATCH, MAX_ROWS
     from duo.engines import EngineOptions, load, measure
     from duo.engines.conditions import conditions
-    from lead.plan.schedule import Limits
+    from lead.plan.limits import Limits
     from lead.target import TREE_ROWS
 
     rows, most = (TREE_ROWS, 1 + Limits().draft_max) if which == "target" else (MAX_ROWS, BATCH)

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from bench.sim.world import DRAFT_MAX, Acceptance, Cost, planner
 from duo.guesses import Expansion
 from duo.prefix import EMPTY, extend_hash
-from lead.plan.schedule import Growing
 from lead.plan.tree import GuessTree
 
 
@@ -76,7 +75,7 @@ def free(target: Cost, world: Acceptance, tokens: int, children: int = 1) -> flo
     plan, now, state, done = planner(target), 0.0, EMPTY, 0
     while done < tokens:
         tree = grown(world, state, done, children)
-        nodes = plan.plan([Growing(tree)], now).nodes[0]
+        nodes = plan.next([tree], now).nodes[0]
         chosen = {id(node) for node in nodes}
         begun, at = done, tree.root
         while True:

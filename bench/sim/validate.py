@@ -43,8 +43,8 @@ from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.conditions import conditions
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
+from lead.plan.limits import Limits
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits
 from lead.plan.verify_all import VerifyAll
 from lead.target import TREE_ROWS
 

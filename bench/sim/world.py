@@ -17,8 +17,8 @@ import numpy as np
 
 from duo.engines.cost import CostCurve
 from duo.prefix import mix
+from lead.plan.limits import Limits
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits
 
 NOT_GUESSED = 9
 """The token that the target picks where no guess is right."""
@@ -103,10 +103,11 @@ class Bursty(Varying):
         self._states = [self._places(mean + far, total), self._places(mean - far, total)]
         changes = self._rng.random(self.LENGTH) < 1 / stretch
         changes[0] = self._rng.random() < 0.5
-        self._hard: list[int] = (np.cumsum(changes) % 2).tolist()
+        self.hard: list[int] = (np.cumsum(changes) % 2).tolist()
+        """By position: 1 in a hard stretch, 0 in an easy one."""
 
     def ranked(self, prefix_hash: int, length: int = 0) -> Guesses:
-        places: list[Guesses] = self._states[self._hard[length % self.LENGTH]]
+        places: list[Guesses] = self._states[self.hard[length % self.LENGTH]]
         return places[mix(prefix_hash + self._seed) % len(places)]
 
 
@@ -179,5 +180,5 @@ def drafting(seconds: float) -> Cost:
 def planner(target: Cost) -> Planner:
     """A production planner that has measured the target."""
     it = Planner(CostCurve({width: target(width) for width in WIDTHS}), Limits(draft_max=DRAFT_MAX))
-    it.begun(0.0)
+    it.skipped(0.0)
     return it

@@ -35,7 +35,7 @@ from duo.prefix import Prefix, common_length
 from duo.program import values
 from duo.sampling.params import SamplingParams
 from lead.decode.session import Session
-from lead.plan.schedule import Limits
+from lead.plan.limits import Limits
 from lead.plan.verify_all import VerifyAll
 
 SLOTS, ROWS, TOKENS = 8, 64, 96
@@ -89,11 +89,11 @@ class GuessedAnswers:
 
         def guess(answers: Sequence[Answered]) -> None:
             for answer, text in zip(answers, known, strict=True):
-                session, done = answer.job.session, len(answer.tokens)
-                if session is not None and answer.job.state != "ended":
+                request, done = answer.request, len(answer.tokens)
+                if request.status in ("reading", "answering"):
                     quarter = 4 * done // self._tokens
                     for back in range(backs[min(quarter, len(backs) - 1)]):
-                        self._guess(session, text[done:], f"back {back}")
+                        self._guess(request.session, text[done:], f"back {back}")
 
         asked = [Asked(prompt, how, self._tokens) for prompt, how in zip(prompts, params, strict=True)]
         answers = self._loop.ask(asked, guess) if backs else self._loop.ask(asked)

@@ -12,7 +12,7 @@ from duo.engines import Engine
 from duo.errors import DuoError
 from lead.answers.text import Stops, TextStream
 from lead.api import BackCount, FinishReason, Piece, Question, Summary
-from lead.decode.request import Job
+from lead.decode.request import Request
 from lead.decode.session import Logprobs, Step
 
 
@@ -41,14 +41,14 @@ class RunningAnswer:
     def __init__(
         self,
         number: int,
-        job: Job,
+        request: Request,
         question: Question,
         engine: Engine,
         listener: Listener,
         cancel: Callable[[], None],
     ) -> None:
         self._number = number
-        self._job = job
+        self._request = request
         self._engine = engine
         self._listener = listener
         self._cancel = cancel
@@ -59,7 +59,8 @@ class RunningAnswer:
         """Tokens that may be the beginning of a stop string, and how many characters they are of what is searched."""
         self._clear = 0
         """Characters of theirs that may be shown."""
-        self._tokens = 0
+        self.tokens = 0
+        """Tokens of the answer so far."""
         # A stop string is found in the event loop: the decode loop should not go on for long behind it.
         self.read = question.streamed or bool(question.stop) or listener.reads
         """Whether its steps are to be handed over soon."""
@@ -70,11 +71,11 @@ class RunningAnswer:
 
     @property
     def prompt_tokens(self) -> int:
-        return len(self._job.prompt)
+        return len(self._request.prompt)
 
     @property
     def prompt_logprobs(self) -> Sequence[Logprobs]:
-        return self._job.prompt_logprobs or ()
+        return self._request.prompt_logprobs or ()
 
     @property
     def summary(self) -> Summary:
@@ -120,9 +121,9 @@ class RunningAnswer:
             if self._finish_reason is not None:
                 return pieces
             # A token that ends the answer is no part of its text, be it special or not.
-            text = "" if done.token in self._job.stop_tokens else self._text.push(done.token)
+            text = "" if done.token in self._request.stop_tokens else self._text.push(done.token)
             self._hold(Piece(text, done.backs, "", done.token, done.logprobs))
-            self._tokens += 1
+            self.tokens += 1
             pieces += self._cleared()
         if step.rejected and pieces:
             wrong = self._engine.vocabulary.decode([step.rejected[0].token])
@@ -153,20 +154,21 @@ class RunningAnswer:
         return pieces
 
     def _summarised(self) -> Summary | None:
-        job, session = self._job, self._job.session
-        if session is None or (reason := self._finish_reason or session.finish_reason) is None:
+        request = self._request
+        if request.status == "waiting" or not (reason := self._finish_reason or request.session.finish_reason):
             return None  # cancelled
+        session = request.session
         return Summary(
             finish_reason=reason,
             prompt_tokens=session.prompt_length,
-            cached_tokens=job.cached_tokens,
-            completion_tokens=self._tokens,
-            prompt_seconds=job.prompt_seconds,
-            decode_seconds=job.decode_seconds,
+            cached_tokens=request.cached_tokens,
+            completion_tokens=self.tokens,
+            prompt_seconds=request.prompt_seconds,
+            decode_seconds=request.decode_seconds,
             steps=session.steps,
             drafted=session.total.drafted,
             accepted=session.total.accepted,
-            queued_seconds=job.admitted - job.submitted,
+            queued_seconds=request.admitted - request.submitted,
             backs={name: BackCount(t.drafted, t.accepted) for name, t in list(session.by_back.items())},
         )
 

@@ -10,37 +10,37 @@ from lead.answers.answer import RunningAnswer
 from lead.decode.session import Step
 
 PACE = 0.04
-"""Seconds between two handovers of text; more where there are several answers, each of which is slower then. Whoever
-reads it sees no difference, and each handover interrupts the decode loop, with which the event loop shares the
-interpreter. Backs hear of every step at once, unless they rest."""
+"""Seconds between two handovers of text; more with several answers, because each is slower. A reader sees no
+difference, and each handover interrupts the decode loop, which shares the interpreter with the event loop. Backs hear
+of every step at once, unless they rest."""
 
 UNREAD_PACE = 0.25
-"""The same where nobody reads any of the answers as they come."""
+"""The same if nobody reads any answer as it comes."""
 
 
 class Handover:
-    """Brings what becomes of answers from the decoder's thread into the event loop, all of it together and not oftener
-    than need be: the event loop takes the interpreter from the decode loop each time."""
+    """Brings steps and ends of answers from the decoder's thread into the event loop, all together and not too
+    often."""
 
     def __init__(self, post: Callable[[Callable[[], None]], None], count: Callable[[Sequence[Step]], None]) -> None:
-        """post: runs something in the event loop. count: books what the backs did in some steps."""
+        """`post`: runs something in the event loop. `count`: adds up what the backs did in some steps."""
         self._post = post
         self._count = count
         self._pending: dict[RunningAnswer, list[Step]] = {}
         self._known: set[RunningAnswer] = set()
-        """Answers of which something has been handed over: a first word does not wait."""
+        """Answers with something handed over already. The first word of the others does not wait."""
         self._last = float("-inf")
         self._at_once = False
 
     def step(self, answer: RunningAnswer, step: Step) -> None:
-        """Called from the decoder's thread, as all that follows."""
+        """An answer had a step. Called from the decoder's thread, as `stepped` and `end` are."""
         self._pending.setdefault(answer, []).append(step)
         if answer not in self._known:
             self._known.add(answer)
             self._at_once = True
 
     def stepped(self) -> None:
-        """All answers have had their step."""
+        """All answers have had their step: hand over now, or later."""
         now = time.monotonic()
         read = sum(answer.read for answer in self._known)
         if self._at_once or now - self._last >= (PACE * read**0.5 if read else UNREAD_PACE):

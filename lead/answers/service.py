@@ -1,7 +1,6 @@
 """Answers questions: prompts in, pieces of text out, between the event loop and the decode loop.
 
-VerifyAll here runs in the event loop's thread but for the callbacks that the decoder is given, which hand over to it
-at once.
+All of it runs in the event loop, but for what the decoder calls, which hands over to the event loop at once.
 """
 
 from __future__ import annotations
@@ -11,21 +10,18 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from duo.engines import Engine, Vocabulary
+from duo.engines import Vocabulary
 from duo.errors import BusyError, ContextError, RequestError
 from duo.sampling.json_schema import of_json_object
-from duo.trace import Trace
-from duo.wire.ledger import Ledger
-from duo.wire.messages import MAX_BIASES, Identity
+from duo.wire.messages import MAX_BIASES
 from lead.answers.answer import Listener, RunningAnswer
 from lead.answers.handover import Handover
 from lead.api import Question, SlotView
 from lead.backs.server import Backs
-from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
-from lead.decode.request import Job
+from lead.decode.request import Request
 from lead.decode.session import Step
-from lead.plan.schedule import Schedule
+from lead.target import Target
 
 QUEUE = 64
 """Most questions that wait for a slot, unless more are allowed."""
@@ -34,41 +30,26 @@ QUEUE = 64
 class Service:
     """The lead without its sockets: a loaded model, its decode loop and its backs."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        listener: Listener,
-        schedule: Schedule,
-        exactness: str,
-        trace: Trace,
-        local_draft: LocalDraft | None = None,
-        queue: int = QUEUE,
-    ) -> None:
-        """exactness: a line for people. local_draft: beside the target. queue: most questions that wait."""
-        self._engine = engine
+    def __init__(self, loaded: Target, decoder: Decoder, backs: Backs, listener: Listener, queue: int = QUEUE) -> None:
+        """Starts the decoder. `queue`: most questions that wait."""
+        self._engine, self._speculation = loaded.engine, loaded.speculation
+        self._decoder = decoder
         self._listener = listener
-        self._loop = asyncio.get_running_loop()
-        ledger = Ledger()
-        vocabulary = engine.vocabulary
-        self._decoder = Decoder(
-            engine, ledger, lambda: self.from_decoder(self.backs.changed), self._stepped, schedule, trace, local_draft
-        )
-        self._schedule = schedule
         self._queue = queue
+        self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
-        self._handover = Handover(self.from_decoder, self.count)
-        me = Identity("lead", engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
-        self.backs = Backs(me, ledger, self._decoder, trace)
-        self.model = engine.name
-        self.exactness = exactness
-        self.speculates = schedule.speculates
+        self._handover = Handover(self._in_event_loop, self._count)
+        self.backs = backs
+        self.model = loaded.engine.name
+        self.exactness = loaded.exactness
+        self.speculates = loaded.speculation.speculates
         self.created = int(time.time())
-        self._decoder.start()
+        decoder.start(lambda: self._in_event_loop(backs.changed), self._stepped)
         # The first grammar of a large vocabulary takes a second, which the event loop should not.
-        self._warming = asyncio.ensure_future(asyncio.to_thread(self._decoder.grammars.check, of_json_object()))
+        self._warming = asyncio.ensure_future(asyncio.to_thread(decoder.grammars.check, of_json_object()))
 
     async def stop(self) -> None:
-        """Stop after the current forward pass; answers under way end unfinished."""
+        """Stop after the current forward pass. Answers under way end unfinished."""
         await asyncio.gather(self._warming, return_exceptions=True)
         await asyncio.to_thread(self._decoder.stop)
         await self.backs.stop()
@@ -107,7 +88,7 @@ class Service:
             raise BusyError(f"{self._queue} questions are waiting already: try again later")
         room = context - len(prompt)
         named = [token for token, name in question.stop_names.items() if name in question.stop]
-        job = Job(
+        request = Request(
             prompt=prompt,
             sampling=question.sampling,
             max_tokens=room if question.max_tokens is None else min(question.max_tokens, room),
@@ -119,9 +100,9 @@ class Service:
             prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = RunningAnswer(
-            next(self._numbers), job, question, self._engine, self._listener, lambda: self._decoder.cancel(job)
+            next(self._numbers), request, question, self._engine, self._listener, lambda: self._decoder.cancel(request)
         )
-        self._decoder.submit(job)
+        self._decoder.submit(request)
         return answer
 
     @property
@@ -150,33 +131,32 @@ class Service:
         """What each slot is doing."""
         views = [SlotView(slot, "idle") for slot in range(self._engine.slots)]
         now = time.perf_counter()
-        for slot, job in self._decoder.running:
-            tokens = len(job.session.completion) if job.session is not None else 0
-            reading = job.state == "reading"
-            views[slot] = SlotView(
-                id=slot,
+        for request in self._decoder.running:
+            tokens = len(request.session.completion)
+            reading = request.status == "reading"
+            views[request.slot.id] = SlotView(
+                id=request.slot.id,
                 state="reading" if reading else "answering",
-                prompt_tokens=len(job.prompt),
-                prompt_read=job.read_tokens if reading else len(job.prompt),
+                prompt_tokens=len(request.prompt),
+                prompt_read=request.read_tokens if reading else len(request.prompt),
                 completion_tokens=tokens,
-                tokens_per_second=0.0 if reading else tokens / max(1e-9, now - job.answering),
+                tokens_per_second=0.0 if reading else tokens / max(1e-9, now - request.answering),
             )
         return views
 
-    def from_decoder(self, call: Callable[[], None]) -> None:
-        """Run in the event loop, called from the decoder's thread."""
+    def _in_event_loop(self, call: Callable[[], None]) -> None:
+        """Run it there. Called from the decoder's thread."""
         try:
             self._loop.call_soon_threadsafe(call)
         except RuntimeError:
             return  # the event loop is closed: the program ends
 
     def _stepped(self) -> None:
-        """Called from the decoder's thread when tokens have become final: the backs are to hear of them."""
+        """Tokens were committed: hand over their text, and tell the backs. Called from the decoder's thread."""
         self._handover.stepped()
-        if self.backs.any and not self._schedule.resting:
-            self.from_decoder(self.backs.changed)
+        if self.backs.any and not self._speculation.resting:
+            self._in_event_loop(self.backs.changed)
 
-    def count(self, steps: Sequence[Step]) -> None:
-        """What the backs did is booked."""
+    def _count(self, steps: Sequence[Step]) -> None:
         for step in steps:
             self.backs.count(step)

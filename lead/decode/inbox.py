@@ -10,8 +10,8 @@ from typing import NamedTuple
 from duo.v1 import duo_pb2 as pb
 
 DEPTH = 128
-"""Messages of one back that wait for the next step; when there are more, the oldest go. Enough for all that a back says
-while the target reads a piece of a prompt: later guesses hang from earlier ones."""
+"""Messages of one back that wait for the next step; beyond that the oldest go. Enough for all that a back says while
+the target reads a chunk of a prompt, because later guesses hang from earlier ones."""
 
 
 class Message(NamedTuple):
@@ -23,28 +23,27 @@ class Message(NamedTuple):
 
 
 class Inbox:
-    """One thread puts letters in, another takes them out and may wait for them."""
+    """One thread puts messages in. Another takes them out, and may wait for them."""
 
     def __init__(self) -> None:
         self._boxes: dict[str, deque[Message]] = {}
         self._bell = threading.Event()
         self._last = ""
-        """Who was heard last."""
+        """The back heard last."""
 
     def put(self, message: Message) -> None:
         self._boxes.setdefault(message.back, deque(maxlen=DEPTH)).append(message)
         self._bell.set()
 
     def drop(self, back: str) -> None:
-        """The back is gone, and what it said with it."""
+        """The back is gone, and its messages with it."""
         self._boxes.pop(back, None)
 
     def take(self) -> Iterator[Message]:
-        """The letters that are there now, a back's in their order, one of each back after the other. It begins after
-        the back that was heard last: whoever stops before the end hears all of them alike. What is left is there the
-        next time, and nobody waits for it."""
+        """Yields the waiting messages, one per back in turn, starting after the back heard last. So a reader who stops
+        early treats all backs alike. The rest is there next time, and `wait` returns at once for it."""
         self._bell.clear()
-        # Counted beforehand: a back that says more than can be heard would hold up the answer.
+        # Counted beforehand, or a back that never stops would hold up the answer.
         boxes = [(back, box, count) for back, box in list(self._boxes.items()) if (count := len(box))]
         first = next((i + 1 for i, (back, _, _) in enumerate(boxes) if back == self._last), 0)
         boxes = boxes[first:] + boxes[:first]
@@ -59,5 +58,5 @@ class Inbox:
                 self._bell.set()
 
     def wait(self, seconds: float) -> bool:
-        """Until there is a letter that nobody has taken, or the time is up; whether there is one."""
+        """Wait for a message that nobody has taken. Returns whether there is one; false when the time is up."""
         return self._bell.wait(seconds)

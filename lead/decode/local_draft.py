@@ -1,8 +1,8 @@
-"""A draft model of the lead's own, for where no back's guesses have come: the other half of synchronous speculation.
+"""The draft model beside the target.
 
-What backs guess it takes over and goes on from, and it drafts only when the planner says that this is worth the time,
-which is the target's. Without backs that is classical speculative decoding with a tree (and what llama-server does with
-`--model-draft`); with backs it bridges what they cannot know yet, a round trip and a draft step after every surprise.
+It goes on from what the backs have guessed. It drafts only when the planner says so, because its time is the target's.
+Without backs this is classical speculative decoding with a tree (as llama-server's `--model-draft`, which has a chain).
+With backs it bridges the round trip and the draft step that they need after a token that nobody had guessed.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ T = TypeVar("T")
 log = logging.getLogger("lead")
 
 NAME = "lead"
-"""Who guessed what it guesses."""
+"""The name under which its guesses are in the tree."""
 
 
 class LocalDraft:
-    """Its model has as many slots as the target. The decoder's thread uses it."""
+    """The drafts of all answers. Its model has as many slots as the target. The decoder's thread uses it."""
 
     def __init__(self, model: DraftModel) -> None:
         self._model = model
         self._drafts: dict[int, Draft] = {}
 
     def begin(self, session: Session, alone: bool) -> None:
-        """An answer has its first tokens. `alone`: no other is under way, so the prompt is read now; else when the
-        planner asks for drafting, which knows what that takes."""
+        """An answer has its first tokens. `alone`: read the prompt now, because no other answer is under way. Else it
+        is read when the planner, which knows its cost, asks for drafting."""
         draft = self._model.open(session.id, session.params, session.prompt_length, eos=session.eos)
         self._drafts[session.id] = draft
         self.committed(session, 0, session.prefix.tokens)
@@ -51,7 +51,6 @@ class LocalDraft:
 
     def committed(self, session: Session, start: int, tokens: Sequence[int]) -> None:
         """Tokens of the session from `start` on are final."""
-
         if (draft := self._drafts.get(session.id)) is not None:
             self._try(draft, lambda draft: draft.commit(start, tokens))
 
@@ -66,20 +65,22 @@ class LocalDraft:
             self._try(draft, take_in)
 
     def offer(self, sessions: Iterable[Session]) -> DraftOffer | None:
-        """What it would take to expand something for these now; None if there is nothing to expand."""
+        """What it takes to expand something for these sessions now; None if there is nothing to expand."""
         ready: list[tuple[int, int]] = []
         for draft in self._of(sessions):
             if draft.ahead:
                 continue
-            # In a slot it is known what need not be read, because another answer began alike.
+            # Only in a slot is it known how much need not be read, because another answer began alike.
             self._try(draft, self._model.sit)
             if draft.session in self._drafts:
                 ready.append((draft.unread, draft.next_line))
         return offer_of(ready, RIDERS, self._model.cost) if ready else None
 
     def expand(self, sessions: Iterable[Session], since: float | None = None) -> Mapping[int, Sequence[Expansion]]:
-        """One forward pass for these sessions, after what is to be read: what it found, by session. `since`: when its
-        planning began, which is a part of its cost."""
+        """Read what is missing, then run one forward pass for these sessions. Returns what it found, by session.
+
+        `since`: when its planning began, which counts as its cost.
+        """
         asked = self._of(sessions)
         read = sum([self._try(draft, self._catch_up) or 0 for draft in asked])
         able = [draft for draft in asked if draft.session in self._drafts]
@@ -99,7 +100,7 @@ class LocalDraft:
         return [draft for session in sessions if (draft := self._drafts.get(session.id)) is not None]
 
     def _catch_up(self, draft: Draft) -> int:
-        """Read what is missing; returns how many tokens that was."""
+        """Read what is missing. Returns how many tokens that was."""
         self._model.sit(draft)
         count = 0
         while read := self._model.read(draft):
@@ -107,7 +108,7 @@ class LocalDraft:
         return count
 
     def _try(self, draft: Draft, do: Callable[[Draft], T]) -> T | None:
-        """Whatever happens to the draft model, the answer goes on, without it; others keep it."""
+        """If the draft model fails, this answer goes on without it, and the others keep it."""
         try:
             return do(draft)
         except Exception as error:

@@ -14,12 +14,15 @@ from duo.sampling.params import SamplingParams
 from lead.decode.session import Session, Step
 from lead.decode.slots import Slot
 
-State = Literal["waiting", "reading", "answering", "ended"]
+Status = Literal["waiting", "reading", "answering", "ended"]
 
 
 @dataclass(slots=True, eq=False)
-class Job:
-    """One answer to generate. The decoder calls `on_step` and `on_end` from its own thread."""
+class Request:
+    """One answer to generate. The decoder calls `on_step` and `on_end` from its own thread.
+
+    `stop_tokens`: tokens that end the answer, beside the model's own. `top_logprobs`: as in `Session`.
+    """
 
     prompt: Sequence[int]
     sampling: SamplingParams
@@ -28,46 +31,39 @@ class Job:
     on_step: Callable[[Step], None]
     on_end: Callable[[DuoError | None], None]
     stop_tokens: Collection[int] = ()
-    """Tokens that end the answer beside the model's own."""
     top_logprobs: int | None = None
     prompt_logprobs: list[Logprobs] | None = None
-    """Where it is asked how likely the prompt is: of its tokens but the first, as far as they have been read."""
+    """Of the prompt's tokens but the first, as far as they have been read; None if nobody asked for them."""
     cancelled: threading.Event = field(default_factory=threading.Event)
-    state: State = "waiting"
-    session: Session | None = None
+    status: Status = "waiting"
+    session: Session = field(init=False, repr=False)
+    """Set when the request is admitted, as `slot` is."""
+    slot: Slot = field(init=False, repr=False)
     cached_tokens: int = 0
+    """Tokens of the prompt that the cache held already."""
     read_tokens: int = 0
-    """Of the prompt, those that are in the cache by now."""
+    """Tokens of the prompt that are in the cache by now."""
     submitted: float = field(default_factory=time.perf_counter)
     admitted: float = 0.0
+    """When it got its slot."""
     answering: float = 0.0
-    """When it got its slot, and when its prompt was read. Of a forward pass that read the end of it and gave the first
-    token too, so much counts as decoding as a step took lately."""
+    """When its prompt was read. If the same forward pass gave the first token, one usual step before its end."""
+    stepped: float = 0.0
+    """When it had its last step; before the first one, when it got its slot."""
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
 
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """An answer under way."""
-
-    job: Job
-    session: Session
-    slot: Slot
-    stepped: float
-    """When it had its last step; its slot, if it has had none."""
-
     @property
-    def prompt(self) -> list[int]:
-        """The tokens of its prompt, and those that it has committed."""
+    def tokens(self) -> list[int]:
+        """The prompt and the tokens committed so far."""
         return self.session.prefix.tokens
 
     @property
     def unread(self) -> int:
-        """Tokens of the prompt that are to be read before the first step, which is given the last one as a row."""
-        return self.session.prompt_length - 1 - self.job.read_tokens
+        """Tokens of the prompt to read before the first step, which takes the last one as a row."""
+        return self.session.prompt_length - 1 - self.read_tokens
 
     @property
     def scores(self) -> bool:
-        """Whether there are tokens of the prompt left of which it is asked how likely they are."""
-        return self.job.prompt_logprobs is not None and self.unread > 0
+        """Whether the log probabilities of some prompt tokens are still to be found."""
+        return self.prompt_logprobs is not None and self.unread > 0

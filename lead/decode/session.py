@@ -1,16 +1,15 @@
-"""One answer being generated: everything that may happen to it, and nothing of how.
+"""One answer being generated: its tokens, its tree of guesses, and the rule that turns logits into tokens.
 
-A session is its committed tokens (prompt, then completion), the tree of guesses that hangs from them, and the rule
-that turns logits into committed tokens. A decode step is
+A decode step is
 
-    nodes = planner's choice from session.tree
-    rows  = session.rows(nodes)          the last committed token and the guesses, for one forward pass
-    step  = session.verify(nodes, logits)   walk down from the last token as long as the picks were guessed
+    nodes = the planner's choice from session.tree
+    rows  = session.rows(nodes)             the last committed token and the guesses, for one forward pass
+    step  = session.verify(nodes, logits)   walk down from the last token for as long as the picks were guessed
 
-The text depends on the target's logits and the sampler alone: guesses decide only how many tokens a step yields.
+The text depends on the target's logits and the sampler alone. Guesses only decide how many tokens a step yields.
 
-Invariant: the engine's slot holds the keys and values of all committed tokens but the last, which is the first row of
-the next forward pass.
+Invariant: the engine's slot holds the keys and values of all committed tokens but the last. That one is the first row
+of the next forward pass.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ class Step:
 
 @dataclass(slots=True)
 class Tally:
-    """Guesses verified and picked."""
+    """Guesses that were verified, and those that were also picked."""
 
     drafted: int = 0
     accepted: int = 0
@@ -89,7 +88,7 @@ class Session:
     def __post_init__(self) -> None:
         if not 0 < self.prompt_length == len(self.prefix) < self.limit:
             raise ValueError(f"a session of limit {self.limit} cannot begin with {len(self.prefix)} tokens")
-        self.tree = GuessTree(len(self.prefix), self.prefix.hash, self.calibration)
+        self.tree = GuessTree(len(self.prefix), self.prefix.hash, self.calibration, self.limit)
         self._sampler = Sampler(self.params, self.prefix.tokens, self.constraint)
 
     def rows(self, nodes: Sequence[Node], first_id: int = 0) -> list[Row]:

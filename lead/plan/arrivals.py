@@ -1,9 +1,9 @@
 """When the backs' next guesses are due, and what they are likely to bring.
 
-How long after a commit the first message comes that could know of it, how long after one message the next, and how
-many expansions a message holds: learned per back from when they used to come. What an expansion reveals is learned
-too, as the average chance of its first, second and third guess. A forecast that often fails is trusted less, so a back
-that hangs costs nothing but a few short waits.
+Three things are learned of each back: the time from a commit to the first message that could know of it, the time from
+one message to the next, and the number of expansions in a message. What an expansion reveals is learned too: the
+average chances of its first, second and third guess. A forecast that often fails is trusted less, so a back that hangs
+costs a few short waits.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from typing import NamedTuple
 from lead.plan.tree import Place
 
 RANKS = 3
-"""Guesses of an expansion whose chances are remembered."""
-GIVE_UP = 1.6
-"""A message that has taken so many times its usual time is not waited for."""
-RELIABLE = 0.5
-"""A back of whose forecasts fewer come true is not reckoned with until it speaks again."""
-SURE = 0.65
-"""Chance of a first guess from which on it is called sure."""
+"""Guesses of an expansion whose average chances are learned."""
+OVERDUE = 1.6
+"""Nobody waits for a message that has taken this many times its usual time."""
+MIN_KEPT = 0.5
+"""If a smaller share of a back's forecasts comes true, it is ignored until its next message."""
+SURE_CHANCE = 0.65
+"""A first guess is sure if its chance is at least this."""
 SMOOTHING = 0.1
 CHANCE_SMOOTHING = 0.03
-MOST_BACKS = 64
-HORIZON = 24
-"""Messages looked ahead."""
+MAX_BACKS = 64
+MAX_MESSAGES = 24
+"""How many messages to look ahead."""
 
 
 class Coming(NamedTuple):
-    """A message to come: seconds from now, the share of forecasts that come true, and what it may bring: so many
-    expansions, and the path probabilities of new nodes, each with that of the place `above` it."""
+    """A message to come. `sure`: the share of such forecasts that come true. `paths`: path probabilities of the nodes
+    that it may bring. `above`: of the place above each."""
 
     seconds: float
     sure: float
@@ -41,9 +41,9 @@ class Coming(NamedTuple):
 
 
 class DraftOffer(NamedTuple):
-    """When a draft model that the lead itself runs would have expanded something: seconds until the first time, with
-    the few tokens that it reads by the way, and from then on between two; and so many places each time. `arrears`:
-    seconds more, once, to read what it has left unread for longer."""
+    """What expanding takes of the draft model beside the target, in seconds: the first time, with the few tokens that
+    ride along, and each time after that. `arrears`: more, once, to read what it has left unread for longer.
+    `expansions`: places that it expands each time."""
 
     first: float
     then: float
@@ -52,8 +52,8 @@ class DraftOffer(NamedTuple):
 
 
 def offer_of(drafts: Sequence[tuple[int, int]], riders: int, cost: Callable[[int], float]) -> DraftOffer:
-    """Of a draft model that for each answer has so many tokens to read, of which `riders` could ride along with what it
-    expands, in so many rows. `cost`: seconds for its forward pass, by rows."""
+    """`drafts`: for each answer, the tokens to read and the rows to expand. Up to `riders` tokens ride along with these
+    rows. `cost`: seconds of a forward pass of the draft model, by rows."""
     rows, arrears = 0, 0.0
     for unread, line in drafts:
         rows += line if unread > riders else line + unread
@@ -62,7 +62,7 @@ def offer_of(drafts: Sequence[tuple[int, int]], riders: int, cost: Callable[[int
 
 
 class _Times:
-    """When one back's messages come. Times in seconds."""
+    """When the messages of one back come. Times in seconds."""
 
     def __init__(self, gap: float | None = None, size: float = 1.0) -> None:
         self.first: float | None = None
@@ -74,39 +74,39 @@ class _Times:
         self.waited_for = False
         self._heard = float("-inf")
 
-    def heard(self, now: float, committed: float, anew: bool, found: Sequence[Place]) -> None:
+    def heard(self, now: float, committed: float, surprised: bool, found: Sequence[Place]) -> None:
         self.size = _smooth(self.size, len(found))
-        if anew and self._heard <= committed and all(place.path < 1.0 for place in found):
-            return  # of another answer than that of which nothing had been guessed
-        if anew and self._heard > committed:
+        if surprised and self._heard <= committed and all(place.path < 1.0 for place in found):
+            return  # for another answer than the one without guesses
+        if surprised and self._heard > committed:
             self.gap = _smooth(self.gap, now - self._heard)
-        elif anew:
+        elif surprised:
             self.first = _smooth(self.first, now - committed)
         self._heard = now
         self.kept += SMOOTHING * (1 - self.kept)
         self.waited_for = False
 
-    def due(self, now: float, committed: float, anew: bool) -> float | None:
-        """Seconds until the next message may be there; None if nobody knows, or it is overdue."""
-        if self.kept < RELIABLE:
+    def due(self, now: float, committed: float, surprised: bool) -> float | None:
+        """Seconds until the next message may come; None if unknown or overdue."""
+        if self.kept < MIN_KEPT:
             return None
         since, usual = now - self._heard, self.gap
-        silent = usual is None or since >= GIVE_UP * usual
-        if self._heard <= committed and (anew or silent):
-            # It has something new to say when it has heard of the commit.
+        silent = usual is None or since >= OVERDUE * usual
+        if self._heard <= committed and (surprised or silent):
+            # The next message comes once the back has heard of the commit.
             since, usual = now - committed, self.first
         if usual is None:
             return None
-        if since >= GIVE_UP * usual:
+        if since >= OVERDUE * usual:
             if self.waited_for:
                 self.kept -= SMOOTHING * self.kept
                 self.waited_for = False
             return None
-        return usual - since if since < usual else GIVE_UP * usual - since
+        return usual - since if since < usual else OVERDUE * usual - since
 
     def passed(self, committed: float, now: float) -> None:
-        """From one commit, to a place of which nothing had been guessed, to the next."""
-        if self.first is not None and self._heard <= committed and now - committed > GIVE_UP * self.first:
+        """The step after a commit to a place without guesses has ended. A silent back has failed its forecast."""
+        if self.first is not None and self._heard <= committed and now - committed > OVERDUE * self.first:
             self.kept -= SMOOTHING * self.kept
 
     @property
@@ -116,23 +116,23 @@ class _Times:
 
 
 class Arrivals:
-    """The messages to come, of all backs."""
+    """The coming messages of all backs."""
 
     def __init__(self) -> None:
         self._backs: dict[str, _Times] = {}
         self._usual = [0.6, 0.12, 0.06]
         self._kinds = [[0.35, 0.18, 0.1], [0.85, 0.06, 0.03]]
-        """The same where the first guess is unsure, and where it is sure."""
+        """The same for expansions whose first guess is unsure, and sure."""
         self._sure = 0.5
-        """Share of the latter."""
+        """Share of expansions whose first guess is sure."""
 
-    def heard(self, now: float, back: str, committed: float, anew: bool, found: Sequence[Place]) -> None:
-        """Guesses of a back arrived at `now`; the last commit was at `committed`, `anew`: to a place of which nothing
-        had been guessed."""
+    def heard(self, now: float, back: str, committed: float, surprised: bool, found: Sequence[Place]) -> None:
+        """Guesses of a back arrived at `now`. The last commit was at `committed`. `surprised`: it led to a place
+        without guesses."""
         self.revealed(found)
-        if back not in self._backs and len(self._backs) >= MOST_BACKS:
+        if back not in self._backs and len(self._backs) >= MAX_BACKS:
             del self._backs[next(iter(self._backs))]
-        self._backs.setdefault(back, _Times()).heard(now, committed, anew, found)
+        self._backs.setdefault(back, _Times()).heard(now, committed, surprised, found)
 
     @property
     def nobody(self) -> bool:
@@ -140,7 +140,7 @@ class Arrivals:
         return not self._backs
 
     def pace(self, back: str) -> float:
-        """Seconds from one expansion of a back to the next; infinite where that is not known."""
+        """Seconds from one expansion of a back to the next; infinite if unknown."""
         times = self._backs.get(back)
         return times.every / max(1.0, times.size) if times is not None else float("inf")
 
@@ -149,18 +149,17 @@ class Arrivals:
         self._backs.pop(back, None)
 
     def passed(self, committed: float, now: float) -> None:
-        """From one commit, to a place of which nothing had been guessed, to the next: whoever was silent says less than
-        was forecast, whether it was waited for or not."""
+        """The step after a commit to a place without guesses has ended. Silent backs have failed their forecasts,
+        whether anybody waited for them or not."""
         for times in self._backs.values():
             times.passed(committed, now)
 
     def revealed(self, found: Sequence[Place]) -> None:
-        """What somebody has guessed. It counts as much as the place is likely: where the answer will not come a draft
-        model is less sure."""
+        """Learn from new guesses, weighted by path probability: a draft model is less sure at unlikely places."""
         for place in found:
             ranked = sorted(place.guesses.probabilities, reverse=True)[:RANKS]
             ranked += [0.0] * (RANKS - len(ranked))
-            sure = ranked[0] >= SURE
+            sure = ranked[0] >= SURE_CHANCE
             for chances in (self._usual, self._kinds[sure]):
                 for rank, chance in enumerate(ranked):
                     chances[rank] += CHANCE_SMOOTHING * place.path * (chance - chances[rank])
@@ -168,24 +167,24 @@ class Arrivals:
 
     @property
     def kinds(self) -> list[tuple[float, Sequence[float]]]:
-        """What an expansion may turn out to be: how often, and with which chances of its guesses."""
+        """The two kinds of expansions: how frequent each is, and the chances of its guesses."""
         return [(1 - self._sure, self._kinds[False]), (self._sure, self._kinds[True])]
 
-    def due(self, now: float, committed: float, anew: bool, within: float) -> list[tuple[float, str]]:
-        """Whose next message may be there in how many seconds, soonest first."""
-        times = [(times.due(now, committed, anew), name) for name, times in self._backs.items()]
+    def due(self, now: float, committed: float, surprised: bool, within: float) -> list[tuple[float, str]]:
+        """Backs whose next message may come in time, with the seconds until then, soonest first."""
+        times = [(times.due(now, committed, surprised), name) for name, times in self._backs.items()]
         return sorted((due, name) for due, name in times if due is not None and due < within)
 
     def every(self, due: Sequence[tuple[float, str]]) -> float:
-        """Seconds from one expansion to the next, of all these backs together; 0 where there is none."""
+        """Seconds from one expansion to the next, of all these backs together; 0 without backs."""
         return 1 / sum(1 / self.pace(name) for _, name in due) if due else 0.0
 
     def sure(self, due: Sequence[tuple[float, str]]) -> float:
-        """The share of such forecasts, of the one that is due first, that comes true."""
+        """The share of forecasts that come true, for the back that is due first."""
         return self._backs[due[0][1]].kept
 
     def wait(self, back: str) -> None:
-        """This back's message is being waited for."""
+        """The lead waits for a message of this back."""
         self._backs[back].waited_for = True
 
     def coming(
@@ -197,11 +196,11 @@ class Arrivals:
         first: Sequence[float] = (),
         ranks: int = RANKS,
     ) -> Iterator[Coming]:
-        """What will be there in `within` seconds, as the likeliest leaves are expanded, one after the other.
+        """The messages of the next `within` seconds, if the likeliest leaves are expanded one after the other.
 
-        `due`: as `due` returned it; `leaves`: path probabilities of the nodes below which nothing is known; `offer`: of
-        the local draft model, if it is to draft meanwhile. `first`: what the first of them reveals, if not the usual.
-        `ranks`: how many guesses of an expansion are of use, 1 where chains are verified.
+        `due`: from the method `due`. `leaves`: path probabilities of the nodes without children. `offer`: of the draft
+        model beside the target, if it drafts meanwhile. `first`: chances that the first expansion reveals, if not the
+        usual ones. `ranks`: how many guesses of an expansion are of use; 1 for chains.
         """
         frontier = [-path for path in leaves]
         heapq.heapify(frontier)
@@ -209,7 +208,7 @@ class Arrivals:
         if offer is not None:
             heapq.heappush(queue, (offer.first, "", _Times(offer.then, offer.expansions)))
         sure = 1.0
-        for _ in range(HORIZON):
+        for _ in range(MAX_MESSAGES):
             if not queue or queue[0][0] > within:
                 return
             seconds, name, times = queue[0]

@@ -1,9 +1,8 @@
-"""How much a back's probabilities are worth, learned from what the target then picked.
+"""How far the probabilities that a back claims are true, learned from what the target then picked.
 
-A back says how likely each of its guesses is. It may be too sure of itself, have the wrong model, or lie; the planner
-needs the truth. So per back, and per band of what it claims, hits are counted beside tries, with the claim itself as
-the prior: a new back is believed, one that is often wrong is believed no longer, and after a few dozen tokens the
-figures are its own. Old outcomes fade, because a conversation changes its subject.
+A back may be too sure of itself, have the wrong model, or lie. So for each back, and each band of claimed probability,
+claims and hits are counted. The claim itself is the prior: a new back is believed, and after a few dozen tokens its own
+record counts. Old outcomes fade, because a conversation changes its subject.
 """
 
 from __future__ import annotations
@@ -12,29 +11,28 @@ from bisect import bisect_left
 
 BANDS = (0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97)
 """Upper ends of the bands of claimed probability; the last band ends at 1."""
-PRIOR = 12.0
+PRIOR_OUTCOMES = 12.0
 """The claim counts as much as this many outcomes."""
-FADE = 0.998
-"""Weight that an outcome keeps when another comes into its band."""
+MEMORY_FADE = 0.998
+"""What remains of an outcome's weight when another comes into its band."""
 
 
 class Calibration:
-    """What the claims of one back turned out to be worth."""
+    """The record of one back."""
 
     def __init__(self) -> None:
         self._claimed = [0.0] * (len(BANDS) + 1)
         self._hits = [0.0] * (len(BANDS) + 1)
 
     def chance(self, claim: float) -> float:
-        """Probability that a guess is right which the back claims to be right with probability `claim`."""
+        """How likely a guess is right, if the back claims the probability `claim`."""
         i = bisect_left(BANDS, claim)
-        weight = PRIOR * claim + self._claimed[i]
-        # The claim is scaled by how the band's claims did, so that the order within a band is kept. A claim of nothing
-        # may come from the network, too.
-        return min(1.0, claim * (PRIOR * claim + self._hits[i]) / weight) if weight else claim
+        weight = PRIOR_OUTCOMES * claim + self._claimed[i]
+        # All claims of a band are scaled alike, which keeps their order. A claim of 0 may come from the network.
+        return min(1.0, claim * (PRIOR_OUTCOMES * claim + self._hits[i]) / weight) if weight else claim
 
     def outcome(self, claim: float, hit: bool) -> None:
-        """A guess that was claimed so likely was, or was not, the target's pick, its prefix having been right."""
+        """A guess with a right prefix was, or was not, the target's pick."""
         i = bisect_left(BANDS, claim)
-        self._claimed[i] = self._claimed[i] * FADE + claim
-        self._hits[i] = self._hits[i] * FADE + hit
+        self._claimed[i] = self._claimed[i] * MEMORY_FADE + claim
+        self._hits[i] = self._hits[i] * MEMORY_FADE + hit

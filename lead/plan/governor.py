@@ -1,13 +1,13 @@
-"""Whether the backs are worth having, judged by the tokens per second that are really achieved with and without them.
+"""Whether the backs are worth having, judged by the tokens per second achieved with and without them.
 
-The planner decides by forecasts what to verify. What it cannot foresee is what backs cost by being there: the time that
-their messages take from the lead, and where they share a machine with it, the memory's bandwidth. So now and then the
-lead falls silent for a few steps, which lets the backs come to rest, and measures the target alone. If that is faster,
-the backs stay at rest, and are given another trial later and later.
+The planner decides by forecasts what to verify. It cannot foresee what backs cost by being there: their messages take
+time from the lead, and on the lead's own machine they take memory bandwidth. So now and then the lead falls silent for
+a few steps, the backs come to rest, and the target is measured alone. If it is faster alone, the backs stay at rest.
+Their next trials come later and later.
 
-Alone the target makes a token a step, and where these take equally long a few tell how fast it is; else it is measured
-for as long as it takes to tell the difference. So it is with a draft model beside it: then it is first asked whether
-its forward passes are any faster while the backs rest, and only if they are it is measured how many tokens they make.
+Alone, the target makes one token a step. If these steps take equally long, a few are enough; else it is measured until
+the difference is certain. With a draft model beside the target, the first question is whether its forward passes are
+faster while the backs rest. Only then are the tokens counted.
 """
 
 from __future__ import annotations
@@ -15,36 +15,34 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-SETTLE, SETTLED = 3, 0.1
-"""So many steps after a change are not counted, and so many seconds of them where the target is alone: the backs draft
-to the end of what they know first."""
-SOLO, LONG_SOLO = 8, 48
-"""Steps of the target alone, of which those after `SETTLE` are counted: so few if they tell enough, at most so many."""
-CALM = 1.01
-"""So much slower may the target's forward passes be with backs that they are said not to disturb it."""
-CERTAIN = 1.0
-"""Standard errors that a difference must have."""
-FIRST, CLOSE, USUAL = 24, 80, 600
-"""Steps with backs before the target alone is measured: the first time, after a close result or one of few steps, after
-a clear one."""
-CLEAR = 1.15
-KEEP = 1.03
-"""What they must gain to be kept at work."""
-DOUBT = 0.92
-"""What is enough while fewer than `MEMORY` steps with backs have been seen: they may have met a hard stretch of
-text, and a rest is long."""
-SURE = 1.5
-"""So much faster than the target was alone, and than its forward pass over one row lets it be, that it need not be
-measured again."""
-TRIAL = 24
+SETTLE_STEPS, SETTLE_SECONDS = 3, 0.1
+"""After a change, this many steps do not count. Alone, these must also last that long, because the backs first draft to
+the end of what they know."""
+MIN_ALONE_STEPS, MAX_ALONE_STEPS = 8, 48
+"""Steps of the target alone: the fewest, if they tell enough, and the most. Those that settle are among them."""
+MAX_HARMLESS_SLOWDOWN = 1.01
+"""Backs count as harmless while they slow the target's forward pass by no more than this factor."""
+MIN_STANDARD_ERRORS = 1.0
+"""A difference is certain if it is larger than this many standard errors."""
+FIRST_STEPS, STEPS_AFTER_CLOSE, STEPS_AFTER_CLEAR = 24, 80, 600
+"""Steps with backs before the target is measured alone: the first time, after a close result or one of few steps, and
+after a clear one."""
+CLEAR_GAIN = 1.15
+"""A result with backs is clear if it is this many times the target alone."""
+MIN_GAIN = 1.03
+"""Backs must be this many times faster than the target alone to stay at work."""
+MIN_EARLY_GAIN = 0.92
+"""The same before `MEMORY_STEPS` steps with backs: they may have met a hard stretch of text, and a rest is long."""
+SURE_GAIN = 1.5
+"""Backs that are this many times faster than the target alone are kept without measuring it again."""
+TRIAL_STEPS = 24
 """Steps with backs after a rest, before they are judged."""
-REST, LONGEST_REST = 48, 6144
-"""Steps of the first rest, and of the longest."""
-LONGER = 4
-"""Times as long as the one before is the next rest."""
-EARLY, PLAIN = 8, 0.9
-"""Steps of a trial after which it is over if it plainly fails: if it has less than that share of the target alone."""
-MEMORY = 64
+FIRST_REST_STEPS, MAX_REST_STEPS = 48, 6144
+REST_FACTOR = 4
+"""Each rest is this many times as long as the one before."""
+EARLY_TRIAL_STEPS, PLAIN_FAILURE = 8, 0.9
+"""A trial ends after this many steps if it reaches less than this share of the target alone."""
+MEMORY_STEPS = 64
 """Steps over which the rates are averaged."""
 
 State = Literal["with", "trial", "measuring", "resting"]
@@ -56,11 +54,11 @@ class _Rate:
     def __init__(self) -> None:
         self._tokens = self._seconds = self._weight = self._weights = 0.0
         self._products = [0.0, 0.0, 0.0]
-        """Sums of tokens squared, of tokens times seconds, and of seconds squared."""
+        """Faded sums of tokens squared, tokens times seconds, and seconds squared."""
         self.steps = 0
 
     def step(self, seconds: float, tokens: float) -> None:
-        fade = 1 - 1 / MEMORY
+        fade = 1 - 1 / MEMORY_STEPS
         self.steps += 1
         self._tokens = self._tokens * fade + tokens
         self._seconds = self._seconds * fade + seconds
@@ -70,7 +68,7 @@ class _Rate:
         self._weights = self._weights * fade * fade + 1
 
     def forget(self) -> None:
-        """Let what is known count half."""
+        """Halve the weight of all steps so far."""
         self._tokens, self._seconds = self._tokens / 2, self._seconds / 2
         self._products = [of / 2 for of in self._products]
         self._weight, self._weights = self._weight / 2, self._weights / 4
@@ -81,7 +79,7 @@ class _Rate:
 
     @property
     def error(self) -> float:
-        """Standard error, as a share of the value, from how many tokens a step makes and how long it takes."""
+        """Standard error as a share of the value, from how tokens and seconds vary over the steps."""
         if not self._tokens:
             return math.inf
         tokens, both, seconds = self._products
@@ -91,94 +89,93 @@ class _Rate:
 
 
 class Governor:
-    """Clock-free. Told of every step, and says whether the backs should rest."""
+    """Hears of every step, and says whether the backs should rest. Clock-free."""
 
     def __init__(self) -> None:
         self._state: State = "with"
         self._steps, self._silent = 0, 0.0
-        """In this state: steps, less those that come too soon after the first ones, and seconds of all."""
-        self._until = FIRST
-        self._rest = REST
+        """In this state: the steps that count towards its end, and the seconds of all steps."""
+        self._until = FIRST_STEPS
+        self._rest = FIRST_REST_STEPS
         self._with, self._alone, self._trial = _Rate(), _Rate(), _Rate()
         self._slower = 1.0
 
     @property
     def resting(self) -> bool:
-        """Whether to tell the backs nothing."""
+        """Whether the backs should hear nothing."""
         return self._state in ("measuring", "resting")
 
     def newcomer(self) -> None:
-        """A back has joined: it gets a trial at once, and what others did counts no more."""
-        self._rest = REST
+        """A back has joined. It gets a trial at once, and the record of the others is forgotten."""
+        self._rest = FIRST_REST_STEPS
         self._with = _Rate()
         if self.resting:
-            self._enter("trial", TRIAL)
+            self._enter("trial", TRIAL_STEPS)
 
     def step(self, seconds: float | None, tokens: float, alone: float | None, slower: float = 1.0) -> None:
-        """A step took so long, from one commit to the next, and led to so many tokens (of each answer, if there are
-        several). `seconds` None: that says nothing, because prompts were read in it.
+        """A step has ended. `seconds`: from commit to commit, None if it read prompts. `tokens`: per answer.
 
-        `alone`: tokens per second of the target alone, by the curve as measured at load; None if a draft model is
-        beside it. `slower`: than when it was loaded is the target lately, by its forward passes.
+        `alone`: tokens per second of the target alone, as measured at load; None if a draft model is beside it.
+        `slower`: seconds of the target's forward passes lately, over those measured at load.
         """
-        if self._steps < SETTLE or seconds is None or not self.resting or self._silent >= SETTLED:
+        if self._steps < SETTLE_STEPS or seconds is None or not self.resting or self._silent >= SETTLE_SECONDS:
             self._steps += 1
         self._silent += seconds or 0.0
         if not self.resting:
             self._slower = slower
-        counted = seconds if self._steps > SETTLE else None
+        counted = seconds if self._steps > SETTLE_STEPS else None
         if counted is not None:
             (self._alone if self.resting else self._with).step(counted, tokens)
             self._trial.step(counted, tokens)
-        fails = self._steps >= EARLY and self._trial.value < PLAIN * self._alone.value
+        fails = self._steps >= EARLY_TRIAL_STEPS and self._trial.value < PLAIN_FAILURE * self._alone.value
         if counted is not None and self._state == "trial" and fails:
             self._put_to_rest()
         elif self._steps >= self._until:
             self._over(alone, slower)
 
     def _over(self, alone: float | None, slower: float) -> None:
-        """The state has lasted as long as it should."""
+        """The state has lasted its time: choose the next one."""
         if self._state == "resting":
-            self._enter("trial", TRIAL)
+            self._enter("trial", TRIAL_STEPS)
         elif self._state == "measuring":
-            if alone is None and self._slower < CALM * slower:
-                self._enter("with", USUAL if self._known else CLOSE)
-            elif self._steps >= LONG_SOLO or self._certain:
+            if alone is None and self._slower < MAX_HARMLESS_SLOWDOWN * slower:
+                self._enter("with", STEPS_AFTER_CLEAR if self._known else STEPS_AFTER_CLOSE)
+            elif self._steps >= MAX_ALONE_STEPS or self._certain:
                 self._judge()
         elif self._state == "with":
-            if alone is not None and self._alone.steps and self._with.value > SURE * max(alone, self._alone.value):
-                self._enter("with", USUAL if self._known else CLOSE)
+            if alone is not None and self._alone.steps and self._with.value > SURE_GAIN * max(alone, self._alone.value):
+                self._enter("with", STEPS_AFTER_CLEAR if self._known else STEPS_AFTER_CLOSE)
             else:
                 if alone is not None:
                     self._alone.forget()  # contexts may have grown since
-                self._enter("measuring", SOLO)
+                self._enter("measuring", MIN_ALONE_STEPS)
         else:
             self._judge()
 
     @property
     def _known(self) -> bool:
-        """Whether enough steps with backs have been seen: the first ones are those of short contexts."""
-        return self._with.steps >= MEMORY
+        """Whether there were enough steps with backs. The first ones have short contexts."""
+        return self._with.steps >= MEMORY_STEPS
 
     @property
     def _certain(self) -> bool:
-        """Whether it can be told which is faster."""
+        """Whether it is clear which is faster."""
         known = math.hypot(self._with.error, self._alone.error)
-        return abs(self._with.value - self._alone.value) > CERTAIN * known * self._with.value
+        return abs(self._with.value - self._alone.value) > MIN_STANDARD_ERRORS * known * self._with.value
 
     def _judge(self) -> None:
-        if self._state == "trial" and self._trial.value > CLEAR * self._alone.value:
+        if self._state == "trial" and self._trial.value > CLEAR_GAIN * self._alone.value:
             self._with = self._trial  # they have become useful
-        if self._with.value >= (KEEP if self._known else DOUBT) * self._alone.value:
-            self._rest = REST
-            clear = self._known and self._with.value > CLEAR * self._alone.value
-            self._enter("with", USUAL if clear else CLOSE)
+        if self._with.value >= (MIN_GAIN if self._known else MIN_EARLY_GAIN) * self._alone.value:
+            self._rest = FIRST_REST_STEPS
+            clear = self._known and self._with.value > CLEAR_GAIN * self._alone.value
+            self._enter("with", STEPS_AFTER_CLEAR if clear else STEPS_AFTER_CLOSE)
         else:
             self._put_to_rest()
 
     def _put_to_rest(self) -> None:
         self._enter("resting", self._rest)
-        self._rest = min(LONGEST_REST, LONGER * self._rest)
+        self._rest = min(MAX_REST_STEPS, REST_FACTOR * self._rest)
 
     def _enter(self, state: State, steps: int) -> None:
         self._state, self._until, self._trial = state, steps, _Rate()

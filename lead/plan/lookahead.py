@@ -1,11 +1,11 @@
-"""Whether it pays to go later: what a step is worth with the guesses that are there, and with more that may come.
+"""Whether it pays to step later: what a step is worth with the guesses that are here, and with more that may come.
 
-To wait, or to let a draft model beside the target work, is the same comparison as that between more guesses and fewer.
-The time is added to the cost. It looks ahead to as many of the messages to come as pays.
+To wait, or to let a draft model beside the target work, compares like more guesses and fewer: the time is added to the
+cost. The comparison looks at as many of the coming messages as pay.
 
-A guess that is not waited for is not lost: it comes while the target is at work and is verified one step later. Where
-drafting is slow that is worth nearly as much, where it is fast nearly nothing, so the gain is counted less by the share
-that a guess's drafting takes of the time that it saves, less what verifying it costs.
+A guess that the step does not wait for is not lost. It comes while the target works, and is verified one step later. So
+the gain of waiting is reduced. It is reduced more where drafting is slow: by the share that drafting a guess takes of
+the time that the guess saves.
 """
 
 from __future__ import annotations
@@ -17,66 +17,66 @@ from typing import NamedTuple
 
 from lead.plan.arrivals import Coming
 
-NOT_BETTER = 3
-"""Messages in a row that make it worse to wait, after which no further ones are looked at."""
+MAX_WORSE = 3
+"""The comparison ends after so many messages in a row that make it worse to wait."""
 
 
 class Terms(NamedTuple):
-    """By what a gain is judged: it must be `patience` times what it costs in time. It is counted less by a power of the
-    share that drafting takes, and not at all where that is `most`."""
+    """How a gain is judged. It must be `patience` times its cost in time. It is reduced by a power of the share that
+    drafting takes, and is nothing at `max_share`."""
 
     patience: float
-    most: float
+    max_share: float
     power: int
 
 
 WAITING = Terms(1.15, 1.0, 1)
-"""The forecast knows less than it says."""
+"""Forecasts are less certain than they claim."""
 DRAFTING = Terms(1.0, 0.7, 3)
-"""What a draft model beside the target takes is known, and when it is done. By the simulator: what backs find meanwhile
-is worth less than it is to those who wait for it, where drafting is fast, and more where it is slow."""
+"""What a draft model beside the target takes, and when it ends, is known. `max_share` and `power` are the simulator's
+best."""
 
 
 Toll = Callable[[float, float, int], float]
-"""What a guess costs by the chance that it is wrong: of the path probability above it, its own, and its number in its
-chain, from 1 (`duo.engines.replay`)."""
+"""Seconds that a guess costs because it may be wrong (`duo.engines.replay`). Takes the path probability above the
+guess, its own, and its number in its chain, from 1."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lookahead:
-    """Before a step. `paths`: path probabilities of the guesses that are there, falling. `prices`: what forward passes
-    with 0, 1, 2 ... guesses cost, in tokens at the long-run `rate` per second; as many as may be verified. Fewer than
-    `least` guesses are not verified.
+    """The choice before a step. Tokens stand for time too, at the long-run `rate` of tokens per second.
 
-    worths: what each guess adds in tokens: its path probability, less its toll where there is one. toll: for guesses to
-    come, in seconds. answers: how many share the forward pass.
+    `paths`: path probabilities of the guesses that are here, falling. `prices`: what forward passes with 0, 1, 2 ...
+    guesses cost, up to the most that may be verified. `min_guesses`: fewer are not verified. `worths`: tokens that each
+    guess adds, which is its path probability less its toll. `toll`: for guesses to come. `answers`: how many share the
+    forward pass.
     """
 
     paths: Sequence[float]
     prices: Sequence[float]
     rate: float
-    least: int
+    min_guesses: int
     worths: Sequence[float]
     toll: Toll | None = None
     answers: int = 1
 
     def choose(self, worths: Sequence[float]) -> tuple[int, float]:
-        """Of guesses that add so much each, likeliest first: how many to verify, and what that is worth in tokens."""
+        """How many guesses to verify, and what that is worth. `worths`: what each adds, the likeliest first."""
         chosen, best, expected = 0, 1.0 - self.prices[0], 1.0
         for count, (worth, price) in enumerate(zip(worths, self.prices[1:], strict=False), 1):
             expected += worth
-            if expected - price > best and count >= self.least:
+            if expected - price > best and count >= self.min_guesses:
                 chosen, best = count, expected - price
         return chosen, best
 
     def gain(
-        self, value: float, coming: Iterable[Coming], every: float, terms: Terms, enough: float = float("inf")
+        self, value: float, coming: Iterable[Coming], every: float, terms: Terms, limit: float = float("inf")
     ) -> float:
-        """The most that it brings, in tokens, to go only when some of these messages are there, one at least; to go now
-        is worth `value`.
+        """The most that it brings to step later, when one or more of these messages are here; to step now is worth
+        `value`.
 
-        `every`: seconds from one expansion to the next, if they come while the target is at work. `enough`: more than
-        that need not be known. Minus infinity where nothing comes.
+        `every`: seconds between two expansions that come while the target works. `limit`: stop looking above this gain.
+        Minus infinity if nothing comes.
         """
         paths, worths = [-path for path in self.paths], list(self.worths)
         most = before = float("-inf")
@@ -91,11 +91,11 @@ class Lookahead:
             _, then = self.choose(worths)
             if kept < 0.0:
                 share = self.rate * every * message.expansions / max(1e-9, then - value)
-                kept = 1.0 - min(1.0, share / terms.most) ** terms.power
+                kept = 1.0 - min(1.0, share / terms.max_share) ** terms.power
             gain = (then - value) * message.sure * kept - terms.patience * self.rate * message.seconds
             most = max(most, gain)
             worse = worse + 1 if gain < before else 0
-            if most > enough or worse == NOT_BETTER:
+            if most > limit or worse == MAX_WORSE:
                 break
             before = gain
         return most

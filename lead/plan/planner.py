@@ -1,161 +1,106 @@
 """Which guesses to verify in the next forward pass, and whether to wait for better ones.
 
-Nodes are taken in order of falling path probability, a set that is always closed under parents, and so many that
+The planner takes the likeliest nodes first, by path probability, so their parents always come with them. It takes the
+count k that maximises
 
     expected new tokens(k)  -  rate x cost(k)
 
-is greatest, where cost(k) is the measured cost curve and rate the tokens per second that are being achieved: time lost
-now is paid at the long-run rate. (Maximising the tokens per second of this step alone is not the same, and worse.)
+cost(k) is the measured cost curve. rate is the tokens per second achieved lately, because time lost now is paid at that
+rate. (Maximising the tokens per second of this step alone is not the same, and worse.)
 
-Waiting for guesses that are about to arrive (`lead.plan.arrivals`), or drafting some beside the target, is the same
-comparison with the time added to the cost (`lead.plan.lookahead`). And so is whether all answers take part: where two
-rows cost more than twice one (llama.cpp's Q8_0 on a CPU), two answers are better served in turns.
+Two more choices are this comparison, with time added to the cost: to wait for guesses that will arrive soon
+(`lead.plan.arrivals`), and to draft some beside the target (`lead.plan.lookahead`). A third one is how many answers
+share the pass (`lead.plan.sharing`).
 """
 
 from __future__ import annotations
 
 import copy
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from duo.engines.cost import CostCurve
 from duo.engines.replay import NOTHING, Replay, Replayed
 from lead.plan.arrivals import RANKS, Arrivals, Coming, DraftOffer
 from lead.plan.governor import Governor
+from lead.plan.limits import Limits
 from lead.plan.lookahead import DRAFTING, WAITING, Lookahead
-from lead.plan.schedule import Growing, Limits, Plan
-from lead.plan.tree import Node, Place
+from lead.plan.sharing import Sharing
+from lead.plan.speculation import Action, Expand, Speculation, Verify, Wait
+from lead.plan.tree import GuessTree, Node, Place
 
-MEMORY = 40
-"""Steps over which the rate is averaged."""
-SOONER = 1.25
-"""Backs whose guesses come so soon, as a multiple of the time that an own draft model takes, are left to do it."""
-TURNS = 0.05
-"""So many tokens a forward pass for some of the answers must be worth more than one for all."""
-CLOSE, TRIED = 2.0, 128
-"""Where it is dearer or cheaper by no more than this factor, per answer, to serve one than to serve all, the way that
-is not taken is tried once in so many passes: what it costs would never be learned otherwise."""
-EXPLORE = 0.004
-"""Share of the time that an own draft model gets even if it does not seem worth its time: nothing would ever be learned
-of it otherwise."""
+MAX_LATER = 1.25
+"""Leave it to a back if its guesses come within this many times what the draft model beside the target takes."""
+MIN_LOCAL_SHARE = 0.004
+"""Share of the time that the draft model beside the target gets in any case. Else nothing would be learned of it."""
 
 
 _Ranked = tuple[float, int, Node]
 """A guess: its path probability, the number of its answer, its node."""
 
 
-class _Rate:
-    """Tokens and seconds, both fading over `MEMORY` steps."""
+class Planner(Speculation):
+    """Plans the steps of a lead."""
 
-    __slots__ = ("seconds", "tokens")
-
-    def __init__(self) -> None:
-        self.tokens = self.seconds = 0.0
-
-    def step(self, seconds: float, tokens: int) -> None:
-        fade = 1 - 1 / MEMORY
-        self.tokens = self.tokens * fade + tokens
-        self.seconds = self.seconds * fade + seconds
-
-
-class Planner:
-    """Plans the steps of a lead. Clock-free: every method is told the time, in seconds."""
-
-    def __init__(self, cost: CostCurve, limits: Limits, turns: bool = True, replay: Replay | None = None) -> None:
-        """`turns`: whether answers may take turns where that is faster. `replay`: what guesses cost beside the rows,
-        where the model goes back by a checkpoint."""
-        self.cost = cost
+    def __init__(self, cost: CostCurve, limits: Limits, replay: Replay | None = None) -> None:
+        """`replay`: what guesses cost beyond their rows, for a model that goes back to a checkpoint."""
+        super().__init__(limits)
+        self.sharing = Sharing(cost)
         self._replay = replay
-        self._most = limits.most
+        self._max_guesses = limits.max_guesses
         self._ranks = RANKS if limits.rollback.trees else 1
         """Guesses of a place that may be verified."""
-        self._turns = turns
-        self._cost_of_many = copy.deepcopy(cost)
-        """Where several answers share the passes: each attends over keys and values of its own, so they are dearer."""
         self._at_load = copy.deepcopy(cost)
-        """As it was measured, whatever passes have taken since."""
-        self._limits = limits
-        self._rates: defaultdict[int, _Rate] = defaultdict(_Rate)
-        """By number of answers that share the steps."""
-        self._answers = 1
-        """How many did so last."""
+        """As measured when the model was loaded."""
         self._under_way = 1
-        """How many were under way then."""
-        self._passes = 0
-        """For several answers, since some of them were tried without the others, or all together."""
+        """How many answers were under way at the last plan."""
         self._committed: float | None = None
         self._arrivals = Arrivals()
         self._governor, self._governor_of_many = Governor(), Governor()
         self._present: tuple[str, ...] = ()
-        """Backs that are connected. Replaced and never changed: another thread sets it."""
+        """Connected backs. Another thread replaces the tuple."""
         self._gone: deque[str] = deque()
-        """Those that have left since the last step."""
+        """Backs that have left since the last step."""
         self._newcomer = False
         self._beside = False
         """Whether there is a draft model beside the target."""
         self._idle = 0.0
-        """Seconds of decoding since an own draft model was asked last."""
+        """Seconds of decoding since the draft model beside the target was asked last."""
         self._missed = 0.0
-        """Tokens that an own draft model would have brought, had it not been in arrears."""
-        self._anew: bool | None = None
-        """Whether nothing had been guessed of the place where an answer got to last; None before that was looked at."""
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second lately; those of the target alone while nothing is known."""
-        return self._rate(1)
-
-    def _rate(self, answers: int) -> float:
-        """The same where so many answers share the steps."""
-        rate = self._rates[answers]
-        return rate.tokens / rate.seconds if rate.seconds else 1 / self._per_answer(answers)
-
-    def _curve(self, answers: int) -> CostCurve:
-        """The cost curve where so many answers share the passes."""
-        return self.cost if answers == 1 else self._cost_of_many
+        """Tokens that were missed because that draft model had tokens left to read."""
+        self._surprised: bool | None = None
+        """Whether the last commit led an answer to a place without guesses. None until the next plan looks."""
 
     @property
     def resting(self) -> bool:
-        """Whether the target is faster alone: the backs need not hear of what is committed."""
         return (self._governor if self._under_way == 1 else self._governor_of_many).resting
 
     @property
-    def speculates(self) -> bool:
-        """Whether the limits allow a guess."""
-        return self._most > 0
-
-    @property
     def backs(self) -> Sequence[str]:
-        """Those that are connected, the quickest first."""
         return sorted(self._present, key=self._arrivals.pace)
 
     def joined(self, back: str) -> None:
-        """A back is there; this and `left` may be called from another thread."""
         self._present = (*(name for name in self._present if name != back), back)
         self._newcomer = True
 
     def left(self, back: str) -> None:
-        """One is gone."""
+        super().left(back)
         self._present = tuple(name for name in self._present if name != back)
         self._gone.append(back)
 
-    def begun(self, now: float) -> None:
-        """What has been going on until now is not to be counted: nobody answered, or a prompt was read. Nor does it say
-        when messages come: a back may have been told long ago."""
+    def skipped(self, now: float) -> None:
         self._committed = now
-        self._anew = False
+        self._surprised = False
 
     def heard(self, now: float, back: str, found: Sequence[Place]) -> None:
-        """New guesses of a back arrived at `now`."""
         committed = self._committed if self._committed is not None else now
         if now < committed:
-            # They were heard late, which says nothing of when messages come.
+            # Heard late, so the time says nothing of when messages come.
             self._arrivals.revealed(found)
             return
-        self._arrivals.heard(now, back, committed, bool(self._anew), found)
+        self._arrivals.heard(now, back, committed, bool(self._surprised), found)
 
     def drafted(self, found: Sequence[Place]) -> None:
-        """The lead's own draft model has found something, as a plan said it should."""
         self._arrivals.revealed(found)
 
     def finished(
@@ -163,15 +108,11 @@ class Planner:
         now: float,
         rows: int,
         seconds: float,
-        tokens: int,
+        tokens: float,
         answers: int = 1,
         read: bool = False,
         replayed: Replayed = NOTHING,
     ) -> None:
-        """A forward pass over `rows` rows of so many answers took `seconds` and led to so many new tokens, committed at
-        `now`. `read`: it read prompts as well, so its time says nothing. `replayed`: what of the time was for going
-        back."""
-        self._answers = answers
         if self._newcomer:
             self._newcomer = False
             self._governor.newcomer()
@@ -181,86 +122,84 @@ class Planner:
         if self._replay is not None:
             passed = self._replay.observe(rows, passed, replayed)
         if passed is not None:
-            self._curve(answers).observe(rows, passed)
-        if took is not None:
-            self._idle += took
-            self._rates[answers].step(took, tokens)
+            self.sharing.curve(answers).observe(rows, passed)
+        self.sharing.step(answers, took, tokens)
+        self._idle += took or 0.0
         if self._present and self._committed is not None:
             self._weigh(took, tokens, answers)
-        if self._anew and self._committed is not None and not self.resting:
+        if self._surprised and self._committed is not None and not self.resting:
             self._arrivals.passed(self._committed, now)
         while self._gone:
             self._arrivals.forget(self._gone.popleft())
         self._committed = now
-        self._anew = None
+        self._surprised = None
 
-    def _weigh(self, took: float | None, tokens: int, answers: int) -> None:
-        """Whether backs pay is another question for one answer than for several, whose rows share the passes anyway."""
-        # By the curve as measured at load: one that follows the passes would make up for whatever backs cost them.
-        cost, many, slower = self._at_load, self._under_way, self._curve(answers).slower
+    def _weigh(self, took: float | None, tokens: float, answers: int) -> None:
+        """Tell the governor of one answer, or that of several: the rows of several share passes even without backs."""
+        # The curve as measured at load. One that follows the passes would hide what backs cost them.
+        cost, many, slower = self._at_load, self._under_way, self.sharing.curve(answers).slower
         alone = 1 / (cost(1) * min(1.0, slower)) if not self._beside else None
         if many == 1:
             self._governor.step(took, tokens, alone, slower)
             return
-        # As if for one answer, so that it may be compared where their number changes: what the target does alone for
-        # so many is what it does for one.
-        least = min(cost(count) / count for count in self._shares(many))
+        # Scaled to one answer, so that steps of different numbers of answers compare.
+        shares = [many] if self._beside else range(1, many + 1)
+        least = min(cost(count) / count for count in shares)
         seconds = took * cost(1) / (many * least) if took is not None else None
         self._governor_of_many.step(seconds, tokens / many, alone, slower)
 
-    def plan(
-        self, trees: Sequence[Growing], now: float, offer: DraftOffer | None = None, room: int | None = None
-    ) -> Plan:
-        """What to do next, for all answers that share the forward pass.
-
-        The guesses are taken in order of path probability over all trees together, a set that is closed under parents
-        in each of them. `offer`: what a draft model beside the target would take, if there is one that has something to
-        expand. `room`: given if the same pass reads prompts: for so many guesses it has room, and for none it waits.
-        Answers that have waited longest for a step come first.
-        """
+    def next(
+        self, trees: Sequence[GuessTree], now: float, offer: DraftOffer | None = None, room: int | None = None
+    ) -> Action:
+        """The likeliest guesses over all trees together are taken first."""
         self._beside |= offer is not None
         self._under_way = len(trees)
-        if self._takes_turns and room is None and len(trees) > 1:
+        if not self._beside and room is None and len(trees) > 1:
+            # A draft model beside the target works for all answers at once.
             trees = trees[: self._together(trees)]
         answers = len(trees)
-        if self._anew is None:
-            self._anew = any(not it.tree.root.children for it in trees)
+        if self._surprised is None:
+            self._surprised = any(not tree.root.children for tree in trees)
         best, ranked = self._likeliest(trees)
         if not ranked and offer is None and self._arrivals.nobody:
-            return Plan([[] for _ in trees])  # nothing to choose, and nobody to wait for
-        lookahead = self._lookahead(ranked, answers, self._rate(answers), room)
+            return Verify([[] for _ in trees])  # nothing to choose, and nobody to wait for
+        lookahead = self._lookahead(ranked, answers, self.sharing.rate(answers), room)
         most = len(lookahead.prices) - 1
         chosen, value = lookahead.choose(lookahead.worths)
         nodes: list[list[Node]] = [[] for _ in trees]
         for _, number, node in ranked[:chosen]:
             nodes[number].append(node)
         if chosen == most or room is not None:
-            return Plan(nodes)
-        leaves = [leaf for it, of in zip(trees, best, strict=True) for leaf in self._leaves(it, of)]
+            return Verify(nodes)
+        leaves = [leaf for tree, of in zip(trees, best, strict=True) for leaf in self._leaves(tree, of)]
         if not leaves:
-            return Plan(nodes)  # there is no place left to guess at
+            return Verify(nodes)  # there is no place left to guess at
         due, left = self._due(now, answers)
         coming = self._arrivals.coming(due, leaves, left, ranks=self._ranks)
         waiting = max(0.0, lookahead.gain(value, coming, self._arrivals.every(due), WAITING))
         if offer is not None and self._drafts(lookahead, value, leaves, due, offer, waiting):
             self._missed = self._idle = 0.0
-            return Plan(nodes, draft=True)
+            return Expand(nodes)
         if waiting > 0.0:
             self._arrivals.wait(due[0][1])
-            return Plan(nodes, min(due[0][0] * 1.05 + 1e-6, left))
-        return Plan(nodes)
+            return Wait(nodes, min(due[0][0] * 1.05 + 1e-6, left))
+        return Verify(nodes)
 
-    def _likeliest(self, trees: Sequence[Growing]) -> tuple[list[list[tuple[Node, float]]], list[_Ranked]]:
-        """The guesses of each answer that may be verified, and those of all, likeliest first."""
-        best = [it.likeliest(self._most, self._limits) for it in trees]
+    def _likeliest(self, trees: Sequence[GuessTree]) -> tuple[list[list[tuple[Node, float]]], list[_Ranked]]:
+        """The guesses that may be verified: by answer, and of all answers together. The likeliest come first."""
+        best = [self.limits.likeliest(tree, self._max_guesses) for tree in trees]
         ranked = [(path, number, node) for number, of in enumerate(best) for node, path in of]
         ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
         return best, ranked
 
+    def lookahead(self, trees: Sequence[GuessTree], rate: float) -> Lookahead:
+        """What a forward pass for these answers may bring, at so many tokens per second."""
+        return self._lookahead(self._likeliest(trees)[1], len(trees), rate, None)
+
     def _lookahead(self, ranked: Sequence[_Ranked], answers: int, rate: float, room: int | None) -> Lookahead:
-        """Of a forward pass for so many answers, with guesses of theirs."""
-        limits, cost = self._limits, self._curve(answers)
-        most = min(answers * self._most, limits.rows - answers)
+        """What a forward pass for this many answers may bring, with the guesses that are here."""
+        limits, cost = self.limits, self.sharing.curve(answers)
+        most = min(answers * self._max_guesses, limits.rows - answers)
         if room is not None:
             most = min(most, room)
         prices = [rate * cost(answers + count) for count in range(most + 1)]
@@ -275,53 +214,25 @@ class Planner:
             above[answer] = path
         return Lookahead(paths, prices, rate, limits.draft_min, worths, toll, answers)
 
-    @property
-    def _takes_turns(self) -> bool:
-        """A draft model beside the target works for all answers at once."""
-        return self._turns and not self._beside
-
-    def _per_answer(self, answers: int) -> float:
-        """Seconds of a forward pass without guesses, for each of so many answers."""
-        return self._curve(answers)(answers) / answers
-
-    def _cheapest(self, answers: int) -> int:
-        """How many of so many answers share a forward pass best if there are no guesses."""
-        return min(self._shares(answers), key=self._per_answer)
-
-    def _shares(self, answers: int) -> Sequence[int]:
-        """How many of so many answers may share a forward pass."""
-        return range(1 if self._takes_turns else answers, answers + 1)
-
-    def _together(self, trees: Sequence[Growing]) -> int:
+    def _together(self, trees: Sequence[GuessTree]) -> int:
         """How many of the answers, the first ones, should share the next forward pass."""
-        answers = len(trees)
-        fewer = self._cheapest(answers)
-        self._passes += 1
-        if self._passes > TRIED:
-            self._passes = 0
-            if 1 / CLOSE < self._per_answer(1) / self._per_answer(answers) < CLOSE:
-                return 1 if self._answers == answers else answers
-        if fewer == answers:
-            return answers
-        # By the rate of what was done last: that of the other way may have been another long ago.
-        rate = self._rate(fewer if self._answers == fewer else answers)
-        value = dict[int, float]()
-        for count in (fewer, answers):
-            lookahead = self._lookahead(self._likeliest(trees[:count])[1], count, rate, None)
-            value[count] = count - 1 + lookahead.choose(lookahead.worths)[1]
-        return fewer if value[fewer] > value[answers] + TURNS else answers
+
+        def value(count: int, rate: float) -> float:
+            lookahead = self.lookahead(trees[:count], rate)
+            return count - 1 + lookahead.choose(lookahead.worths)[1]
+
+        return self.sharing.choose(len(trees), value)
 
     def _due(self, now: float, answers: int) -> tuple[list[tuple[float, str]], float]:
-        """Whose messages are due when, and how long one may wait.
+        """When which back's message is due, and how long the planner may wait.
 
-        Never longer after a commit than a forward pass takes, whatever is forecast: what a back says must not be able
-        to hold up an answer.
+        It never waits longer after a commit than a forward pass takes. So no back can hold up an answer.
         """
         committed = self._committed if self._committed is not None else now
-        left = committed + self._curve(answers)(answers) - now
+        left = committed + self.sharing.curve(answers)(answers) - now
         if self.resting:
             return [], left
-        return self._arrivals.due(now, committed, bool(self._anew), left), left
+        return self._arrivals.due(now, committed, bool(self._surprised), left), left
 
     def _drafts(
         self,
@@ -332,10 +243,11 @@ class Planner:
         offer: DraftOffer,
         waiting: float,
     ) -> bool:
-        """Whether the own draft model should expand something; to wait for backs instead would bring `waiting`."""
-        if self._idle * EXPLORE > offer.first + offer.arrears:
+        """Whether the draft model beside the target should expand something. To wait for backs instead would bring
+        `waiting`, in tokens."""
+        if self._idle * MIN_LOCAL_SHARE > offer.first + offer.arrears:
             return True
-        if waiting > 0.0 and due[0][0] < SOONER * offer.first:
+        if waiting > 0.0 and due[0][0] < MAX_LATER * offer.first:
             return False
         forecast, ranks = self._arrivals, self._ranks
 
@@ -346,22 +258,21 @@ class Planner:
         usual = lookahead.gain(value, coming(), every, DRAFTING, waiting)
         if usual > waiting and not offer.arrears:
             return True
-        # What it finds may be worth going on from, or not: an average would not tell.
+        # Look at both outcomes, a sure guess and an unsure one: their average would hide that only one pays.
         more = -waiting
         for share, kind in forecast.kinds:
             more += share * lookahead.gain(value, coming(kind), every, DRAFTING)
-        # What is in arrears is read once this would have been made good by what was missed for want of it.
+        # It reads what it has left unread once the tokens missed so far would pay for that.
         self._missed += max(0.0, more)
         return more > 0.0 and self._missed > lookahead.rate * offer.arrears
 
-    def _leaves(self, it: Growing, ranked: Sequence[tuple[Node, float]]) -> list[float]:
-        """Path probabilities of the nodes that nothing is known below, where something could be of use."""
-        tree, length_below = it
-        if not self._limits.rollback.trees and len(ranked) >= self._most:
-            return []  # the chain may not become longer
+    def _leaves(self, tree: GuessTree, ranked: Sequence[tuple[Node, float]]) -> list[float]:
+        """Path probabilities of the nodes without children, where guesses could be of use."""
+        if not self.limits.rollback.trees and len(ranked) >= self._max_guesses:
+            return []  # the chain is as long as it may be
 
         def useful(node: Node) -> bool:
-            return not node.children and (length_below is None or node.length + 1 < length_below)
+            return not node.children and tree.useful_below(node)
 
         if not tree.root.children:
             return [1.0] if useful(tree.root) else []

@@ -1,10 +1,10 @@
 """The lead's tree of guesses for one session, rooted at the committed prefix.
 
-Messages of all backs merge into it. Guesses are addressed by content, so their order does not matter, nor how often
-they come, nor what was committed in between. An expansion continues a prefix that is in the tree, or it is dropped. A
-commit moves the root along the committed tokens; the agreeing subtree lives on.
+The messages of all backs merge into it. A guess names the prefix that it continues, by length and hash. So late,
+repeated and reordered guesses do no harm: the tree has the prefix, or the guess is dropped. A commit moves the root
+along the committed tokens, and the agreeing subtree stays.
 
-What a back claims is not trusted: the tree is bounded in nodes and in depth, and a claim can only cost time.
+Backs are not trusted. The tree is bounded in nodes and depth, and a wrong claim can only cost time.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -25,14 +25,14 @@ MAX_DEPTH = 64
 
 
 class Place(NamedTuple):
-    """A prefix where tokens have been guessed: how likely the answer comes there, and what they are worth there."""
+    """A prefix with guesses. `path`: the probability that the answer gets there."""
 
     path: float
     guesses: Expansion
 
 
 class Node:
-    """One guessed token. `length` and `hash` are those of the whole prefix that ends with it."""
+    """One guessed token. `length` and `hash`: of the whole prefix that ends with it."""
 
     __slots__ = ("chance", "chances", "children", "hash", "length", "parent", "token")
 
@@ -43,9 +43,9 @@ class Node:
         self.hash = prefix_hash
         self.children: dict[int, Node] = {}
         self.chances: dict[str, float] = {}
-        """Back -> the probability that it claims for this token, given the parent."""
+        """By back: the probability that it claims for this token, given the parent."""
         self.chance = 0.0
-        """Probability of this token given its parent: the best claim, for what it is worth."""
+        """Probability of this token, given its parent: the best of the calibrated claims."""
 
     def subtree(self) -> Iterator[Node]:
         """This node and all below it, parents before children."""
@@ -71,11 +71,14 @@ class GuessTree:
         length: int,
         prefix_hash: int,
         calibration: defaultdict[str, Calibration] | None = None,
+        limit: int | None = None,
         max_nodes: int = MAX_NODES,
         max_depth: int = MAX_DEPTH,
     ) -> None:
-        """`calibration`: what the claims of each back are worth, shared by all sessions; learned from here as well."""
+        """`calibration`: by back, shared by all sessions. The tree also teaches it. `limit`: the length of prefix at
+        which the answer ends; guesses of that length or more are of no use."""
         self._calibration = defaultdict(Calibration) if calibration is None else calibration
+        self.limit = limit
         self.root = Node(-1, None, length, prefix_hash)
         self._by_hash = {prefix_hash: self.root}
         self._max_nodes = max_nodes
@@ -86,7 +89,7 @@ class GuessTree:
         return len(self._by_hash) - 1
 
     def merge(self, expansion: Expansion, back: str) -> int:
-        """Take in one expansion; return how many tokens of it are now in the tree (0: its prefix is not here)."""
+        """Take in one expansion. Returns how many of its tokens the tree has now; 0 if it lacks the prefix."""
         anchor = self._by_hash.get(expansion.hash)
         if anchor is None or anchor.length != expansion.length:
             return 0
@@ -114,12 +117,12 @@ class GuessTree:
         return taken
 
     def guessed(self, prefix_hash: int) -> bool:
-        """Whether anything is known of a prefix."""
+        """Whether the tree has guesses after this prefix."""
         node = self._by_hash.get(prefix_hash)
         return node is not None and bool(node.children)
 
     def place(self, prefix_hash: int) -> Place | None:
-        """What is known of a prefix; None where nothing is."""
+        """The guesses after this prefix; None if there are none."""
         node = self._by_hash.get(prefix_hash)
         if node is None or not node.children:
             return None
@@ -128,12 +131,21 @@ class GuessTree:
             path, at = path * at.chance, at.parent
         return Place(path, _guesses(node))
 
+    def learn(self, expansions: Iterable[Expansion], back: str) -> list[Place]:
+        """Merge expansions. Returns the places that had no guesses before."""
+        new: list[Place] = []
+        for expansion in expansions:
+            known = self.guessed(expansion.hash)
+            if self.merge(expansion, back) and not known and (place := self.place(expansion.hash)) is not None:
+                new.append(place)
+        return new
+
     def known(self) -> list[Expansion]:
-        """All that is known, parents before children."""
+        """All guesses, parents before children."""
         return [_guesses(node) for node in self.root.subtree() if node.children]
 
     def advance(self, token: int, prefix_hash: int) -> None:
-        """Commit one token: re-root at its node if it was guessed, else start anew from there."""
+        """Commit one token. Its node becomes the root; without one, the tree starts empty."""
         for child in self.root.children.values():
             for back, claim in child.chances.items():
                 self._calibration[back].outcome(claim, child.token == token)
@@ -147,11 +159,10 @@ class GuessTree:
             root.parent = None
         self.root = root
 
-    def best(self, count: int, floor: float = 0.0, length_below: int | None = None) -> list[tuple[Node, float]]:
-        """The `count` nodes of highest path probability with it, falling, none under `floor`.
+    def best(self, count: int, floor: float = 0.0) -> list[tuple[Node, float]]:
+        """The `count` likeliest nodes with their path probabilities, falling, none below `floor` or beyond the limit.
 
-        Closed under parents, which come first, because a path's probability only falls along it. Nodes whose prefix
-        is `length_below` tokens long or longer are left out.
+        Parents come before their children, because probability only falls along a path.
         """
         chosen: list[tuple[Node, float]] = []
         order = 0
@@ -160,7 +171,7 @@ class GuessTree:
             negative, _, node = heapq.heappop(heap)
             if node is not self.root:
                 chosen.append((node, -negative))
-            if length_below is not None and node.length + 1 >= length_below:
+            if self.limit is not None and node.length + 1 >= self.limit:
                 continue
             for child in node.children.values():
                 path = -negative * child.chance
@@ -169,18 +180,24 @@ class GuessTree:
                     heapq.heappush(heap, (-path, order, child))
         return chosen
 
-    def chain(self, count: int, floor: float = 0.0, length_below: int | None = None) -> list[tuple[Node, float]]:
-        """The likeliest child at each place, from the root down, with its path probability: for models that verify no
-        trees. Bounds as in `best`."""
+    def chain(self, count: int, floor: float = 0.0) -> list[tuple[Node, float]]:
+        """The likeliest child at each place from the root down, with path probabilities and bounds as in `best`.
+
+        For models that cannot verify trees.
+        """
         line: list[tuple[Node, float]] = []
         node, path = self.root, 1.0
-        while node.children and len(line) < count and (length_below is None or node.length + 1 < length_below):
+        while node.children and len(line) < count and self.useful_below(node):
             node = max(node.children.values(), key=_chance)
             path *= node.chance
             if path <= 0.0 or path < floor:
                 break
             line.append((node, path))
         return line
+
+    def useful_below(self, node: Node) -> bool:
+        """Whether the answer may go on after a guess that follows this node."""
+        return self.limit is None or node.length + 1 < self.limit
 
     def _prune(self) -> None:
         """Keep the likelier half, so that pruning is rare."""

@@ -37,8 +37,8 @@ def test_guesses_are_right_as_often_as_they_say(kind: type[Varying], mean: float
 def test_bursts() -> None:
     """Easy and hard stretches are as long as asked for, and neighbours are more alike than strangers."""
     acceptance = Bursty(0.7, 1, stretch=20)
-    changes = sum(a != b for a, b in zip(acceptance._hard, acceptance._hard[1:], strict=False))
-    assert changes / len(acceptance._hard) == pytest.approx(1 / 20, rel=0.1)
+    changes = sum(a != b for a, b in zip(acceptance.hard, acceptance.hard[1:], strict=False))
+    assert changes / len(acceptance.hard) == pytest.approx(1 / 20, rel=0.1)
     truths: list[bool] = []
     state = EMPTY
     for length in range(12_000):

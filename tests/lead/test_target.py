@@ -9,7 +9,7 @@ import pytest
 
 from duo.engines.base import TREES, Rollback
 from duo.engines.exact import decision
-from lead.plan.schedule import Limits
+from lead.plan.limits import Limits
 from lead.target import start_lines
 
 FIT, STATE = "4 slots of 512 tokens", "a copy is made before guesses are verified"

@@ -7,7 +7,7 @@ from lead.plan.tree import GuessTree
 
 
 def check(tree: GuessTree, prefix: Prefix, max_nodes: int, max_depth: int) -> None:
-    """VerifyAll that holds for a tree at any time."""
+    """All that holds for a tree at any time."""
     nodes = list(tree.root.subtree())
     assert tree.root.parent is None
     assert (tree.root.length, tree.root.hash) == (len(prefix), prefix.hash)
@@ -25,6 +25,7 @@ def check(tree: GuessTree, prefix: Prefix, max_nodes: int, max_depth: int) -> No
 
 
 def check_best(tree: GuessTree) -> None:
+    limit, tree.limit = tree.limit, None
     reached = {id(tree.root): 1.0}
     for node in tree.root.subtree():
         if node.parent is not None:
@@ -42,4 +43,6 @@ def check_best(tree: GuessTree) -> None:
         assert tree.best(count) == everything[:count]
     assert tree.best(10**6, floor=0.3) == [(n, c) for n, c in everything if c >= 0.3]
     below = tree.root.length + 3
-    assert tree.best(10**6, length_below=below) == [(n, c) for n, c in everything if n.length < below]
+    tree.limit = below
+    assert tree.best(10**6) == [(n, c) for n, c in everything if n.length < below]
+    tree.limit = limit

@@ -9,8 +9,8 @@ from duo.draft.policy import CHAIN, TREE
 from duo.draft.scaling import Scale, Sharpness
 from duo.engines.cost import CostCurve
 from duo.sampling.params import SamplingParams
+from lead.plan.limits import Limits
 from lead.plan.planner import Planner
-from lead.plan.schedule import Limits
 from tests.support.fakes import CheckedEngine, FakeModel
 
 

@@ -97,7 +97,7 @@ def answers(
                 place = Prefix(prompt + list((guesses or {})[session.id][: len(session.completion) + ahead]))
                 wrong = (token + 1) % vocabulary.size if (session.id + len(place)) % 4 == 0 else token
                 session.tree.merge(Expansion(len(place), place.hash, [wrong], [0.9]), "back")
-            nodes = [node for node, _ in session.tree.best(4, 0.0, session.limit)]
+            nodes = [node for node, _ in session.tree.best(4)]
             parts.append((session, nodes, len(rows)))
             rows += session.rows(nodes, len(rows))
         logits = engine.forward(rows)

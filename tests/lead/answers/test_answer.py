@@ -16,7 +16,7 @@ from lead.answers import handover
 from lead.answers.answer import RunningAnswer
 from lead.answers.text import special_in
 from lead.api import Piece, Question
-from lead.decode.request import Job
+from lead.decode.request import Request
 from lead.decode.session import Committed, Step
 
 WORDS = ["", "Return", " CPU", " arguments", " after", ".", "\n"]
@@ -69,13 +69,13 @@ def shown(
     stop: Sequence[str], *steps: Step, stop_tokens: Collection[int] = ()
 ) -> tuple[list[Piece], RunningAnswer, list[bool]]:
     cancelled: list[bool] = []
-    job = Job([1], SamplingParams(), 10, False, lambda step: None, lambda error: None, stop_tokens)
+    request = Request([1], SamplingParams(), 10, False, lambda step: None, lambda error: None, stop_tokens)
     names = special_in(stop, cast(Vocabulary, _Words()))
 
     async def run() -> tuple[list[Piece], RunningAnswer]:
         question = Question([1], SamplingParams(), stop=stop, stop_names=names)
         answer = RunningAnswer(
-            1, job, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True)
+            1, request, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True)
         )
         for each in steps:
             answer.steps.put_nowait([each])
@@ -101,7 +101,7 @@ def test_what_may_begin_a_stop_string_waits_with_its_token() -> None:
 def test_no_part_of_a_stop_string_leaks_with_its_token() -> None:
     pieces, answer, cancelled = shown([" CPU arguments"], step(1, 2, 3, 4))
     assert [(p.text, p.token) for p in pieces] == [("Return", 1)]
-    assert answer._tokens == 3 and cancelled == [True]
+    assert answer.tokens == 3 and cancelled == [True]
 
 
 @pytest.mark.parametrize(("stop", "rest"), [("PU", " C"), ("turn", "Re")])
@@ -141,9 +141,9 @@ def test_a_token_that_ends_the_answer_adds_nothing_to_its_text() -> None:
 def test_what_nobody_reads_is_handed_over_seldom(monkeypatch: pytest.MonkeyPatch, read: str) -> None:
     stop = ("x",) if read == "with a stop" else ()
     question = Question([1], SamplingParams(), stop=stop, streamed=read == "streamed")
-    job = Job([1], SamplingParams(), 10, False, lambda step: None, lambda error: None)
+    request = Request([1], SamplingParams(), 10, False, lambda step: None, lambda error: None)
     listener = cast(Any, SimpleNamespace(reads=read == "by the console"))
-    answer = asyncio.run(_made(job, question, listener))
+    answer = asyncio.run(_made(request, question, listener))
     calls: list[Callable[[], None]] = []
     passing = handover.Handover(calls.append, lambda steps: None)
     clock = 0.0
@@ -158,5 +158,5 @@ def test_what_nobody_reads_is_handed_over_seldom(monkeypatch: pytest.MonkeyPatch
     assert expected * 0.7 <= len(calls) - 2 <= expected + 1
 
 
-async def _made(job: Job, question: Question, listener: Any) -> RunningAnswer:
-    return RunningAnswer(1, job, question, cast(Engine, _Words()), listener, lambda: None)
+async def _made(request: Request, question: Question, listener: Any) -> RunningAnswer:
+    return RunningAnswer(1, request, question, cast(Engine, _Words()), listener, lambda: None)

@@ -50,7 +50,7 @@ class Lead:
         session, before = self.session, list(self.session.prefix.tokens)
         drafted_before, accepted_before = session.total.drafted, session.total.accepted
         choose = session.tree.chain if exact else session.tree.best
-        nodes = [node for node, _ in choose(draft_max, floor, session.limit)]
+        nodes = [node for node, _ in choose(draft_max, floor)]
         rows = session.rows(nodes, first_id)
         assert [row.id for row in rows] == list(range(first_id, first_id + len(nodes) + 1))
         if exact:

@@ -8,7 +8,14 @@ import random
 import pytest
 
 from back.pacing import BUNDLE, LEAST, Pacing
-from lead.plan.governor import CLOSE, FIRST, LONG_SOLO, SOLO, USUAL, Governor
+from lead.plan.governor import (
+    FIRST_STEPS,
+    MAX_ALONE_STEPS,
+    MIN_ALONE_STEPS,
+    STEPS_AFTER_CLEAR,
+    STEPS_AFTER_CLOSE,
+    Governor,
+)
 
 
 def live(worth: Governor, steps: int, with_backs: float, seed: int = 0) -> tuple[float, int]:
@@ -43,10 +50,10 @@ def test_backs_that_help_keep_helping(with_backs: float, seed: int) -> None:
 
 def test_while_prompts_are_read_it_neither_measures_nor_stays_silent() -> None:
     worth = Governor()
-    for _ in range(FIRST):
+    for _ in range(FIRST_STEPS):
         worth.step(1.0, 1, 1.0)
     assert worth.resting
-    for _ in range(LONG_SOLO):
+    for _ in range(MAX_ALONE_STEPS):
         worth.step(None, 1, 1.0)
     assert not worth.resting, "it has seen nothing of the target alone"
 
@@ -72,7 +79,7 @@ def test_where_they_disturb_a_target_that_drafts_itself_they_rest(gain: float, s
 
 @pytest.mark.parametrize("seed", range(5))
 def test_where_they_do_not_it_is_not_measured_for_long(seed: int) -> None:
-    assert beside(Governor(), 5000, 1.1, 1.0, seed)[1] <= SOLO * (2 + 5000 // USUAL)
+    assert beside(Governor(), 5000, 1.1, 1.0, seed)[1] <= MIN_ALONE_STEPS * (2 + 5000 // STEPS_AFTER_CLEAR)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -97,17 +104,17 @@ def test_a_newcomer_gets_its_trial_at_once() -> None:
 
 
 def test_the_first_measurement_is_short() -> None:
-    assert live(Governor(), FIRST + SOLO + 10, 1.1)[1] == SOLO
+    assert live(Governor(), FIRST_STEPS + MIN_ALONE_STEPS + 10, 1.1)[1] == MIN_ALONE_STEPS
 
 
 def test_a_first_impression_is_soon_looked_at_again() -> None:
     worth = Governor()
-    live(worth, FIRST + SOLO, 1.4)
-    assert live(worth, 4 * CLOSE, 0.8)[1] > CLOSE
+    live(worth, FIRST_STEPS + MIN_ALONE_STEPS, 1.4)
+    assert live(worth, 4 * STEPS_AFTER_CLOSE, 0.8)[1] > STEPS_AFTER_CLOSE
 
 
 def test_what_is_plain_is_measured_only_once() -> None:
-    assert live(Governor(), 2000, 3.0)[1] == SOLO
+    assert live(Governor(), 2000, 3.0)[1] == MIN_ALONE_STEPS
 
 
 @pytest.mark.parametrize("with_backs", [0.9, 1.2])

@@ -18,12 +18,13 @@ from duo.engines.replay import Checkpoints, Replay, Replayed
 from duo.guesses import Expansion
 from duo.prefix import EMPTY, extend_hash
 from lead.plan.arrivals import Coming
+from lead.plan.limits import Limits, without_guesses
 from lead.plan.lookahead import WAITING, Lookahead
 from lead.plan.planner import Planner
-from lead.plan.schedule import Growing, Limits, Schedule, without_guesses
+from lead.plan.speculation import Speculation
 from lead.plan.tree import GuessTree, Node
 from lead.plan.verify_all import VerifyAll
-from tests.support.planning import FLAT, guessed, line
+from tests.support.planning import FLAT, guessed, line, waits
 
 CHAIN = Rollback(trees=False, depth=UNBOUNDED)
 REPLAY = Rollback(trees=False, depth=UNBOUNDED, replay=True)
@@ -72,11 +73,11 @@ def test_the_best_beginning_of_the_likeliest_chain_is_chosen(
     tree: GuessTree, curve: dict[int, float], depth: int, draft_min: int
 ) -> None:
     it = Planner(CostCurve(curve), Limits(8, draft_min, rollback=CHAIN._replace(depth=depth)))
-    (nodes,) = it.plan([Growing(tree)], 0.0).nodes
+    (nodes,) = it.next([tree], 0.0).nodes
     paths = likeliest(tree)[:depth]
 
     def value(count: int) -> float:
-        return 1 + sum(paths[:count]) - it.rate * it.cost(1 + count)
+        return 1 + sum(paths[:count]) - it.sharing.rate(1) * it.sharing.curve(1)(1 + count)
 
     allowed = [0, *(count for count in range(1, len(paths) + 1) if count >= draft_min)]
     assert is_chain(tree, nodes) and len(nodes) in allowed
@@ -88,13 +89,13 @@ def test_chains_of_several_answers_share_the_rows_as_is_best_for_all(
     of: list[GuessTree], curve: dict[int, float]
 ) -> None:
     answers = len(of)
-    it = Planner(CostCurve(curve), Limits(3, rows=answers + 5, rollback=CHAIN), turns=False)
-    chosen = it.plan([Growing(tree) for tree in of], 0.0).nodes
+    it = Planner(CostCurve(curve), Limits(3, rows=answers + 5, rollback=CHAIN))
+    chosen = it.next(of, 0.0, room=5).nodes  # prompts are read, so they take no turns
     paths = [likeliest(tree)[:3] for tree in of]
 
     def value(counts: Sequence[int]) -> float:
         expected = sum(sum(path[:count]) for path, count in zip(paths, counts, strict=True))
-        return expected - it._rate(answers) * it.cost(answers + sum(counts))
+        return expected - it.sharing.rate(answers) * it.sharing.curve(1)(answers + sum(counts))
 
     allowed = [it for it in itertools.product(*(range(len(path) + 1) for path in paths)) if sum(it) <= 5]
     assert all(is_chain(tree, nodes) for tree, nodes in zip(of, chosen, strict=True))
@@ -107,7 +108,7 @@ def test_with_replays_the_choice_is_that_of_the_greatest_expectation(
 ) -> None:
     tree, cost = line(*found), CostCurve(curve)
     it = Planner(cost, Limits(8, rollback=REPLAY), replay=Replay(Checkpoints(save, restore), cost))
-    (nodes,) = it.plan([Growing(tree)], 0.0).nodes
+    (nodes,) = it.next([tree], 0.0).nodes
 
     def value(count: int) -> float:
         """Over all places where it may end."""
@@ -118,7 +119,7 @@ def test_with_replays_the_choice_is_that_of_the_greatest_expectation(
             seconds = cost(1 + count) + (save if count else 0.0)
             if right < count:
                 seconds += restore + cost(1 + right)
-            total += ends * (1 + right - it.rate * seconds)
+            total += ends * (1 + right - it.sharing.rate(1) * seconds)
         return total
 
     assert value(len(nodes)) == pytest.approx(max(map(value, range(len(found) + 1))))
@@ -129,8 +130,8 @@ def test_what_going_back_costs_is_paid_for_each_answer_and_not_by_those_without_
     cost = CostCurve(FLAT)
 
     def counts(save: float, *found: Sequence[float]) -> list[int]:
-        it = Planner(cost, Limits(rollback=REPLAY), turns=False, replay=Replay(Checkpoints(save, 0.0), cost))
-        return [len(nodes) for nodes in it.plan([Growing(line(*of)) for of in found], 0.0).nodes]
+        it = Planner(cost, Limits(rollback=REPLAY), replay=Replay(Checkpoints(save, 0.0), cost))
+        return [len(nodes) for nodes in it.next([line(*of) for of in found], 0.0, room=9).nodes]
 
     # Two answers make 20 tokens per second: a checkpoint of 0.02 s is 0.4 of one, going back is 2.
     assert counts(0.02, (0.95, 0.95), ()) == [2, 0]
@@ -149,7 +150,7 @@ def test_to_wait_for_a_chain_to_grow_is_judged_as_if_it_were_there(
     it = Planner(cost, Limits(8, rollback=REPLAY), replay=replay)
 
     def lookahead(*chances: float) -> Lookahead:
-        return it._lookahead(it._likeliest([Growing(line(*chances))])[1], 1, rate, None)
+        return it.lookahead([line(*chances)], rate)
 
     *before, last = found
     short, whole = lookahead(*before), lookahead(*found)
@@ -162,15 +163,15 @@ def test_to_wait_for_a_chain_to_grow_is_judged_as_if_it_were_there(
 def test_nobody_waits_for_what_no_chain_has_room_for() -> None:
     def plan(rollback: Rollback, tree: GuessTree) -> float:
         it = Planner(CostCurve({1: 0.1, 16: 0.1}), Limits(rollback=rollback))
-        it.begun(0.0)
+        it.skipped(0.0)
         for step in range(60):
-            it.plan([Growing(line())], step * 0.1)
+            it.next([line()], step * 0.1)
             for message in (1, 2, 3):
                 it.heard(step * 0.1 + 0.005 * message, "one", [guessed(0.95)])
             it.finished(step * 0.1 + 0.1, 1, 0.1, 1)
-        it.plan([Growing(line())], 6.0)
+        it.next([line()], 6.0)
         it.heard(6.005, "one", [guessed(0.95)])
-        return it.plan([Growing(tree)], 6.0051).wait
+        return waits(it.next([tree], 6.0051))
 
     assert plan(CHAIN, line(0.9, 0.9)) > 0.0
     assert plan(CHAIN._replace(depth=2), line(0.9, 0.9)) == 0.0
@@ -180,15 +181,15 @@ def test_nobody_waits_for_what_no_chain_has_room_for() -> None:
 @pytest.mark.parametrize("kind", [Planner, VerifyAll])
 def test_a_model_that_does_not_go_back_gets_no_guesses(kind: type) -> None:
     limits = Limits(rollback=Rollback(False, 0))
-    it: Schedule = Planner(CostCurve(FLAT), limits) if kind is Planner else VerifyAll(limits)
-    plan = it.plan([Growing(line(0.99, 0.99)), Growing(line(0.99))], 0.0)
-    assert [list(nodes) for nodes in plan.nodes] == [[], []] and not plan.wait
+    it: Speculation = Planner(CostCurve(FLAT), limits) if kind is Planner else VerifyAll(limits)
+    plan = it.next([line(0.99, 0.99), line(0.99)], 0.0)
+    assert [list(nodes) for nodes in plan.nodes] == [[], []] and not waits(plan)
     assert not it.speculates and "does not go back" in without_guesses(limits, None)
 
 
 @given(trees, st.integers(0, 5))
 def test_everything_of_a_chain_is_its_beginning(tree: GuessTree, depth: int) -> None:
-    (nodes,) = VerifyAll(Limits(rollback=CHAIN._replace(depth=depth))).plan([Growing(tree)], 0.0).nodes
+    (nodes,) = VerifyAll(Limits(rollback=CHAIN._replace(depth=depth))).next([tree], 0.0).nodes
     assert is_chain(tree, nodes) and len(nodes) == min(depth, len(likeliest(tree)))
 
 
@@ -241,23 +242,23 @@ class TestReplay:
     def test_the_curve_learns_nothing_of_replays(self) -> None:
         cost = CostCurve({1: 1.0, 4: 1.3})
         it = Planner(cost, Limits(rollback=REPLAY), replay=Replay(Checkpoints(0.5, 0.5), cost))
-        it.begun(0.0)
+        it.skipped(0.0)
         now = 0.0
         for _ in range(100):
             for seconds, replayed in ((3.3, Replayed(1, [1], 1.5)), (1.3 + 0.5, Replayed(1))):
                 now += seconds
                 it.finished(now, 4, seconds, 2, replayed=replayed)
-        assert it.cost(4) == pytest.approx(1.3, rel=0.02)
-        assert it.rate == pytest.approx(4 / 5.1, rel=0.05), "but the rate is what is achieved"
+        assert it.sharing.curve(1)(4) == pytest.approx(1.3, rel=0.02)
+        assert it.sharing.rate(1) == pytest.approx(4 / 5.1, rel=0.05), "but the rate is what is achieved"
 
     def test_rejections_that_prove_dear_end_the_guessing(self) -> None:
         """At first going back is said to cost nothing."""
         cost = CostCurve({1: 1.0, 8: 1.1})
         it = Planner(cost, Limits(rollback=REPLAY), replay=Replay(Checkpoints(0.0, -1.0), cost))
-        it.begun(0.0)
+        it.skipped(0.0)
         now, chosen = 0.0, list[int]()
         for step in range(200):
-            guesses = len(it.plan([Growing(line(0.5, 0.5))], now).nodes[0])
+            guesses = len(it.next([line(0.5, 0.5)], now).nodes[0])
             chosen.append(guesses)
             right = min(guesses, (0, 1, 0, 2)[step % 4])
             again = [1 + right] * (right < guesses)
@@ -276,7 +277,7 @@ def test_chains_are_planned_well(target: str) -> None:
 
     def speed(rollback: Rollback) -> float:
         it = Planner(CostCurve(curve), Limits(world.DRAFT_MAX, rollback=rollback))
-        it.begun(0.0)
+        it.skipped(0.0)
         return run(text, cost, machines, 600, planner=it)
 
     trees, chains = speed(Limits().rollback), speed(CHAIN)
@@ -300,10 +301,10 @@ def test_guesses_are_verified_where_they_pay_for_going_back(target: str, dear: f
     takes = Checkpoints(0.2 * dear * cost(1), dear * cost(1))
     measured = takes if known else Checkpoints(takes.save / 10, takes.restore / 10)
 
-    def speed(schedule: Callable[[CostCurve], Schedule]) -> float:
+    def speed(schedule: Callable[[CostCurve], Speculation]) -> float:
         it = schedule(CostCurve(curve))
-        it.begun(0.0)
-        return run(text, cost, machines, 1500, planner=it, checkpoints=takes)  # type: ignore[arg-type]
+        it.skipped(0.0)
+        return run(text, cost, machines, 1500, planner=it, checkpoints=takes)
 
     limits = Limits(world.DRAFT_MAX, rollback=REPLAY)
     priced = speed(lambda curve: Planner(curve, limits, replay=Replay(measured, curve)))
