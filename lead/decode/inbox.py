@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from duo.v1 import duo_pb2 as pb
+from duo.guesses import Expansion
 
 DEPTH = 128
 """Messages of one back that wait for the next step; when there are more, the oldest go. Enough for all that a back says
@@ -15,11 +15,11 @@ while the target reads a piece of a prompt: later guesses hang from earlier ones
 
 
 class Message(NamedTuple):
-    """A message of guesses, and when it came, by the clock of the one who put it in."""
+    """Guesses of a back by session, and when they came, by the clock of the one who put them in."""
 
     back: str
     came: float
-    guesses: pb.Guesses
+    guesses: Sequence[tuple[int, Iterable[Expansion]]]
 
 
 class Inbox:

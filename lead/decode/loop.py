@@ -23,7 +23,6 @@ from duo.prefix import Prefix, common_length
 from duo.sampling.grammar import Grammars
 from duo.sampling.logprobs import logprobs
 from duo.trace import Trace
-from duo.wire import messages
 from duo.wire.ledger import Entry, Ledger
 from duo.wire.messages import MAX_ENDS
 from lead.decode.inbox import Inbox
@@ -493,11 +492,11 @@ class Decoder:
         until = time.perf_counter() + max(LEAST_HEARING, HEARING * self._per_step)
         for back, came, guesses in self.inbox.take():
             heard: list[Place] = []
-            for of in guesses.sessions:
-                session = sessions.get(of.session)
+            for number, found in guesses:
+                session = sessions.get(number)
                 if session is None:
                     continue
-                useful = self._merge(session, messages.expansions(of), back, until)
+                useful = self._merge(session, found, back, until)
                 heard += useful
                 if useful and self._local_draft is not None:
                     self._local_draft.merge(session, [place.guesses for place in useful])

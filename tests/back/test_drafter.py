@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Literal, cast
 
 import numpy as np
@@ -13,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from back.drafter import Drafter
+from back.drafting import Found
 from back.pacing import LEAST
 from bench.harness.models import shipped
 from duo.draft.model import DraftModel
@@ -21,18 +25,20 @@ from duo.draft.slots import TENURE
 from duo.engines import Engine, EngineOptions, load
 from duo.engines.base import TREES, Rollback
 from duo.engines.cost import CostCurve
-from duo.errors import ContextError, ModelError, RequestError
+from duo.errors import ContextError, DuoError, ModelError, ProtocolError, RequestError
 from duo.prefix import extend_hash
 from duo.program.trace_file import of_lead
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
-from duo.wire.messages import Welcomed
+from duo.wire.back_side import BackSide
+from duo.wire.messages import Begun, CommittedTokens, Event, Identity, Welcomed
 from tests.support.desk import FLAT, Desk, DraftEngine
 from tests.support.fakes import FakeModel, hash_of, params
 from tests.support.slotted import CHAINS, EOS, FORWARD, LINE_END, REPLAY
 
 SURE, UNSURE = 1, 2
 """First tokens of prompts after which a `Moody` model is sure of itself, or not."""
+ME = Identity("mini", "draft", "fp", FakeModel.size)
 STEEP = {1: 1.0, 2: 2.8, 8: 11.2}
 LONG = [SURE, *(5 + i % 7 for i in range(199))]
 
@@ -58,9 +64,9 @@ def test_the_likeliest_places_of_all_sessions_are_expanded_first(desk: Desk) -> 
         desk.begin(session, [first, 5, 6])
     waiting = {hash_of(it.tokens): 1.0 for it in desk.asked.values()}
     together = 0
-    while desk.drafter._work():
+    while desk.drafting.work():
         found = [e for it in desk.heard.values() for e in it]
-        found += [e for it in desk.drafter._sessions.values() for e in it.found]
+        found += [e for it in desk.drafting.sessions.values() for e in it.found]
         found = [e for e in found if e.hash in waiting]
         reached = [waiting[e.hash] for e in found if e.hash in waiting]
         together += len({row.slot for row in desk.engine.passes[-1]}) == 2
@@ -97,20 +103,16 @@ def test_sessions_that_count_the_same_take_turns() -> None:
     assert len(rows) == 3 and max(rows.values()) - min(rows.values()) <= 1
 
 
-@dataclass
-class Clock:
-    now: float = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
-def test_one_message_tells_of_all_sessions_and_the_next_waits_a_little(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    monkeypatch.setattr("back.drafter.time", clock)
-    desk = Desk(n_ahead=64)
+def test_one_message_tells_of_all_sessions_and_the_next_waits_a_little() -> None:
+    clock = SimpleNamespace(now=0.0)
     sent: list[tuple[float, int]] = []
-    desk.drafter._send = lambda messages: (sent.append((clock.now, len(messages))), desk._send(messages))[0]  # type: ignore
+
+    class Noting(Desk):
+        def receive(self, found: Found) -> None:
+            sent.append((clock.now, len(list(BackSide(ME, 0.0).guesses(found)))))
+            super().receive(found)
+
+    desk = Noting(n_ahead=64, clock=lambda: clock.now)
     for session in (1, 2, 3):
         desk.begin(session, [session, 5, 6])
     desk.work(1)
@@ -119,19 +121,19 @@ def test_one_message_tells_of_all_sessions_and_the_next_waits_a_little(monkeypat
     for _ in range(3):
         clock.now += LEAST / 8
         assert desk.work(1) == 1
-    assert any(it.draft.ahead for it in desk.drafter._sessions.values())
+    assert any(it.draft.ahead for it in desk.drafting.sessions.values())
     assert len(sent) == 1
     clock.now = LEAST
     assert desk.work(1) == 1
     assert sent[1:] == [(LEAST, 1)]
     # Nobody has to wait for what is found last, nor for what is found first where an answer went elsewhere.
     desk.work()
-    assert not any(it.found for it in desk.drafter._sessions.values())
+    assert not any(it.found for it in desk.drafting.sessions.values())
     before, guesses = len(sent), desk.heard[1][0].tokens
     clock.now += LEAST / 8
     desk.commit(1, [next(token for token in range(4, 12) if token not in guesses)])
     assert desk.work(1) == 1
-    assert len(sent) == before + 1 and not desk.drafter._sessions[1].draft.ahead
+    assert len(sent) == before + 1 and not desk.drafting.sessions[1].draft.ahead
     clock.now += LEAST / 8
     assert desk.work(1) == 1
     assert len(sent) == before + 1
@@ -350,7 +352,7 @@ def test_a_session_that_outgrows_the_context_is_dropped_alone(desk: Desk, caplog
     desk.begin(1, [SURE] + [5] * (end - 4))
     desk.begin(2, [UNSURE, 5, 6])
     desk.begin(3, [SURE] + [5] * end)
-    assert set(desk.drafter._sessions) == {1, 2}, "one whose prompt does not fit is never read"
+    assert set(desk.drafting.sessions) == {1, 2}, "one whose prompt does not fit is never read"
     desk.work()
     assert desk.guessed(1) and desk.guessed(2)
     assert max(e.length for e in desk.heard[1]) == end
@@ -358,8 +360,8 @@ def test_a_session_that_outgrows_the_context_is_dropped_alone(desk: Desk, caplog
     desk.commit(1, desk.asked[1].picks(1))
     desk.commit(2, desk.asked[2].picks(1))
     desk.work()
-    assert set(desk.drafter._sessions) == {2}
-    assert desk.guessed(2) and not desk.errors
+    assert set(desk.drafting.sessions) == {2}
+    assert desk.guessed(2)
     assert f"{end + 1} tokens do not fit the draft model's context of {end}" in caplog.text
     assert caplog.text.count("not drafting for this answer any more") == 2
 
@@ -370,9 +372,9 @@ def test_of_a_batch_that_has_no_room_the_longest_session_is_dropped(desk: Desk) 
     desk.engine.fault = ContextError("no room")
     desk.work(1)
     desk.engine.fault = None
-    assert set(desk.drafter._sessions) == {1}
+    assert set(desk.drafting.sessions) == {1}
     desk.work()
-    assert desk.guessed(1) and not desk.errors
+    assert desk.guessed(1)
 
 
 def test_what_one_session_asks_of_the_sampler_in_vain_does_not_concern_the_others(desk: Desk) -> None:
@@ -384,8 +386,8 @@ def test_what_one_session_asks_of_the_sampler_in_vain_does_not_concern_the_other
         desk.begin(session, [UNSURE, 5, session])
     desk.draft(2)._sampler = Refusing()  # type: ignore[assignment]
     desk.work()
-    assert set(desk.drafter._sessions) == {1, 3}
-    assert desk.guessed(1) and desk.guessed(3) and not desk.errors
+    assert set(desk.drafting.sessions) == {1, 3}
+    assert desk.guessed(1) and desk.guessed(3)
 
 
 def test_after_a_failure_nothing_is_known_and_all_begins_anew(desk: Desk) -> None:
@@ -397,13 +399,49 @@ def test_after_a_failure_nothing_is_known_and_all_begins_anew(desk: Desk) -> Non
     desk.engine.fault = RuntimeError("out of memory")
     with pytest.raises(RuntimeError):
         desk.work(1)
-    desk.drafter._forget(RequestError("drafting failed"))
+    desk.drafting.forget()
     desk.engine.fault = None
-    assert desk.drafter.known() == [] and len(desk.errors) == 1
+    assert desk.drafting.known() == []
     for session in (1, 2):
         desk.begin(session, [UNSURE, 5, session])
     desk.work()
     assert desk.guessed(1) and desk.guessed(2)
+
+
+def test_a_failure_in_the_thread_is_told_once_and_it_goes_on() -> None:
+    errors: list[DuoError] = []
+    failed, heard = threading.Event(), threading.Event()
+
+    def fail(error: DuoError) -> None:
+        errors.append(error)
+        failed.set()
+
+    class Noting(Desk):
+        def receive(self, found: Found) -> None:
+            super().receive(found)
+            heard.set()
+
+    desk = Noting(model=Moody())
+    desk.heard[1] = []
+    drafter = Drafter(desk.drafting, fail)
+    drafter.start()
+    try:
+        desk.engine.fault = RuntimeError("out of memory")
+        events: list[Event] = [
+            Begun(1, SamplingParams(temperature=0.0), 3),
+            CommittedTokens(1, 0, [UNSURE, 5, 6], False),
+        ]
+        for event in events:
+            drafter.hear(event)
+        assert failed.wait(30.0) and desk.drafting.known() == []
+        desk.engine.fault = None
+        for event in events:
+            drafter.hear(event)
+        assert heard.wait(30.0)
+    finally:
+        drafter.stop()
+    (error,) = errors
+    assert isinstance(error, ProtocolError) and str(error) == "drafting failed: out of memory"
 
 
 def test_after_a_new_stream_all_is_said_again(desk: Desk) -> None:
@@ -411,8 +449,8 @@ def test_after_a_new_stream_all_is_said_again(desk: Desk) -> None:
         desk.begin(session, [UNSURE, *LONG[:40], session])
     desk.work()
     said, read = {session: len(desk.heard[session]) for session in (1, 2)}, desk.engine.read
-    assert [session for session, _ in desk.drafter.known()] == [1, 2]  # for the Hello
-    desk.drafter._take(Welcomed("back", "target", FakeModel.size))
+    assert [session for session, _ in desk.drafting.known()] == [1, 2]  # for the Hello
+    desk.drafting.hear(Welcomed("back", "target", FakeModel.size))
     desk.heard = {1: [], 2: []}
     desk.work()
     assert {session: len(desk.heard[session]) for session in (1, 2)} == said
@@ -463,7 +501,7 @@ def test_a_model_without_branches_grows_a_tree_line_by_line(rollback: Rollback) 
         desk.begin(session, [first, 5, 6])
     desk.work()
     assert max(len({row.slot for row in rows}) for rows in desk.engine.passes) == 2, "one pass serves both"
-    assert not any(part.rows for part in desk.engine.parts) and not desk.errors
+    assert not any(part.rows for part in desk.engine.parts)
     sure, unsure = ([e.length for e in desk.heard[session]] for session in (1, 2))
     assert max(sure) - 3 == rollback.depth - 1, "as far as the model goes back"
     assert len(set(unsure)) < len(unsure), "and alternatives where it is unsure"
@@ -489,7 +527,6 @@ def test_little_room_is_shared_and_leaves_some_for_what_is_drafted() -> None:
             desk.commit(session, desk.asked[session].picks(count))
         desk.work()
         assert all(desk.guessed(session) or it.tokens[-1] == EOS for session, it in desk.asked.items())
-    assert not desk.errors
 
 
 def test_what_cannot_be_cut_back_to_is_read_again() -> None:
@@ -501,7 +538,7 @@ def test_what_cannot_be_cut_back_to_is_read_again() -> None:
     desk.begin(2, [*LONG[:70], 9, 9, 9])
     desk.work()
     assert desk.engine.shared == 50 and desk.engine.read - before == 73 - 1 - 50
-    assert desk.guessed(2) and not desk.errors
+    assert desk.guessed(2)
 
 
 @settings(max_examples=120, deadline=None)
@@ -538,7 +575,6 @@ def test_any_schedule_of_sessions_keeps_the_contract_and_guesses_at_the_right_pl
             desk.end(session)
             assert sum(bool(part.rows) for part in desk.engine.parts) <= len(desk.seated())
     desk.work()
-    assert not desk.errors
     for session, it in desk.asked.items():
         assert desk.guessed(session) or it.tokens[-1] == EOS or len(it.tokens) > desk.engine.context
         places = [(e.length, e.hash) for e in desk.heard[session]]
@@ -583,7 +619,6 @@ def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone
             for session in sessions:
                 desk.begin(session, prompts[session])
             desk.work()
-            assert not desk.errors
             found = {session: likeliest(desk, session) for session in sessions}
             for session in sessions:
                 desk.commit(session, found[session][:2])
@@ -606,7 +641,7 @@ def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone
 def test_another_padding_of_the_same_vocabulary(desk: Desk) -> None:
     """What only the target has is read as something harmless; what only the draft has is not guessed."""
     size = FakeModel.size
-    desk.drafter._take(Welcomed("back", "target", size + 8))
+    desk.drafting.hear(Welcomed("back", "target", size + 8))
     for session in (1, 2):
         desk.begin(session, [UNSURE, 5, session])
     desk.work()
@@ -615,10 +650,10 @@ def test_another_padding_of_the_same_vocabulary(desk: Desk) -> None:
     desk.work()
     desk.commit(1, [5])
     desk.work()
-    assert [session for session, _ in desk.drafter.known()] == [1, 2] and not desk.errors
+    assert [session for session, _ in desk.drafting.known()] == [1, 2]
     assert desk.guessed(1) and desk.guessed(2)
     assert any(row.token == LINE_END for rows in desk.engine.passes for row in rows)
-    desk.drafter._take(Welcomed("back", "target", size - 2))
+    desk.drafting.hear(Welcomed("back", "target", size - 2))
     desk.begin(3, [UNSURE, 5, 7], SamplingParams(temperature=0.0, logit_bias={size - 1: 100.0}))
     desk.work()
     assert desk.guessed(3)
@@ -629,7 +664,7 @@ def test_another_padding_of_the_same_vocabulary(desk: Desk) -> None:
 def test_what_means_something_else_to_the_target_is_not_guessed_and_harms_nothing(temperature: float) -> None:
     """Whatever the sampling, in the prompt, in the answer and with a bias; sampling over the whole vocabulary."""
     desk, differing = Desk(model=FakeModel(0.4)), (0, 6, 7)
-    desk.drafter._take(Welcomed("back", "target", FakeModel.size, differing))
+    desk.drafting.hear(Welcomed("back", "target", FakeModel.size, differing))
     sampled = SamplingParams(temperature, repetition_penalty=1.3, presence_penalty=0.5, logit_bias={6: 50.0, 8: 0.5})
     desk.begin(1, [6, 0, 5, *LONG[:30]], sampled)
     for token in (7, 9, 0, FakeModel.size + 1000, 8):
@@ -640,9 +675,8 @@ def test_what_means_something_else_to_the_target_is_not_guessed_and_harms_nothin
     assert guessed and not guessed & set(differing)
     read = {row.token for rows in desk.engine.passes for row in rows}
     assert 0 not in read and max(read) < FakeModel.size, "what it lacks is read as something that it has"
-    assert not desk.errors
     # Another lead's target, which has the same vocabulary as the draft.
-    desk.drafter._take(Welcomed("back", "other target", FakeModel.size))
+    desk.drafting.hear(Welcomed("back", "other target", FakeModel.size))
     desk.begin(2, [5, *LONG[:30]], SamplingParams(temperature, logit_bias={6: 50.0}))
     desk.work()
     assert 6 in {token for of in desk.heard[2] for token in of.tokens}
@@ -652,10 +686,10 @@ def test_what_the_hello_did_not_name_is_forgotten(desk: Desk) -> None:
     """The last stream's news may be heard after the Hello; the lead will never say that such a session has ended."""
     desk.begin(1, [UNSURE, *LONG[:40], 1])
     desk.work()
-    desk.drafter.known()
+    desk.drafting.known()
     desk.begin(2, [UNSURE, *LONG[:40], 2])
-    desk.drafter._take(Welcomed("back", "target", FakeModel.size))
-    assert [session for session, _ in desk.drafter.known()] == [1]
+    desk.drafting.hear(Welcomed("back", "target", FakeModel.size))
+    assert [session for session, _ in desk.drafting.known()] == [1]
 
 
 def test_more_sessions_than_slots_come_to_rest(desk: Desk) -> None:

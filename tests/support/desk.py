@@ -1,28 +1,26 @@
-"""A back's drafting loop with an engine that checks every call, and a lead that takes down what it is told.
+"""A back's drafting with an engine that checks every call, and a lead that records what it is sent.
 
-The loop's own steps are called from here instead of its thread, so that every order of events can be tried.
+There is no thread: tests call each step themselves, so they can try every order of events.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from back.drafter import Drafter
+from back.drafting import Drafting, Found
 from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
 from duo.draft.policy import TREE, Policy, room
 from duo.engines import Engine, Logits, Row
 from duo.engines.base import TREES, Chunk, InterruptedForwardError, Rollback
 from duo.engines.cost import CostCurve
-from duo.errors import DuoError
 from duo.guesses import Expansion
 from duo.program.trace_file import of_lead
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
-from duo.v1 import duo_pb2 as pb
-from duo.wire import messages
 from duo.wire.messages import Begun, CommittedTokens, Ended
 from tests.support.fakes import FakeModel, hash_of
 from tests.support.slotted import EOS, SlottedEngine
@@ -88,7 +86,7 @@ class Asked:
 
 
 class Desk:
-    """A drafter, and the lead that it hears."""
+    """The drafting of a back, and the lead that it hears."""
 
     def __init__(
         self,
@@ -99,6 +97,7 @@ class Desk:
         policy: Policy = TREE,
         real: Engine | None = None,
         engine: DraftEngine | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """`engine`: if it is to be of a kind of its own. `real`: one that drafts instead of that which checks every
         call."""
@@ -106,47 +105,43 @@ class Desk:
         self.asked: dict[int, Asked] = {}
         self.heard: dict[int, list[Expansion]] = {}
         """What was guessed for each session, in order."""
-        self.errors: list[DuoError] = []
         with of_lead(None) as trace:
             curve = CostCurve(cost or FLAT)
             curve.observe = lambda rows, seconds: None  # type: ignore[method-assign]  # it takes what time it takes
             self.model = DraftModel(real or cast(Engine, self.engine), curve, n_ahead, policy, trace, "drafter")
-            self.drafter = Drafter(self.model, self._send, self.errors.append, trace)
+            self.drafting = Drafting(self.model, self.receive, trace, clock)
 
-    def _send(self, sent: Sequence[bytes]) -> None:
-        for data in sent:
-            message = pb.BackMessage()
-            message.ParseFromString(data)
-            for of in message.guesses.sessions:
-                self.heard[of.session] += messages.expansions(of)
+    def receive(self, found: Found) -> None:
+        for session, expansions in found.items():
+            self.heard[session] += expansions
 
     def begin(self, session: int, prompt: Sequence[int], params: SamplingParams | None = None) -> Asked:
         it = Asked(session, params or SamplingParams(temperature=0.0), list(prompt), [])
         self.asked[session], self.heard[session] = it, []
-        self.drafter._take(Begun(session, it.params, len(prompt), ends=(EOS,)))
+        self.drafting.hear(Begun(session, it.params, len(prompt), ends=(EOS,)))
         self.commit(session, prompt)
         return it
 
     def commit(self, session: int, tokens: Sequence[int]) -> None:
         it = self.asked[session]
-        self.drafter._take(CommittedTokens(session, len(it.tokens), tokens, False))
+        self.drafting.hear(CommittedTokens(session, len(it.tokens), tokens, False))
         it.tokens += tokens
 
     def end(self, session: int) -> None:
-        self.drafter._take(Ended(session))
+        self.drafting.hear(Ended(session))
         del self.asked[session]
 
     def draft(self, session: int) -> Draft:
-        return self.drafter._sessions[session].draft
+        return self.drafting.sessions[session].draft
 
     def seated(self) -> set[int]:
         """Sessions that have a slot."""
-        return {id for id, it in self.drafter._sessions.items() if self.model._slots.of(it.draft) is not None}
+        return {id for id, it in self.drafting.sessions.items() if self.model._slots.of(it.draft) is not None}
 
     def work(self, most: int = 10_000) -> int:
         """So many forward passes, or until there is nothing to do; returns how many there were."""
         for count in range(most):
-            if not self.drafter._work():
+            if not self.drafting.work():
                 return count
         return most
 

@@ -23,21 +23,22 @@ from duo.guesses import ALONE, Expansion, Share
 from duo.prefix import Prefix
 from duo.sampling.params import SamplingParams
 from duo.v1 import duo_pb2 as pb
-from duo.wire import messages
 from duo.wire.back_side import BackSide
 from duo.wire.clock import ClockOffset
+from duo.wire.codec import expansion_count, guess_count, status_to_wire
 from duo.wire.lead_side import LeadSide
 from duo.wire.ledger import Entry, Ledger
 from duo.wire.messages import (
-    COMMIT_TOKENS,
     COMPARED_WITHIN,
-    LEAST_MEANINGS,
     LOST_AFTER,
     MAX_BIASES,
     MAX_CHILDREN,
+    MAX_COMMIT_TOKENS,
     MAX_EXPANSIONS,
     MAX_KNOWN,
     MAX_MESSAGE_BYTES,
+    MAX_WAITING_PINGS,
+    MIN_MEANINGS,
     PING_EVERY,
     SILENT_AFTER,
     STATUS_EVERY,
@@ -46,7 +47,11 @@ from duo.wire.messages import (
     CommittedTokens,
     Ended,
     Event,
+    Guessed,
     Identity,
+    PingCame,
+    State,
+    StatusCame,
     Welcomed,
 )
 from tests.support.wire import MEANINGS, SIZE, few, of_back, texts, uint32, uint64
@@ -91,7 +96,7 @@ class Back:
 
     def hear(self, data: bytes, now: float = 0.0) -> None:
         event = self.side.receive(data, now)
-        if event is None:
+        if event is None or isinstance(event, PingCame):
             return
         self.events.append(event)
         if isinstance(event, Begun) and event.session not in self.drafts:
@@ -149,10 +154,10 @@ def test_a_back_hears_everything_in_order_and_only_once() -> None:
     assert drain(side, back) == []
 
 
-@pytest.mark.parametrize("prompt", [3 * COMMIT_TOKENS + 17, 10], ids=["prompt", "answer under way"])
+@pytest.mark.parametrize("prompt", [3 * MAX_COMMIT_TOKENS + 17, 10], ids=["prompt", "answer under way"])
 def test_a_long_session_goes_in_bounded_messages_and_is_complete_only_at_the_end(prompt: int) -> None:
     ledger, back = Ledger(), Back()
-    length = 3 * COMMIT_TOKENS + 17
+    length = 3 * MAX_COMMIT_TOKENS + 17
     ledger[1] = entry(1, length, prompt)
     side = joined(ledger, back)
     complete = []
@@ -229,14 +234,13 @@ def test_nothing_piles_up_for_a_back_that_does_not_read() -> None:
         ledger[1].prefix.extend([session % SIZE])
         if session > 2:
             del ledger[session - 1]
-    held = sum(len(vars(side)[name]) for name in ("_sent", "_known", "_pongs"))
-    assert held == 0
+    assert len(side.sent) + len(side.known) == 0
     # It reads again: it hears of what is open now, each once, and of nothing in between.
     rest = list(messages) + list(side.send(0.0))
     for message in rest:
         back.hear(message)
     agree(ledger, back)
-    assert len(rest) <= 8
+    assert len(rest) <= MAX_WAITING_PINGS
     assert back.tokens == 1020
 
 
@@ -247,12 +251,12 @@ def test_each_back_is_told_its_turn_where_several_divide_the_work() -> None:
     back = Back()
     side = joined(ledger, back)
     told = [back.side.receive(message, 0.0) for message in side.send(0.0)]
-    assert [event.turn for event in told if isinstance(event, Begun)] == [Share(1, 2)]
+    assert [event.share for event in told if isinstance(event, Begun)] == [Share(1, 2)]
     ledger[1] = replace(entry(1, 5), backs=["quick", "slow"])
     back = Back()
     side = joined(ledger, back)
     told = [back.side.receive(message, 0.0) for message in side.send(0.0)]
-    assert [event.turn for event in told if isinstance(event, Begun)] == [ALONE]
+    assert [event.share for event in told if isinstance(event, Begun)] == [ALONE]
 
 
 def test_at_rest_a_back_hears_of_no_session_and_of_all_of_it_afterwards() -> None:
@@ -303,7 +307,7 @@ class Wire(RuleBasedStateMachine):
     def start(self) -> None:
         self.begin(3)
 
-    @rule(length=st.sampled_from([1, 3, 50, COMMIT_TOKENS, 2 * COMMIT_TOKENS + 1]))
+    @rule(length=st.sampled_from([1, 3, 50, MAX_COMMIT_TOKENS, 2 * MAX_COMMIT_TOKENS + 1]))
     def begin(self, length: int) -> None:
         if len(self.ledger) < 4:
             self.began += 1
@@ -360,8 +364,7 @@ class Wire(RuleBasedStateMachine):
             if (told := self.ledger.get(session)) is not None:
                 assert told.prefix.tokens[: len(draft.prefix)] == draft.prefix.tokens
         if self.side is not None:
-            assert len(self.side._pongs) <= 8
-            assert len(self.side._sent) + len(self.side._known) <= self.began
+            assert len(self.side.sent) + len(self.side.known) <= self.began
 
     def teardown(self) -> None:
         """However it went: once both read and write, the back holds what the lead does."""
@@ -398,56 +401,52 @@ def test_guesses_arrive_as_they_were_said() -> None:
         7: [Expansion(n, n, [2], [0.75]) for n in range(2 * MAX_EXPANSIONS + 1)],
     }
     heard: dict[int, list[Expansion]] = {}
-    for number, message in enumerate(BackSide.guesses(said)):
+    me = BackSide(BACK, 0.0)
+    for number, message in enumerate(me.guesses(said)):
         guesses = side.receive(message, 1.0)
-        assert guesses is not None
-        for of in guesses.sessions:
-            assert of.session == 7 or number == 0
-            heard.setdefault(of.session, []).extend(
-                Expansion(e.length, e.hash, list(e.tokens), list(e.probabilities)) for e in messages.expansions(of)
+        assert isinstance(guesses, Guessed)
+        for session, found in guesses.sessions:
+            assert session == 7 or number == 0
+            heard.setdefault(session, []).extend(
+                Expansion(e.length, e.hash, list(e.tokens), list(e.probabilities)) for e in found
             )
     assert heard == {session: found for session, found in said.items() if found}
     assert number == 3
-    assert list(BackSide.guesses({})) == list(BackSide.guesses({1: []})) == []
+    assert list(me.guesses({})) == list(me.guesses({1: []})) == []
 
 
 def test_what_says_nothing_counts_as_well() -> None:
     of = [pb.SessionGuesses(session=1), pb.SessionGuesses(session=2, expansions=[expansion(1, 1)] * 3)]
-    assert [messages.expansion_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
-    assert [messages.guess_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
+    assert [expansion_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
+    assert [guess_count(pb.Guesses(sessions=of[:count])) for count in range(3)] == [1, 1, 4]
     wide = pb.SessionGuesses(session=3, expansions=[expansion(5, 5), expansion(0, 0)])
-    assert messages.guess_count(pb.Guesses(sessions=[*of, wide])) == 4 + 5 + 1
+    assert guess_count(pb.Guesses(sessions=[*of, wide])) == 4 + 5 + 1
 
 
 def test_states_are_shown_and_unknown_ones_ignored() -> None:
     side = joined(Ledger(), Back())
-    assert side.state == "waiting"
-    for state in ("catching up", "drafting", "waiting"):
-        side.receive(BackSide.status(state), 0.0)
-        assert side.state == state
+    states: list[State] = ["catching up", "drafting", "waiting"]
+    for state in states:
+        assert side.receive(status_to_wire(state), 0.0) == StatusCame(state)
     future = pb.BackMessage.FromString(bytes([0x2A, 2, 0x08, 99]))
     assert future.status.state == 99
-    side.receive(future.SerializeToString(), 0.0)
-    assert side.state == "waiting"
+    assert side.receive(future.SerializeToString(), 0.0) is None
 
 
 def test_a_back_that_drafts_on_and_off_does_not_say_so_each_time() -> None:
     ledger, back = Ledger(), Back()
     side = joined(ledger, back)
     drain(side, back)
-    me, told = back.side, list[str]()
+    me, told = back.side, list[object]()
     for i in range(200):
         now = i * STATUS_EVERY / 50  # four times as long as that in all
         me.state = "waiting" if i % 2 else "drafting"
-        for message in me.send(now):
-            side.receive(message, now)
-            told.append(side.state)
-    assert told[0] == "drafting"
+        told += [event for message in me.send(now) if (event := side.receive(message, now)) != PingCame()]
+    assert told[0] == StatusCame("drafting")
     assert len(told) <= 4
     me.state = "waiting"
-    for message in me.send(2.0):
-        side.receive(message, 2.0)
-    assert side.state == "waiting"
+    told += [event for message in me.send(2.0) if (event := side.receive(message, 2.0)) != PingCame()]
+    assert told[-1] == StatusCame("waiting")
 
 
 def test_round_trips_are_measured_and_silence_is_noticed() -> None:
@@ -483,8 +482,8 @@ def test_pings_of_the_back_are_answered_and_a_flood_of_them_is_not_stored() -> N
     for value in range(1000):
         side.receive(pb.BackMessage(ping=pb.Ping(value=value)).SerializeToString(), 1.0)
         back.side.receive(pb.LeadMessage(ping=pb.Ping(value=value)).SerializeToString(), 1.0)
-    assert len(list(side.send(0.5))) <= 8
-    assert len(list(back.side.send(0.5))) <= 8
+    assert len(list(side.send(0.5))) <= MAX_WAITING_PINGS
+    assert len(list(back.side.send(0.5))) <= MAX_WAITING_PINGS
 
 
 def test_a_back_learns_how_far_the_lead_s_clock_is_ahead() -> None:
@@ -579,7 +578,7 @@ def refused(hello: bytes, meanings: bytes | None = None) -> ProtocolError:
     assert list(side.send(100.0)) == [], "a back that was refused hears of nothing"
     back = BackSide(BACK, 0.0)
     with pytest.raises(RefusedError) as of_back:
-        back.receive(LeadSide.refusal(of_lead.value), 0.0)
+        back.receive(side.refusal(of_lead.value), 0.0)
     assert str(of_back.value) == str(of_lead.value)
     one_line(of_back.value)
     reason = of_lead.value.reason if isinstance(of_lead.value, RefusedError) else pb.Refusal.REASON_MALFORMED
@@ -638,14 +637,14 @@ def test_a_back_has_time_to_say_what_its_tokens_mean_as_long_as_it_goes_on() -> 
     side = LeadSide(LEAD, Ledger(), 0.0)
     assert side.receive(hello(vocabulary_fingerprint="other"), 1.0) is None
     assert side.compare_until == 1.0 + LOST_AFTER
-    more = pb.Meanings(meanings=MEANINGS[:LEAST_MEANINGS], more=True)
+    more = pb.Meanings(meanings=MEANINGS[:MIN_MEANINGS], more=True)
     side.receive(pb.BackMessage(meanings=more).SerializeToString(), 9.0)
     assert side.compare_until == 9.0 + LOST_AFTER
-    more.start, more.meanings[:] = LEAST_MEANINGS, MEANINGS[LEAST_MEANINGS : 2 * LEAST_MEANINGS]
+    more.start, more.meanings[:] = MIN_MEANINGS, MEANINGS[MIN_MEANINGS : 2 * MIN_MEANINGS]
     side.receive(pb.BackMessage(meanings=more).SerializeToString(), COMPARED_WITHIN)
     assert side.compare_until == 1.0 + COMPARED_WITHIN, "and not for ever"
     one_line(side.too_slow())
-    assert f"only of {2 * LEAST_MEANINGS} tokens" in str(side.too_slow())
+    assert f"only of {2 * MIN_MEANINGS} tokens" in str(side.too_slow())
     # The lead has nothing to say all the while: the back is as patient.
     back = BackSide(BACK, 0.0)
     assert back.lost(LOST_AFTER)
@@ -653,9 +652,12 @@ def test_a_back_has_time_to_say_what_its_tokens_mean_as_long_as_it_goes_on() -> 
     assert not back.lost(COMPARED_WITHIN - 1) and back.lost(COMPARED_WITHIN)
 
 
-def compared(target: Sequence[bytes], draft: Sequence[bytes]) -> tuple[LeadSide, Back, Welcomed]:
+def compared(
+    target: Sequence[bytes], draft: Sequence[bytes], ledger: Ledger | None = None
+) -> tuple[LeadSide, Back, Welcomed]:
     """Both sides after they have met, with these vocabularies."""
-    lead = LeadSide(Identity("lead", "target-13m", "a", len(target), target), Ledger(), 0.0)
+    ledger = Ledger() if ledger is None else ledger
+    lead = LeadSide(Identity("lead", "target-13m", "a", len(target), target), ledger, 0.0)
     back = Back(Identity("mini", "draft-1m", "b", len(draft), draft))
     lead.receive(back.connect(), 0.0)
     messages = 0
@@ -687,9 +689,10 @@ def test_vocabularies_that_differ_in_a_few_tokens_work_together_and_both_sides_s
         welcomed.difference
         == "2 of 1002 tokens differ, the first is 1000: '<think>' in the target, nothing in the draft"
     )
-    lead, back, welcomed = compared(MEANINGS, more)
+    ledger = Ledger()
+    lead, back, welcomed = compared(MEANINGS, more, ledger)
     assert welcomed.differing == (SIZE, SIZE + 1) and welcomed.vocabulary_size == SIZE
-    lead._ledger[1] = replace(entry(1, 5), ends=[5, 7])
+    ledger[1] = replace(entry(1, 5), ends=[5, 7])
     drain(lead, back)
     assert back.events[1] == Begun(1, SAMPLING, 5, ends=(5, 7))
 
@@ -705,7 +708,7 @@ def test_a_large_vocabulary_goes_in_bounded_messages() -> None:
     [
         pb.Meanings(start=1, meanings=[b"0"]),
         pb.Meanings(more=True),
-        pb.Meanings(meanings=MEANINGS[: LEAST_MEANINGS - 1], more=True),
+        pb.Meanings(meanings=MEANINGS[: MIN_MEANINGS - 1], more=True),
         pb.Meanings(meanings=[b"x" * 257]),
         pb.Meanings(meanings=[b""] * (SIZE + MAX_DIFFERING + 2)),
     ],
@@ -718,7 +721,7 @@ def test_meanings_that_make_no_sense_are_protocol_errors(meanings: pb.Meanings) 
 
 
 def test_what_tokens_mean_is_told_when_it_is_asked_and_once() -> None:
-    refused(hello(vocabulary_fingerprint="other"), BackSide.status("drafting"))
+    refused(hello(vocabulary_fingerprint="other"), status_to_wire("drafting"))
     side = joined(Ledger(), Back())
     with pytest.raises(ProtocolError):
         side.receive(pb.BackMessage(meanings=pb.Meanings()).SerializeToString(), 0.0)
@@ -737,8 +740,8 @@ def test_what_tokens_mean_is_told_when_it_is_asked_and_once() -> None:
         b"GET / HTTP/1.1\r\n\r\n",
         b"",
         b"\xff" * 100,
-        BackSide.status("drafting"),
-        next(BackSide.guesses({1: [Expansion(1, 1, [1], [0.5])]})),
+        status_to_wire("drafting"),
+        next(BackSide(BACK, 0.0).guesses({1: [Expansion(1, 1, [1], [0.5])]})),
         hello(known=[pb.Known(session=i) for i in range(MAX_KNOWN + 1)]),
         b"\0" * (MAX_MESSAGE_BYTES + 1),
     ],
@@ -800,7 +803,7 @@ def test_the_largest_guesses_allowed_fit_a_message() -> None:
     for one in message.guesses.sessions:
         one.expansions[0].tokens[:] = [2**32 - 1] * MAX_CHILDREN
     assert len(message.SerializeToString()) <= MAX_MESSAGE_BYTES
-    assert COMMIT_TOKENS * 5 + 100 <= MAX_MESSAGE_BYTES
+    assert MAX_COMMIT_TOKENS * 5 + 100 <= MAX_MESSAGE_BYTES
 
 
 def test_the_largest_logit_bias_fits_a_message() -> None:
@@ -874,7 +877,8 @@ def hear_garbage(data: bytes) -> None:
             end.receive(data, 1.0)
         except ProtocolError as error:
             one_line(error)
-            LeadSide.refusal(error)
+            if isinstance(end, LeadSide):
+                end.refusal(error)
         # Whatever was heard, it can go on talking, to say so at least.
         assert len(list(end.send(2.0))) < 20
 
