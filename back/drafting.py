@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from back.pacing import LEAST, Pacing
+from back.pacing import MIN_PAUSE, Pacing
 from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
 from duo.errors import ContextError, DuoError
@@ -69,7 +69,7 @@ class Drafting:
     def interrupt(self, event: Event) -> None:
         """Give up the batch under way if this event makes most of it useless. The event itself is heard later."""
         if isinstance(event, CommittedTokens):
-            self._model.committed(event.session, event.start, event.tokens)
+            self._model.interrupt_obsolete(event.session, event.start, event.tokens)
 
     def hear(self, event: Event) -> None:
         """Take in what the lead says. Raises ProtocolError if it makes no sense."""
@@ -95,15 +95,15 @@ class Drafting:
         # Guesses of the last stream may be lost, and the lead would drop whatever continues them.
         for it in self.sessions.values():
             self._model.leave(it.draft)
-            it.draft.cached(0)
+            it.draft.forget_guesses()
             it.found = []
 
     def _commit(self, it: OpenSession, event: CommittedTokens) -> None:
         draft, now = it.draft, self._clock()
         known, expanded, guessed = len(draft.prefix), draft.answered, draft.guessed
         draft.commit(event.start, event.tokens, event.more)
-        it.pacing.heard(now, draft.anew)
-        if draft.anew:
+        it.pacing.committed(now, draft.unguessed)
+        if draft.unguessed:
             it.found = []  # it continues what the answer has left
         tokens, agreed = len(draft.prefix) - known, draft.guessed - guessed
         # `expanded`: drafted rows that the answer passed through. A token outside the guesses ends the tree.
@@ -112,7 +112,7 @@ class Drafting:
             expanded=draft.answered - expanded, agreed=agreed, tree_lost=agreed < tokens,
         )  # fmt: skip
         try:
-            self._model.check(draft)
+            self._model.check_context(draft)
         except ContextError as error:
             self._drop(draft, error)
 
@@ -142,9 +142,9 @@ class Drafting:
 
     def work(self) -> bool:
         """One forward pass, which drafts or reads. Returns whether there was anything to do."""
-        seated = self._model.slot([it.draft for it in self.sessions.values()])
-        behind = [draft for draft in seated if draft.behind]
-        ready = [draft for draft in seated if not draft.behind and not draft.ahead]
+        seated = self._model.assign_slots([it.draft for it in self.sessions.values()])
+        behind = [draft for draft in seated if draft.backlog]
+        ready = [draft for draft in seated if not draft.backlog and not draft.idle]
         self._has_read = bool(behind) and not (ready and self._has_read)
         if self._has_read:
             # The shortest backlog is soonest of use, and others that begin alike need not read it again.
@@ -157,7 +157,7 @@ class Drafting:
     def _read(self, draft: Draft, drafting: bool) -> None:
         it, started = self.sessions[draft.session], self._clock()
         # A few tokens after a rejection are everyday work and not worth a report.
-        if draft.behind > self._model.n_ahead and not drafting:
+        if draft.backlog > self._model.n_ahead and not drafting:
             self.state = "catching up"
         try:
             it.read += self._model.read(draft, others=len(self.sessions) > 1)
@@ -165,7 +165,7 @@ class Drafting:
             self._drop(draft, error)
             return
         it.reading += self._clock() - started
-        if not draft.behind:
+        if not draft.backlog:
             if it.read > self._model.n_ahead:
                 log.info("caught up: %d tokens in %.2f s", it.read, it.reading)
             it.read, it.reading = 0, 0.0
@@ -194,12 +194,12 @@ class Drafting:
         found = {session: it.found for session, it in telling.items()}
         for it in telling.values():
             it.found = []
-            it.pacing.said(now)
+            it.pacing.sent(now)
         self._sent_at = now
         self._send(found)
 
     def _due(self, telling: Sequence[OpenSession], now: float) -> bool:
-        just_sent = len(self.sessions) > 1 and now - self._sent_at < LEAST
+        just_sent = len(self.sessions) > 1 and now - self._sent_at < MIN_PAUSE
         if just_sent and not any(it.pacing.urgent for it in telling):
             return False
-        return any(it.draft.ahead or it.pacing.due(now) for it in telling)
+        return any(it.draft.idle or it.pacing.due(now) for it in telling)

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
-from duo.draft.policy import RIDERS
+from duo.draft.policy import MAX_RIDERS
 from duo.errors import ContextError, DeadEndError, RequestError
 from duo.guesses import Expansion
 from lead.decode.session import Session
@@ -69,13 +69,13 @@ class LocalDraft:
         """What it would take to expand something for these now; None if there is nothing to expand."""
         ready: list[tuple[int, int]] = []
         for draft in self._of(sessions):
-            if draft.ahead:
+            if draft.idle:
                 continue
             # In a slot it is known what need not be read, because another answer began alike.
-            self._try(draft, self._model.sit)
+            self._try(draft, self._model.ensure_slot)
             if draft.session in self._drafts:
-                ready.append((draft.unread, draft.next_line))
-        return offer_of(ready, RIDERS, self._model.cost) if ready else None
+                ready.append((draft.unread, draft.next_rows))
+        return offer_of(ready, MAX_RIDERS, self._model.cost) if ready else None
 
     def expand(self, sessions: Iterable[Session], since: float | None = None) -> Mapping[int, Sequence[Expansion]]:
         """One forward pass for these sessions, after what is to be read: what it found, by session. `since`: when its
@@ -100,7 +100,7 @@ class LocalDraft:
 
     def _catch_up(self, draft: Draft) -> int:
         """Read what is missing; returns how many tokens that was."""
-        self._model.sit(draft)
+        self._model.ensure_slot(draft)
         count = 0
         while read := self._model.read(draft):
             count += read

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from back.drafter import Drafter
 from back.drafting import Found
-from back.pacing import LEAST
+from back.pacing import MIN_PAUSE
 from bench.harness.models import shipped
 from duo.draft.model import DraftModel
-from duo.draft.policy import CHAIN, FLOOR, MAX_ROWS, MOST, RIDERS, TREE, Policy, room
+from duo.draft.policy import CHAIN, MAX_BATCH_ROWS, MAX_RIDERS, MAX_ROWS, MIN_PROBABILITY, TREE, Policy, row_capacity
 from duo.draft.slots import TENURE
 from duo.engines import Engine, EngineOptions, load
 from duo.engines.base import TREES, Rollback
@@ -77,7 +77,7 @@ def test_the_likeliest_places_of_all_sessions_are_expanded_first(desk: Desk) -> 
                 if e.length - 3 < 15:
                     waiting[extend_hash(e.hash, token)] = path * chance
     assert together > 2, "one forward pass serves both"
-    assert max(waiting.values(), default=0.0) < FLOOR, "what is worth it has been expanded"
+    assert max(waiting.values(), default=0.0) < MIN_PROBABILITY, "what is worth it has been expanded"
 
 
 def test_where_rows_are_dear_the_unsure_session_does_not_hold_up_the_sure_one() -> None:
@@ -119,22 +119,22 @@ def test_one_message_tells_of_all_sessions_and_the_next_waits_a_little() -> None
     assert sent == [(0.0, 1)]
     assert all(desk.guessed(session) for session in (1, 2, 3))
     for _ in range(3):
-        clock.now += LEAST / 8
+        clock.now += MIN_PAUSE / 8
         assert desk.work(1) == 1
-    assert any(it.draft.ahead for it in desk.drafting.sessions.values())
+    assert any(it.draft.idle for it in desk.drafting.sessions.values())
     assert len(sent) == 1
-    clock.now = LEAST
+    clock.now = MIN_PAUSE
     assert desk.work(1) == 1
-    assert sent[1:] == [(LEAST, 1)]
+    assert sent[1:] == [(MIN_PAUSE, 1)]
     # Nobody has to wait for what is found last, nor for what is found first where an answer went elsewhere.
     desk.work()
     assert not any(it.found for it in desk.drafting.sessions.values())
     before, guesses = len(sent), desk.heard[1][0].tokens
-    clock.now += LEAST / 8
+    clock.now += MIN_PAUSE / 8
     desk.commit(1, [next(token for token in range(4, 12) if token not in guesses)])
     assert desk.work(1) == 1
-    assert len(sent) == before + 1 and not desk.drafting.sessions[1].draft.ahead
-    clock.now += LEAST / 8
+    assert len(sent) == before + 1 and not desk.drafting.sessions[1].draft.idle
+    clock.now += MIN_PAUSE / 8
     assert desk.work(1) == 1
     assert len(sent) == before + 1
 
@@ -148,7 +148,7 @@ def test_a_batch_is_given_up_when_the_answer_goes_elsewhere() -> None:
     wrong = next(token for token in range(FakeModel.size) if token not in guesses)
 
     def completes(session: int, token: int) -> bool:
-        desk.engine.meanwhile = lambda: desk.model.committed(session, 3, [token])
+        desk.engine.meanwhile = lambda: desk.model.interrupt_obsolete(session, 3, [token])
         before = len(desk.engine.passes)
         desk.work(1)
         return len(desk.engine.passes) > before
@@ -172,7 +172,7 @@ def test_a_batch_of_several_sessions_is_given_up_when_most_of_it_is_obsolete() -
         def hear() -> None:
             for session in sessions:
                 wrong = (desk.asked[session].picks(1)[0] + 1) % FakeModel.size
-                desk.model.committed(session, 3, [wrong])
+                desk.model.interrupt_obsolete(session, 3, [wrong])
 
         desk.engine.meanwhile = hear
 
@@ -182,17 +182,17 @@ def test_a_batch_of_several_sessions_is_given_up_when_most_of_it_is_obsolete() -
     assert desk.work(1) and len(desk.engine.passes) == 2, "that was one session, however often it is said"
     for session in (1, 2, 3):
         desk.commit(session, [11, 11])
-    rows = [desk.draft(session)._rows for session in (1, 2, 3)]
+    rows = [desk.draft(session).rows for session in (1, 2, 3)]
 
     def hear() -> None:
         for session in (1, 2):
-            desk.model.committed(session, 5, [0])
+            desk.model.interrupt_obsolete(session, 5, [0])
         assert all(not desk.draft(session).obsolete(5, []) for session in (1, 2, 3))
 
     desk.engine.meanwhile = hear
     desk.work(1)
     assert len(desk.engine.passes) == 2, "most of it is of no use"
-    assert [desk.draft(session)._rows for session in (1, 2, 3)] == rows
+    assert [desk.draft(session).rows for session in (1, 2, 3)] == rows
     desk.engine.meanwhile = lambda: None
     desk.work()
     assert all(desk.guessed(session) for session in (1, 2, 3)), "and is made up for"
@@ -202,13 +202,13 @@ def test_a_long_prompt_is_read_in_pieces_while_others_draft(desk: Desk) -> None:
     desk.begin(2, [SURE, 5, 6])
     desk.work(1)
     desk.begin(1, LONG)
-    while desk.draft(1).behind:
+    while desk.draft(1).backlog:
         read, drafted = len(desk.engine.chunks), len(desk.engine.passes)
         desk.work(2)
         assert len(desk.engine.chunks) == read + 1, "one piece"
         assert len(desk.engine.passes) == drafted + 1, "and one batch of the other session"
     chunks = [count for _, count in desk.engine.chunks]
-    assert len(chunks) > 3 and sum(chunks) >= len(LONG) - 1 - RIDERS
+    assert len(chunks) > 3 and sum(chunks) >= len(LONG) - 1 - MAX_RIDERS
     assert max(chunks) < desk.engine.batch
     desk.work()
     assert desk.guessed(1)
@@ -232,8 +232,8 @@ def test_a_beginning_that_sessions_share_is_read_once(desk: Desk) -> None:
     for session in (1, 2, 3):
         desk.begin(session, [*LONG, session])
     desk.work()
-    assert desk.engine.read < len(LONG) + RIDERS
-    assert desk.engine.shared >= 2 * (len(LONG) - RIDERS)
+    assert desk.engine.read < len(LONG) + MAX_RIDERS
+    assert desk.engine.shared >= 2 * (len(LONG) - MAX_RIDERS)
     assert all(desk.guessed(session) for session in (1, 2, 3))
 
 
@@ -302,12 +302,12 @@ def test_sessions_that_hold_many_rows_make_room_for_new_ones() -> None:
     for session in (1, 2):
         desk.begin(session, [session, 5, 6])
     desk.work()
-    assert [desk.draft(session)._rows for session in (1, 2)] == [MAX_ROWS] * 2
+    assert [desk.draft(session).rows for session in (1, 2)] == [MAX_ROWS] * 2
     for session in (3, 4):
         desk.begin(session, [session, 5, 6])
         desk.work()  # the engine checks that there is room
         assert desk.guessed(session)
-    assert all(desk.draft(session)._rows <= room(4) // 4 for session in desk.asked)
+    assert all(desk.draft(session).rows <= row_capacity(4) // 4 for session in desk.asked)
     desk.commit(1, desk.asked[1].picks(1))
     desk.work()
     assert desk.guessed(1)
@@ -315,7 +315,7 @@ def test_sessions_that_hold_many_rows_make_room_for_new_ones() -> None:
         desk.end(session)
     desk.commit(1, [5])
     desk.work()
-    assert desk.draft(1)._rows > room(4) // 4, "whoever is left has it all again"
+    assert desk.draft(1).rows > row_capacity(4) // 4, "whoever is left has it all again"
 
 
 def test_who_has_just_been_read_keeps_the_slot_until_it_was_worth_that() -> None:
@@ -326,7 +326,7 @@ def test_who_has_just_been_read_keeps_the_slot_until_it_was_worth_that() -> None
     rows = [0]
     while desk.seated() == {1}:
         assert desk.work(1)
-        rows.append(desk.draft(1)._rows)
+        rows.append(desk.draft(1).rows)
     assert max(rows) >= len(LONG) // TENURE > rows[2], "though there was more to be gained from the other"
     assert desk.draft(1).weight > 0.0
     assert desk.seated() == {2}
@@ -384,7 +384,7 @@ def test_what_one_session_asks_of_the_sampler_in_vain_does_not_concern_the_other
 
     for session in (1, 2, 3):
         desk.begin(session, [UNSURE, 5, session])
-    desk.draft(2)._sampler = Refusing()  # type: ignore[assignment]
+    desk.draft(2).sampler = Refusing()  # type: ignore[assignment]
     desk.work()
     assert set(desk.drafting.sessions) == {1, 3}
     assert desk.guessed(1) and desk.guessed(3)
@@ -580,7 +580,7 @@ def test_any_schedule_of_sessions_keeps_the_contract_and_guesses_at_the_right_pl
         places = [(e.length, e.hash) for e in desk.heard[session]]
         assert len(set(places)) == len(places), "nothing is said twice"
         check(desk, session)
-    assert all(len(rows) <= MOST for rows in desk.engine.passes)
+    assert all(len(rows) <= MAX_BATCH_ROWS for rows in desk.engine.passes)
 
 
 def check(desk: Desk, session: int) -> None:
@@ -602,7 +602,7 @@ def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone
 ) -> None:
     about = "The copyfile() function of the module shutil copies the contents of the file src to a file named dst. "
     texts = (about + "If dst", "Return the number of", about + "The metadata of the file", "Raises a")
-    options = EngineOptions(threads=1, context=256, slots=3, tree_rows=room(3))
+    options = EngineOptions(threads=1, context=256, slots=3, tree_rows=row_capacity(3))
     engine = load(shipped("draft", runtime), runtime, options)
     prompts = dict(enumerate(map(engine.vocabulary.encode, texts)))
     try:

@@ -13,7 +13,7 @@ from typing import cast
 from back.drafting import Drafting, Found
 from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
-from duo.draft.policy import TREE, Policy, room
+from duo.draft.policy import TREE, Policy, row_capacity
 from duo.engines import Engine, Logits, Row
 from duo.engines.base import TREES, Chunk, InterruptedForwardError, Rollback
 from duo.engines.cost import CostCurve
@@ -37,7 +37,7 @@ class DraftEngine(SlottedEngine):
     ) -> None:
         """`rows`: what it has room for, if less than is asked for."""
         super().__init__(model, slots, rollback, spacing)
-        self._rows = room(slots) if rows is None else rows
+        self._rows = row_capacity(slots) if rows is None else rows
         self.meanwhile: Callable[[], None] = lambda: None
         """Happens while a forward pass is under way."""
         self.passes: list[Sequence[Row]] = []
@@ -136,7 +136,7 @@ class Desk:
 
     def seated(self) -> set[int]:
         """Sessions that have a slot."""
-        return {id for id, it in self.drafting.sessions.items() if self.model._slots.of(it.draft) is not None}
+        return {id for id, it in self.drafting.sessions.items() if self.model.slots.of(it.draft) is not None}
 
     def work(self, most: int = 10_000) -> int:
         """So many forward passes, or until there is nothing to do; returns how many there were."""

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from duo.draft.policy import BATCH, MAX_ROWS
+from duo.draft.policy import MAX_BATCH_PLACES, MAX_ROWS
 from duo.engines.base import ROOT, Logits, Row
 from duo.prefix import EMPTY, extend_hash, mix
 from duo.sampling.params import SamplingParams
@@ -43,7 +43,7 @@ class FakeModel:
 class CheckedEngine:
     """One slot; committed tokens and rows, and assertions. Not a whole `Engine`: what a `Draft` drives of it."""
 
-    def __init__(self, model: FakeModel, slot: int = 0, room: int = MAX_ROWS + BATCH) -> None:
+    def __init__(self, model: FakeModel, slot: int = 0, room: int = MAX_ROWS + MAX_BATCH_PLACES) -> None:
         self.model = model
         self.slot = slot
         self.committed: list[int] = []

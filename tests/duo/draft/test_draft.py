@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from duo.draft.batch import next_batch
 from duo.draft.draft import Draft
-from duo.draft.policy import BATCH, CHILDREN, FLOOR, MAX_ROWS, RIDERS
+from duo.draft.policy import CHILDREN, MAX_BATCH_PLACES, MAX_RIDERS, MAX_ROWS, MIN_PROBABILITY
 from duo.engines.base import ROOT
 from duo.errors import DeadEndError, ProtocolError
 from duo.guesses import ALONE, Expansion, Share
@@ -28,13 +28,18 @@ from duo.sampling.sampler import Sampler
 from tests.support.fakes import SIZE, CheckedEngine, FakeModel, hash_of, params, tokens
 
 
+def cost(rows: int) -> float:
+    """A further row costs a tenth of the first."""
+    return 1.0 + 0.1 * rows
+
+
 class Bench:
     """A `Draft` with its engine, driven as the back's loop drives it, and everything checked on the way."""
 
     def __init__(self, params: SamplingParams, prompt_length: int, n_ahead: int, doubt: float = 0.4) -> None:
         self.params = params
         self.n_ahead = n_ahead
-        self.draft = Draft(1, params, prompt_length, n_ahead)
+        self.draft = Draft(1, params, prompt_length, n_ahead, cost)
         self.engine = CheckedEngine(FakeModel(doubt))
         self.tokens: list[int] = []
         self.offered: dict[tuple[int, int], Expansion] = {}
@@ -55,37 +60,38 @@ class Bench:
         shared = min(shared, len(self.engine.committed), max(0, len(self.tokens) - 1))
         assert self.engine.committed[:shared] == self.tokens[:shared]
         self.engine.truncate(0, shared)
-        self.draft.cached(shared)
+        self.draft.change_slot(shared)
+        self.draft.forget_guesses()
         self.offered.clear()
         self.places.clear()
 
-    def settle(self, most: int = 100) -> None:
-        behind, unread = self.draft.behind, self.draft.unread
-        kept = self.draft.settle(most)
+    def update_cache(self, most: int = 100) -> None:
+        behind, unread = self.draft.backlog, self.draft.unread
+        kept = self.draft.update_cache(most)
         self.engine.commit(0, kept.path, kept.rest)
-        assert kept.committed == len(self.engine.committed)
+        assert self.draft.cached_tokens - len(kept.missing) == len(self.engine.committed)
         assert len(kept.missing) == min(most, behind)
         if kept.missing:
             self.engine.extend(0, kept.missing)
         assert self.draft.unread == unread - len(kept.missing)
         assert self.engine.committed == self.tokens[: len(self.engine.committed)]
-        if not self.draft.behind:
+        if not self.draft.backlog:
             assert len(self.engine.committed) + self.draft.unread == max(0, len(self.tokens) - 1)
-            assert self.draft.unread <= RIDERS
+            assert self.draft.unread <= MAX_RIDERS
 
     def expand(self) -> list[Expansion]:
         """One forward pass of drafting; nothing may be behind."""
         riders = self.draft.unread
         rows = next_batch(self.draft, 0)
         if not rows:
-            assert self.draft.ahead
+            assert self.draft.idle
             return []
         assert self.draft.unread == 0
         scale, sharpness = self.draft.scale.value, self.draft.sharpness.value
         found = self.draft.absorb(self.engine.forward(rows))
         assert len(self.engine.rows) <= MAX_ROWS
         if not self.merged:
-            assert len(rows) <= RIDERS + BATCH
+            assert len(rows) <= MAX_RIDERS + MAX_BATCH_PLACES
             assert len(found) == len(rows) - riders, "every row says something, or the back would be at a loss there"
         assert found
         by_hash = {hash_of(path): path for path in (self.engine.path_of(row.id) for row in rows)}
@@ -156,18 +162,18 @@ def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: s
     first = data.draw(st.integers(0, len(prompt) - 1), "prompt in two parts")
     if first:
         bench.commit(prompt[:first], more=True)
-        assert bench.draft.ahead, "a part of a prompt is not drafted from"
+        assert bench.draft.idle, "a part of a prompt is not drafted from"
     if data.draw(st.booleans()):
-        bench.settle(most=3)
+        bench.update_cache(most=3)
     bench.commit(prompt[first:])
     for _ in range(data.draw(st.integers(1, 25), "steps")):
         match data.draw(st.sampled_from(acts)):
             case "draft":
-                bench.settle(data.draw(st.sampled_from([1, 4, 100])))
-                if not bench.draft.behind:
+                bench.update_cache(data.draw(st.sampled_from([1, 4, 100])))
+                if not bench.draft.backlog:
                     bench.expand()
             case "give up":
-                bench.settle()
+                bench.update_cache()
                 bench.give_up(data.draw(st.one_of(st.just(bench.target_picks(2)), st.lists(tokens, max_size=2))))
             case "agree":
                 bench.commit(bench.target_picks(data.draw(st.integers(1, 4))))
@@ -181,10 +187,10 @@ def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: s
                 bench.merge(
                     data.draw(st.integers(0, 50)), data.draw(st.lists(tokens, min_size=1, max_size=3, unique=True))
                 )
-    bench.settle()
+    bench.update_cache()
     while bench.expand():
         pass
-    assert bench.draft.ahead
+    assert bench.draft.idle
     # Whatever happened before: where the answer stands now there is a guess.
     assert (len(bench.tokens), bench.draft.prefix.hash) in bench.offered
 
@@ -192,7 +198,7 @@ def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: s
 def ready(n_ahead: int = 16, doubt: float = 0.4, temperature: float = 0.8) -> Bench:
     bench = Bench(SamplingParams(temperature=temperature, seed=5), 3, n_ahead, doubt)
     bench.commit([1, 2, 3])
-    bench.settle()
+    bench.update_cache()
     return bench
 
 
@@ -201,7 +207,7 @@ def test_a_draft_that_is_right_reads_nothing_twice() -> None:
     for _ in range(60):
         bench.expand()
         bench.commit(bench.target_picks(1))
-        bench.settle()
+        bench.update_cache()
     assert bench.engine.read == 0, "the prompt rode along with the first batch"
     assert next(bench.draft.ids) == 2 + 60
     assert bench.draft.answered == bench.draft.guessed == 60
@@ -215,12 +221,12 @@ def test_a_disagreement_drops_the_tail_and_nothing_else() -> None:
     first = bench.offered[3, bench.draft.prefix.hash].tokens[0]
     under = [row for row in bench.engine.rows if bench.engine.path_of(row)[:4] == [1, 2, 3, first]]
     bench.commit([first])
-    bench.settle()
+    bench.update_cache()
     assert sorted(bench.engine.rows) == sorted(under)
     assert 0 < len(under) < rows_before
     wrong = next(t for t in range(SIZE) if t not in bench.offered[4, bench.draft.prefix.hash].tokens)
     bench.commit([wrong])
-    bench.settle()
+    bench.update_cache()
     assert not bench.engine.rows
     assert bench.engine.committed == [1, 2, 3, first]
     assert bench.engine.read == read_before, "the token before the wrong one was a row already"
@@ -242,11 +248,11 @@ def test_n_ahead_bounds_the_depth_and_the_back_then_waits() -> None:
     bench = ready(n_ahead=4, doubt=0.0, temperature=0.0)
     while bench.expand():
         pass
-    assert bench.draft.ahead
+    assert bench.draft.idle
     assert max(length for length, _ in bench.offered) == 3 + 3, "the fourth guess is below the third place"
     bench.commit(bench.target_picks(1))
-    bench.settle()
-    assert not bench.draft.ahead
+    bench.update_cache()
+    assert not bench.draft.idle
     bench.expand()
     assert max(length for length, _ in bench.offered) == 3 + 4
 
@@ -257,12 +263,12 @@ def test_rows_are_bounded_however_long_the_lead_is_silent() -> None:
     bench.draft.params = SamplingParams(temperature=0)
     bench.params = bench.draft.params
     for _ in itertools.takewhile(bool, (bench.expand() for _ in range(1000))):
-        bench.settle()
-    assert bench.draft.ahead
+        bench.update_cache()
+    assert bench.draft.idle
     sure = ready(n_ahead=1000)
     sure.engine.model = FakeModel(0.4, sharpness=500.0)
     while sure.expand():
-        sure.settle()
+        sure.update_cache()
     assert len(sure.engine.rows) == MAX_ROWS
 
 
@@ -279,7 +285,7 @@ def test_likelier_places_are_expanded_first() -> None:
             for token, chance in zip(e.tokens, e.probabilities, strict=True):
                 waiting[extend_hash(e.hash, token)] = reached * chance
     assert batches > 5
-    assert max(waiting.values()) < FLOOR, "what is worth it has been expanded"
+    assert max(waiting.values()) < MIN_PROBABILITY, "what is worth it has been expanded"
 
 
 def test_several_backs_divide_what_is_to_be_drafted() -> None:
@@ -287,7 +293,7 @@ def test_several_backs_divide_what_is_to_be_drafted() -> None:
 
     def order(turn: Share) -> list[int]:
         bench = ready(doubt=0.2)
-        bench.draft.turn = turn
+        bench.draft.share = turn
         return [e.hash for found in iter(bench.expand, []) for e in found]
 
     alone, first, second = order(ALONE), order(Share(0, 2)), order(Share(1, 2))
@@ -303,17 +309,17 @@ def test_turns_are_counted_from_where_the_answer_stands() -> None:
     is again the first one's, for both."""
     for expanded in (False, True):
         bench = ready(doubt=0.0)
-        bench.draft.turn = Share(0, 2)
+        bench.draft.share = Share(0, 2)
         second = bench.expand()[0].tokens[1]
         if expanded:
             while not any(e.length == 4 for e in bench.expand()):
-                bench.settle()
+                bench.update_cache()
         bench.commit([second])
-        assert bench.draft._root is not None
-        assert bench.draft._root.ranks == 0
-        bench.settle()
+        assert bench.draft.root is not None
+        assert bench.draft.root.ranks == 0
+        bench.update_cache()
         bench.expand()
-        first = next(iter(bench.draft._root.children.values()))
+        first = next(iter(bench.draft.root.children.values()))
         assert first.ranks == 0
 
 
@@ -327,7 +333,7 @@ def test_every_place_that_the_answer_reaches_has_a_guess_again() -> None:
         # Not the likeliest way: the last of the guesses, which the tree follows least.
         place = bench.offered[len(bench.tokens), bench.draft.prefix.hash]
         bench.commit([place.tokens[-1 if step % 2 else 0]])
-        bench.settle()
+        bench.update_cache()
 
 
 def test_gaps_and_contradictions_are_protocol_errors() -> None:
@@ -347,12 +353,11 @@ def test_sessions_that_share_a_counter_have_row_ids_of_their_own() -> None:
     bench = ready()
     bench.expand()
     used = max(bench.engine.rows)
-    other = Draft(2, bench.params, 2, 8, ids=bench.draft.ids)
-    prompt = list(range(2 + RIDERS))
+    other = Draft(2, bench.params, 2, 8, cost, ids=bench.draft.ids)
+    prompt = list(range(2 + MAX_RIDERS))
     other.commit(0, prompt)
     bench.engine.truncate(0, 0)
-    other.cached(0)
-    kept = other.settle(10)
+    kept = other.update_cache(10)
     bench.engine.extend(0, kept.missing)
     rows = next_batch(other, 0)
     assert [row.id for row in rows] == [used + 1]
@@ -374,14 +379,14 @@ class NotAfter:
 
 def test_what_others_guess_against_the_grammar_is_not_followed() -> None:
     prompt, wrong = [1, 2, 3], 5
-    draft = Draft(1, SamplingParams(temperature=0), len(prompt), 4, constraint=NotAfter(wrong))
+    draft = Draft(1, SamplingParams(temperature=0), len(prompt), 4, cost, constraint=NotAfter(wrong))
     engine = CheckedEngine(FakeModel())
     draft.commit(0, prompt)
     draft.merge(Expansion(3, hash_of(prompt), [wrong, 6], [0.8, 0.1]))
     said: list[Expansion] = []
     read = 0
     while True:
-        kept = draft.settle(100)
+        kept = draft.update_cache(100)
         engine.commit(0, kept.path, kept.rest)
         if kept.missing:
             engine.extend(0, kept.missing)

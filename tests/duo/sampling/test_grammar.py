@@ -147,11 +147,11 @@ def test_a_draft_guesses_within_the_grammar(target: Engine, draft: Engine) -> No
         model = DraftModel(draft, CostCurve({1: 1.0, 8: 1.7}), 8, TREE, trace, "back")
     mine = model.open(1, params, len(prompt))
     mine.commit(0, prompt)
-    model.sit(mine)
+    model.ensure_slot(mine)
     allowed = Grammars(target.vocabulary).constraint(params.grammar)
     right = 0
     for at in range(len(session.completion) - 1):
-        while mine.behind:
+        while mine.backlog:
             model.read(mine)
         for expansion in [each for found in model.expand([mine]) for each in found.expansions]:
             if expansion.length == len(prompt) + at:

@@ -100,7 +100,7 @@ class Back:
             return
         self.events.append(event)
         if isinstance(event, Begun) and event.session not in self.drafts:
-            self.drafts[event.session] = Draft(event.session, event.sampling, event.prompt_length, 4)
+            self.drafts[event.session] = Draft(event.session, event.sampling, event.prompt_length, 4, float)
         elif isinstance(event, CommittedTokens):
             self.tokens += len(event.tokens)
             self.drafts[event.session].commit(event.start, event.tokens, event.more)
