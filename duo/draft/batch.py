@@ -24,9 +24,9 @@ class Part:
 def gather(drafts: Iterable[tuple[Draft, int]], cost: Cost) -> list[Part]:
     """The next batch for some sessions, each given with its slot, after `Draft.update_cache`.
 
-    It expands the likeliest places of all sessions. Equal places go in the order of the sessions. A place is added while
-    its weight per cost is above the batch's average, so a sure draft goes deep and an unsure one goes wide. A session
-    that has nothing to expand, or nothing good enough beside the others, has no part.
+    It expands the likeliest places of all sessions. Equal places go in the order of the sessions. A place is added
+    while its weight per cost is above the batch's average: a sure draft goes deep, an unsure one wide. A session that
+    has nothing to expand, or nothing good enough beside the others, has no part.
     """
     parts = [Part(draft, slot) for draft, slot in drafts if draft.begin_batch()]
     growing = list(parts)

@@ -2,8 +2,8 @@
 
 A forward pass of the draft model expands the likeliest unexpanded places at once, and an expansion gives several
 guesses, not one. SpecExec (2406.02532) and SwiftSpec (2506.11309) grow their trees likewise. While the likely
-continuation is short, the back extends it. Once it is deep, the next best places are the alternatives where the draft is
-least sure, and those are needed after a rejection.
+continuation is short, the back extends it. Once it is deep, the next best places are the alternatives where the draft
+is least sure, and those are needed after a rejection.
 
 Several backs with the same draft model would expand the same places. So each has a share: the likeliest line belongs to
 the first back, what begins with one second guess to the next one, and so on in a circle.

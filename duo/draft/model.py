@@ -22,8 +22,8 @@ from duo.engines.base import InterruptedForwardError
 from duo.engines.cost import CostCurve
 from duo.errors import ContextError, DuoError, ModelError, RequestError
 from duo.guesses import ALONE, Expansion, Share
-from duo.sampling.grammar import Constraint, Grammars
-from duo.sampling.params import Ints, SamplingParams
+from duo.sampling.grammar import Grammars
+from duo.sampling.params import Constraint, Ints, SamplingParams
 from duo.trace import Trace
 
 MIN_CHUNK = 16

@@ -12,8 +12,8 @@ class Scale:
 
     Each committed token that this model had guesses for is one step of gradient descent on the log-likelihood. The
     likelihood is that of the pick among the guesses. For other tokens only the sum of their chances is known; to count
-    that sum as one token would make every hit look like luck. All sessions of a back share one scale. 1 trusts the model
-    as it is.
+    that sum as one token would make every hit look like luck. All sessions of a back share one scale. 1 trusts the
+    model as it is.
     """
 
     RATES = (0.1, 0.01)
@@ -64,7 +64,7 @@ class Sharpness:
         self._hits = dict.fromkeys(self.CANDIDATES, 0.0)
 
     def outcome(self, picks: Sequence[int], token: int) -> bool:
-        """The candidates guessed `picks` for a place where the target picked `token`. Returns whether `value` changed."""
+        """The candidates guessed `picks` where the target picked `token`. Returns whether `value` changed."""
         for candidate, pick in zip(self.CANDIDATES, picks, strict=True):
             self._hits[candidate] = self._hits[candidate] * self.FADE + (pick == token)
         best = max(self.CANDIDATES, key=self._hits.__getitem__)

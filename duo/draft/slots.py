@@ -1,8 +1,8 @@
 """Which session has which slot of a draft model's engine.
 
 A slot keeps its tokens when its session ends or loses it. What a new session has in common with any slot is not read
-again. When there are more sessions than slots, the slot of the session with least to gain goes to one with more. Reading
-a session costs time as well, so a session that has just been read keeps its slot until that has paid.
+again. When there are more sessions than slots, the slot of the session with least to gain goes to one with more.
+Reading a session costs time as well, so a session that has just been read keeps its slot until that has paid.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Slots:
         return self._of.get(draft.session)
 
     def give(self, draft: Draft, force: bool = False) -> bool:
-        """Find a slot for a draft that has none. Returns whether there was one. `force`: take the least valuable one."""
+        """Find a slot for a draft that has none. Returns whether there was one. `force`: take the least valuable."""
         if not self._known:
             for each in self._slots:
                 self._engine.truncate(each.id, 0)

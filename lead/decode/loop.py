@@ -76,7 +76,7 @@ class Decoder:
         self._apart = not engine.mixes
         """Whether prompts are read in forward passes of their own."""
         self._local_draft = local_draft
-        self.grammars = Grammars(engine.vocabulary)
+        self.grammars = Grammars(engine.vocabulary, threading.Lock())
         self._jobs: deque[Job] = deque()
         self._slots = Slots(engine)
         self._reading: deque[Run] = deque()
