@@ -10,6 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from back.drafting import Drafting, Found
 from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
@@ -149,3 +152,24 @@ class Desk:
         """Whether there are guesses for the place where an answer stands."""
         tokens = self.asked[session].tokens
         return any((e.length, e.hash) == (len(tokens), hash_of(tokens)) for e in self.heard[session])
+
+
+SURE, UNSURE = 1, 2
+"""First tokens of prompts after which a `Moody` model is sure of itself, or not."""
+
+
+STEEP = {1: 1.0, 2: 2.8, 8: 11.2}
+
+
+LONG = [SURE, *(5 + i % 7 for i in range(199))]
+
+
+@dataclass(frozen=True)
+class Moody(FakeModel):
+    """Sure of one session and unsure of another."""
+
+    def logits(self, path: Sequence[int]) -> NDArray[np.float32]:
+        logits = super().logits(path)
+        # No token of an answer ends it.
+        logits[EOS] = -10 * self.sharpness
+        return logits * np.float32(20.0 if path[0] == SURE else 0.1)
