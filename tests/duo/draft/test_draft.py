@@ -20,12 +20,7 @@ from duo.guesses import ALONE, Expansion, Share
 from duo.prefix import extend_hash
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
-from tests.support.fakes import SIZE, CheckedEngine, FakeModel, hash_of, params, tokens
-
-
-def cost(rows: int) -> float:
-    """A further row costs a tenth of the first."""
-    return 1.0 + 0.1 * rows
+from tests.support.fakes import SIZE, CheckedEngine, FakeModel, flat_cost, hash_of, params, tokens
 
 
 class Driven:
@@ -34,7 +29,7 @@ class Driven:
     def __init__(self, params: SamplingParams, prompt_length: int, n_ahead: int, doubt: float = 0.4) -> None:
         self.params = params
         self.n_ahead = n_ahead
-        self.draft = Draft(1, params, prompt_length, n_ahead, cost)
+        self.draft = Draft(1, params, prompt_length, n_ahead, flat_cost)
         self.engine = CheckedEngine(FakeModel(doubt))
         self.tokens: list[int] = []
         self.offered: dict[tuple[int, int], Expansion] = {}
@@ -146,6 +141,30 @@ class Driven:
         return path[len(self.tokens) :]
 
 
+def act(driven: Driven, what: str, data: st.DataObject) -> None:
+    """One thing that may happen to a draft."""
+    match what:
+        case "draft":
+            driven.update_cache(data.draw(st.sampled_from([1, 4, 100])))
+            if not driven.draft.backlog:
+                driven.expand()
+        case "give up":
+            driven.update_cache()
+            driven.give_up(data.draw(st.one_of(st.just(driven.target_picks(2)), st.lists(tokens, max_size=2))))
+        case "agree":
+            driven.commit(driven.target_picks(data.draw(st.integers(1, 4))))
+        case "any":
+            driven.commit(data.draw(st.lists(tokens, min_size=1, max_size=3)))
+        case "again":
+            driven.commit(data.draw(st.lists(tokens, max_size=1)), again=data.draw(st.integers(0, 20)))
+        case "switch":
+            driven.switch(data.draw(st.integers(0, 30)))
+        case "merge":
+            driven.merge(
+                data.draw(st.integers(0, 50)), data.draw(st.lists(tokens, min_size=1, max_size=3, unique=True))
+            )
+
+
 @settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: st.DataObject) -> None:
@@ -162,26 +181,7 @@ def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: s
         driven.update_cache(most=3)
     driven.commit(prompt[first:])
     for _ in range(data.draw(st.integers(1, 25), "steps")):
-        match data.draw(st.sampled_from(acts)):
-            case "draft":
-                driven.update_cache(data.draw(st.sampled_from([1, 4, 100])))
-                if not driven.draft.backlog:
-                    driven.expand()
-            case "give up":
-                driven.update_cache()
-                driven.give_up(data.draw(st.one_of(st.just(driven.target_picks(2)), st.lists(tokens, max_size=2))))
-            case "agree":
-                driven.commit(driven.target_picks(data.draw(st.integers(1, 4))))
-            case "any":
-                driven.commit(data.draw(st.lists(tokens, min_size=1, max_size=3)))
-            case "again":
-                driven.commit(data.draw(st.lists(tokens, max_size=1)), again=data.draw(st.integers(0, 20)))
-            case "switch":
-                driven.switch(data.draw(st.integers(0, 30)))
-            case "merge":
-                driven.merge(
-                    data.draw(st.integers(0, 50)), data.draw(st.lists(tokens, min_size=1, max_size=3, unique=True))
-                )
+        act(driven, data.draw(st.sampled_from(acts)), data)
     driven.update_cache()
     while driven.expand():
         pass
@@ -348,7 +348,7 @@ def test_sessions_that_share_a_counter_have_row_ids_of_their_own() -> None:
     driven = ready()
     driven.expand()
     used = max(driven.engine.rows)
-    other = Draft(2, driven.params, 2, 8, cost, ids=driven.draft.ids)
+    other = Draft(2, driven.params, 2, 8, flat_cost, ids=driven.draft.ids)
     prompt = list(range(2 + MAX_RIDERS))
     other.commit(0, prompt)
     driven.engine.truncate(0, 0)
@@ -374,7 +374,7 @@ class NotAfter:
 
 def test_what_others_guess_against_the_grammar_is_not_followed() -> None:
     prompt, wrong = [1, 2, 3], 5
-    draft = Draft(1, SamplingParams(temperature=0), len(prompt), 4, cost, constraint=NotAfter(wrong))
+    draft = Draft(1, SamplingParams(temperature=0), len(prompt), 4, flat_cost, constraint=NotAfter(wrong))
     engine = CheckedEngine(FakeModel())
     draft.commit(0, prompt)
     draft.merge(Expansion(3, hash_of(prompt), [wrong, 6], [0.8, 0.1]))
