@@ -60,13 +60,10 @@ class Drafter:
                 for event in events:
                     self.drafting.hear(event)
                 busy = self.drafting.work()
-            except ProtocolError as error:
-                busy = self._fail(error)
             except Exception as error:
-                log.exception("drafting failed")
-                busy = self._fail(ProtocolError(f"drafting failed: {error}"))
-
-    def _fail(self, error: DuoError) -> bool:
-        self.drafting.forget()
-        self._failed(error)
-        return False
+                if not isinstance(error, ProtocolError):
+                    log.exception("drafting failed")
+                    error = ProtocolError(f"drafting failed: {error}")
+                busy = False
+                self.drafting.forget()
+                self._failed(error)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duo.sampling.logprobs import highest
-from duo.sampling.noise import gumbel, least_bits, noise_bits, noise_of
+from duo.sampling.noise import least_bits, noise_bits, noise_of
 from duo.sampling.params import Constraint, Floats, Ints, SamplingParams
 
 TOP_P_FIRST = 256
@@ -91,14 +91,6 @@ class Sampler:
         tokens, z, noise = self._contenders(logits, completion)
         best = [int((z * sharpness + noise).argmax()) for sharpness in sharpnesses]
         return best if tokens is None else [int(tokens[b]) for b in best]
-
-    def scores(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
-        """Allowed tokens (None: all, in order) and their perturbed scores, whose maximum is the pick."""
-        if self.params.temperature == 0.0:
-            return self._penalised(logits, completion)
-        tokens, z = self._allowed(logits, completion)
-        counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
-        return tokens, z + gumbel(self.params.seed, len(completion), counters)
 
     def _contenders(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats, Floats]:
         """Tokens (ascending; None: all) with scores and noise, among them the pick.

@@ -19,10 +19,8 @@ class ClockOffset:
         self.round_trip = float("inf")
         self._measured = 0.0
 
-    def answered(self, sent: float, now: float, clock: float) -> bool:
-        """The question left at `sent`, the answer `clock` came at `now`. Returns whether it is the best so far."""
+    def answered(self, sent: float, now: float, clock: float) -> None:
+        """The question left at `sent`, the answer `clock` came at `now`."""
         round_trip = max(0.0, now - sent)
-        if round_trip / 2 > self.round_trip / 2 + self.DRIFT * (now - self._measured):
-            return False
-        self.ahead, self.round_trip, self._measured = clock - (sent + now) / 2, round_trip, now
-        return True
+        if round_trip / 2 <= self.round_trip / 2 + self.DRIFT * (now - self._measured):
+            self.ahead, self.round_trip, self._measured = clock - (sent + now) / 2, round_trip, now

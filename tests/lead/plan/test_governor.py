@@ -1,4 +1,4 @@
-"""Backs that are not worth having are left at rest; those that are, are not. And when a back tells what it found."""
+"""Backs that are not worth having are left at rest; those that are, are not."""
 
 from __future__ import annotations
 
