@@ -92,7 +92,7 @@ class Draft:
     cache_current: bool = field(default=False, init=False)
     """The last `update_cache` is not outdated and left no backlog."""
     _path: list[int] = field(default_factory=list, init=False)
-    """Rows that are to be committed in the cache."""
+    """Rows that the next `update_cache` commits."""
     _above: int = field(default=ROOT, init=False)
     """The row above the root, until it is committed."""
     _nodes: dict[int, Node] = field(default_factory=dict, init=False)

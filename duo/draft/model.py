@@ -36,7 +36,7 @@ IMPOSSIBLE = -1e30
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a batch with so many rows of one session found for it, or why the session cannot go on."""
+    """What a batch found for one session. `rows`: its part of the batch. `error`: why the session cannot go on."""
 
     draft: Draft
     expansions: Sequence[Expansion]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Cost = Callable[[int], float]
-"""Seconds of a forward pass over so many rows."""
+"""Seconds of a forward pass, by its rows."""
 
 CHILDREN = 4
 """Guesses for one place. The fourth is right about once in thirty times."""
@@ -35,7 +35,7 @@ MIN_ROWS = 16
 
 
 def row_capacity(slots: int) -> int:
-    """Rows that an engine with so many slots needs room for, for all sessions together."""
+    """Rows that an engine needs room for, for the sessions in all its slots together."""
     return max(MAX_ROWS * min(slots, 2), MIN_ROWS * slots)
 
 

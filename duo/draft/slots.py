@@ -54,7 +54,7 @@ class Slot:
         return self.drafted * TENURE >= self.read
 
     def common(self, prefix: Prefix) -> int:
-        """Tokens of the slot that begin another sequence, without the last token of that: it is always read again."""
+        """Tokens of the slot that begin another sequence. The sequence's last token never counts: it is read again."""
         low, high = 0, max(0, min(self.cached_tokens, len(prefix) - 1))
         while low < high:
             middle = (low + high + 1) // 2

@@ -76,7 +76,7 @@ class Allowance:
         self._then = now
 
     def takes(self, units: int, now: float) -> bool:
-        """Take so many units, if they are there at `now` (seconds by any steady clock). Returns whether they were."""
+        """Take units if there are enough at `now` (seconds by any steady clock). Returns whether there were."""
         self._left = min(self._per_second, self._left + (now - self._then) * self._per_second)
         self._then = now
         if units > self._left:

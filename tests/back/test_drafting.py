@@ -108,7 +108,7 @@ def test_after_a_new_stream_all_is_said_again(desk: Desk) -> None:
 
 
 def test_what_the_hello_did_not_name_is_forgotten(desk: Desk) -> None:
-    """The last stream's news may be heard after the Hello; the lead will never say that such a session has ended."""
+    """News of the last stream may be heard after the Hello. The lead never reports the end of such a session."""
     desk.begin(1, [UNSURE, *LONG[:40], 1])
     desk.work()
     desk.drafting.known()

@@ -1,4 +1,4 @@
-"""The back's stream to its lead, where it ends in an order that a real lead brings about once in a while only."""
+"""The back's stream to its lead, with an end that a real lead seldom produces."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.desk import Desk
 
 
 class _Call:
-    """A stream that the lead has closed in good order, while the back still has something to say."""
+    """A stream that the lead closes in good order while the back is still writing."""
 
     async def write(self, message: bytes) -> None:
         self.written = getattr(self, "written", 0) + 1

@@ -1,4 +1,4 @@
-"""When a back speaks, between two commits."""
+"""When a back sends, between two commits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def regular(period: float, unguessed: bool = False) -> Pacing:
 
 
 def spoken(it: Pacing, start: float, end: float, step: float = 0.0005) -> list[float]:
-    """When it speaks between the two, with something to say every `step`."""
+    """When it sends between `start` and `end`, with something new every `step`."""
     said: list[float] = []
     for i in range(1, int((end - start) / step) + 1):
         now = start + i * step

@@ -33,12 +33,12 @@ FLAT = {1: 1.0, 8: 1.7}
 
 
 class DraftEngine(SlottedEngine):
-    """A draft model's: its forward passes may be given up."""
+    """The engine of a draft model, whose forward passes can be interrupted."""
 
     def __init__(
         self, model: FakeModel, slots: int, rollback: Rollback = TREES, spacing: int = 0, rows: int | None = None
     ) -> None:
-        """`rows`: what it has room for, if less than is asked for."""
+        """`rows`: its capacity, if it is less than the usual one."""
         super().__init__(model, slots, rollback, spacing)
         self._rows = row_capacity(slots) if rows is None else rows
         self.meanwhile: Callable[[], None] = lambda: None
@@ -81,7 +81,7 @@ class Asked:
     tokens: list[int]
 
     def picks(self, count: int) -> list[int]:
-        """What the target goes on with."""
+        """The target's next tokens."""
         model, sampler, path = FakeModel(), Sampler(self.params, self.prompt), list(self.tokens)
         for _ in range(count):
             path.append(sampler.pick(model.logits(path), path[len(self.prompt) :]))
@@ -89,7 +89,7 @@ class Asked:
 
 
 class Desk:
-    """The drafting of a back, and the lead that it hears."""
+    """The drafting of a back, with its lead."""
 
     def __init__(
         self,
@@ -102,12 +102,11 @@ class Desk:
         engine: DraftEngine | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`engine`: if it is to be of a kind of its own. `real`: one that drafts instead of that which checks every
-        call."""
+        """`engine`: a checking engine of another kind. `real`: an engine that drafts instead of the checking one."""
         self.engine = engine or DraftEngine(model or FakeModel(0.4), slots)
         self.asked: dict[int, Asked] = {}
         self.heard: dict[int, list[Expansion]] = {}
-        """What was guessed for each session, in order."""
+        """The guesses for each session, in order."""
         with of_lead(None) as trace:
             curve = CostCurve(cost or FLAT)
             curve.observe = lambda rows, seconds: None  # type: ignore[method-assign]  # it takes what time it takes
@@ -142,20 +141,20 @@ class Desk:
         return {id for id, it in self.drafting.sessions.items() if self.model.slots.of(it.draft) is not None}
 
     def work(self, most: int = 10_000) -> int:
-        """So many forward passes, or until there is nothing to do; returns how many there were."""
+        """Up to `most` forward passes, until there is nothing to do. Returns how many there were."""
         for count in range(most):
             if not self.drafting.work():
                 return count
         return most
 
     def guessed(self, session: int) -> bool:
-        """Whether there are guesses for the place where an answer stands."""
+        """Whether there is a guess for the next token of an answer."""
         tokens = self.asked[session].tokens
         return any((e.length, e.hash) == (len(tokens), hash_of(tokens)) for e in self.heard[session])
 
 
 SURE, UNSURE = 1, 2
-"""First tokens of prompts after which a `Moody` model is sure of itself, or not."""
+"""First tokens of prompts. They decide whether a `Moody` model is sure of itself."""
 
 
 STEEP = {1: 1.0, 2: 2.8, 8: 11.2}

@@ -1,4 +1,4 @@
-"""A back that knows an answer beforehand: what it guesses is verified whatever the machine's speed."""
+"""A back that knows the answer, so its guesses are in time on any machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from duo.wire.messages import Identity
 
 
 class Knowing:
-    """What it guesses: the answer's tokens, of which every `wrong`th is another one."""
+    """Its guesses: the answer's tokens, with every `wrong`th one replaced."""
 
     def __init__(self, size: int, wrong: int) -> None:
         self._size, self._wrong = size, wrong
@@ -26,7 +26,7 @@ class Knowing:
         self.answer: Sequence[int] = ()
 
     def chain(self, prefix: Prefix) -> list[Expansion]:
-        """The rest of the answer up to a wrong token, and what would follow that."""
+        """The rest of the answer."""
         found: list[Expansion] = []
         at, place = prefix.hash, len(prefix) - self.prompt_length
         for i, right in enumerate(self.answer[place:] if place >= 0 else (), place):
@@ -38,7 +38,7 @@ class Knowing:
 
 @contextlib.contextmanager
 def knowing_back(port: int, me: Identity, knowing: Knowing) -> Iterator[None]:
-    """One at the lead on this port, in a thread."""
+    """Run such a back in a thread, at the lead on this port."""
     calls: queue.SimpleQueue[Any] = queue.SimpleQueue()
 
     def run() -> None:

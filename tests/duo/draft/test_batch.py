@@ -1,4 +1,4 @@
-"""Which places of which sessions one forward pass expands."""
+"""The places that one forward pass expands, over several sessions."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from tests.support.fakes import SIZE, CheckedEngine, FakeModel, flat_cost, hash_
 
 
 class Driven:
-    """A `Draft` with its engine, driven as the back's loop drives it, and everything checked on the way."""
+    """A `Draft` with its engine, driven as a back drives it. Every step is checked."""
 
     def __init__(self, params: SamplingParams, prompt_length: int, n_ahead: int, doubt: float = 0.4) -> None:
         self.params = params
@@ -33,7 +33,7 @@ class Driven:
         self.engine = CheckedEngine(FakeModel(doubt))
         self.tokens: list[int] = []
         self.offered: dict[tuple[int, int], Expansion] = {}
-        """What was said since the engine's slot was last given to somebody else, by length and hash."""
+        """Expansions since another session had the slot, by length and hash."""
         self.places: dict[tuple[int, int], list[int]] = {}
         """Where those guesses lead."""
         self.merged = False
@@ -46,7 +46,7 @@ class Driven:
         assert self.draft.prefix.tokens == self.tokens
 
     def switch(self, shared: int) -> None:
-        """Another session had the slot, and `shared` tokens of this one survived in it."""
+        """Another session had the slot, and `shared` tokens of this one are left in it."""
         shared = min(shared, len(self.engine.committed), max(0, len(self.tokens) - 1))
         assert self.engine.committed[:shared] == self.tokens[:shared]
         self.engine.truncate(0, shared)
@@ -70,7 +70,7 @@ class Driven:
             assert self.draft.unread <= MAX_RIDERS
 
     def expand(self) -> list[Expansion]:
-        """One forward pass of drafting; nothing may be behind."""
+        """One forward pass of drafting. There must be no backlog."""
         riders = self.draft.unread
         rows = next_batch(self.draft, 0)
         if not rows:
@@ -91,7 +91,7 @@ class Driven:
             assert e.length == len(path)
             assert path[: len(self.tokens)] == self.tokens
             assert len(path) - len(self.tokens) < self.n_ahead
-            # The right guesses of this model at this place, in the right order, and perhaps not all of them.
+            # The model's own guesses at this place, in order. The last ones may be missing.
             ranked = sampler.rank(
                 self.engine.model.logits(path), path[self.draft.prompt_length :], CHILDREN, scale, sharpness
             )
@@ -107,7 +107,7 @@ class Driven:
         return found
 
     def give_up(self, picked: Sequence[int]) -> None:
-        """A batch that is begun and not finished; whether `picked` makes it obsolete is known before it is given up."""
+        """Begin a batch and do not finish it. Before that, check whether `picked` makes it obsolete."""
         rows = next_batch(self.draft, 0)
         paths = {ROOT: self.engine.committed}
         for row in rows:
@@ -124,7 +124,7 @@ class Driven:
             self.places[len(path) + 1, hash_of([*path, token])] = [*path, token]
 
     def merge(self, place: int, tokens: Sequence[int]) -> None:
-        """Another draft model guesses, where somebody has guessed that the answer may come, or where it is."""
+        """Another draft model guesses, at the end of the answer or at a guessed place."""
         self.merged = True
         here = [path for path in self.places.values() if path[: len(self.tokens)] == self.tokens]
         path = [*here, self.tokens][place % (len(here) + 1)]
@@ -284,7 +284,7 @@ def test_likelier_places_are_expanded_first() -> None:
 
 
 def test_several_backs_divide_what_is_to_be_drafted() -> None:
-    """Each begins elsewhere, and in the end each has all: another back may be slow, or gone."""
+    """Each begins elsewhere. In the end each has everything, because another back may be slow or gone."""
 
     def order(turn: Share) -> list[int]:
         driven = ready(doubt=0.2)
@@ -300,8 +300,8 @@ def test_several_backs_divide_what_is_to_be_drafted() -> None:
 
 
 def test_turns_are_counted_from_where_the_answer_stands() -> None:
-    """Two backs, of which one had expanded the place that the answer has come to by a second guess: the likeliest line
-    is again the first one's, for both."""
+    """The answer has come to a place that one of two backs had expanded, by a second guess. For both backs the
+    likeliest line from there belongs to the first one."""
     for expanded in (False, True):
         driven = ready(doubt=0.0)
         driven.draft.share = Share(0, 2)
@@ -319,7 +319,7 @@ def test_turns_are_counted_from_where_the_answer_stands() -> None:
 
 
 def test_every_place_that_the_answer_reaches_has_a_guess_again() -> None:
-    """An alternative that was too unlikely to be followed is likely once the answer has gone there."""
+    """An alternative that was too unlikely to follow is likely once the answer has come there."""
     driven = ready(temperature=1.0)
     driven.params = driven.draft.params = SamplingParams(temperature=1.0, seed=77)
     for step in range(120):
@@ -361,7 +361,7 @@ def test_sessions_that_share_a_counter_have_row_ids_of_their_own() -> None:
 
 
 class NotAfter:
-    """Allows everything, but nothing below one token."""
+    """Allows everything, but nothing after one token."""
 
     def __init__(self, token: int) -> None:
         self.token = token

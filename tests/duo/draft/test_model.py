@@ -34,7 +34,7 @@ def desk() -> Desk:
 
 
 def test_a_batch_is_given_up_when_the_answer_goes_elsewhere() -> None:
-    """A commit that agrees, or of another session, does not disturb it."""
+    """A commit that agrees, or one of another session, does not disturb it."""
     desk = Desk(model=FakeModel())
     desk.begin(7, [1, 5, 6])
     desk.work(1)
@@ -197,8 +197,8 @@ def test_a_model_that_does_not_go_back_cannot_draft() -> None:
 @settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_any_schedule_of_sessions_keeps_the_contract_and_guesses_at_the_right_places(data: st.DataObject) -> None:
-    """The engine checks every call. What is said is what the draft model guesses there, once in a stream, and in the
-    end there are guesses for every answer."""
+    """The engine checks every call. Each guess is the draft model's own and is sent once. In the end there are guesses
+    for every answer."""
     slots, n_ahead = data.draw(st.sampled_from([1, 2, 4]), "slots"), data.draw(st.sampled_from([2, 8, 40]), "n_ahead")
     rollback = data.draw(st.sampled_from([TREES, CHAINS, REPLAY]), "rollback")
     spacing = data.draw(st.sampled_from([0, 16]), "where a slot can be cut")
@@ -237,7 +237,7 @@ def test_any_schedule_of_sessions_keeps_the_contract_and_guesses_at_the_right_pl
 
 
 def check(desk: Desk, session: int) -> None:
-    """What was said of the places along the answer is what the draft model guesses there."""
+    """Guesses for places along the answer are the draft model's own."""
     it = desk.asked[session]
     sampler, said = Sampler(it.params, it.prompt), {e.hash: e for e in desk.heard[session]}
     for end in range(len(it.prompt), len(it.tokens) + 1):
@@ -292,7 +292,7 @@ def test_a_real_model_guesses_for_each_of_several_sessions_what_it_guesses_alone
 
 
 def test_another_padding_of_the_same_vocabulary(desk: Desk) -> None:
-    """What only the target has is read as something harmless; what only the draft has is not guessed."""
+    """A token that only the target has is read as a harmless one. A token that only the draft has is not guessed."""
     size = FakeModel.size
     desk.drafting.hear(Welcomed("back", "target", size + 8))
     for session in (1, 2):
@@ -315,7 +315,7 @@ def test_another_padding_of_the_same_vocabulary(desk: Desk) -> None:
 
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 def test_what_means_something_else_to_the_target_is_not_guessed_and_harms_nothing(temperature: float) -> None:
-    """Whatever the sampling, in the prompt, in the answer and with a bias; sampling over the whole vocabulary."""
+    """In the prompt, in the answer and with a bias, whatever the sampling."""
     desk, differing = Desk(model=FakeModel(0.4)), (0, 6, 7)
     desk.drafting.hear(Welcomed("back", "target", FakeModel.size, differing))
     sampled = SamplingParams(temperature, repetition_penalty=1.3, presence_penalty=0.5, logit_bias={6: 50.0, 8: 0.5})

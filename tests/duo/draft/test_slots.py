@@ -137,7 +137,7 @@ def test_what_was_guessed_for_a_session_that_lost_its_slot_is_not_guessed_again(
 
 
 def test_little_room_is_shared_and_leaves_some_for_what_is_drafted() -> None:
-    """As where each row needs a state of its own."""
+    """As in an engine with a state for each row."""
     desk = Desk(engine=DraftEngine(FakeModel(0.4), 4, rows=12))
     for session in range(1, 5):
         desk.begin(session, [4 + session, 5, 6])
@@ -150,7 +150,7 @@ def test_little_room_is_shared_and_leaves_some_for_what_is_drafted() -> None:
 
 
 def test_what_cannot_be_cut_back_to_is_read_again() -> None:
-    """Two prompts begin alike, but where they part the slot has no checkpoint."""
+    """Two prompts begin alike, but the slot has no checkpoint where they part."""
     desk = Desk(engine=DraftEngine(Moody(), 2, TREES, spacing=50))
     desk.begin(1, LONG[:100])
     desk.work()
@@ -162,7 +162,7 @@ def test_what_cannot_be_cut_back_to_is_read_again() -> None:
 
 
 def test_more_sessions_than_slots_come_to_rest(desk: Desk) -> None:
-    """Who can do nothing with a slot takes it from nobody."""
+    """A session that can do nothing with a slot takes none."""
     for session in range(1, 3 * desk.engine.slots):
         desk.begin(session, [UNSURE, *LONG[:20], session])
     desk.work()

@@ -38,7 +38,7 @@ def fit(observed: NDArray[np.int64], expected: NDArray[np.float64]) -> float:
 
 
 def draw(logits: NDArray[np.float32], seeds: int, positions: int, **knobs: Any) -> NDArray[np.int64]:
-    """Picks [seed, position]. Only the length of the completion counts, and a range has one for free."""
+    """Picks [seed, position]. Only the length of the completion counts, so a range will do."""
     ranges = [range(position) for position in range(positions)]
     picks = []
     for seed in range(seeds):
@@ -114,7 +114,7 @@ def test_two_models_agree_as_often_as_the_coupling_promises() -> None:
 
 
 def test_rank_predicts_how_often_the_other_model_picks_each_guess() -> None:
-    """A draft that is the target plus noise of its own: the sum of all chances claimed is what comes true."""
+    """The draft is the target plus noise. The sum of all claimed chances must be the number of hits."""
     rng = np.random.default_rng(5)
     positions = 3000
     claimed, true = np.zeros(3), np.zeros(3)

@@ -202,7 +202,7 @@ def test_a_flatter_scale_trusts_the_first_guess_less() -> None:
 def test_of_a_large_vocabulary_only_contenders_are_looked_at_and_nothing_changes(
     seed: int, spread: float, size: int, top: int, temperature: float
 ) -> None:
-    """The same pick as from all tokens, and the same guesses; their chances are nearly the same."""
+    """The pick and the guesses are the same as from all tokens. The chances are nearly the same."""
     rng = np.random.default_rng(seed % 1000)
     logits = (rng.normal(size=size) * spread).astype(np.float32)
     logits[rng.integers(0, size, top)] += 6.0
@@ -262,7 +262,7 @@ def test_a_constraint_is_as_if_the_other_tokens_were_impossible(data: st.DataObj
 
 @pytest.mark.parametrize("count", [3, 30_000])
 def test_of_a_large_vocabulary_the_allowed_tokens_keep_their_noise(count: int) -> None:
-    """A token's noise is its own, so that a pick that is allowed stays the pick."""
+    """A token's noise is its own, so a pick stays the pick if it is allowed."""
     rng = np.random.default_rng(3)
     logits = rng.normal(size=60_000).astype(np.float32) * 3
     plain = Sampler(SamplingParams(seed=5), [])

@@ -1,4 +1,4 @@
-"""What a back makes of its lead, and what it tells it."""
+"""What a back hears from its lead and sends to it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_back_that_drafts_on_and_off_does_not_say_so_each_time() -> None:
 
 
 def test_a_back_learns_how_far_the_lead_s_clock_is_ahead() -> None:
-    """Clocks that have nothing in common; the answer that took least time counts."""
+    """The clocks have nothing in common. The quickest answer counts."""
     side, me = LeadSide(LEAD, Ledger(), 5000.0), BackSide(BACK, 10.0, probes=3)
     side.receive(me.hello([]), 5000.0)
     assert list(me.send(10.0)) == [], "not before the Welcome"
@@ -65,7 +65,7 @@ def test_the_lead_says_nothing_before_a_hello_and_the_back_nothing_before_a_welc
 
 
 def test_another_padding_of_the_same_vocabulary_is_not_another_one() -> None:
-    """As that of Qwen 2.5, whose large models have 128 tokens more that mean nothing."""
+    """As in Qwen 2.5: its large models have 128 more tokens, which mean nothing."""
     ledger = Ledger()
     for ours in (SIZE - 8, SIZE + 8):
         lead = LeadSide(Identity("lead", "target-13m", "fp", SIZE), ledger, 0.0)

@@ -1,4 +1,4 @@
-"""What the lead makes of a back, and what it tells it."""
+"""What the lead hears from a back and sends to it."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_a_back_that_comes_back_is_sent_only_what_it_lacks() -> None:
 
 
 def test_a_back_that_holds_something_else_is_sent_all_of_it() -> None:
-    """A lead that lost its memory would not reuse the number of a session; should it happen, the hash tells."""
+    """A lead does not use a session's number again after a restart. Should it happen, the hash tells."""
     ledger, back = Ledger(), Back()
     ledger[1] = entry(1, 50)
     drain(joined(ledger, back), back)
@@ -164,7 +164,7 @@ def test_nothing_piles_up_for_a_back_that_does_not_read() -> None:
 
 
 def test_each_back_is_told_its_turn_where_several_divide_the_work() -> None:
-    """One that comes later, and is not counted in, drafts as if it were alone."""
+    """A back that comes later has no share and drafts as if it were alone."""
     ledger = Ledger()
     ledger[1] = replace(entry(1, 5), backs=["quick", BACK.name])
     back = Back()

@@ -1,7 +1,6 @@
-"""What backs hold of the ledger, however streams break.
+"""What a back holds in the end is what the ledger holds, however streams break.
 
-What crosses the wire is bytes in a deque. So a test can write down every interleaving of the two sides and of broken
-streams, and nothing waits.
+The wire is a deque of bytes. So a test can write down every interleaving of the two sides and of broken streams.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class Wire(RuleBasedStateMachine):
     @precondition(lambda self: self.side is not None)
     @rule(most=st.integers(1, 6))
     def write(self, most: int) -> None:
-        """The lead writes a few messages; a write may stop anywhere between two."""
+        """The lead writes a few messages. It may stop between any two."""
         assert self.side is not None
         for _ in range(most):
             message = next(self.sending, None)
@@ -98,7 +97,7 @@ class Wire(RuleBasedStateMachine):
             assert len(self.side.sent) + len(self.side.known) <= self.began
 
     def teardown(self) -> None:
-        """However it went: once both read and write, the back holds what the lead does."""
+        """Whatever happened: once both sides read and write, the back holds what the lead does."""
         self.break_and_reconnect()
         for _ in range(2):
             self.write(10**6)

@@ -1,4 +1,4 @@
-"""Backs that are asked what their tokens mean: how long they may take, and how many at a time."""
+"""Backs whose vocabularies are compared: how long they may take, and how many at a time."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ME = Identity("lead", "target", "a", 1000, [b"%d" % token for token in range(100
 
 
 class Stream:
-    """A back that says a few messages and then nothing more."""
+    """A back that sends a few messages and then nothing."""
 
     def __init__(self, *messages: bytes) -> None:
         self._messages = messages
