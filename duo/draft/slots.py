@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from duo.draft.draft import Draft
 from duo.draft.policy import MAX_RIDERS, MAX_ROWS, row_capacity
-from duo.engines import Engine
+from duo.engines.base import Engine
 from duo.prefix import Prefix
 
 TENURE = 8
