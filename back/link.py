@@ -73,7 +73,7 @@ class Link:
         self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
         self._news = asyncio.Event()
         self._error: DuoError | None = None
-        self._last_words = ""
+        self._last_logged = ""
 
     async def run(self, drafter: Drafter) -> None:
         """Connect and draft until cancelled. `drafter` sends through this link."""
@@ -114,9 +114,9 @@ class Link:
 
     def _say(self, words: str) -> None:
         """Log it, unless it was logged last."""
-        if words != self._last_words:
+        if words != self._last_logged:
             log.warning("%s; trying again", words)
-        self._last_words = words
+        self._last_logged = words
 
     async def _stream(self, side: BackSide, drafter: Drafter) -> None:
         """One stream, to its end."""
@@ -159,7 +159,7 @@ class Link:
             if self._trace.on:
                 self._record(side, event, now, len(data))
             if isinstance(event, Welcomed):
-                self._last_words = ""
+                self._last_logged = ""
                 log.info("joined the lead at %s as %s: target %s", self._address, event.name, event.model)
                 if event.difference:
                     log.info("%s: those are not guessed", event.difference)

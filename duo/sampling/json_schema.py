@@ -72,13 +72,13 @@ def json_rule(schema: Mapping[str, Any]) -> str:
             intersections += len(value) if key == "allOf" and isinstance(value, list) else 0
     except (TypeError, ValueError, RecursionError) as error:
         raise RequestError(f"the JSON schema is not JSON: {one_line(str(error))}", PARAM) from None
-    for number, most, what in (
+    for number, limit, what in (
         (patterns, MAX_PATTERNS, "characters in its patterns"),
         (references, MAX_REFERENCES, "references"),
         (intersections, MAX_INTERSECTIONS, "members of allOf"),
     ):
-        if number > most:
-            raise RequestError(f"the JSON schema has {number} {what}, at most {most} are allowed: simplify it", PARAM)
+        if number > limit:
+            raise RequestError(f"the JSON schema has {number} {what}, at most {limit} are allowed: simplify it", PARAM)
     return f"%json {text}"
 
 

@@ -44,7 +44,7 @@ def noise_of(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
     return noise
 
 
-def least_bits(noise: float) -> int:
+def min_bits(noise: float) -> int:
     """The least bits that can make this noise or more."""
     uniform = math.exp(-math.exp(-min(max(noise, -4.0), 36.0)))
     return max(0, int(uniform * 2.0**53 * (1 - 1e-12)) - 2)

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duo.sampling.logprobs import highest
-from duo.sampling.noise import least_bits, noise_bits, noise_of
+from duo.sampling.noise import min_bits, noise_bits, noise_of
 from duo.sampling.params import Constraint, Floats, Ints, SamplingParams
 
 TOP_P_FIRST = 256
@@ -110,7 +110,7 @@ class Sampler:
         likely = z >= floor
         noise = noise_of(bits[likely])
         scores = z[likely] + noise
-        likely |= bits >= least_bits(float(scores.max()) - NOISY_MARGIN - floor)
+        likely |= bits >= min_bits(float(scores.max()) - NOISY_MARGIN - floor)
         kept = np.flatnonzero(likely)
         return counters[kept], z[kept], noise_of(bits[kept])
 

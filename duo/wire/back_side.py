@@ -46,7 +46,7 @@ class BackSide:
         self._sent_state: State = "waiting"
         self._sent_state_at = float("-inf")
         self.offset = ClockOffset()
-        self.heard = now
+        self.received_at = now
         """When the last message came."""
         self.welcomed = False
         self._size = me.vocabulary_size
@@ -71,7 +71,7 @@ class BackSide:
     def receive(self, data: bytes, now: float) -> Event | PingCame | None:
         """Take in a message. Raises RefusedError if the lead refuses, ProtocolError if it makes no sense."""
         message = parse(pb.LeadMessage(), data)
-        self.heard = now
+        self.received_at = now
         kind = message.WhichOneof("kind")
         if kind == "refusal":
             why = printable(message.refusal.message, 500) or "it does not say why"
@@ -181,4 +181,4 @@ class BackSide:
     def lost(self, now: float) -> bool:
         # While it compares vocabularies the lead has nothing to say.
         comparing = self._to_describe is not None and not self.welcomed
-        return now - self.heard >= (COMPARED_WITHIN if comparing else LOST_AFTER)
+        return now - self.received_at >= (COMPARED_WITHIN if comparing else LOST_AFTER)

@@ -42,7 +42,7 @@ class LeadSide:
         self.known: dict[int, tuple[int, int]] = {}
         """Sessions that the Hello named and that were not begun since: length and hash of what the back holds."""
         self._welcomed = False
-        self.heard = now
+        self.received_at = now
         """When the last message came."""
         self.back: Identity | None = None
         """Who the back is; None before its Hello."""
@@ -62,7 +62,7 @@ class LeadSide:
         the stream is over: send `refusal(error)` and close it.
         """
         message = parse(pb.BackMessage(), data)
-        self.heard = now
+        self.received_at = now
         kind = message.WhichOneof("kind")
         if self.back is None:
             if kind != "hello":
@@ -109,7 +109,7 @@ class LeadSide:
     @property
     def compare_until(self) -> float:
         """When the next message with meanings must be here."""
-        return min(self.heard + LOST_AFTER, self._compare_until)
+        return min(self.received_at + LOST_AFTER, self._compare_until)
 
     def too_slow(self) -> RefusedError:
         """The error for a back that missed `compare_until`."""
@@ -222,10 +222,10 @@ class LeadSide:
             yield pb.LeadMessage(commit=commit).SerializeToString()
 
     def silent(self, now: float) -> bool:
-        return now - self.heard >= SILENT_AFTER
+        return now - self.received_at >= SILENT_AFTER
 
     def lost(self, now: float) -> bool:
-        return now - self.heard >= LOST_AFTER
+        return now - self.received_at >= LOST_AFTER
 
     def refusal(self, error: Exception) -> bytes:
         """The last message of a stream."""
