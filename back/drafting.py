@@ -90,11 +90,11 @@ class Drafting:
     def _begin_stream(self, welcomed: Welcomed) -> None:
         # The lead does not report the end of a session that the Hello did not name. Those still open are begun again.
         for session in [session for session in self.sessions if session not in self._named]:
-            self._model.leave(self.sessions.pop(session).draft)
+            self._model.slots.leave(self.sessions.pop(session).draft)
         self._model.drafts_for(welcomed.vocabulary_size, welcomed.differing)
         # Guesses of the last stream may be lost, and the lead would drop whatever continues them.
         for it in self.sessions.values():
-            self._model.leave(it.draft)
+            self._model.slots.leave(it.draft)
             it.draft.forget_guesses()
             it.found = []
 
@@ -121,7 +121,7 @@ class Drafting:
         if it is None:
             return
         draft = it.draft
-        self._model.leave(draft)
+        self._model.slots.leave(draft)
         if it.drafted:
             log.info(
                 "drafted %d tokens (%.0f tokens/s), %.0f%% of an answer of %d tokens guessed",
@@ -132,13 +132,13 @@ class Drafting:
     def _drop(self, draft: Draft, error: DuoError) -> None:
         """Give up one session. The others go on."""
         log.warning("not drafting for this answer any more: %s", error)
-        self._model.leave(draft)
+        self._model.slots.leave(draft)
         del self.sessions[draft.session]
 
     def forget(self) -> None:
         """Drop all sessions: after a failure nobody knows what the engine holds."""
         self.sessions.clear()
-        self._model.reset()
+        self._model.slots.forget()
 
     def work(self) -> bool:
         """One forward pass, which drafts or reads. Returns whether there was anything to do."""

@@ -165,8 +165,8 @@ class DraftModel:
             return None
 
     def assign_slots(self, drafts: Collection[Draft]) -> list[Draft]:
-        """Give slots to open drafts without one, the most valuable first. Returns the drafts with a slot, the one not
-        served for longest first."""
+        """Give slots to open drafts without one, the most valuable first. Returns the drafts with a slot, the one that
+        waits longest first."""
         if len(self.slots) < len(drafts):
             waiting = [draft for draft in drafts if draft.weight and self.slots.of(draft) is None]
             for draft in sorted(waiting, key=lambda draft: (draft.idle, -draft.weight)):
@@ -182,10 +182,6 @@ class DraftModel:
         if self.slots.of(draft) is None:
             self.slots.give(draft, force=True)
 
-    def leave(self, draft: Draft) -> None:
-        """Free the draft's slot, if it has one."""
-        self.slots.leave(draft)
-
     def check_context(self, draft: Draft) -> None:
         """Raises ContextError if the session has outgrown the draft model."""
         if len(draft.prefix) > self._engine.context:
@@ -196,7 +192,7 @@ class DraftModel:
     def read(self, draft: Draft, others: bool = False) -> int:
         """One forward pass over a draft's backlog; returns the tokens read. `others` wait: read only a chunk.
 
-        Raises ContextError if the tokens do not fit. Then the draft is useless: `leave` it.
+        Raises ContextError if the tokens do not fit. Then the draft is useless: free its slot.
         """
         started = time.perf_counter()
         slot = self.slots.of(draft)
@@ -314,7 +310,3 @@ class DraftModel:
                 batch.obsolete += part.weight
                 if 2 * batch.obsolete > batch.weight:
                     self._engine.interrupt()
-
-    def reset(self) -> None:
-        """Free all slots, after a failure: nobody knows what they hold."""
-        self.slots.forget()

@@ -124,7 +124,7 @@ class Slots:
             draft.change_slot(self._engine.share(other.id, slot.id, best))
 
     def leave(self, draft: Draft) -> None:
-        """Free the draft's slot. Its tokens stay there for another session."""
+        """Free the draft's slot, if it has one. Its tokens stay there for another session."""
         slot = self._of.get(draft.session)
         if slot is not None:
             self._engine.commit(slot.id, draft.update_cache(0).path)
@@ -140,7 +140,7 @@ class Slots:
         self._divide()
 
     def forget(self) -> None:
-        """Free all slots; their contents are unknown. Calls nothing of the engine, which may have failed."""
+        """Free all slots after a failure: their contents are unknown. Does not call the engine, which may be broken."""
         for slot in self._slots:
             if slot.draft is not None:
                 self._vacate(slot)

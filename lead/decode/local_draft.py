@@ -46,7 +46,7 @@ class LocalDraft:
     def end(self, session: Session) -> None:
         """The session has ended."""
         if (draft := self._drafts.get(session.id)) is not None:
-            self._try(draft, self._model.leave)
+            self._try(draft, self._model.slots.leave)
             self._drafts.pop(session.id, None)
 
     def committed(self, session: Session, start: int, tokens: Sequence[int]) -> None:
@@ -117,8 +117,8 @@ class LocalDraft:
     def _without(self, draft: Draft, error: Exception) -> None:
         if isinstance(error, (ContextError, RequestError, DeadEndError)):
             log.info("this answer goes on without the draft model beside the target: %s", error)
-            self._model.leave(draft)
+            self._model.slots.leave(draft)
         else:
             log.error("drafting beside the target failed; this answer goes on without", exc_info=error)
-            self._model.reset()
+            self._model.slots.forget()
         self._drafts.pop(draft.session, None)
