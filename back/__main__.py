@@ -7,13 +7,16 @@ import asyncio
 import logging
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from back.drafter import Drafter
+from back.drafting import Drafting
 from back.link import Link
 from back.tls import ClientTls
-from duo.draft.model import check_drafts
-from duo.draft.policy import BATCH, CHAIN, MOST, RIDERS, TREE, room
+from duo.draft.model import DraftModel, check_drafts
+from duo.draft.policy import CHAIN, MAX_BATCH_PLACES, MAX_BATCH_ROWS, MAX_RIDERS, TREE, row_capacity
 from duo.engines import measure
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
@@ -21,11 +24,12 @@ from duo.program import flags as cli
 from duo.program import mdns, models, run, trace_file, values
 from duo.program.tls_files import Files
 from duo.trace import Trace
+from duo.wire.messages import Identity
 
 log = logging.getLogger("back")
 
 AUTO = "auto"
-"""In place of an address: the lead is looked for."""
+"""Instead of an address: look for the lead on this network."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -100,18 +104,21 @@ def credentials(args: argparse.Namespace) -> tuple[str, ClientTls | None]:
 async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     token, tls = credentials(args)
     if tls is not None:
-        tls.credentials()  # what is wrong with them is said before a model is loaded
-    engine = await asyncio.to_thread(models.load_engine, args, "draft", room(args.parallel), args.parallel)
+        tls.credentials()  # report errors before the model is loaded
+    engine = await asyncio.to_thread(models.load_engine, args, "draft", row_capacity(args.parallel), args.parallel)
     check_drafts(engine)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)
-    measured = await asyncio.to_thread(measure.remembered, engine, BATCH, models.speed(args, "draft"))
+    measured = await asyncio.to_thread(measure.remembered, engine, MAX_BATCH_PLACES, models.speed(args, "draft"))
     cost = CostCurve(measured.seconds)
     policy = TREE if args.policy == "tree" else CHAIN
     look = mdns.find if args.lead == AUTO else None
     lead = await look() if look else args.lead
-    await Link(
-        lead, args.name, engine, cost, min(args.n_ahead, MOST - RIDERS), policy, timeline, token, tls, look
-    ).run()
+    vocabulary = engine.vocabulary
+    me = Identity(args.name, engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
+    link = Link(lead, me, timeline, token, tls, look)
+    model = DraftModel(engine, cost, min(args.n_ahead, MAX_BATCH_ROWS - MAX_RIDERS), policy, timeline, "drafter")
+    drafting = Drafting(model, link.send, timeline, time.perf_counter)
+    await link.run(Drafter(drafting, link.fail))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

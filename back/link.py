@@ -1,4 +1,4 @@
-"""The gRPC side of the back: one stream to the lead, opened again and again, around `duo.wire.back_side.BackSide`."""
+"""The back's gRPC stream to its lead, opened again and again, around `duo.wire.back_side.BackSide`."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 
 import grpc
 
 from back.drafter import Drafter
+from back.drafting import Found
 from back.tls import ClientTls, why
-from duo.draft.model import DraftModel
-from duo.draft.policy import Policy
-from duo.engines import Engine
-from duo.engines.cost import CostCurve
 from duo.errors import DuoError, ProtocolError, RefusedError
 from duo.trace import Trace
 from duo.wire.back_side import BackSide
@@ -30,70 +27,65 @@ from duo.wire.messages import (
     Ended,
     Event,
     Identity,
+    PingCame,
     Welcomed,
 )
 
 log = logging.getLogger("back")
 
 FIRST_WAIT, LONGEST_WAIT, REFUSED_WAIT = 0.2, 5.0, 15.0
-"""Seconds between tries: they grow from the first to the longest; after a refusal there is no hurry."""
+"""Seconds between two tries. They grow from the first to the longest; after a refusal there is no hurry."""
 
 OUTBOX = 256
-"""Messages that wait for a lead that reads slowly; when there are more, the oldest go. Guesses may be lost."""
+"""Messages that wait for a slow lead. Beyond that the oldest are dropped: guesses may be lost."""
 
 PROBES = 8
-"""Pings in quick succession when a stream begins, if there is a trace: the clocks are compared by the quickest."""
+"""Quick pings at the start of a traced stream. The quickest one tells how far the clocks are apart."""
 
 HEARD: dict[type[Event], str] = {Welcomed: "welcome", Begun: "begin", CommittedTokens: "commit", Ended: "end"}
-"""What the lead's messages are called in a trace: as there."""
+"""Names of the lead's messages in a trace, the same as on the lead."""
 
 Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
 class Link:
-    """The back's connection to its lead. Lives in the event loop, but for `_send` and `_failed`."""
+    """Carries messages between the lead and a drafter. Lives in the event loop, except for `send` and `fail`."""
 
     def __init__(
         self,
         address: str,
-        name: str,
-        engine: Engine,
-        cost: CostCurve,
-        n_ahead: int,
-        policy: Policy,
+        me: Identity,
         trace: Trace,
         token: str = "",
         tls: ClientTls | None = None,
         look: Callable[[], Awaitable[str]] | None = None,
     ) -> None:
-        """`look` finds the lead's address again when it is not at this one any more."""
+        """`look` finds the lead when it has left this address."""
         self._address = address
+        self._me = me
         self._look = look
         self._tls = tls
         self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._trace = trace
         self._ahead: float | None = None
-        vocabulary = engine.vocabulary
-        self._me = Identity(name, engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
+        self._side = BackSide(me, time.perf_counter())
         self._loop = asyncio.get_running_loop()
         self._outbox: deque[bytes] = deque(maxlen=OUTBOX)
         self._news = asyncio.Event()
         self._error: DuoError | None = None
-        self._last_words = ""
-        model = DraftModel(engine, cost, n_ahead, policy, trace, "drafter")
-        self._drafter = Drafter(model, self._send, self._failed, trace)
+        self._last_logged = ""
 
-    async def run(self) -> None:
-        """Connect and draft, for ever; until cancelled."""
-        self._drafter.start()
+    async def run(self, drafter: Drafter) -> None:
+        """Connect and draft until cancelled. `drafter` sends through this link."""
+        drafter.start()
         wait = FIRST_WAIT
         try:
             while True:
-                side = BackSide(self._me, time.perf_counter(), PROBES if self._trace.on else 0)
+                self._side = side = BackSide(self._me, time.perf_counter(), PROBES if self._trace.on else 0)
                 try:
-                    # In gRPC's Python an InvalidStateError is what a writer meets whose stream has ended.
+                    # gRPC's Python raises InvalidStateError for a write to a stream that has ended.
                     with contextlib.suppress(asyncio.InvalidStateError):
-                        await self._stream(side)
+                        await self._stream(side, drafter)
                     self._say(f"lost the lead at {self._address}: it closed the stream")
                 except RefusedError as error:
                     self._say(f"refused by the lead at {self._address}: {error}")
@@ -118,27 +110,27 @@ class Link:
                 await asyncio.sleep(wait * random.uniform(0.8, 1.2))
                 wait = min(wait * 1.6, LONGEST_WAIT)
         finally:
-            await asyncio.to_thread(self._drafter.stop)
+            await asyncio.to_thread(drafter.stop)
 
     def _say(self, words: str) -> None:
-        """Log it, but not again and again."""
-        if words != self._last_words:
+        """Log it, unless it was logged last."""
+        if words != self._last_logged:
             log.warning("%s; trying again", words)
-        self._last_words = words
+        self._last_logged = words
 
-    async def _stream(self, side: BackSide) -> None:
+    async def _stream(self, side: BackSide, drafter: Drafter) -> None:
         """One stream, to its end."""
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            # Connections are not shared between tries, or gRPC's own back-off would be added to ours.
+            # Each try opens its own connection, or gRPC would add its back-off to ours.
             ("grpc.use_local_subchannel_pool", 1),
         ]
         self._outbox.clear()
         self._error = None
         async with self._channel(options) as channel:
             call: Stream = channel.stream_stream(METHOD)(metadata=self._metadata)
-            await call.write(side.hello(self._drafter.known()))
-            jobs = (self._read(call, side), self._write(call, side), self._watch(side))
+            await call.write(side.hello(drafter.drafting.known()))
+            jobs = (self._read(call, side, drafter), self._write(call, side, drafter), self._watch(side))
             tasks = [asyncio.ensure_future(job) for job in jobs]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -159,29 +151,30 @@ class Link:
             return grpc.aio.insecure_channel(self._address, options=options)
         return grpc.aio.secure_channel(self._address, self._tls.credentials(), options=options)
 
-    async def _read(self, call: Stream, side: BackSide) -> None:
+    async def _read(self, call: Stream, side: BackSide, drafter: Drafter) -> None:
         while isinstance(data := await call.read(), bytes):
             now = time.perf_counter()
-            event = side.receive(data, now)
+            came = side.receive(data, now)
+            event = None if isinstance(came, PingCame) else came
             if self._trace.on:
                 self._record(side, event, now, len(data))
             if isinstance(event, Welcomed):
-                self._last_words = ""
+                self._last_logged = ""
                 log.info("joined the lead at %s as %s: target %s", self._address, event.name, event.model)
                 if event.difference:
                     log.info("%s: those are not guessed", event.difference)
             if event is not None:
-                self._drafter.hear(event)
+                drafter.hear(event)
             else:
                 self._news.set()
-        # The stream has ended; its status says why.
+        # The status of the stream says why it ended.
         if await call.code() is not grpc.StatusCode.OK:
             raise grpc.aio.AioRpcError(
                 await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
             )
 
     def _record(self, side: BackSide, event: Event | None, now: float, size: int) -> None:
-        """A message has come; after a pong the clocks may be known better."""
+        """Trace a message. After a pong the distance of the clocks may be known better."""
         if isinstance(event, Welcomed):
             self._trace.title(f"back {event.name}: {self._me.model}")
         if event is not None:
@@ -193,12 +186,12 @@ class Link:
             round_trip = round(side.offset.round_trip * 1000, 4)
             self._trace.instant("lead", "clock", now, ahead_ms=round(ahead * 1000, 4), round_trip_ms=round_trip)
 
-    async def _write(self, call: Stream, side: BackSide) -> None:
+    async def _write(self, call: Stream, side: BackSide, drafter: Drafter) -> None:
         while True:
             self._news.clear()
             if self._error is not None:
                 raise self._error
-            side.state = self._drafter.state
+            side.state = drafter.drafting.state
             for message in side.send(time.perf_counter()):
                 await call.write(message)
             while side.welcomed and self._outbox:
@@ -206,17 +199,20 @@ class Link:
             await self._news.wait()
 
     async def _watch(self, side: BackSide) -> None:
-        """A lead that hangs may also make `_write` hang."""
+        """Ends after a long silence. `_write` cannot notice it: a lead that hangs may block it."""
         while not side.lost(time.perf_counter()):
             await asyncio.sleep(LOOK_EVERY)
             self._news.set()  # a ping may be due
         raise ProtocolError("nothing was heard from it for too long")
 
-    def _send(self, messages: Sequence[bytes]) -> None:
+    def send(self, found: Found) -> None:
         """Called from the drafter's thread."""
+        messages = list(self._side.guesses(found))
+        expansions, size = sum(map(len, found.values())), sum(map(len, messages))
+        self._trace.instant("drafter", "send", time.perf_counter(), expansions=expansions, bytes=size)
         self._call(self._outbox.extend, messages)
 
-    def _failed(self, error: DuoError) -> None:
+    def fail(self, error: DuoError) -> None:
         """Called from the drafter's thread."""
         self._call(setattr, self, "_error", error)
 

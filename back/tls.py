@@ -1,7 +1,7 @@
-"""TLS from the back's side: what it shows and trusts, and why a connection did not come about.
+"""TLS on the back's side: what it shows and trusts, and why a connection failed.
 
-gRPC says of a failed connection little that a person could act on. So where one fails, `why` tries the handshake
-itself, with Python's own TLS, and HTTP, and puts what it finds into one line.
+gRPC says too little about a failed connection for a person to act on. So `why` then tries the handshake with Python's
+own TLS, and HTTP, and puts what it finds into one line.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from duo.errors import FileError
 from duo.program.tls_files import Files
 
 PATIENCE = 5.0
-"""Seconds for a handshake, and for the first words after it."""
+"""Seconds for a handshake, and for the first bytes after it."""
 
 _EXPIRED, _NOT_YET, _OTHER_NAME, _OTHER_ADDRESS = 10, 9, 62, 64
-"""OpenSSL's X509_V_ERR_* of certificates that would do otherwise."""
+"""OpenSSL's X509_V_ERR_* for certificates with one thing wrong."""
 
 
 @dataclass(frozen=True)
 class ClientTls:
-    """`files.ca` empty: the authorities that this system trusts. `files.cert`: for a lead that asks for one."""
+    """`files.ca` empty: trust the authorities of this system. `files.cert`: for a lead that asks for a certificate."""
 
     files: Files
 
@@ -42,16 +42,18 @@ class ClientTls:
 
     @staticmethod
     def _of_the_system() -> bytes:
-        """gRPC brings a list of its own, which knows nothing of what an administrator has added or removed. Raises
-        FileError if there are none."""
+        """This system's authorities. gRPC's own list ignores what an administrator has added or removed.
+
+        Raises FileError if there are none.
+        """
         found = ssl.create_default_context().get_ca_certs(binary_form=True)
         pem = "".join(ssl.DER_cert_to_PEM_cert(one) for one in found).encode()
-        # OpenSSL looks into a directory only when it needs an authority, so these are not among those that it names.
+        # OpenSSL reads a directory of authorities only when it needs one, so it has not listed those.
         directory = ssl.get_default_verify_paths().capath
         if not pem and directory:
             with contextlib.suppress(OSError):
                 files = sorted(path for path in Path(directory).iterdir() if path.is_file())
-                found_there = dict.fromkeys(path.read_bytes() for path in files)  # most are there under two names
+                found_there = dict.fromkeys(path.read_bytes() for path in files)  # most have two names there
                 pem = b"\n".join(data for data in found_there if b"BEGIN CERTIFICATE" in data)
         if not pem:
             raise FileError("--tls: this system names no authorities that it trusts; give the lead's with --tls-ca")
@@ -59,9 +61,9 @@ class ClientTls:
 
 
 async def why(address: str, tls: ClientTls | None) -> str | None:
-    """Why what listens there does not get on with this back: TLS, or it is no port for backs; None for other reasons.
+    """One line on why the back cannot talk to what listens there: TLS, or no port for backs. None for other reasons.
 
-    One line. Opens connections of its own and closes them again.
+    Opens connections of its own and closes them again.
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -74,7 +76,7 @@ async def why(address: str, tls: ClientTls | None) -> str | None:
         return _of_handshake(error, host, tls) or await _of_plain(host, int(port))
     except ConnectionResetError:
         return _NO_TLS if tls else await _of_plain(host, int(port))
-    except (OSError, TimeoutError, UnicodeError):  # the last one: it cannot be the name of a host
+    except (OSError, TimeoutError, UnicodeError):  # UnicodeError: the name cannot be a host's
         return None
     with contextlib.closing(writer):
         if writer.get_extra_info("ssl_object").selected_alpn_protocol() != "h2":
@@ -84,7 +86,7 @@ async def why(address: str, tls: ClientTls | None) -> str | None:
                 greeted = bool(await reader.read(1))
         except TimeoutError:
             greeted = True
-        except OSError:  # an alert, or simply the end: by TLS 1.3 a client's certificate is judged after the handshake
+        except OSError:  # an alert or the end: TLS 1.3 checks a client's certificate after the handshake
             greeted = False
     if tls is None:
         return _NEEDS_TLS
@@ -101,7 +103,7 @@ _OTHER_PORT = "it is no port for backs, but perhaps a lead's port for clients: t
 
 
 async def _of_plain(host: str, port: int) -> str | None:
-    """gRPC does not answer HTTP/1."""
+    """Try HTTP/1, which a gRPC server does not answer."""
     try:
         async with asyncio.timeout(PATIENCE):
             reader, writer = await asyncio.open_connection(host, port)
@@ -113,7 +115,7 @@ async def _of_plain(host: str, port: int) -> str | None:
 
 
 def _unsafe() -> ssl.SSLContext:
-    """To find out whether there is TLS at all; nothing is said over it."""
+    """A context that only tells whether there is TLS at all. Nothing is sent over it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE

@@ -1,4 +1,4 @@
-"""What a back says: which tokens may follow a prefix, and how likely."""
+"""What a back says: which tokens may follow a prefix, and how likely they are."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Expansion(NamedTuple):
-    """Guesses for the one token after the prefix of this length and hash, with the probability of each."""
+    """Guesses for the next token after the prefix of this length and hash, with the probability of each."""
 
     length: int
     hash: int
@@ -16,7 +16,7 @@ class Expansion(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Which back this is, from 0, of how many that divide what is to be drafted between them."""
+    """A back's part of the drafting: it is number `number`, from 0, of `backs` that divide it."""
 
     number: int
     backs: int

@@ -1,9 +1,8 @@
-"""Token sequences that know the hash of every prefix of theirs.
+"""Token sequences that know the hash of each of their prefixes.
 
-A guess names the exact prefix it continues by length and hash (promise 4), so both sides must be able to say, for any
-length, which prefix they mean. The hash is a running one: the hash of a sequence and one more token is one mix of the
-two, which also lets a tree of guesses carry a hash per node. It protects against mistakes, not against malice: the
-lead checks every guess with the target model anyway.
+A guess names the exact prefix that it continues, by length and hash, so a late or repeated guess is harmless. The hash
+is a running one: a mix of the sequence's hash and one more token. So a tree of guesses can carry a hash per node. It
+protects against mistakes, not against malice. The target model verifies every guess anyway.
 """
 
 from __future__ import annotations
@@ -55,13 +54,9 @@ class Prefix:
         running = self._hashes[-1]
         for token in tokens:
             running = extend_hash(running, token)
-            # The hash first: a reader in another thread who sees the token finds its hash.
+            # The hash first: another thread that sees the token must find its hash.
             self._hashes.append(running)
             self.tokens.append(token)
-
-    def truncate(self, length: int) -> None:
-        del self.tokens[length:]
-        del self._hashes[length + 1 :]
 
 
 def common_length(a: list[int], b: list[int]) -> int:

@@ -7,7 +7,7 @@ import argparse
 from duo.engines.exact import decision
 from duo.program import flags as cli
 from duo.program import values
-from duo.wire.messages import LEAST_MESSAGE_BYTES
+from duo.wire.messages import MIN_MESSAGE_BYTES
 from lead.backs.admission import Admission
 from lead.http import BODY_LIMIT
 from lead.http.edge import connections
@@ -126,8 +126,8 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
 def _message_bytes(text: str) -> int:
     """For argparse: bytes that a proper message of a back fits into."""
     value = values.positive(text)
-    if value < LEAST_MESSAGE_BYTES:
-        raise argparse.ArgumentTypeError(f"{text} is too few: messages of a back need up to {LEAST_MESSAGE_BYTES}")
+    if value < MIN_MESSAGE_BYTES:
+        raise argparse.ArgumentTypeError(f"{text} is too few: messages of a back need up to {MIN_MESSAGE_BYTES}")
     return value
 
 

@@ -14,7 +14,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from duo.draft.model import DraftModel, check_drafts
-from duo.draft.policy import BATCH, MOST, RIDERS, TREE, room
+from duo.draft.policy import MAX_BATCH_PLACES, MAX_BATCH_ROWS, MAX_RIDERS, TREE, row_capacity
 from duo.engines import Engine, Vocabulary, measure
 from duo.engines.cost import CostCurve
 from duo.engines.meaning import compare
@@ -214,7 +214,7 @@ def _tell_access(args: argparse.Namespace, allowed: Access, port: int, back_port
 def _local_draft(args: argparse.Namespace, served: Engine, limits: Limits, timeline: Trace) -> LocalDraft:
     """The draft model beside the target. Raises ModelError."""
     flags = cli.of_draft_model(args, served.context)
-    engine = models.load_engine(flags, "draft", room(args.parallel), args.parallel)
+    engine = models.load_engine(flags, "draft", row_capacity(args.parallel), args.parallel)
     differing: Sequence[int] = ()
     if engine.vocabulary.fingerprint != served.vocabulary.fingerprint:
         comparison = compare(served.vocabulary.meanings, engine.vocabulary.meanings)
@@ -228,9 +228,9 @@ def _local_draft(args: argparse.Namespace, served: Engine, limits: Limits, timel
     if engine.runtime == served.runtime == "transformers" and flags.threads != args.threads:
         raise ModelError("--threads-draft: target and draft both run on transformers, which has one number of threads")
     check_drafts(engine)
-    cost = CostCurve(measure.remembered(engine, BATCH, models.speed(flags, "draft")).seconds)
+    cost = CostCurve(measure.remembered(engine, MAX_BATCH_PLACES, models.speed(flags, "draft")).seconds)
     log.info("%s on %s drafts here", engine.name, engine.runtime)
-    ahead = max(1, min(limits.max_guesses, MOST - RIDERS))
+    ahead = max(1, min(limits.max_guesses, MAX_BATCH_ROWS - MAX_RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
     model.drafts_for(served.vocabulary.size, differing)
     return LocalDraft(model)

@@ -65,7 +65,7 @@ def guess(
             elif isinstance(event, CommittedTokens) and (prefix := prefixes.get(event.session)) is not None:
                 prefix.extend(event.tokens)
                 if not event.more:
-                    for message in BackSide.guesses({event.session: chain_after(prefix)}):
+                    for message in side.guesses({event.session: chain_after(prefix)}):
                         outbox.put(message)
             for message in side.send(time.perf_counter()):
                 outbox.put(message)

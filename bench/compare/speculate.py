@@ -208,7 +208,6 @@ def free(
     session = target.begin(prompt, n, params)
     source = Draft(1, params, len(prompt), AHEAD, lambda rows: 1.0 + 0.1 * rows, scale, sharpness, policy)
     draft.truncate(SLOT, 0)
-    source.cached(0)
     told = 0
     stopped, started = 0.0, now()
     planner.skipped(started)
@@ -229,12 +228,12 @@ def free(
 def grow(source: Draft, draft: Engine) -> list[Expansion]:
     """All that is worth guessing from here, and no end of forward passes."""
     found: list[Expansion] = []
-    kept = source.settle(draft.batch)
+    kept = source.update_cache(draft.batch)
     draft.commit(SLOT, kept.path, kept.rest)
     while kept.missing:
         draft.extend(SLOT, kept.missing)
-        kept = source.settle(draft.batch)
-    while not source.ahead and len(found) < FREE_ROWS and (rows := next_batch(source, SLOT)):
+        kept = source.update_cache(draft.batch)
+    while not source.idle and len(found) < FREE_ROWS and (rows := next_batch(source, SLOT)):
         found += source.absorb(draft.forward(rows))
     return found
 

@@ -8,6 +8,7 @@ command `ties` counts how often tokens change.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,9 +49,8 @@ def walk(
     gaps: list[float] = []
     while session.finish_reason is None:
         logits = engine.forward(session.rows([])).copy()
-        scores = sampler.scores(logits[0], session.completion)[1]
-        best = np.partition(scores, len(scores) - 2)[-2:] if len(scores) > 1 else np.array([-np.inf, scores[0]])
-        gaps.append(float(best[1] - best[0]))
+        best, *second = (chance for _, chance in sampler.rank(logits[0], session.completion, 2))
+        gaps.append(math.log(best / second[0]) if second and second[0] else math.inf)
         engine.commit(0, session.verify([], logits).path)
     return Walk(session.completion, gaps)
 

@@ -42,13 +42,13 @@ def drafting(
 ) -> Draft:
     """A draft model's side of a session, the model being an acceptance."""
     draft = Draft(session, SamplingParams(temperature=0.0), prompt_length, n_ahead, cost, policy=policy)
-    draft._sampler = _Ranks(acceptance)  # type: ignore[assignment]
+    draft.sampler = _Ranks(acceptance)  # type: ignore[assignment]
     return draft
 
 
 def revealed(draft: Draft) -> list[Expansion]:
     """What the batch that has been run reveals."""
-    return draft.absorb([(n.hash, n.length) if n else None for n in draft._batch])  # type: ignore[arg-type]
+    return draft.absorb([(n.hash, n.length) if n else None for n in draft.batch])  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -151,27 +151,28 @@ class Back:
                 news.session, news.prompt_length, self._n_ahead, self.machine.cost, self._policy, self._lead.acceptance
             )
             if self.name in self._lead.order:
-                draft.turn = Share(self._lead.order.index(self.name), len(self._lead.order))
+                draft.share = Share(self._lead.order.index(self.name), len(self._lead.order))
         draft.commit(news.start, news.tokens)
-        self._pacing.heard(self._lead.clock.now, draft.anew)
+        self._pacing.committed(self._lead.clock.now, draft.unguessed)
 
     def _work(self) -> None:
         for news in self._inbox:
             self._take(news)
         self._inbox.clear()
         # The oldest session that has something to do.
-        draft = next((d for d in self._drafts.values() if d.behind or not d.ahead), None)
+        draft = next((d for d in self._drafts.values() if d.backlog or not d.idle), None)
         self._busy = draft is not None
         if draft is None:
             return
         if self._current != draft.session:
             shared = min(common_length(self._cached, draft.prefix.tokens), len(draft.prefix) - 1)
-            draft.cached(shared)
+            draft.change_slot(shared)
+            draft.forget_guesses()
             self._found, self._current = [], draft.session
-        missing = draft.settle(READ).missing
-        self._cached = draft.prefix.tokens[: len(draft.prefix) - 1 - draft.behind]
+        missing = draft.update_cache(READ).missing
+        self._cached = draft.prefix.tokens[: len(draft.prefix) - 1 - draft.backlog]
         # What is read is not given up, so it is done before the batch begins.
-        rows = [] if missing or draft.behind else next_batch(draft, 0)
+        rows = [] if missing or draft.backlog else next_batch(draft, 0)
         read = len(missing) or len(rows)
         seconds = self.machine.cost(read) if read else 0.0
         batch = self._batch
@@ -180,9 +181,9 @@ class Back:
     def _done(self, draft: Draft) -> None:
         self._found += revealed(draft)
         now = self._lead.clock.now
-        if self._found and (draft.ahead or self._pacing.due(now)):
+        if self._found and (draft.idle or self._pacing.due(now)):
             found, session = self._found, draft.session
             self._up.send(self._alive(lambda: self._lead.receive(self.name, session, found)))
-            self._pacing.said(now)
+            self._pacing.sent(now)
             self._found = []
         self._work()

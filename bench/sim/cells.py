@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from bench.sim import schedules
 from bench.sim.lead import Machine, chain, run
 from bench.sim.world import Acceptance, Asked, Cost
-from duo.draft.policy import MOST, TREE
+from duo.draft.policy import MAX_BATCH_ROWS, TREE
 
 CHILDREN = 4
 """Guesses at a place that the bound of trees knows: those that a back sends."""
 
-WIDE = replace(TREE, batch=MOST)
+WIDE = replace(TREE, batch=MAX_BATCH_ROWS)
 """Expands as much at once as fits into a batch."""
 
 

@@ -15,7 +15,7 @@ from bench.sim.back import READ, Back, Machine, News, drafting, revealed
 from bench.sim.clock import Clock
 from bench.sim.world import Acceptance, Asked, Cost
 from duo.draft.batch import next_batch
-from duo.draft.policy import CHAIN, RIDERS, TREE, Policy
+from duo.draft.policy import CHAIN, MAX_RIDERS, TREE, Policy
 from duo.engines.replay import NOTHING, Checkpoints, Replayed
 from duo.guesses import Expansion
 from duo.prefix import Prefix, common_length, extend_hash
@@ -51,7 +51,7 @@ class _LocalDraft:
     def begin(self, session: int, prompt: Sequence[int]) -> None:
         self._draft = drafting(session, len(prompt), world.DRAFT_MAX, self._cost, TREE, self._acceptance)
         self._draft.commit(0, prompt)
-        self._draft.settle(len(prompt))  # while the target reads it
+        self._draft.update_cache(len(prompt))  # while the target reads it
 
     def commit(self, start: int, tokens: Sequence[int]) -> None:
         self._draft.commit(start, tokens)
@@ -62,13 +62,13 @@ class _LocalDraft:
 
     @property
     def offer(self) -> DraftOffer | None:
-        if self._draft.ahead:
+        if self._draft.idle:
             return None
-        return offer_of([(self._draft.unread, self._draft.next_line)], RIDERS, self._cost)
+        return offer_of([(self._draft.unread, self._draft.next_rows)], MAX_RIDERS, self._cost)
 
     def run(self) -> float:
         """One forward pass, after what is to be read; returns the seconds that it takes."""
-        missing = self._draft.settle(READ).missing
+        missing = self._draft.update_cache(READ).missing
         return (self._cost(len(missing)) if missing else 0.0) + self._cost(len(next_batch(self._draft, 0)))
 
     def found(self) -> Sequence[Expansion]:

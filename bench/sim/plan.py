@@ -197,13 +197,13 @@ def figures(args: argparse.Namespace) -> Figures:
 
 def measured(model: str, which: Literal["target", "draft"], threads: int) -> Points:
     """The cost curve of a model on this machine, in milliseconds. Raises ModelError."""
-    from duo.draft.policy import BATCH, MAX_ROWS
+    from duo.draft.policy import MAX_BATCH_PLACES, MAX_ROWS
     from duo.engines import EngineOptions, load, measure
     from duo.engines.conditions import conditions
     from lead.plan.limits import Limits
     from lead.target import TREE_ROWS
 
-    rows, most = (TREE_ROWS, 1 + Limits().draft_max) if which == "target" else (MAX_ROWS, BATCH)
+    rows, most = (TREE_ROWS, 1 + Limits().draft_max) if which == "target" else (MAX_ROWS, MAX_BATCH_PLACES)
     options = EngineOptions(threads=threads, tree_rows=rows)
     engine = load(model, "auto", options)
     # What a lead or a back with the same flags says of its speed, so that they use the same measurement.

@@ -19,7 +19,7 @@ from bench.harness.models import Runtime
 from bench.harness.prompts import Message
 from bench.sim import calibration, replay
 from bench.sim.replay import Recorded
-from duo.draft.policy import CHILDREN, FLOOR, MAX_ROWS
+from duo.draft.policy import CHILDREN, MAX_ROWS, MIN_PROBABILITY
 from duo.draft.scaling import Scale, Sharpness
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
 from duo.errors import FileError
@@ -121,7 +121,7 @@ def along(
                 sharpness.outcome(picks, tokens[place])
             guesses.append(ranked)
             # Learned from what a back would have sent.
-            sent = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= FLOOR]
+            sent = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= MIN_PROBABILITY]
             picked = [token for token, _ in sent]
             scale.outcome([p for _, p in sent], picked.index(tokens[place]) if tokens[place] in picked else None)
         draft.commit(SLOT, [row.id for row in rows])

@@ -38,7 +38,7 @@ from bench.sim.lead import Machine, answers
 from bench.sim.record import Wanted
 from bench.sim.replay import Recorded, Replayed
 from bench.sim.world import Cost, Link
-from duo.draft.policy import BATCH, CHAIN, MAX_ROWS, TREE
+from duo.draft.policy import CHAIN, MAX_BATCH_PLACES, MAX_ROWS, TREE
 from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.conditions import conditions
 from duo.engines.cost import CostCurve
@@ -101,7 +101,7 @@ def at_rest(setup: Setup) -> Rest:
         target.close()
     with pinned(setup.back_cpus):
         draft = load(setup.draft, setup.runtime, EngineOptions(threads=1, tree_rows=MAX_ROWS))
-        draft_curve = fastest(draft, BATCH, setup.draft)
+        draft_curve = fastest(draft, MAX_BATCH_PLACES, setup.draft)
         draft.close()
     return Rest(world.curve(*sorted(target_curve.items())), world.curve(*sorted(draft_curve.items())), target_curve)
 
@@ -163,7 +163,7 @@ class Simulation:
     def _draft(self, seen: Seen) -> Cost:
         factor, ranking = (seen.slower or 1.0) * self._now, seen.ranking * self._now
         # Nothing is ranked in a prompt.
-        return lambda rows: self._rest.draft(rows) * factor + (rows * ranking if rows <= BATCH else 0.0)
+        return lambda rows: self._rest.draft(rows) * factor + (rows * ranking if rows <= MAX_BATCH_PLACES else 0.0)
 
     def speed(self, schedule: str, round_trip: float, setting: str) -> float | None:
         """None where it is not simulated."""

@@ -1,18 +1,15 @@
-"""What a back drafts next: a tree grown best-first, so far ahead of the target as it may.
+"""What a back drafts next in one session: a tree that grows at its likeliest places.
 
-Each draft forward expands the most probable unexpanded nodes at once (they ride in one batch), and an expansion reveals
-several children, not one (SpecExec 2406.02532 and SwiftSpec 2506.11309 grow trees likewise). So while the likely
-continuation is short the back extends it, and once it is deep the next best nodes are the alternatives at the places
-where it is least sure, which is what is needed after a rejection.
+A forward pass of the draft model expands the likeliest unexpanded places at once, and an expansion gives several
+guesses, not one. SpecExec (2406.02532) and SwiftSpec (2506.11309) grow their trees likewise. While the likely
+continuation is short, the back extends it. Once it is deep, the next best places are the alternatives where the draft
+is least sure, and those are needed after a rejection.
 
-Several backs with the same draft model would all expand the same places. So each goes by its turn: the likeliest line
-is the first back's, what begins with one second guess the next one's, and so on in a circle.
+Several backs with the same draft model would expand the same places. So each has a share: the likeliest line belongs to
+the first back, what begins with one second guess to the next one, and so on in a circle.
 
-Several sessions ride in one batch (`gather`): the likeliest places over all of them are expanded, each session counting
-the same, so that most is drafted where most is to be gained.
-
-The draft model's KV cache follows the tree: a node that has been expanded is a row of the engine. When the lead commits
-tokens, the rows that agree become committed and the subtree below them stays; only what disagrees is read again.
+The draft model's KV cache follows the tree: an expanded place is a row of the engine. When the lead commits tokens, the
+rows that agree become committed and the subtree below them stays. Only what disagrees is read again.
 """
 
 from __future__ import annotations
@@ -23,7 +20,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from duo.draft.policy import MAX_ROWS, OTHERS, RIDERS, TREE, Cost, Policy
+from duo.draft.policy import MAX_RIDERS, MAX_ROWS, OTHERS_WEIGHT, TREE, Cost, Policy
 from duo.draft.scaling import Scale, Sharpness
 from duo.draft.tree import Node, unread_path
 from duo.engines.base import ROOT, Logits, Row
@@ -36,12 +33,10 @@ from duo.sampling.sampler import Sampler
 
 @dataclass(frozen=True, slots=True)
 class CacheUpdate:
-    """What the engine's slot is to do before the next batch: keep(path, rest), after which `committed` tokens are in
-    the cache; then extend it with `missing`."""
+    """What to do with the engine's slot before the next batch: commit(path, rest), then extend it with `missing`."""
 
     path: Sequence[int]
     rest: Sequence[int]
-    committed: int
     missing: Sequence[int]
 
 
@@ -49,54 +44,66 @@ class CacheUpdate:
 class Draft:
     """A back's side of one session.
 
-    `n_ahead`: most unverified tokens in one line. `cached`: how many tokens of the session are in the engine's slot
-    (of another session with the same beginning, perhaps). `cost`: seconds for a forward pass of the draft model, by
-    rows. `scale` and `sharpness`: shared by all sessions, as `ids` is, where row ids come from. `context`: tokens of a
-    path that the engine takes; `room`: rows that it has for this session. `eos`: tokens after which nothing is drafted,
-    until the answer goes on after one. `unsayable`: tokens that are never guessed. `constraint`: what `params.grammar`
-    stands for, of this draft alone.
+    The caller commits tokens, updates the cache until there is no `backlog`, begins a batch, runs its rows, and gives
+    the logits to `absorb`. A batch that was given up ends with `abandon`.
     """
 
     session: int
     params: SamplingParams
     prompt_length: int
     n_ahead: int
-    cost: Cost = lambda rows: 1.0 + 0.1 * rows
+    """Unverified tokens in one line, at most."""
+    cost: Cost
+    """Of the draft model."""
     scale: Scale = field(default_factory=Scale)
+    """All sessions share it, as they share `sharpness` and `ids`."""
     sharpness: Sharpness = field(default_factory=Sharpness)
     policy: Policy = TREE
-    turn: Share = ALONE
+    share: Share = ALONE
     ids: Iterator[int] = field(default_factory=itertools.count)
+    """Where row ids come from."""
     eos: Collection[int] = ()
+    """Nothing is drafted after one of these tokens, until the answer goes on after one."""
     unsayable: Collection[int] = ()
+    """Tokens that are never guessed."""
     context: int = sys.maxsize
-    room: int = MAX_ROWS
+    """Tokens of a path that the engine takes."""
+    capacity: int = MAX_ROWS
+    """Rows that the engine has for this session."""
     constraint: Constraint | None = None
+    """Compiled from `params.grammar`, for this draft alone."""
     complete: bool = False
-    """Whether all that the lead has said so far is here; drafting from a part of it would be for nothing."""
+    """All that the lead has said is here. Drafting from a part of it would be useless."""
     prefix: Prefix = field(default_factory=Prefix)
     answered: int = 0
-    """Tokens that became final where this back had drafted, and how many of them it had guessed."""
+    """Tokens that were committed where this draft had guesses."""
     guessed: int = 0
-    _cached: int = 0
-    _path: list[int] = field(default_factory=list)
-    _above: int = ROOT
-    """The row that the root hangs from, until it is kept."""
-    _settled: bool = False
-    """Whether the engine's cache agrees with what is committed, as far as it is to before the next batch."""
-    _root: Node | None = None
-    _sampler: Sampler | None = None
-    _nodes: dict[int, Node] = field(default_factory=dict)
-    """All that hangs from the root, and itself, by their hashes."""
-    _frontier: list[tuple[float, int, Node]] = field(default_factory=list)
-    _rows: int = 0
-    _batch: list[Node | None] = field(default_factory=list)
+    """Those among them that it had guessed."""
+    cached_tokens: int = field(default=0, init=False)
+    """Tokens of the session that are committed in the engine's slot, as of the last `update_cache`."""
+    root: Node | None = field(default=None, init=False)
+    """The last committed token."""
+    rows: int = field(default=0, init=False)
+    """Places that are rows of the engine."""
+    batch: list[Node | None] = field(default_factory=list, init=False)
     """What the rows of the batch under way stand for; None: a committed token that rides along."""
+    sampler: Sampler | None = field(default=None, init=False)
+    """Made with the first logits, when the prompt is complete."""
+    cache_current: bool = field(default=False, init=False)
+    """The last `update_cache` is not outdated and left no backlog."""
+    _path: list[int] = field(default_factory=list, init=False)
+    """Rows that the next `update_cache` commits."""
+    _above: int = field(default=ROOT, init=False)
+    """The row above the root, until it is committed."""
+    _nodes: dict[int, Node] = field(default_factory=dict, init=False)
+    """The root and all below it, by their hashes."""
+    _frontier: list[tuple[float, int, Node]] = field(default_factory=list, init=False)
+    """The places to expand: a heap with the greatest weight on top."""
 
     def commit(self, start: int, tokens: Sequence[int], more: bool = False) -> None:
-        """Tokens [start, start + len(tokens)) are final; what was known before may be said again.
+        """Tokens [start, start + len(tokens)) are final. Tokens that are known may be repeated.
 
-        Raises ProtocolError if there is a gap, or if they contradict what was final before.
+        Raises ProtocolError for a gap, or if they contradict what was final before.
         """
         known = len(self.prefix)
         if start > known:
@@ -106,7 +113,7 @@ class Draft:
             raise ProtocolError(f"session {self.session:x}: the lead took back tokens that were final")
         for token in tokens[len(again) :]:
             self._advance(token)
-        self._settled = False
+        self.cache_current = False
         self.complete = not more and len(self.prefix) >= self.prompt_length
         self._refill()
 
@@ -114,7 +121,7 @@ class Draft:
         if self.eos and len(self.prefix) and self._ends(len(self.prefix), self.prefix.tokens[-1]):
             self.eos = ()
         self.prefix.extend([token])
-        root = self._root
+        root = self.root
         child = None
         if root is not None:
             if root.row is not None:
@@ -124,235 +131,225 @@ class Draft:
             guesses = list(root.children.values())
             self.scale.outcome([g.chance for g in guesses], guesses.index(child) if child is not None else None)
             if root.picks and self.sharpness.outcome(root.picks, token):
-                self.scale.again()
+                self.scale.restart()
             self.answered += 1
             self.guessed += child is not None
-        self._root = child or Node(token, None, len(self.prefix), self.prefix.hash, 1.0)
+        self.root = child or Node(token, None, len(self.prefix), self.prefix.hash, 1.0)
 
     def _refill(self) -> None:
         """Rebuild the frontier below the new root, with path probabilities measured from there."""
         self._frontier.clear()
         self._nodes.clear()
-        self._rows = 0
-        if self._root is None:
+        self.rows = 0
+        if self.root is None:
             return
-        self._root.parent = None
-        ranks = self._root.ranks
-        for node in self._root.subtree():
+        self.root.parent = None
+        ranks = self.root.ranks
+        for node in self.root.subtree():
             node.ranks -= ranks
             node.path = node.chance * node.parent.path if node.parent else 1.0
             self._nodes[node.hash] = node
-            self._rows += node.row is not None
+            self.rows += node.row is not None
             if not node.children:
                 self._push(node)
 
     def _ends(self, length: int, last: int) -> bool:
-        """Whether the answer may end with this token, at this length with the prompt, which may hold some itself."""
+        """Whether this token ends the answer. `length` includes the prompt, where such a token ends nothing."""
         return length > self.prompt_length and last in self.eos
 
     def _push(self, node: Node) -> None:
-        assert self._root is not None
+        assert self.root is not None
         if node.dead or node.length > self.context or (self.eos and self._ends(node.length, node.token)):
             return
-        if node.path >= self.policy.floor and node.length - self._root.length < self.n_ahead:
-            mine = node.ranks % self.turn.backs == self.turn.number
-            heapq.heappush(self._frontier, (-node.path * (1.0 if mine else OTHERS), node.hash, node))
+        if node.path >= self.policy.floor and node.length - self.root.length < self.n_ahead:
+            mine = node.ranks % self.share.backs == self.share.number
+            heapq.heappush(self._frontier, (-node.path * (1.0 if mine else OTHERS_WEIGHT), node.hash, node))
 
-    def cached(self, tokens: int) -> None:
-        """The engine's slot holds the first `tokens` tokens of this session and no rows of it."""
-        self._cached = tokens
-        self._settled = False
-        self._path.clear()
-        if self._root is not None:
-            self._root = Node(self._root.token, None, len(self.prefix), self.prefix.hash, 1.0)
+    def forget_guesses(self) -> None:
+        """Begin a new tree. The draft must hold no rows."""
+        if self.root is not None:
+            self.root = Node(self.root.token, None, len(self.prefix), self.prefix.hash, 1.0)
         self._refill()
 
-    def moved(self, tokens: int) -> None:
-        """The session has another slot, or none: the first `tokens` tokens are there and no rows. What has been guessed
-        so far stays known; a place that is to be expanded is read with those above it."""
-        self._cached = tokens
-        self._settled = False
-        self._path.clear()
-        self.shed(0)
+    def change_slot(self, cached_tokens: int) -> None:
+        """The session has another slot, or none, with its first `cached_tokens` tokens and without rows.
 
-    def shed(self, most: int) -> None:
-        """Have the engine hold so many rows at most, the likeliest, after the next `settle`."""
-        if self._rows <= most:
+        The guesses stay known. To expand a place, those above it are read again.
+        """
+        self.cached_tokens = cached_tokens
+        self.cache_current = False
+        self._path.clear()
+        self.trim_rows(0)
+
+    def trim_rows(self, max_rows: int) -> None:
+        """Keep the likeliest rows. The engine drops the others with the next `update_cache`."""
+        if self.rows <= max_rows:
             return
         rows = sorted((n for n in self._nodes.values() if n.row is not None), key=lambda n: (-n.path, n.length))
-        for node in rows[most:]:
+        for node in rows[max_rows:]:
             node.row = None
-        self._rows = most
-        self._settled = False
+        self.rows = max_rows
+        self.cache_current = False
 
-    def settle(self, most: int) -> CacheUpdate:
-        """Make the engine's cache agree with what is committed, at most `most` new tokens of it; to be carried out at
-        once. Batches are for when nothing is `behind`."""
+    def update_cache(self, max_tokens: int) -> CacheUpdate:
+        """The changes that make the slot agree with what is committed, with at most `max_tokens` new tokens.
+
+        Carry them out at once, and begin a batch only when there is no `backlog`.
+        """
         path = list(self._path)
         self._path.clear()
-        self._cached += len(path)
+        self.cached_tokens += len(path)
         self._above = ROOT
-        missing = self.prefix.tokens[self._cached : -1][:most] if self.behind else []
-        rest = [node.row for node in self._root.subtree() if node.row is not None] if self._root else []
-        kept = CacheUpdate(path, rest, self._cached, missing)
-        self._cached += len(missing)
-        self._settled = not self.behind
-        return kept
-
-    @property
-    def settled(self) -> bool:
-        """Whether nothing has been committed since the last `settle`, and that was enough."""
-        return self._settled
-
-    @property
-    def held(self) -> int:
-        """Tokens of the session that are committed in the engine's slot, after `settle`."""
-        return self._cached
+        missing = self.prefix.tokens[self.cached_tokens : -1][:max_tokens] if self.backlog else []
+        rest = [node.row for node in self.root.subtree() if node.row is not None] if self.root else []
+        self.cached_tokens += len(missing)
+        self.cache_current = not self.backlog
+        return CacheUpdate(path, rest, missing)
 
     @property
     def unread(self) -> int:
-        """Committed tokens that the engine has not read, the last one not counted."""
-        return max(0, len(self.prefix) - 1 - self._cached - len(self._path))
+        """Committed tokens that the engine has not read, without the last one."""
+        return max(0, len(self.prefix) - 1 - self.cached_tokens - len(self._path))
 
     @property
-    def behind(self) -> int:
-        """How many are to be read before the next batch; a few ride along with it."""
-        return self.unread if self.unread > self._riders else 0
+    def backlog(self) -> int:
+        """Tokens to read before the next batch. A few ride along with it and are no backlog."""
+        return self.unread if self.unread > self._max_riders else 0
 
     @property
-    def _riders(self) -> int:
-        """Most committed tokens that ride along. Where there is little room, some of it is left to what is drafted."""
-        return min(RIDERS, self.room // 2)
+    def _max_riders(self) -> int:
+        """Committed tokens in a batch. At a small capacity they leave half of it for guesses."""
+        return min(MAX_RIDERS, self.capacity // 2)
 
     @property
-    def anew(self) -> bool:
-        """Whether what was committed last leads where nothing has been drafted."""
-        return self._root is None or not self._root.children
+    def unguessed(self) -> bool:
+        """There is no guess for the next token."""
+        return self.root is None or not self.root.children
 
     @property
-    def ahead(self) -> bool:
-        """Nothing left that is worth drafting before the lead commits something."""
-        return not self.complete or not self._frontier or not self._room(unread_path(self._frontier[0][-1]))
+    def idle(self) -> bool:
+        """There is nothing to expand until the lead commits something."""
+        return not self.complete or not self._frontier or not self._fits(unread_path(self._frontier[0][-1]))
 
     @property
     def weight(self) -> float:
-        """What the likeliest place that is to be expanded counts for: its path probability, less where it is another
-        back's. 0 where there is none."""
+        """Of the first place to expand: its path probability, less in another back's share; 0 if there is none."""
         return -self._frontier[0][0] if self._frontier else 0.0
 
     @property
-    def next_line(self) -> int:
+    def next_rows(self) -> int:
         """Rows that the first expansion of the next batch takes."""
         return len(unread_path(self._frontier[0][-1])) if self._frontier else 0
 
-    def _room(self, line: Sequence[Node]) -> bool:
-        """Whether the engine has room for these nodes, and the committed tokens that ride along."""
-        riders = self._batch.count(None) if self._batch else min(self.unread, self._riders)
-        return self._rows + riders + len(line) <= self.room
+    def _fits(self, line: Sequence[Node]) -> bool:
+        """Whether the engine has room for these places and the committed tokens that ride along."""
+        riders = self.batch.count(None) if self.batch else min(self.unread, self._max_riders)
+        return self.rows + riders + len(line) <= self.capacity
 
     def begin_batch(self) -> bool:
-        """Begin a batch; returns whether there is anything to expand."""
-        self._batch.clear()
-        return not self.ahead
+        """Returns whether there is anything to expand."""
+        self.batch.clear()
+        return not self.idle
 
-    def pop_line(self) -> list[Node] | None:
-        """What to read for the next expansion, from above; None if there is nothing more to expand, or no room."""
+    def next_line(self) -> list[Node] | None:
+        """The places to read for the next expansion, top first; None if there is none or no room."""
         if not self._frontier:
             return None
         line = unread_path(self._frontier[0][-1])
-        return line if self._room(line) else None
+        return line if self._fits(line) else None
 
-    def ride(self, slot: int) -> list[Row]:
-        """Put the few committed tokens that have not been read into the batch."""
+    def add_riders(self, slot: int) -> list[Row]:
+        """Put the few committed tokens that were not read into the batch."""
         rows: list[Row] = []
-        for token in self.prefix.tokens[self._cached : -1] if self.unread else []:
+        for token in self.prefix.tokens[self.cached_tokens : -1] if self.unread else []:
             rows.append(Row(next(self.ids), slot, token, self._above))
             self._above = rows[-1].id
             self._path.append(self._above)
-            self._batch.append(None)
-            self._settled = False
+            self.batch.append(None)
+            self.cache_current = False
         return rows
 
-    def grow(self, line: Sequence[Node], slot: int) -> list[Row]:
-        """Put what `pop_line` gave into the batch."""
+    def add_line(self, line: Sequence[Node], slot: int) -> list[Row]:
+        """Put what `next_line` returned into the batch."""
         heapq.heappop(self._frontier)
-        self._trim()
+        self._drop_expanded()
         return [self._read(node, slot) for node in line]
 
     def _read(self, node: Node, slot: int) -> Row:
-        """Put a node, whose parent has been read, into the batch."""
+        """Put a place into the batch. Its parent is a row already."""
         node.row = next(self.ids)
-        self._rows += 1
-        self._batch.append(node)
+        self.rows += 1
+        self.batch.append(node)
         parent = node.parent.row if node.parent is not None else None
         return Row(node.row, slot, node.token, self._above if parent is None else parent)
 
     def obsolete(self, start: int, tokens: Sequence[int]) -> bool:
-        """Whether to give up the batch under way if tokens from `start` on are final: the answer goes elsewhere.
-
-        Changes nothing.
-        """
+        """Whether the batch under way is useless if tokens from `start` on are final. Changes nothing."""
         if not self.policy.gives_up:
             return False
         if start > len(self.prefix):
-            return False  # what comes before has been heard, but not been taken in yet
-        top = self._root
+            return False  # an earlier commit waits in the queue
+        top = self.root
         for token in tokens[len(self.prefix) - start :]:
             top = top.children.get(token) if top is not None else None
-        expanded = {id(node) for node in self._batch}
+        expanded = {id(node) for node in self.batch}
         return bool(expanded) and (top is None or not any(id(node) in expanded for node in top.subtree()))
 
     def abandon(self) -> None:
-        """The batch under way has been given up, and nothing of it is in the engine."""
-        for node in self._batch:
+        """The batch under way was given up: none of its rows is in the engine."""
+        for node in self.batch:
             if node is None:
                 self._path.pop()
             else:
                 node.row = None
-                self._rows -= 1
-        if self._batch and self._batch[0] is None:
+                self.rows -= 1
+        if self.batch and self.batch[0] is None:
             self._above = ROOT
-        self._batch.clear()
+        self.batch.clear()
         self._refill()
 
     def absorb(self, logits: Logits) -> list[Expansion]:
-        """Take in the logits of the batch just run, [rows, vocabulary]; return what they reveal, parents first."""
-        if self._sampler is None:
-            self._sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length], self.constraint)
+        """Take in the logits of the batch, [rows, vocabulary]. Returns the new expansions, parents first."""
+        if self.sampler is None:
+            self.sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length], self.constraint)
         found: list[Expansion] = []
-        for node, row in zip(self._batch, logits, strict=True):
+        for node, row in zip(self.batch, logits, strict=True):
             if node is None or node.children:
-                continue  # read because of what follows
-            so_far = self._completion(node)
-            try:
-                ranked = self._sampler.rank(row, so_far, self.policy.children, self.scale.value, self.sharpness.value)
-            except DeadEndError:
-                node.dead = True  # another's guess: the answer's grammar does not allow it
-                continue
-            if self.unsayable:
-                ranked = [guess for guess in ranked if guess[0] not in self.unsayable]
-                node.dead = not ranked
-            if self.params.temperature and node.path >= Sharpness.LIKELY:
-                node.picks = self._sampler.picks(row, so_far, Sharpness.CANDIDATES)
-            # Judged by its chance at this place and not by its path's, which grows with every token that agrees. One
-            # guess at least, or nothing would be left to draft when the answer comes here.
-            ranked = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= self.policy.floor]
-            node.mine = True
-            found.append(Expansion(node.length, node.hash, [t for t, _ in ranked], [p for _, p in ranked]))
-            self._expand(node, found[-1])
-        self._batch.clear()
+                continue  # read for the sake of what follows
+            if (expansion := self._guess(self.sampler, node, row)) is not None:
+                node.mine = True
+                found.append(expansion)
+                self._expand(node, expansion)
+        self.batch.clear()
         return found
 
+    def _guess(self, sampler: Sampler, node: Node, row: Logits) -> Expansion | None:
+        """The guesses for what follows `node`; None where the answer's grammar does not allow it."""
+        so_far = self._completion(node)
+        try:
+            ranked = sampler.rank(row, so_far, self.policy.children, self.scale.value, self.sharpness.value)
+        except DeadEndError:
+            node.dead = True  # another model's guess
+            return None
+        if self.unsayable:
+            ranked = [guess for guess in ranked if guess[0] not in self.unsayable]
+            node.dead = not ranked
+        if self.params.temperature and node.path >= Sharpness.MIN_PATH:
+            node.picks = sampler.picks(row, so_far, Sharpness.CANDIDATES)
+        # The floor is for the guess itself and not for its path, whose probability grows with each agreed token. One
+        # guess always stays, or nothing would be left to draft from when the answer comes here.
+        ranked = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= self.policy.floor]
+        return Expansion(node.length, node.hash, [t for t, _ in ranked], [p for _, p in ranked])
+
     def merge(self, expansion: Expansion) -> None:
-        """Take in what another draft model has found, so that this one goes on from there. Where it has guessed itself,
-        or knows nothing of the place, nothing happens."""
+        """Take in another model's guesses, to go on from there. Ignored at places that are unknown or expanded."""
         node = self._nodes.get(expansion.hash)
         if node is not None and not node.children and node.length == expansion.length:
             self._expand(node, expansion)
-            self._trim()
+            self._drop_expanded()
 
-    def _trim(self) -> None:
-        """Take from the top of the frontier what others have expanded."""
+    def _drop_expanded(self) -> None:
+        """Remove places that another model has expanded from the top of the frontier."""
         while self._frontier and self._frontier[0][-1].children:
             heapq.heappop(self._frontier)
 

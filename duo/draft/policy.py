@@ -1,4 +1,4 @@
-"""What a draft model guesses, and how much of it: the limits of a policy."""
+"""How much a draft model guesses."""
 
 from __future__ import annotations
 
@@ -6,52 +6,54 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 Cost = Callable[[int], float]
+"""Seconds of a forward pass, by its rows."""
 
 CHILDREN = 4
-"""Guesses per expansion. The fourth is right about once in thirty times."""
+"""Guesses for one place. The fourth is right about once in thirty times."""
 
-MOST = 32
-"""Most rows of a batch, with those that ride along and those above the nodes that are expanded."""
+MAX_BATCH_ROWS = 32
+"""Rows of one forward pass, including those that only lead to the places to expand."""
 
-BATCH = 8
-"""Most nodes of a session expanded in one forward pass. How many are is decided by what they cost (`gather`)."""
+MAX_BATCH_PLACES = 8
+"""Places of one session that a forward pass expands. Their cost decides how many it is (`gather`)."""
 
-FLOOR = 0.02
-"""Nodes of less path probability are not worth a forward pass, nor is a guess of less than this chance worth a place
-in a message."""
+MIN_PROBABILITY = 0.02
+"""A place with a less likely path is not expanded, and a less likely guess is not sent."""
 
-OTHERS = 0.1
-"""What a place counts for that is another back's to expand: where there is nothing better, both do."""
+OTHERS_WEIGHT = 0.1
+"""Weight of a place in another back's share. Where nothing better is left, both backs expand it."""
 
-RIDERS = 8
-"""Committed tokens that are read in the same forward pass as the batch. More are read before."""
+MAX_RIDERS = 8
+"""Committed tokens that are read in the same forward pass as a batch. More are read before it."""
 
 MAX_ROWS = 96
-"""Most expanded nodes that a session holds at once. llama.cpp's time per forward pass grows with the room it keeps for
-them, so several sessions do not have so many each (`room`)."""
+"""Expanded places that a session holds at once. llama.cpp gets slower with the room it keeps for rows, so several
+sessions hold fewer each (`row_capacity`)."""
 
-LEAST_ROWS = 16
-"""What each has at least, or there would be no room for more than the committed tokens that ride along."""
+MIN_ROWS = 16
+"""Rows for each session at least. With fewer, the committed tokens alone could fill them."""
 
 
-def room(slots: int) -> int:
-    """Rows that an engine with so many slots is to have room for, for all sessions together."""
-    return max(MAX_ROWS * min(slots, 2), LEAST_ROWS * slots)
+def row_capacity(slots: int) -> int:
+    """Rows that an engine needs room for, for the sessions in all its slots together."""
+    return max(MAX_ROWS * min(slots, 2), MIN_ROWS * slots)
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How to grow: `children` per expansion, at most `batch` expansions of a session at once, none less probable than
-    `floor`.
-    `gives_up`: whether a batch ends early that a commit has made obsolete."""
+    """How to grow a tree.
+
+    `children`: guesses for one place. `batch`: places of a session that one forward pass expands at most. `floor`: the
+    least path probability of a place to expand. `gives_up`: end a batch early if a commit makes it useless.
+    """
 
     children: int = CHILDREN
-    batch: int = BATCH
-    floor: float = FLOOR
+    batch: int = MAX_BATCH_PLACES
+    floor: float = MIN_PROBABILITY
     gives_up: bool = True
 
 
 TREE = Policy()
 
 CHAIN = Policy(children=1, batch=1, floor=0.0, gives_up=False)
-"""One line, the likeliest token at each place: the plain asynchronous chain, as llama_duo drafts it."""
+"""One line with the likeliest token at each place: the plain asynchronous chain, as llama_duo drafts."""

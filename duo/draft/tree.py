@@ -1,4 +1,4 @@
-"""The draft model's own tree: nodes that it has computed, or may."""
+"""The draft model's own tree of guesses."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 
 
 class Node:
-    """A token that may come. `row`: its id in the engine once it has been read there. It is expanded once it has
-    children."""
+    """A place: a token that may come, after those above it. It is expanded once it has children.
+
+    `length` and `hash` name the prefix that ends with this token. `chance`: of this token, given those above it.
+    `path`: of all tokens from the root to here.
+    """
 
     __slots__ = (
         "chance", "children", "dead", "hash", "length", "mine", "parent", "path", "picks", "ranks", "row", "token",
@@ -21,14 +24,15 @@ class Node:
         self.chance = chance
         self.path: float = chance * parent.path if parent else 1.0
         self.ranks = 0
-        """Sum of the ranks of the guesses that lead here: 0 for the likeliest line."""
+        """Sum of the ranks of the guesses on the path: 0 for the likeliest line."""
         self.row: int | None = None
+        """Its row in the engine, once it has been read."""
         self.dead = False
-        """Whether nothing can follow."""
+        """Nothing can follow."""
         self.mine = False
-        """Whether it was this model that said what may follow."""
+        """This model made the guesses that follow, and not another one."""
         self.picks: Sequence[int] = ()
-        """What each candidate of `Sharpness` guesses to follow."""
+        """What each candidate of `Sharpness` guesses next."""
         self.children: dict[int, Node] = {}
 
     def subtree(self) -> Iterator[Node]:
@@ -41,7 +45,7 @@ class Node:
 
 
 def unread_path(node: Node) -> list[Node]:
-    """The node and those above it that the engine has not read, from above."""
+    """The node and those above it that the engine has not read, top first."""
     line: list[Node] = []
     at: Node | None = node
     while at is not None and at.row is None:

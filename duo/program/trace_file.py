@@ -1,7 +1,17 @@
-"""Timelines in a file, as ui.perfetto.dev and chrome://tracing read them."""
+"""Timelines in a file in Chrome's trace format, which ui.perfetto.dev and chrome://tracing open.
+
+Recording is one append to a queue, cheap enough for the middle of a decode step. Once a second a thread writes JSON, in
+slices so short that nobody waits long for the interpreter. The file is an array whose closing bracket may be missing:
+the file of a killed program is of use as well.
+
+Times in the files are microseconds by the lead's clock. A back learns from its pings how far the two clocks are apart
+(`duo.wire.clock.ClockOffset`) and writes nothing before it knows.
+"""
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import socket
 import threading
@@ -10,7 +20,11 @@ from collections import deque
 from typing import NamedTuple
 
 from duo.errors import FileError
-from duo.trace import UNTRACED, Detail, Json, Trace, log
+from duo.trace import UNTRACED, Detail, Trace
+
+log = logging.getLogger("duo")
+
+Json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 EVERY = 1.0
 """Seconds between writes."""

@@ -1,18 +1,17 @@
 """Answers that must follow a grammar: which tokens may come next, as a function of the answer so far.
 
-A grammar is a text in llguidance's dialect of Lark, and travels in `SamplingParams.grammar`. Lead and backs compile it,
-each for its own vocabulary; where the vocabularies have equal fingerprints, the tokens allowed are equal too, so that a
-draft guesses within the grammar what the target picks within it. Masking tokens takes nothing from the coupling of the
-two, for the noise belongs to the token and not to its place among those allowed.
+A grammar is a text in llguidance's dialect of Lark and travels in `SamplingParams.grammar`. Lead and backs compile it,
+each for its own vocabulary. Equal vocabularies allow equal tokens, so a draft guesses within the grammar what the
+target picks within it. Their coupling stays, because noise belongs to a token and not to its place among the allowed.
 
-Grammars come from the network: how large they are and what they may cost is bounded. What cannot be followed is refused
+Grammars come from the network, so their size and their cost are bounded. A grammar that cannot be followed is refused
 when the request comes.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 
 import numpy as np
@@ -21,56 +20,58 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from duo.engines.base import Vocabulary
 from duo.errors import DeadEndError, RequestError
 from duo.prefix import common_length
-from duo.sampling.json_schema import _PARAM, _line
+from duo.sampling.json_schema import PARAM, one_line
 from duo.sampling.params import MAX_GRAMMAR_BYTES, Ints
-from duo.sampling.params import Constraint as Constraint
 
 LIMITS = LLParserLimits(max_lexer_states=50_000, max_grammar_size=100_000, verbose_errors=False)
-"""What one answer may take: some 20 ms for a token and 100 MB in all. A common schema needs a hundredth of it."""
-COMPILED = 32
-"""Grammars that stay compiled, for clients send the same one again and again."""
+"""For one answer: about 20 ms a token and 100 MB in all. A common schema needs a hundredth of that."""
+MAX_COMPILED = 32
+"""Grammars that stay compiled. Clients send the same one again and again."""
 
 
 class Grammars:
-    """The grammars of one vocabulary. Thread-safe; nothing is built before the first grammar comes."""
+    """The grammars of one vocabulary. Nothing is built before the first grammar comes.
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    `lock`: for several threads.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, lock: AbstractContextManager[object] | None = None) -> None:
         self._vocabulary = vocabulary
-        self._lock = threading.Lock()
+        self._lock = lock or nullcontext()
         self._compiled: dict[str, LLMatcher] = {}
 
     def check(self, grammar: str) -> None:
-        """Raises RequestError, in one line, for a grammar that cannot be used.
+        """Raises RequestError for a grammar that cannot be used.
 
-        Takes milliseconds, but for the first time with a large vocabulary: that takes a second.
+        Takes milliseconds. The first grammar of a large vocabulary takes a second.
         """
         self.constraint(grammar)
 
     def constraint(self, grammar: str) -> GrammarConstraint:
-        """What one answer must follow. Raises RequestError as `check` does."""
+        """The constraint of one answer. Raises RequestError as `check` does."""
         try:
             size = len(grammar.encode("utf-8"))
         except UnicodeEncodeError:
-            raise RequestError("the grammar is not Unicode text", _PARAM) from None
+            raise RequestError("the grammar is not Unicode text", PARAM) from None
         if size > MAX_GRAMMAR_BYTES:
-            raise RequestError(f"the grammar has {size} bytes, at most {MAX_GRAMMAR_BYTES} are allowed", _PARAM)
+            raise RequestError(f"the grammar has {size} bytes, at most {MAX_GRAMMAR_BYTES} are allowed", PARAM)
         if not self._vocabulary.eos:
-            raise RequestError("the model has no token that ends an answer, which a grammar needs: use another", _PARAM)
+            raise RequestError("the model has no token that ends an answer, which a grammar needs: use another", PARAM)
         with self._lock:
             matcher = self._compiled.pop(grammar, None) or self._compile(grammar)
             self._compiled[grammar] = matcher
-            if len(self._compiled) > COMPILED:
+            if len(self._compiled) > MAX_COMPILED:
                 del self._compiled[next(iter(self._compiled))]
-            # A copy shares nothing that grows: what one answer has taken of its limits is not another's loss.
+            # A copy has limits of its own: one answer does not use up those of another.
             return GrammarConstraint(matcher.deep_copy(), self._vocabulary.eos, self._vocabulary.size)
 
     def _compile(self, grammar: str) -> LLMatcher:
         matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=LIMITS)
         first = matcher.deep_copy()
-        # Some of what is wrong, or too large, shows only here.
+        # Some errors and limits show only here.
         first.compute_bitmask()
         if first.is_error():
-            raise RequestError(f"no answer can be made to follow the grammar: {_line(first.get_error())}", _PARAM)
+            raise RequestError(f"no answer can be made to follow the grammar: {one_line(first.get_error())}", PARAM)
         return matcher
 
     @cached_property
@@ -80,8 +81,8 @@ class Grammars:
 
 
 class GrammarConstraint:
-    """The tokens that a grammar allows: to the outside a function of the answer so far; inside, one matcher goes from
-    where it was asked last to where it is asked now. Not thread-safe."""
+    """The tokens that a grammar allows, a function of the answer so far. Inside, one matcher moves from where it was
+    asked last to where it is asked now. Not thread-safe."""
 
     def __init__(self, matcher: LLMatcher, eos: Collection[int], size: int) -> None:
         self._matcher = matcher
@@ -91,19 +92,19 @@ class GrammarConstraint:
         self._at: list[int] = []
         """What the matcher has consumed."""
         self._here: Ints | None = None
-        """What is allowed there, once that has been asked."""
+        """What is allowed there, once computed."""
         self._mask = b""
         self._tokens: Ints = self._ends
-        """The last mask, and the tokens in it: inside a string one is like the other."""
+        """The tokens of the last mask. Inside a string one mask is like the next."""
 
     def allowed(self, completion: Sequence[int]) -> Ints:
-        """Ids of the tokens that may follow, ascending; not to be written to. Where the text is complete and nothing
-        can be added, the tokens that end an answer, and after one of them the same.
+        """Ids of the tokens that may follow: ascending, read-only. Where nothing can be added, and after the end, these
+        are the tokens that end an answer.
 
-        Raises DeadEndError if the completion is none of the grammar, or following it has become too costly.
+        Raises DeadEndError if the completion does not follow the grammar, or if following it has become too costly.
         """
         tokens = list(completion)
-        # The matcher never sees an end: it could not be taken back.
+        # The matcher never sees the end of an answer, because it could not go back from there.
         while tokens and tokens[-1] in self._eos:
             tokens.pop()
         self._go(tokens)
@@ -116,7 +117,7 @@ class GrammarConstraint:
         return self._ends
 
     def _go(self, tokens: list[int]) -> None:
-        """Bring the matcher to where these tokens have been consumed, or as far as they go."""
+        """Move the matcher to the end of these tokens, or as far as the grammar allows."""
         if tokens == self._at:
             return
         self._here = None
@@ -125,7 +126,7 @@ class GrammarConstraint:
             self._matcher.rollback(len(self._at) - shared)
             del self._at[shared:]
         if max(tokens[shared:], default=0) >= self._size:
-            # A target may have tokens more. The matcher would not forget that it was told of one.
+            # The target may have more tokens. The matcher would not recover from one.
             raise DeadEndError("there is a token in it that the vocabulary lacks")
         consumed = self._matcher.try_consume_tokens(tokens[shared:])
         self._at += tokens[shared : shared + consumed]
@@ -145,13 +146,12 @@ class GrammarConstraint:
         if self._matcher.is_error():
             raise DeadEndError(
                 f"the grammar became too complex after {len(self._at)} tokens, simplify it: "
-                f"{_line(self._matcher.get_error())}"
+                f"{one_line(self._matcher.get_error())}"
             )
 
 
 class _Words:
-    """A vocabulary as llguidance wants to see it: the bytes of every token, nothing for special ones, which therefore
-    no grammar allows."""
+    """A vocabulary in llguidance's form: the bytes of every token. No grammar allows special tokens: they have none."""
 
     bos_token_id = None
     special_token_ids: Sequence[int] = ()
@@ -164,7 +164,7 @@ class _Words:
         self._longest = max(map(len, self.tokens))
 
     def __call__(self, text: bytes | str) -> list[int]:
-        """The text cut up, by the longest token first. Asked for only by grammars that prescribe how text is cut up."""
+        """The tokens of a text, greedily the longest first. Only grammars that prescribe tokens ask for it."""
         rest = text.encode() if isinstance(text, str) else text
         found: list[int] = []
         while rest:

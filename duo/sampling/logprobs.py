@@ -1,4 +1,4 @@
-"""How likely tokens are by a model's logits."""
+"""Log probabilities by a model's logits."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from duo.sampling.params import Floats, Ints
 
 
 class Logprobs(NamedTuple):
-    """Natural logarithms of the model's own probabilities, before temperature and all else: of the token that was
-    picked, and of the likeliest tokens, falling."""
+    """Natural logarithms of the model's own probabilities, before temperature and everything else: of the picked token,
+    and of the likeliest tokens, the likeliest first."""
 
     picked: float
     top: Sequence[tuple[int, float]]
@@ -22,7 +22,7 @@ class Logprobs(NamedTuple):
 def logprobs(logits: Floats, token: int, top: int) -> Logprobs:
     """Log probabilities of `token` and of the `top` likeliest tokens by the model's logits [vocabulary]."""
     best = float(logits.max())
-    # In place: of a large vocabulary every copy counts.
+    # In place: copies of a large vocabulary cost time.
     weights = logits.astype(np.float64)
     weights -= best
     total = best + math.log(np.exp(weights, out=weights).sum())
@@ -31,10 +31,10 @@ def logprobs(logits: Floats, token: int, top: int) -> Logprobs:
 
 
 def highest(z: Floats, count: int) -> Ints:
-    """Indices of the `count` highest values, falling; of equal ones the lowest indices, so that lead and back, on
-    whatever machine, cut a tie at the same place."""
+    """Indices of the `count` highest values, the highest first. Equal values go by index, so that lead and back cut a
+    tie at the same place on any machine."""
     if count == 1:
-        return np.array([z.argmax()])  # the first of equal ones
+        return np.array([z.argmax()])  # of equal ones the first
     if count < len(z):
         indices = np.flatnonzero(~(z < np.partition(z, len(z) - count)[len(z) - count]))
     else:

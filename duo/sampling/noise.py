@@ -1,4 +1,4 @@
-"""Gumbel noise that both sides compute alike: a pure function of seed, position and token."""
+"""Gumbel noise that both sides compute alike, a pure function of seed, position and token."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def gumbel(seed: int, position: int, tokens: Ints) -> NDArray[np.float64]:
 
 
 def noise_bits(seed: int, position: int, tokens: Ints) -> NDArray[np.uint64]:
-    """53 of them for each token."""
+    """53 random bits for each token."""
     key = mix(mix(seed) ^ ((position + 1) * _GOLDEN))
     with np.errstate(over="ignore"):
         x = tokens.astype(np.uint64)
@@ -44,7 +44,7 @@ def noise_of(bits: NDArray[np.uint64]) -> NDArray[np.float64]:
     return noise
 
 
-def least_bits(noise: float) -> int:
-    """Fewer than so many, as a number, make less than this noise."""
+def min_bits(noise: float) -> int:
+    """The least bits that can make this noise or more."""
     uniform = math.exp(-math.exp(-min(max(noise, -4.0), 36.0)))
     return max(0, int(uniform * 2.0**53 * (1 - 1e-12)) - 2)

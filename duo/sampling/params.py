@@ -1,4 +1,4 @@
-"""What an answer's tokens are picked by."""
+"""The sampling parameters of an answer."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ MAX_GRAMMAR_BYTES = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How to pick tokens; the defaults leave the model's distribution as it is.
+    """How to pick tokens. The defaults leave the model's distribution as it is.
 
-    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off; top_p 0 leaves the likeliest token. Repetition
-    penalty divides positive and multiplies negative logits of tokens seen in prompt or completion (Keskar et al., CTRL,
-    1909.05858); presence and frequency penalties are OpenAI's, over the completion. Raises RequestError for values
-    outside their range.
+    temperature 0 is greedy. top_k 0, top_p 1 and min_p 0 are off; top_p 0 leaves the likeliest token. The repetition
+    penalty divides positive and multiplies negative logits of tokens in prompt or completion (Keskar et al., CTRL,
+    1909.05858). Presence and frequency penalties are OpenAI's and count the completion only.
+
+    Raises RequestError for values outside their range.
     """
 
     temperature: float = 1.0
@@ -42,7 +43,7 @@ class SamplingParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     seed: int = 0
     grammar: str = ""
-    """What the text must be like, as `duo.sampling.grammar` writes it; empty: anything."""
+    """What the text must follow, in the form of `duo.sampling.grammar`; empty: anything."""
 
     def __post_init__(self) -> None:
         def check(name: str, low: float, high: float, above: bool = False) -> None:
@@ -69,9 +70,11 @@ class SamplingParams:
 
 
 class Constraint(Protocol):
-    """What an answer must be like."""
+    """What an answer must follow."""
 
     def allowed(self, completion: Sequence[int]) -> Ints:
-        """Ids of the tokens that may follow the answer so far, ascending, at least one; not to be written to. A
-        function of `completion`. Raises DeadEndError if that is not an answer that may be."""
+        """Ids of the tokens that may follow the answer so far: ascending, at least one, read-only.
+
+        A function of `completion` alone. Raises DeadEndError if no answer may begin like this.
+        """
         ...

@@ -1,15 +1,16 @@
-"""Coupled sampling: draws that two models with the same seed make alike without talking.
+"""Coupled sampling: two models with the same seed draw alike without talking.
 
-The token at position i of a completion is argmax over the allowed tokens v of log p_i(v) + g(i, v), where g(i, v) is a
-standard Gumbel variate computed from (seed, i, v) by a counter-based hash. That is an exact sample from p_i (the
-Gumbel-max trick), and it is a function of the distribution and the seed alone. A draft model that applies the same
-rule to its own distribution q picks the same token with probability at least (1 - TV(p, q)) / (1 + TV(p, q)) (Daliri,
-Musco and Suresh, "Coupling without communication and drafter-invariant speculative decoding", arXiv 2408.07978). So
-the lead accepts a guess if and only if it is the token that the lead itself picks, and the text depends on the target
+The token at position i of a completion is argmax over the allowed tokens v of log p_i(v) + g(i, v). The noise g(i, v)
+is a standard Gumbel variate, computed from (seed, i, v) by a counter-based hash. That is an exact sample from p_i (the
+Gumbel-max trick), and a function of the distribution and the seed alone. A draft model applies the same rule to its own
+distribution q. It picks the same token with probability at least (1 - TV(p, q)) / (1 + TV(p, q)) (Daliri, Musco and
+Suresh, "Coupling without communication and drafter-invariant speculative decoding", 2408.07978).
+
+The lead accepts a guess if and only if it is the token that the lead itself picks. So the text depends on the target
 and the seed alone. Temperature 0 is the same rule without noise.
 
-Order of the steps, as in OpenAI-compatible servers: tokens that the answer's grammar does not allow are left out;
-penalties and logit bias on the logits, temperature, top-k, top-p, min-p, then the noise.
+Order of the steps, as in OpenAI-compatible servers: drop what the grammar does not allow; apply penalties and logit
+bias, then temperature, top-k, top-p and min-p; add the noise.
 """
 
 from __future__ import annotations
@@ -20,29 +21,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duo.sampling.logprobs import highest
-from duo.sampling.noise import gumbel, least_bits, noise_bits, noise_of
+from duo.sampling.noise import min_bits, noise_bits, noise_of
 from duo.sampling.params import Constraint, Floats, Ints, SamplingParams
 
-HEAD = 256
-"""Tokens that top-p looks at first."""
-FEW = 8192
-"""A vocabulary of no more tokens is small."""
-LIKELY = 8.0
-"""How far below the best a score, before the noise, is still that of a likely token."""
-STRIDE, SHARE = 61, 32
-"""Where that would be many, it is about one in `SHARE`, judged by every `STRIDE`th."""
-CLOSE = 5.0
-"""How far below the best a score with the noise may be to stay in: a guess of less chance is not worth a word."""
-COLDEST = 1e-9
-"""Lower temperatures, but for 0, are this one: float32 logits that differ are far apart at it, and none is infinite."""
+TOP_P_FIRST = 256
+"""Tokens that top-p sorts first. Mostly they are enough."""
+SMALL_VOCABULARY = 8192
+"""Up to this size every token gets its noise."""
+LIKELY_MARGIN = 8.0
+"""A token is likely if its score, before the noise, is this close to the best."""
+LIKELY_SHARE, SAMPLE_STRIDE = 32, 61
+"""At most about one in `LIKELY_SHARE` tokens is likely, estimated from every `SAMPLE_STRIDE`th score."""
+NOISY_MARGIN = 5.0
+"""A token is a contender if its score, with the noise, is this close to the best. Others are too unlikely to guess."""
+MIN_TEMPERATURE = 1e-9
+"""Lower temperatures above 0 become this one. Different float32 logits are far apart at it, and none is infinite."""
 
 
 class Sampler:
-    """Picks tokens for one answer. The lead and the backs each hold one, made from the same parameters, and from the
-    constraint that the parameters' grammar stands for, if there is one.
+    """Picks tokens for one answer. Lead and backs each make one from the same parameters.
 
-    With a constraint all methods raise DeadEndError where its `allowed` does, and what is said of all tokens holds for
-    those that it allows: where they are few, little is to be done.
+    `constraint`: compiled from the parameters' grammar. Then only the tokens that it allows take part in anything, and
+    all methods raise DeadEndError where its `allowed` does.
     """
 
     def __init__(self, params: SamplingParams, prompt: Sequence[int], constraint: Constraint | None = None) -> None:
@@ -53,7 +53,7 @@ class Sampler:
         self._prompt = np.unique(np.asarray(prompt, dtype=np.int64)) if self._repeats else None
 
     def pick(self, logits: Floats, completion: Sequence[int]) -> int:
-        """The token that follows `completion` (the answer so far), given the model's logits [vocabulary] there."""
+        """The token that follows `completion`, the answer so far, given the model's logits [vocabulary]."""
         if self.params.temperature == 0.0:
             tokens, z = self._penalised(logits, completion)
             best = int(z.argmax())
@@ -67,10 +67,9 @@ class Sampler:
     ) -> list[tuple[int, float]]:
         """The `count` likeliest picks of *another* model with the same seed, most likely first, with probabilities.
 
-        The probability of a token is softmax(perturbed score / scale): how sure this model can be that the other one
-        picks it too. scale > 1 trusts this model less. Fewer are returned where fewer are allowed, or
-        where of a large vocabulary few come close to the likeliest. sharpness > 1 takes
-        the other model to be so much surer of itself than this one is.
+        The probability of a token is softmax(perturbed score / scale). scale > 1 trusts this model less. sharpness > 1
+        takes the other model to be that much surer of itself. Fewer tokens are returned if fewer are allowed, or if few
+        tokens of a large vocabulary come close to the likeliest.
         """
         if self.params.temperature == 0.0:
             tokens, scores = self._penalised(logits, completion)
@@ -81,59 +80,52 @@ class Sampler:
         total = float(weights.sum())
         ranked: list[tuple[int, float]] = []
         for _ in range(min(count, len(weights))):
-            # A few times the highest is found much sooner than an order of them all.
+            # To find the highest a few times is much faster than to sort.
             at = int(weights.argmax())
             ranked.append((at if tokens is None else int(tokens[at]), float(weights[at]) / total))
             weights[at] = -1.0
         return ranked
 
     def picks(self, logits: Floats, completion: Sequence[int], sharpnesses: Sequence[float]) -> list[int]:
-        """The pick for each sharpness, which is at least 1."""
+        """The pick for each sharpness (at least 1)."""
         tokens, z, noise = self._contenders(logits, completion)
         best = [int((z * sharpness + noise).argmax()) for sharpness in sharpnesses]
         return best if tokens is None else [int(tokens[b]) for b in best]
 
-    def scores(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
-        """Allowed tokens (None: all of them, in order) and their perturbed scores. The best is the pick."""
-        if self.params.temperature == 0.0:
-            return self._penalised(logits, completion)
-        tokens, z = self._allowed(logits, completion)
-        counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
-        return tokens, z + gumbel(self.params.seed, len(completion), counters)
-
     def _contenders(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats, Floats]:
-        """Tokens, ascending (None: all of them), with scores and noise, of which one is the pick: of a large vocabulary
-        those that are likely enough, and of the others those whose noise could bring them close to the best.
+        """Tokens (ascending; None: all) with scores and noise, among them the pick.
 
-        Two logarithms for every token would take longer than all else that is done for it.
+        In a large vocabulary these are the likely tokens, and those that the noise could bring close to the best. The
+        noise costs two logarithms a token, which is more than all the rest.
         """
         tokens, z = self._allowed(logits, completion)
         seed, position = self.params.seed, len(completion)
         counters = np.arange(len(z), dtype=np.int64) if tokens is None else tokens
         bits = noise_bits(seed, position, counters)
-        if len(z) <= FEW or not np.isfinite(z.max()):
+        if len(z) <= SMALL_VOCABULARY or not np.isfinite(z.max()):
             return tokens, z, noise_of(bits)
-        some = z[::STRIDE]
-        floor = max(float(z.max()) - LIKELY, float(np.partition(some, -len(some) // SHARE)[-len(some) // SHARE]))
+        some = z[::SAMPLE_STRIDE]
+        at = -len(some) // LIKELY_SHARE
+        floor = max(float(z.max()) - LIKELY_MARGIN, float(np.partition(some, at)[at]))
         likely = z >= floor
         noise = noise_of(bits[likely])
         scores = z[likely] + noise
-        likely |= bits >= least_bits(float(scores.max()) - CLOSE - floor)
+        likely |= bits >= min_bits(float(scores.max()) - NOISY_MARGIN - floor)
         kept = np.flatnonzero(likely)
         return counters[kept], z[kept], noise_of(bits[kept])
 
     def _allowed(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
-        """Tokens that may be picked (None: all of them), and their scores before the noise."""
+        """Tokens that may be picked (None: all), and their scores before the noise."""
         params = self.params
         tokens, z = self._penalised(logits, completion)
-        z = z.astype(np.float64) / max(params.temperature, COLDEST)
+        z = z.astype(np.float64) / max(params.temperature, MIN_TEMPERATURE)
         kept = _survivors(z, params)
         if kept is None:
             return tokens, z
         return kept if tokens is None else tokens[kept], z[kept]
 
     def _penalised(self, logits: Floats, completion: Sequence[int]) -> tuple[Ints | None, Floats]:
-        """Tokens that the constraint allows (None: all of them), and their logits with penalties and bias."""
+        """Tokens that the constraint allows (None: all), and their logits with penalties and bias."""
         params = self.params
         tokens = None if self._constraint is None else self._constraint.allowed(completion)
         z = logits if tokens is None else logits[tokens]
@@ -155,8 +147,10 @@ class Sampler:
 
 
 def _places(tokens: Ints | None, wanted: Ints, size: int) -> tuple[Ints, Ints | slice]:
-    """Where in `tokens` (ascending; None: all below `size`) those of `wanted` (ascending) are that it holds, and which
-    these are. A target's text may hold tokens that a draft model does not have."""
+    """The places in `tokens` of those `wanted` that it holds, and which of `wanted` these are.
+
+    Both are ascending. `tokens` None: all below `size`. A target's text may have tokens that a draft model lacks.
+    """
     if tokens is None:
         known = int(np.searchsorted(wanted, size))
         return wanted[:known], slice(known)
@@ -165,7 +159,7 @@ def _places(tokens: Ints | None, wanted: Ints, size: int) -> tuple[Ints, Ints | 
 
 
 def _survivors(z: NDArray[np.float64], params: SamplingParams) -> Ints | None:
-    """Tokens that top-k, top-p and min-p leave, ascending; None where all of them are off. Never empty."""
+    """Tokens that top-k, top-p and min-p leave, ascending and never empty. None if all three are off."""
     top_k = params.top_k if 0 < params.top_k < len(z) else 0
     if not top_k and params.top_p >= 1.0 and params.min_p <= 0.0:
         return None
@@ -173,8 +167,8 @@ def _survivors(z: NDArray[np.float64], params: SamplingParams) -> Ints | None:
     if top_k:
         kept = highest(z, top_k)
     elif params.top_p < 1.0:
-        # Sorting a large vocabulary takes longer than a forward pass of a small draft, and a few tokens mostly do.
-        kept = highest(z, HEAD)
+        # Sorting a large vocabulary takes longer than a forward pass of a small draft model.
+        kept = highest(z, TOP_P_FIRST)
         if weights[kept].sum() < params.top_p * weights.sum():
             kept = highest(z, len(z))
     else:

@@ -1,21 +1,4 @@
-"""The protocol between lead and backs, without a socket in it.
-
-Bytes of whole messages go in, events and bytes come out; time is an argument. `LeadSide` is one back as the lead sees
-it, `BackSide` the lead as a back sees it. The gRPC shells around them are a reader and a writer each.
-
-What the lead tells of sessions is kept as state: a `Ledger` of the sessions that are open, shared by all backs, and per
-back how much of each it has been sent. What to send is the difference. So nothing queues up for a slow back, a late one
-gets what it lacks, and one that comes back after a broken connection and says what it holds gets only the rest.
-
-    back                                lead
-    Hello  (version, vocabulary, known) ->
-                                        <- Compare, if the vocabularies are not the same
-    Meanings ...                        ->
-                                        <- Welcome, or Refusal and the end of the stream
-                                        <- Begin, Commit ..., End      for each session
-    Guesses, Status                     ->
-    Ping / Pong                         <-> at any time after Welcome
-"""
+"""A back, as the lead sees it."""
 
 from __future__ import annotations
 
@@ -25,86 +8,87 @@ from dataclasses import replace
 from duo.engines.meaning import MAX_DIFFERING, MAX_MEANING_BYTES, Comparison
 from duo.errors import ProtocolError, RefusedError
 from duo.v1 import duo_pb2 as pb
+from duo.wire.codec import STATES, guesses_from_wire, parse, printable, sampling_to_wire
 from duo.wire.ledger import Entry, Ledger
 from duo.wire.messages import (
-    _STATES,
-    COMMIT_TOKENS,
     COMPARED_WITHIN,
-    LEAST_MEANINGS,
     LOST_AFTER,
-    MAX_CHILDREN,
-    MAX_EXPANSIONS,
+    MAX_COMMIT_TOKENS,
     MAX_KNOWN,
-    PING_EVERY,
+    MIN_MEANINGS,
     SILENT_AFTER,
     VERSION,
+    Guessed,
     Identity,
-    State,
-    _parse,
-    _printable,
-    _to_wire,
-    expansion_count,
+    PingCame,
+    StatusCame,
 )
+from duo.wire.pings import Pings
+
+
+def too_many_backs(limit: int) -> RefusedError:
+    return RefusedError(f"the lead has {limit} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
 
 
 class LeadSide:
-    """One back, seen from the lead."""
+    """One stream of a back, from its Hello to its end."""
 
     def __init__(self, me: Identity, ledger: Ledger, now: float) -> None:
         self._me = me
         self._ledger = ledger
-        self._sent: dict[int, int] = {}
-        self._known: dict[int, tuple[int, int]] = {}
-        self._pongs: list[int] = []
-        self._pinged = now
-        self._ping_value: int | None = None
+        self._pings = Pings(now)
+        self.sent: dict[int, int] = {}
+        """Sessions that the back knows of, with the number of tokens it has been sent."""
+        self.known: dict[int, tuple[int, int]] = {}
+        """Sessions that the Hello named and that were not begun since: length and hash of what the back holds."""
         self._welcomed = False
-        self.heard = now
+        self.received_at = now
+        """When the last message came."""
         self.back: Identity | None = None
         """Who the back is; None before its Hello."""
         self.greeted = False
-        """Whether it is known that the back can work here."""
+        """Whether it is certain that the back can work here."""
         self.comparison: Comparison | None = None
-        """Of the vocabularies, where they are not the same."""
+        """Of the vocabularies, unless they are equal."""
         self._compare_until = float("inf")
-        self._asked = False
-        self.state: State = "waiting"
+        self._compare_sent = False
         self.round_trip: float | None = None
-        """Seconds, the last one measured."""
+        """Seconds, as measured last."""
 
-    def receive(self, data: bytes, now: float) -> pb.Guesses | None:
-        """Take in a message; guesses are returned.
+    def receive(self, data: bytes, now: float) -> Guessed | StatusCame | PingCame | None:
+        """Take in a message.
 
-        Raises RefusedError for a back that cannot work here and ProtocolError for a message that makes no sense. The
-        stream is over then: send `refusal(error)` and close it.
+        Raises RefusedError for a back that cannot work here and ProtocolError for a message that makes no sense. Then
+        the stream is over: send `refusal(error)` and close it.
         """
-        message = pb.BackMessage()
-        _parse(message, data)
-        self.heard = now
+        message = parse(pb.BackMessage(), data)
+        self.received_at = now
         kind = message.WhichOneof("kind")
         if self.back is None:
             if kind != "hello":
                 raise ProtocolError(f"the first message must be a Hello, not {kind or 'an empty one'}")
             self._hello(message.hello, now)
-        elif not self.greeted:
+            return None
+        if not self.greeted:
             if kind != "meanings":
                 raise ProtocolError(f"what the tokens mean was asked for, and came {kind or 'an empty message'}")
             self._compare(message.meanings)
-        elif kind == "guesses":
-            self._check(message.guesses)
-            return message.guesses
-        elif kind == "status":
-            self.state = _STATES.get(message.status.state, self.state)
-        elif kind == "ping":
-            if len(self._pongs) < 8:
-                self._pongs.append(message.ping.value)
-        elif kind == "pong":
-            if message.pong.value == self._ping_value:
-                self.round_trip = max(0.0, now - self._ping_value / 1e9)
-                self._ping_value = None
-        else:
-            raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
-        return None
+            return None
+        match kind:
+            case "guesses":
+                return guesses_from_wire(message.guesses, self._me.vocabulary_size)
+            case "status":
+                state = STATES.get(message.status.state)
+                return StatusCame(state) if state is not None else None
+            case "ping":
+                self._pings.came(message.ping.value)
+                return PingCame()
+            case "pong":
+                if (sent := self._pings.answered(message.pong.value)) is not None:
+                    self.round_trip = max(0.0, now - sent)
+                return None
+            case _:
+                raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
 
     def _hello(self, hello: pb.Hello, now: float) -> None:
         if hello.protocol_version != VERSION:
@@ -115,20 +99,20 @@ class LeadSide:
             )
         if len(hello.known) > MAX_KNOWN:
             raise ProtocolError(f"Hello names {len(hello.known)} sessions, at most {MAX_KNOWN} are allowed")
-        name = _printable(hello.name) or "back"
-        self.back = Identity(name, _printable(hello.model), hello.vocabulary_fingerprint, hello.vocabulary_size)
-        self._known = {known.session: (known.length, known.hash) for known in hello.known}
+        name = printable(hello.name) or "back"
+        self.back = Identity(name, printable(hello.model), hello.vocabulary_fingerprint, hello.vocabulary_size)
+        self.known = {known.session: (known.length, known.hash) for known in hello.known}
         self.greeted = hello.vocabulary_fingerprint == self._me.fingerprint
         if not self.greeted:
             self.comparison, self._compare_until = Comparison(self._me.meanings), now + COMPARED_WITHIN
 
     @property
     def compare_until(self) -> float:
-        """When the back must have said more of what its tokens mean."""
-        return min(self.heard + LOST_AFTER, self._compare_until)
+        """When the next message with meanings must be here."""
+        return min(self.received_at + LOST_AFTER, self._compare_until)
 
     def too_slow(self) -> RefusedError:
-        """For a back that has not."""
+        """The error for a back that missed `compare_until`."""
         assert self.comparison is not None
         return RefusedError(
             f"the vocabularies are not the same, and what the draft's tokens mean has not come in time, only of "
@@ -138,16 +122,16 @@ class LeadSide:
 
     @property
     def _to_compare(self) -> int:
-        """Of a back's vocabulary that is larger, no more is of interest: that is too many."""
+        """Tokens to compare at most. A vocabulary with more than these differs too much in any case."""
         return self._me.vocabulary_size + MAX_DIFFERING + 1
 
     def _compare(self, message: pb.Meanings) -> None:
-        """Take in a part of the back's vocabulary. Raises RefusedError if that is the last one, and too many differ."""
+        """Take in a part of the back's vocabulary. Raises RefusedError after the last one if too many tokens differ."""
         comparison, meanings = self.comparison, list(message.meanings)
         assert comparison is not None and self.back is not None
         if message.start != comparison.compared:
             raise ProtocolError(f"tokens from {message.start} came, after {comparison.compared}")
-        if message.more and len(meanings) < LEAST_MEANINGS:
+        if message.more and len(meanings) < MIN_MEANINGS:
             raise ProtocolError(f"the meanings of {len(meanings)} tokens came in a message, and more are to follow")
         if comparison.compared + len(meanings) > self._to_compare:
             raise ProtocolError(f"more tokens came than the {self._to_compare} that were asked for")
@@ -156,7 +140,7 @@ class LeadSide:
         comparison.add(meanings)
         if message.more:
             return
-        # Of a much larger vocabulary the rest was not asked for.
+        # The rest of a much larger vocabulary was not asked for.
         cut = self._to_compare <= min(comparison.compared, self.back.vocabulary_size - 1)
         comparison.finish()
         if not comparison.few:
@@ -174,94 +158,76 @@ class LeadSide:
         assert self.back is not None
         self.back = replace(self.back, name=name)
 
-    def _check(self, guesses: pb.Guesses) -> None:
-        number = expansion_count(guesses)
-        if number > MAX_EXPANSIONS:
-            raise ProtocolError(f"{number} expansions in a message, {MAX_EXPANSIONS} are allowed")
-        vocabulary_size = self._me.vocabulary_size
-        for of in guesses.sessions:
-            for expansion in of.expansions:
-                tokens, count = expansion.tokens, len(expansion.tokens)
-                if count > MAX_CHILDREN or count != len(expansion.probabilities):
-                    chances = len(expansion.probabilities)
-                    raise ProtocolError(f"an expansion of {count} tokens and {chances} probabilities")
-                if count and max(tokens) >= vocabulary_size:
-                    raise ProtocolError(f"a guessed token is outside the vocabulary of {vocabulary_size}")
-
-    @property
-    def asked(self) -> bool:
-        """Whether a ping is to be answered."""
-        return bool(self._pongs)
-
     def send(self, now: float) -> Iterator[bytes]:
-        """What the back should hear now, message by message. Lazy: each is made when the one before it is gone."""
+        """The messages that are due. Lazy: each one is made when the one before it has been sent."""
         if self.back is None:
             return
         if not self.greeted:
-            if not self._asked:
-                self._asked = True
+            if not self._compare_sent:
+                self._compare_sent = True
                 yield pb.LeadMessage(compare=pb.Compare(tokens=self._to_compare)).SerializeToString()
             return
         if not self._welcomed:
             self._welcomed = True
-            me, name = self._me, self.back.name
-            welcome = pb.Welcome(
-                protocol_version=VERSION, name=name, model=me.model, vocabulary_size=me.vocabulary_size
-            )
-            if (comparison := self.comparison) is not None:
-                welcome.differing[:], welcome.compared = comparison.tokens, comparison.compared
-                welcome.first = comparison.first[0]
-            yield pb.LeadMessage(welcome=welcome).SerializeToString()
-        while self._pongs:
-            pong = pb.Pong(value=self._pongs.pop(0), clock=int(now * 1e9))
-            yield pb.LeadMessage(pong=pong).SerializeToString()
-        # Of what ended while the back was away, it still has to hear.
-        for session in [s for s in (*self._known, *self._sent) if s not in self._ledger]:
-            self._known.pop(session, None)
-            self._sent.pop(session, None)
+            yield self._welcome(self.back.name)
+        for value in self._pings.answers():
+            yield pb.LeadMessage(pong=pb.Pong(value=value, clock=int(now * 1e9))).SerializeToString()
+        yield from self._send_sessions()
+        if (ping := self._pings.due(now)) is not None:
+            yield pb.LeadMessage(ping=pb.Ping(value=ping)).SerializeToString()
+
+    def _welcome(self, name: str) -> bytes:
+        me = self._me
+        welcome = pb.Welcome(protocol_version=VERSION, name=name, model=me.model, vocabulary_size=me.vocabulary_size)
+        if (comparison := self.comparison) is not None:
+            welcome.differing[:], welcome.compared = comparison.tokens, comparison.compared
+            welcome.first = comparison.first[0]
+        return pb.LeadMessage(welcome=welcome).SerializeToString()
+
+    def _send_sessions(self) -> Iterator[bytes]:
+        """The difference between the ledger and what the back has been sent."""
+        # The back may have been away when a session ended.
+        for session in [s for s in (*self.known, *self.sent) if s not in self._ledger]:
+            self.known.pop(session, None)
+            self.sent.pop(session, None)
             yield pb.LeadMessage(end=pb.End(session=session)).SerializeToString()
         if self._ledger.resting:
-            for session in list(self._sent):
-                del self._sent[session]
+            for session in list(self.sent):
+                del self.sent[session]
                 yield pb.LeadMessage(end=pb.End(session=session)).SerializeToString()
         else:
             for entry in list(self._ledger.values()):
                 yield from self._catch_up(entry)
-        if now - self._pinged >= PING_EVERY:
-            self._pinged = now
-            self._ping_value = int(now * 1e9)
-            yield pb.LeadMessage(ping=pb.Ping(value=self._ping_value)).SerializeToString()
 
     def _catch_up(self, entry: Entry) -> Iterator[bytes]:
-        if entry.session not in self._sent:
-            length, prefix_hash = self._known.pop(entry.session, (0, 0))
+        if entry.session not in self.sent:
+            length, prefix_hash = self.known.pop(entry.session, (0, 0))
             agreed = length <= len(entry.prefix) and entry.prefix.hash_at(length) == prefix_hash
-            self._sent[entry.session] = length if agreed else 0
+            self.sent[entry.session] = length if agreed else 0
             begin = pb.Begin(
                 session=entry.session,
-                sampling=_to_wire(entry.sampling),
+                sampling=sampling_to_wire(entry.sampling),
                 prompt_length=entry.prompt_length,
                 ends=entry.ends,
             )
             if self.back is not None and self.back.name in entry.backs:
                 begin.turn, begin.backs = entry.backs.index(self.back.name), len(entry.backs)
             yield pb.LeadMessage(begin=begin).SerializeToString()
-        start = self._sent[entry.session]
+        start = self.sent[entry.session]
         while start < (end := len(entry.prefix)):
-            stop = min(end, start + COMMIT_TOKENS)
+            stop = min(end, start + MAX_COMMIT_TOKENS)
             tokens = entry.prefix.tokens[start:stop]
             commit = pb.Commit(session=entry.session, start=start, tokens=tokens, more=stop < end)
-            self._sent[entry.session] = start = stop
+            self.sent[entry.session] = start = stop
             yield pb.LeadMessage(commit=commit).SerializeToString()
 
     def silent(self, now: float) -> bool:
-        return now - self.heard >= SILENT_AFTER
+        return now - self.received_at >= SILENT_AFTER
 
     def lost(self, now: float) -> bool:
-        return now - self.heard >= LOST_AFTER
+        return now - self.received_at >= LOST_AFTER
 
-    @staticmethod
-    def refusal(error: Exception) -> bytes:
+    def refusal(self, error: Exception) -> bytes:
         """The last message of a stream."""
         reason = error.reason if isinstance(error, RefusedError) else pb.Refusal.REASON_MALFORMED
         refusal = pb.Refusal(reason=pb.Refusal.Reason.Name(reason), message=str(error))

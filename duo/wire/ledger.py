@@ -11,22 +11,22 @@ from duo.sampling.params import SamplingParams
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A session as the backs hear of it. The prefix grows while it is told."""
+    """A session as the backs hear of it. The prefix grows while it is sent."""
 
     session: int
     sampling: SamplingParams
     prompt_length: int
     prefix: Prefix
     backs: Sequence[str] = ()
-    """Those who divide what is to be drafted between them."""
+    """Names of the backs that divide the drafting."""
     ends: Sequence[int] = ()
     """The tokens that end the answer."""
 
 
 class Ledger(dict[int, Entry]):
-    """The open sessions by id, in the order in which they began.
+    """The open sessions by id, oldest first.
 
-    While `resting`, the backs are told that there are none, so that they do nothing.
+    While `resting`, the backs hear that all sessions have ended, so that they do nothing.
     """
 
     resting = False

@@ -1,4 +1,4 @@
-"""Who comes in at the gRPC port: tokens, TLS, and limits on what one back may do."""
+"""Who may connect to the port for backs: tokens, TLS, and limits for each back."""
 
 from __future__ import annotations
 
@@ -18,16 +18,19 @@ log = logging.getLogger("lead")
 
 HANDSHAKE_SECONDS = 10
 IDLE_SECONDS = 60
-"""After which a connection without a stream is closed."""
+"""A connection without a stream is closed after this time."""
 SPARE_STREAMS = 16
-"""Beside one per back: those that come again before their old one is gone, and those that get a refusal."""
-MOST_REMEMBERED = 1000
+"""Beyond one per back: for backs that reconnect before their old stream is gone, and for refusals."""
+MAX_REMEMBERED = 1000
+"""Refusals that were logged and are not logged again."""
 
 
 @dataclass(frozen=True)
 class Admission:
-    """What a back needs to come in, and what it may then do. `guesses`: tokens per second that it may guess; of fewer
-    than a message holds whole messages are dropped."""
+    """What a back needs to connect, and what it may do then.
+
+    `backs`: how many at once. `guesses`: tokens per second that one back may guess; messages beyond that are dropped.
+    """
 
     tokens: Sequence[str] = ()
     tls: Files = field(default_factory=Files)
@@ -50,7 +53,7 @@ class Admission:
         )
 
     def open(self, server: grpc.aio.Server, host: str, port: int) -> int:
-        """Listen; returns the port. With --tls-ca a back has to show a certificate. Raises AddressError, FileError."""
+        """Listen; returns the port. With --tls-ca a back must show a certificate. Raises AddressError, FileError."""
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             if not self.tls.cert:
@@ -65,7 +68,7 @@ class Admission:
 
 
 class Allowance:
-    """A token bucket: so many units per second, and one second's worth at once."""
+    """A token bucket that holds one second's worth of units."""
 
     def __init__(self, per_second: float, now: float) -> None:
         self._per_second = per_second
@@ -73,7 +76,7 @@ class Allowance:
         self._then = now
 
     def takes(self, units: int, now: float) -> bool:
-        """Whether so many more are within the allowance at `now`, seconds by any steady clock; if so they are taken."""
+        """Take units if there are enough at `now` (seconds by any steady clock). Returns whether there were."""
         self._left = min(self._per_second, self._left + (now - self._then) * self._per_second)
         self._then = now
         if units > self._left:
@@ -82,12 +85,27 @@ class Allowance:
         return True
 
 
+class Refusals:
+    """Logs why backs were refused: one line for each back and reason, however often it tries."""
+
+    def __init__(self) -> None:
+        self._logged: set[tuple[str, str]] = set()
+
+    def log(self, who: str, reason: object) -> None:
+        line = (who, str(reason))
+        if line not in self._logged:
+            if len(self._logged) > MAX_REMEMBERED:
+                self._logged.clear()
+            self._logged.add(line)
+            log.warning("back %s refused: %s", *line)
+
+
 class _Tokens(grpc.aio.ServerInterceptor):
-    """Refuses calls that do not bring one of the tokens, before a byte of them is read."""
+    """Refuses calls without one of the tokens, before a byte of them is read."""
 
     def __init__(self, tokens: Sequence[str]) -> None:
         self._tokens = tokens
-        self._told: set[tuple[str, str]] = set()
+        self._refusals = Refusals()
 
     async def intercept_service(
         self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]], handler_call_details: Any
@@ -99,22 +117,14 @@ class _Tokens(grpc.aio.ServerInterceptor):
         wrong = "the token is wrong" if token else "no token given"
 
         async def refuse(_: object, stream: grpc.aio.ServicerContext[bytes, bytes]) -> None:
-            self._tell(plain(stream.peer()), wrong)
+            self._refusals.log(f"at {host_of(stream.peer())}", wrong)
             how = "start the back with the --token of this lead"
             await stream.abort(grpc.StatusCode.UNAUTHENTICATED, f"{wrong}: {how}")
 
         handler: Any = grpc.stream_stream_rpc_method_handler(refuse)
         return handler
 
-    def _tell(self, who: str, wrong: str) -> None:
-        """One line for each address and reason, however often it tries."""
-        if (who, wrong) not in self._told:
-            if len(self._told) > MOST_REMEMBERED:
-                self._told.clear()
-            self._told.add((who, wrong))
-            log.warning("back at %s refused: %s", who, wrong)
 
-
-def plain(peer: str) -> str:
-    """The host of gRPC's 'ipv4:127.0.0.1:1234'; the port changes with every try."""
+def host_of(peer: str) -> str:
+    """The host in gRPC's 'ipv4:127.0.0.1:1234'. The port would change with every try."""
     return peer.partition(":")[2].rpartition(":")[0].replace("%5B", "[").replace("%5D", "]") or "a stream"

@@ -1,7 +1,7 @@
-"""The gRPC side of the lead: a stream per back, around `duo.wire.lead_side.LeadSide`.
+"""The lead's port for backs: one gRPC stream per back, around `duo.wire.lead_side.LeadSide`.
 
-Guesses go into the decoder's mailbox; what became final goes out as the difference between the ledger and what each
-back has been sent, so a back that reads slowly makes nothing pile up here.
+Guesses go into the decoder's inbox. Committed tokens go out as the difference between the ledger and what each back has
+been sent, so nothing piles up for a slow back.
 """
 
 from __future__ import annotations
@@ -17,32 +17,31 @@ import grpc
 
 from duo.errors import ProtocolError, RefusedError
 from duo.trace import Trace
-from duo.v1 import duo_pb2 as pb
-from duo.wire.lead_side import LeadSide
+from duo.wire.codec import kind_of
+from duo.wire.lead_side import LeadSide, too_many_backs
 from duo.wire.ledger import Ledger
-from duo.wire.messages import LOOK_EVERY, METHOD, Identity, guess_count
+from duo.wire.messages import LOOK_EVERY, METHOD, Guessed, Identity, PingCame, State, StatusCame
 from lead.api import BackView
-from lead.backs.admission import Admission, Allowance, plain
+from lead.backs.admission import Admission, Allowance, Refusals, host_of
 from lead.decode.inbox import Message
 from lead.decode.local_draft import NAME
 from lead.decode.loop import Decoder
-from lead.decode.session import Step
+from lead.decode.session import Step, Tally
 
 log = logging.getLogger("lead")
 
 Stream = grpc.aio.ServicerContext[bytes, bytes]
 
+HELLO_SECONDS = 10.0
+"""For the first message of a stream."""
 
-HELLO = 10.0
-"""Seconds until a back has said who it is."""
-
-SETTLING = 5.0
-"""Seconds that a message may still take when its stream is to end."""
+SETTLE_SECONDS = 5.0
+"""For a message that is on its way when the stream ends."""
 
 
 class _Out:
-    """The way out of a stream. A message that was begun is finished even if whoever sends it is cancelled: gRPC takes
-    one at a time, and cannot end a stream in order while one is on its way."""
+    """The way out of a stream. A message is sent to its end even if the sender is cancelled: gRPC takes one message at
+    a time, and a stream cannot end in order before its last message has left."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
@@ -50,14 +49,14 @@ class _Out:
 
     async def send(self, message: bytes) -> None:
         self._sending = asyncio.ensure_future(self._stream.write(message))
-        self._sending.add_done_callback(lambda done: done.cancelled() or done.exception())  # it is known by then
+        self._sending.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark as seen
         await asyncio.shield(self._sending)
 
     async def settle(self) -> bool:
-        """Wait for the message on its way, if there is one; returns whether the way is free then."""
+        """Wait for the message that is on its way, if any. Returns whether another one can be sent."""
         if self._sending is not None:
             with contextlib.suppress(Exception):  # a peer that is gone, or does not read
-                await asyncio.wait_for(asyncio.shield(self._sending), SETTLING)
+                await asyncio.wait_for(asyncio.shield(self._sending), SETTLE_SECONDS)
             return self._sending.done()
         return True
 
@@ -67,12 +66,14 @@ class _Back:
 
     def __init__(self, side: LeadSide) -> None:
         self.side = side
+        self.state: State = "waiting"
         self.news = asyncio.Event()
+        """There may be something to send."""
         self.replaced = False
-        self.drafted = 0
-        self.accepted = 0
-        self.told = False
-        """That it guesses more than it may."""
+        """The same back has opened another stream."""
+        self.total = Tally()
+        self.warned = False
+        """Its excess of guesses was logged."""
 
     @property
     def name(self) -> str:
@@ -91,17 +92,17 @@ class Backs:
         self._backs: dict[str, _Back] = {}
         self._server: grpc.aio.Server | None = None
         self._comparing = 0
-        """Streams of backs that are saying what their tokens mean."""
-        self._refused: set[str] = set()
-        self._admission = Admission()
+        """Streams on which vocabularies are being compared."""
+        self._refusals = Refusals()
+        self.admission = Admission()
 
     async def serve(self, host: str, port: int, admission: Admission) -> int:
-        """Listen; returns the port. Raises AddressError if that is not possible, FileError for a wrong certificate."""
-        self._admission = admission
+        """Listen; returns the port. Raises AddressError, and FileError for a wrong certificate."""
+        self.admission = admission
         server = admission.server()
         service, method = METHOD.strip("/").split("/")
-        # No (de)serialisers: bytes come in, so that garbage is met by our own words and not by a gRPC stack trace.
-        handler: Any = grpc.stream_stream_rpc_method_handler(self._draft)
+        # Without deserialisers bytes come in, so garbage meets one line of ours and not a stack trace of gRPC.
+        handler: Any = grpc.stream_stream_rpc_method_handler(self.serve_stream)
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
         bound = admission.open(server, host, port)
         await server.start()
@@ -118,18 +119,15 @@ class Backs:
         return bool(self._backs)
 
     def changed(self) -> None:
-        """The ledger has something new."""
+        """The ledger has changed."""
         for back in self._backs.values():
             back.news.set()
 
     def count(self, step: Step) -> None:
-        """Book the guesses that were verified, by back."""
-        rejected = {id(node) for node in step.rejected}
-        for node in step.drafted:
-            for name in node.chances:
-                if (back := self._backs.get(name)) is not None:
-                    back.drafted += 1
-                    back.accepted += id(node) not in rejected
+        """Add the verified guesses of a step to the totals of the connected backs."""
+        for name, tally in step.by_back.items():
+            if (back := self._backs.get(name)) is not None:
+                back.total.add(tally)
 
     def view(self) -> Sequence[BackView]:
         now = time.perf_counter()
@@ -137,21 +135,21 @@ class Backs:
             BackView(
                 name=back.name,
                 model=back.side.back.model if back.side.back else "",
-                state="silent" if back.side.silent(now) else back.side.state,
+                state="silent" if back.side.silent(now) else back.state,
                 round_trip_ms=None if back.side.round_trip is None else back.side.round_trip * 1000,
-                drafted=back.drafted,
-                accepted=back.accepted,
+                drafted=back.total.drafted,
+                accepted=back.total.accepted,
             )
             for back in self._backs.values()
         ]
 
-    async def _draft(self, requests: AsyncIterator[bytes], stream: Stream) -> None:
+    async def serve_stream(self, requests: AsyncIterator[bytes], stream: Stream) -> None:
         """One stream, from its first message to its end."""
         side = LeadSide(self._me, self._ledger, time.perf_counter())
         back, out = _Back(side), _Out(stream)
         joined = False
         try:
-            async with asyncio.timeout(HELLO):
+            async with asyncio.timeout(HELLO_SECONDS):
                 side.receive(await anext(requests), time.perf_counter())
             if not side.greeted:
                 await self._compare(requests, side, out)
@@ -164,10 +162,10 @@ class Backs:
             await _first_of(self._read(requests, back), self._write(out, back), self._watch(back))
             log.info("back %s left", back.name)
         except (ProtocolError, RefusedError) as error:
-            self._tell_refusal(back.name if side.back else plain(stream.peer()), error)
+            self._refusals.log(back.name if side.back else host_of(stream.peer()), error)
             if await out.settle():
-                with contextlib.suppress(TimeoutError):  # it need not listen
-                    await asyncio.wait_for(out.send(LeadSide.refusal(error)), SETTLING)
+                with contextlib.suppress(TimeoutError):  # it may not listen
+                    await asyncio.wait_for(out.send(side.refusal(error)), SETTLE_SECONDS)
         except (StopAsyncIteration, TimeoutError):
             log.debug("a stream from %s ended before it began", stream.peer())
         except asyncio.CancelledError:
@@ -176,16 +174,16 @@ class Backs:
             raise
         finally:
             if joined and self._backs.get(back.name) is back:
-                # Not if another stream of the same back has taken its place.
+                # Another stream of the same back may have taken its place.
                 self._decoder.left(back.name)
                 del self._backs[back.name]
                 self._decoder.inbox.drop(back.name)
             await out.settle()
 
     async def _compare(self, requests: AsyncIterator[bytes], side: LeadSide, out: _Out) -> None:
-        """Have the back say what its tokens mean. Raises RefusedError where that differs too much or comes too slowly.
+        """Compare the vocabularies. Raises RefusedError if they differ too much, or if the back is too slow.
 
-        Meanwhile it counts as a back: it costs as much.
+        Meanwhile the stream counts as a back, because it costs as much.
         """
         self._admit()
         self._comparing += 1
@@ -202,24 +200,15 @@ class Backs:
             self._comparing -= 1
 
     def _admit(self) -> None:
-        """Raises RefusedError where there is no room for one more back."""
-        if len(self._backs) + self._comparing >= self._admission.backs:
-            raise RefusedError(f"the lead has {self._admission.backs} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
+        """Raises RefusedError if there are as many backs as are allowed."""
+        if len(self._backs) + self._comparing >= self.admission.backs:
+            raise too_many_backs(self.admission.backs)
 
-    def _tell_refusal(self, who: str, error: Exception) -> None:
-        """One line for each back and reason, however often it tries."""
-        line = f"back {who} refused: {error}"
-        if line not in self._refused:
-            if len(self._refused) > 1000:
-                self._refused.clear()
-            self._refused.add(line)
-            log.warning(line)
-
-    def _tell_too_many(self, back: _Back) -> None:
-        if not back.told:
-            back.told = True
+    def _warn_too_many(self, back: _Back) -> None:
+        if not back.warned:
+            back.warned = True
             log.warning(
-                "back %s guesses more than --max-guesses %d: the rest is dropped", back.name, self._admission.guesses
+                "back %s guesses more than --max-guesses %d: the rest is dropped", back.name, self.admission.guesses
             )
 
     def _join(self, back: _Back) -> None:
@@ -227,41 +216,40 @@ class Backs:
         wanted, number = back.name, 2
         while (other := self._backs.get(back.name)) is not None or back.name == NAME:
             if other is not None and other.side.silent(time.perf_counter()):
-                other.replaced = True  # the same back again, after a connection that broke without a word
+                other.replaced = True  # the same back, after a connection that broke silently
                 break
             back.side.rename(f"{wanted}-{number}")
             number += 1
         self._backs[back.name] = back
 
     async def _read(self, requests: AsyncIterator[bytes], back: _Back) -> None:
-        allowance = Allowance(self._admission.guesses, time.perf_counter())
+        allowance = Allowance(self.admission.guesses, time.perf_counter())
         async for data in requests:
             now = time.perf_counter()
-            guesses = back.side.receive(data, now)
-            if guesses is not None:
-                count = guess_count(guesses)
-                if not allowance.takes(count, now):
-                    self._tell_too_many(back)
-                    continue
-                self._decoder.inbox.put(Message(back.name, now, guesses))
-                self._trace.instant("backs", "guesses", now, back=back.name, guesses=count, bytes=len(data))
-            elif back.side.asked:
-                back.news.set()
+            match back.side.receive(data, now):
+                case Guessed(count, _) if not allowance.takes(count, now):
+                    self._warn_too_many(back)
+                case Guessed(count, sessions):
+                    self._decoder.inbox.put(Message(back.name, now, sessions))
+                    self._trace.instant("backs", "guesses", now, back=back.name, guesses=count, bytes=len(data))
+                case StatusCame(state):
+                    back.state = state
+                case PingCame():
+                    back.news.set()
 
     async def _write(self, out: _Out, back: _Back) -> None:
         while True:
             back.news.clear()
             for message in back.side.send(time.perf_counter()):
                 if self._trace.on:
-                    kind = pb.LeadMessage.FromString(message).WhichOneof("kind")
                     self._trace.instant(
-                        "backs", f"send {kind}", time.perf_counter(), back=back.name, bytes=len(message)
+                        "backs", f"send {kind_of(message)}", time.perf_counter(), back=back.name, bytes=len(message)
                     )
                 await out.send(message)
             await back.news.wait()
 
     async def _watch(self, back: _Back) -> None:
-        """End when nothing has been heard for too long: a back that hangs may also make `_write` hang."""
+        """Ends after a long silence. `_write` cannot notice it: a back that hangs may block it."""
         while not back.side.lost(time.perf_counter()) and not back.replaced:
             await asyncio.sleep(LOOK_EVERY)
             back.news.set()  # a ping may be due
@@ -269,7 +257,7 @@ class Backs:
 
 
 async def _first_of(*coroutines: Awaitable[None]) -> None:
-    """Run them together until one ends; its exception is ours."""
+    """Run them together until one ends, and raise its exception."""
     tasks = [asyncio.ensure_future(c) for c in coroutines]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

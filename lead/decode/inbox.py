@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from duo.v1 import duo_pb2 as pb
+from duo.guesses import Expansion
 
 DEPTH = 128
 """Messages of one back that wait for the next step; beyond that the oldest go. Enough for all that a back says while
@@ -15,11 +15,11 @@ the target reads a chunk of a prompt, because later guesses hang from earlier on
 
 
 class Message(NamedTuple):
-    """A message of guesses, and when it came, by the clock of the one who put it in."""
+    """Guesses of a back by session, and when they came, by the clock of the one who put them in."""
 
     back: str
     came: float
-    guesses: pb.Guesses
+    guesses: Sequence[tuple[int, Iterable[Expansion]]]
 
 
 class Inbox:

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
-from duo.draft.policy import RIDERS
+from duo.draft.policy import MAX_RIDERS
 from duo.errors import ContextError, DeadEndError, RequestError
 from duo.guesses import Expansion
 from lead.decode.session import Session
@@ -46,7 +46,7 @@ class LocalDraft:
     def end(self, session: Session) -> None:
         """The session has ended."""
         if (draft := self._drafts.get(session.id)) is not None:
-            self._try(draft, self._model.leave)
+            self._try(draft, self._model.slots.leave)
             self._drafts.pop(session.id, None)
 
     def committed(self, session: Session, start: int, tokens: Sequence[int]) -> None:
@@ -68,13 +68,13 @@ class LocalDraft:
         """What it takes to expand something for these sessions now; None if there is nothing to expand."""
         ready: list[tuple[int, int]] = []
         for draft in self._of(sessions):
-            if draft.ahead:
+            if draft.idle:
                 continue
             # Only in a slot is it known how much need not be read, because another answer began alike.
-            self._try(draft, self._model.sit)
+            self._try(draft, self._model.ensure_slot)
             if draft.session in self._drafts:
-                ready.append((draft.unread, draft.next_line))
-        return offer_of(ready, RIDERS, self._model.cost) if ready else None
+                ready.append((draft.unread, draft.next_rows))
+        return offer_of(ready, MAX_RIDERS, self._model.cost) if ready else None
 
     def expand(self, sessions: Iterable[Session], since: float | None = None) -> Mapping[int, Sequence[Expansion]]:
         """Read what is missing, then run one forward pass for these sessions. Returns what it found, by session.
@@ -101,7 +101,7 @@ class LocalDraft:
 
     def _catch_up(self, draft: Draft) -> int:
         """Read what is missing. Returns how many tokens that was."""
-        self._model.sit(draft)
+        self._model.ensure_slot(draft)
         count = 0
         while read := self._model.read(draft):
             count += read
@@ -118,8 +118,8 @@ class LocalDraft:
     def _without(self, draft: Draft, error: Exception) -> None:
         if isinstance(error, (ContextError, RequestError, DeadEndError)):
             log.info("this answer goes on without the draft model beside the target: %s", error)
-            self._model.leave(draft)
+            self._model.slots.leave(draft)
         else:
             log.error("drafting beside the target failed; this answer goes on without", exc_info=error)
-            self._model.reset()
+            self._model.slots.forget()
         self._drafts.pop(draft.session, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
@@ -45,7 +46,7 @@ class Roster:
     answering: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.grammars, self.slots = Grammars(self.engine.vocabulary), Slots(self.engine)
+        self.grammars, self.slots = Grammars(self.engine.vocabulary, threading.Lock()), Slots(self.engine)
 
     @property
     def running(self) -> list[Request]:

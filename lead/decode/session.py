@@ -15,7 +15,7 @@ of the next forward pass.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -40,22 +40,28 @@ class Committed:
     logprobs: Logprobs | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What one forward pass yielded. `path`: ids of the rows to keep. `rejected`: verified guesses not picked."""
-
-    committed: Sequence[Committed]
-    path: Sequence[int]
-    drafted: Sequence[Node]
-    rejected: Sequence[Node]
-
-
 @dataclass(slots=True)
 class Tally:
     """Guesses that were verified, and those that were also picked."""
 
     drafted: int = 0
     accepted: int = 0
+
+    def add(self, other: Tally) -> None:
+        self.drafted += other.drafted
+        self.accepted += other.accepted
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one forward pass yielded. `path`: ids of the rows to keep. `rejected`: verified guesses not picked.
+    `by_back`: the verified guesses of each back."""
+
+    committed: Sequence[Committed]
+    path: Sequence[int]
+    drafted: Sequence[Node]
+    rejected: Sequence[Node]
+    by_back: Mapping[str, Tally]
 
 
 @dataclass(slots=True)
@@ -128,15 +134,15 @@ class Session:
             if row is not None and self.finish_reason is None:
                 path.append(first_id + row)
                 at = row
-        rejected = self._count(nodes, committed)
+        rejected, by_back = self._count(nodes, committed)
         for done in committed:
             self.prefix.extend([done.token])
             self.tree.advance(done.token, self.prefix.hash)
         self.steps += 1
-        return Step(committed, path, nodes, rejected)
+        return Step(committed, path, nodes, rejected, by_back)
 
-    def _count(self, nodes: Sequence[Node], committed: Sequence[Committed]) -> list[Node]:
-        """Book the verified guesses; return those that were not picked."""
+    def _count(self, nodes: Sequence[Node], committed: Sequence[Committed]) -> tuple[list[Node], Mapping[str, Tally]]:
+        """Add the verified guesses to the totals. Returns those that were not picked, and the tally of each back."""
         picked: set[int] = set()
         node: Node | None = self.tree.root
         for done in committed:
@@ -145,9 +151,12 @@ class Session:
         rejected = [n for n in nodes if id(n) not in picked]
         self.total.drafted += len(nodes)
         self.total.accepted += len(nodes) - len(rejected)
+        by_back: dict[str, Tally] = {}
         for n in nodes:
             for back in n.chances:
-                tally = self.by_back.setdefault(back, Tally())
+                tally = by_back.setdefault(back, Tally())
                 tally.drafted += 1
                 tally.accepted += id(n) in picked
-        return rejected
+        for back, tally in by_back.items():
+            self.by_back.setdefault(back, Tally()).add(tally)
+        return rejected, by_back

@@ -17,7 +17,6 @@ from duo.engines.replay import NOTHING, Replayed
 from duo.errors import DeadEndError
 from duo.guesses import Expansion
 from duo.trace import Trace
-from duo.wire import messages
 from lead.decode.inbox import Inbox
 from lead.decode.local_draft import NAME, LocalDraft
 from lead.decode.prefill import Prefill
@@ -150,11 +149,11 @@ class Stepper:
         until = time.perf_counter() + max(MIN_HEARING, HEARING_SHARE * self.prefill.step_seconds)
         for back, came, guesses in self.inbox.take():
             heard = []
-            for of in guesses.sessions:
-                session = sessions.get(of.session)
+            for number, found in guesses:
+                session = sessions.get(number)
                 if session is None:
                     continue
-                new = session.tree.learn(_in_time(messages.expansions(of), until), back)
+                new = session.tree.learn(_in_time(found, until), back)
                 heard += new
                 if new and self.local_draft is not None:
                     self.local_draft.merge(session, [place.guesses for place in new])

@@ -1,24 +1,23 @@
-"""The back's stream to its lead, where it ends in an order that a real lead brings about once in a while only."""
+"""The back's stream to its lead, with an end that a real lead seldom produces."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import Any
 
 import grpc
 import pytest
 
 from back import link
+from back.drafter import Drafter
 from back.link import Link
-from bench.harness.models import shipped
-from duo.draft.policy import TREE
-from duo.engines import EngineOptions, load
-from duo.engines.cost import CostCurve
 from duo.trace import Trace
+from duo.wire.messages import Identity
+from tests.support.desk import Desk
 
 
 class _Call:
-    """A stream that the lead has closed in good order, while the back still has something to say."""
+    """A stream that the lead closes in good order while the back is still writing."""
 
     async def write(self, message: bytes) -> None:
         self.written = getattr(self, "written", 0) + 1
@@ -56,14 +55,13 @@ def test_a_back_goes_on_trying_when_its_lead_closes_the_stream(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(link, "FIRST_WAIT", 0.001)
-    engine = load(shipped("draft", "llamacpp"), "llamacpp", EngineOptions(threads=1, context=64))
 
     async def run() -> None:
-        back = Link("nowhere:1", "back", engine, CostCurve({1: 1.0}), 4, TREE, Trace())
+        back = Link("nowhere:1", Identity("back", "draft", "fp", 12), Trace())
         channel = _Channel()
-        monkeypatch.setattr(back, "_channel", lambda options: cast(Any, channel))
+        monkeypatch.setattr(grpc.aio, "insecure_channel", lambda address, options: channel)
         monkeypatch.setattr("duo.wire.back_side.BackSide.send", lambda self, now: [b"a ping"])
-        running = asyncio.ensure_future(back.run())
+        running = asyncio.ensure_future(back.run(Drafter(Desk().drafting, back.fail)))
         enough = asyncio.ensure_future(channel.enough.wait())
         await asyncio.wait([running, enough], timeout=60, return_when=asyncio.FIRST_COMPLETED)
         assert enough.done() and not running.done()
@@ -71,5 +69,4 @@ def test_a_back_goes_on_trying_when_its_lead_closes_the_stream(
         await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(run())
-    engine.close()
     assert "lost the lead at nowhere:1: it closed the stream; trying again" in caplog.text

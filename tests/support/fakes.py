@@ -9,12 +9,17 @@ import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from duo.draft.policy import BATCH, MAX_ROWS
+from duo.draft.policy import MAX_BATCH_PLACES, MAX_ROWS
 from duo.engines.base import ROOT, Logits, Row
 from duo.prefix import EMPTY, extend_hash, mix
 from duo.sampling.params import SamplingParams
 
 SIZE = 12
+
+
+def flat_cost(rows: int) -> float:
+    """Of a draft model: a further row costs a tenth of the first."""
+    return 1.0 + 0.1 * rows
 
 
 def hash_of(tokens: Sequence[int]) -> int:
@@ -43,7 +48,7 @@ class FakeModel:
 class CheckedEngine:
     """One slot with committed tokens and rows, and assertions. It is the part of an `Engine` that a `Draft` drives."""
 
-    def __init__(self, model: FakeModel, slot: int = 0, capacity: int = MAX_ROWS + BATCH) -> None:
+    def __init__(self, model: FakeModel, slot: int = 0, capacity: int = MAX_ROWS + MAX_BATCH_PLACES) -> None:
         self.model = model
         self.slot = slot
         self.committed: list[int] = []

@@ -8,11 +8,11 @@ from typing import cast
 from duo.engines import Engine
 from duo.engines.cost import CostCurve
 from duo.errors import DuoError
+from duo.guesses import Expansion
 from duo.prefix import Prefix
 from duo.sampling.logprobs import logprobs
 from duo.sampling.params import SamplingParams
 from duo.trace import Trace
-from duo.v1 import duo_pb2 as pb
 from duo.wire.ledger import Ledger
 from lead.decode.inbox import Message
 from lead.decode.loop import Decoder
@@ -110,16 +110,13 @@ class Loop:
         """A back says something about every open session, now and then the right thing, `far` tokens ahead."""
         model = FakeModel(doubt)
         for entry in list(self.ledger.values()):
-            prefix, expansions = Prefix(entry.prefix.tokens), list[pb.Expansion]()
+            prefix, expansions = Prefix(entry.prefix.tokens), list[Expansion]()
             for _ in range(far):
                 token = int(model.logits(prefix.tokens).argmax())
                 guesses = [token, (token + 1) % SIZE]
-                expansions.append(
-                    pb.Expansion(length=len(prefix), hash=prefix.hash, tokens=guesses, probabilities=[0.9, 0.1])
-                )
+                expansions.append(Expansion(len(prefix), prefix.hash, guesses, [0.9, 0.1]))
                 prefix.extend([token])
-            of = pb.SessionGuesses(session=entry.session, expansions=expansions)
-            self.decoder.inbox.put(Message("back", 0.0, pb.Guesses(sessions=[of])))
+            self.decoder.inbox.put(Message("back", 0.0, [(entry.session, expansions)]))
 
 
 GREEDY = SamplingParams(temperature=0.0)

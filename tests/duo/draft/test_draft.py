@@ -1,9 +1,4 @@
-"""A back's drafting, against an engine that checks every call against the contract of `duo.engines.base`.
-
-`FakeModel` is a model without a network: its logits are a pure function of the tokens so far. `CheckedEngine` runs one
-behind the `Engine` interface with a single slot, holds no more than a real engine would, and fails at the first call
-that a real one could not serve.
-"""
+"""One session's draft, with an engine that checks every call."""
 
 from __future__ import annotations
 
@@ -18,27 +13,27 @@ from numpy.typing import NDArray
 
 from duo.draft.batch import next_batch
 from duo.draft.draft import Draft
-from duo.draft.policy import BATCH, CHILDREN, FLOOR, MAX_ROWS, RIDERS
+from duo.draft.policy import CHILDREN, MAX_BATCH_PLACES, MAX_RIDERS, MAX_ROWS, MIN_PROBABILITY
 from duo.engines.base import ROOT
 from duo.errors import DeadEndError, ProtocolError
 from duo.guesses import ALONE, Expansion, Share
 from duo.prefix import extend_hash
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
-from tests.support.fakes import SIZE, CheckedEngine, FakeModel, hash_of, params, tokens
+from tests.support.fakes import SIZE, CheckedEngine, FakeModel, flat_cost, hash_of, params, tokens
 
 
-class Bench:
-    """A `Draft` with its engine, driven as the back's loop drives it, and everything checked on the way."""
+class Driven:
+    """A `Draft` with its engine, driven as a back drives it. Every step is checked."""
 
     def __init__(self, params: SamplingParams, prompt_length: int, n_ahead: int, doubt: float = 0.4) -> None:
         self.params = params
         self.n_ahead = n_ahead
-        self.draft = Draft(1, params, prompt_length, n_ahead)
+        self.draft = Draft(1, params, prompt_length, n_ahead, flat_cost)
         self.engine = CheckedEngine(FakeModel(doubt))
         self.tokens: list[int] = []
         self.offered: dict[tuple[int, int], Expansion] = {}
-        """What was said since the engine's slot was last given to somebody else, by length and hash."""
+        """Expansions since another session had the slot, by length and hash."""
         self.places: dict[tuple[int, int], list[int]] = {}
         """Where those guesses lead."""
         self.merged = False
@@ -51,41 +46,42 @@ class Bench:
         assert self.draft.prefix.tokens == self.tokens
 
     def switch(self, shared: int) -> None:
-        """Another session had the slot, and `shared` tokens of this one survived in it."""
+        """Another session had the slot, and `shared` tokens of this one are left in it."""
         shared = min(shared, len(self.engine.committed), max(0, len(self.tokens) - 1))
         assert self.engine.committed[:shared] == self.tokens[:shared]
         self.engine.truncate(0, shared)
-        self.draft.cached(shared)
+        self.draft.change_slot(shared)
+        self.draft.forget_guesses()
         self.offered.clear()
         self.places.clear()
 
-    def settle(self, most: int = 100) -> None:
-        behind, unread = self.draft.behind, self.draft.unread
-        kept = self.draft.settle(most)
+    def update_cache(self, most: int = 100) -> None:
+        behind, unread = self.draft.backlog, self.draft.unread
+        kept = self.draft.update_cache(most)
         self.engine.commit(0, kept.path, kept.rest)
-        assert kept.committed == len(self.engine.committed)
+        assert self.draft.cached_tokens - len(kept.missing) == len(self.engine.committed)
         assert len(kept.missing) == min(most, behind)
         if kept.missing:
             self.engine.extend(0, kept.missing)
         assert self.draft.unread == unread - len(kept.missing)
         assert self.engine.committed == self.tokens[: len(self.engine.committed)]
-        if not self.draft.behind:
+        if not self.draft.backlog:
             assert len(self.engine.committed) + self.draft.unread == max(0, len(self.tokens) - 1)
-            assert self.draft.unread <= RIDERS
+            assert self.draft.unread <= MAX_RIDERS
 
     def expand(self) -> list[Expansion]:
-        """One forward pass of drafting; nothing may be behind."""
+        """One forward pass of drafting. There must be no backlog."""
         riders = self.draft.unread
         rows = next_batch(self.draft, 0)
         if not rows:
-            assert self.draft.ahead
+            assert self.draft.idle
             return []
         assert self.draft.unread == 0
         scale, sharpness = self.draft.scale.value, self.draft.sharpness.value
         found = self.draft.absorb(self.engine.forward(rows))
         assert len(self.engine.rows) <= MAX_ROWS
         if not self.merged:
-            assert len(rows) <= RIDERS + BATCH
+            assert len(rows) <= MAX_RIDERS + MAX_BATCH_PLACES
             assert len(found) == len(rows) - riders, "every row says something, or the back would be at a loss there"
         assert found
         by_hash = {hash_of(path): path for path in (self.engine.path_of(row.id) for row in rows)}
@@ -95,7 +91,7 @@ class Bench:
             assert e.length == len(path)
             assert path[: len(self.tokens)] == self.tokens
             assert len(path) - len(self.tokens) < self.n_ahead
-            # The right guesses of this model at this place, in the right order, and perhaps not all of them.
+            # The model's own guesses at this place, in order. The last ones may be missing.
             ranked = sampler.rank(
                 self.engine.model.logits(path), path[self.draft.prompt_length :], CHILDREN, scale, sharpness
             )
@@ -111,7 +107,7 @@ class Bench:
         return found
 
     def give_up(self, picked: Sequence[int]) -> None:
-        """A batch that is begun and not finished; whether `picked` makes it obsolete is known before it is given up."""
+        """Begin a batch and do not finish it. Before that, check whether `picked` makes it obsolete."""
         rows = next_batch(self.draft, 0)
         paths = {ROOT: self.engine.committed}
         for row in rows:
@@ -128,7 +124,7 @@ class Bench:
             self.places[len(path) + 1, hash_of([*path, token])] = [*path, token]
 
     def merge(self, place: int, tokens: Sequence[int]) -> None:
-        """Another draft model guesses, where somebody has guessed that the answer may come, or where it is."""
+        """Another draft model guesses, at the end of the answer or at a guessed place."""
         self.merged = True
         here = [path for path in self.places.values() if path[: len(self.tokens)] == self.tokens]
         path = [*here, self.tokens][place % (len(here) + 1)]
@@ -145,92 +141,97 @@ class Bench:
         return path[len(self.tokens) :]
 
 
+def act(driven: Driven, what: str, data: st.DataObject) -> None:
+    """One thing that may happen to a draft."""
+    match what:
+        case "draft":
+            driven.update_cache(data.draw(st.sampled_from([1, 4, 100])))
+            if not driven.draft.backlog:
+                driven.expand()
+        case "give up":
+            driven.update_cache()
+            driven.give_up(data.draw(st.one_of(st.just(driven.target_picks(2)), st.lists(tokens, max_size=2))))
+        case "agree":
+            driven.commit(driven.target_picks(data.draw(st.integers(1, 4))))
+        case "any":
+            driven.commit(data.draw(st.lists(tokens, min_size=1, max_size=3)))
+        case "again":
+            driven.commit(data.draw(st.lists(tokens, max_size=1)), again=data.draw(st.integers(0, 20)))
+        case "switch":
+            driven.switch(data.draw(st.integers(0, 30)))
+        case "merge":
+            driven.merge(
+                data.draw(st.integers(0, 50)), data.draw(st.lists(tokens, min_size=1, max_size=3, unique=True))
+            )
+
+
 @settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_any_schedule_keeps_the_contract_and_guesses_at_the_right_places(data: st.DataObject) -> None:
     prompt = data.draw(st.lists(tokens, min_size=1, max_size=12), "prompt")
-    bench = Bench(data.draw(params()), len(prompt), data.draw(st.sampled_from([1, 2, 5, 16]), "n_ahead"))
+    driven = Driven(data.draw(params()), len(prompt), data.draw(st.sampled_from([1, 2, 5, 16]), "n_ahead"))
     acts = ["draft", "draft", "draft", "give up", "agree", "agree", "any", "again", "switch"]
     if data.draw(st.booleans(), "others draft too"):
         acts += ["merge", "merge"]
     first = data.draw(st.integers(0, len(prompt) - 1), "prompt in two parts")
     if first:
-        bench.commit(prompt[:first], more=True)
-        assert bench.draft.ahead, "a part of a prompt is not drafted from"
+        driven.commit(prompt[:first], more=True)
+        assert driven.draft.idle, "a part of a prompt is not drafted from"
     if data.draw(st.booleans()):
-        bench.settle(most=3)
-    bench.commit(prompt[first:])
+        driven.update_cache(most=3)
+    driven.commit(prompt[first:])
     for _ in range(data.draw(st.integers(1, 25), "steps")):
-        match data.draw(st.sampled_from(acts)):
-            case "draft":
-                bench.settle(data.draw(st.sampled_from([1, 4, 100])))
-                if not bench.draft.behind:
-                    bench.expand()
-            case "give up":
-                bench.settle()
-                bench.give_up(data.draw(st.one_of(st.just(bench.target_picks(2)), st.lists(tokens, max_size=2))))
-            case "agree":
-                bench.commit(bench.target_picks(data.draw(st.integers(1, 4))))
-            case "any":
-                bench.commit(data.draw(st.lists(tokens, min_size=1, max_size=3)))
-            case "again":
-                bench.commit(data.draw(st.lists(tokens, max_size=1)), again=data.draw(st.integers(0, 20)))
-            case "switch":
-                bench.switch(data.draw(st.integers(0, 30)))
-            case "merge":
-                bench.merge(
-                    data.draw(st.integers(0, 50)), data.draw(st.lists(tokens, min_size=1, max_size=3, unique=True))
-                )
-    bench.settle()
-    while bench.expand():
+        act(driven, data.draw(st.sampled_from(acts)), data)
+    driven.update_cache()
+    while driven.expand():
         pass
-    assert bench.draft.ahead
+    assert driven.draft.idle
     # Whatever happened before: where the answer stands now there is a guess.
-    assert (len(bench.tokens), bench.draft.prefix.hash) in bench.offered
+    assert (len(driven.tokens), driven.draft.prefix.hash) in driven.offered
 
 
-def ready(n_ahead: int = 16, doubt: float = 0.4, temperature: float = 0.8) -> Bench:
-    bench = Bench(SamplingParams(temperature=temperature, seed=5), 3, n_ahead, doubt)
-    bench.commit([1, 2, 3])
-    bench.settle()
-    return bench
+def ready(n_ahead: int = 16, doubt: float = 0.4, temperature: float = 0.8) -> Driven:
+    driven = Driven(SamplingParams(temperature=temperature, seed=5), 3, n_ahead, doubt)
+    driven.commit([1, 2, 3])
+    driven.update_cache()
+    return driven
 
 
 def test_a_draft_that_is_right_reads_nothing_twice() -> None:
-    bench = ready(doubt=0.0)
+    driven = ready(doubt=0.0)
     for _ in range(60):
-        bench.expand()
-        bench.commit(bench.target_picks(1))
-        bench.settle()
-    assert bench.engine.read == 0, "the prompt rode along with the first batch"
-    assert next(bench.draft.ids) == 2 + 60
-    assert bench.draft.answered == bench.draft.guessed == 60
+        driven.expand()
+        driven.commit(driven.target_picks(1))
+        driven.update_cache()
+    assert driven.engine.read == 0, "the prompt rode along with the first batch"
+    assert next(driven.draft.ids) == 2 + 60
+    assert driven.draft.answered == driven.draft.guessed == 60
 
 
 def test_a_disagreement_drops_the_tail_and_nothing_else() -> None:
-    bench = ready()
+    driven = ready()
     for _ in range(12):
-        bench.expand()
-    rows_before, read_before = len(bench.engine.rows), bench.engine.read
-    first = bench.offered[3, bench.draft.prefix.hash].tokens[0]
-    under = [row for row in bench.engine.rows if bench.engine.path_of(row)[:4] == [1, 2, 3, first]]
-    bench.commit([first])
-    bench.settle()
-    assert sorted(bench.engine.rows) == sorted(under)
+        driven.expand()
+    rows_before, read_before = len(driven.engine.rows), driven.engine.read
+    first = driven.offered[3, driven.draft.prefix.hash].tokens[0]
+    under = [row for row in driven.engine.rows if driven.engine.path_of(row)[:4] == [1, 2, 3, first]]
+    driven.commit([first])
+    driven.update_cache()
+    assert sorted(driven.engine.rows) == sorted(under)
     assert 0 < len(under) < rows_before
-    wrong = next(t for t in range(SIZE) if t not in bench.offered[4, bench.draft.prefix.hash].tokens)
-    bench.commit([wrong])
-    bench.settle()
-    assert not bench.engine.rows
-    assert bench.engine.committed == [1, 2, 3, first]
-    assert bench.engine.read == read_before, "the token before the wrong one was a row already"
+    wrong = next(t for t in range(SIZE) if t not in driven.offered[4, driven.draft.prefix.hash].tokens)
+    driven.commit([wrong])
+    driven.update_cache()
+    assert not driven.engine.rows
+    assert driven.engine.committed == [1, 2, 3, first]
+    assert driven.engine.read == read_before, "the token before the wrong one was a row already"
 
 
 def test_a_sure_draft_goes_deep_and_an_unsure_one_wide() -> None:
     def depths(sharpness: float) -> list[int]:
-        bench = ready()
-        bench.engine.model = FakeModel(0.4, sharpness=sharpness)
-        found = [e for _ in range(10) for e in bench.expand()]
+        driven = ready()
+        driven.engine.model = FakeModel(0.4, sharpness=sharpness)
+        found = [e for _ in range(10) for e in driven.expand()]
         return [e.length - 3 for e in found]
 
     assert max(depths(200.0)) >= 9
@@ -239,39 +240,39 @@ def test_a_sure_draft_goes_deep_and_an_unsure_one_wide() -> None:
 
 
 def test_n_ahead_bounds_the_depth_and_the_back_then_waits() -> None:
-    bench = ready(n_ahead=4, doubt=0.0, temperature=0.0)
-    while bench.expand():
+    driven = ready(n_ahead=4, doubt=0.0, temperature=0.0)
+    while driven.expand():
         pass
-    assert bench.draft.ahead
-    assert max(length for length, _ in bench.offered) == 3 + 3, "the fourth guess is below the third place"
-    bench.commit(bench.target_picks(1))
-    bench.settle()
-    assert not bench.draft.ahead
-    bench.expand()
-    assert max(length for length, _ in bench.offered) == 3 + 4
+    assert driven.draft.idle
+    assert max(length for length, _ in driven.offered) == 3 + 3, "the fourth guess is below the third place"
+    driven.commit(driven.target_picks(1))
+    driven.update_cache()
+    assert not driven.draft.idle
+    driven.expand()
+    assert max(length for length, _ in driven.offered) == 3 + 4
 
 
 def test_rows_are_bounded_however_long_the_lead_is_silent() -> None:
-    bench = ready(n_ahead=1000)
-    bench.engine.model = FakeModel(0.4, sharpness=0.1)  # hopelessly unsure: as wide as can be
-    bench.draft.params = SamplingParams(temperature=0)
-    bench.params = bench.draft.params
-    for _ in itertools.takewhile(bool, (bench.expand() for _ in range(1000))):
-        bench.settle()
-    assert bench.draft.ahead
+    driven = ready(n_ahead=1000)
+    driven.engine.model = FakeModel(0.4, sharpness=0.1)  # hopelessly unsure: as wide as can be
+    driven.draft.params = SamplingParams(temperature=0)
+    driven.params = driven.draft.params
+    for _ in itertools.takewhile(bool, (driven.expand() for _ in range(1000))):
+        driven.update_cache()
+    assert driven.draft.idle
     sure = ready(n_ahead=1000)
     sure.engine.model = FakeModel(0.4, sharpness=500.0)
     while sure.expand():
-        sure.settle()
+        sure.update_cache()
     assert len(sure.engine.rows) == MAX_ROWS
 
 
 def test_likelier_places_are_expanded_first() -> None:
-    bench = ready()
-    paths: dict[int, float] = {bench.draft.prefix.hash: 1.0}
+    driven = ready()
+    paths: dict[int, float] = {driven.draft.prefix.hash: 1.0}
     waiting: dict[int, float] = dict(paths)
     batches = 0
-    while found := bench.expand():
+    while found := driven.expand():
         batches += 1
         assert max(waiting[e.hash] for e in found) == pytest.approx(max(waiting.values()))
         for e in found:
@@ -279,16 +280,16 @@ def test_likelier_places_are_expanded_first() -> None:
             for token, chance in zip(e.tokens, e.probabilities, strict=True):
                 waiting[extend_hash(e.hash, token)] = reached * chance
     assert batches > 5
-    assert max(waiting.values()) < FLOOR, "what is worth it has been expanded"
+    assert max(waiting.values()) < MIN_PROBABILITY, "what is worth it has been expanded"
 
 
 def test_several_backs_divide_what_is_to_be_drafted() -> None:
-    """Each begins elsewhere, and in the end each has all: another back may be slow, or gone."""
+    """Each begins elsewhere. In the end each has everything, because another back may be slow or gone."""
 
     def order(turn: Share) -> list[int]:
-        bench = ready(doubt=0.2)
-        bench.draft.turn = turn
-        return [e.hash for found in iter(bench.expand, []) for e in found]
+        driven = ready(doubt=0.2)
+        driven.draft.share = turn
+        return [e.hash for found in iter(driven.expand, []) for e in found]
 
     alone, first, second = order(ALONE), order(Share(0, 2)), order(Share(1, 2))
     assert set(alone) == set(first) == set(second)
@@ -299,69 +300,68 @@ def test_several_backs_divide_what_is_to_be_drafted() -> None:
 
 
 def test_turns_are_counted_from_where_the_answer_stands() -> None:
-    """Two backs, of which one had expanded the place that the answer has come to by a second guess: the likeliest line
-    is again the first one's, for both."""
+    """The answer has come to a place that one of two backs had expanded, by a second guess. For both backs the
+    likeliest line from there belongs to the first one."""
     for expanded in (False, True):
-        bench = ready(doubt=0.0)
-        bench.draft.turn = Share(0, 2)
-        second = bench.expand()[0].tokens[1]
+        driven = ready(doubt=0.0)
+        driven.draft.share = Share(0, 2)
+        second = driven.expand()[0].tokens[1]
         if expanded:
-            while not any(e.length == 4 for e in bench.expand()):
-                bench.settle()
-        bench.commit([second])
-        assert bench.draft._root is not None
-        assert bench.draft._root.ranks == 0
-        bench.settle()
-        bench.expand()
-        first = next(iter(bench.draft._root.children.values()))
+            while not any(e.length == 4 for e in driven.expand()):
+                driven.update_cache()
+        driven.commit([second])
+        assert driven.draft.root is not None
+        assert driven.draft.root.ranks == 0
+        driven.update_cache()
+        driven.expand()
+        first = next(iter(driven.draft.root.children.values()))
         assert first.ranks == 0
 
 
 def test_every_place_that_the_answer_reaches_has_a_guess_again() -> None:
-    """An alternative that was too unlikely to be followed is likely once the answer has gone there."""
-    bench = ready(temperature=1.0)
-    bench.params = bench.draft.params = SamplingParams(temperature=1.0, seed=77)
+    """An alternative that was too unlikely to follow is likely once the answer has come there."""
+    driven = ready(temperature=1.0)
+    driven.params = driven.draft.params = SamplingParams(temperature=1.0, seed=77)
     for step in range(120):
-        while bench.expand():
+        while driven.expand():
             pass
         # Not the likeliest way: the last of the guesses, which the tree follows least.
-        place = bench.offered[len(bench.tokens), bench.draft.prefix.hash]
-        bench.commit([place.tokens[-1 if step % 2 else 0]])
-        bench.settle()
+        place = driven.offered[len(driven.tokens), driven.draft.prefix.hash]
+        driven.commit([place.tokens[-1 if step % 2 else 0]])
+        driven.update_cache()
 
 
 def test_gaps_and_contradictions_are_protocol_errors() -> None:
-    bench = ready()
+    driven = ready()
     with pytest.raises(ProtocolError) as gap:
-        bench.draft.commit(5, [1])
+        driven.draft.commit(5, [1])
     assert "tokens from 5 came, but only 3 are known" in str(gap.value)
     with pytest.raises(ProtocolError) as contradiction:
-        bench.draft.commit(1, [2, 4])
+        driven.draft.commit(1, [2, 4])
     assert "took back" in str(contradiction.value)
-    assert bench.draft.prefix.tokens == [1, 2, 3]
-    bench.draft.commit(0, [1, 2, 3, 4])
-    assert bench.draft.prefix.tokens == [1, 2, 3, 4]
+    assert driven.draft.prefix.tokens == [1, 2, 3]
+    driven.draft.commit(0, [1, 2, 3, 4])
+    assert driven.draft.prefix.tokens == [1, 2, 3, 4]
 
 
 def test_sessions_that_share_a_counter_have_row_ids_of_their_own() -> None:
-    bench = ready()
-    bench.expand()
-    used = max(bench.engine.rows)
-    other = Draft(2, bench.params, 2, 8, ids=bench.draft.ids)
-    prompt = list(range(2 + RIDERS))
+    driven = ready()
+    driven.expand()
+    used = max(driven.engine.rows)
+    other = Draft(2, driven.params, 2, 8, flat_cost, ids=driven.draft.ids)
+    prompt = list(range(2 + MAX_RIDERS))
     other.commit(0, prompt)
-    bench.engine.truncate(0, 0)
-    other.cached(0)
-    kept = other.settle(10)
-    bench.engine.extend(0, kept.missing)
+    driven.engine.truncate(0, 0)
+    kept = other.update_cache(10)
+    driven.engine.extend(0, kept.missing)
     rows = next_batch(other, 0)
     assert [row.id for row in rows] == [used + 1]
     assert rows[0].parent == ROOT and rows[0].token == prompt[-1]
-    assert other.absorb(bench.engine.forward(rows))[0].hash == hash_of(prompt)
+    assert other.absorb(driven.engine.forward(rows))[0].hash == hash_of(prompt)
 
 
 class NotAfter:
-    """Allows everything, but nothing below one token."""
+    """Allows everything, but nothing after one token."""
 
     def __init__(self, token: int) -> None:
         self.token = token
@@ -374,14 +374,14 @@ class NotAfter:
 
 def test_what_others_guess_against_the_grammar_is_not_followed() -> None:
     prompt, wrong = [1, 2, 3], 5
-    draft = Draft(1, SamplingParams(temperature=0), len(prompt), 4, constraint=NotAfter(wrong))
+    draft = Draft(1, SamplingParams(temperature=0), len(prompt), 4, flat_cost, constraint=NotAfter(wrong))
     engine = CheckedEngine(FakeModel())
     draft.commit(0, prompt)
     draft.merge(Expansion(3, hash_of(prompt), [wrong, 6], [0.8, 0.1]))
     said: list[Expansion] = []
     read = 0
     while True:
-        kept = draft.settle(100)
+        kept = draft.update_cache(100)
         engine.commit(0, kept.path, kept.rest)
         if kept.missing:
             engine.extend(0, kept.missing)

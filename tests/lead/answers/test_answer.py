@@ -62,7 +62,7 @@ class _Nobody:
 
 
 def step(*tokens: int) -> Step:
-    return Step([Committed(token, ("b",), Logprobs(-0.5, [])) for token in tokens], [0], [], [])
+    return Step([Committed(token, ("b",), Logprobs(-0.5, [])) for token in tokens], [0], [], [], {})
 
 
 def shown(

@@ -1,4 +1,4 @@
-"""Backs that are asked what their tokens mean: how long they may take, and how many at a time."""
+"""Backs whose vocabularies are compared: how long they may take, and how many at a time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from duo.trace import Trace
 from duo.v1 import duo_pb2 as pb
 from duo.wire.back_side import BackSide
 from duo.wire.ledger import Ledger
-from duo.wire.messages import LEAST_MESSAGE_BYTES, Identity
+from duo.wire.messages import MIN_MESSAGE_BYTES, Identity
 from lead.backs.admission import Admission
 from lead.backs.server import Backs
 from lead.decode.inbox import Inbox
@@ -23,7 +23,7 @@ ME = Identity("lead", "target", "a", 1000, [b"%d" % token for token in range(100
 
 
 class Stream:
-    """A back that says a few messages and then nothing more."""
+    """A back that sends a few messages and then nothing."""
 
     def __init__(self, *messages: bytes) -> None:
         self._messages = messages
@@ -48,7 +48,7 @@ def hello(fingerprint: str) -> bytes:
 def backs_of(most: int) -> Backs:
     decoder: Any = SimpleNamespace(joined=lambda name: None, left=lambda name: None, inbox=Inbox())
     backs = Backs(ME, Ledger(), decoder, Trace())
-    backs._admission = Admission(backs=most)
+    backs.admission = Admission(backs=most)
     return backs
 
 
@@ -60,7 +60,7 @@ async def kinds(stream: Stream, count: int) -> Sequence[pb.LeadMessage]:
 def test_one_that_says_no_more_is_refused_with_words(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(f"duo.wire.lead_side.{limit}", 0.0)
     stream: Any = Stream(hello("b"))
-    asyncio.run(backs_of(1)._draft(stream.requests(), stream))
+    asyncio.run(backs_of(1).serve_stream(stream.requests(), stream))
     *_, last = [stream.heard.get_nowait() for _ in range(stream.heard.qsize())]
     assert last.refusal.reason == pb.Refusal.REASON_VOCABULARY
     assert "has not come in time, only of 0 tokens" in last.refusal.message
@@ -70,17 +70,17 @@ def test_those_that_are_compared_count_as_backs() -> None:
     async def run() -> tuple[str, str]:
         backs = backs_of(1)
         slow: Any = Stream(hello("b"))
-        comparing = asyncio.ensure_future(backs._draft(slow.requests(), slow))
+        comparing = asyncio.ensure_future(backs.serve_stream(slow.requests(), slow))
         (compare,) = await kinds(slow, 1)
         others: list[str] = []
         for fingerprint in ("b", "a"):
             other: Any = Stream(hello(fingerprint))
-            await backs._draft(other.requests(), other)
+            await backs.serve_stream(other.requests(), other)
             others += [message.refusal.message for message in await kinds(other, 1)]
         comparing.cancel()
         await asyncio.gather(comparing, return_exceptions=True)
         late: Any = Stream(hello("a"))
-        joined = asyncio.ensure_future(backs._draft(late.requests(), late))
+        joined = asyncio.ensure_future(backs.serve_stream(late.requests(), late))
         (welcome,) = await kinds(late, 1)
         joined.cancel()
         await asyncio.gather(joined, return_exceptions=True)
@@ -92,8 +92,8 @@ def test_those_that_are_compared_count_as_backs() -> None:
 
 def test_a_limit_that_no_message_fits_into_is_refused_by_its_flag(capsys: pytest.CaptureFixture[str]) -> None:
     parser = lead.flags.parser()
-    assert parser.parse_args(["--max-message", str(LEAST_MESSAGE_BYTES)]).max_message == LEAST_MESSAGE_BYTES
+    assert parser.parse_args(["--max-message", str(MIN_MESSAGE_BYTES)]).max_message == MIN_MESSAGE_BYTES
     with pytest.raises(SystemExit):
         parser.parse_args(["--max-message", "16384"])
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--max-message: 16384 is too few" in line and str(LEAST_MESSAGE_BYTES) in line
+    assert "--max-message: 16384 is too few" in line and str(MIN_MESSAGE_BYTES) in line

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from duo.v1 import duo_pb2 as pb
 from lead.decode.inbox import Inbox, Message
 
 
 def test_nobody_waits_for_letters_that_are_there() -> None:
     box = Inbox()
     for number in range(3):
-        box.put(Message("back", float(number), pb.Guesses()))
+        box.put(Message("back", float(number), []))
     for message in box.take():
         assert message.came == 0.0
         break

@@ -10,7 +10,7 @@ import pytest
 
 from bench.harness.models import shipped
 from duo.draft.model import DraftModel
-from duo.draft.policy import RIDERS, TREE
+from duo.draft.policy import MAX_RIDERS, TREE
 from duo.engines import Engine, EngineOptions, Logits, Row, load
 from duo.engines.base import TREES
 from duo.engines.cost import CostCurve
@@ -84,14 +84,14 @@ def test_what_backs_had_guessed_before_it_began_is_not_drafted_again(engine: Eng
 
 def test_what_it_has_left_unread_is_in_arrears(engine: Engine) -> None:
     own, session = begun(engine, 20)
-    own.committed(session, 20, list(range(RIDERS)))
+    own.committed(session, 20, list(range(MAX_RIDERS)))
     offer = own.offer([session])
     assert offer is not None and offer.arrears == 0.0 and offer.first > offer.then
-    own.committed(session, 20 + RIDERS, [5, 6])
+    own.committed(session, 20 + MAX_RIDERS, [5, 6])
     offer = own.offer([session])
     assert offer is not None and offer.arrears > 0.0
     (found, *_) = expand(own, session)
-    assert found.length == 20 + RIDERS + 2
+    assert found.length == 20 + MAX_RIDERS + 2
 
 
 @pytest.mark.parametrize("length", [CONTEXT - 2, CONTEXT + 100])
@@ -159,7 +159,7 @@ class TestSeveralSessions:
         assert engine.read == 39
         (found, *_) = expand(own, second)
         assert (found.length, found.hash) == (50, second.prefix.hash)
-        assert 39 + 49 - RIDERS <= engine.read <= 39 + 49
+        assert 39 + 49 - MAX_RIDERS <= engine.read <= 39 + 49
         (found, *_) = expand(own, first)
         assert (found.length, found.hash) == (40, first.prefix.hash)
 

@@ -22,7 +22,7 @@ from duo.prefix import Prefix
 from duo.sampling.params import SamplingParams
 from lead.decode.session import Committed, Session, Step
 from lead.plan.tree import MAX_DEPTH, MAX_NODES
-from tests.support.fakes import SIZE, CheckedEngine, FakeModel, params, tokens
+from tests.support.fakes import SIZE, CheckedEngine, FakeModel, flat_cost, params, tokens
 from tests.support.texts import TARGET, text_without_backs
 from tests.support.trees import check
 
@@ -144,7 +144,7 @@ def test_real_drafts_on_a_bad_network_change_only_the_number_of_steps(data: st.D
     lead = Lead(prompt, sampling, len(prompt) + 40)
     sides = []
     for back, doubt in zip(BACKS, (0.2, 0.6), strict=False):
-        sides.append((back, Draft(1, sampling, len(prompt), n_ahead=6), CheckedEngine(FakeModel(doubt))))
+        sides.append((back, Draft(1, sampling, len(prompt), 6, flat_cost), CheckedEngine(FakeModel(doubt))))
     on_the_way: list[tuple[str, Expansion]] = []
     heard = 0
     while not lead.done:
@@ -153,7 +153,7 @@ def test_real_drafts_on_a_bad_network_change_only_the_number_of_steps(data: st.D
                 start = min(len(draft.prefix), max(0, len(draft.prefix) - data.draw(st.integers(0, 2))))
                 draft.commit(start, lead.session.prefix.tokens[start:])
             for _ in range(data.draw(st.integers(0, 3), f"{back} drafts") if draft.prefix.tokens else 0):
-                kept = draft.settle(100)
+                kept = draft.update_cache(100)
                 engine.commit(0, kept.path, kept.rest)
                 if kept.missing:
                     engine.extend(0, kept.missing)

@@ -15,8 +15,6 @@ from duo.engines.replay import Replayed
 from duo.guesses import Expansion
 from duo.prefix import Prefix
 from duo.sampling.params import SamplingParams
-from duo.v1 import duo_pb2 as pb
-from duo.wire.back_side import BackSide
 from lead.decode import step as decode_step
 from lead.decode.inbox import Message
 from lead.decode.session import Session
@@ -66,8 +64,7 @@ def test_what_a_replay_takes_is_told_apart_from_the_forward_pass() -> None:
         Expansion(len(entry.prefix), entry.prefix.hash, [right], [0.9]),
         Expansion(len(after), after.hash, [wrong], [0.9]),
     ]
-    for data in BackSide.guesses({entry.session: line}):
-        loop.decoder.inbox.put(Message("back", 0.0, pb.BackMessage.FromString(data).guesses))
+    loop.decoder.inbox.put(Message("back", 0.0, [(entry.session, line)]))
     loop.turn()
     loop.finish()
     assert [(rows, it.saved, it.rows, it.seconds > 0.0) for rows, it in told[:4]] == [
@@ -163,11 +160,11 @@ def test_backs_that_say_much_hold_up_no_answer(monkeypatch: pytest.MonkeyPatch) 
     asked = loop.ask(Asked([5], GREEDY, 6))
     box = loop.decoder.inbox
     for back in ("one", "silent", "also silent", "two"):
-        box.put(Message(back, 0.0, pb.Guesses()))
+        box.put(Message(back, 0.0, []))
     list(box.take())
     for number in range(30):
         for back in ("one", "two"):
-            box.put(Message(back, float(number), pb.Guesses(sessions=[pb.SessionGuesses(session=1)])))
+            box.put(Message(back, float(number), [(1, [])]))
     loop.turn()
     left = [(message.back, message.came) for message in box.take()]
     assert 60 - 2 * 2 <= len(left) < 60, "one a time, and twice in a step"
@@ -184,10 +181,9 @@ def test_a_long_message_is_heard_in_part(monkeypatch: pytest.MonkeyPatch) -> Non
     loop.turn()
     (entry,) = loop.ledger.values()
     prefix = entry.prefix
-    one = pb.Expansion(length=len(prefix), hash=prefix.hash, tokens=[5], probabilities=[0.9])
-    other = pb.Expansion(length=len(prefix), hash=prefix.hash, tokens=[6], probabilities=[0.1])
-    of = pb.SessionGuesses(session=entry.session, expansions=[one, other])
-    loop.decoder.inbox.put(Message("back", 0.0, pb.Guesses(sessions=[of])))
+    one = Expansion(len(prefix), prefix.hash, [5], [0.9])
+    other = Expansion(len(prefix), prefix.hash, [6], [0.1])
+    loop.decoder.inbox.put(Message("back", 0.0, [(entry.session, [one, other])]))
     held: list[set[int]] = []
     forward = loop.engine.forward
 
@@ -206,8 +202,7 @@ def test_a_long_message_is_heard_in_part(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_guesses_for_other_sessions_do_no_harm() -> None:
     loop = Loop(2)
     asked = loop.ask(Asked([5], GREEDY, 6))
-    loop.decoder.inbox.put(Message("back", 0.0, pb.Guesses(sessions=[pb.SessionGuesses(session=12345)])))
-    for data in BackSide.guesses({99: [Expansion(1, 1, [5], [0.5])], 98: []}):
-        loop.decoder.inbox.put(Message("back", 0.0, pb.BackMessage.FromString(data).guesses))
+    loop.decoder.inbox.put(Message("back", 0.0, [(12345, [])]))
+    loop.decoder.inbox.put(Message("back", 0.0, [(99, [Expansion(1, 1, [5], [0.5])]), (98, [])]))
     loop.finish()
     assert asked.tokens == asked.expected

@@ -1,13 +1,11 @@
-"""Backs that are not worth having are left at rest; those that are, are not. And when a back tells what it found."""
+"""Backs that are not worth having are left at rest; those that are, are not."""
 
 from __future__ import annotations
 
-import itertools
 import random
 
 import pytest
 
-from back.pacing import BUNDLE, LEAST, Pacing
 from lead.plan.governor import (
     FIRST_STEPS,
     MAX_ALONE_STEPS,
@@ -141,40 +139,3 @@ def test_what_was_measured_counts_as_well_as_what_is_said_of_the_target(steps: i
         rested += worth.resting
         worth.step(1.0 if worth.resting else 1.05, 1, 0.5)
     assert rested > 9000
-
-
-class TestPacing:
-    def regular(self, period: float, anew: bool = False) -> Pacing:
-        it = Pacing()
-        for number in range(21):
-            it.heard(number * period, anew)
-        return it
-
-    def spoken(self, it: Pacing, start: float, end: float, step: float = 0.0005) -> list[float]:
-        """When it speaks between the two, with something to say every `step`."""
-        said: list[float] = []
-        for i in range(1, int((end - start) / step) + 1):
-            now = start + i * step
-            if it.due(now):
-                it.said(now)
-                said.append(now - start)
-        return said
-
-    def test_while_the_target_is_at_work_messages_are_few(self) -> None:
-        said = self.spoken(self.regular(0.1), 2.0, 2.08)
-        assert 2 <= len(said) <= 0.08 / BUNDLE + 1
-
-    def test_the_last_word_is_shortly_before_the_next_commit(self) -> None:
-        for period in (0.01, 0.03, 0.1):
-            said = self.spoken(self.regular(period), 20 * period, 21 * period, period / 200)
-            assert 0.8 * period <= max(said) <= period
-
-    def test_a_lead_that_waits_hears_at_once(self) -> None:
-        said = self.spoken(self.regular(0.1, anew=True), 2.0, 2.02)
-        assert said[0] == pytest.approx(0.0005)
-        assert max(b - a for a, b in itertools.pairwise(said)) <= 2 * LEAST
-
-    def test_a_commit_that_is_late_is_waited_for_with_all_that_there_is(self) -> None:
-        said = self.spoken(self.regular(0.02), 0.4, 0.5)
-        late = [moment for moment in said if moment > 0.02]
-        assert max(b - a for a, b in itertools.pairwise(late)) <= 0.005
