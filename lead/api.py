@@ -108,13 +108,52 @@ class Answer(Protocol):
         ...
 
 
+CLIENT_GONE = 499
+"""nginx's status for a client that went away. Nobody is left to read it."""
+
+
+class Observer:
+    """Hears of every answer, in the event loop. This one ignores it all.
+
+    `answer` is the answer's number. After `began`, exactly one of `finished` and `failed` follows.
+    """
+
+    @property
+    def reads(self) -> bool:
+        """Whether it wants the pieces as soon as they exist."""
+        return False
+
+    def began(self, answer: int) -> None:
+        """The lead has taken the question."""
+
+    def first_text(self, answer: int, seconds: float) -> None:
+        """The first pieces are here, this many seconds after the question."""
+
+    def pieces(self, answer: int, pieces: Sequence[Piece]) -> None:
+        """More of the answer."""
+
+    def finished(self, answer: int, summary: Summary) -> None:
+        """The answer is complete."""
+
+    def failed(self, answer: int, status: int) -> None:
+        """The answer broke off. `status`: of HTTP, `CLIENT_GONE` if its reader stopped."""
+
+    def refused(self, status: int) -> None:
+        """A question got no answer at all."""
+
+
+BackState = Literal["waiting", "catching up", "drafting", "silent"]
+
+SlotState = Literal["idle", "reading", "answering"]
+
+
 @dataclass(frozen=True, slots=True)
 class BackView:
     """A connected back, for people. round_trip_ms is None until it has been measured."""
 
     name: str
     model: str
-    state: Literal["waiting", "catching up", "drafting", "silent"]
+    state: BackState
     round_trip_ms: float | None
     drafted: int
     accepted: int
@@ -125,7 +164,7 @@ class SlotView:
     """What one slot of the target model is doing, for people. An idle one still holds what its last answer left."""
 
     id: int
-    state: Literal["idle", "reading", "answering"]
+    state: SlotState
     prompt_tokens: int = 0
     """Of the prompt, and how many of them are in the cache by now."""
     prompt_read: int = 0

@@ -29,10 +29,11 @@ from lead.api import Answer, BackView, Question, SlotView
 from lead.backs.admission import Admission
 from lead.console.console import Console
 from lead.decode.local_draft import LocalDraft
-from lead.http import Options
+from lead.http.app import create_app
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
-from lead.http.site import create_site
+from lead.http.info.metrics import Metrics
+from lead.http.options import Options
 from lead.plan.schedule import Limits
 from lead.security.credentials import Access, access, how_to_join, is_loopback
 
@@ -120,8 +121,9 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     port = listening.getsockname()[1]
     _tell_access(args, allowed, port, back_port)
     lead = Lead()
-    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics, max_body=args.max_body)
-    server = connections.Server(_http(args, create_site(lead, options), allowed))
+    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics)
+    metrics = Metrics(lead)
+    server = connections.Server(_http(args, create_app(lead, options, metrics), allowed))
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
     announcing = contextlib.AsyncExitStack()
@@ -130,7 +132,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         engine, limits, schedule, exactness = await asyncio.to_thread(target.load, args)
         drafts = args.model_draft and args.policy == "tree" and schedule.speculates
         local_draft = await asyncio.to_thread(_local_draft, args, engine, limits, timeline) if drafts else None
-        service = Service(engine, console, schedule, exactness, timeline, local_draft, args.queue)
+        service = Service(engine, [console, metrics], schedule, exactness, timeline, local_draft, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         await service.backs.serve(args.host, back_port, admission)

@@ -17,9 +17,9 @@ from duo.sampling.json_schema import of_json_object
 from duo.trace import Trace
 from duo.wire.ledger import Ledger
 from duo.wire.messages import MAX_BIASES, Identity
-from lead.answers.answer import Listener, RunningAnswer
+from lead.answers.answer import RunningAnswer
 from lead.answers.handover import Handover
-from lead.api import Question, SlotView
+from lead.api import Observer, Question, SlotView
 from lead.backs.server import Backs
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
@@ -37,7 +37,7 @@ class Service:
     def __init__(
         self,
         engine: Engine,
-        listener: Listener,
+        observers: Sequence[Observer],
         schedule: Schedule,
         exactness: str,
         trace: Trace,
@@ -46,7 +46,7 @@ class Service:
     ) -> None:
         """exactness: a line for people. local_draft: beside the target. queue: most questions that wait."""
         self._engine = engine
-        self._listener = listener
+        self._observers = observers
         self._loop = asyncio.get_running_loop()
         ledger = Ledger()
         vocabulary = engine.vocabulary
@@ -119,7 +119,7 @@ class Service:
             prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = RunningAnswer(
-            next(self._numbers), job, question, self._engine, self._listener, lambda: self._decoder.cancel(job)
+            next(self._numbers), job, question, self._engine, self._observers, lambda: self._decoder.cancel(job)
         )
         self._decoder.submit(job)
         return answer

@@ -15,9 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from duo.errors import BusyError, ContextError, DuoError
-
-CLIENT_GONE = 499
-"""nginx's status for it; nobody is left to read it."""
+from lead.api import CLIENT_GONE
 
 _RETRY_SECONDS = 1
 
@@ -36,10 +34,10 @@ class UnknownModelError(DuoError):
     status = 404
 
 
-class TooLargeError(DuoError):
-    """A body over the limit."""
+class SwitchedOffError(DuoError):
+    """The lead was started without this endpoint."""
 
-    status = 413
+    status = 501
 
 
 class ErrorBody(BaseModel):

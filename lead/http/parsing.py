@@ -15,7 +15,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from duo.errors import RequestError
-from lead.http.errors import TooLargeError
 
 Cannot = Mapping[str, tuple[Sequence[object], str]]
 """Fields that ask for what the lead cannot do: the values that ask for nothing, and what to say about all others."""
@@ -32,14 +31,9 @@ Asked = TypeVar("Asked", bound=Body)
 
 
 async def parse(shape: type[Asked], request: Request) -> Asked:
-    """The fields of a request's body. Raises RequestError, and TooLargeError for a body over `Options.max_body`."""
-    return parse_bytes(shape, await _body(request))
-
-
-def parse_bytes(shape: type[Asked], body: bytes) -> Asked:
-    """The fields of a body of JSON. Raises RequestError."""
+    """The fields of a request's body, which is JSON. Raises RequestError."""
     try:
-        fields = from_json(body, allow_inf_nan=False)
+        fields = from_json(await request.body(), allow_inf_nan=False)
     except ValueError as error:
         raise RequestError(f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -79,16 +73,3 @@ def _one_line(error: ValidationError) -> RequestError:
     if first["type"] == "value_error":
         return RequestError(f"{where}: {what}" if where else what, where or None)
     return RequestError(f"{where} is {short(first['input'])}: {what[:1].lower()}{what[1:]}", where)
-
-
-async def _body(request: Request) -> bytes:
-    """The whole body. One that is too large is read to its end, though not kept: who still sends does not listen."""
-    most: int = request.app.state.max_body
-    size, parts = 0, []
-    async for part in request.stream():
-        size += len(part)
-        if size <= most:
-            parts.append(part)
-    if size > most:
-        raise TooLargeError(f"the body has {size} bytes: at most {most} are taken")
-    return b"".join(parts)

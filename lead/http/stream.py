@@ -12,30 +12,21 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from duo.errors import DuoError
-from lead.api import Answer, Piece, Summary
-from lead.http.errors import CLIENT_GONE, UNEXPECTED, dump, error_of, json_response
-from lead.http.openai.usage import timings, together, usage
+from lead.api import CLIENT_GONE, Answer, Piece
+from lead.http.errors import UNEXPECTED, dump, error_of, json_response
+from lead.http.openai.usage import figures
+from lead.http.openai.writers import Writer
 
 log = logging.getLogger("lead.http.streams")
 
 T = TypeVar("T")
-
-
-class Writer(Protocol):
-    """Writes one answer as the events of a stream, each a text to its end; an empty text is no event."""
-
-    def begin(self) -> str: ...
-
-    def batch(self, pieces: Sequence[Piece]) -> str: ...
-
-    def end(self, summary: Summary) -> str: ...
 
 
 async def respond(
@@ -131,10 +122,9 @@ async def events(
         yield f"data: {dump(UNEXPECTED)}\n\n"
         return
     if usage_start is not None:
-        summary = together([answer.summary for answer in answers], per_prompt)
         # llama-server's clients look for the timings where the usage is.
-        figures = dump({"choices": [], "usage": usage(summary), "timings": timings(summary)})
-        yield f"{usage_start},{figures[1:]}\n\n"
+        last = dump({"choices": [], **figures([answer.summary for answer in answers], per_prompt)})
+        yield f"{usage_start},{last[1:]}\n\n"
     yield "data: [DONE]\n\n"
 
 

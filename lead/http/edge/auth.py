@@ -5,20 +5,18 @@ A body is read here, up to its limit, and handed on whole: who may not ask, or a
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lead.http.endpoints import is_public
+from lead.http.errors import error_object, json_response
 from lead.security.credentials import matches
-
-PUBLIC = frozenset({"/", "/favicon.ico", "/health", "/v1/health", "/docs", "/openapi.json"})
-"""What needs no key to be read: whether the lead is well, its description, and the page, which asks for the key."""
-PUBLIC_FILES = "/static/"
 
 
 def guarded(
@@ -54,11 +52,12 @@ class _Guard:
             return
         headers = Headers(scope=scope)
         if self._names is not None and (wrong := self._stranger(headers)):
-            await _refuse(send, 403, wrong, "forbidden_origin")
+            await _refusal(403, wrong, "forbidden_origin")(scope, receive, send)
             return
-        public = _public(scope["path"]) and scope["method"] in ("GET", "HEAD")
+        public = is_public(scope["path"]) and scope["method"] in ("GET", "HEAD")
         if self._keys and not public and (wrong := self._wrong(headers)):
-            await _refuse(send, 401, wrong, "invalid_api_key", (b"www-authenticate", b"Bearer"))
+            refusal = _refusal(401, wrong, "invalid_api_key", {"WWW-Authenticate": "Bearer"})
+            await refusal(scope, receive, send)
             return
         length = headers.get("content-length", "")
         if not length.isdecimal() and "transfer-encoding" not in headers:
@@ -67,7 +66,7 @@ class _Guard:
         body = None if length.isdecimal() and int(length) > self._max_body else await self._body(receive)
         if body is None:
             wrong = f"the body is too large: at most {self._max_body} bytes are taken (the lead's --max-body)"
-            await _refuse(send, 413, wrong, "request_too_large")
+            await _refusal(413, wrong, "request_too_large")(scope, receive, send)
             return
         whole: list[Message] = [body]
 
@@ -127,14 +126,5 @@ class _Guard:
         return {"type": "http.request", "body": b"".join(parts), "more_body": False}
 
 
-def _public(path: str) -> bool:
-    return path in PUBLIC or path.startswith(PUBLIC_FILES)
-
-
-async def _refuse(send: Send, status: int, message: str, code: str, *headers: tuple[bytes, bytes]) -> None:
-    """OpenAI's error object."""
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    body = json.dumps({"error": error}).encode()
-    plain = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*plain, *headers]})
-    await send({"type": "http.response.body", "body": body})
+def _refusal(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Response:
+    return json_response(error_object(status, message, code=code), status, headers)

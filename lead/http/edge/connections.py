@@ -22,6 +22,8 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from lead.http.errors import dump, error_object
+
 HANDSHAKE_SECONDS = 10
 """For TLS."""
 UNREAD_SECONDS = 60
@@ -142,8 +144,7 @@ class Connection(H11Protocol):
 
     def _turn_away(self, status: int, why: str) -> None:
         reason = {408: "Request Timeout", 503: "Service Unavailable"}[status]
-        kind = "invalid_request_error" if status == 408 else "server_error"
-        body = f'{{"error":{{"message":"{why}","type":"{kind}","param":null,"code":null}}}}'.encode()
+        body = dump(error_object(status, why)).encode()
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         retry = "Retry-After: 1\r\n" if status == 503 else ""
         self.transport.write(f"{head}{retry}Connection: close\r\n\r\n".encode() + body)

@@ -8,22 +8,23 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 import duo
 from duo.engines.base import Vocabulary
-from duo.errors import BusyError, DuoError, RequestError
-from lead.api import Answerer, SlotView
-from lead.http.errors import json_response
+from duo.errors import BusyError, RequestError
+from duo.sampling.params import SamplingParams
+from lead.api import Answerer, SlotState, SlotView
+from lead.http.errors import SwitchedOffError, json_response
 from lead.http.openai.fields import DEFAULT_TEMPERATURE
 from lead.http.openai.messages import Conversation
 from lead.http.openai.tools import Tool
-from lead.http.options import Options
 from lead.http.parsing import Body, Cannot, parse, short
+from lead.http.site import Site
 
 MAX_TOKEN = (1 << 31) - 1
 Token = Annotated[int, Field(ge=0, le=MAX_TOKEN)]
@@ -43,12 +44,6 @@ def _parts(value: object) -> object:
 
 
 Parts = Annotated[list[str | int], BeforeValidator(_parts, json_schema_input_type=str | list[str | Token])]
-
-
-class SwitchedOffError(DuoError):
-    """An endpoint that this lead was told not to have."""
-
-    status = 501
 
 
 class TokenizeRequest(Body):
@@ -134,51 +129,44 @@ class Slot(BaseModel):
     n_ctx: int
     speculative: bool
     is_processing: bool
-    state: Literal["idle", "reading", "answering"]
+    state: SlotState
     prompt_tokens: int
     prompt_read: int
     completion_tokens: int
     tokens_per_second: float
 
 
-def router(answerer: Answerer, options: Options) -> APIRouter:
-    """The endpoints, for a model that is loaded: whoever includes them sees to that."""
-    api = APIRouter()
+async def tokenize(site: Site, request: Request) -> Response:
+    asked = await parse(TokenizeRequest, request)
+    return json_response({"tokens": await asyncio.to_thread(_tokens, asked, site.answerer.vocabulary)})
 
-    @api.post("/tokenize")
-    async def tokenize(request: Request) -> Response:
-        asked = await parse(TokenizeRequest, request)
-        return json_response({"tokens": await asyncio.to_thread(_tokens, asked, answerer.vocabulary)})
 
-    @api.post("/detokenize")
-    async def detokenize(request: Request) -> Response:
-        asked = await parse(DetokenizeRequest, request)
-        tokens = asked.tokens or []
-        _check(tokens, answerer.vocabulary, "tokens")
-        return json_response({"content": await asyncio.to_thread(answerer.vocabulary.decode, tokens)})
+async def detokenize(site: Site, request: Request) -> Response:
+    asked = await parse(DetokenizeRequest, request)
+    tokens, vocabulary = asked.tokens or [], site.answerer.vocabulary
+    _check(tokens, vocabulary, "tokens")
+    return json_response({"content": await asyncio.to_thread(vocabulary.decode, tokens)})
 
-    @api.post("/apply-template")
-    async def apply_template(request: Request) -> Response:
-        asked = await parse(TemplateRequest, request)
-        tools = [tool.plain() for tool in asked.tools or ()]
-        prompt = await asyncio.to_thread(answerer.vocabulary.render, asked.turns(), tools, asked.variables)
-        return json_response({"prompt": prompt})
 
-    @api.get("/props")
-    async def props() -> Response:
-        return json_response(_props(answerer, options))
+async def apply_template(site: Site, request: Request) -> Response:
+    asked = await parse(TemplateRequest, request)
+    tools = [tool.plain() for tool in asked.tools or ()]
+    render = site.answerer.vocabulary.render
+    return json_response({"prompt": await asyncio.to_thread(render, asked.turns(), tools, asked.variables)})
 
-    @api.get("/slots")
-    async def slots(fail_on_no_slot: str = "") -> Response:
-        if not options.slots:
-            raise SwitchedOffError("GET /slots is switched off: start the lead with --slots")
-        views = answerer.slots()
-        # Any value, as in llama-server, where health checks ask so.
-        if fail_on_no_slot and all(view.state != "idle" for view in views):
-            raise BusyError("no slot is idle: try again later")
-        return json_response([_slot(view, answerer) for view in views])
 
-    return api
+async def props(site: Site, request: Request) -> Response:
+    return json_response(_props(site))
+
+
+async def slots(site: Site, request: Request) -> Response:
+    if not site.options.slots:
+        raise SwitchedOffError("GET /slots is switched off: start the lead with --slots")
+    views = site.answerer.slots()
+    # Any value, as in llama-server: health checks ask this way.
+    if request.query_params.get("fail_on_no_slot") and all(view.state != "idle" for view in views):
+        raise BusyError("no slot is idle: try again later")
+    return json_response([_slot(view, site.answerer) for view in views])
 
 
 def _tokens(asked: TokenizeRequest, vocabulary: Vocabulary) -> list[Any]:
@@ -210,31 +198,27 @@ def _piece(piece: bytes) -> str | list[int]:
         return list(piece)
 
 
-def _props(answerer: Answerer, options: Options) -> dict[str, object]:
+_SAMPLING = {
+    "repeat_penalty" if name == "repetition_penalty" else name: value
+    for name, value in asdict(SamplingParams(DEFAULT_TEMPERATURE)).items()
+    if name not in ("logit_bias", "seed", "grammar")
+}
+"""The defaults, by llama-server's names."""
+
+
+def _props(site: Site) -> dict[str, object]:
     """See `Props`."""
+    answerer, options = site.answerer, site.options
     return {
         "default_generation_settings": {
             "id": 0,
             "n_ctx": answerer.context,
             "speculative": answerer.speculates,
             "is_processing": False,
-            "params": {
-                "temperature": DEFAULT_TEMPERATURE,
-                "top_k": 0,
-                "top_p": 1.0,
-                "min_p": 0.0,
-                "repeat_penalty": 1.0,
-                "presence_penalty": 0.0,
-                "frequency_penalty": 0.0,
-                "seed": -1,
-                "n_predict": -1,
-                "ignore_eos": False,
-                "stream": False,
-                "stop": [],
-            },
+            "params": {**_SAMPLING, "seed": -1, "n_predict": -1, "ignore_eos": False, "stream": False, "stop": []},
         },
         "total_slots": len(answerer.slots()),
-        "model_alias": options.alias or answerer.model,
+        "model_alias": site.model,
         "model_path": answerer.model,
         "n_ctx": answerer.context,
         "n_vocab": answerer.vocabulary.size,

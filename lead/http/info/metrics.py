@@ -1,7 +1,6 @@
 """Figures for Prometheus: what has been answered, counted as it happens, and what is being done, read when asked for.
 
-Whoever answers tells of each answer: `began`, `first_token`, then either `finished` or `failed`; a request that is
-refused is only `failed`. Names of backs come from the network, and every name is a series that Prometheus keeps for
+Names of backs come from the network, and every name is a series that Prometheus keeps for
 ever: a bounded number of them are told apart.
 """
 
@@ -9,17 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastapi import APIRouter
-from fastapi.responses import Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from lead.api import Answerer, Summary
-from lead.http.info.llama_server import SwitchedOffError
-from lead.http.observe import Watch
-from lead.http.options import Options
+from lead.api import Answerer, Observer, Summary
 
 MAX_BACKS = 32
 """Backs that have series of their own: the first ones that were heard of."""
@@ -31,7 +25,7 @@ _LONG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60
 _SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
 
-class Metrics(Watch):
+class Metrics(Observer):
     """All figures of one lead. Used from the event loop."""
 
     def __init__(self, answerer: Answerer) -> None:
@@ -63,16 +57,13 @@ class Metrics(Watch):
         self._queued = histogram("queue_seconds", "From a request to its slot.", _LONG)
         self.registry.register(_Now(answerer, self))
 
-    def began(self) -> None:
-        """A question was queued."""
+    def began(self, answer: int) -> None:
         self._begun.inc()
 
-    def first_token(self, seconds: float) -> None:
-        """An answer's first token came so long after its request."""
+    def first_text(self, answer: int, seconds: float) -> None:
         self._first_token.observe(seconds)
 
-    def finished(self, summary: Summary) -> None:
-        """An answer came to its end."""
+    def finished(self, answer: int, summary: Summary) -> None:
         self._requests.labels("200").inc()
         self._finished.labels(summary.finish_reason).inc()
         self._prompt.inc(summary.prompt_tokens - summary.cached_tokens)
@@ -92,8 +83,10 @@ class Metrics(Watch):
         self._duration.observe(summary.queued_seconds + summary.prompt_seconds + summary.decode_seconds)
         self._queued.observe(summary.queued_seconds)
 
-    def failed(self, status: int) -> None:
-        """A request was refused, or its answer broke off; 499: because its client had gone."""
+    def failed(self, answer: int, status: int) -> None:
+        self.refused(status)
+
+    def refused(self, status: int) -> None:
         self._requests.labels(str(status)).inc()
 
     def label(self, back: str) -> str:
@@ -152,16 +145,3 @@ class _Now(Collector):
                 label = self._metrics.label(back.name)
                 trips[label] = max(trips.get(label, 0.0), back.round_trip_ms / 1e3)
         return trips
-
-
-def router(metrics: Metrics, options: Options) -> APIRouter:
-    """GET /metrics, which answers while the model loads, too."""
-    api = APIRouter()
-
-    @api.get("/metrics")
-    async def show() -> Response:
-        if not options.metrics:
-            raise SwitchedOffError("GET /metrics is switched off: start the lead with --metrics")
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
-
-    return api

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -28,6 +28,10 @@ MAX_STOP = 256
 MAX_TOP_LOGPROBS = 20
 MAX_SCORES = 1 << 17
 """Log probabilities of prompts that one request may ask for: they are all written at once."""
+
+
+_PARAMS = [param.name for param in fields(SamplingParams) if param.name != "grammar"]
+"""Every one of them is a field of a request too."""
 
 
 def _stops(value: object) -> object:
@@ -76,20 +80,15 @@ class SamplingFields(Body):
 
     def sampling(self, temperature: float, grammar: str = "") -> SamplingParams:
         """`temperature`: where none was asked for. Raises RequestError."""
-        seed = self.seed
-        return SamplingParams(
-            temperature=temperature if self.temperature is None else self.temperature,
-            top_k=0 if self.top_k in (None, -1) else self.top_k,  # other servers switch it off with -1
-            top_p=1.0 if self.top_p is None else self.top_p,
-            min_p=self.min_p or 0.0,
-            repetition_penalty=self.repetition_penalty or self.repeat_penalty or 1.0,  # neither may be 0
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-            logit_bias={_token_id(key): bias for key, bias in (self.logit_bias or {}).items()},
-            # A negative seed asks for a random one, as with llama-server.
-            seed=secrets.randbits(63) if seed is None or seed < 0 else seed,
-            grammar=grammar,
-        )
+        given: dict[str, Any] = {name: getattr(self, name) for name in _PARAMS}
+        given["temperature"] = temperature if self.temperature is None else self.temperature
+        if self.top_k == -1:  # other servers switch it off with -1
+            given["top_k"] = None
+        given["repetition_penalty"] = self.repetition_penalty or self.repeat_penalty  # neither may be 0
+        given["logit_bias"] = {_token_id(key): bias for key, bias in (self.logit_bias or {}).items()}
+        if self.seed is None or self.seed < 0:  # as with llama-server
+            given["seed"] = secrets.randbits(63)
+        return SamplingParams(**{name: value for name, value in given.items() if value is not None}, grammar=grammar)
 
     @model_validator(mode="before")
     @classmethod
@@ -101,9 +100,15 @@ class SamplingFields(Body):
         found = {name: fields[name] for name in whole if isinstance(fields.get(name), float)}
         return {**fields, **{name: int(value) for name, value in found.items() if value.is_integer()}}
 
-    def stop_names(self, vocabulary: Vocabulary) -> dict[int, str]:
-        """The special tokens in the stop strings. All of those are tokenised: not for the event loop's thread."""
-        return special_in(self.stop or (), vocabulary)
+    def ends(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        """Where to end, as fields of a `Question`. It tokenises the stop strings: not for the event loop's thread."""
+        return {
+            "max_tokens": self.limit(),
+            "ignore_eos": bool(self.ignore_eos),
+            "stop": tuple(self.stop or ()),
+            "stop_names": special_in(self.stop or (), vocabulary),
+            "stop_tokens": tuple(self.stop_token_ids or ()),
+        }
 
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
     """Fields that limit an answer's tokens: the first that is given counts."""

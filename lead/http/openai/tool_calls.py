@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
+from lead.answers.text import overlap
 from lead.api import FinishReason
 
 _MARKED: Sequence[tuple[str, str]] = (
@@ -114,7 +115,7 @@ class CallParser:
             default=(-1, "", ""),
         )
         if at < 0:
-            keep = 0 if final else max(_overlap(self.held, begin) for begin, _ in _MARKED)
+            keep = 0 if final else max(overlap(self.held, begin) for begin, _ in _MARKED)
             text = self.held[: len(self.held) - keep]
             if self._after_call and not text.strip():
                 # White space between calls belongs to neither.
@@ -129,7 +130,7 @@ class CallParser:
         if close < 0 and not final:
             return "", [], False
         # Where a mark is cut, what is before it is whole.
-        stop = close if close >= 0 else len(self.held) - _overlap(self.held, end or begin)
+        stop = close if close >= 0 else len(self.held) - overlap(self.held, end or begin)
         calls = self._parsed(self.held[len(begin) : stop])
         if not calls and close < 0 and cut:
             calls = self._broken_off(self.held[len(begin) :])
@@ -264,8 +265,3 @@ def _closing(text: str, mark: str) -> int:
             if found[0] == mark:
                 return found.start()
     return -1
-
-
-def _overlap(text: str, mark: str) -> int:
-    """Length of the longest end of the text that the mark begins with."""
-    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if mark.startswith(text[-n:])), 0)

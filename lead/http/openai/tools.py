@@ -146,6 +146,3 @@ class ToolFields(Body):
             rules += [f"arguments{i}: {json_rule(tool.function.arguments())}"]
         alternatives = [rule.split(":")[0] for rule in rules if not rule.startswith("arguments")]
         return of_lark("\n".join([f"start: {' | '.join(alternatives)}", *rules, ""]))
-
-
-# -- Calls in a text -----------------------------------------------------------------------------------------------

@@ -79,7 +79,13 @@ def timings(summary: Summary) -> dict[str, object]:
     }
 
 
-def together(summaries: Sequence[Summary], per_prompt: int) -> Summary:
+def figures(summaries: Sequence[Summary], per_prompt: int) -> dict[str, object]:
+    """`usage` and `timings` of a request with these answers, `per_prompt` for each prompt."""
+    summary = _together(summaries, per_prompt)
+    return {"usage": usage(summary), "timings": timings(summary)}
+
+
+def _together(summaries: Sequence[Summary], per_prompt: int) -> Summary:
     """The figures of a request whose answers come `per_prompt` for each prompt. A prompt counts once; decoding took as
     long as its longest answer, for they are generated side by side."""
     if len(summaries) == 1:
@@ -99,6 +105,3 @@ def together(summaries: Sequence[Summary], per_prompt: int) -> Summary:
 
 def _share(of: float, by: float) -> float:
     return of / by if by > 0 else 0.0
-
-
-# -- Log probabilities ---------------------------------------------------------------------------------------------

@@ -11,12 +11,14 @@ from importlib.resources import files
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-_FILES = {
+STATIC = "/static/"
+
+FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/static/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/static/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/static/markdown.js": ("markdown.js", "text/javascript; charset=utf-8"),
-    "/static/icon.svg": ("icon.svg", "image/svg+xml"),
+    f"{STATIC}page.css": ("page.css", "text/css; charset=utf-8"),
+    f"{STATIC}page.js": ("page.js", "text/javascript; charset=utf-8"),
+    f"{STATIC}markdown.js": ("markdown.js", "text/javascript; charset=utf-8"),
+    f"{STATIC}icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
 _HEADERS = {
@@ -39,5 +41,5 @@ def _serve(path: str, name: str, media_type: str) -> None:
         return Response(content, media_type=media_type, headers=_HEADERS)
 
 
-for _path, (_name, _type) in _FILES.items():
+for _path, (_name, _type) in FILES.items():
     _serve(_path, _name, _type)

@@ -15,8 +15,7 @@ from duo.engines import EngineOptions, load
 from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.trace import Trace
 from lead.answers.service import Service
-from lead.console.console import Console
-from lead.http import create_app
+from lead.http.app import create_app
 from lead.plan.schedule import Limits
 from lead.plan.verify_all import VerifyAll
 from lead.program import Lead
@@ -65,7 +64,7 @@ def test_stops_are_tokenised_once_and_beside_the_loop(
     async def run() -> tuple[int, Any]:
         engine = load(shipped("draft", "transformers"), "transformers", EngineOptions(threads=1, context=256))
         lead = Lead()
-        lead.service = Service(engine, Console("none"), VerifyAll(Limits(draft_max=4, rows=8)), "exact off", Trace())
+        lead.service = Service(engine, [], VerifyAll(Limits(draft_max=4, rows=8)), "exact off", Trace())
         try:
             monkeypatch.setattr(HFVocabulary, "_tokenize", recorded)
             return await post(create_app(lead), path, {**body, "stop": STOPS, "max_tokens": 2})

@@ -24,8 +24,8 @@ import lead
 from duo.errors import BusyError, ContextError, DuoError, RequestError
 from duo.sampling.params import SamplingParams
 from lead.api import BackView, Question
-from lead.http import BODY_LIMIT
 from lead.http.openai.chat import ChatRequest
+from lead.http.options import BODY_LIMIT
 from tests.support.http import PATIENCE, SUMMARY, AnswerGate, ScriptedAnswerer, conversation, vocabulary
 
 CHAT = "/v1/chat/completions"

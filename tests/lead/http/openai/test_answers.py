@@ -18,8 +18,9 @@ from duo.errors import BusyError, DeadEndError, DuoError
 from duo.sampling.grammar import Grammars
 from lead.api import Answer, Piece, Question, Summary
 from lead.decode.session import Logprobs
-from lead.http import Options, Watch
+from lead.http.info.metrics import Metrics
 from lead.http.openai.tool_calls import Call, CallParser
+from lead.http.options import Options
 from tests.support.http import PATIENCE, SUMMARY, AnswerGate, ScriptedAnswerer, conversation, serving, vocabulary
 
 CHAT = "/v1/chat/completions"
@@ -624,21 +625,22 @@ def test_who_guessed_a_piece_beside_tools(url: str, answerer: ScriptedAnswerer) 
 # -- What is around it ---------------------------------------------------------------------------------------------
 
 
-class Noted(Watch):
-    def __init__(self) -> None:
+class Noted(Metrics):
+    def __init__(self, answerer: ScriptedAnswerer) -> None:
+        super().__init__(answerer)
         self.heard: list[Any] = []
 
-    def began(self) -> None:
+    def began(self, answer: int) -> None:
         self.heard.append("began")
 
-    def first_token(self, seconds: float) -> None:
+    def first_text(self, answer: int, seconds: float) -> None:
         assert seconds >= 0
         self.heard.append("first")
 
-    def finished(self, summary: Summary) -> None:
+    def finished(self, answer: int, summary: Summary) -> None:
         self.heard.append(summary)
 
-    def failed(self, status: int) -> None:
+    def refused(self, status: int) -> None:
         self.heard.append(status)
 
 
@@ -649,14 +651,16 @@ class ThirdIsOneTooMany(ScriptedAnswerer):
         return super().ask(question)
 
 
-def test_the_watch_and_the_alias() -> None:
-    answerer, watch = ThirdIsOneTooMany(), Noted()
+def test_the_observer_and_the_alias() -> None:
+    answerer = ThirdIsOneTooMany()
+    noted = Noted(answerer)
+    answerer.observers = [noted]
 
     def heard(then: Sequence[Any]) -> None:
-        assert watch.heard == list(then)
-        watch.heard.clear()
+        assert noted.heard == list(then)
+        noted.heard.clear()
 
-    with serving(answerer, Options(alias="gpt"), watch) as url:
+    with serving(answerer, Options(alias="gpt"), noted) as url:
         assert requests.get(f"{url}/models", timeout=PATIENCE).json()["data"][0]["id"] == "gpt"
         assert requests.get(f"{url}/v1/health", timeout=PATIENCE).status_code == 200
         assert post(url, CHAT, messages=HI).json()["model"] == "gpt"
