@@ -1,9 +1,8 @@
-"""The lead's HTTP side under a real uvicorn, with answers that a test writes down beforehand.
+"""The lead's HTTP side under a real uvicorn, with scripted answers.
 
 A script is a list of steps. A tuple of strings or pieces is a batch. An `AnswerGate` holds the answer until the test
-opens it, or for ever. An exception is raised. `cancelled` and `ended` are events of whoever reads the answer. The
-vocabulary is a real one, the shipped models', with a chat template that tells whoever reads the prompt all that it was
-given.
+opens it, or for ever. An exception is raised. The vocabulary is that of the shipped models, with a chat template that
+writes everything it gets into the prompt.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ from lead.http.info.metrics import Metrics
 from lead.http.options import BODY_LIMIT, Options
 
 PATIENCE = 10.0
-"""Seconds after which a test that waits for something has failed."""
+"""Seconds that a test waits before it fails."""
 
 SUMMARY = Summary(
     finish_reason="stop",
@@ -96,7 +95,7 @@ class ScriptedAnswer:
 
     @property
     def messages(self) -> Sequence[Mapping[str, Any]]:
-        """Of the conversation that was asked about."""
+        """The messages of the conversation that was asked about."""
         found: Sequence[Mapping[str, Any]] = conversation(self.question.prompt)["messages"]
         return found
 
@@ -117,7 +116,7 @@ class ScriptedAnswer:
             self.ended.set()
 
     def cancel(self) -> None:
-        # Only noted: the iteration may go on for a while, and whoever cancels must not wait for its end.
+        # The iteration may go on for a while: who cancels must not wait for its end.
         self.cancelled.set()
         self._report.failed(CLIENT_GONE)
 
@@ -144,7 +143,7 @@ class ScriptedAnswerer:
         self.views: Sequence[BackView] = []
         self.slot_views: Sequence[SlotView] = [SlotView(0, "idle")]
         self.scripts: list[Sequence[Step]] = []
-        """Of the next answers, one each; `script` when there are none left."""
+        """One for each of the next answers. Later answers use `script`."""
         self.observers: Sequence[Observer] = ()
         self.asked: queue.Queue[ScriptedAnswer] = queue.Queue()
 
@@ -169,7 +168,7 @@ class ScriptedAnswerer:
         return self.views
 
     def next_asked(self) -> ScriptedAnswer:
-        """The answer to the oldest question not looked at yet."""
+        """The answer to the oldest question that the test has not taken yet."""
         return self.asked.get(timeout=PATIENCE)
 
 
@@ -177,7 +176,7 @@ class ScriptedAnswerer:
 def serving(
     answerer: ScriptedAnswerer, options: Options | None = None, metrics: Metrics | None = None
 ) -> Iterator[str]:
-    """The app on a free port; its address. A client may connect at once: the socket listens already."""
+    """The app behind the guard on a free port. Yields its address, where the socket listens already."""
     vocabulary()  # the first time takes seconds
     with served(guarded(create_app(answerer, options, metrics), [], BODY_LIMIT)) as url:
         yield url
@@ -185,7 +184,7 @@ def serving(
 
 @contextmanager
 def served(app: ASGIApp, tls: Files | None = None) -> Iterator[str]:
-    """Any app, on a free port."""
+    """Any app on a free port. Yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     # Without a log configuration of its own, uvicorn's records reach pytest's caplog.
     config = uvicorn.Config(

@@ -1,4 +1,4 @@
-"""The HTTP side as a lead on a network has it: behind an API key, or with TLS."""
+"""The HTTP side of a lead on a network: with an API key, or with TLS."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from tests.support.http import ScriptedAnswerer, served
 
 
 def locked(answerer: ScriptedAnswerer, key: str = "", tls: Files | None = None) -> AbstractContextManager[str]:
-    """Its address. `key` empty: none is needed."""
+    """Yields its address. An empty `key` means that it needs none."""
     return served(guarded(create_app(answerer), [key] if key else [], 1 << 20), tls)

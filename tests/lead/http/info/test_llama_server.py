@@ -1,4 +1,4 @@
-"""What the lead tells of itself, in llama-server's shapes, with the shipped models' real tokenizer."""
+"""llama-server's endpoints about the server, with the shipped models' real tokenizer."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_null_is_the_default(client: TestClient) -> None:
 
 
 def test_add_special_makes_it_a_prompt(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The shipped models want no BOS, so one that does is made of their vocabulary.
+    # The shipped models want no BOS, so the test changes their vocabulary.
     plain = vocabulary().encode_rendered
     monkeypatch.setattr(type(vocabulary()), "encode", lambda self, text: [1, *plain(text)])
     for content in (TEXT, [TEXT]):

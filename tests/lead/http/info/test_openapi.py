@@ -1,4 +1,4 @@
-"""The OpenAPI document against the server: schemathesis asks for what the document allows, and for what it does not."""
+"""The OpenAPI document against the server: schemathesis sends requests that it allows and requests that it forbids."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.support.http import ScriptedAnswerer
 
 APP = create_app(ScriptedAnswerer(), Options(metrics=True))
 DOCUMENT: Any = description()
-# Without the other names of what is there already.
+# Without second names of the same endpoints.
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP).exclude(
     path_regex="^/(chat/completions|models|v1/health)$"
 )
@@ -66,7 +66,7 @@ def test_answers_are_what_the_document_says(case: Case[Any]) -> None:
 @SCHEMA.include(path_regex="^/(v1/chat/completions|messages)$").parametrize()
 @SETTINGS
 def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) -> None:
-    # What templates and grammars take is more than a schema can say, and most that is made up is refused for it.
+    # Templates and grammars have rules that no schema can say. Most generated requests would break them.
     if isinstance(case.body, dict):
         kept = {name: value for name, value in case.body.items() if name not in ("tools", "tool_choice", "json_schema")}
         case.body = {**kept, "messages": [{"role": "user", "content": "Hi"}], "response_format": None}
@@ -95,8 +95,7 @@ def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> 
 
 
 def check_events(path: str, text: str) -> int:
-    """How many events there are: each a JSON of the kind that is announced, or the end. (schemathesis looks at events,
-    but not at what their data are JSON of.)"""
+    """Checks the JSON of every event, which schemathesis does not. Returns the number of events."""
     content = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
     announced = content["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]
     validator = Draft202012Validator({**announced, "components": DOCUMENT["components"]})
@@ -131,7 +130,7 @@ def test_the_page_shows_all_of_it_and_loads_nothing() -> None:
 
 
 class Page(HTMLParser):
-    """What a page holds: every start has its end, and no id comes twice."""
+    """What a page holds. Every element ends, and no id comes twice."""
 
     def __init__(self) -> None:
         super().__init__()
