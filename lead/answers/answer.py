@@ -90,10 +90,6 @@ class RunningAnswer:
         """Steps as they are handed over, then how it ended."""
 
     @property
-    def prompt_tokens(self) -> int:
-        return len(self._job.prompt)
-
-    @property
     def prompt_logprobs(self) -> Sequence[Logprobs]:
         return self._job.prompt_logprobs or ()
 

@@ -1,4 +1,7 @@
-"""The table of all endpoints. Routes, the OpenAPI document and the paths that need no key are made of it."""
+"""The table of all endpoints.
+
+The routes, the OpenAPI document and the list of paths that need no key are made from it.
+"""
 
 from __future__ import annotations
 
@@ -83,7 +86,7 @@ ENDPOINTS: Sequence[Endpoint] = (
             "name": "fail_on_no_slot",
             "in": "query",
             "required": False,
-            "description": "With any value: status 503 where no slot is idle.",
+            "description": "With any value: status 503 if no slot is idle.",
             "schema": {"type": "string"},
         }],
     ),

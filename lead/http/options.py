@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BODY_LIMIT = 4 << 20
-"""Bytes. More text than any context holds."""
+"""Bytes of a request's body. This is more text than any context holds."""
 
 
 @dataclass(frozen=True, slots=True)

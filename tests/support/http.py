@@ -85,7 +85,6 @@ def conversation(prompt: Sequence[int]) -> dict[str, Any]:
 class ScriptedAnswer:
     def __init__(self, question: Question, script: Sequence[Step], summary: Summary, report: Report) -> None:
         self.question = question
-        self.prompt_tokens = summary.prompt_tokens
         self.prompt_logprobs = [Logprobs(-0.25, [(token, -0.25)]) for token in question.prompt[1:]]
         self.summary = summary
         self.cancelled = threading.Event()

@@ -1,6 +1,7 @@
-"""What stands before the HTTP side: API keys, the limit on a body's size, CORS. Pure ASGI: streams pass untouched.
+"""What stands before the HTTP side: API keys, the limit on bodies, CORS. It is plain ASGI, and streams pass untouched.
 
-A body is read here, up to its limit, and handed on whole: who may not ask, or asks too much, never reaches the app.
+A body is read here up to its limit and handed on whole. A client without a key, or with too large a body, never
+reaches the app.
 """
 
 from __future__ import annotations
@@ -22,16 +23,17 @@ from lead.security.credentials import matches
 def guarded(
     app: ASGIApp, keys: Sequence[str], max_body: int, origins: Sequence[str] = (), names: Sequence[str] | None = None
 ) -> ASGIApp:
-    """The app, for those who have one of the keys (none: for all). `max_body`: bytes; `origins`: for CORS, or "*".
+    """The app for clients that have one of the keys. Without keys, it is for all clients.
 
-    `names`: where no key is needed, what clients may call this host beside localhost and addresses, and whose pages in
-    a browser may ask (their own, and `origins`); None: whatever they like. Otherwise any page that its user visits
-    could talk to a lead on the same machine, if need be by a name that it has made to mean that machine (DNS
-    rebinding).
+    `max_body`: most bytes of a body. `origins`: pages that may ask (CORS); "*" means any page.
+
+    `names` counts only without keys. Clients may call this host by these names, by localhost and by address, and only
+    pages of this host and of `origins` may ask. None allows everything. Otherwise any page in a browser could talk
+    to a lead on the same machine, even by a name of its own that it points there (DNS rebinding).
     """
     app = _Guard(app, keys, max_body, origins, names)
     if origins:
-        # Outermost: a browser sends no key with its question whether it may ask, and must be able to read a 401.
+        # Outermost: a browser's preflight request has no key, and a page must be able to read a 401.
         app = CORSMiddleware(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     return app
 
@@ -76,7 +78,7 @@ class _Guard:
         await self._app(scope, replay, send)
 
     def _stranger(self, headers: Headers) -> str:
-        """Why a browser may not ask for the page that made it ask; empty if it may."""
+        """Why the page behind this request may not ask; empty if it may."""
         host, origin = headers.get("host", ""), headers.get("origin")
         try:
             known = not host or self._known(urlsplit(f"//{host}").hostname)
@@ -104,7 +106,7 @@ class _Guard:
         return True
 
     def _wrong(self, headers: Headers) -> str:
-        """Why these headers do not let in; empty if they do."""
+        """Why these headers hold no right key; empty if they do."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if not given:
@@ -112,7 +114,7 @@ class _Guard:
         return "" if matches(given, self._keys) else "the API key is wrong: this lead was started with another one"
 
     async def _body(self, receive: Receive) -> Message | None:
-        """The body as one message, or the client's leaving; None if it is too large."""
+        """The whole body as one message, or the client's disconnect; None if the body is too large."""
         parts, size, more = [], 0, True
         while more:
             message = await receive()

@@ -1,7 +1,7 @@
-"""Looking into the server, as llama-server lets one: its tokens, its chat template, its settings, its slots.
+"""llama-server's endpoints about the server itself: tokens, chat template, settings, slots.
 
-The shapes are llama-server's, so that front ends made for it find what they look for. A text may be long, and the event
-loop is to bring answers meanwhile: tokenizers and templates run in a thread.
+The shapes are llama-server's, for front ends made for it. Tokenizers and templates run in a thread, because a text may
+be long and the event loop must go on.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from pydantic import BaseModel, BeforeValidator, Field
 
 import duo
 from duo.engines.base import Vocabulary
-from duo.errors import BusyError, RequestError
+from duo.errors import BusyError
 from duo.sampling.params import SamplingParams
 from lead.api import Answerer, SlotState, SlotView
 from lead.http.errors import SwitchedOffError, json_response
-from lead.http.openai.fields import DEFAULT_TEMPERATURE
+from lead.http.openai.fields import DEFAULT_TEMPERATURE, check_tokens
 from lead.http.openai.messages import Conversation
 from lead.http.openai.tools import Tool
 from lead.http.parsing import Body, Cannot, parse, short
@@ -31,7 +31,7 @@ Token = Annotated[int, Field(ge=0, le=MAX_TOKEN)]
 
 
 def _parts(value: object) -> object:
-    """A text, or a list of texts and tokens, as a list."""
+    """Makes a list of a text. Accepts a list of texts and tokens as it is."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
@@ -47,11 +47,11 @@ Parts = Annotated[list[str | int], BeforeValidator(_parts, json_schema_input_typ
 
 
 class TokenizeRequest(Body):
-    """Body of POST /tokenize. Of a list, texts become tokens and tokens stay as they are."""
+    """Body of POST /tokenize. In a list, texts become tokens and tokens stay as they are."""
 
     content: Parts | None = None
-    add_special: bool | None = Field(None, description="Begin as a prompt does, with BOS where the model wants one.")
-    with_pieces: bool | None = Field(None, description="Also say what each token adds to a text.")
+    add_special: bool | None = Field(None, description="Begin like a prompt: with BOS, if the model wants one.")
+    with_pieces: bool | None = Field(None, description="Also report what each token adds to a text.")
 
     cannot: ClassVar[Cannot] = {"parse_special": ((None, True), "special tokens are always read as such")}
 
@@ -63,14 +63,14 @@ class DetokenizeRequest(Body):
 
 
 class TemplateRequest(Conversation):
-    """Body of POST /apply-template: a chat request, of which only these are looked at."""
+    """Body of POST /apply-template: a chat request. All other fields are ignored."""
 
     tools: list[Tool] | None = None
 
 
 class TokenPiece(BaseModel):
-    """`piece`: what the token adds to a text, as bytes where those are a part of a character; empty for a special
-    token."""
+    """`piece` is what the token adds to a text: its bytes if they are only a part of a character, and nothing for a
+    special token."""
 
     id: int
     piece: str | list[int]
@@ -89,7 +89,7 @@ class TemplateResponse(BaseModel):
 
 
 class DefaultSettings(BaseModel):
-    """`params`: what a chat request without any gets."""
+    """`params` are the defaults of a chat request."""
 
     id: int
     n_ctx: int
@@ -104,8 +104,8 @@ class Modalities(BaseModel):
 
 
 class Props(BaseModel):
-    """llama-server's figures, as far as they mean something here. `model_path` is a name: the lead tells no paths.
-    `exactness`: whether `--exact` is on, and what it costs."""
+    """llama-server's settings, as far as they apply here. `model_path` is a name, because the lead tells no paths.
+    `exactness` says whether `--exact` is on, and what it costs."""
 
     default_generation_settings: DefaultSettings
     total_slots: int
@@ -123,7 +123,7 @@ class Props(BaseModel):
 
 
 class Slot(BaseModel):
-    """One answer's place. `prompt_read` of its `prompt_tokens` are in the cache by now."""
+    """The place of one answer. `prompt_read` of its `prompt_tokens` are in the cache by now."""
 
     id: int
     n_ctx: int
@@ -144,7 +144,7 @@ async def tokenize(site: Site, request: Request) -> Response:
 async def detokenize(site: Site, request: Request) -> Response:
     asked = await parse(DetokenizeRequest, request)
     tokens, vocabulary = asked.tokens or [], site.answerer.vocabulary
-    _check(tokens, vocabulary, "tokens")
+    check_tokens(tokens, vocabulary, "tokens")
     return json_response({"content": await asyncio.to_thread(vocabulary.decode, tokens)})
 
 
@@ -173,10 +173,10 @@ def _tokens(asked: TokenizeRequest, vocabulary: Vocabulary) -> list[Any]:
     tokens: list[int] = []
     for index, part in enumerate(asked.content or ()):
         if isinstance(part, int):
-            _check([part], vocabulary, f"content[{index}]")
+            check_tokens([part], vocabulary, f"content[{index}]")
             tokens.append(part)
         else:
-            # Only the beginning of it all is the beginning of a prompt.
+            # Only the first part begins the prompt.
             special = asked.add_special and index == 0
             tokens += vocabulary.encode(part) if special else vocabulary.encode_rendered(part)
     if not asked.with_pieces:
@@ -184,14 +184,8 @@ def _tokens(asked: TokenizeRequest, vocabulary: Vocabulary) -> list[Any]:
     return [{"id": token, "piece": _piece(vocabulary.token_bytes(token))} for token in tokens]
 
 
-def _check(tokens: list[int], vocabulary: Vocabulary, where: str) -> None:
-    strange = next((token for token in tokens if token >= vocabulary.size), None)
-    if strange is not None:
-        raise RequestError(f"{where}: no token {strange} in a vocabulary of {vocabulary.size}", where)
-
-
 def _piece(piece: bytes) -> str | list[int]:
-    """A token's text, or its bytes where they are a part of a character only."""
+    """The token's text, or its bytes if they are only a part of a character."""
     try:
         return piece.decode()
     except UnicodeDecodeError:
@@ -203,7 +197,7 @@ _SAMPLING = {
     for name, value in asdict(SamplingParams(DEFAULT_TEMPERATURE)).items()
     if name not in ("logit_bias", "seed", "grammar")
 }
-"""The defaults, by llama-server's names."""
+"""The defaults under llama-server's names."""
 
 
 def _props(site: Site) -> dict[str, object]:

@@ -1,7 +1,6 @@
-"""Figures for Prometheus: what has been answered, counted as it happens, and what is being done, read when asked for.
+"""Figures for Prometheus: answers are counted as they end, the state of the lead is read at each scrape.
 
-Names of backs come from the network, and every name is a series that Prometheus keeps for
-ever: a bounded number of them are told apart.
+Backs name themselves, and Prometheus keeps a series for every name for ever. So the number of names is bounded.
 """
 
 from __future__ import annotations
@@ -16,17 +15,17 @@ from prometheus_client.registry import Collector
 from lead.api import Answerer, Observer, Summary
 
 MAX_BACKS = 32
-"""Backs that have series of their own: the first ones that were heard of."""
+"""Only the first backs have series of their own."""
 OTHERS = "other"
-"""All others together."""
+"""Label of all other backs together."""
 _MAX_NAME = 64
 
-_LONG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+_LONG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_SHORT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
 
 class Metrics(Observer):
-    """All figures of one lead. Used from the event loop."""
+    """All figures of one lead, for the event loop."""
 
     def __init__(self, answerer: Answerer) -> None:
         self.registry = CollectorRegistry()
@@ -51,10 +50,12 @@ class Metrics(Observer):
         self._accepted = counter("accepted_tokens", "Guesses that the target picked.")
         self._back_drafted = counter("back_drafted_tokens", "Guesses of a back that the target verified.", "back")
         self._back_accepted = counter("back_accepted_tokens", "Guesses of a back that the target picked.", "back")
-        self._first_token = histogram("time_to_first_token_seconds", "From a request to its first token.", _LONG)
-        self._per_token = histogram("time_per_output_token_seconds", "Mean over each answer's tokens.", _SHORT)
-        self._duration = histogram("request_duration_seconds", "From a request to its answer's end.", _LONG)
-        self._queued = histogram("queue_seconds", "From a request to its slot.", _LONG)
+        self._first_token = histogram(
+            "time_to_first_token_seconds", "From a request to its first token.", _LONG_BUCKETS
+        )
+        self._per_token = histogram("time_per_output_token_seconds", "Mean over each answer's tokens.", _SHORT_BUCKETS)
+        self._duration = histogram("request_duration_seconds", "From a request to its answer's end.", _LONG_BUCKETS)
+        self._queued = histogram("queue_seconds", "From a request to its slot.", _LONG_BUCKETS)
         self.registry.register(_Now(answerer, self))
 
     def began(self, answer: int) -> None:
@@ -90,7 +91,7 @@ class Metrics(Observer):
         self._requests.labels(str(status)).inc()
 
     def label(self, back: str) -> str:
-        """What a back is called in the series."""
+        """The name of a back in the series."""
         name = back[:_MAX_NAME]
         if name not in self._backs:
             if len(self._backs) == MAX_BACKS:
@@ -104,14 +105,14 @@ class Metrics(Observer):
 
 
 class _Now(Collector):
-    """What is being done at this moment. While the model loads there is nothing to tell."""
+    """The state of the lead at each scrape. While the model loads there is none."""
 
     def __init__(self, answerer: Answerer, metrics: Metrics) -> None:
         self._answerer = answerer
         self._metrics = metrics
 
     def describe(self) -> list[Metric]:
-        """Nothing: the registry is not to ask the answerer before anybody scrapes."""
+        """Describes nothing, so that the registry does not ask the answerer before the first scrape."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -138,7 +139,7 @@ class _Now(Collector):
         yield trips
 
     def _round_trips(self) -> dict[str, float]:
-        """By label: of those that share one, the longest."""
+        """Seconds by label. Backs that share a label show the longest."""
         trips: dict[str, float] = {}
         for back in self._answerer.backs() if self._answerer.ready else ():
             if back.round_trip_ms is not None:

@@ -1,7 +1,6 @@
-"""The lead's HTTP side described for programs: an OpenAPI document.
+"""The OpenAPI document of the HTTP side, made of the table of endpoints and the models of their bodies.
 
-It is made from the models that requests are parsed with and from those that say what answers hold, so that it cannot
-lag behind. FastAPI's own would not know them: bodies are parsed by hand, for the sake of their error messages.
+FastAPI's own document would not know these models: bodies are parsed by hand, for the sake of their error messages.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ Shape = type[BaseModel]
 Schema = dict[str, Any]
 
 REFUSED = {
-    400: "The request cannot be answered as it stands; `param` names the field at fault.",
+    400: "The request is wrong. `param` names the field at fault.",
     413: "The body is too large.",
 }
-UNAVAILABLE = {503: "The model is loading, or too many requests wait: come again after `Retry-After` seconds."}
-FAILED = {500: "The lead failed in a way it does not know."}
-LOCKED = {401: "The lead asks for an API key, and this is none or the wrong one."}
+UNAVAILABLE = {503: "The model is loading, or too many requests wait. Try again after `Retry-After` seconds."}
+FAILED = {500: "An unexpected failure of the lead."}
+LOCKED = {401: "The lead wants an API key, and the request has none or a wrong one."}
 OFF = {501: "The lead was started without this endpoint."}
 
 
@@ -50,7 +49,7 @@ class Endpoint:
     media: str = JSON
     """Type of the answer's body."""
     events: Shape | None = None
-    """What the events of a stream hold as JSON, if the answer can be one."""
+    """What the events hold as JSON, if the answer can be a stream."""
     errors: Mapping[int, str] = field(default_factory=dict)
     """Further statuses whose body is an error object."""
     others: Mapping[int, tuple[str, Shape]] = field(default_factory=dict)
@@ -78,16 +77,16 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
         "info": {
             "title": "duo lead",
             "version": duo.__version__,
-            "description": "A large model that answers, with guesses of small ones verified in its own forward passes.",
+            "description": "A large model answers. It verifies the guesses of small models in its own forward passes.",
         },
         "paths": paths,
         "components": {
             "schemas": names,
             "securitySchemes": {
-                "key": {"type": "http", "scheme": "bearer", "description": "Where the lead has an --api-key."}
+                "key": {"type": "http", "scheme": "bearer", "description": "Needed if the lead has an --api-key."}
             },
         },
-        # One that listens on loopback alone asks for none.
+        # A lead that listens on loopback alone needs no key.
         "security": [{}, {"key": []}],
     }
 
@@ -95,7 +94,7 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 def _schemas(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     shapes = [shape for endpoint in endpoints for shape in (endpoint.asked, endpoint.answer, endpoint.events)]
     models = {shape: None for shape in [*shapes, ErrorResponse] if isinstance(shape, type)}
-    # Of answers, too, as they would be read: a field with a default may be absent.
+    # In answers, too, a field with a default may be absent: "validation" says so.
     _, schema = models_json_schema([(model, "validation") for model in models], ref_template=_REFS + "{model}")
     found: dict[str, Any] = schema["$defs"]
     return found
@@ -143,11 +142,11 @@ def _errors(endpoint: Endpoint) -> Mapping[int, str]:
 
 
 def _event(shape: Shape) -> Schema:
-    """Of one event of a stream: before OpenAPI 3.2, `schema` is taken for that."""
+    """The schema of one event of a stream. Before OpenAPI 3.2, `schema` describes one event."""
     told = {"contentMediaType": JSON, "contentSchema": {"anyOf": [_schema(shape), _schema(ErrorResponse)]}}
     return {
         "type": "object",
-        "description": "With `stream`, each event; its data is JSON. An error ends the stream, else `[DONE]` does.",
+        "description": "With `stream`: one event, whose data is JSON. The last event is an error or `[DONE]`.",
         "properties": {"data": {"anyOf": [{"const": "[DONE]"}, {"type": "string", **told}]}},
         "required": ["data"],
     }

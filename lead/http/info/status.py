@@ -1,4 +1,4 @@
-"""What the lead is and which backs it has, for programs that look."""
+"""State of the lead for programs: health, model, backs, metrics."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ModelList(BaseModel):
 
 
 class Back(BaseModel):
-    """A connected back. round_trip_ms is null until it has been measured."""
+    """A connected back. `round_trip_ms` is null until it is measured."""
 
     name: str
     model: str

@@ -1,4 +1,4 @@
-"""POST /v1/chat/completions: OpenAI's chat, with llama-server's figures and words of its own about guesses."""
+"""POST /v1/chat/completions: OpenAI's chat, with llama-server's timings and our own `accepted`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,9 @@ class ChatRequest(Conversation, ToolFields, AnswerFields):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     response_format: ResponseFormat | None = None
-    json_schema: dict[str, Any] | None = Field(None, description="llama-server's: the same as a response_format.")
+    json_schema: dict[str, Any] | None = Field(
+        None, description="From llama-server: the same as a response_format of type json_schema."
+    )
 
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_completion_tokens", "max_tokens")
     cannot: ClassVar[Cannot] = {
@@ -112,12 +114,12 @@ class ChunkChoice(BaseModel):
     logprobs: ChatLogprobs | None
     finish_reason: Literal["stop", "length", "tool_calls"] | None
     accepted: list[tuple[str, str]] | None = Field(
-        None, description="The chunk's text in pieces, each with the back that guessed it, or nothing."
+        None, description="The chunk's text in pieces, each with the back that guessed it, or an empty name."
     )
 
 
 class ChatChunk(BaseModel):
-    """One event of a streamed answer. `timings` are on the last one of each choice, and beside the usage."""
+    """One event of a streamed answer. `timings` are in the last event of each choice, and beside the usage."""
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -132,7 +134,7 @@ async def chat_completions(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.vocabulary
     with site.refusals():
         asked = await parse(ChatRequest, request)
-        # Others are served while a long prompt is cut into tokens.
+        # A thread, because a long prompt takes long to tokenise.
         questions = await asyncio.to_thread(asked.questions, vocabulary)
         answers = site.ask(questions)
     head = head_of("chatcmpl", "chat.completion.chunk" if asked.stream else "chat.completion", site.model)

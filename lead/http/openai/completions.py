@@ -1,4 +1,4 @@
-"""POST /v1/completions: a text goes on. OpenAI's older form, with prompts as text or as tokens."""
+"""POST /v1/completions, OpenAI's older API: it continues a text. Prompts are texts or tokens."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from lead.http.errors import dump
 from lead.http.openai.fields import (
     DEFAULT_TEMPERATURE,
     MAX_CHOICES,
-    MAX_SCORES,
+    MAX_PROMPT_LOGPROBS,
     MAX_TOP_LOGPROBS,
     AnswerFields,
+    check_tokens,
     with_seed,
 )
 from lead.http.openai.logprobs import TextLogprobs, prompt_logprobs, text_logprobs
@@ -37,7 +38,7 @@ Tokens = list[Annotated[int, Field(ge=0)]]
 
 
 def _prompts(value: object) -> object:
-    """Any form of prompts as a list of texts and lists of tokens."""
+    """Makes a list of texts and lists of tokens from any form of prompts."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value:
@@ -59,14 +60,18 @@ Prompts = Annotated[
 
 
 class CompletionRequest(AnswerFields):
-    """Body of POST /v1/completions. Several prompts have `n` answers each, in their order."""
+    """Body of POST /v1/completions. Each prompt gets `n` answers, in the order of the prompts."""
 
     prompt: Prompts = Field(min_length=1, max_length=MAX_CHOICES)
-    echo: bool | None = Field(None, description="The prompt before the answer; with `logprobs`, how likely it is too.")
+    echo: bool | None = Field(
+        None, description="Repeat the prompt before the answer. With `logprobs`, report those of the prompt too."
+    )
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    best_of: int | None = Field(None, description="Only the same as n.")
+    best_of: int | None = Field(None, description="Must be the same as n.")
     response_format: ResponseFormat | None = None
-    json_schema: dict[str, Any] | None = Field(None, description="llama-server's: the answer is JSON of this schema.")
+    json_schema: dict[str, Any] | None = Field(
+        None, description="From llama-server: the answer is JSON of this schema."
+    )
 
     cannot: ClassVar[Cannot] = {
         **AnswerFields.cannot,
@@ -74,7 +79,7 @@ class CompletionRequest(AnswerFields):
     }
 
     def questions(self, vocabulary: Vocabulary) -> list[Question]:
-        """`n` for each prompt. Raises RequestError."""
+        """`n` questions for each prompt. Raises RequestError."""
         count = self.n or 1
         if self.best_of is not None and self.best_of != count:
             raise RequestError(f"best_of is {self.best_of}: it must be the same as n, which is {count}", "best_of")
@@ -87,8 +92,10 @@ class CompletionRequest(AnswerFields):
             raise RequestError(f"n is {count}: how likely a prompt is is told with one answer", "n")
         prompts = [self._checked(prompt, vocabulary) for prompt in self.prompt]
         scores = sum(map(len, prompts)) * (1 + (self.logprobs or 0)) if scored else 0
-        if scores > MAX_SCORES:
-            raise RequestError(f"{scores} log probabilities of prompts: at most {MAX_SCORES} at a time", "logprobs")
+        if scores > MAX_PROMPT_LOGPROBS:
+            raise RequestError(
+                f"{scores} log probabilities of prompts: at most {MAX_PROMPT_LOGPROBS} at a time", "logprobs"
+            )
         schema = self.response_format.answer() if self.response_format is not None else self.json_schema or None
         sampling = self.sampling(DEFAULT_TEMPERATURE, of_json_schema(schema) if schema is not None else "")
         ends = self.ends(vocabulary)
@@ -114,11 +121,11 @@ class CompletionRequest(AnswerFields):
         return 1 if self.no_answer else super().limit()
 
     def echoes(self, questions: Sequence[Question], vocabulary: Vocabulary) -> list[Echo]:
-        """What stands before each answer."""
+        """One for each question: what stands before its answer."""
         count, echoes = self.n or 1, list[Echo]()
         for i, question in enumerate(questions):
             text, scored = self.prompt[i // count], question.prompt_logprobs
-            # The text that belongs to the tokens, which where they are told must be the one that they make.
+            # Reported tokens must join to the reported text.
             if scored or not isinstance(text, str):
                 text = vocabulary.decode(question.prompt)
             echoes.append(Echo(text if self.echo else "", question.prompt, scored))
@@ -128,8 +135,7 @@ class CompletionRequest(AnswerFields):
     def _checked(prompt: str | list[int], vocabulary: Vocabulary) -> list[int]:
         if isinstance(prompt, str):
             return vocabulary.encode(prompt)
-        if strange := [token for token in prompt if token >= vocabulary.size]:
-            raise RequestError(f"prompt: no token {strange[0]} in a vocabulary of {vocabulary.size}", "prompt")
+        check_tokens(prompt, vocabulary, "prompt")
         return prompt
 
 
@@ -139,12 +145,13 @@ class CompletionChoice(BaseModel):
     logprobs: TextLogprobs | None
     finish_reason: Literal["stop", "length"] | None
     accepted: list[tuple[str, str]] | None = Field(
-        None, description="In a stream: the chunk's text in pieces, each with the back that guessed it, or nothing."
+        None,
+        description="In a stream: the chunk's text in pieces, each with the back that guessed it, or an empty name.",
     )
 
 
 class Completion(BaseModel):
-    """An answer, or one event of a streamed one: that has usage and timings only at its end."""
+    """An answer, or one event of a stream. A stream has usage and timings only at its end."""
 
     id: str
     object: Literal["text_completion"]
@@ -160,7 +167,6 @@ class _Silent:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self.prompt_tokens = answer.prompt_tokens
         self.cancel = answer.cancel
 
     @property
@@ -180,7 +186,7 @@ async def completions(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.vocabulary
     with site.refusals():
         asked = await parse(CompletionRequest, request)
-        # Others are served while a long prompt is cut into tokens.
+        # A thread, because a long prompt takes long to tokenise.
         questions = await asyncio.to_thread(asked.questions, vocabulary)
         echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
         answers = site.ask(questions)

@@ -1,4 +1,4 @@
-"""POST /messages: llama_duo's API, for clients that were made for it."""
+"""POST /messages: llama_duo's API, for its clients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lead.http.stream import respond
 
 
 class MessagesRequest(SamplingFields):
-    """Body of POST /messages: greedy, unless the request says how to sample."""
+    """Body of POST /messages. Greedy, unless the request says how to sample."""
 
     messages: list[Message] = Field(min_length=1)
     system: Text | None = None
@@ -52,7 +52,7 @@ class MessagesResponse(BaseModel):
 async def messages(site: Site, request: Request) -> Response:
     with site.refusals():
         asked = await parse(MessagesRequest, request)
-        # Others are served while a long prompt is cut into tokens.
+        # A thread, because a long prompt takes long to tokenise.
         question = await asyncio.to_thread(asked.question, site.answerer.vocabulary)
         answers = site.ask([question])
     return await respond(

@@ -42,13 +42,13 @@ class Writer:
         """The event of a text with nothing beside it."""
         return self._before + dump(text) + self._after if text else ""
 
-    def _event(self, choice: Mapping[str, object], figures: str = "") -> str:
+    def _event(self, text: Mapping[str, object], beside: Mapping[str, object], figures: str = "") -> str:
         """The event of a choice that is more than its text."""
-        choice = {"index": self._index, "logprobs": None, "finish_reason": None, **choice}
+        choice = {"index": self._index, **text, "logprobs": None, "finish_reason": None, **beside}
         return f'{self._start},"choices":[{dump(choice)}]{self._no_usage}{figures}}}\n\n'
 
-    def _last(self, choice: Mapping[str, object], summary: Summary) -> str:
-        return self._event(choice, f',"timings":{dump(timings(summary))}')
+    def _last(self, text: Mapping[str, object], finish_reason: str, summary: Summary) -> str:
+        return self._event(text, {"finish_reason": finish_reason}, f',"timings":{dump(timings(summary))}')
 
 
 class ChatWriter(Writer):
@@ -90,22 +90,22 @@ class ChatWriter(Writer):
         # Tokens without text have log probabilities too, for example one that ends the answer.
         rest = self._chunk(text, calls) if text or calls or (self._logprobs and self._pieces) else ""
         finish_reason = self._parser.finish_reason(reason) if self._parser else reason
-        return rest + self._last({"delta": {}, "finish_reason": finish_reason}, summary)
+        return rest + self._last({"delta": {}}, finish_reason, summary)
 
     def _chunk(self, text: str, calls: Sequence[Call]) -> str:
         delta: dict[str, object] = {"content": text} if text or not calls else {}
         if calls:
             delta["tool_calls"] = [{"index": self._calls + i, **call.shape()} for i, call in enumerate(calls)]
             self._calls += len(calls)
-        choice: dict[str, object] = {"delta": delta}
+        beside: dict[str, object] = {}
         pieces, self._pieces = self._pieces, []
         if self._logprobs:
-            choice["logprobs"] = {"content": chat_logprobs(pieces, self._vocabulary), "refusal": None}
+            beside["logprobs"] = {"content": chat_logprobs(pieces, self._vocabulary), "refusal": None}
         if self._accepted:
-            choice["accepted"], later = accepted(pieces, text, len(self._parser.held) if self._parser else 0)
+            beside["accepted"], later = accepted(pieces, text, len(self._parser.held) if self._parser else 0)
             # Their log probabilities are told already; who guessed them is not.
             self._pieces = [Piece(piece.text, piece.backs) for piece in later]
-        return self._event(choice)
+        return self._event({"delta": delta}, beside)
 
 
 class Echo(NamedTuple):
@@ -148,10 +148,10 @@ class TextWriter(Writer):
         # The log probabilities of the prompt are complete by now.
         self._echoed = True
         scores = prompt_logprobs(self._echo.prompt, self._answer.prompt_logprobs, self._vocabulary)
-        return self._event({"text": self._echo.text, "logprobs": scores}) + self._chunk(pieces)
+        return self._event({"text": self._echo.text}, {"logprobs": scores}) + self._chunk(pieces)
 
     def end(self, summary: Summary) -> str:
-        return self._last({"text": "", "finish_reason": summary.finish_reason}, summary)
+        return self._last({"text": ""}, summary.finish_reason, summary)
 
     def _chunk(self, pieces: Sequence[Piece]) -> str:
         if not pieces:
@@ -159,13 +159,13 @@ class TextWriter(Writer):
         text = "".join([piece.text for piece in pieces])
         if not (self._logprobs or self._accepted):
             return self._plain(text)
-        choice: dict[str, object] = {"text": text}
+        beside: dict[str, object] = {}
         if self._logprobs:
-            choice["logprobs"] = text_logprobs(pieces, self._vocabulary, self._offset, self._echo.scored)
+            beside["logprobs"] = text_logprobs(pieces, self._vocabulary, self._offset, self._echo.scored)
             self._offset += len(text)
         if self._accepted:
-            choice["accepted"] = accepted(pieces, text, 0)[0]
-        return self._event(choice) if text or self._logprobs else ""
+            beside["accepted"] = accepted(pieces, text, 0)[0]
+        return self._event({"text": text}, beside) if text or self._logprobs else ""
 
 
 def accepted(pieces: Sequence[Piece], text: str, held: int) -> tuple[list[list[str]], list[Piece]]:

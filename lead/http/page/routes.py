@@ -1,7 +1,7 @@
-"""The page at `/`: a chat and the state of the lead, for whoever opens its address in a browser.
+"""The page at `/`: a chat and the state of the lead, in a browser.
 
-Three files beside this one, served as they are. The page talks to the same API as every other client, with the same
-API key where one is needed, so its own files are open to everybody and hold nothing.
+The files in `static` are served as they are. They are public and hold no secret: the page calls the same API as every
+other client, with the same key.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILES = {
 }
 
 _HEADERS = {
-    # Nothing from elsewhere, nothing written into the page: what a model says cannot become a script.
+    # No script from elsewhere and none in the page, so a model's text cannot become a script.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",

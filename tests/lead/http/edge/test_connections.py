@@ -79,7 +79,7 @@ class TestSlow:
 
     def test_handshake(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A TLS connection that says nothing is closed. On a second server, TLS works."""
-        monkeypatch.setattr(connections, "HANDSHAKE_SECONDS", SHORT)
+        monkeypatch.setattr(connections, "TLS_HANDSHAKE_SECONDS", SHORT)
         assert certs.main([str(tmp_path)]) == 0
         with serving(cert=str(tmp_path / "lead.pem"), key=str(tmp_path / "lead-key.pem")) as port:
             with connect(port) as connection:
