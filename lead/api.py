@@ -1,6 +1,6 @@
-"""What the HTTP side and the console know of answering: questions in, pieces of answer out.
+"""What the HTTP side and the console know of answering: questions in, pieces of an answer out.
 
-The decode loop is behind `Answerer`; nothing here knows how tokens come about.
+The decode loop is behind `Answerer`. Nothing here knows how tokens are made.
 """
 
 from __future__ import annotations
@@ -17,14 +17,17 @@ from lead.decode.session import FinishReason as FinishReason
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One request for an answer to the tokens of a prompt.
+    """Asks for one answer to the tokens of a prompt.
 
-    max_tokens None: until the model ends it or the context is full. stop: strings that end the answer and are not a
-    part of it. stop_names: special tokens in those, as `lead.answers.text.special_in` finds them. stop_tokens: tokens
-    that end it and add nothing to its text. top_logprobs: how many of the likeliest tokens to report with each one; 0
-    only the token's own log probability, None nothing. prompt_logprobs: whether to report as much of the prompt's
-    tokens. continues: whether the answer goes on with the prompt's text, and is no text of its own: then it may begin
-    with a space. streamed: whether somebody reads it as it comes.
+    max_tokens: None means until the model ends the answer or the context is full.
+    stop: strings that end the answer and are not a part of it.
+    stop_names: the special tokens in `stop`, as `lead.answers.text.special_in` finds them.
+    stop_tokens: tokens that end the answer and add nothing to its text.
+    top_logprobs: how many of the likeliest tokens to report with each token. 0 reports only the token's own log
+        probability, None reports nothing.
+    prompt_logprobs: whether to report the same for the tokens of the prompt.
+    continues: whether the answer continues the text of the prompt. It may then begin with a space.
+    streamed: whether somebody reads the answer as it comes.
     """
 
     prompt: Sequence[int]
@@ -42,12 +45,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """One token that became final: `backs` names who guessed it, empty for the target's own token.
+    """One token that became final.
 
-    `text` may be empty where a token completes no character. A token whose text may begin a stop string comes when it
-    is clear that it does not. `token` None: no whole token, only text, as before a stop string that begins in the
-    middle of one. `rejected`: guesses that were verified in the same forward pass right after this token and were not
-    picked, for the console.
+    text: empty if the token completes no character. A text that may begin a stop string is held back until it is clear
+        that it does not.
+    backs: who guessed the token; empty for the target's own token.
+    rejected: the text of the wrong guess that the same forward pass verified after this token, for the console.
+    token: None if this is text alone, the part of a token before a stop string.
     """
 
     text: str
@@ -59,7 +63,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class BackCount:
-    """Guesses of one back in one answer: verified by the target, and picked by it."""
+    """Guesses of one back in one answer: how many the target verified, and how many of those it picked."""
 
     drafted: int = 0
     accepted: int = 0
@@ -83,37 +87,73 @@ class Summary:
 
 
 class Answer(Protocol):
-    """An answer under way: iterate over the batches of pieces as they come, then read the summary."""
-
-    @property
-    def prompt_tokens(self) -> int: ...
+    """An answer under way. Iterate over its batches of pieces, then read the summary."""
 
     @property
     def prompt_logprobs(self) -> Sequence[Logprobs]:
-        """Of the prompt's tokens but the first, if they were asked for; complete when the first piece comes."""
+        """One for each prompt token but the first, if the question asks for them. Complete with the first piece."""
         ...
 
     @property
     def summary(self) -> Summary:
-        """After the iteration has ended."""
+        """Available after the iteration has ended."""
         ...
 
     def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
-        """Batches of pieces, one batch per step or several steps. Raises DuoError if the answer cannot go on."""
+        """Yields batches of pieces, each of one step or more. Raises DuoError if the answer cannot go on."""
         ...
 
     def cancel(self) -> None:
-        """Nobody listens any more: stop as soon as the current forward pass is done. Harmless when finished."""
+        """Stops the answer after the current forward pass. Does nothing if the answer is finished."""
         ...
+
+
+CLIENT_GONE = 499
+"""nginx's status for a client that went away. Nobody is left to read it."""
+
+
+class Observer:
+    """Hears of every answer, in the event loop. This one ignores it all.
+
+    `answer` is the answer's number. After `began`, exactly one of `finished` and `failed` follows.
+    """
+
+    @property
+    def reads(self) -> bool:
+        """Whether it wants the pieces as soon as they exist."""
+        return False
+
+    def began(self, answer: int) -> None:
+        """The lead has taken the question."""
+
+    def first_text(self, answer: int, seconds: float) -> None:
+        """The first pieces are here, this many seconds after the question."""
+
+    def pieces(self, answer: int, pieces: Sequence[Piece]) -> None:
+        """More of the answer."""
+
+    def finished(self, answer: int, summary: Summary) -> None:
+        """The answer is complete."""
+
+    def failed(self, answer: int, status: int) -> None:
+        """The answer broke off. `status`: of HTTP, `CLIENT_GONE` if its reader stopped."""
+
+    def refused(self, status: int) -> None:
+        """A question got no answer at all."""
+
+
+BackState = Literal["waiting", "catching up", "drafting", "silent"]
+
+SlotState = Literal["idle", "reading", "answering"]
 
 
 @dataclass(frozen=True, slots=True)
 class BackView:
-    """A connected back, for people. round_trip_ms is None until it has been measured."""
+    """A connected back, for people. `round_trip_ms` is None until it is measured."""
 
     name: str
     model: str
-    state: Literal["waiting", "catching up", "drafting", "silent"]
+    state: BackState
     round_trip_ms: float | None
     drafted: int
     accepted: int
@@ -121,24 +161,24 @@ class BackView:
 
 @dataclass(frozen=True, slots=True)
 class SlotView:
-    """What one slot of the target model is doing, for people. An idle one still holds what its last answer left."""
+    """What one slot of the target model does, for people. An idle slot still holds the cache of its last answer."""
 
     id: int
-    state: Literal["idle", "reading", "answering"]
+    state: SlotState
     prompt_tokens: int = 0
-    """Of the prompt, and how many of them are in the cache by now."""
     prompt_read: int = 0
+    """How many tokens of the prompt are in the cache by now."""
     completion_tokens: int = 0
     tokens_per_second: float = 0.0
-    """Of this answer so far."""
+    """Mean of this answer so far."""
 
 
 class Answerer(Protocol):
-    """What the HTTP side talks to."""
+    """What the HTTP side asks."""
 
     @property
     def ready(self) -> bool:
-        """False while the model is loading."""
+        """Whether the model is loaded."""
         ...
 
     @property
@@ -148,7 +188,7 @@ class Answerer(Protocol):
 
     @property
     def created(self) -> int:
-        """Unix time at which the model was loaded, seconds."""
+        """When the model was loaded: Unix time, seconds."""
         ...
 
     @property
@@ -163,7 +203,7 @@ class Answerer(Protocol):
 
     @property
     def exactness(self) -> str:
-        """Whether the same text gets the same bits always, and what that costs: a line for people."""
+        """A line for people: whether a text always has the same bits, and what that costs."""
         ...
 
     @property
@@ -173,7 +213,7 @@ class Answerer(Protocol):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The target model's; safe to use from the event loop."""
+        """The target model's vocabulary, safe to use from the event loop."""
         ...
 
     @property
@@ -183,15 +223,15 @@ class Answerer(Protocol):
 
     @property
     def most(self) -> int:
-        """Questions that it takes at once, those that wait included."""
+        """How many questions it takes at once, including those that wait."""
         ...
 
     def slots(self) -> Sequence[SlotView]:
-        """All of them, in order."""
+        """All slots, in order."""
         ...
 
     def ask(self, question: Question) -> Answer:
-        """Queue a question. Raises RequestError, ContextError or BusyError at once where it can never be answered."""
+        """Queues a question. Raises RequestError, ContextError or BusyError if it will not be answered."""
         ...
 
     def backs(self) -> Sequence[BackView]: ...

@@ -9,8 +9,8 @@ from duo.program import flags as cli
 from duo.program import values
 from duo.wire.messages import MIN_MESSAGE_BYTES
 from lead.backs.admission import Admission
-from lead.http import BODY_LIMIT
 from lead.http.edge import connections
+from lead.http.options import BODY_LIMIT
 from lead.plan.limits import Limits
 
 SLOTS = 4

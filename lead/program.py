@@ -26,18 +26,18 @@ from duo.trace import Trace
 from duo.wire.ledger import Ledger
 from duo.wire.messages import Identity
 from lead import target
-from lead.answers.answer import Listener
 from lead.answers.service import QUEUE, Service
-from lead.api import Answer, BackView, Question, SlotView
+from lead.api import Answer, BackView, Observer, Question, SlotView
 from lead.backs.admission import Admission
 from lead.backs.server import Backs
 from lead.console.console import Console
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
-from lead.http import Options
+from lead.http.app import create_app
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
-from lead.http.site import create_site
+from lead.http.info.metrics import Metrics
+from lead.http.options import Options
 from lead.plan.limits import Limits
 from lead.security.credentials import Access, access, how_to_join, is_loopback
 
@@ -125,8 +125,9 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     port = listening.getsockname()[1]
     _tell_access(args, allowed, port, back_port)
     lead = Lead()
-    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics, max_body=args.max_body)
-    server = connections.Server(_http(args, create_site(lead, options), allowed))
+    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics)
+    metrics = Metrics(lead)
+    server = connections.Server(_http(args, create_app(lead, options, metrics), allowed))
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
     announcing = contextlib.AsyncExitStack()
@@ -136,7 +137,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         engine = loaded.engine
         drafts = args.model_draft and args.policy == "tree" and loaded.speculation.speculates
         local_draft = await asyncio.to_thread(_local_draft, args, engine, loaded.limits, timeline) if drafts else None
-        service = assemble(loaded, console, timeline, local_draft, args.queue)
+        service = assemble(loaded, [console, metrics], timeline, local_draft, args.queue)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         await service.backs.serve(args.host, back_port, admission)
@@ -166,14 +167,18 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
 
 
 def assemble(
-    it: target.Target, listener: Listener, timeline: Trace, local_draft: LocalDraft | None = None, queue: int = QUEUE
+    it: target.Target,
+    observers: Sequence[Observer],
+    timeline: Trace,
+    local_draft: LocalDraft | None = None,
+    queue: int = QUEUE,
 ) -> Service:
     """The decode loop, the backs and the service of a loaded target. To be called in the event loop."""
     ledger, vocabulary = Ledger(), it.engine.vocabulary
     decoder = Decoder(it.engine, ledger, it.speculation, timeline, local_draft)
     me = Identity("lead", it.engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
     backs = Backs(me, ledger, decoder, timeline)
-    return Service(it, decoder, backs, listener, queue)
+    return Service(it, decoder, backs, observers, queue)
 
 
 def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:

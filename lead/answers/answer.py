@@ -3,36 +3,58 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 from duo.engines import Engine
 from duo.errors import DuoError
 from lead.answers.text import Stops, TextStream
-from lead.api import BackCount, FinishReason, Piece, Question, Summary
+from lead.api import CLIENT_GONE, BackCount, FinishReason, Observer, Piece, Question, Summary
 from lead.decode.request import Request
 from lead.decode.session import Logprobs, Step
 
 
-class Listener(Protocol):
-    """Hears of every answer as it comes, in the event loop: the console."""
+class Report:
+    """Tells observers of one answer, and of exactly one end. A context manager around the reading of its pieces."""
 
-    @property
-    def reads(self) -> bool:
-        """Whether it wants the pieces as soon as there are some."""
-        ...
+    def __init__(self, answer: int, observers: Sequence[Observer]) -> None:
+        self._answer = answer
+        self._observers = observers
+        self._asked = time.perf_counter()
+        self._begun = self._ended = False
+        for observer in observers:
+            observer.began(answer)
 
-    def began(self, answer: int, prompt_tokens: int) -> None:
-        """An answer, named by a number, has its first text."""
-        ...
+    def pieces(self, pieces: Sequence[Piece]) -> None:
+        if self._ended:
+            return
+        for observer in self._observers:
+            if not self._begun:
+                observer.first_text(self._answer, time.perf_counter() - self._asked)
+            observer.pieces(self._answer, pieces)
+        self._begun = True
 
-    def pieces(self, answer: int, pieces: Sequence[Piece]) -> None: ...
+    def finished(self, summary: Summary) -> None:
+        if not self._ended:
+            self._ended = True
+            for observer in self._observers:
+                observer.finished(self._answer, summary)
 
-    def finished(self, answer: int, summary: Summary | None) -> None:
-        """`summary` None: the answer was broken off."""
-        ...
+    def failed(self, status: int) -> None:
+        if not self._ended:
+            self._ended = True
+            for observer in self._observers:
+                observer.failed(self._answer, status)
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, Exception):
+            self.failed(error.status if isinstance(error, DuoError) else 500)
+        else:
+            self.failed(CLIENT_GONE)  # unless it has its end: cancelled, or its reader stopped
 
 
 class RunningAnswer:
@@ -44,13 +66,12 @@ class RunningAnswer:
         request: Request,
         question: Question,
         engine: Engine,
-        listener: Listener,
+        observers: Sequence[Observer],
         cancel: Callable[[], None],
     ) -> None:
-        self._number = number
+        self._report = Report(number, observers)
         self._request = request
         self._engine = engine
-        self._listener = listener
         self._cancel = cancel
         self._text = TextStream(engine.vocabulary.decode, question.prompt if question.continues else ())
         self._stops = Stops(question.stop)
@@ -62,16 +83,12 @@ class RunningAnswer:
         self.tokens = 0
         """Tokens of the answer so far."""
         # A stop string is found in the event loop: the decode loop should not go on for long behind it.
-        self.read = question.streamed or bool(question.stop) or listener.reads
+        self.read = question.streamed or bool(question.stop) or any(observer.reads for observer in observers)
         """Whether its steps are to be handed over soon."""
         self._finish_reason: FinishReason | None = None
         self._summary: Summary | None = None
         self.steps: asyncio.Queue[Sequence[Step] | DuoError | None] = asyncio.Queue()
         """Steps as they are handed over, then how it ended."""
-
-    @property
-    def prompt_tokens(self) -> int:
-        return len(self._request.prompt)
 
     @property
     def prompt_logprobs(self) -> Sequence[Logprobs]:
@@ -84,19 +101,13 @@ class RunningAnswer:
         return self._summary
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
-        begun = False
-        try:
+        with self._report:
             async for pieces in self._pieces():
-                if not begun:
-                    begun = True
-                    self._listener.began(self._number, self.prompt_tokens)
-                self._listener.pieces(self._number, pieces)
+                self._report.pieces(pieces)
                 yield pieces
             self._summary = self._summarised()
-        finally:
-            # One that is given up while it waits for its turn is not heard of.
-            if begun:
-                self._listener.finished(self._number, self._summary)
+            if self._summary is not None:
+                self._report.finished(self._summary)
 
     async def _pieces(self) -> AsyncIterator[Sequence[Piece]]:
         while isinstance(steps := await self.steps.get(), Sequence):
@@ -174,3 +185,4 @@ class RunningAnswer:
 
     def cancel(self) -> None:
         self._cancel()
+        self._report.failed(CLIENT_GONE)

@@ -14,9 +14,9 @@ from duo.engines import Vocabulary
 from duo.errors import BusyError, ContextError, RequestError
 from duo.sampling.json_schema import of_json_object
 from duo.wire.messages import MAX_BIASES
-from lead.answers.answer import Listener, RunningAnswer
+from lead.answers.answer import RunningAnswer
 from lead.answers.handover import Handover
-from lead.api import Question, SlotView
+from lead.api import Observer, Question, SlotView
 from lead.backs.server import Backs
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
@@ -30,11 +30,13 @@ QUEUE = 64
 class Service:
     """The lead without its sockets: a loaded model, its decode loop and its backs."""
 
-    def __init__(self, loaded: Target, decoder: Decoder, backs: Backs, listener: Listener, queue: int = QUEUE) -> None:
+    def __init__(
+        self, loaded: Target, decoder: Decoder, backs: Backs, observers: Sequence[Observer], queue: int = QUEUE
+    ) -> None:
         """Starts the decoder. `queue`: most questions that wait."""
         self._engine, self._speculation = loaded.engine, loaded.speculation
         self._decoder = decoder
-        self._listener = listener
+        self._observers = observers
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
@@ -100,7 +102,7 @@ class Service:
             prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = RunningAnswer(
-            next(self._numbers), request, question, self._engine, self._listener, lambda: self._decoder.cancel(request)
+            next(self._numbers), request, question, self._engine, self._observers, lambda: self._decoder.cancel(request)
         )
         self._decoder.submit(request)
         return answer

@@ -81,7 +81,7 @@ class Stops:
         if found:
             self._held = ""
             return text[: min(found)], True
-        held = max(self._overlap(text, string) for string in self._strings)
+        held = max(overlap(text, string) for string in self._strings)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False
 
@@ -90,10 +90,7 @@ class Stops:
         held, self._held = self._held, ""
         return held
 
-    @staticmethod
-    def _overlap(text: str, string: str) -> int:
-        """Length of the longest end of the text that the string begins with, short of the whole string."""
-        for length in range(min(len(text), len(string) - 1), 0, -1):
-            if string.startswith(text[-length:]):
-                return length
-        return 0
+
+def overlap(text: str, mark: str) -> int:
+    """Length of the longest end of the text that the mark begins with, short of the whole mark."""
+    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if mark.startswith(text[-n:])), 0)

@@ -14,7 +14,7 @@ from typing import Literal
 
 from rich.console import Console as Terminal
 
-from lead.api import Answerer, Piece, Summary
+from lead.api import Answerer, Observer, Piece, Summary
 from lead.console.live import Live, shown
 
 PrintMode = Literal["none", "accepted", "all"]
@@ -22,8 +22,8 @@ PrintMode = Literal["none", "accepted", "all"]
 _GREEN, _RED, _DIM, _OFF = "\x1b[32m", "\x1b[31;9m", "\x1b[2m", "\x1b[0m"
 
 
-class Console:
-    """A `lead.answers.answer.Listener` that writes to standard output. VerifyAll here runs in the event loop."""
+class Console(Observer):
+    """Writes the answers to standard output. Everything here runs in the event loop."""
 
     def __init__(self, mode: PrintMode) -> None:
         self._mode = mode
@@ -55,7 +55,7 @@ class Console:
             live, self._live = self._live, None
             await live.stop()
 
-    def began(self, answer: int, prompt_tokens: int) -> None:
+    def first_text(self, answer: int, seconds: float) -> None:
         if self._mode == "none":
             return
         self._text[answer] = []
@@ -81,11 +81,17 @@ class Console:
         if self._live is not None:
             self._live.pieces(answer, pieces)
 
-    def finished(self, answer: int, summary: Summary | None) -> None:
-        if self._mode == "none":
-            return
+    def finished(self, answer: int, summary: Summary) -> None:
+        self._end(answer, figures(summary))
+
+    def failed(self, answer: int, status: int) -> None:
+        self._end(answer, ["(broken off)"])
+
+    def _end(self, answer: int, closing: Sequence[str]) -> None:
+        if answer not in self._text:
+            return  # it had no text yet, or nothing is printed
         dim, off = (_DIM, _OFF) if self._colours else ("", "")
-        lines = ["", *(figures(summary) if summary else ["(broken off)"]), ""]
+        lines = ["", *closing, ""]
         whole = "".join([*self._text.pop(answer), *(f"{dim}{line}{off}\n" for line in lines)])
         if self._live is not None:
             self._live.finished(answer, whole)

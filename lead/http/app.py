@@ -1,58 +1,52 @@
-"""The lead's HTTP side put together: who answers which path.
+"""The lead's HTTP side put together: the routes of all endpoints, the page, and what becomes of errors.
 
-A request goes three ways in order: it is *parsed* (JSON to a `Question`; whatever is wrong with it becomes one line in
-OpenAI's error object), *answered* (for as long as the client listens), and *shaped* as the API that was called has it.
+A request takes three steps. It is *parsed*: JSON becomes a `Question`, or one line in OpenAI's error object. It is
+*answered*, for as long as the client listens. It is *shaped* as the API that was called wants it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from lead.api import Answerer
-from lead.http.errors import LoadingError, handle_errors, json_response
-from lead.http.info.status import looking
-from lead.http.observe import Watch
-from lead.http.openai import chat, completions
-from lead.http.openai import llama_duo as messages
+from lead.http import endpoints
+from lead.http.errors import LoadingError, handle_errors
+from lead.http.info.metrics import Metrics
+from lead.http.info.openapi import Endpoint
 from lead.http.options import Options
+from lead.http.page import routes as page
+from lead.http.site import Site
 
 
-def create_app(
-    answerer: Answerer,
-    options: Options | None = None,
-    watch: Watch | None = None,
-    routers: Sequence[APIRouter] = (),
-) -> FastAPI:
-    """The lead's HTTP side, ready for uvicorn.
+def create_app(answerer: Answerer, options: Options | None = None, metrics: Metrics | None = None) -> FastAPI:
+    """The whole HTTP side, for uvicorn behind `lead.http.edge.auth.guarded`.
 
-    `watch` hears of every answer. `routers` are more paths, which like the ones here wait for the model.
+    `metrics` counts the answers if the answerer has it as an observer; the app itself tells it of refusals.
     """
-    options, watch = options or Options(), watch or Watch()
-    # The generated documentation would say nothing: bodies are parsed by hand, for the sake of their error messages.
-    app = FastAPI(title="duo lead", docs_url=None, redoc_url=None, openapi_url=None)
-    app.state.max_body = options.max_body
-
-    async def loaded() -> None:
-        if not answerer.ready:
-            raise LoadingError("the model is still loading: try again in a moment, GET /health says when")
-
-    @app.head("/health", include_in_schema=False)
-    @app.head("/v1/health", include_in_schema=False)
-    @app.get("/health")
-    @app.get("/v1/health")
-    async def health() -> Response:
-        return json_response({"status": "ok"}) if answerer.ready else json_response({"status": "loading model"}, 503)
-
-    answering = APIRouter(dependencies=[Depends(loaded)])
-    answering.include_router(looking(answerer, options))
-    answering.include_router(chat.router(answerer, options, watch))
-    answering.include_router(completions.router(answerer, options, watch))
-    answering.include_router(messages.router(answerer, watch))
-    for router in routers:
-        answering.include_router(router)
-    app.include_router(answering)
+    site = Site(answerer, options or Options(), metrics or Metrics(answerer))
+    endpoints.description()  # now, and not while answers are under way
+    # FastAPI's own documentation would say nothing: bodies are parsed by hand, for the sake of their error messages.
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    for endpoint in endpoints.ENDPOINTS:
+        handler = _handler(endpoint, site)
+        for path in endpoint.paths:
+            if endpoint.head:
+                app.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
+            app.add_api_route(path, handler, methods=[endpoint.method])
+    app.include_router(page.router)
     handle_errors(app)
     return app
+
+
+def _handler(endpoint: Endpoint, site: Site) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint's handler as FastAPI takes it."""
+
+    async def handle(request: Request) -> Response:
+        if not (endpoint.while_loading or site.answerer.ready):
+            raise LoadingError("the model is still loading: try again in a moment, GET /health says when")
+        return await endpoint.handler(site, request)
+
+    return handle

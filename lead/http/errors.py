@@ -1,6 +1,6 @@
-"""Whatever goes wrong, as OpenAI's error object: its clients make exceptions of their own out of it.
+"""Every error as OpenAI's error object, which its clients turn into their own exceptions.
 
-Handlers cover what the lead raises, what the router finds by itself and what nobody expected.
+The handlers cover what the lead raises, what the router finds, and what nobody expected.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from duo.errors import BusyError, ContextError, DuoError
-
-CLIENT_GONE = 499
-"""nginx's status for it; nobody is left to read it."""
+from lead.api import CLIENT_GONE
 
 _RETRY_SECONDS = 1
 
@@ -25,21 +23,21 @@ dump = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class LoadingError(DuoError):
-    """The model is not there yet."""
+    """The model is still loading."""
 
     status = 503
 
 
 class UnknownModelError(DuoError):
-    """There is only one."""
+    """The lead serves one model, under another name."""
 
     status = 404
 
 
-class TooLargeError(DuoError):
-    """A body over the limit."""
+class SwitchedOffError(DuoError):
+    """The lead was started without this endpoint."""
 
-    status = 413
+    status = 501
 
 
 class ErrorBody(BaseModel):
@@ -72,7 +70,7 @@ def error_object(status: int, message: str, param: str | None = None, code: str 
 
 
 def error_of(error: DuoError) -> dict[str, object]:
-    """The same, of one of our own errors."""
+    """OpenAI's error object for one of our own errors."""
     return error_object(error.status, str(error), getattr(error, "param", None), _CODES.get(type(error)))
 
 
@@ -85,7 +83,7 @@ def json_response(content: object, status: int = 200, headers: Mapping[str, str]
 
 
 def handle_errors(app: FastAPI) -> None:
-    """Let the application answer every error with OpenAI's object."""
+    """Lets the app answer every error with OpenAI's object."""
     app.add_exception_handler(DuoError, _on_duo_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_gone)
@@ -94,13 +92,13 @@ def handle_errors(app: FastAPI) -> None:
 
 async def _on_duo_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DuoError)
-    # 503 passes by itself, and clients that know the header come again.
+    # A 503 passes, and clients that know the header try again.
     headers = {"Retry-After": str(_RETRY_SECONDS)} if error.status == 503 else None
     return json_response(error_of(error), error.status, headers)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
-    """What the router finds by itself, such as 404 and 405."""
+    """What the router finds, such as 404 and 405."""
     assert isinstance(error, HTTPException)
     message = f"{request.method} {request.url.path}: {error.detail.lower()}"
     if error.headers and "Allow" in error.headers:
@@ -113,5 +111,5 @@ async def _on_gone(request: Request, error: Exception) -> Response:
 
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
-    # Starlette raises the exception again when this response is out, and the server logs it with its traceback.
+    # Starlette raises the exception again after this response, and the server logs its traceback.
     return json_response(UNEXPECTED, 500)

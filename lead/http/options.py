@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BODY_LIMIT = 4 << 20
-"""Bytes. More text than any context holds."""
+"""Bytes of a request's body. This is more text than any context holds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """alias: what the model is called to clients, its own name if empty. slots, metrics: whether they may be seen.
-    max_body: most bytes in the body of a request."""
+    """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them."""
 
     alias: str = ""
     slots: bool = True
     metrics: bool = False
-    max_body: int = BODY_LIMIT

@@ -1,7 +1,7 @@
-"""From a body to the fields of a request; whatever is wrong becomes one line that names the field.
+"""Reads the fields of a request from its body. An error is one line that names the field.
 
-Fields that are unknown are ignored, for clients send many. Fields that ask for what the lead cannot do are refused: to
-ignore one would be to answer another question than the one that was asked.
+Unknown fields are ignored, because clients send many. A field that asks for what the lead cannot do is refused:
+ignoring it would answer another question.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import from_json
 
 from duo.errors import RequestError
-from lead.http.errors import TooLargeError
 
 Cannot = Mapping[str, tuple[Sequence[object], str]]
-"""Fields that ask for what the lead cannot do: the values that ask for nothing, and what to say about all others."""
+"""Fields that ask for what the lead cannot do: their harmless values, and what to say about any other value."""
 
 
 class Body(BaseModel):
-    """A part of a request. Strict: "0.7" is not a number."""
+    """A part of a request. It is strict: "0.7" is not a number."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
     cannot: ClassVar[Cannot] = {}
@@ -32,14 +31,9 @@ Asked = TypeVar("Asked", bound=Body)
 
 
 async def parse(shape: type[Asked], request: Request) -> Asked:
-    """The fields of a request's body. Raises RequestError, and TooLargeError for a body over `Options.max_body`."""
-    return parse_bytes(shape, await _body(request))
-
-
-def parse_bytes(shape: type[Asked], body: bytes) -> Asked:
-    """The fields of a body of JSON. Raises RequestError."""
+    """Reads a request's body, which must be a JSON object. Raises RequestError."""
     try:
-        fields = from_json(body, allow_inf_nan=False)
+        fields = from_json(await request.body(), allow_inf_nan=False)
     except ValueError as error:
         raise RequestError(f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
@@ -52,14 +46,14 @@ def parse_bytes(shape: type[Asked], body: bytes) -> Asked:
 
 
 def refuse(fields: Mapping[str, object], cannot: Cannot, where: str = "") -> None:
-    """Raises RequestError for the first field, in the order of `cannot`, that asks for what the lead cannot do."""
+    """Raises RequestError for the first field of `cannot` that has no harmless value."""
     for name, (harmless, why) in cannot.items():
         if name in fields and not _among(fields[name], harmless):
             raise RequestError(f"{where}{name} is {short(fields[name])}: {why}", where + name)
 
 
 def short(value: object) -> str:
-    """A value as JSON, short enough for an error line."""
+    """The value as JSON, short enough for an error line."""
     text = json.dumps(value, ensure_ascii=False, default=str)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
@@ -70,7 +64,7 @@ def _among(value: object, values: Sequence[object]) -> bool:
 
 
 def _one_line(error: ValidationError) -> RequestError:
-    """The first thing that pydantic found, in the words of this project."""
+    """Pydantic's first finding, in the words of this project."""
     first: Any = error.errors(include_url=False)[0]
     where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"]).lstrip(".")
     what = first["msg"].removeprefix("Value error, ")
@@ -79,16 +73,3 @@ def _one_line(error: ValidationError) -> RequestError:
     if first["type"] == "value_error":
         return RequestError(f"{where}: {what}" if where else what, where or None)
     return RequestError(f"{where} is {short(first['input'])}: {what[:1].lower()}{what[1:]}", where)
-
-
-async def _body(request: Request) -> bytes:
-    """The whole body. One that is too large is read to its end, though not kept: who still sends does not listen."""
-    most: int = request.app.state.max_body
-    size, parts = 0, []
-    async for part in request.stream():
-        size += len(part)
-        if size <= most:
-            parts.append(part)
-    if size > most:
-        raise TooLargeError(f"the body has {size} bytes: at most {most} are taken")
-    return b"".join(parts)

@@ -1,23 +1,60 @@
-"""All that the lead has over HTTP, put together: answers, what can be looked at, figures, and its description."""
+"""What every endpoint works with."""
 
 from __future__ import annotations
 
-from fastapi import FastAPI
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
-from lead.api import Answerer
-from lead.http import Options, create_app
-from lead.http.info import llama_server as introspection
-from lead.http.info import metrics, openapi
-from lead.http.page import routes as page
+from fastapi import Request
+from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
+
+from duo.errors import DuoError, RequestError
+from lead.api import CLIENT_GONE, Answer, Answerer, Question
+from lead.http.info.metrics import Metrics
+from lead.http.options import Options
 
 
-def create_site(answerer: Answerer, options: Options | None = None) -> FastAPI:
-    """The whole HTTP side, ready for uvicorn."""
-    options = options or Options()
-    figures = metrics.Metrics(answerer)
-    app = create_app(answerer, options, figures, [introspection.router(answerer, options)])
-    # These have something to say while the model loads.
-    app.include_router(metrics.router(figures, options))
-    app.include_router(openapi.router())
-    app.include_router(page.router)
-    return app
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The answerer, what its owner has decided about it, and who counts."""
+
+    answerer: Answerer
+    options: Options
+    metrics: Metrics
+
+    @property
+    def model(self) -> str:
+        """What clients call the model."""
+        return self.options.alias or self.answerer.model
+
+    @contextmanager
+    def refusals(self) -> Iterator[None]:
+        """Counts the request if it is refused in here: it is malformed, impossible or too much."""
+        try:
+            yield
+        except ClientDisconnect:
+            self.metrics.refused(CLIENT_GONE)
+            raise
+        except Exception as error:
+            self.metrics.refused(error.status if isinstance(error, DuoError) else 500)
+            raise
+
+    def ask(self, questions: Sequence[Question]) -> list[Answer]:
+        """Asks all of the questions or none. Raises what `Answerer.ask` raises."""
+        answerer, answers = self.answerer, list[Answer]()
+        if len(questions) > answerer.most:
+            raise RequestError(f"{len(questions)} answers in one request: this lead takes {answerer.most} at once", "n")
+        try:
+            for question in questions:
+                answers.append(answerer.ask(question))
+        except BaseException:
+            for answer in answers:
+                answer.cancel()
+            raise
+        return answers
+
+
+Handler = Callable[[Site, Request], Awaitable[Response]]
+"""Answers the requests of one endpoint. Raises DuoError."""

@@ -1,7 +1,6 @@
 """Answers for as long as the client listens: whole, or as server-sent events.
 
-The event loop shares the interpreter lock with the decode loop, so what runs once per batch is kept to the least: a
-streamed chunk is one constant string before the text, the text, and one constant string after it.
+The event loop shares the interpreter lock with the decode loop. So little may run per batch.
 """
 
 from __future__ import annotations
@@ -12,30 +11,21 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from duo.errors import DuoError
-from lead.api import Answer, Piece, Summary
-from lead.http.errors import CLIENT_GONE, UNEXPECTED, dump, error_of, json_response
-from lead.http.openai.usage import timings, together, usage
+from lead.api import CLIENT_GONE, Answer, Piece
+from lead.http.errors import UNEXPECTED, dump, error_of, json_response
+from lead.http.openai.usage import figures
+from lead.http.openai.writers import Writer
 
 log = logging.getLogger("lead.http.streams")
 
 T = TypeVar("T")
-
-
-class Writer(Protocol):
-    """Writes one answer as the events of a stream, each a text to its end; an empty text is no event."""
-
-    def begin(self) -> str: ...
-
-    def batch(self, pieces: Sequence[Piece]) -> str: ...
-
-    def end(self, summary: Summary) -> str: ...
 
 
 async def respond(
@@ -44,8 +34,10 @@ async def respond(
     body: Callable[[Sequence[Sequence[Piece]]], Mapping[str, object]],
     stream: AsyncGenerator[str, None] | None = None,
 ) -> Response:
-    """The answers as the `body` that their pieces make, once they are complete, or as a `stream` of events. Raises
-    DuoError if one breaks off."""
+    """The response: the `body` made of the complete answers, or the `stream` of events if there is one.
+
+    Raises DuoError if a whole answer breaks off.
+    """
     if stream is not None:
         return EventStream(answers, stream)
     pieces = await unless_gone(request.receive, answers, _all(answers))
@@ -53,7 +45,7 @@ async def respond(
 
 
 def head_of(kind: str, shape: str, model: str) -> dict[str, object]:
-    """How every body and every event begins: `kind` of id, and OpenAI's name of the object's shape."""
+    """How every body and every event begins. `kind`: prefix of the id. `shape`: OpenAI's name of the object."""
     return {"id": f"{kind}-{secrets.token_hex(12)}", "object": shape, "created": int(time.time()), "model": model}
 
 
@@ -71,7 +63,7 @@ async def _all(answers: Sequence[Answer]) -> list[list[Piece]]:
 
 
 async def unless_gone(receive: Receive, answers: Sequence[Answer], reading: Coroutine[Any, Any, T]) -> T | None:
-    """What `reading` the answers gives, or None if the client goes away first. Either way the answers end here."""
+    """The result of `reading` the answers, or None if the client goes away first. Either way the answers end here."""
     reader = asyncio.ensure_future(reading)
     leaving = asyncio.ensure_future(_gone(receive))
     try:
@@ -91,10 +83,10 @@ async def _gone(receive: Receive) -> None:
 
 
 class EventStream(StreamingResponse):
-    """Server-sent events that end the answers when the client goes away, wherever the stream is at that moment."""
+    """Server-sent events. They end the answers as soon as the client goes away."""
 
     def __init__(self, answers: Sequence[Answer], events: AsyncGenerator[str, None]) -> None:
-        # The headers keep proxies from collecting the chunks.
+        # The headers stop proxies from collecting the chunks.
         super().__init__(
             events, media_type="text/event-stream", headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
         )
@@ -111,10 +103,10 @@ class EventStream(StreamingResponse):
 async def events(
     answers: Sequence[Answer], writers: Sequence[Writer], per_prompt: int, usage_start: str | None
 ) -> AsyncGenerator[str, None]:
-    """The answers, each by its own writer, as one stream of OpenAI's chunks in the order in which they come.
+    """Merges the answers, each with its own writer, into one stream of OpenAI's chunks.
 
-    `usage_start`: beginning of the chunk that tells the usage, where it is wanted. The status is out already, so an
-    error becomes an event, and ends the stream.
+    `per_prompt`: answers to each prompt. `usage_start`: how the chunk with the usage begins, if it is wanted. The
+    client has status 200 already, so an error becomes an event and ends the stream.
     """
     yield "".join([writer.begin() for writer in writers])
     one = len(answers) == 1
@@ -131,10 +123,9 @@ async def events(
         yield f"data: {dump(UNEXPECTED)}\n\n"
         return
     if usage_start is not None:
-        summary = together([answer.summary for answer in answers], per_prompt)
         # llama-server's clients look for the timings where the usage is.
-        figures = dump({"choices": [], "usage": usage(summary), "timings": timings(summary)})
-        yield f"{usage_start},{figures[1:]}\n\n"
+        last = dump({"choices": [], **figures([answer.summary for answer in answers], per_prompt)})
+        yield f"{usage_start},{last[1:]}\n\n"
     yield "data: [DONE]\n\n"
 
 
@@ -145,7 +136,7 @@ async def _one(answer: Answer, writer: Writer) -> AsyncGenerator[str, None]:
 
 
 async def _several(answers: Sequence[Answer], writers: Sequence[Writer]) -> AsyncGenerator[str, None]:
-    # Bounded, so that a client that reads slowly fills no memory here.
+    # Bounded, so that a slow client fills no memory.
     texts: asyncio.Queue[str | BaseException | None] = asyncio.Queue(len(answers))
 
     async def read(answer: Answer, writer: Writer) -> None:

@@ -30,8 +30,8 @@ from bench.harness import terminal as screens
 from duo.errors import ContextError, DuoError
 from duo.program.tls_files import Files
 from lead.api import BackView, Piece
+from lead.http.app import create_app
 from lead.http.edge.auth import guarded
-from lead.http.site import create_site
 from lead.security import certs
 from tests.support.http import PATIENCE, AnswerGate, ScriptedAnswerer, served, serving
 from tests.support.locked import locked
@@ -284,7 +284,7 @@ def test_what_does_not_speak_http() -> None:
 
 
 def test_a_lead_that_is_not_known_by_that_name(answerer: ScriptedAnswerer) -> None:
-    app = guarded(create_site(answerer), [], 1 << 20, names=[])
+    app = guarded(create_app(answerer), [], 1 << 20, names=[])
     with served(app) as url:
         run = pipe(url.replace("127.0.0.1", "127.1"))  # short for the same address, but not one to the lead
     assert run.returncode == 1 and "--allowed-host" in run.stderr and run.stderr.count("\n") == 1

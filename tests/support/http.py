@@ -1,9 +1,8 @@
-"""The lead's HTTP side under a real uvicorn, with answers that a test writes down beforehand.
+"""The lead's HTTP side under a real uvicorn, with scripted answers.
 
 A script is a list of steps. A tuple of strings or pieces is a batch. An `AnswerGate` holds the answer until the test
-opens it, or for ever. An exception is raised. `cancelled` and `ended` are events of whoever reads the answer. The
-vocabulary is a real one, the shipped models', with a chat template that tells whoever reads the prompt all that it was
-given.
+opens it, or for ever. An exception is raised. The vocabulary is that of the shipped models, with a chat template that
+writes everything it gets into the prompt.
 """
 
 from __future__ import annotations
@@ -28,13 +27,16 @@ from duo.engines import Vocabulary
 from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.program.tls_files import Files
 from duo.sampling.grammar import Grammars
-from lead.api import Answer, BackView, Piece, Question, SlotView, Summary
+from lead.answers.answer import Report
+from lead.api import CLIENT_GONE, Answer, BackView, Observer, Piece, Question, SlotView, Summary
 from lead.decode.session import Logprobs
-from lead.http import Options, Watch, create_app
-from lead.http.site import create_site
+from lead.http.app import create_app
+from lead.http.edge.auth import guarded
+from lead.http.info.metrics import Metrics
+from lead.http.options import BODY_LIMIT, Options
 
 PATIENCE = 10.0
-"""Seconds after which a test that waits for something has failed."""
+"""Seconds that a test waits before it fails."""
 
 SUMMARY = Summary(
     finish_reason="stop",
@@ -81,36 +83,41 @@ def conversation(prompt: Sequence[int]) -> dict[str, Any]:
 
 
 class ScriptedAnswer:
-    def __init__(self, question: Question, script: Sequence[Step], summary: Summary) -> None:
+    def __init__(self, question: Question, script: Sequence[Step], summary: Summary, report: Report) -> None:
         self.question = question
-        self.prompt_tokens = summary.prompt_tokens
         self.prompt_logprobs = [Logprobs(-0.25, [(token, -0.25)]) for token in question.prompt[1:]]
         self.summary = summary
         self.cancelled = threading.Event()
         self.ended = threading.Event()
         self._script = script
+        self._report = report
 
     @property
     def messages(self) -> Sequence[Mapping[str, Any]]:
-        """Of the conversation that was asked about."""
+        """The messages of the conversation that was asked about."""
         found: Sequence[Mapping[str, Any]] = conversation(self.question.prompt)["messages"]
         return found
 
     async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
         try:
-            for step in self._script:
-                if isinstance(step, Exception):
-                    raise step
-                if isinstance(step, AnswerGate):
-                    await step.passed()
-                else:
-                    yield [piece if isinstance(piece, Piece) else Piece(piece) for piece in step]
+            with self._report:
+                for step in self._script:
+                    if isinstance(step, Exception):
+                        raise step
+                    if isinstance(step, AnswerGate):
+                        await step.passed()
+                        continue
+                    pieces = [piece if isinstance(piece, Piece) else Piece(piece) for piece in step]
+                    self._report.pieces(pieces)
+                    yield pieces
+                self._report.finished(self.summary)
         finally:
             self.ended.set()
 
     def cancel(self) -> None:
-        # Only noted: the iteration may go on for a while, and whoever cancels must not wait for its end.
+        # The iteration may go on for a while: who cancels must not wait for its end.
         self.cancelled.set()
+        self._report.failed(CLIENT_GONE)
 
 
 @cache
@@ -135,7 +142,8 @@ class ScriptedAnswerer:
         self.views: Sequence[BackView] = []
         self.slot_views: Sequence[SlotView] = [SlotView(0, "idle")]
         self.scripts: list[Sequence[Step]] = []
-        """Of the next answers, one each; `script` when there are none left."""
+        """One for each of the next answers. Later answers use `script`."""
+        self.observers: Sequence[Observer] = ()
         self.asked: queue.Queue[ScriptedAnswer] = queue.Queue()
 
     @property
@@ -151,7 +159,7 @@ class ScriptedAnswerer:
         if question.sampling.grammar:
             _grammars().check(question.sampling.grammar)
         script = self.scripts.pop(0) if self.scripts else self.script
-        answer = ScriptedAnswer(question, script, self.summary)
+        answer = ScriptedAnswer(question, script, self.summary, Report(0, self.observers))
         self.asked.put(answer)
         return answer
 
@@ -159,22 +167,23 @@ class ScriptedAnswerer:
         return self.views
 
     def next_asked(self) -> ScriptedAnswer:
-        """The answer to the oldest question not looked at yet."""
+        """The answer to the oldest question that the test has not taken yet."""
         return self.asked.get(timeout=PATIENCE)
 
 
 @contextmanager
-def serving(answerer: ScriptedAnswerer, options: Options | None = None, watch: Watch | None = None) -> Iterator[str]:
-    """The app on a free port; its address. A client may connect at once: the socket listens already."""
+def serving(
+    answerer: ScriptedAnswerer, options: Options | None = None, metrics: Metrics | None = None
+) -> Iterator[str]:
+    """The app behind the guard on a free port. Yields its address, where the socket listens already."""
     vocabulary()  # the first time takes seconds
-    app = create_app(answerer, options, watch) if watch is not None else create_site(answerer, options)
-    with served(app) as url:
+    with served(guarded(create_app(answerer, options, metrics), [], BODY_LIMIT)) as url:
         yield url
 
 
 @contextmanager
 def served(app: ASGIApp, tls: Files | None = None) -> Iterator[str]:
-    """Any app, on a free port."""
+    """Any app on a free port. Yields its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     # Without a log configuration of its own, uvicorn's records reach pytest's caplog.
     config = uvicorn.Config(

@@ -1,39 +1,39 @@
-"""What stands before the HTTP side: API keys, the limit on a body's size, CORS. Pure ASGI: streams pass untouched.
+"""What stands before the HTTP side: API keys, the limit on bodies, CORS. It is plain ASGI, and streams pass untouched.
 
-A body is read here, up to its limit, and handed on whole: who may not ask, or asks too much, never reaches the app.
+A body is read here up to its limit and handed on whole. A client without a key, or with too large a body, never
+reaches the app.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from lead.http.endpoints import is_public
+from lead.http.errors import error_object, json_response
 from lead.security.credentials import matches
-
-PUBLIC = frozenset({"/", "/favicon.ico", "/health", "/v1/health", "/docs", "/openapi.json"})
-"""What needs no key to be read: whether the lead is well, its description, and the page, which asks for the key."""
-PUBLIC_FILES = "/static/"
 
 
 def guarded(
     app: ASGIApp, keys: Sequence[str], max_body: int, origins: Sequence[str] = (), names: Sequence[str] | None = None
 ) -> ASGIApp:
-    """The app, for those who have one of the keys (none: for all). `max_body`: bytes; `origins`: for CORS, or "*".
+    """The app for clients that have one of the keys. Without keys, it is for all clients.
 
-    `names`: where no key is needed, what clients may call this host beside localhost and addresses, and whose pages in
-    a browser may ask (their own, and `origins`); None: whatever they like. Otherwise any page that its user visits
-    could talk to a lead on the same machine, if need be by a name that it has made to mean that machine (DNS
-    rebinding).
+    `max_body`: most bytes of a body. `origins`: pages that may ask (CORS); "*" means any page.
+
+    `names` counts only without keys. Clients may call this host by these names, by localhost and by address, and only
+    pages of this host and of `origins` may ask. None allows everything. Otherwise any page in a browser could talk
+    to a lead on the same machine, even by a name of its own that it points there (DNS rebinding).
     """
     app = _Guard(app, keys, max_body, origins, names)
     if origins:
-        # Outermost: a browser sends no key with its question whether it may ask, and must be able to read a 401.
+        # Outermost: a browser's preflight request has no key, and a page must be able to read a 401.
         app = CORSMiddleware(app, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     return app
 
@@ -54,11 +54,12 @@ class _Guard:
             return
         headers = Headers(scope=scope)
         if self._names is not None and (wrong := self._stranger(headers)):
-            await _refuse(send, 403, wrong, "forbidden_origin")
+            await _refusal(403, wrong, "forbidden_origin")(scope, receive, send)
             return
-        public = _public(scope["path"]) and scope["method"] in ("GET", "HEAD")
+        public = is_public(scope["path"]) and scope["method"] in ("GET", "HEAD")
         if self._keys and not public and (wrong := self._wrong(headers)):
-            await _refuse(send, 401, wrong, "invalid_api_key", (b"www-authenticate", b"Bearer"))
+            refusal = _refusal(401, wrong, "invalid_api_key", {"WWW-Authenticate": "Bearer"})
+            await refusal(scope, receive, send)
             return
         length = headers.get("content-length", "")
         if not length.isdecimal() and "transfer-encoding" not in headers:
@@ -67,7 +68,7 @@ class _Guard:
         body = None if length.isdecimal() and int(length) > self._max_body else await self._body(receive)
         if body is None:
             wrong = f"the body is too large: at most {self._max_body} bytes are taken (the lead's --max-body)"
-            await _refuse(send, 413, wrong, "request_too_large")
+            await _refusal(413, wrong, "request_too_large")(scope, receive, send)
             return
         whole: list[Message] = [body]
 
@@ -77,7 +78,7 @@ class _Guard:
         await self._app(scope, replay, send)
 
     def _stranger(self, headers: Headers) -> str:
-        """Why a browser may not ask for the page that made it ask; empty if it may."""
+        """Why the page behind this request may not ask; empty if it may."""
         host, origin = headers.get("host", ""), headers.get("origin")
         try:
             known = not host or self._known(urlsplit(f"//{host}").hostname)
@@ -105,7 +106,7 @@ class _Guard:
         return True
 
     def _wrong(self, headers: Headers) -> str:
-        """Why these headers do not let in; empty if they do."""
+        """Why these headers hold no right key; empty if they do."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
         if not given:
@@ -113,7 +114,7 @@ class _Guard:
         return "" if matches(given, self._keys) else "the API key is wrong: this lead was started with another one"
 
     async def _body(self, receive: Receive) -> Message | None:
-        """The body as one message, or the client's leaving; None if it is too large."""
+        """The whole body as one message, or the client's disconnect; None if the body is too large."""
         parts, size, more = [], 0, True
         while more:
             message = await receive()
@@ -127,14 +128,5 @@ class _Guard:
         return {"type": "http.request", "body": b"".join(parts), "more_body": False}
 
 
-def _public(path: str) -> bool:
-    return path in PUBLIC or path.startswith(PUBLIC_FILES)
-
-
-async def _refuse(send: Send, status: int, message: str, code: str, *headers: tuple[bytes, bytes]) -> None:
-    """OpenAI's error object."""
-    error = {"message": message, "type": "invalid_request_error", "param": None, "code": code}
-    body = json.dumps({"error": error}).encode()
-    plain = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": [*plain, *headers]})
-    await send({"type": "http.response.body", "body": body})
+def _refusal(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Response:
+    return json_response(error_object(status, message, code=code), status, headers)

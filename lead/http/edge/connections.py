@@ -1,8 +1,8 @@
-"""HTTP connections that cannot be held for ever: uvicorn's protocol with deadlines and limits.
+"""HTTP connections that nobody can hold for ever: uvicorn's protocol with deadlines and limits.
 
-uvicorn waits as long as a client likes for the rest of a request. Here its head has to be whole within one deadline and
-its body within another, however slowly the bytes come, and a client that no longer reads, or is no longer there, loses
-its connection to TCP's own timers. Connections are counted, in all and by address; one too many gets a 503 and an end.
+uvicorn waits without limit for the rest of a request. Here the head has one deadline and the body another, however
+slowly the bytes come. TCP's timers end the connection of a client that no longer reads or is gone. Connections are
+counted, in all and by address. One too many gets a 503 and is closed.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-HANDSHAKE_SECONDS = 10
-"""For TLS."""
+from lead.http.errors import dump, error_object
+
+TLS_HANDSHAKE_SECONDS = 10
 UNREAD_SECONDS = 60
-"""After which a connection is given up whose other side takes nothing of what was sent to it."""
+"""A connection is closed when its client takes no bytes for this long."""
 _KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": UNREAD_SECONDS * 1000}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Connections in all and of one address; seconds for the head of a request, and for its body."""
+    """Most connections in all and of one address; seconds for the head of a request, and for its body."""
 
     connections: int = 512
     per_address: int = 256
     head_seconds: float = 10.0
     body_seconds: float = 60.0
     open: Counter[str] = field(default_factory=Counter, compare=False)
-    """Now, by address."""
+    """Open connections by address."""
 
     def protocol(self) -> Any:
         """For `uvicorn.Config(http=...)`."""
@@ -46,11 +47,11 @@ class Limits:
 
 
 class Server(uvicorn.Server):
-    """uvicorn without signal handlers of its own: the program has them."""
+    """uvicorn without signal handlers: the program has its own."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
-        # A warning for every request that is none would let strangers fill the log.
+        # A warning for every malformed request would let strangers fill the log.
         logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
     @contextlib.contextmanager
@@ -59,15 +60,15 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         if self.config.is_ssl:
-            # A connection is counted once it has shaken hands; those that do not would have asyncio's minute.
+            # A connection is counted after its TLS handshake. Without a deadline of ours, asyncio gives it a minute.
             loop = asyncio.get_running_loop()
-            serve = functools.partial(loop.create_server, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+            serve = functools.partial(loop.create_server, ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS)
             setattr(loop, "create_server", serve)  # noqa: B010 - mypy takes no method for a variable
         await super().startup(sockets)
 
 
 class Connection(H11Protocol):
-    """One connection."""
+    """One connection, with deadlines."""
 
     def __init__(self, limits: Limits, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
@@ -75,7 +76,7 @@ class Connection(H11Protocol):
         self._address = ""
         self._deadline: asyncio.TimerHandle | None = None
         self._due: object = None
-        """What the deadline is for: a state of the client's half of the connection."""
+        """The state of the client's half of the connection that the deadline is for."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -103,7 +104,7 @@ class Connection(H11Protocol):
         self._watch()
 
     def send_400_response(self, msg: str) -> None:
-        """Garbage in the middle of a request. uvicorn would answer twice where an answer has begun already."""
+        """Answers garbage in the middle of a request. uvicorn would answer twice if an answer has begun already."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -113,7 +114,7 @@ class Connection(H11Protocol):
             self.transport.close()
 
     def _watch(self) -> None:
-        """Set the deadline for what the client owes now. It is set once, and not again by every byte."""
+        """Sets the deadline for what the client owes now. More bytes do not set it again."""
         owes = self.conn.their_state
         if owes is not self._due:
             seconds = {h11.IDLE: self._limits.head_seconds, h11.SEND_BODY: self._limits.body_seconds}.get(owes)
@@ -123,11 +124,11 @@ class Connection(H11Protocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self.conn.their_state is h11.IDLE:
-            # From here to the next request's first byte uvicorn's keep-alive counts.
+            # Until the first byte of the next request, uvicorn's keep-alive timer counts.
             self._set_deadline(None)
             self._due = None
         else:
-            self._watch()  # a part of the next request may have been here already
+            self._watch()  # a part of the next request may be here already
 
     def _set_deadline(self, seconds: float | None) -> None:
         if self._deadline is not None:
@@ -136,14 +137,13 @@ class Connection(H11Protocol):
 
     def _too_slow(self) -> None:
         if self.cycle is not None and self.cycle.response_started and self.conn.their_state is not h11.IDLE:
-            self.transport.close()  # it has its answer, a refusal, and still sends
+            self.transport.close()  # the client has a refusal already, and still sends
         else:
             self._turn_away(408, "the request took too long to arrive")
 
     def _turn_away(self, status: int, why: str) -> None:
         reason = {408: "Request Timeout", 503: "Service Unavailable"}[status]
-        kind = "invalid_request_error" if status == 408 else "server_error"
-        body = f'{{"error":{{"message":"{why}","type":"{kind}","param":null,"code":null}}}}'.encode()
+        body = dump(error_object(status, why)).encode()
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         retry = "Retry-After: 1\r\n" if status == 503 else ""
         self.transport.write(f"{head}{retry}Connection: close\r\n\r\n".encode() + body)
@@ -151,7 +151,7 @@ class Connection(H11Protocol):
 
 
 def _notice_absence(connection: socket.socket | None) -> None:
-    """Let TCP find out that the other side is gone without a word, or reads no more."""
+    """Lets TCP find out that the client is silently gone, or no longer reads."""
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -1,4 +1,4 @@
-"""An OpenAPI document as a page for people: made here, so that it needs no script and nothing from elsewhere."""
+"""An OpenAPI document as a page for people. It needs no script and loads nothing."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _shapes(document: Mapping[str, Any]) -> Iterator[str]:
                  inner.get("description", ""))
             for field, inner in schema.get("properties", {}).items()
         ]  # fmt: skip
-        # Whoever follows a link to what is inside a closed part sees it opened.
+        # A browser opens a closed part when a link leads to an id inside it.
         yield (
             f'<details><summary><code>{escape(name)}</code></summary><div id="{escape(name)}">'
             f"{_text(schema.get('description', ''))}<table>{''.join(rows)}</table></div></details>"
@@ -88,7 +88,7 @@ def _row(name: str, what: str, description: str) -> str:
 
 
 def _type(schema: Mapping[str, Any]) -> str:
-    """A schema in a few words, as HTML."""
+    """The schema in a few words of HTML."""
     if "$ref" in schema:
         name = escape(schema["$ref"].rpartition("/")[2])
         return f'<a href="#{name}"><code>{name}</code></a>'
@@ -120,7 +120,7 @@ def _bounds(schema: Mapping[str, Any]) -> str:
 
 
 def _text(text: str) -> str:
-    """Paragraphs, with what stands in backquotes as code."""
+    """Paragraphs of HTML. Words in backquotes become code."""
     paragraphs = [escape(" ".join(part.split())) for part in text.split("\n\n") if part.strip()]
     coded = [re.sub("`+([^`]+)`+", r"<code>\1</code>", paragraph) for paragraph in paragraphs]
     return "".join(f"<p>{paragraph}</p>" for paragraph in coded)

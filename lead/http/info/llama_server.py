@@ -1,36 +1,37 @@
-"""Looking into the server, as llama-server lets one: its tokens, its chat template, its settings, its slots.
+"""llama-server's endpoints about the server itself: tokens, chat template, settings, slots.
 
-The shapes are llama-server's, so that front ends made for it find what they look for. A text may be long, and the event
-loop is to bring answers meanwhile: tokenizers and templates run in a thread.
+The shapes are llama-server's, for front ends made for it. Tokenizers and templates run in a thread, because a text may
+be long and the event loop must go on.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 import duo
 from duo.engines.base import Vocabulary
-from duo.errors import BusyError, DuoError, RequestError
-from lead.api import Answerer, SlotView
-from lead.http.errors import json_response
-from lead.http.openai.fields import DEFAULT_TEMPERATURE
+from duo.errors import BusyError
+from duo.sampling.params import SamplingParams
+from lead.api import Answerer, SlotState, SlotView
+from lead.http.errors import SwitchedOffError, json_response
+from lead.http.openai.fields import DEFAULT_TEMPERATURE, check_tokens
 from lead.http.openai.messages import Conversation
 from lead.http.openai.tools import Tool
-from lead.http.options import Options
 from lead.http.parsing import Body, Cannot, parse, short
+from lead.http.site import Site
 
 MAX_TOKEN = (1 << 31) - 1
 Token = Annotated[int, Field(ge=0, le=MAX_TOKEN)]
 
 
 def _parts(value: object) -> object:
-    """A text, or a list of texts and tokens, as a list."""
+    """Makes a list of a text. Accepts a list of texts and tokens as it is."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list):
@@ -45,18 +46,12 @@ def _parts(value: object) -> object:
 Parts = Annotated[list[str | int], BeforeValidator(_parts, json_schema_input_type=str | list[str | Token])]
 
 
-class SwitchedOffError(DuoError):
-    """An endpoint that this lead was told not to have."""
-
-    status = 501
-
-
 class TokenizeRequest(Body):
-    """Body of POST /tokenize. Of a list, texts become tokens and tokens stay as they are."""
+    """Body of POST /tokenize. In a list, texts become tokens and tokens stay as they are."""
 
     content: Parts | None = None
-    add_special: bool | None = Field(None, description="Begin as a prompt does, with BOS where the model wants one.")
-    with_pieces: bool | None = Field(None, description="Also say what each token adds to a text.")
+    add_special: bool | None = Field(None, description="Begin like a prompt: with BOS, if the model wants one.")
+    with_pieces: bool | None = Field(None, description="Also report what each token adds to a text.")
 
     cannot: ClassVar[Cannot] = {"parse_special": ((None, True), "special tokens are always read as such")}
 
@@ -68,14 +63,14 @@ class DetokenizeRequest(Body):
 
 
 class TemplateRequest(Conversation):
-    """Body of POST /apply-template: a chat request, of which only these are looked at."""
+    """Body of POST /apply-template: a chat request. All other fields are ignored."""
 
     tools: list[Tool] | None = None
 
 
 class TokenPiece(BaseModel):
-    """`piece`: what the token adds to a text, as bytes where those are a part of a character; empty for a special
-    token."""
+    """`piece` is what the token adds to a text: its bytes if they are only a part of a character, and nothing for a
+    special token."""
 
     id: int
     piece: str | list[int]
@@ -94,7 +89,7 @@ class TemplateResponse(BaseModel):
 
 
 class DefaultSettings(BaseModel):
-    """`params`: what a chat request without any gets."""
+    """`params` are the defaults of a chat request."""
 
     id: int
     n_ctx: int
@@ -109,8 +104,8 @@ class Modalities(BaseModel):
 
 
 class Props(BaseModel):
-    """llama-server's figures, as far as they mean something here. `model_path` is a name: the lead tells no paths.
-    `exactness`: whether `--exact` is on, and what it costs."""
+    """llama-server's settings, as far as they apply here. `model_path` is a name, because the lead tells no paths.
+    `exactness` says whether `--exact` is on, and what it costs."""
 
     default_generation_settings: DefaultSettings
     total_slots: int
@@ -128,67 +123,60 @@ class Props(BaseModel):
 
 
 class Slot(BaseModel):
-    """One answer's place. `prompt_read` of its `prompt_tokens` are in the cache by now."""
+    """The place of one answer. `prompt_read` of its `prompt_tokens` are in the cache by now."""
 
     id: int
     n_ctx: int
     speculative: bool
     is_processing: bool
-    state: Literal["idle", "reading", "answering"]
+    state: SlotState
     prompt_tokens: int
     prompt_read: int
     completion_tokens: int
     tokens_per_second: float
 
 
-def router(answerer: Answerer, options: Options) -> APIRouter:
-    """The endpoints, for a model that is loaded: whoever includes them sees to that."""
-    api = APIRouter()
+async def tokenize(site: Site, request: Request) -> Response:
+    asked = await parse(TokenizeRequest, request)
+    return json_response({"tokens": await asyncio.to_thread(_tokens, asked, site.answerer.vocabulary)})
 
-    @api.post("/tokenize")
-    async def tokenize(request: Request) -> Response:
-        asked = await parse(TokenizeRequest, request)
-        return json_response({"tokens": await asyncio.to_thread(_tokens, asked, answerer.vocabulary)})
 
-    @api.post("/detokenize")
-    async def detokenize(request: Request) -> Response:
-        asked = await parse(DetokenizeRequest, request)
-        tokens = asked.tokens or []
-        _check(tokens, answerer.vocabulary, "tokens")
-        return json_response({"content": await asyncio.to_thread(answerer.vocabulary.decode, tokens)})
+async def detokenize(site: Site, request: Request) -> Response:
+    asked = await parse(DetokenizeRequest, request)
+    tokens, vocabulary = asked.tokens or [], site.answerer.vocabulary
+    check_tokens(tokens, vocabulary, "tokens")
+    return json_response({"content": await asyncio.to_thread(vocabulary.decode, tokens)})
 
-    @api.post("/apply-template")
-    async def apply_template(request: Request) -> Response:
-        asked = await parse(TemplateRequest, request)
-        tools = [tool.plain() for tool in asked.tools or ()]
-        prompt = await asyncio.to_thread(answerer.vocabulary.render, asked.turns(), tools, asked.variables)
-        return json_response({"prompt": prompt})
 
-    @api.get("/props")
-    async def props() -> Response:
-        return json_response(_props(answerer, options))
+async def apply_template(site: Site, request: Request) -> Response:
+    asked = await parse(TemplateRequest, request)
+    tools = [tool.plain() for tool in asked.tools or ()]
+    render = site.answerer.vocabulary.render
+    return json_response({"prompt": await asyncio.to_thread(render, asked.turns(), tools, asked.variables)})
 
-    @api.get("/slots")
-    async def slots(fail_on_no_slot: str = "") -> Response:
-        if not options.slots:
-            raise SwitchedOffError("GET /slots is switched off: start the lead with --slots")
-        views = answerer.slots()
-        # Any value, as in llama-server, where health checks ask so.
-        if fail_on_no_slot and all(view.state != "idle" for view in views):
-            raise BusyError("no slot is idle: try again later")
-        return json_response([_slot(view, answerer) for view in views])
 
-    return api
+async def props(site: Site, request: Request) -> Response:
+    return json_response(_props(site))
+
+
+async def slots(site: Site, request: Request) -> Response:
+    if not site.options.slots:
+        raise SwitchedOffError("GET /slots is switched off: start the lead with --slots")
+    views = site.answerer.slots()
+    # Any value, as in llama-server: health checks ask this way.
+    if request.query_params.get("fail_on_no_slot") and all(view.state != "idle" for view in views):
+        raise BusyError("no slot is idle: try again later")
+    return json_response([_slot(view, site.answerer) for view in views])
 
 
 def _tokens(asked: TokenizeRequest, vocabulary: Vocabulary) -> list[Any]:
     tokens: list[int] = []
     for index, part in enumerate(asked.content or ()):
         if isinstance(part, int):
-            _check([part], vocabulary, f"content[{index}]")
+            check_tokens([part], vocabulary, f"content[{index}]")
             tokens.append(part)
         else:
-            # Only the beginning of it all is the beginning of a prompt.
+            # Only the first part begins the prompt.
             special = asked.add_special and index == 0
             tokens += vocabulary.encode(part) if special else vocabulary.encode_rendered(part)
     if not asked.with_pieces:
@@ -196,45 +184,35 @@ def _tokens(asked: TokenizeRequest, vocabulary: Vocabulary) -> list[Any]:
     return [{"id": token, "piece": _piece(vocabulary.token_bytes(token))} for token in tokens]
 
 
-def _check(tokens: list[int], vocabulary: Vocabulary, where: str) -> None:
-    strange = next((token for token in tokens if token >= vocabulary.size), None)
-    if strange is not None:
-        raise RequestError(f"{where}: no token {strange} in a vocabulary of {vocabulary.size}", where)
-
-
 def _piece(piece: bytes) -> str | list[int]:
-    """A token's text, or its bytes where they are a part of a character only."""
+    """The token's text, or its bytes if they are only a part of a character."""
     try:
         return piece.decode()
     except UnicodeDecodeError:
         return list(piece)
 
 
-def _props(answerer: Answerer, options: Options) -> dict[str, object]:
+_SAMPLING = {
+    "repeat_penalty" if name == "repetition_penalty" else name: value
+    for name, value in asdict(SamplingParams(DEFAULT_TEMPERATURE)).items()
+    if name not in ("logit_bias", "seed", "grammar")
+}
+"""The defaults under llama-server's names."""
+
+
+def _props(site: Site) -> dict[str, object]:
     """See `Props`."""
+    answerer, options = site.answerer, site.options
     return {
         "default_generation_settings": {
             "id": 0,
             "n_ctx": answerer.context,
             "speculative": answerer.speculates,
             "is_processing": False,
-            "params": {
-                "temperature": DEFAULT_TEMPERATURE,
-                "top_k": 0,
-                "top_p": 1.0,
-                "min_p": 0.0,
-                "repeat_penalty": 1.0,
-                "presence_penalty": 0.0,
-                "frequency_penalty": 0.0,
-                "seed": -1,
-                "n_predict": -1,
-                "ignore_eos": False,
-                "stream": False,
-                "stop": [],
-            },
+            "params": {**_SAMPLING, "seed": -1, "n_predict": -1, "ignore_eos": False, "stream": False, "stop": []},
         },
         "total_slots": len(answerer.slots()),
-        "model_alias": options.alias or answerer.model,
+        "model_alias": site.model,
         "model_path": answerer.model,
         "n_ctx": answerer.context,
         "n_vocab": answerer.vocabulary.size,

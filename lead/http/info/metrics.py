@@ -1,38 +1,31 @@
-"""Figures for Prometheus: what has been answered, counted as it happens, and what is being done, read when asked for.
+"""Figures for Prometheus: answers are counted as they end, the state of the lead is read at each scrape.
 
-Whoever answers tells of each answer: `began`, `first_token`, then either `finished` or `failed`; a request that is
-refused is only `failed`. Names of backs come from the network, and every name is a series that Prometheus keeps for
-ever: a bounded number of them are told apart.
+Backs name themselves, and Prometheus keeps a series for every name for ever. So the number of names is bounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fastapi import APIRouter
-from fastapi.responses import Response
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from lead.api import Answerer, Summary
-from lead.http.info.llama_server import SwitchedOffError
-from lead.http.observe import Watch
-from lead.http.options import Options
+from lead.api import Answerer, Observer, Summary
 
 MAX_BACKS = 32
-"""Backs that have series of their own: the first ones that were heard of."""
+"""Only the first backs have series of their own."""
 OTHERS = "other"
-"""All others together."""
+"""Label of all other backs together."""
 _MAX_NAME = 64
 
-_LONG = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
-_SHORT = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+_LONG_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+_SHORT_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
 
-class Metrics(Watch):
-    """All figures of one lead. Used from the event loop."""
+class Metrics(Observer):
+    """All figures of one lead, for the event loop."""
 
     def __init__(self, answerer: Answerer) -> None:
         self.registry = CollectorRegistry()
@@ -57,22 +50,21 @@ class Metrics(Watch):
         self._accepted = counter("accepted_tokens", "Guesses that the target picked.")
         self._back_drafted = counter("back_drafted_tokens", "Guesses of a back that the target verified.", "back")
         self._back_accepted = counter("back_accepted_tokens", "Guesses of a back that the target picked.", "back")
-        self._first_token = histogram("time_to_first_token_seconds", "From a request to its first token.", _LONG)
-        self._per_token = histogram("time_per_output_token_seconds", "Mean over each answer's tokens.", _SHORT)
-        self._duration = histogram("request_duration_seconds", "From a request to its answer's end.", _LONG)
-        self._queued = histogram("queue_seconds", "From a request to its slot.", _LONG)
+        self._first_token = histogram(
+            "time_to_first_token_seconds", "From a request to its first token.", _LONG_BUCKETS
+        )
+        self._per_token = histogram("time_per_output_token_seconds", "Mean over each answer's tokens.", _SHORT_BUCKETS)
+        self._duration = histogram("request_duration_seconds", "From a request to its answer's end.", _LONG_BUCKETS)
+        self._queued = histogram("queue_seconds", "From a request to its slot.", _LONG_BUCKETS)
         self.registry.register(_Now(answerer, self))
 
-    def began(self) -> None:
-        """A question was queued."""
+    def began(self, answer: int) -> None:
         self._begun.inc()
 
-    def first_token(self, seconds: float) -> None:
-        """An answer's first token came so long after its request."""
+    def first_text(self, answer: int, seconds: float) -> None:
         self._first_token.observe(seconds)
 
-    def finished(self, summary: Summary) -> None:
-        """An answer came to its end."""
+    def finished(self, answer: int, summary: Summary) -> None:
         self._requests.labels("200").inc()
         self._finished.labels(summary.finish_reason).inc()
         self._prompt.inc(summary.prompt_tokens - summary.cached_tokens)
@@ -92,12 +84,14 @@ class Metrics(Watch):
         self._duration.observe(summary.queued_seconds + summary.prompt_seconds + summary.decode_seconds)
         self._queued.observe(summary.queued_seconds)
 
-    def failed(self, status: int) -> None:
-        """A request was refused, or its answer broke off; 499: because its client had gone."""
+    def failed(self, answer: int, status: int) -> None:
+        self.refused(status)
+
+    def refused(self, status: int) -> None:
         self._requests.labels(str(status)).inc()
 
     def label(self, back: str) -> str:
-        """What a back is called in the series."""
+        """The name of a back in the series."""
         name = back[:_MAX_NAME]
         if name not in self._backs:
             if len(self._backs) == MAX_BACKS:
@@ -111,14 +105,14 @@ class Metrics(Watch):
 
 
 class _Now(Collector):
-    """What is being done at this moment. While the model loads there is nothing to tell."""
+    """The state of the lead at each scrape. While the model loads there is none."""
 
     def __init__(self, answerer: Answerer, metrics: Metrics) -> None:
         self._answerer = answerer
         self._metrics = metrics
 
     def describe(self) -> list[Metric]:
-        """Nothing: the registry is not to ask the answerer before anybody scrapes."""
+        """Describes nothing, so that the registry does not ask the answerer before the first scrape."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -145,23 +139,10 @@ class _Now(Collector):
         yield trips
 
     def _round_trips(self) -> dict[str, float]:
-        """By label: of those that share one, the longest."""
+        """Seconds by label. Backs that share a label show the longest."""
         trips: dict[str, float] = {}
         for back in self._answerer.backs() if self._answerer.ready else ():
             if back.round_trip_ms is not None:
                 label = self._metrics.label(back.name)
                 trips[label] = max(trips.get(label, 0.0), back.round_trip_ms / 1e3)
         return trips
-
-
-def router(metrics: Metrics, options: Options) -> APIRouter:
-    """GET /metrics, which answers while the model loads, too."""
-    api = APIRouter()
-
-    @api.get("/metrics")
-    async def show() -> Response:
-        if not options.metrics:
-            raise SwitchedOffError("GET /metrics is switched off: start the lead with --metrics")
-        return Response(metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
-
-    return api

@@ -1,17 +1,18 @@
-"""What the lead is and which backs it has, for programs that look."""
+"""State of the lead for programs: health, model, backs, metrics."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import Request
 from fastapi.responses import Response
+from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
-from lead.api import Answerer
-from lead.http.errors import UnknownModelError, json_response
-from lead.http.options import Options
+from lead.api import BackState
+from lead.http.errors import SwitchedOffError, UnknownModelError, json_response
+from lead.http.site import Site
 
 
 class Health(BaseModel):
@@ -31,11 +32,11 @@ class ModelList(BaseModel):
 
 
 class Back(BaseModel):
-    """A connected back. round_trip_ms is null until it has been measured."""
+    """A connected back. `round_trip_ms` is null until it is measured."""
 
     name: str
     model: str
-    state: Literal["waiting", "catching up", "drafting", "silent"]
+    state: BackState
     round_trip_ms: float | None
     drafted: int
     accepted: int
@@ -45,27 +46,31 @@ class BackList(BaseModel):
     data: list[Back]
 
 
-def looking(answerer: Answerer, options: Options) -> APIRouter:
-    """What can be looked at."""
-    routes = APIRouter()
+async def health(site: Site, request: Request) -> Response:
+    ready = site.answerer.ready
+    return json_response({"status": "ok"}) if ready else json_response({"status": "loading model"}, 503)
 
-    def model() -> dict[str, object]:
-        name = options.alias or answerer.model
-        return {"id": name, "object": "model", "created": answerer.created, "owned_by": "duo"}
 
-    @routes.get("/v1/models")
-    @routes.get("/models")
-    async def models() -> Response:
-        return json_response({"object": "list", "data": [model()]})
+async def models(site: Site, request: Request) -> Response:
+    return json_response({"object": "list", "data": [_model(site)]})
 
-    @routes.get("/v1/models/{name:path}")
-    async def one_model(name: str) -> Response:
-        if name != model()["id"]:
-            raise UnknownModelError(f"there is no model {name[:100]!r} here: GET /v1/models names the one that is")
-        return json_response(model())
 
-    @routes.get("/backs")
-    async def backs() -> Response:
-        return json_response({"data": [asdict(back) for back in answerer.backs()]})
+async def model_by_name(site: Site, request: Request) -> Response:
+    name = request.path_params["name"]
+    if name != site.model:
+        raise UnknownModelError(f"there is no model {name[:100]!r} here: GET /v1/models names the one that is")
+    return json_response(_model(site))
 
-    return routes
+
+async def backs(site: Site, request: Request) -> Response:
+    return json_response({"data": [asdict(back) for back in site.answerer.backs()]})
+
+
+async def metrics(site: Site, request: Request) -> Response:
+    if not site.options.metrics:
+        raise SwitchedOffError("GET /metrics is switched off: start the lead with --metrics")
+    return Response(site.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _model(site: Site) -> dict[str, object]:
+    return {"id": site.model, "object": "model", "created": site.answerer.created, "owned_by": "duo"}

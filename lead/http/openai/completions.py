@@ -1,43 +1,44 @@
-"""POST /v1/completions: a text goes on. OpenAI's older form, with prompts as text or as tokens."""
+"""POST /v1/completions, OpenAI's older API: it continues a text. Prompts are texts or tokens."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, BeforeValidator, Field
 
 from duo.engines import Vocabulary
 from duo.errors import RequestError
 from duo.sampling.json_schema import of_json_schema
-from lead.api import Answer, Answerer, Piece, Question, Summary
+from lead.api import Answer, Piece, Question, Summary
+from lead.decode.session import Logprobs
 from lead.http.errors import dump
-from lead.http.observe import Relayed, Watch, ask_all, refusals
-from lead.http.openai.chat import accepted
 from lead.http.openai.fields import (
     DEFAULT_TEMPERATURE,
     MAX_CHOICES,
-    MAX_SCORES,
+    MAX_PROMPT_LOGPROBS,
     MAX_TOP_LOGPROBS,
     AnswerFields,
+    check_tokens,
     with_seed,
 )
 from lead.http.openai.logprobs import TextLogprobs, prompt_logprobs, text_logprobs
 from lead.http.openai.messages import ResponseFormat
-from lead.http.openai.usage import Timings, Usage, timings, together, usage
-from lead.http.options import Options
+from lead.http.openai.usage import Timings, Usage, figures
+from lead.http.openai.writers import Echo, TextWriter
 from lead.http.parsing import Cannot, parse, short
+from lead.http.site import Site
 from lead.http.stream import events, head_of, respond
 
 Tokens = list[Annotated[int, Field(ge=0)]]
 
 
 def _prompts(value: object) -> object:
-    """Any form of prompts as a list of texts and lists of tokens."""
+    """Makes a list of texts and lists of tokens from any form of prompts."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value:
@@ -59,14 +60,18 @@ Prompts = Annotated[
 
 
 class CompletionRequest(AnswerFields):
-    """Body of POST /v1/completions. Several prompts have `n` answers each, in their order."""
+    """Body of POST /v1/completions. Each prompt gets `n` answers, in the order of the prompts."""
 
     prompt: Prompts = Field(min_length=1, max_length=MAX_CHOICES)
-    echo: bool | None = Field(None, description="The prompt before the answer; with `logprobs`, how likely it is too.")
+    echo: bool | None = Field(
+        None, description="Repeat the prompt before the answer. With `logprobs`, report those of the prompt too."
+    )
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    best_of: int | None = Field(None, description="Only the same as n.")
+    best_of: int | None = Field(None, description="Must be the same as n.")
     response_format: ResponseFormat | None = None
-    json_schema: dict[str, Any] | None = Field(None, description="llama-server's: the answer is JSON of this schema.")
+    json_schema: dict[str, Any] | None = Field(
+        None, description="From llama-server: the answer is JSON of this schema."
+    )
 
     cannot: ClassVar[Cannot] = {
         **AnswerFields.cannot,
@@ -74,7 +79,7 @@ class CompletionRequest(AnswerFields):
     }
 
     def questions(self, vocabulary: Vocabulary) -> list[Question]:
-        """`n` for each prompt. Raises RequestError."""
+        """`n` questions for each prompt. Raises RequestError."""
         count = self.n or 1
         if self.best_of is not None and self.best_of != count:
             raise RequestError(f"best_of is {self.best_of}: it must be the same as n, which is {count}", "best_of")
@@ -87,25 +92,23 @@ class CompletionRequest(AnswerFields):
             raise RequestError(f"n is {count}: how likely a prompt is is told with one answer", "n")
         prompts = [self._checked(prompt, vocabulary) for prompt in self.prompt]
         scores = sum(map(len, prompts)) * (1 + (self.logprobs or 0)) if scored else 0
-        if scores > MAX_SCORES:
-            raise RequestError(f"{scores} log probabilities of prompts: at most {MAX_SCORES} at a time", "logprobs")
+        if scores > MAX_PROMPT_LOGPROBS:
+            raise RequestError(
+                f"{scores} log probabilities of prompts: at most {MAX_PROMPT_LOGPROBS} at a time", "logprobs"
+            )
         schema = self.response_format.answer() if self.response_format is not None else self.json_schema or None
         sampling = self.sampling(DEFAULT_TEMPERATURE, of_json_schema(schema) if schema is not None else "")
-        names = self.stop_names(vocabulary)
+        ends = self.ends(vocabulary)
         return [
             with_seed(
                 Question(
                     prompt=tokens,
                     sampling=sampling,
-                    max_tokens=1 if self.silent else self.limit(),
-                    ignore_eos=bool(self.ignore_eos),
-                    stop=tuple(self.stop or ()),
-                    stop_names=names,
-                    stop_tokens=tuple(self.stop_token_ids or ()),
                     top_logprobs=self.logprobs,
                     prompt_logprobs=scored,
                     continues=True,
                     streamed=bool(self.stream),
+                    **ends,
                 ),
                 i,
             )
@@ -113,50 +116,27 @@ class CompletionRequest(AnswerFields):
             for i in range(count)
         ]
 
-    @property
-    def silent(self) -> bool:
-        """Whether only the prompt is asked for, and no answer. One token is made, and not told."""
-        return self.no_answer
+    def limit(self) -> int | None:
+        # Where only the prompt is asked for, one token is made and not told.
+        return 1 if self.no_answer else super().limit()
 
-    def echoes(self, questions: Sequence[Question], vocabulary: Vocabulary) -> list[_Echo]:
-        """What stands before each answer."""
-        count, echoes = self.n or 1, list[_Echo]()
+    def echoes(self, questions: Sequence[Question], vocabulary: Vocabulary) -> list[Echo]:
+        """One for each question: what stands before its answer."""
+        count, echoes = self.n or 1, list[Echo]()
         for i, question in enumerate(questions):
             text, scored = self.prompt[i // count], question.prompt_logprobs
-            # The text that belongs to the tokens, which where they are told must be the one that they make.
+            # Reported tokens must join to the reported text.
             if scored or not isinstance(text, str):
                 text = vocabulary.decode(question.prompt)
-            echoes.append(_Echo(text if self.echo else "", question.prompt, scored))
+            echoes.append(Echo(text if self.echo else "", question.prompt, scored))
         return echoes
 
     @staticmethod
     def _checked(prompt: str | list[int], vocabulary: Vocabulary) -> list[int]:
         if isinstance(prompt, str):
             return vocabulary.encode(prompt)
-        if strange := [token for token in prompt if token >= vocabulary.size]:
-            raise RequestError(f"prompt: no token {strange[0]} in a vocabulary of {vocabulary.size}", "prompt")
+        check_tokens(prompt, vocabulary, "prompt")
         return prompt
-
-
-class _Echo(NamedTuple):
-    """What stands before an answer, and of which tokens it is made. `scored`: it is told how likely they are. Then the
-    token that ends the answer is told as well: programs that score texts leave out the last one."""
-
-    text: str
-    prompt: Sequence[int]
-    scored: bool
-
-
-class _Silent(Relayed):
-    """An answer of which nothing is told."""
-
-    @property
-    def summary(self) -> Summary:
-        return replace(super().summary, completion_tokens=0, finish_reason="length")
-
-    async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
-        async for _ in self._answer:
-            yield ()
 
 
 class CompletionChoice(BaseModel):
@@ -165,12 +145,13 @@ class CompletionChoice(BaseModel):
     logprobs: TextLogprobs | None
     finish_reason: Literal["stop", "length"] | None
     accepted: list[tuple[str, str]] | None = Field(
-        None, description="In a stream: the chunk's text in pieces, each with the back that guessed it, or nothing."
+        None,
+        description="In a stream: the chunk's text in pieces, each with the back that guessed it, or an empty name.",
     )
 
 
 class Completion(BaseModel):
-    """An answer, or one event of a streamed one: that has usage and timings only at its end."""
+    """An answer, or one event of a stream. A stream has usage and timings only at its end."""
 
     id: str
     object: Literal["text_completion"]
@@ -181,113 +162,67 @@ class Completion(BaseModel):
     timings: Timings | None = None
 
 
-def router(answerer: Answerer, options: Options, watch: Watch) -> APIRouter:
-    """The route."""
-    routes = APIRouter()
+class _Silent:
+    """An answer that tells nothing. See `lead.api.Answer`."""
 
-    @routes.post("/v1/completions")
-    @routes.post("/completions")
-    async def completions(request: Request) -> Response:
-        vocabulary = answerer.vocabulary
-        with refusals(watch):
-            asked = await parse(CompletionRequest, request)
-            # Others are served while a long prompt is cut into tokens.
-            questions = await asyncio.to_thread(asked.questions, vocabulary)
-            echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
-            answers = ask_all(answerer, questions, watch)
-        if asked.silent:
-            answers = [_Silent(answer) for answer in answers]
-        head = head_of("cmpl", "text_completion", options.alias or answerer.model)
-        stream = None
-        if asked.stream:
-            start = f"data: {dump(head)[:-1]}"
-            writers = [
-                TextWriter(start, i, asked, echo, answer, vocabulary)
-                for i, (answer, echo) in enumerate(zip(answers, echoes, strict=True))
-            ]
-            stream = events(answers, writers, asked.n or 1, start if asked.wants_usage else None)
-        return await respond(
-            request, answers, lambda pieces: _completion(head, asked, answers, pieces, echoes, vocabulary), stream
-        )
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.cancel = answer.cancel
 
-    return routes
+    @property
+    def prompt_logprobs(self) -> Sequence[Logprobs]:
+        return self._answer.prompt_logprobs
+
+    @property
+    def summary(self) -> Summary:
+        return replace(self._answer.summary, completion_tokens=0, finish_reason="length")
+
+    async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
+        async for _ in self._answer:
+            yield ()
 
 
-def _completion(
-    head: Mapping[str, object],
-    asked: CompletionRequest,
-    answers: Sequence[Answer],
-    pieces: Sequence[Sequence[Piece]],
-    echoes: Sequence[_Echo],
-    vocabulary: Vocabulary,
-) -> dict[str, object]:
-    def logprobs(answer: Answer, told: Sequence[Piece], echo: _Echo) -> dict[str, list[object]] | None:
-        if asked.logprobs is None:
-            return None
-        after = text_logprobs(told, vocabulary, len(echo.text), echo.scored)
-        if not echo.scored:
-            return after
-        before = prompt_logprobs(echo.prompt, answer.prompt_logprobs, vocabulary)
-        return {name: [*before[name], *after[name]] for name in after}
+async def completions(site: Site, request: Request) -> Response:
+    vocabulary = site.answerer.vocabulary
+    with site.refusals():
+        asked = await parse(CompletionRequest, request)
+        # A thread, because a long prompt takes long to tokenise.
+        questions = await asyncio.to_thread(asked.questions, vocabulary)
+        echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
+        answers = site.ask(questions)
+    if asked.no_answer:
+        answers = [_Silent(answer) for answer in answers]
+    head, per_prompt = head_of("cmpl", "text_completion", site.model), asked.n or 1
+    stream = None
+    if asked.stream:
+        start, logprobs = f"data: {dump(head)[:-1]}", asked.logprobs is not None
+        writers = [
+            TextWriter(start, i, asked, echo, answer, logprobs, vocabulary)
+            for i, (answer, echo) in enumerate(zip(answers, echoes, strict=True))
+        ]
+        stream = events(answers, writers, per_prompt, start if asked.wants_usage else None)
 
-    choices = [
-        {
-            "index": index,
-            "text": echo.text + "".join([piece.text for piece in told]),
-            "logprobs": logprobs(answer, told, echo),
-            "finish_reason": answer.summary.finish_reason,
-        }
-        for index, (answer, told, echo) in enumerate(zip(answers, pieces, echoes, strict=True))
-    ]
-    summary = together([answer.summary for answer in answers], asked.n or 1)
-    return {**head, "choices": choices, "usage": usage(summary), "timings": timings(summary)}
+    def body(told: Sequence[Sequence[Piece]]) -> Mapping[str, object]:
+        choices = [
+            {
+                "index": i,
+                "text": echo.text + "".join([piece.text for piece in pieces]),
+                "logprobs": None if asked.logprobs is None else _logprobs(answer, pieces, echo, vocabulary),
+                "finish_reason": answer.summary.finish_reason,
+            }
+            for i, (answer, pieces, echo) in enumerate(zip(answers, told, echoes, strict=True))
+        ]
+        return {**head, "choices": choices, **figures([answer.summary for answer in answers], per_prompt)}
+
+    return await respond(request, answers, body, stream)
 
 
-class TextWriter:
-    """Writes one answer as chunks."""
-
-    def __init__(
-        self, start: str, index: int, asked: CompletionRequest, echo: _Echo, answer: Answer, vocabulary: Vocabulary
-    ) -> None:
-        self._no_usage = ',"usage":null' if asked.wants_usage else ""
-        self._start, self._index, self._vocabulary = start, index, vocabulary
-        self._echo, self._answer, self._begun = echo, answer, not echo.scored
-        self._before = f'{start},"choices":[{{"index":{index},"text":'
-        self._after = f',"logprobs":null,"finish_reason":null}}]{self._no_usage}}}\n\n'
-        self._logprobs, self._accepted = asked.logprobs is not None, bool(asked.accepted)
-        self._offset = len(echo.text)
-
-    def begin(self) -> str:
-        echo = self._echo
-        return self._before + dump(echo.text) + self._after if echo.text and not echo.scored else ""
-
-    def batch(self, pieces: Sequence[Piece]) -> str:
-        if self._begun:
-            return self._told(pieces)
-        # How likely the prompt is is known by now.
-        self._begun = True
-        chances = prompt_logprobs(self._echo.prompt, self._answer.prompt_logprobs, self._vocabulary)
-        choice = {"index": self._index, "text": self._echo.text, "logprobs": chances, "finish_reason": None}
-        return self._chunk(choice) + self._told(pieces)
-
-    def _told(self, pieces: Sequence[Piece]) -> str:
-        if not pieces:
-            return ""
-        text = "".join([piece.text for piece in pieces])
-        if not (self._logprobs or self._accepted):
-            return self._before + dump(text) + self._after if text else ""
-        choice: dict[str, object] = {"index": self._index, "text": text, "logprobs": None, "finish_reason": None}
-        if self._logprobs:
-            choice["logprobs"] = text_logprobs(pieces, self._vocabulary, self._offset, self._echo.scored)
-            self._offset += len(text)
-        if self._accepted:
-            choice["accepted"] = accepted(pieces, text, 0)[0]
-        return self._chunk(choice) if text or self._logprobs else ""
-
-    def _chunk(self, choice: Mapping[str, object]) -> str:
-        return f'{self._start},"choices":[{dump(choice)}]{self._no_usage}}}\n\n'
-
-    def end(self, summary: Summary) -> str:
-        choice = {"index": self._index, "text": "", "logprobs": None, "finish_reason": summary.finish_reason}
-        figures = f'"timings":{dump(timings(summary))}'
-        return f'{self._start},"choices":[{dump(choice)}]{self._no_usage},{figures}}}\n\n'
+def _logprobs(
+    answer: Answer, pieces: Sequence[Piece], echo: Echo, vocabulary: Vocabulary
+) -> Mapping[str, Sequence[object]]:
+    """Log probabilities of an answer, after those of its prompt if the prompt is scored. See `TextLogprobs`."""
+    after = text_logprobs(pieces, vocabulary, len(echo.text), echo.scored)
+    if not echo.scored:
+        return after
+    before = prompt_logprobs(echo.prompt, answer.prompt_logprobs, vocabulary)
+    return {name: [*before[name], *after[name]] for name in after}

@@ -1,13 +1,13 @@
-"""What all APIs that ask for text take alike: how to sample, where to end, how many answers.
+"""Fields that all APIs for text share: how to sample, where to end, how many answers.
 
-None, which many clients send, means the default everywhere.
+null means the default everywhere, because many clients send it.
 """
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -21,33 +21,37 @@ from lead.http.parsing import Body, Cannot, short
 
 DEFAULT_TEMPERATURE = 0.8
 MAX_CHOICES = 128
-"""Answers to one request; OpenAI's limit too."""
+"""Most answers to one request. OpenAI has the same limit."""
 MAX_STOPS = 32
-MAX_STOP = 256
-"""Characters of a stop string."""
+MAX_STOP_LENGTH = 256
+"""Characters."""
 MAX_TOP_LOGPROBS = 20
-MAX_SCORES = 1 << 17
-"""Log probabilities of prompts that one request may ask for: they are all written at once."""
+MAX_PROMPT_LOGPROBS = 1 << 17
+"""Most of them in one request. They are all written at once."""
+
+
+_PARAMS = [param.name for param in fields(SamplingParams) if param.name != "grammar"]
+"""Each of them is a field of `SamplingFields` too."""
 
 
 def _stops(value: object) -> object:
-    """One stop string as a list of one; anything else as it is, for the type to judge."""
+    """Makes a list of one stop string. Leaves anything else for the type to judge."""
     return [value] if isinstance(value, str) and value else [] if value == "" else value
 
 
 Stop = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]],
+    list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]],
     Field(max_length=MAX_STOPS),
     BeforeValidator(
         _stops,
-        json_schema_input_type=Annotated[str, Field(max_length=MAX_STOP)]
-        | Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_STOP)]], Field(max_length=MAX_STOPS)],
+        json_schema_input_type=Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
+        | Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]], Field(max_length=MAX_STOPS)],
     ),
 ]
 
 
 class StreamOptions(Body):
-    """`include_usage`: one more chunk, the last one, holds the usage."""
+    """With `include_usage`, one more chunk at the end holds the usage."""
 
     include_usage: bool | None = None
 
@@ -55,61 +59,64 @@ class StreamOptions(Body):
 class SamplingFields(Body):
     """How to pick tokens, and when to end."""
 
-    model: Any = Field(None, description="Not looked at: there is only one.")
+    model: Any = Field(None, description="Ignored: the lead serves one model.")
     temperature: float | None = Field(None, ge=0, le=100)
-    top_p: float | None = Field(None, ge=0, le=1, description="0: the likeliest token.")
+    top_p: float | None = Field(None, ge=0, le=1, description="0 means the likeliest token.")
     top_k: int | None = Field(None, ge=-1, le=1 << 31)
     min_p: float | None = Field(None, ge=0, le=1)
-    seed: int | None = Field(None, lt=1 << SEED_BITS, description="One that is negative asks for a random one.")
-    max_tokens: int | None = Field(None, ge=-1, lt=1 << 31, description="-1: no limit but the context.")
-    n_predict: int | None = Field(None, ge=-1, lt=1 << 31, description="llama-server's: the same, and comes first.")
+    seed: int | None = Field(None, lt=1 << SEED_BITS, description="A negative seed means a random one.")
+    max_tokens: int | None = Field(None, ge=-1, lt=1 << 31, description="-1 means no limit but the context.")
+    n_predict: int | None = Field(
+        None, ge=-1, lt=1 << 31, description="llama-server's name for `max_tokens`. It wins if both are given."
+    )
     stop: Stop | None = None
     stop_token_ids: list[Annotated[int, Field(ge=0, lt=1 << 31)]] | None = Field(
-        None, max_length=MAX_STOPS, description="vLLM's: tokens that end the answer, and are not a part of it."
+        None, max_length=MAX_STOPS, description="From vLLM: tokens that end the answer and are not a part of it."
     )
     presence_penalty: float | None = Field(None, ge=-100, le=100)
     frequency_penalty: float | None = Field(None, ge=-100, le=100)
     repetition_penalty: float | None = Field(None, gt=0, le=100)
-    repeat_penalty: float | None = Field(None, gt=0, le=100, description="llama-server's: the same.")
-    logit_bias: dict[str, float] | None = Field(None, description="Token ids, as strings, and what to add to logits.")
+    repeat_penalty: float | None = Field(None, gt=0, le=100)
+    logit_bias: dict[str, float] | None = Field(None, description="What to add to the logits of tokens, by token id.")
     ignore_eos: bool | None = None
 
     def sampling(self, temperature: float, grammar: str = "") -> SamplingParams:
-        """`temperature`: where none was asked for. Raises RequestError."""
-        seed = self.seed
-        return SamplingParams(
-            temperature=temperature if self.temperature is None else self.temperature,
-            top_k=0 if self.top_k in (None, -1) else self.top_k,  # other servers switch it off with -1
-            top_p=1.0 if self.top_p is None else self.top_p,
-            min_p=self.min_p or 0.0,
-            repetition_penalty=self.repetition_penalty or self.repeat_penalty or 1.0,  # neither may be 0
-            presence_penalty=self.presence_penalty or 0.0,
-            frequency_penalty=self.frequency_penalty or 0.0,
-            logit_bias={_token_id(key): bias for key, bias in (self.logit_bias or {}).items()},
-            # A negative seed asks for a random one, as with llama-server.
-            seed=secrets.randbits(63) if seed is None or seed < 0 else seed,
-            grammar=grammar,
-        )
+        """`temperature` counts if the request gives none. Raises RequestError."""
+        given: dict[str, Any] = {name: getattr(self, name) for name in _PARAMS}
+        given["temperature"] = temperature if self.temperature is None else self.temperature
+        if self.top_k == -1:  # other servers switch it off with -1
+            given["top_k"] = None
+        given["repetition_penalty"] = self.repetition_penalty or self.repeat_penalty  # neither may be 0
+        given["logit_bias"] = {_token_id(key): bias for key, bias in (self.logit_bias or {}).items()}
+        if self.seed is None or self.seed < 0:  # as with llama-server
+            given["seed"] = secrets.randbits(63)
+        return SamplingParams(**{name: value for name, value in given.items() if value is not None}, grammar=grammar)
 
     @model_validator(mode="before")
     @classmethod
     def _whole_numbers(cls, fields: object) -> object:
-        """Those with a point and nothing behind it: some clients know no others."""
+        """Accepts 7.0 as an integer: some clients know only floating-point numbers."""
         if not isinstance(fields, dict):
             return fields
         whole = [name for name, field in cls.model_fields.items() if field.annotation == int | None]
         found = {name: fields[name] for name in whole if isinstance(fields.get(name), float)}
         return {**fields, **{name: int(value) for name, value in found.items() if value.is_integer()}}
 
-    def stop_names(self, vocabulary: Vocabulary) -> dict[int, str]:
-        """The special tokens in the stop strings. All of those are tokenised: not for the event loop's thread."""
-        return special_in(self.stop or (), vocabulary)
+    def ends(self, vocabulary: Vocabulary) -> dict[str, Any]:
+        """Where the answer ends, as fields of a `Question`. Slow: it tokenises stop strings. Raises RequestError."""
+        return {
+            "max_tokens": self.limit(),
+            "ignore_eos": bool(self.ignore_eos),
+            "stop": tuple(self.stop or ()),
+            "stop_names": special_in(self.stop or (), vocabulary),
+            "stop_tokens": tuple(self.stop_token_ids or ()),
+        }
 
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
-    """Fields that limit an answer's tokens: the first that is given counts."""
+    """Fields that limit an answer's tokens. The first one that is given counts."""
 
     def limit(self) -> int | None:
-        """Most tokens of an answer, None for no limit but the context. Raises RequestError for 0."""
+        """Most tokens of an answer; None means no limit but the context. Raises RequestError for 0."""
         name = self._limited_by
         tokens: int | None = getattr(self, name)
         if tokens == 0:
@@ -118,7 +125,7 @@ class SamplingFields(Body):
 
     @property
     def no_answer(self) -> bool:
-        """Whether no token of an answer is asked for."""
+        """Whether the request wants no answer, only its prompt."""
         return bool(getattr(self, self._limited_by) == 0)
 
     @property
@@ -127,14 +134,12 @@ class SamplingFields(Body):
 
 
 class AnswerFields(SamplingFields):
-    """And how the answers are to be told."""
+    """Sampling, and how to tell the answers."""
 
-    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Answers, with seeds one after the other.")
+    n: int | None = Field(None, ge=1, le=MAX_CHOICES, description="Number of answers. Their seeds are consecutive.")
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    accepted: bool | None = Field(
-        None, description="Let streamed chunks say of each piece of text which back guessed it, if one did."
-    )
+    accepted: bool | None = Field(None, description="Streamed chunks say which back guessed each piece of their text.")
 
     cannot: ClassVar[Cannot] = {
         "grammar": ((None, ""), "grammars are not taken as text, use response_format with a json_schema"),
@@ -159,13 +164,20 @@ class AnswerFields(SamplingFields):
 
 
 def with_seed(question: Question, offset: int) -> Question:
-    """The same question, to be answered with another seed."""
+    """The same question with another seed."""
     seed = (question.sampling.seed + offset) % (1 << SEED_BITS)
     return replace(question, sampling=replace(question.sampling, seed=seed)) if offset else question
 
 
+def check_tokens(tokens: Sequence[int], vocabulary: Vocabulary, where: str) -> None:
+    """Raises RequestError for the first token that is not in the vocabulary. `where`: the field that holds it."""
+    strange = next((token for token in tokens if token >= vocabulary.size), None)
+    if strange is not None:
+        raise RequestError(f"{where}: no token {strange} in a vocabulary of {vocabulary.size}", where)
+
+
 def _token_id(key: str) -> int:
-    # isdecimal alone takes other scripts' digits; nine digits are more than any vocabulary has.
+    # isdecimal alone accepts digits of other scripts. Nine digits are enough for any vocabulary.
     if not (key.isascii() and key.isdecimal() and len(key) <= 9):
         raise RequestError(f"logit_bias: {short(key)} is not a token id", "logit_bias")
     return int(key)

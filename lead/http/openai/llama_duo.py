@@ -1,25 +1,25 @@
-"""POST /messages: llama_duo's API, for clients that were made for it."""
+"""POST /messages: llama_duo's API, for its clients."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import ClassVar
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from duo.engines import Vocabulary
-from lead.api import Answerer, Question
-from lead.http.observe import Watch, ask_all, refusals
+from lead.api import Question
 from lead.http.openai.fields import DEFAULT_TEMPERATURE, SamplingFields
 from lead.http.openai.messages import Message, Text
 from lead.http.parsing import Cannot, parse
+from lead.http.site import Site
 from lead.http.stream import respond
 
 
 class MessagesRequest(SamplingFields):
-    """Body of POST /messages: greedy, unless the request says how to sample."""
+    """Body of POST /messages. Greedy, unless the request says how to sample."""
 
     messages: list[Message] = Field(min_length=1)
     system: Text | None = None
@@ -37,11 +37,7 @@ class MessagesRequest(SamplingFields):
         return Question(
             prompt=vocabulary.chat(system + [message.plain() for message in self.messages]),
             sampling=self.sampling(0.0 if self.seed is None else DEFAULT_TEMPERATURE),
-            max_tokens=self.limit(),
-            ignore_eos=bool(self.ignore_eos),
-            stop=tuple(self.stop or ()),
-            stop_names=self.stop_names(vocabulary),
-            stop_tokens=tuple(self.stop_token_ids or ()),
+            **self.ends(vocabulary),
         )
 
 
@@ -53,19 +49,12 @@ class MessagesResponse(BaseModel):
     content: MessageText
 
 
-def router(answerer: Answerer, watch: Watch) -> APIRouter:
-    """The route."""
-    routes = APIRouter()
-
-    @routes.post("/messages")
-    async def messages(request: Request) -> Response:
-        with refusals(watch):
-            asked = await parse(MessagesRequest, request)
-            # Others are served while a long prompt is cut into tokens.
-            question = await asyncio.to_thread(asked.question, answerer.vocabulary)
-            answers = ask_all(answerer, [question], watch)
-        return await respond(
-            request, answers, lambda pieces: {"content": {"text": "".join([piece.text for piece in pieces[0]])}}
-        )
-
-    return routes
+async def messages(site: Site, request: Request) -> Response:
+    with site.refusals():
+        asked = await parse(MessagesRequest, request)
+        # A thread, because a long prompt takes long to tokenise.
+        question = await asyncio.to_thread(asked.question, site.answerer.vocabulary)
+        answers = site.ask([question])
+    return await respond(
+        request, answers, lambda told: {"content": {"text": "".join([piece.text for piece in told[0]])}}
+    )

@@ -1,4 +1,4 @@
-"""Log probabilities in the forms of OpenAI's two endpoints."""
+"""Log probabilities in the forms of OpenAI's two APIs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lead.answers.text import TextStream
 from lead.api import Piece
 from lead.decode.session import Logprobs
 
-LEAST_LOGPROB = -9999.0
-"""JSON has no infinity; OpenAI says this instead."""
+MIN_LOGPROB = -9999.0
+"""JSON has no infinity. OpenAI writes this instead."""
 
 
 class TopLogprob(BaseModel):
-    """`bytes`: what the token adds to the text; a token alone may be no whole character."""
+    """`bytes` are what the token adds to the text. A token alone may be only a part of a character."""
 
     token: str
     logprob: float
@@ -28,14 +28,14 @@ class TokenLogprob(TopLogprob):
 
 
 class ChatLogprobs(BaseModel):
-    """Of the model's own probabilities, before temperature and all else."""
+    """Log probabilities of the model itself, before temperature and everything else."""
 
     content: list[TokenLogprob]
     refusal: None = None
 
 
 class TextLogprobs(BaseModel):
-    """The older form: four lists of equal length. Nothing is known of how likely the first token of a prompt is."""
+    """The older form: four lists of equal length. The first token of a prompt has no probability."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
@@ -44,12 +44,12 @@ class TextLogprobs(BaseModel):
 
 
 def chat_logprobs(pieces: Sequence[Piece], vocabulary: Vocabulary) -> list[dict[str, object]]:
-    """The `content` of ChatLogprobs. Tokens that end an answer are not a part of it."""
+    """The `content` of ChatLogprobs, without tokens that end the answer."""
 
     def entry(token: int, logprob: float) -> dict[str, object]:
         text = vocabulary.token_bytes(token)
         shown = text.decode("utf-8", errors="replace")
-        return {"token": shown, "logprob": max(logprob, LEAST_LOGPROB), "bytes": list(text)}
+        return {"token": shown, "logprob": max(logprob, MIN_LOGPROB), "bytes": list(text)}
 
     return [
         {
@@ -64,8 +64,10 @@ def chat_logprobs(pieces: Sequence[Piece], vocabulary: Vocabulary) -> list[dict[
 def text_logprobs(
     pieces: Sequence[Piece], vocabulary: Vocabulary, offset: int, ends: bool = False
 ) -> dict[str, list[object]]:
-    """TextLogprobs of pieces whose text begins at character `offset` of what the client is given. `ends`: tokens that
-    end an answer are counted too."""
+    """TextLogprobs of pieces, which begin at character `offset` of the client's text.
+
+    `ends`: include tokens that end the answer.
+    """
     found = _no_logprobs()
     for piece in pieces:
         if piece.token is not None and piece.logprobs is not None and (ends or piece.token not in vocabulary.eos):
@@ -77,7 +79,7 @@ def text_logprobs(
 def prompt_logprobs(
     prompt: Sequence[int], chances: Sequence[Logprobs], vocabulary: Vocabulary
 ) -> dict[str, list[object]]:
-    """TextLogprobs of the tokens of a prompt, which are all there; `chances` are of all but the first."""
+    """TextLogprobs of a whole prompt. `chances` has one entry for each token but the first."""
     found, text, offset = _no_logprobs(), TextStream(vocabulary.decode), 0
     for token, chance in zip(prompt, (None, *chances), strict=True):
         _add(found, token, chance, offset, vocabulary)
@@ -102,11 +104,11 @@ def _add(
     picked: float | None = None
     top: dict[str, float] | None = None
     if chance is not None:
-        picked = max(chance.picked, LEAST_LOGPROB)
+        picked = max(chance.picked, MIN_LOGPROB)
         top = {}
         for other, logprob in chance.top:
-            # Some tokens are spelled alike: the likeliest of these counts.
-            top.setdefault(spelled(other), max(logprob, LEAST_LOGPROB))
+            # If tokens are spelled alike, the likeliest one counts.
+            top.setdefault(spelled(other), max(logprob, MIN_LOGPROB))
     found["tokens"].append(spelled(token))
     found["token_logprobs"].append(picked)
     found["top_logprobs"].append(top)

@@ -1,4 +1,4 @@
-"""Messages of a conversation, and the form that an answer may be asked for."""
+"""The messages of a conversation, and the form that its answer must have."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ class TextPart(Body):
 
 
 class RefusalPart(Body):
-    """In the assistant's turns alone."""
+    """Only in a turn of the assistant."""
 
     type: Literal["refusal"]
     refusal: str
 
 
 def joined(content: object, info: ValidationInfo) -> object:
-    """A list of text parts as one text, a line after the other, as other servers have it; anything else as it is, for
-    the type to judge."""
+    """Joins a list of text parts with line breaks, as other servers do. Leaves anything else for the type to judge."""
     if not isinstance(content, list):
         return content
     texts: list[str] = []
@@ -57,7 +56,7 @@ class GivenCall(Body):
 
 
 class Message(Body):
-    """One turn. Only the assistant's may lack content, where it has tool_calls or a refusal, which then is its text."""
+    """One turn. Only the assistant's may lack content: if it has tool_calls, or a refusal, which is then its text."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Text | None = None
@@ -66,7 +65,7 @@ class Message(Body):
     tool_call_id: str | None = None
     name: str | None = None
     function_call: None = Field(None, description="Not supported: use tool_calls.")
-    audio: None = Field(None, description="Not supported: only text is.")
+    audio: None = Field(None, description="Not supported: the lead reads only text.")
 
     @model_validator(mode="after")
     def _whole(self) -> Message:
@@ -83,8 +82,8 @@ class Message(Body):
         return self.refusal if self.role == "assistant" and self.refusal and not self.content else self.content
 
     def plain(self) -> dict[str, Any]:
-        """As the vocabulary takes it."""
-        # OpenAI's newer word for system, which chat templates do not know.
+        """The message as `Vocabulary.chat` takes it."""
+        # "developer" is OpenAI's newer word for system. Chat templates do not know it.
         turn: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": self._text}
         if self.tool_calls:
             turn["tool_calls"] = [call.model_dump() for call in self.tool_calls]
@@ -96,7 +95,7 @@ class Message(Body):
 
 
 class JsonSchema(Body):
-    """A named schema; `strict` or not, the answer follows it."""
+    """A named schema. The answer follows it, `strict` or not."""
 
     model_config = ConfigDict(populate_by_name=True, strict=True, extra="ignore")
     name: str | None = None
@@ -105,7 +104,7 @@ class JsonSchema(Body):
 
 
 class ResponseFormat(Body):
-    """What the answer must look like. json_object takes llama-server's `schema` too."""
+    """The form of the answer. `json_object` takes llama-server's `schema` too."""
 
     model_config = ConfigDict(populate_by_name=True, strict=True, extra="ignore")
     type: Literal["text", "json_object", "json_schema"]
@@ -125,7 +124,7 @@ class ResponseFormat(Body):
 
 
 class Conversation(Body):
-    """What a prompt is made of by the model's chat template, beside tools."""
+    """What the chat template makes a prompt of, beside tools."""
 
     messages: list[Message] = Field(min_length=1)
     chat_template_kwargs: dict[str, Any] | None = Field(
@@ -138,10 +137,10 @@ class Conversation(Body):
     }
 
     def turns(self) -> list[dict[str, Any]]:
-        """The messages as the vocabulary takes them."""
+        """The messages as `Vocabulary.chat` takes them."""
         return [message.plain() for message in self.messages]
 
     @property
     def variables(self) -> Mapping[str, Any]:
-        """Of the template."""
+        """Variables of the chat template."""
         return self.chat_template_kwargs or {}

@@ -1,4 +1,7 @@
-"""Finds calls of tools in the text of an answer, as it comes."""
+"""Finds calls of tools in the text of an answer, as the text comes.
+
+Models write calls in a few ways, which `_MARKED` lists. All of them hold JSON with a name and arguments.
+"""
 
 from __future__ import annotations
 
@@ -11,34 +14,37 @@ from typing import Any, Literal
 
 from pydantic_core import from_json
 
+from lead.answers.text import overlap
 from lead.api import FinishReason
 
 _MARKED: Sequence[tuple[str, str]] = (
-    ("<tool_call>", "</tool_call>"),  # Nous Research's Hermes, Qwen and many others; and ours
+    ("<tool_call>", "</tool_call>"),  # Nous Research's Hermes, Qwen and many others; and our own fallback
     ("[TOOL_CALLS]", ""),  # Mistral: a list, to the end of the answer
     ("<|python_tag|>", ""),  # Llama 3.1
 )
-"""How a call begins, and how it ends; an empty end is the answer's. Marks that a model has as special tokens are never
-text: then what is left of them is bare JSON, or in Mistral's newer form a name and JSON."""
+"""How a call begins, and how it ends. An empty end is the end of the answer.
+
+If a mark is a special token of the model, it is no text. Then the call is bare JSON, or in Mistral's newer form a name
+and JSON."""
 
 _NAMED = re.compile(r"(?:\[TOOL_CALLS\])?([\w.-]+)\s*(?:\[ARGS\]\s*(?=\{|\Z)|(?=\{))")
-"""Mistral's newer form: a name, and then the arguments."""
+"""Mistral's newer form: a name, then the arguments."""
 
 _BETWEEN = re.compile(r"(?:[\s;,\]]|\[(?!TOOL_CALLS\]))*")
-"""What stands before, between and after calls, as in a list of them."""
+"""What may stand before, between and after calls, as in a list of them."""
 
 _ARGUMENTS = re.compile(r'"(?:arguments|parameters)"\s*:\s*')
 
 _CALL_KEYS = frozenset({"id", "type", "function", "name", "arguments", "parameters"})
 
 _KEYS = ('{"name":"', '{"type":"function"', '{"function":', '{"arguments":', '{"parameters":')
-"""How a call begins that is bare JSON, without white space."""
+"""How bare JSON of a call begins, without white space."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """`arguments`: JSON. If the answer ended within the call, this is not `whole`: its arguments are as far as it got,
-    and its name is empty unless it got to its end."""
+    """`arguments` are JSON. If the answer ended within the call, the call is not `whole`: its arguments are cut, and
+    its name is empty unless it is complete."""
 
     id: str
     name: str
@@ -46,42 +52,47 @@ class Call:
     whole: bool = True
 
     def shape(self) -> dict[str, object]:
-        """As OpenAI has it."""
+        """The call in OpenAI's form."""
         return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
 class CallParser:
-    """Finds the calls in a text as it comes: what cannot be a part of one is given out at once, the rest is held back
-    until it is known. What looks like a call but is none of these tools' is text."""
+    """Finds the calls in a text as it comes.
+
+    Text that cannot be a part of a call comes out at once. The rest is held back until it is clear. What looks like a
+    call of another tool is text.
+    """
 
     def __init__(self, names: Sequence[str], parallel: bool = True, must_call: bool = False) -> None:
-        """`names`: of the tools. `parallel` False: only the first call counts. `must_call`: a grammar sees to it that
-        the text is a call, and nothing else."""
+        """`names`: the tools. `parallel`: whether calls after the first one count. `must_call`: a grammar makes the
+        whole text a call."""
         self._names = frozenset(names)
         self._names_of_calls = [name + after for name in names for after in ('{"', "{}", "[ARGS]")]
-        """How a call in Mistral's newer form begins."""
+        """How calls in Mistral's newer form begin."""
         self._parallel, self._must_call = parallel, must_call
         self._calls = 0
         self._begun = self._after_call = False
         self.held = ""
-        """Of the text so far, what has not been given out."""
+        """The text that did not come out yet."""
         self.cut = False
         """Whether the answer ended within a call."""
 
     def push(self, text: str) -> tuple[str, list[Call]]:
-        """Text that is certain now, and calls that are complete."""
+        """Takes more text. Returns text that belongs to no call, and complete calls."""
         self.held += text
         return self._take(final=False)
 
     def flush(self, reason: FinishReason = "stop") -> tuple[str, list[Call]]:
-        """The rest, when the answer has ended, for this reason."""
+        """Returns the rest at the end of the answer. `reason`: why the answer ended."""
         shown, calls = self._take(final=True, cut=reason == "length" or self._must_call)
-        self.cut |= self._must_call and not (shown or self._calls)  # cut before its first letter
+        self.cut |= self._must_call and not (shown or self._calls)  # the answer ended before its first letter
         return shown, calls
 
     def finish_reason(self, reason: FinishReason) -> Literal["stop", "length", "tool_calls"]:
-        """Why the answer ended, which for its text alone is `reason`. Calls cannot be trusted to be whole, and so to be
-        carried out, unless it is tool_calls."""
+        """Why the answer ended, in OpenAI's words. `reason`: why its text ended.
+
+        Only with "tool_calls" are the calls whole, and safe to carry out.
+        """
         return "length" if self.cut else "tool_calls" if self._calls else reason
 
     def _take(self, final: bool, cut: bool = False) -> tuple[str, list[Call]]:
@@ -100,7 +111,7 @@ class CallParser:
         return shown, calls
 
     def _next(self, final: bool, cut: bool) -> tuple[str, list[Call], bool]:
-        """Text, calls, and whether there may be more in what is held."""
+        """The next text and calls, and whether the held text may give more."""
         if not self._begun:
             begin = self.held.lstrip()
             if not begin and not final:
@@ -114,7 +125,7 @@ class CallParser:
             default=(-1, "", ""),
         )
         if at < 0:
-            keep = 0 if final else max(_overlap(self.held, begin) for begin, _ in _MARKED)
+            keep = 0 if final else max(overlap(self.held, begin) for begin, _ in _MARKED)
             text = self.held[: len(self.held) - keep]
             if self._after_call and not text.strip():
                 # White space between calls belongs to neither.
@@ -128,25 +139,27 @@ class CallParser:
         close = _closing(self.held, end) if end else -1
         if close < 0 and not final:
             return "", [], False
-        # Where a mark is cut, what is before it is whole.
-        stop = close if close >= 0 else len(self.held) - _overlap(self.held, end or begin)
+        # If the closing mark is cut, the call before it is whole.
+        stop = close if close >= 0 else len(self.held) - overlap(self.held, end or begin)
         calls = self._parsed(self.held[len(begin) : stop])
         if not calls and close < 0 and cut:
             calls = self._broken_off(self.held[len(begin) :])
         if not calls and end:
-            close = self.held.find(end)  # what is no JSON has no strings
+            close = self.held.find(end)  # this is no JSON, so the mark stands in no string
         whole = self.held[: close + len(end)] if close >= 0 else self.held
         self.held = self.held[len(whole) :]
         self._after_call = bool(calls)
         return ("", calls, True) if calls else (whole, [], True)
 
     def _bare(self, begin: str, final: bool, cut: bool) -> tuple[str, list[Call], bool] | None:
-        """A call without marks, which is the whole answer; None: it is none. `begin`: what is held from its first
-        letter."""
+        """As `_next`, for a call without marks, which is the whole answer. None: this is no such call.
+
+        `begin`: the held text from its first letter.
+        """
         if self._must_call and not final:
             return "", [], False
         if not final:
-            # Only what may become a call is held back: any other JSON streams.
+            # Only text that may become a call is held back. Any other JSON streams.
             head = re.sub(r"\s", "", begin[:200])
             if any(key.startswith(head) or head.startswith(key) for key in self._names_of_calls):
                 return "", [], False
@@ -155,14 +168,14 @@ class CallParser:
                 return "", [], False
             return None
         calls = self._parsed(self.held) or (self._broken_off(self.held) if cut else [])
-        # Without marks a name is needed to tell a call from other text.
+        # Without marks, only the name tells a call from other text.
         if not calls or not (calls[0].name or self._must_call):
             return None
         self.held = ""
         return "", calls, False
 
     def _parsed(self, text: str) -> list[Call]:
-        """All calls of a text, if it is nothing but calls of these tools."""
+        """The calls of a text that holds nothing else; no calls if it holds anything else."""
         try:
             calls, rest = self._read(text)
         except (ValueError, RecursionError):
@@ -170,7 +183,7 @@ class CallParser:
         return [] if rest else calls
 
     def _broken_off(self, text: str) -> list[Call]:
-        """The same for a text that ends within the last of its calls."""
+        """The calls of a text that ends within the last one of them."""
         try:
             calls, rest = self._read(text)
             return [*calls, self._begun_call(rest)]
@@ -178,7 +191,7 @@ class CallParser:
             return []
 
     def _begun_call(self, text: str) -> Call:
-        """Raises ValueError if the text does not begin a call of these tools."""
+        """The call that the text begins and does not end. Raises ValueError if it begins none of these tools' calls."""
         named = _NAMED.match(text)
         if named:
             name, arguments = self._name({"name": named[1]}), text[named.end() :]
@@ -196,8 +209,10 @@ class CallParser:
         return Call(_new_id(), name, arguments, whole=False)
 
     def _read(self, text: str) -> tuple[list[Call], str]:
-        """The calls that a text begins with, and the rest, which is no JSON. Raises ValueError if there is JSON that is
-        no call of these tools, and RecursionError."""
+        """The calls at the beginning of a text, and the rest, which is no JSON.
+
+        Raises ValueError for JSON that calls none of these tools, and RecursionError.
+        """
         decoder, calls, at = json.JSONDecoder(), list[Call](), 0
         while (between := _BETWEEN.match(text, at)) and (at := between.end()) < len(text):
             named = _NAMED.match(text, at)
@@ -210,7 +225,7 @@ class CallParser:
         return calls, text[at:]
 
     def _call(self, value: Any) -> Call:
-        """Raises ValueError if it is none of these tools, and RecursionError."""
+        """The call that this JSON is. Raises ValueError if it calls none of these tools, and RecursionError."""
         function = _function(value)
         arguments = function.get("arguments", function.get("parameters"))
         if isinstance(arguments, str):
@@ -229,7 +244,7 @@ class CallParser:
 
 
 def _function(value: Any) -> Mapping[str, Any]:
-    """Name and arguments of a call, however it is written. Raises ValueError for what is no object."""
+    """Name and arguments of a call, in whichever form. Raises ValueError if the value is no object."""
     match value:
         case {"function": dict(function)}:
             return function
@@ -241,7 +256,7 @@ def _function(value: Any) -> Mapping[str, Any]:
 
 
 def _as_far(arguments: str) -> str:
-    """Of a text that begins with arguments and may end within them, the arguments."""
+    """The arguments at the beginning of a text, which may end within them."""
     if arguments.startswith('"'):
         return str(from_json(arguments, allow_partial="trailing-strings"))
     if not arguments.startswith("{"):
@@ -253,19 +268,14 @@ def _as_far(arguments: str) -> str:
 
 
 def _new_id() -> str:
-    """Mistral's templates take ids of nine letters and digits only, and nobody minds them."""
+    """Nine letters and digits: Mistral's templates accept nothing else."""
     return secrets.token_hex(5)[:9]
 
 
 def _closing(text: str, mark: str) -> int:
-    """Where the mark is that ends a call, not counting those in its strings; -1: nowhere."""
+    """Where the mark stands that ends a call, or -1. Marks inside strings do not count."""
     if mark in text:
         for found in re.finditer(rf'"(?:[^"\\\x00-\x1f]|\\.)*+"?|{re.escape(mark)}', text):
             if found[0] == mark:
                 return found.start()
     return -1
-
-
-def _overlap(text: str, mark: str) -> int:
-    """Length of the longest end of the text that the mark begins with."""
-    return next((n for n in range(min(len(text), len(mark) - 1), 0, -1) if mark.startswith(text[-n:])), 0)

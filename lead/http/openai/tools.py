@@ -1,7 +1,6 @@
-"""Calls of tools: asked for in a request, made certain by a grammar, found in the text of an answer.
+"""Tools in a request, and the grammar of an answer that must call one.
 
-Models write calls in a few ways, which `_MARKED` lists; what they have in common is JSON with a name and arguments.
-Where an answer must be a call, it is written without any marks.
+Such an answer is bare JSON, without the marks that models put around calls. See `lead.http.openai.tool_calls`.
 """
 
 from __future__ import annotations
@@ -17,17 +16,16 @@ from duo.sampling.json_schema import json_rule, of_lark
 from lead.http.parsing import Body, short
 
 MAX_TOOLS = 128
-"""OpenAI's limit too."""
-
+"""OpenAI has the same limit."""
 
 _NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
-"""As OpenAI's documentation and most clients write it, though to JSON Schema it is any object."""
+"""OpenAI's documentation and most clients write this for no parameters. In JSON Schema it is any object."""
 _SAYS_NO_MORE = frozenset({"type", "properties", "required", "title", "description", "$schema"})
-"""What may stand beside properties without there being more of them."""
+"""Keywords beside `properties` that do not allow more of them."""
 
 
 def _types(schema: Mapping[str, Any]) -> Sequence[object]:
-    """Of which a value may be."""
+    """The types that a value may have."""
     given = schema.get("type") or "object"
     return given if isinstance(given, list) else [given]
 
@@ -36,7 +34,7 @@ class FunctionDefinition(Body):
     name: str = Field(pattern=r"^[a-zA-Z0-9_.-]{1,64}$")
     description: str | None = None
     parameters: dict[str, Any] | None = Field(
-        None, description="A JSON schema of type object; none: there are no parameters."
+        None, description="A JSON schema of type object. Without it, there are no parameters."
     )
     strict: bool | None = None
 
@@ -61,7 +59,7 @@ class Tool(Body):
     function: FunctionDefinition
 
     def plain(self) -> dict[str, Any]:
-        """For chat templates, which miss what is not there."""
+        """The tool as chat templates take it, with every field."""
         function = self.function
         parameters = function.parameters or _NO_PARAMETERS
         described = {"name": function.name, "description": function.description or "", "parameters": parameters}
@@ -73,7 +71,7 @@ class FunctionName(Body):
 
 
 class NamedTool(Body):
-    """Lets the answer be a call of this tool."""
+    """Makes the answer a call of this tool."""
 
     type: Literal["function"]
     function: FunctionName
@@ -81,7 +79,9 @@ class NamedTool(Body):
 
 class CalledFunction(BaseModel):
     name: str
-    arguments: str = Field(description="JSON; only its beginning where the answer ended within the call, for length.")
+    arguments: str = Field(
+        description="JSON. Only its beginning, if the limit on tokens ended the answer within the call."
+    )
 
 
 class ToolCall(BaseModel):
@@ -91,7 +91,7 @@ class ToolCall(BaseModel):
 
 
 class ToolFields(Body):
-    """What a request says of tools. `tool_choice`: 'none', 'auto', 'required' or one of the tools."""
+    """What a request says about tools. `tool_choice` is 'none', 'auto', 'required' or one of the tools."""
 
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
@@ -113,11 +113,11 @@ class ToolFields(Body):
 
     @property
     def must_call(self) -> bool:
-        """Whether the answer is nothing but a call."""
+        """Whether the answer must be a call, and nothing else."""
         return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
 
     def offered(self) -> Sequence[Tool]:
-        """The tools that the model is told of. Raises RequestError for tools that contradict each other."""
+        """The tools that the prompt names. Raises RequestError for tools that contradict each other."""
         tools, choice = self.tools or [], self.tool_choice
         names = [tool.function.name for tool in tools]
         if twice := [name for name in names if names.count(name) > 1]:
@@ -129,8 +129,11 @@ class ToolFields(Body):
         return [] if choice == "none" else tools
 
     def tool_grammar(self, answer: Mapping[str, Any] | None) -> str:
-        """The grammar of an answer that must be a call, or, if there is the schema `answer`, be JSON of it or a call;
-        empty: the answer is free. Raises RequestError for schemas that are too complex."""
+        """The grammar of the answer; empty if the answer is free.
+
+        With the schema `answer`, the answer is JSON of that schema or a call. Raises RequestError for schemas that are
+        too complex.
+        """
         choice, tools = self.tool_choice, self.offered()
         if isinstance(choice, NamedTool):
             tools, answer = [tool for tool in tools if tool.function.name == choice.function.name], None
@@ -138,7 +141,7 @@ class ToolFields(Body):
             answer = None
         elif not tools or answer is None:
             return "" if answer is None else of_lark(f"start: {json_rule(answer)}\n")
-        # Each schema stands alone, for its references count from its own root.
+        # One rule for each schema, because its references start at its own root.
         rules = [f"answer: {json_rule(answer)}"] if answer is not None else []
         for i, tool in enumerate(tools):
             head = json.dumps(f'{{"name":"{tool.function.name}","arguments":')
@@ -146,6 +149,3 @@ class ToolFields(Body):
             rules += [f"arguments{i}: {json_rule(tool.function.arguments())}"]
         alternatives = [rule.split(":")[0] for rule in rules if not rule.startswith("arguments")]
         return of_lark("\n".join([f"start: {' | '.join(alternatives)}", *rules, ""]))
-
-
-# -- Calls in a text -----------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Parts of answers that several APIs share: figures and log probabilities."""
+"""Figures of an answer: OpenAI's usage and llama-server's timings."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class PromptDetails(BaseModel):
 
 
 class CompletionDetails(BaseModel):
-    """OpenAI's predictions are guesses, so that is where accepted and rejected guesses belong."""
+    """Accepted and rejected guesses: OpenAI calls them predictions."""
 
     accepted_prediction_tokens: int
     rejected_prediction_tokens: int
 
 
 class Usage(BaseModel):
-    """OpenAI's figures. Each prompt counts once, however many answers it had."""
+    """OpenAI's figures. Each prompt counts once, however many answers it has."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -32,7 +32,7 @@ class Usage(BaseModel):
 
 
 class Timings(BaseModel):
-    """llama-server's figures. prompt_n counts the prompt tokens that were really processed, cache_n the others."""
+    """llama-server's figures. `prompt_n` counts the prompt tokens that were computed, `cache_n` the cached ones."""
 
     cache_n: int
     prompt_n: int
@@ -79,9 +79,17 @@ def timings(summary: Summary) -> dict[str, object]:
     }
 
 
-def together(summaries: Sequence[Summary], per_prompt: int) -> Summary:
-    """The figures of a request whose answers come `per_prompt` for each prompt. A prompt counts once; decoding took as
-    long as its longest answer, for they are generated side by side."""
+def figures(summaries: Sequence[Summary], per_prompt: int) -> dict[str, object]:
+    """`usage` and `timings` of a request with these answers, `per_prompt` for each prompt."""
+    summary = _together(summaries, per_prompt)
+    return {"usage": usage(summary), "timings": timings(summary)}
+
+
+def _together(summaries: Sequence[Summary], per_prompt: int) -> Summary:
+    """The sum of the answers' figures. A prompt counts once.
+
+    Answers are generated side by side, so the longest one gives the decoding time.
+    """
     if len(summaries) == 1:
         return summaries[0]
     firsts = summaries[::per_prompt]
@@ -99,6 +107,3 @@ def together(summaries: Sequence[Summary], per_prompt: int) -> Summary:
 
 def _share(of: float, by: float) -> float:
     return of / by if by > 0 else 0.0
-
-
-# -- Log probabilities ---------------------------------------------------------------------------------------------

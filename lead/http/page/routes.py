@@ -1,7 +1,7 @@
-"""The page at `/`: a chat and the state of the lead, for whoever opens its address in a browser.
+"""The page at `/`: a chat and the state of the lead, in a browser.
 
-Three files beside this one, served as they are. The page talks to the same API as every other client, with the same
-API key where one is needed, so its own files are open to everybody and hold nothing.
+The files in `static` are served as they are. They are public and hold no secret: the page calls the same API as every
+other client, with the same key.
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ from importlib.resources import files
 from fastapi import APIRouter
 from fastapi.responses import Response
 
-_FILES = {
+STATIC = "/static/"
+
+FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/static/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/static/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/static/markdown.js": ("markdown.js", "text/javascript; charset=utf-8"),
-    "/static/icon.svg": ("icon.svg", "image/svg+xml"),
+    f"{STATIC}page.css": ("page.css", "text/css; charset=utf-8"),
+    f"{STATIC}page.js": ("page.js", "text/javascript; charset=utf-8"),
+    f"{STATIC}markdown.js": ("markdown.js", "text/javascript; charset=utf-8"),
+    f"{STATIC}icon.svg": ("icon.svg", "image/svg+xml"),
 }
 
 _HEADERS = {
-    # Nothing from elsewhere, nothing written into the page: what a model says cannot become a script.
+    # No script from elsewhere and none in the page, so a model's text cannot become a script.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "Cache-Control": "no-cache",
@@ -39,5 +41,5 @@ def _serve(path: str, name: str, media_type: str) -> None:
         return Response(content, media_type=media_type, headers=_HEADERS)
 
 
-for _path, (_name, _type) in _FILES.items():
+for _path, (_name, _type) in FILES.items():
     _serve(_path, _name, _type)

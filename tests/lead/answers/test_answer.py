@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
-from types import SimpleNamespace
-from typing import Any, cast
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from contextlib import aclosing
+from typing import cast
 
 import pytest
 
 from duo.engines import Engine, Vocabulary
+from duo.errors import DuoError, StoppedError
 from duo.sampling.logprobs import Logprobs
 from duo.sampling.params import SamplingParams
 from lead.answers import handover
 from lead.answers.answer import RunningAnswer
 from lead.answers.text import special_in
-from lead.api import Piece, Question
+from lead.api import Observer, Piece, Question
+from lead.console.console import Console
 from lead.decode.request import Request
 from lead.decode.session import Committed, Step
 
@@ -51,16 +54,6 @@ class _Words:
         return found
 
 
-class _Nobody:
-    reads = False
-
-    def began(self, answer: int, prompt_tokens: int) -> None: ...
-
-    def pieces(self, answer: int, pieces: Sequence[Piece]) -> None: ...
-
-    def finished(self, answer: int, summary: object) -> None: ...
-
-
 def step(*tokens: int) -> Step:
     return Step([Committed(token, ("b",), Logprobs(-0.5, [])) for token in tokens], [0], [], [], {})
 
@@ -74,9 +67,7 @@ def shown(
 
     async def run() -> tuple[list[Piece], RunningAnswer]:
         question = Question([1], SamplingParams(), stop=stop, stop_names=names)
-        answer = RunningAnswer(
-            1, request, question, cast(Engine, _Words()), cast(Any, _Nobody()), lambda: cancelled.append(True)
-        )
+        answer = RunningAnswer(1, request, question, cast(Engine, _Words()), [], lambda: cancelled.append(True))
         for each in steps:
             answer.steps.put_nowait([each])
         answer.steps.put_nowait(None)
@@ -137,13 +128,65 @@ def test_a_token_that_ends_the_answer_adds_nothing_to_its_text() -> None:
     assert [(p.text, p.token) for p in pieces] == [("Return", 1), (" CPU", 2), ("", 3)]
 
 
+class Heard(Observer):
+    def __init__(self) -> None:
+        self.events: list[object] = []
+
+    def began(self, answer: int) -> None:
+        self.events.append("began")
+
+    def first_text(self, answer: int, seconds: float) -> None:
+        self.events.append("first text")
+
+    def pieces(self, answer: int, pieces: Sequence[Piece]) -> None:
+        self.events.append("".join(piece.text for piece in pieces))
+
+    def failed(self, answer: int, status: int) -> None:
+        self.events.append(status)
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("cancelled", ["began", "first text", "Return", 499]),
+        ("not read on", ["began", "first text", "Return", 499]),
+        ("stopped", ["began", "first text", "Return", " CPU", 503]),
+        ("broken", ["began", "first text", "Return", " CPU", 500]),
+        ("never read", ["began", 499]),
+    ],
+)
+def test_an_observer_hears_of_one_end(end: str, told: Sequence[object]) -> None:
+    heard = Heard()
+    request = Request([1], SamplingParams(), 10, False, lambda step: None, lambda error: None)
+
+    async def run() -> None:
+        question = Question([1], SamplingParams())
+        answer = RunningAnswer(1, request, question, cast(Engine, _Words()), [heard], lambda: None)
+        if end != "never read":
+            answer.steps.put_nowait([step(1)])
+            answer.steps.put_nowait([step(2)])
+            answer.steps.put_nowait(StoppedError("the lead is stopping") if end == "stopped" else DuoError("broken"))
+            async with aclosing(cast(AsyncGenerator[object, None], aiter(answer))) as pieces:
+                with contextlib.suppress(DuoError):
+                    async for _ in pieces:
+                        if end == "cancelled":
+                            answer.cancel()
+                        if end == "not read on":
+                            break
+        answer.cancel()
+        answer.cancel()
+
+    asyncio.run(run())
+    assert heard.events == told
+
+
 @pytest.mark.parametrize("read", ["not", "streamed", "with a stop", "by the console"])
 def test_what_nobody_reads_is_handed_over_seldom(monkeypatch: pytest.MonkeyPatch, read: str) -> None:
     stop = ("x",) if read == "with a stop" else ()
     question = Question([1], SamplingParams(), stop=stop, streamed=read == "streamed")
     request = Request([1], SamplingParams(), 10, False, lambda step: None, lambda error: None)
-    listener = cast(Any, SimpleNamespace(reads=read == "by the console"))
-    answer = asyncio.run(_made(request, question, listener))
+    observers = [Console("accepted" if read == "by the console" else "none")]
+    answer = asyncio.run(_made(request, question, observers))
     calls: list[Callable[[], None]] = []
     passing = handover.Handover(calls.append, lambda steps: None)
     clock = 0.0
@@ -158,5 +201,5 @@ def test_what_nobody_reads_is_handed_over_seldom(monkeypatch: pytest.MonkeyPatch
     assert expected * 0.7 <= len(calls) - 2 <= expected + 1
 
 
-async def _made(request: Request, question: Question, listener: Any) -> RunningAnswer:
-    return RunningAnswer(1, request, question, cast(Engine, _Words()), listener, lambda: None)
+async def _made(request: Request, question: Question, observers: Sequence[Observer]) -> RunningAnswer:
+    return RunningAnswer(1, request, question, cast(Engine, _Words()), observers, lambda: None)

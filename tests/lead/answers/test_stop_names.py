@@ -14,8 +14,7 @@ from bench.harness.models import shipped
 from duo.engines import EngineOptions, load
 from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.trace import Trace
-from lead.console.console import Console
-from lead.http import create_app
+from lead.http.app import create_app
 from lead.plan.limits import Limits
 from lead.plan.verify_all import VerifyAll
 from lead.program import Lead, assemble
@@ -66,7 +65,7 @@ def test_stops_are_tokenised_once_and_beside_the_loop(
     async def run() -> tuple[int, Any]:
         engine = load(shipped("draft", "transformers"), "transformers", EngineOptions(threads=1, context=256))
         lead = Lead()
-        lead.service = assemble(Target(engine, LIMITS, VerifyAll(LIMITS), "exact off"), Console("none"), Trace())
+        lead.service = assemble(Target(engine, LIMITS, VerifyAll(LIMITS), "exact off"), [], Trace())
         try:
             monkeypatch.setattr(HFVocabulary, "_tokenize", recorded)
             return await post(create_app(lead), path, {**body, "stop": STOPS, "max_tokens": 2})

@@ -26,7 +26,7 @@ GREEN, RED = "\x1b[32m", "\x1b[31;9m"
 
 def printed(mode: PrintMode, capsys: pytest.CaptureFixture[str], summary: Summary | None = None) -> str:
     console = Console(mode)
-    console.began(1, 100)
+    console.first_text(1, 0.1)
     console.pieces(1, PIECES)
     if summary is not None:
         console.finished(1, summary)
@@ -106,11 +106,11 @@ def test_answers_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
         return capsys.readouterr().out
 
     def end(answer: int) -> list[str]:
-        console.finished(answer, None)
+        console.failed(answer, 499)
         return [line for line in capsys.readouterr().out.splitlines() if line]
 
     for answer in (1, 2, 3, 4):
-        console.began(answer, 10)
+        console.first_text(answer, 0.1)
     assert say(1, "one ") == "one "
     assert [say(2, "two "), say(3, "three "), say(4, "four "), say(2, "two")] == [""] * 4
     assert say(1, "one") == "one"
@@ -121,7 +121,7 @@ def test_answers_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
     assert end(3) == ["three three", "(broken off)", "four four "]
     assert say(4, "four") == "four"
     assert end(4) == ["(broken off)"]
-    console.began(5, 10)
+    console.first_text(5, 0.1)
     assert say(5, "five") == "five"
 
 

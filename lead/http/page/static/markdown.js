@@ -1,7 +1,7 @@
 // A small part of Markdown as DOM nodes: paragraphs, headings, lists, fenced code, bold, italics, code. The text comes
-// in pieces that carry who guessed them, and every character keeps that: what is shown is only ever a text node.
+// in pieces, and every character keeps who guessed it. All text is shown in text nodes alone.
 
-// pieces: [[text, back or ""], ...]. Returns nodes; `guessed` spans mark what a back had guessed.
+// pieces: [[text, back or ""], ...]. Returns nodes; Spans of class `guessed` mark what a back guessed.
 export function render(pieces) {
   const text = pieces.map(([part]) => part).join("");
   const starts = [];  // where each piece begins

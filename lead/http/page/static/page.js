@@ -1,4 +1,4 @@
-// The chat, and the state of the lead. Everything that the lead or a model says goes into the page as text nodes.
+// The chat, and the state of the lead. All text of the lead or a model goes into the page as text nodes.
 
 import { render } from "./markdown.js";
 
@@ -57,14 +57,14 @@ function askForKey(wrong) {
     $("key-form").hidden = false;
     $("key").focus();
   }
-  // Polls go on without a key, and must not take the line away again.
+  // Polls continue without a key, and must not remove the line.
   if (wrong) $("key-error").textContent = "The lead does not take this key.";
 }
 
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   const given = $("key").value.trim();
-  // Anything else cannot be put into a header, and would only look as if there were no connection.
+  // A header cannot hold anything else. Sending it would look like a lost connection.
   if (!/^[\x21-\x7e]+$/.test(given)) {
     $("key-error").textContent = "A key has only letters, digits and signs of ASCII, and no spaces.";
     return;
@@ -100,7 +100,7 @@ function following() {
   return box.scrollHeight - box.scrollTop - box.clientHeight < 60;
 }
 
-// Resolves to whether there is an answer, or a part of one; if not, the conversation is as it was before.
+// Resolves to whether there is an answer, or a part of one. If not, the conversation is unchanged.
 async function ask(question) {
   const asked = { role: "user", content: question };
   const shownQuestion = article("user");
@@ -108,7 +108,7 @@ async function ask(question) {
   const shown = article("assistant");
   const words = document.createElement("div");
   shown.append(words);
-  shown.setAttribute("aria-busy", "true");  // to be read out when it is whole
+  shown.setAttribute("aria-busy", "true");  // screen readers wait until it is complete
   const pieces = [];
   let finish = "", timings = null, due = false;
   const draw = () => {
@@ -273,7 +273,7 @@ async function state() {
         const content = await (await call(path)).json();
         return content.data ?? content;
       } catch (error) {
-        // The lead may have been started without a view of its slots.
+        // The lead may run with --no-slots.
         if (path !== "/slots" || error instanceof Refused || error instanceof TypeError) throw error;
         return [];
       }
@@ -298,7 +298,7 @@ let next = 0;
 async function look() {
   clearTimeout(next);
   try {
-    // A page that nobody sees need not ask; without a key there is nothing to hear.
+    // A hidden page need not ask, and without a key the lead does not answer.
     if (!document.hidden && $("key-form").hidden) await state();
   } catch (error) {
     if (error instanceof TypeError) $("model").textContent = "no connection to the lead";

@@ -1,4 +1,4 @@
-"""What the lead tells of itself, in llama-server's shapes, with the shipped models' real tokenizer."""
+"""llama-server's endpoints about the server, with the shipped models' real tokenizer."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from lead.api import SlotView
-from lead.http import BODY_LIMIT, Options
-from lead.http.site import create_site
+from lead.http.app import create_app
+from lead.http.edge.auth import guarded
+from lead.http.options import BODY_LIMIT, Options
 from tests.support.http import TEMPLATE, ScriptedAnswerer, vocabulary
 
 TEXT = "def grüß():\n    return '🎉'"
@@ -23,7 +24,7 @@ def answerer() -> ScriptedAnswerer:
 
 @pytest.fixture
 def client(answerer: ScriptedAnswerer) -> Iterator[TestClient]:
-    with TestClient(create_site(answerer)) as client:
+    with TestClient(guarded(create_app(answerer), [], BODY_LIMIT)) as client:
         yield client
 
 
@@ -53,7 +54,7 @@ def test_null_is_the_default(client: TestClient) -> None:
 
 
 def test_add_special_makes_it_a_prompt(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The shipped models want no BOS, so one that does is made of their vocabulary.
+    # The shipped models want no BOS, so the test changes their vocabulary.
     plain = vocabulary().encode_rendered
     monkeypatch.setattr(type(vocabulary()), "encode", lambda self, text: [1, *plain(text)])
     for content in (TEXT, [TEXT]):
@@ -122,7 +123,7 @@ def test_props_say_what_front_ends_look_for(client: TestClient, answerer: Script
     assert props["default_generation_settings"]["n_ctx"] == props["n_ctx"] == answerer.context
     assert props["chat_template"] == TEMPLATE
     assert props["model_alias"] == props["model_path"] == answerer.model
-    named = TestClient(create_site(answerer, Options(alias="gpt"))).get("/props").json()
+    named = TestClient(create_app(answerer, Options(alias="gpt"))).get("/props").json()
     assert named["model_alias"] == "gpt"
 
 
@@ -160,7 +161,7 @@ def test_a_health_check_sees_that_no_slot_is_idle(client: TestClient, answerer: 
 
 
 def test_slots_can_be_switched_off(answerer: ScriptedAnswerer) -> None:
-    client = TestClient(create_site(answerer, Options(slots=False)))
+    client = TestClient(create_app(answerer, Options(slots=False)))
     answer = client.get("/slots")
     assert answer.status_code == 501
     assert "--slots" in answer.json()["error"]["message"]

@@ -11,9 +11,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from duo.errors import BusyError, StoppedError
 from lead.api import BackCount, BackView, SlotView
-from lead.http import Options
+from lead.http.app import create_app
 from lead.http.info.metrics import MAX_BACKS, Metrics
-from lead.http.site import create_site
+from lead.http.options import Options
 from tests.support.http import SUMMARY, ScriptedAnswerer
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -26,7 +26,9 @@ def answerer() -> ScriptedAnswerer:
 
 @pytest.fixture
 def client(answerer: ScriptedAnswerer) -> TestClient:
-    return TestClient(create_site(answerer, Options(metrics=True)))
+    figures = Metrics(answerer)
+    answerer.observers = [figures]
+    return TestClient(create_app(answerer, Options(metrics=True), figures))
 
 
 def scraped(client: TestClient) -> Mapping[str, float]:
@@ -132,7 +134,7 @@ def test_names_from_the_network_make_no_more_than_so_many_series(answerer: Scrip
     figures = Metrics(answerer)
     for i in range(10 * MAX_BACKS):
         names = {"first": BackCount(1, 1), f'back "{i}"\n' + "x" * 1000: BackCount(2, 1)}
-        figures.finished(replace(SUMMARY, backs=names))
+        figures.finished(i, replace(SUMMARY, backs=names))
     answerer.views = [BackView(f"another {i}", "draft", "drafting", float(i), 0, 0) for i in range(100)]
     found = read(figures.exposition().decode())
     drafted = {name: value for name, value in found.items() if name.startswith("duo_back_drafted_tokens_total")}
@@ -151,13 +153,13 @@ def test_they_are_shown_while_the_model_loads(client: TestClient, answerer: Scri
 
 
 def test_they_can_be_switched_off(answerer: ScriptedAnswerer) -> None:
-    answer = TestClient(create_site(answerer, Options(metrics=False))).get("/metrics")
+    answer = TestClient(create_app(answerer, Options(metrics=False))).get("/metrics")
     assert answer.status_code == 501
     assert "--metrics" in answer.json()["error"]["message"]
 
 
 def test_two_leads_in_one_process_count_apart(answerer: ScriptedAnswerer) -> None:
     one, other = Metrics(answerer), Metrics(answerer)
-    one.began()
+    one.began(1)
     assert read(one.exposition().decode())["duo_answers_begun_total"] == 1
     assert read(other.exposition().decode())["duo_answers_begun_total"] == 0

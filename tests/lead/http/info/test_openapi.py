@@ -1,4 +1,4 @@
-"""The OpenAPI document against the server: schemathesis asks for what the document allows, and for what it does not."""
+"""The OpenAPI document against the server: schemathesis sends requests that it allows and requests that it forbids."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from schemathesis.specs.openapi.checks import (
 from duo.errors import StoppedError
 from lead.api import Piece
 from lead.decode.session import Logprobs
-from lead.http import Options
-from lead.http.info.openapi import document
-from lead.http.site import create_site
+from lead.http.app import create_app
+from lead.http.endpoints import description
+from lead.http.options import Options
 from tests.support.http import ScriptedAnswerer
 
-APP = create_site(ScriptedAnswerer(), Options(metrics=True))
-# Without the other names of what is there already.
+APP = create_app(ScriptedAnswerer(), Options(metrics=True))
+DOCUMENT: Any = description()
+# Without second names of the same endpoints.
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP).exclude(
     path_regex="^/(chat/completions|models|v1/health)$"
 )
@@ -65,7 +66,7 @@ def test_answers_are_what_the_document_says(case: Case[Any]) -> None:
 @SCHEMA.include(path_regex="^/(v1/chat/completions|messages)$").parametrize()
 @SETTINGS
 def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) -> None:
-    # What templates and grammars take is more than a schema can say, and most that is made up is refused for it.
+    # Templates and grammars have rules that no schema can say. Most generated requests would break them.
     if isinstance(case.body, dict):
         kept = {name: value for name, value in case.body.items() if name not in ("tools", "tool_choice", "json_schema")}
         case.body = {**kept, "messages": [{"role": "user", "content": "Hi"}], "response_format": None}
@@ -87,18 +88,17 @@ def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> 
     call = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
     answerer.script = [(Piece("Hi", ("mac",), "", 41, Logprobs(-0.5, [(41, -0.5), (42, -1.5)])),), (call,)]
     body = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "a", "stream": True, **asked}
-    client = TestClient(create_site(answerer))
+    client = TestClient(create_app(answerer))
     assert check_events(path, client.post(path, json=body).text) > 2
     answerer.script = [("Hi",), StoppedError("the lead is stopping")]
     assert check_events(path, client.post(path, json=body).text) >= 2
 
 
 def check_events(path: str, text: str) -> int:
-    """How many events there are: each a JSON of the kind that is announced, or the end. (schemathesis looks at events,
-    but not at what their data are JSON of.)"""
-    content = document()["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
+    """Checks the JSON of every event, which schemathesis does not. Returns the number of events."""
+    content = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
     announced = content["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]
-    validator = Draft202012Validator({**announced, "components": document()["components"]})
+    validator = Draft202012Validator({**announced, "components": DOCUMENT["components"]})
     *events, rest = text.split("\n\n")
     assert rest == ""
     for event in events:
@@ -109,10 +109,10 @@ def check_events(path: str, text: str) -> int:
 
 
 def test_every_route_is_described() -> None:
-    # FastAPI's own document says nothing of bodies, but knows the routes, but for those that are older names of others.
+    # FastAPI's own document says nothing of bodies, but knows the routes.
     routes = get_openapi(title="routes", version="", routes=APP.routes)["paths"]
-    described = document()["paths"]
-    assert {path: set(methods) for path, methods in described.items() if path != "/chat/completions"} == {
+    described = DOCUMENT["paths"]
+    assert {path: set(methods) for path, methods in described.items()} == {
         path: set(methods) for path, methods in routes.items()
     }
 
@@ -121,8 +121,8 @@ def test_the_page_shows_all_of_it_and_loads_nothing() -> None:
     answer = TestClient(APP).get("/docs")
     page = Page()
     page.feed(answer.text)
-    assert set(document()["paths"]) <= page.code
-    assert set(document()["components"]["schemas"]) <= page.ids
+    assert set(DOCUMENT["paths"]) <= page.code
+    assert set(DOCUMENT["components"]["schemas"]) <= page.ids
     assert {link for link in page.links if not link.startswith("#")} == {"openapi.json"}
     assert {link[1:] for link in page.links if link.startswith("#")} <= page.ids
     assert not page.tags & {"script", "link", "img", "iframe"} and "url(" not in answer.text
@@ -130,7 +130,7 @@ def test_the_page_shows_all_of_it_and_loads_nothing() -> None:
 
 
 class Page(HTMLParser):
-    """What a page holds: every start has its end, and no id comes twice."""
+    """What a page holds. Every element ends, and no id comes twice."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The page at `/` as a person meets it: in Chromium, against the HTTP side with scripted answers."""
+"""The page at `/` in Chromium, against the HTTP side with scripted answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title=
 
 
 def test_nothing_but_its_own_files(url: str) -> None:
-    """Served with a policy that lets nothing else in, and without a line of script or style in the page itself."""
+    """The policy lets nothing else in, and the page itself holds no script and no style."""
     page = requests.get(url, timeout=PATIENCE)
     assert page.headers["content-type"].startswith("text/html")
     policy = page.headers["content-security-policy"]
@@ -41,7 +41,7 @@ def test_nothing_but_its_own_files(url: str) -> None:
 
 
 class Page:
-    """The page in a browser, and someone before it who waits for what is to be seen."""
+    """The page in a browser, and a person who waits until something shows."""
 
     def __init__(self, chrome: Chrome) -> None:
         self.chrome = chrome
@@ -58,7 +58,7 @@ class Page:
         return self.chrome.find_elements(By.CSS_SELECTOR, selector)
 
     def texts(self, selector: str) -> list[str]:
-        """What is to be read, as it is in the document."""
+        """The text as it stands in the document."""
         found: list[str] = self.chrome.execute_script(
             "return [...document.querySelectorAll(arguments[0])].map((node) => node.textContent)", selector
         )
@@ -192,7 +192,7 @@ def test_an_answer_that_fails_can_be_asked_for_again(page: Page, answerer: Scrip
 
 
 def test_a_retry_without_an_answer_leaves_the_old_one(page: Page, answerer: ScriptedAnswerer) -> None:
-    """Whether the lead refuses it, or it is stopped before its first word."""
+    """The lead refuses it, or it stops before its first word."""
     page.ask("one")
     page.answered()
     before = page.texts("article")

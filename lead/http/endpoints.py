@@ -1,0 +1,115 @@
+"""The table of all endpoints.
+
+The routes, the OpenAPI document and the list of paths that need no key are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse, Response
+
+from lead.http.errors import json_response
+from lead.http.info import docs_page, llama_server, openapi, status
+from lead.http.info.openapi import LOCKED, OFF, Endpoint
+from lead.http.openai import chat, completions, llama_duo
+from lead.http.page import routes as page
+from lead.http.site import Site
+
+
+@cache
+def description() -> Mapping[str, Any]:
+    """The OpenAPI document of all endpoints."""
+    return openapi.document(ENDPOINTS)
+
+
+@cache
+def _docs_page() -> str:
+    return docs_page.render(description())
+
+
+async def _description(site: Site, request: Request) -> Response:
+    return json_response(description())
+
+
+async def _docs(site: Site, request: Request) -> Response:
+    policy = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; frame-ancestors 'none'"
+    return HTMLResponse(_docs_page(), headers={"Content-Security-Policy": policy})
+
+
+ENDPOINTS: Sequence[Endpoint] = (
+    Endpoint(
+        "Answers", "post", ["/v1/chat/completions", "/chat/completions"], chat.chat_completions,
+        "Answer a conversation", chat.ChatCompletion, chat.ChatRequest,
+        "OpenAI's chat completions. Unknown fields are ignored.", events=chat.ChatChunk,
+    ),
+    Endpoint(
+        "Answers", "post", ["/v1/completions", "/completions"], completions.completions,
+        "Continue a text", completions.Completion, completions.CompletionRequest,
+        "OpenAI's completions. Unknown fields are ignored.", events=completions.Completion,
+    ),
+    Endpoint(
+        "Answers", "post", ["/messages"], llama_duo.messages,
+        "Answer a conversation, in llama_duo's form", llama_duo.MessagesResponse, llama_duo.MessagesRequest,
+        "Greedy, unless the request says how to sample.",
+    ),
+    Endpoint("Model", "get", ["/v1/models", "/models"], status.models, "The model", status.ModelList),
+    Endpoint(
+        "Model", "get", ["/v1/models/{name:path}"], status.model_by_name, "The model, by its name", status.Model,
+        errors={404: "There is no such model here."},
+        parameters=[{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}],
+    ),
+    Endpoint(
+        "Model", "post", ["/tokenize"], llama_server.tokenize,
+        "Text to tokens", llama_server.TokenizeResponse, llama_server.TokenizeRequest,
+    ),
+    Endpoint(
+        "Model", "post", ["/detokenize"], llama_server.detokenize,
+        "Tokens to text", llama_server.DetokenizeResponse, llama_server.DetokenizeRequest,
+    ),
+    Endpoint(
+        "Model", "post", ["/apply-template"], llama_server.apply_template,
+        "The prompt of a conversation", llama_server.TemplateResponse, llama_server.TemplateRequest,
+    ),
+    Endpoint("State", "get", ["/props"], llama_server.props, "Settings of the server", llama_server.Props),
+    Endpoint(
+        "State", "get", ["/health", "/v1/health"], status.health, "Whether the model is loaded", status.Health,
+        others={503: ("The model is loading.", status.Health)}, head=True, public=True, while_loading=True,
+    ),
+    Endpoint(
+        "State", "get", ["/slots"], llama_server.slots, "What is being answered", llama_server.Slot,
+        listed=True, errors=OFF,
+        parameters=[{
+            "name": "fail_on_no_slot",
+            "in": "query",
+            "required": False,
+            "description": "With any value: status 503 if no slot is idle.",
+            "schema": {"type": "string"},
+        }],
+    ),
+    Endpoint("State", "get", ["/backs"], status.backs, "The backs that are connected", status.BackList),
+    Endpoint(
+        "State", "get", ["/metrics"], status.metrics, "Figures for Prometheus", {"type": "string"},
+        media="text/plain", errors=OFF, while_loading=True,
+    ),
+    Endpoint(
+        "State", "get", ["/openapi.json"], _description, "This document", {"type": "object"},
+        errors=LOCKED, public=True, while_loading=True,
+    ),
+    Endpoint(
+        "State", "get", ["/docs"], _docs, "This document for people", {"type": "string"},
+        media="text/html", errors=LOCKED, public=True, while_loading=True,
+    ),
+)  # fmt: skip
+
+_PUBLIC = frozenset(
+    [*page.FILES, "/favicon.ico", *(path for endpoint in ENDPOINTS if endpoint.public for path in endpoint.paths)]
+)
+
+
+def is_public(path: str) -> bool:
+    """Whether reading this path needs no key: the lead's health and description, and the page, which asks for a key."""
+    return path in _PUBLIC or path.startswith(page.STATIC)

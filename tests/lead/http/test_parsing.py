@@ -1,0 +1,156 @@
+"""Wrong requests: one line each, which names the field."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.support.api import HI, error_of, post
+from tests.support.http import ScriptedAnswerer
+
+IMAGE = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:"}}]
+CALL: dict[str, Any] = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+
+
+WRONG: list[tuple[dict[str, Any], str, str]] = [
+    # What the lead cannot do.
+    ({"functions": [{}]}, "functions", "use tools"),
+    ({"function_call": {"name": "f"}}, "function_call", "use tools"),
+    ({"modalities": ["text", "audio"]}, "modalities", "text"),
+    ({"add_generation_prompt": False}, "add_generation_prompt", "where the answer begins"),
+    ({"continue_final_message": True}, "continue_final_message", "/v1/completions"),
+    ({"audio": {"voice": "alloy"}}, "audio", "text"),
+    ({"grammar": "root ::= x"}, "grammar", "response_format"),
+    ({"guided_regex": "a+"}, "guided_regex", "response_format"),
+    ({"messages": [{"role": "user", "content": IMAGE}]}, "messages[0].content", "image_url"),
+    ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages[0].content", "not a text part"),
+    ({"messages": [{"role": "user", "content": [7]}]}, "messages[0].content", "7"),
+    (
+        {"messages": [{"role": "user", "content": [{"type": "refusal", "refusal": "No."}]}]},
+        "messages[0].content",
+        "ref",
+    ),
+    ({"messages": [{"role": "user", "refusal": "No."}]}, "messages[0]", "content is missing"),
+    ({"messages": [{"role": "assistant", "refusal": 7}]}, "messages[0].refusal", "7"),
+    ({"messages": [*HI, {"role": "tool", "content": "4"}]}, "messages[1]", "tool_call_id is missing"),
+    ({"messages": [{"role": "user", "tool_calls": [CALL]}]}, "messages[0]", "assistant's"),
+    (
+        {"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]},
+        "messages[0].tool_calls[0].function",
+        "missing",
+    ),
+    # Tools.
+    ({"tools": [{"type": "function"}]}, "tools[0].function", "missing"),
+    ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
+    ({"tools": [tool("two words")]}, "tools[0].function.name", "two words"),
+    ({"tools": [tool("a"), tool("a")]}, "tools", "two have the name"),
+    *[
+        (
+            {"tools": [tool("a"), {"function": {"name": "b", "parameters": {"type": kind}}}]},
+            "tools[1].function.parameters",
+            f'tool "b" are of type {json.dumps(kind)}: parameters must be of type object',
+        )
+        for kind in ("string", ["string", "null"], 7)
+    ],
+    ({"tool_choice": "required"}, "tool_choice", "no tools"),
+    ({"tools": [tool("a")], "tool_choice": "perhaps"}, "tool_choice", "perhaps"),
+    ({"tools": [tool("a")], "tool_choice": {"name": "a"}}, "tool_choice", "neither"),
+    ({"tools": [tool("a")], "tool_choice": {"type": "function", "function": {"name": "b"}}}, "tool_choice", "no tool"),
+    # Structure.
+    ({"response_format": {"type": "xml"}}, "response_format.type", "xml"),
+    ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema", "missing"),
+    ({"response_format": {"type": "json_object"}, "json_schema": {"type": "object"}}, "json_schema", "one of them"),
+    ({"json_schema": {"type": "nothing"}}, "response_format", "nothing"),
+    # How many, and where to end.
+    ({"n": 0}, "n", "n is 0"),
+    ({"n": 129}, "n", "128"),
+    ({"n": "2"}, "n", '"2"'),
+    ({"stop": 5}, "stop", "5"),
+    ({"stop": ["a", ""]}, "stop[1]", '""'),
+    ({"stop": ["a"] * 33}, "stop", "32"),
+    ({"stop": "a" * 257}, "stop[0]", "256"),
+    ({"stop_token_ids": 7}, "stop_token_ids", "7"),
+    ({"stop_token_ids": ["7"]}, "stop_token_ids[0]", '"7"'),
+    ({"stop_token_ids": [-1]}, "stop_token_ids[0]", "-1"),
+    ({"stop_token_ids": [1 << 31]}, "stop_token_ids[0]", "2147483648"),
+    ({"stop_token_ids": [1] * 33}, "stop_token_ids", "32"),
+    ({"top_logprobs": 3}, "top_logprobs", "logprobs"),
+    ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
+    ({"logprobs": 1}, "logprobs", "1"),
+    # Wrong types.
+    ({"messages": "Hi"}, "messages", "list"),
+    ({"messages": ["Hi"]}, "messages[0]", "Hi"),
+    ({"messages": [{"role": "user"}]}, "messages[0]", "content is missing"),
+    ({"messages": [{"content": "Hi"}]}, "messages[0].role", "missing"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages[0]", "content is missing"),
+    ({"messages": [{"role": "robot", "content": "Hi"}]}, "messages[0].role", "robot"),
+    ({"messages": []}, "messages", "at least 1"),
+    ({"messages": None}, "messages", "list"),
+    ({"temperature": "hot"}, "temperature", "hot"),
+    ({"temperature": True}, "temperature", "true"),
+    ({"top_k": 2.5}, "top_k", "2.5"),
+    ({"seed": "7"}, "seed", '"7"'),
+    ({"max_tokens": [1]}, "max_tokens", "[1]"),
+    ({"stream": "yes"}, "stream", "yes"),
+    ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage", "1"),
+    ({"ignore_eos": 0}, "ignore_eos", "0"),
+    ({"logit_bias": [1]}, "logit_bias", "[1]"),
+    ({"logit_bias": {"1": "x"}}, "logit_bias.1", "x"),
+    ({"logit_bias": {"one": 1}}, "logit_bias", "one"),
+    ({"logit_bias": {"-1": 1}}, "logit_bias", "-1"),
+    ({"logit_bias": {"٣": 1}}, "logit_bias", "٣"),
+    ({"logit_bias": {"9" * 5000: 1}}, "logit_bias", "not a token id"),
+    # Out of range.
+    ({"temperature": -0.1}, "temperature", "-0.1"),
+    ({"top_p": -0.1}, "top_p", "top_p is -0.1"),
+    ({"top_p": 1.5}, "top_p", "1.5"),
+    ({"top_k": -2}, "top_k", "-2"),
+    ({"min_p": 2}, "min_p", "2"),
+    ({"repeat_penalty": 0}, "repeat_penalty", "0"),
+    ({"presence_penalty": 1e9}, "presence_penalty", "1000000000"),
+    ({"seed": 1 << 64}, "seed", str(1 << 64)),
+    ({"max_tokens": 0}, "max_tokens", "at least 1"),
+    ({"max_completion_tokens": 0}, "max_completion_tokens", "at least 1"),
+    ({"max_tokens": -2}, "max_tokens", "-2"),
+    ({"max_tokens": 1 << 31}, "max_tokens", str(1 << 31)),
+]
+
+
+@pytest.mark.parametrize(("fields", "param", "fragment"), WRONG)
+def test_wrong_requests(
+    url: str, answerer: ScriptedAnswerer, fields: dict[str, Any], param: str, fragment: str
+) -> None:
+    error = error_of(post(url, **{"messages": HI, **fields}), 400)
+    assert error["param"] == param
+    assert fragment in error["message"] and len(error["message"]) < 250
+    assert answerer.asked.empty()
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"hello",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"\xff\xfe",
+        b"[" * 100_000,
+        b'{"messages":[{"role":"user","content":"\\ud800"}]}',
+        b'{"messages":[{"role":"user","content":"a"}],"temperature":NaN}',
+        b'{"messages":[{"role":"user","content":"a"}],"seed":' + b"9" * 5000 + b"}",
+    ],
+)
+def test_bodies_that_are_no_json_object(url: str, answerer: ScriptedAnswerer, raw: bytes) -> None:
+    assert "JSON" in error_of(post(url, raw=raw), 400)["message"]
+
+
+def test_a_long_value_makes_a_short_message(url: str, answerer: ScriptedAnswerer) -> None:
+    assert len(error_of(post(url, messages=HI, temperature="x" * 100_000), 400)["message"]) < 250
