@@ -63,7 +63,7 @@ class Asked:
 class Answered:
     """The tokens of an answer so far, and its state in the decode loop."""
 
-    job: Job
+    request: Job
     tokens: list[int] = field(default_factory=list)
 
 
@@ -96,6 +96,6 @@ class LeadLoop:
         def take(step: Step) -> None:
             tokens.extend(done.token for done in step.committed)
 
-        job = Job(list(asked.prompt), asked.params, asked.count, True, take, on_end)
-        self._decoder.submit(job)
-        return Answered(job, tokens)
+        request = Job(list(asked.prompt), asked.params, asked.count, True, take, on_end)
+        self._decoder.submit(request)
+        return Answered(request, tokens)

@@ -213,7 +213,7 @@ def _speculate(
     answers = [answer for each in asked for answer in lead.ask([each])] if whose == "own" else lead.ask(asked)
     for mode, answer in zip(MODES, answers, strict=True):
         found.same[f"{mode}, {whose} drafts"] = _compare(answer.tokens, alone[mode], 2 * found.error)
-    totals = [answer.job.session.total for answer in answers if answer.job.session is not None]
+    totals = [answer.request.session.total for answer in answers if answer.request.session is not None]
     found.accepted[whose] = (sum(total.accepted for total in totals), sum(total.drafted for total in totals))
     if whose != "own":
         return
@@ -222,5 +222,5 @@ def _speculate(
     longer = [*prompt, *tokens, *more]
     (again,) = lead.ask([Asked(longer, params, len(tokens) // 2)])
     # The last token of an answer has not been read, nor is the last of a prompt read with it.
-    found.reread = len(longer) - 1 - again.job.cached_tokens - len(more)
+    found.reread = len(longer) - 1 - again.request.cached_tokens - len(more)
     found.same["next turn"] = _compare(again.tokens, walk(target, longer, params, len(again.tokens)), 2 * found.error)

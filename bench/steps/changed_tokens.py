@@ -88,8 +88,8 @@ class GuessedAnswers:
 
         def guess(answers: Sequence[Answered]) -> None:
             for answer, text in zip(answers, known, strict=True):
-                session, done = answer.job.session, len(answer.tokens)
-                if session is not None and answer.job.state != "ended":
+                session, done = answer.request.session, len(answer.tokens)
+                if session is not None and answer.request.state != "ended":
                     quarter = 4 * done // self._tokens
                     for back in range(backs[min(quarter, len(backs) - 1)]):
                         self._guess(session, text[done:], f"back {back}")
