@@ -38,7 +38,8 @@ def bare_loop(engine: Engine, prompt: Sequence[int], count: int) -> list[float]:
     """
     held = min(engine.length(0), len(prompt) - 1)
     engine.truncate(0, held)
-    engine.extend(0, prompt[held:-1])
+    if prompt[held:-1]:
+        engine.extend(0, prompt[held:-1])
     token = prompt[-1]
     times = [time.perf_counter()]
     for _ in range(count):

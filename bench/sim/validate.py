@@ -29,6 +29,7 @@ from bench.compare.ours import BACK_TRACE, LEAD_TRACE, LeadEntrant
 from bench.compare.run import models
 from bench.compare.trial import seed
 from bench.harness import prompts
+from bench.harness.models import load_target
 from bench.harness.processes import pinned
 from bench.harness.prompts import Question
 from bench.show import trace
@@ -46,7 +47,6 @@ from duo.errors import FileError
 from lead.plan.limits import Limits
 from lead.plan.planner import Planner
 from lead.plan.verify_all import VerifyAll
-from lead.target import TREE_ROWS
 
 AHEAD = 16
 """How far ahead a back is, if nobody says otherwise."""
@@ -96,7 +96,7 @@ class Rest:
 def at_rest(setup: Setup) -> Rest:
     """The costs of both models on this machine."""
     with pinned(setup.lead_cpus):
-        target = load(setup.target, setup.runtime, EngineOptions(threads=1, tree_rows=TREE_ROWS))
+        target = load_target(setup.target, setup.runtime)
         target_curve = fastest(target, 1 + Limits().draft_max, setup.target)
         target.close()
     with pinned(setup.back_cpus):

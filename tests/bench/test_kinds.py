@@ -24,7 +24,7 @@ SERVED = (
     "llama", "gemma3", "qwen3moe", "deepseek3", "gpt-oss", "qwen35", "qwen3next", "lfm2", "mamba2", "falcon-h1",
     "nemotron-h",
 )  # fmt: skip
-"""Of each family, and of each way back. The others are tried by `bench models`."""
+"""Kinds of each family, and of each way to roll back. `bench models` tries the others."""
 TOKENS = 16
 
 

@@ -1,4 +1,4 @@
-"""Records of a comparison, and what a chart must be."""
+"""Records of a comparison, and a check that a chart is an SVG file."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from bench.harness.prompts import Question
 
 
 class Scripted(Entrant):
-    """A schedule whose speed depends on its setting alone."""
+    """An entrant with a speed that depends on its setting alone."""
 
     def __init__(self, name: str, lengths: Sequence[int] = (), floors: Sequence[float] = (), far: bool = False) -> None:
         super().__init__(name)

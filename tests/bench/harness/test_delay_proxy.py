@@ -10,10 +10,10 @@ from statistics import median
 from bench.harness.delay_proxy import DelayProxy
 
 
-def test_a_gate_is_late_and_loses_nothing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening, DelayProxy(listening.getsockname()[1], 0.02) as gate:
-        gate.open()
-        near = socket.create_connection(("127.0.0.1", gate.port))
+def test_a_proxy_is_late_and_loses_nothing() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, DelayProxy(listening.getsockname()[1], 0.02) as proxy:
+        proxy.open()
+        near = socket.create_connection(("127.0.0.1", proxy.port))
         far = listening.accept()[0]
         near.settimeout(30)
         far.settimeout(30)

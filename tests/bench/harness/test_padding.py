@@ -19,12 +19,12 @@ from duo.models.export import Type, cached_gguf
 
 Which = Literal["target", "draft"]
 SMALL: dict[Which, str] = {"target": "32M", "draft": "10M"}
-"""Sizes whose widths are 2 and 4 times the shipped ones; the draft also gets a layer of zeros."""
+"""These sizes have 2 and 4 times the shipped widths. The draft also gets a layer of zeros."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Nothing of this stays in the user's cache."""
+    """A cache of their own, so that nothing stays in the user's."""
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
@@ -32,7 +32,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def predictions(model: str, runtime: Runtime) -> tuple[str, NDArray[np.float32]]:
-    """The vocabulary's fingerprint, and the logits at every position of two conversations that were not trained on."""
+    """The vocabulary's fingerprint, and the logits along two conversations that are not in the training data."""
     engine = load(model, runtime, EngineOptions(threads=1, context=256, tree_rows=256, flash_attention="off"))
     logits = []
     for question in corpus.questions(2, seed=99):
@@ -67,7 +67,7 @@ def test_a_padded_model_predicts_what_the_shipped_one_does(
 
 
 def test_a_deeper_model_predicts_what_the_shipped_one_does() -> None:
-    """Its new layers are of another type than the rest."""
+    """Its new layers have another type of weights."""
     fingerprint, expected = predictions(str(cached_gguf("draft", "q8_0")), "llamacpp")
     same, logits = predictions(padded("draft", "12L", "q8_0"), "llamacpp")
     assert same == fingerprint

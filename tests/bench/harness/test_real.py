@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class Registry:
-    """In place of pip: wheels that hold what they are told to."""
+    """A stand-in for pip: it gives wheels with these contents."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, contents: list[bytes]) -> None:
         self.calls = 0
@@ -99,7 +99,7 @@ TEXTS = (
 @pytest.mark.slow
 @pytest.mark.parametrize("name", real.NAMES)
 def test_both_runtimes_split_the_same_text_and_say_the_same(name: real.Name) -> None:
-    """The same weights in both: BF16. Where the texts part, it is a near tie."""
+    """Both runtimes have the same weights, in BF16. If the texts differ, the first difference is a near tie."""
     engines = {
         runtime: load(
             str(real_model(name, runtime, "BF16" if runtime == "llamacpp" else None)),

@@ -46,7 +46,7 @@ def test_a_ratio_says_how_sure_it_is_once_there_are_enough_rounds() -> None:
 
 
 def test_what_the_costs_allow_is_held_against_the_round_in_which_it_was_measured() -> None:
-    """A machine on which two rows have become dear between two rounds is no fault of the lead's."""
+    """If two rows become slower between two rounds, that is not the lead's fault."""
     one = Cell(tokens=[10.0, 10.0], seconds=2.0, allowed=[Allowed(1.0, 1.0), Allowed(1.0, 1.0)])
     two = Cell(tokens=[18.0, 9.0], seconds=2.0, allowed=[Allowed(2.0, 1.8), Allowed(1.0, 0.9)])
     assert two.of_allowed(one, lambda it: it.line).value == pytest.approx(0.9)
