@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from duo.draft.draft import Draft
 from duo.draft.policy import MAX_ROWS, RIDERS, room
-from duo.engines import Engine
+from duo.engines.base import Engine
 from duo.prefix import Prefix
 
 TENURE = 8
