@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 def width_of(rows: Sequence[Row], chunks: Sequence[Chunk], batch: int) -> int:
     """Rows and tokens of a forward pass. Raises ValueError if they are more than the batch."""
-    width = len(rows) + sum(len(chunk.tokens) for chunk in chunks)
+    width = len(rows) + sum([len(chunk.tokens) for chunk in chunks])
     if width > batch:
         raise ValueError(f"{width} rows are more than the batch of {batch}")
     return width

@@ -14,7 +14,7 @@ from duo.engines.llamacpp.runtime import Model
 from tests.support.mirror import Truth
 
 SNAPSHOTS = ("qwen35", "lfm2", "nemotron-h")
-"""Kinds whose states llama.cpp takes back."""
+"""Kinds of models whose states llama.cpp takes back."""
 REPLAYS = ("qwen3next", "kimi-linear", "mamba", "mamba2", "jamba", "falcon-h1", "granitehybrid", "rwkv7")
 RECURRENT = (*SNAPSHOTS, *REPLAYS)
 ATTENTION = ("llama", "gemma3")
@@ -34,7 +34,7 @@ def path_of(kind: str, folder: Path) -> Path:
 
 
 def windowed_hybrid(folder: Path) -> Path:
-    """LFM2 whose attention sees the last 8 tokens."""
+    """LFM2 whose attention sees only the last 8 tokens."""
     lfm2, out = KINDS["lfm2"], folder / f"{WINDOWED}.gguf"
     if not out.exists():
         kind = replace(lfm2, name=WINDOWED, keys=lambda config: {**lfm2.keys(config), "attention.sliding_window": 8})

@@ -9,7 +9,7 @@ from duo.engines.llamacpp.states import StateTreeEngine
 
 
 def assert_books_agree(engine: LlamaCppEngine) -> None:
-    """What the engine believes about its sequences is what llama.cpp has, without a hole in any."""
+    """The engine's books agree with llama.cpp, and no sequence has a hole."""
     memory = engine.memory
     believed = dict.fromkeys(engine.pool.empty, 0)
     for tree in engine.trees:
@@ -28,7 +28,7 @@ def assert_books_agree(engine: LlamaCppEngine) -> None:
 
 
 def assert_states_agree(engine: StateTreeEngine) -> None:
-    """What the engine believes about its sequences is what llama.cpp has."""
+    """The engine's books agree with llama.cpp."""
     believed = dict.fromkeys(engine.free_sequences, 0)
     believed |= {tree.seq: tree.read for tree in engine.trees}
     believed |= {node.seq: node.pos + 1 for node in engine.rows.values() if node.seq is not None}

@@ -65,7 +65,7 @@ ARCHITECTURES: dict[str, Callable[[], Any]] = {
 
 
 def make_tokenizer(bos: bool = False, template: str | None = None) -> Any:
-    """Byte-level BPE with a few merges and two special tokens; with `bos`, texts begin with the first of them."""
+    """Byte-level BPE with a few merges and two special tokens. bos: texts begin with the first of these."""
     messages = sorted(pre_tokenizers.ByteLevel.alphabet())
     merged = ["th", "the", "Ġthe", "é"]
     vocabulary = {

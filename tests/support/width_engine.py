@@ -41,6 +41,8 @@ class WidthEngine:
     batch: int = 64
     capacity: int = 128
     rollback: object = TREES
+    neighbours: bool = False
+    spacing: int = 1
     vocabulary: Vocabulary = field(default_factory=Vocabulary)
     passes: list[list[int]] = field(default_factory=list)
     """Rows of each slot in each pass; a chunk is a negative number."""

@@ -12,7 +12,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 
-from duo.engines.base import ROOT, UNBOUNDED, Chunk, Engine, Logits, Rollback, Row, Vocabulary
+from duo.engines import checks
+from duo.engines.base import ROOT, UNBOUNDED, Chunk, Engine, Logits, Rollback, Row
 from duo.engines.exact.widths import WidthClass
 
 
@@ -36,61 +37,20 @@ class ExactEngine:
     The rows of a slot are one chain. cost: seconds of a pass by its rows, to choose between padding and dividing.
     """
 
+    mixes = False
+
     def __init__(self, engine: Engine, widths: WidthClass, cost: Callable[[int], float] | None = None) -> None:
         self._engine = engine
+        self.name, self.runtime, self.note = engine.name, engine.runtime, engine.note
+        self.vocabulary = engine.vocabulary
+        self.context = engine.context - widths.round_up(1) + 1  # the padding of a lone row lies in the context too
+        self.slots, self.batch, self.capacity = engine.slots, engine.batch, engine.capacity
+        self.neighbours, self.spacing = engine.neighbours, engine.spacing
         self.widths = widths
+        self.rollback = Rollback(trees=False, depth=widths.widest - 1)
         self._cost = cost or (lambda rows: 2.0 + rows)
         self._chunk = min(widths.chunk, engine.batch)
         self._slots = [_Slot() for _ in range(engine.slots)]
-
-    @property
-    def name(self) -> str:
-        return self._engine.name
-
-    @property
-    def runtime(self) -> str:
-        return self._engine.runtime
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self._engine.vocabulary
-
-    @property
-    def context(self) -> int:
-        # The padding of a lone row lies in the context too.
-        return self._engine.context - self.widths.round_up(1) + 1
-
-    @property
-    def slots(self) -> int:
-        return self._engine.slots
-
-    @property
-    def batch(self) -> int:
-        return self._engine.batch
-
-    @property
-    def capacity(self) -> int:
-        return self._engine.capacity
-
-    @property
-    def note(self) -> str:
-        return self._engine.note
-
-    @property
-    def rollback(self) -> Rollback:
-        return Rollback(trees=False, depth=self.widths.widest - 1)
-
-    @property
-    def mixes(self) -> bool:
-        return False
-
-    @property
-    def neighbours(self) -> bool:
-        return self._engine.neighbours
-
-    @property
-    def spacing(self) -> int:
-        return self._engine.spacing
 
     def length(self, slot: int) -> int:
         return self._base(slot) + len(self._slots[slot].pending)
@@ -146,8 +106,7 @@ class ExactEngine:
         return min(length, state.prompt_tokens) // self._chunk * self._chunk
 
     def truncate(self, slot: int, length: int) -> int:
-        if not 0 <= length <= self.length(slot):
-            raise ValueError(f"slot {slot} has {self.length(slot)} tokens, it cannot be cut to {length}")
+        checks.check_cut(slot, self.length(slot), length)
         self._forget(slot)
         left = self.restorable(slot, length)
         self._restore(slot, left)
@@ -156,8 +115,7 @@ class ExactEngine:
     def share(self, source: int, target: int, length: int) -> int:
         if source == target:
             return self.truncate(target, length)
-        if not 0 <= length <= self.length(source):
-            raise ValueError(f"slot {source} has {self.length(source)} tokens, the first {length} cannot be shared")
+        checks.check_share(source, self.length(source), length)
         self._forget(target)
         count = min(self.restorable(source, length), self._base(source))
         count = self._engine.share(source, target, count)

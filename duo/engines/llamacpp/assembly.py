@@ -22,6 +22,11 @@ class Assembly:
     live: rows of earlier passes by id. context: tokens of a slot.
     """
 
+    __slots__ = (
+        "_before", "_context", "_copies", "_grown", "_live", "_others", "_pool", "_trees", "new", "owners", "places",
+        "tokens",
+    )  # fmt: skip
+
     def __init__(self, trees: list[SlotTree], live: Mapping[int, Node], pool: SequencePool, context: int) -> None:
         self._trees, self._live, self._pool, self._context = trees, live, pool, context
         self.tokens: list[int] = []

@@ -96,12 +96,13 @@ class LlamaCppEngine(Runtime):
         if not width:
             return self._logits[:0]
         self._tidy()
-        for slot in {row.slot for row in rows} | {chunk.slot for chunk in chunks}:
+        for slot in {row.slot for row in rows}.union([chunk.slot for chunk in chunks]):
             self._tree(slot)
         checks.check_rows(rows, self.rows, self.size)
         assembly = Assembly(self.trees, self.rows, self.pool, self.context)
         try:
-            assembly.add_chunks(chunks, self.size)
+            if chunks:
+                assembly.add_chunks(chunks, self.size)
             assembly.add_rows(rows)
         except Exception:
             assembly.undo(self.memory, copied=False)
@@ -124,7 +125,7 @@ class LlamaCppEngine(Runtime):
         tree = self._tree(slot)
         nodes = checks.path_nodes(slot, tree.rows, path, tree.root)
         end: Node = nodes[-1] if nodes else tree.root
-        kept: dict[int, Node] = checks.kept_nodes(slot, tree.rows, rest, end)
+        kept: dict[int, Node] = checks.kept_nodes(slot, tree.rows, rest, end) if rest else {}
         if not tree.rows:
             return
         length = tree.root.pos + 1

@@ -69,7 +69,7 @@ def test_the_version_of_the_runtime_counts(runtime: str, tmp_path: Path, monkeyp
 
 
 def test_the_threads_that_run_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """0 are asked for. How many run follows from the cores that the process was given."""
+    """With 0 threads asked for, their number follows from the cores of the process."""
     path = tmp_path / "model.gguf"
     path.write_bytes(b"GGUF")
     found = []

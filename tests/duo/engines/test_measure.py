@@ -23,19 +23,19 @@ def cost(rows: int) -> float:
 
 
 class Timed(SlottedEngine):
-    """Takes its time by a clock of its own."""
+    """An engine whose passes take time on a fake clock."""
 
     def __init__(self, slots: int, rollback: Rollback, late: bool = False) -> None:
-        """`late`: it goes back before the next rows, and runs the rows that were kept beside those."""
+        """late: it goes back before the next rows, and runs the kept rows beside those."""
         super().__init__(FakeModel(), slots, rollback, 0 if rollback.trees else 40)
         self.now = 0.0
         self._late = late
         self._again: dict[int, int] = {}
-        """Rows of slots that are to run again."""
+        """Rows of each slot that must run again."""
         self.chains: list[list[int]] = []
-        """Rows of each slot, for each pass that was timed."""
+        """Rows of each slot in each timed pass."""
         self.lengths: set[int] = set()
-        """What slot 0 held then."""
+        """Tokens of slot 0 in these passes."""
 
     def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
         logits = super().forward(rows, chunks)
@@ -92,7 +92,7 @@ def test_what_verifies_trees_is_timed_in_one_chain_that_is_dropped(monkeypatch: 
 def test_what_verifies_chains_is_timed_within_them(
     monkeypatch: pytest.MonkeyPatch, rollback: Rollback, slots: int, widths: Sequence[int]
 ) -> None:
-    """Wider passes have chains of several slots, as equal as may be."""
+    """Wider passes have chains in several slots, as equal as possible."""
     engine = timed(monkeypatch, slots, rollback)
     seconds, checkpoints = measure.measure(cast(Engine, engine), 17)
     assert seconds == {width: pytest.approx(cost(width)) for width in widths} and checkpoints is None
@@ -109,7 +109,7 @@ def test_what_going_back_costs_is_found(monkeypatch: pytest.MonkeyPatch, slots: 
     assert checkpoints is not None
     beside = cost(2) - cost(1) if late else cost(1)
     assert checkpoints.restore + cost(1) == pytest.approx(RESTORE + beside), "one row that runs again"
-    # With one slot the checkpoint is a part of what a pass with guesses costs.
+    # With one slot, the checkpoint is a part of a pass with guesses.
     assert checkpoints.save == pytest.approx(SAVE if slots > 1 else 0.0)
     for width in (1, 2, 4, 6):
         assert seconds[width] == pytest.approx(cost(width) + (SAVE if slots == 1 and width > 1 else 0.0))

@@ -74,7 +74,7 @@ def test_what_memory_does_not_hold_is_refused() -> None:
 
 
 def test_weights_that_the_system_can_read_again_forbid_no_context() -> None:
-    """A file of 40 GiB on a machine with 24: it is slow, and it runs."""
+    """A file of 40 GiB runs slowly on a machine with 24."""
     it = chosen(free=24 * GIB, weights=40 * GIB)
     assert (it.context, "its weights take 40.0 GiB of the 24.0 GiB" in it.limit) == (USUAL, True)
     it = chosen(free=24 * GIB, weights=24 * GIB - (1 << 20))
@@ -100,7 +100,7 @@ MIB = 1 << 20
 
 
 class TestStates:
-    """Of recurrent layers, 100 MiB each."""
+    """States of recurrent layers, 100 MiB each."""
 
     @pytest.mark.parametrize(
         ("given", "held"),
@@ -179,7 +179,7 @@ def test_states_of_a_model_are_counted_when_its_context_is_chosen(
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """A tiny model, by runtime."""
+    """Paths of a tiny model by runtime."""
     made = make("llama", tmp_path_factory.mktemp("shapes"))
     return {"llamacpp": str(made.gguf), "transformers": str(made.folder)}
 
@@ -195,7 +195,7 @@ class TestDrafts:
     def test_beside_a_target(
         self, engine: str, asked: str | None, target: int, context: int, shapes: dict[str, str]
     ) -> None:
-        """It has no use for more than the target has, and may have been trained with less than -c asks for."""
+        """It needs no more than the target has. It may have been trained with less than -c asks for."""
         flags = ["-t", "1", "-fa", "off", "-md", shapes[engine], *(["-c", asked] if asked else [])]
         args = cli.of_draft_model(lead.flags.parser().parse_args(flags), target)
         draft = models.load_engine(args, "draft", 8, 1)
@@ -327,7 +327,7 @@ def test_bytes_of_a_token_in_transformers(config: dict[str, Any], per_token: int
     "kind", ["llama", "gemma3", "gpt-oss", "deepseek2", "qwen35", "lfm2", "jamba", "kimi-linear", "granitehybrid"]
 )
 def test_llama_cpp_stores_so_many_bytes_of_a_token(tmp_path: Path, kind: str) -> None:
-    """What it writes out of a sequence grows by so much with each token, and by its position and sequence."""
+    """A saved sequence grows with each token by the token's bytes, and by its position and sequence."""
     path = make(kind, tmp_path).gguf
     assert path is not None
     model = Model(path, EngineOptions(threads=1), lambda share: None)

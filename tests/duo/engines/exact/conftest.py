@@ -9,5 +9,5 @@ from duo.engines.exact import search
 
 @pytest.fixture
 def widest(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fake's passes take no time worth comparing: the class of the most widths is tried first."""
+    """The class of the most widths is tried first, for times of the fake's passes say nothing."""
     monkeypatch.setattr(search, "score", lambda seconds, widths: widths.widest - widths.narrowest)

@@ -22,7 +22,7 @@ def exact(engine: WidthEngine, *widths: Any) -> ExactEngine:
 def step(
     engine: ExactEngine, tokens_of: Mapping[int, Sequence[int]], kept: Mapping[int, int]
 ) -> dict[int, list[bytes]]:
-    """Verify a chain in each of these slots and keep so many of its rows; the bits of those."""
+    """Verify a chain in each slot, and commit the first `kept` rows of each. Returns their bits."""
     rows: list[Row] = []
     firsts: dict[int, int] = {}
     for slot, tokens in tokens_of.items():
@@ -47,7 +47,7 @@ CLASSES: list[tuple[int, int, int, bool]] = [
 @given(st.data())
 @pytest.mark.parametrize("widths", CLASSES)
 def test_bits_depend_on_the_text_alone(widths: tuple[int, int, int, bool], data: st.DataObject) -> None:
-    """Two answers, in chains of any length, with prompts in any pieces, from a cache or none."""
+    """Two answers, in chains of any length, with prompts in any chunks, with or without a cache."""
     slots = 3
     least, most, by, covers_prompts = widths
     engine = exact(apart(least, most, by, covers_prompts, slots=slots), *widths)
@@ -98,7 +98,7 @@ def test_bits_depend_on_the_text_alone(widths: tuple[int, int, int, bool], data:
 
 
 SEEN: dict[tuple[int, int], list[int]] = {}
-"""Tokens that a slot of an engine was given."""
+"""Tokens that each slot of an engine was given."""
 
 
 def tokens_in(engine: ExactEngine, slot: int) -> list[int]:

@@ -44,7 +44,7 @@ def test_auto_is_on_where_it_costs_next_to_nothing() -> None:
 
 
 def test_the_price_is_that_of_many_answers_too() -> None:
-    """Rows that run alone cost an answer nothing, and eight of them most of their tokens."""
+    """Rows that run alone cost one answer nothing, but eight answers most of their speed."""
     flat = {1: 100.0, 8: 110.0, 16: 120.0}
     assert price.compare(flat, WidthClass(1, 1), 0, answers=8).crowd == pytest.approx(110 / 800)
     assert price.compare(flat, WidthClass(1, 16), 0, answers=8).crowd == 1.0
@@ -60,7 +60,7 @@ def test_the_price_is_that_of_many_answers_too() -> None:
 
 
 def test_the_price_is_that_of_prompts_too() -> None:
-    """A pass of 512 tokens takes 4 ms for each; one of 16 takes 5, and one of 256 by the curve 4.06."""
+    """Each token takes 4 ms in a pass of 512, 5 ms in one of 16, and by the curve 4.06 ms in one of 256."""
     curve = {1: 20.0, 8: 48.0, 16: 80.0}
     assert price.prompt_speed(curve, WidthClass(1, 16, covers_prompts=True)) == pytest.approx((16 + 512 * 4) / 512 / 5)
     assert price.prompt_speed(curve, WidthClass(1, 16)) == pytest.approx(20 / (20 + (16 + 256 * 4) / 256)), "read again"
@@ -70,7 +70,7 @@ def test_the_price_is_that_of_prompts_too() -> None:
 
 
 def test_auto_is_judged_against_what_is_had_without() -> None:
-    """Rows that attend one by one, or flash attention that only the same bits need, are no baseline."""
+    """The baseline has no rows that attend one by one, and no flash attention that only the same bits need."""
     free = {1: 37.0, 2: 102.0, 4: 200.0, 8: 400.0, 16: 800.0}
     for slower, on in [((1.0, 1.0), True), ((1.08, 1.0), False), ((1.0, 3.0), False)]:
         found = search.SearchResult(WidthClass(1, 16, covers_prompts=True), free, slower=slower)

@@ -23,7 +23,7 @@ def test_a_class_is_found_where_there_is_one() -> None:
 
 
 def test_rows_left_over_from_fours_are_no_class() -> None:
-    """As llama.cpp's repacked weights: by fours in one way, what is left in another."""
+    """llama.cpp's repacked weights compute rows by fours, and the rest in another way."""
 
     def kind(mine: int, total: int, index: int) -> object:
         return "fours" if index < total - total % 4 else "rest"
@@ -68,7 +68,7 @@ def test_a_class_that_nobody_would_use_is_not_proven() -> None:
 
 
 def test_what_is_set_up_once_is_not_in_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A first pass of each run may take long. No other does."""
+    """Only the first pass takes long."""
     now = 0.0
 
     def kind(mine: int, total: int, index: int) -> object:

@@ -48,7 +48,7 @@ def test_random_calls_agree_with_reading_all_anew(
 
 @pytest.mark.parametrize("draft_max", [0, 8])
 def test_a_windowed_hybrid_shares_what_it_says_it_can(draft_max: int, folder: Path) -> None:
-    """Where each slot has cells of its own its sequences cannot be forked, and the tokens are read again."""
+    """If each slot has its own cells, its sequences cannot be forked, and the tokens are read again."""
     truth = open_truth(path_of(WINDOWED, folder))
     engine = open_engine(path_of(WINDOWED, folder), context=160, slots=3, batch=64, draft_max=draft_max)
     for slot, count in ((0, 60), (2, 30)):
@@ -67,7 +67,7 @@ def test_a_windowed_hybrid_shares_what_it_says_it_can(draft_max: int, folder: Pa
 
 @pytest.mark.parametrize("kind", SNAPSHOTS)
 def test_a_pass_of_other_slots_moves_the_states_of_one_whose_rows_are_not_kept_yet(kind: str, folder: Path) -> None:
-    """llama.cpp moves the newest state alone, so the slot cannot go back by its snapshots any more."""
+    """llama.cpp moves only the newest state, so the slot cannot go back by its snapshots any more."""
     path = path_of(kind, folder)
     truth = open_truth(path)
     engine = open_engine(path, context=64, slots=3)
@@ -106,8 +106,8 @@ class Counted:
 def test_a_conversation_reads_only_what_is_new(
     kind: str, rewritten: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`rewritten`: the template writes the last answer otherwise than it was generated, from that token on. Below 0:
-    from the last tokens of its prompt on."""
+    """rewritten: from this token on, the template writes the last answer otherwise than it was generated. Below 0: from
+    the last tokens of its prompt on."""
     path = path_of(kind, folder)
     truth = open_truth(path)
     engine = open_engine(path, context=512, slots=1)
@@ -201,7 +201,7 @@ def test_a_decode_that_fails_leaves_no_trace(kind: str, folder: Path) -> None:
 
 
 def test_with_cells_apart_other_slots_change_no_bit(folder: Path) -> None:
-    """Of an attention model, where passes have as many rows."""
+    """This holds for attention models, in passes with equally many rows."""
     for flash_attention in ("off", "on"):
         engine = open_engine(
             path_of("llama", folder), context=128, slots=4, chains=True, flash_attention=flash_attention
@@ -224,7 +224,7 @@ def test_with_cells_apart_other_slots_change_no_bit(folder: Path) -> None:
 
 @pytest.mark.parametrize("kind", REPLAYS)
 def test_states_that_stay_on_the_device(kind: str, folder: Path) -> None:
-    """The same calls as on a GPU, where states are copied within its memory."""
+    """The calls are those of a GPU, where states are copied within its memory."""
     path = path_of(kind, folder)
     truth = open_truth(path)
     engine = open_engine(path, context=160, slots=2, tree_rows=40, batch=64)
@@ -284,7 +284,7 @@ def test_invalid_calls_are_refused_and_change_nothing(folder: Path) -> None:
 def test_slots_with_a_gap_between_share_a_pass_of_a_hybrid(
     kind: str, neighbours: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where the same bits are asked for, which a recurrent model cannot give."""
+    """Even if the same bits are asked for, which a recurrent model cannot give."""
     engine = open_engine(path_of(kind, folder), context=64, slots=3, chains=True)
     counted = Counted(engine, monkeypatch)
     for slot in (0, 2):

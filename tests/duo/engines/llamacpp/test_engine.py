@@ -24,15 +24,15 @@ from tests.support.mirror import TreeMirror, Truth
 from tests.support.tiny_gguf import SIZE, decoder_tensors, open_engine, windowed, write
 
 TOLERANCE = 2e-3
-"""Keys and values are rounded to 16 bits, which moved logits of these models by at most 0.0007 in 1,920 rows. One wrong
+"""Rounding keys and values to 16 bits moved logits of these models by at most 0.0007 in 1,920 rows. One wrong
 token anywhere among sixty moves them by 0.2 or more."""
 FLASH_TOLERANCE = 2e-2
-"""Flash attention sums values in 16 bits, in the order in which they lie: at most 0.012 was seen in 1,280 rows."""
+"""Flash attention sums values in 16 bits, in the order of the cells. It moved logits by at most 0.012 in 1,280 rows."""
 
 
 @pytest.fixture(scope="module")
 def sliding(folder: Path) -> Path:
-    """A model of which every other layer sees only the last few tokens."""
+    """In this model every other layer sees only the last few tokens."""
     tensors = decoder_tensors(("post_attention_norm", "post_ffw_norm"))
     del tensors["output.weight"]
     return write(folder / "sliding.gguf", "gemma2", tensors, windowed)
@@ -64,7 +64,7 @@ def mirrored(engine: LlamaCppEngine, truth: Truth, seed: int) -> TreeMirror:
 
 
 def assert_all_free(engine: LlamaCppEngine, slots: int) -> None:
-    """With its slots cut to nothing, nothing is left in llama.cpp's memory, and the engine can be filled up again."""
+    """With empty slots, nothing is left in llama.cpp's memory, and the engine can be filled again."""
     for slot in range(slots):
         engine.truncate(slot, 0)
     assert_books_agree(engine)
@@ -114,7 +114,7 @@ def test_random_calls_agree_with_plain_decoding(plain: Path, truth: Truth, seed:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_random_calls_with_flash_attention(plain: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Slots that are put aside too: keys and values lie otherwise in the cache."""
+    """Slots are put aside too. Keys and values then lie elsewhere in the cache."""
     monkeypatch.setattr(llamacpp, "IDLE_CALLS", 20)
     truth = open_truth(plain, flash_attention="on")
     engine = open_engine(plain, context=96, slots=3, tree_rows=48, batch=32, flash_attention="on")
@@ -125,7 +125,7 @@ def test_random_calls_with_flash_attention(plain: Path, seed: int, monkeypatch: 
 
 
 def test_with_flash_attention_other_slots_change_no_bit(plain: Path) -> None:
-    """Cells that a row does not see are passed over, and every row is computed by itself."""
+    """Cells that a row does not see are skipped, and every row is computed by itself."""
     engine = open_engine(plain, context=96, slots=4, tree_rows=48, batch=32, flash_attention="on")
     prompts = [[(7 * i + slot) % SIZE for i in range(20 + 9 * slot)] for slot in range(4)]
     alone: list[NDArray[np.float32]] = []
@@ -192,7 +192,7 @@ def test_sliding_windows_do_not_lose_cells(sliding: Path) -> None:
 
 
 def test_going_back_beyond_a_sliding_window(sliding: Path) -> None:
-    """llama.cpp gives cells outside of the window away as soon as a gap makes it look there."""
+    """llama.cpp takes cells outside of the window away as soon as a gap makes it look there."""
     truth = open_truth(sliding)
     engine = open_engine(sliding, context=120, slots=2, tree_rows=16, batch=64)
     first, second = list(range(60)), list(range(100, 160))
@@ -344,7 +344,7 @@ def test_invalid_calls_are_refused_and_change_nothing(engine: LlamaCppEngine, tr
         [Row(2, 2, 5)],
         [Row(2, -1, 5)],
         [Row(i, 0, 5) for i in range(2, 35)],
-        # The refusal comes after rows that were fine, which have to be forgotten again.
+        # The refusal comes after valid rows, which must be forgotten again.
         [Row(2, 0, 5, 1), Row(3, 0, 6, 1), Row(4, 0, 7, 0), Row(5, 0, 8, 99)],
     ]
     for rows in bad:

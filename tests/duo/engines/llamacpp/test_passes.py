@@ -43,6 +43,6 @@ def test_every_slot_has_one_decode_with_room_for_its_rows(
     padded = [part for part in parts if any(rows[slot] < part.width for slot in part.slots)]
     assert not padded or len(parts) == 1
     if snapshots:
-        # After a slot with snapshots has had its decode, no other decode moves the states of several.
+        # After the decode of a slot with snapshots, no other decode moves the states of several slots.
         for at, part in enumerate(parts):
             assert len(part.slots) == 1 or all(earlier.width == 1 for earlier in parts[:at])

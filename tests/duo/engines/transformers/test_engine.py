@@ -60,8 +60,8 @@ def test_random_interleavings_with_windows_and_without_lanes(name: str, apart: b
 
 
 def test_a_row_is_the_same_beside_other_slots(tmp_path: Path) -> None:
-    """One row of each slot, decoded greedily alone and beside seven others of other lengths: the same text, and logits
-    that differ by rounding alone."""
+    """A row is decoded greedily alone, and beside rows of seven slots with other lengths. The text is the same, and
+    logits differ only by rounding."""
     folder = make_model(tmp_path, transformers.LlamaConfig(**{**SHAPE, "max_position_embeddings": 256}))
     prompts = [[(7 * slot + 5 * at) % LOGITS for at in range(20 + 15 * slot)] for slot in range(8)]
 
@@ -85,7 +85,7 @@ def test_a_row_is_the_same_beside_other_slots(tmp_path: Path) -> None:
 
 
 def test_memory_of_idle_lanes_is_not_touched(tmp_path: Path) -> None:
-    """Growing copies what is in use: what was never written is still zero, and what was is still there."""
+    """The arena copies only what is in use when it grows. Memory that was never written is still zero."""
     folder = make_model(tmp_path, transformers.LlamaConfig(**{**SHAPE, "max_position_embeddings": 1000}))
     engine, reference = engine_of(folder, slots=4, batch=256), Reference(folder)
     tokens = [(11 * i) % LOGITS for i in range(700)]
@@ -267,7 +267,7 @@ def test_invalid_keep_truncate_and_extend(folder: str) -> None:
 def test_what_is_shared_after_guesses_were_accepted_is_in_the_order_of_the_tokens(
     folder: str, reference: Reference
 ) -> None:
-    """Rejected rows leave holes that later rows fill, so that places no longer rise along the tokens."""
+    """Rejected rows leave holes that later rows fill. Then places no longer rise along the tokens."""
     engine = engine_of(folder, slots=2, context=64, tree_rows=16, batch=16)
     tokens = [(3 + 5 * at) % LOGITS for at in range(10)]
     engine.extend(0, tokens)

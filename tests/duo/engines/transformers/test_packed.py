@@ -30,7 +30,7 @@ def test_rows_padded(dtype: torch.dtype, bias: bool) -> None:
 
 
 class _Clock:
-    """Says that a sweep over so many rows took so long: what `taken` has for them, in turn."""
+    """Fakes the seconds of sweeps: `taken` lists them for each number of rows, in turn."""
 
     def __init__(self, taken: Iterator[float]) -> None:
         self._taken = taken
@@ -49,7 +49,7 @@ class _Clock:
     [
         ([1.3, 1.6, 1.05, 1.0] * 2, [1, 2]),
         ([1.0, 1.0, 1.0, 1.0] * 2, []),
-        # Once disturbed counts for nothing.
+        # One disturbed sweep does not count.
         ([1.0, 1.0, 1.0, 1.0, 1.9, 1.0, 1.0, 0.95], []),
         ([1.3, 1.3, 1.3, 2.0, 1.3, 1.3, 1.3, 1.0], [1, 2, 3]),
     ],

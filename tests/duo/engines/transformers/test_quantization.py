@@ -54,7 +54,7 @@ def test_each_missing_package_is_named(label: str) -> None:
 
 @pytest.mark.parametrize("label", CONFIGS)
 def test_devices(label: str) -> None:
-    """All run on a GPU. On a CPU they run, become plain weights, or say that they want a GPU."""
+    """All run on a GPU. On a CPU they run, are dequantised, or say that they need a GPU."""
     on_gpu = config_of(label)
     assert quantization.prepare(on_gpu, GPU, "m", lambda module: True) == (True, False)
     assert on_gpu.quantization_config == CONFIGS[label]
@@ -69,7 +69,7 @@ def test_devices(label: str) -> None:
 
 
 def test_a_model_without_its_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the library looks at the weights."""
+    """They are refused before the library reads the weights."""
     vocabulary.write(tmp_path)
     checkpoint.write(LLAMA, tmp_path, seed=1)
     path = tmp_path / "config.json"
@@ -85,7 +85,7 @@ def test_plain_models_need_nothing() -> None:
 
 
 def quantise_fp8(weights: dict[str, torch.Tensor], block: int) -> dict[str, torch.Tensor]:
-    """What is written, and in `weights` what it stands for."""
+    """Quantised tensors to write. `weights` gets the numbers that they stand for."""
     written = dict(weights)
     for name, tensor in weights.items():
         if "proj" in name:
@@ -102,7 +102,7 @@ FP4 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4
 
 
 def quantise_mxfp4(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The same for the experts of gpt-oss, in groups of 32 with a power of two as their scale."""
+    """The same for the experts of gpt-oss, in groups of 32 whose scale is a power of two."""
     written = dict(weights)
     for name, tensor in weights.items():
         if name.endswith(("gate_up_proj", "down_proj")):
@@ -155,7 +155,7 @@ def test_quantised_on_a_cpu(label: str, dtype: str, tmp_path: Path) -> None:
     got = engine.forward([Row(i, 0, tokens[i], i - 1 if i > 10 else ROOT) for i in range(10, 20)])
     with torch.inference_mode():
         wanted = plain(torch.tensor([tokens])).logits[0, 10:].numpy()
-        # A near tie between experts may fall the other way in bfloat16: most rows are close.
+        # In bfloat16 a near tie between experts may fall the other way. Most rows are close.
     error = abs(got - wanted).max(1) / abs(wanted).max()
     assert sorted(error)[5] < (1e-4 if dtype == "float32" else 0.1)
     assert dtype == "bfloat16" or error.max() < 1e-4

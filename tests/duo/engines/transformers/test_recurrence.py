@@ -101,7 +101,7 @@ def path_to(row: int) -> list[int]:
 @pytest.mark.parametrize("delta", [True, False])
 @pytest.mark.parametrize("split", [0, 1, 3, 7])
 def test_a_row_of_a_tree_is_the_end_of_its_path(split: int, delta: bool) -> None:
-    """In one pass, or the first `split` rows in an earlier one."""
+    """Run a tree in one pass, or its first `split` rows in an earlier pass."""
     tokens, state = random_tokens(len(PARENTS), delta), random_state()
     sees = torch.zeros(1, len(PARENTS), len(PARENTS), dtype=torch.bool)
     for row in range(len(PARENTS)):
@@ -134,7 +134,7 @@ def test_a_row_of_a_tree_is_the_end_of_its_path(split: int, delta: bool) -> None
 @pytest.mark.parametrize("delta", [True, False])
 @pytest.mark.parametrize("layers", [1, 5])
 def test_a_replay_has_the_bits_of_the_steps(layers: int, delta: bool) -> None:
-    """Also for several layers in one call."""
+    """This holds for several layers in one call too."""
     tokens, state = random_tokens(5, delta, batch=layers), random_state(batch=layers)
     us, fades = [], []
     stepped = state.clone()
@@ -155,7 +155,7 @@ def test_a_replay_has_the_bits_of_the_steps(layers: int, delta: bool) -> None:
 
 
 def test_decays_of_each_part_of_a_state() -> None:
-    """Kimi delta attention, and Mamba-1 with a rate, against the sums that they stand for."""
+    """Kimi delta attention, and Mamba-1 with a rate, against plain sums."""
     plain = random_tokens(7, delta=False)
     steps = torch.rand(1, GROUPS, HEADS, 7, 1, VALUE)
     rate = -torch.rand(GROUPS, HEADS, KEY, VALUE)

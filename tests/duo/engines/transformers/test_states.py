@@ -25,7 +25,7 @@ def states_of(exact: bool, slots: int = 2) -> States:
 
 
 def inputs(tokens: Sequence[int], layer: int, delta: bool) -> tuple[Tensor, Tokens]:
-    """What tokens bring to a layer: each always the same."""
+    """The inputs of a layer for these tokens. A token always gives the same."""
     columns = []
     for token in tokens:
         generator = torch.Generator().manual_seed(97 * token + layer)
@@ -44,7 +44,7 @@ def inputs(tokens: Sequence[int], layer: int, delta: bool) -> tuple[Tensor, Toke
 
 
 class Passes:
-    """Runs forward passes over a memory; rows are (slot, token, parent), where a parent is the number of a live row."""
+    """Runs forward passes over a memory. Rows are (slot, token, parent); a parent is the number of a live row."""
 
     def __init__(self, states: States, delta: bool) -> None:
         self.states, self.delta = states, delta
@@ -55,7 +55,7 @@ class Passes:
     def run(
         self, rows: Sequence[tuple[int, int, int]], chunks: Sequence[tuple[int, Sequence[int]]] = ()
     ) -> list[tuple[Tensor, Tensor]]:
-        """For each layer what the convolution and the recurrence give, [..., rows]; pieces come first in the pass."""
+        """Run a pass, chunks first. Returns what convolution and recurrence give, [..., rows], for each layer."""
         tokens, spans, fresh = list[int](), list[Span](), list[FreshRow]()
         for slot, read in chunks:
             self.lengths[slot] += len(read)
@@ -87,7 +87,7 @@ TEXT = [(7 * i + 3) % 50 for i in range(40)]
 
 
 def decoded(states: States, delta: bool, groups: Sequence[int], wrong: int, beside: int) -> list[tuple[Tensor, Tensor]]:
-    """What each token of the text after the first 10 gives, the text in chains of those lengths."""
+    """What each token of the text after the first 10 gives, in chains of these lengths."""
     passes = Passes(states, delta)
     passes.run([], [(0, TEXT[:10]), (1, TEXT[:4])])
     done: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(LAYERS)]
@@ -108,7 +108,7 @@ def decoded(states: States, delta: bool, groups: Sequence[int], wrong: int, besi
 @pytest.mark.parametrize("delta", [True, False])
 @pytest.mark.parametrize("exact", [True, False])
 def test_grouping_and_company_do_not_matter(exact: bool, delta: bool) -> None:
-    """Step by step not even to the bits, though wrong guesses and another slot's rows are in the same passes."""
+    """Step by step even the bits are the same, beside wrong guesses and rows of another slot."""
     first = states_of(exact)
     alone = decoded(first, delta, [1] * 30, wrong=0, beside=0)
     for groups in ([30], [2, 5, 1, 9, 13], [3] * 10):

@@ -77,14 +77,14 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
 
 @pytest.mark.parametrize("name", SERVED)
 def test_random_interleavings(name: str, folder_of: Callable[[str], str]) -> None:
-    """Trees, pieces, keeps with a rest, truncates and shares over three slots."""
+    """Trees, chunks, commits with a rest, truncates and shares over three slots."""
     folder = folder_of(name)
     interleave(folder, Reference(folder), 7, apart=None)
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_more_random_interleavings(seed: int, folder_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With checkpoints so close that truncates and shares use them."""
+    """Checkpoints are so close that truncates and shares use them."""
     monkeypatch.setattr(checkpoints, "SPACING", 3)
     name = ["qwen35", "nemotron-h", "lfm2", "mamba"][seed]
     folder = folder_of(name)
@@ -93,7 +93,7 @@ def test_more_random_interleavings(seed: int, folder_of: Callable[[str], str], m
 
 @pytest.mark.parametrize("name", ["qwen35", "mamba2", "lfm2", "mamba"])
 def test_long_prompts(name: str, folder_of: Callable[[str], str]) -> None:
-    """Several blocks of a piece, several pieces."""
+    """Several chunks, each of several blocks."""
     folder = folder_of(name)
     engine, reference = engine_of(folder, slots=2, batch=150), Reference(folder)
     tokens = [(7 * i * i + 3 * i) % 300 for i in range(401)]
@@ -105,7 +105,7 @@ def test_long_prompts(name: str, folder_of: Callable[[str], str]) -> None:
 
 
 def greedy(engine: TransformersEngine, prompt: list[int], count: int, guesses: Callable[[list[int]], list[int]]) -> Any:
-    """Decode with chains of guesses; returns the tokens and how many guesses were right."""
+    """Decode with chains of guesses. Returns the tokens, and how many guesses were right."""
     engine.truncate(0, 0)
     engine.extend(0, prompt[:-1])
     text, right = list(prompt), 0
@@ -133,7 +133,7 @@ def test_greedy_text_with_guesses_is_that_of_generate(name: str, folder_of: Call
     expected = made[0].tolist()
 
     def guesses(text: list[int]) -> list[int]:
-        """Right ones, and a wrong one at a place that moves."""
+        """Right guesses, and a wrong one at a place that moves."""
         coming = expected[len(text) : len(text) + 4]
         return [(token + (i == len(text) % 5)) % engine.vocabulary.size for i, token in enumerate(coming)]
 
@@ -146,7 +146,7 @@ def test_greedy_text_with_guesses_is_that_of_generate(name: str, folder_of: Call
 def test_a_conversation_reads_only_what_is_new(
     folder_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight turns. Each prompt is the last one, what was answered less its last three tokens, and more."""
+    """Eight turns. Each prompt is the last one, its answer without the last three tokens, and more."""
     monkeypatch.setattr(checkpoints, "SPACING", 16)
     folder = folder_of("qwen35")
     engine, reference = engine_of(folder, batch=8), Reference(folder)
@@ -207,7 +207,7 @@ def test_an_interrupted_pass_leaves_the_slot_as_it_was(name: str, folder_of: Cal
 
 @pytest.mark.parametrize("name", ["qwen35", "mamba2", "lfm2"])
 def test_step_by_step(name: str, folder_of: Callable[[str], str]) -> None:
-    """The same tree either way, which is chosen while no row is live."""
+    """The tree is the same either way. The way is chosen while no row is live."""
     engine, reference = engine_of(folder_of(name)), Reference(folder_of(name))
     tokens, parents = list(range(20)), [ROOT, 0, 0, 1, ROOT, 4]
     engine.extend(0, tokens)
@@ -225,7 +225,7 @@ def test_step_by_step(name: str, folder_of: Callable[[str], str]) -> None:
 
 @pytest.mark.parametrize("name", ["qwen35", "nemotron-h", "lfm2"])
 def test_bfloat16(name: str, folder_of: Callable[[str], str]) -> None:
-    """As close to the logits in float32 as the library's own pass in bfloat16 is."""
+    """The logits are as close to those in float32 as the library's pass in bfloat16."""
     folder = folder_of(name)
     engine, exact, own = engine_of(folder, dtype="bfloat16"), Reference(folder), Reference(folder)
     own.model = own.model.to(torch.bfloat16)
@@ -239,7 +239,7 @@ def test_bfloat16(name: str, folder_of: Callable[[str], str]) -> None:
 
 
 def test_the_text_part_of_a_model_that_also_sees(folder_of: Callable[[str], str], tmp_path: Path) -> None:
-    """As Qwen3.5 is published: the language model beside one for images, under names of its own."""
+    """Qwen3.5 is published so: the language model has its own names, beside a model for images."""
     text = transformers.AutoConfig.from_pretrained(folder_of("qwen35")).to_dict()
     vision = {"depth": 1, "hidden_size": 32, "intermediate_size": 32, "num_heads": 2, "out_hidden_size": 64}
     torch.manual_seed(3)

@@ -90,7 +90,7 @@ def test_a_conversation_is_its_rendered_prompt(vocabulary: Vocabulary) -> None:
     ("around", "before"), [("$A", ""), ("<s> $A", "<s>"), ("[gMASK] <sop> $A", "[gMASK]<sop>"), ("<s> $A </s>", "<s>")]
 )
 def test_what_a_prompt_begins_with_is_there_once(around: str, before: str) -> None:
-    """GLM's texts begin with two tokens, and so do the prompts that its template renders. Some end with one, too."""
+    """GLM's texts begin with two tokens, and so do rendered prompts. Some texts also end with one."""
     special = ["<s>", "</s>", "[gMASK]", "<sop>"]
     core = Tokenizer(models.BPE(vocab={message: i for i, message in enumerate("abc")}, merges=[]))
     core.add_special_tokens(special)
@@ -166,7 +166,7 @@ def test_variables_reach_the_template_but_no_template_comes_with_them() -> None:
 
 
 def test_no_name_that_the_runtimes_know_is_a_variable() -> None:
-    """Also after they have been updated."""
+    """Updates of the runtimes may add variables; this test finds them."""
     theirs = {
         *inspect.signature(transformers.PreTrainedTokenizerFast.apply_chat_template).parameters,
         *inspect.signature(render_jinja_template).parameters,

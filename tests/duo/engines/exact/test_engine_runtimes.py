@@ -75,7 +75,7 @@ def test_texts_are_the_same_in_all_ways(exact: ExactEngine) -> None:
 
 
 def test_logits_are_the_same_to_the_last_bit(exact: ExactEngine) -> None:
-    """Over a context of several hundred tokens, in chains of random lengths and in company, as one token at a time."""
+    """Chains of random lengths beside other slots give the bits of one token at a time, over hundreds of tokens."""
     draw = np.random.default_rng(5)
     size, length = exact.vocabulary.size, 330
     text = [int(token) for token in draw.integers(0, size, length)]
@@ -141,7 +141,7 @@ def test_weights_are_served_as_trees_where_nobody_needs_chains() -> None:
 
 @pytest.mark.parametrize("chains", [True, False])
 def test_classes_are_looked_for_in_a_short_context(chains: bool) -> None:
-    """To make a long one takes a second for each GiB."""
+    """To make a long context takes a second per GiB."""
     asked = replace(options("auto", "off"), context=load_module.TRIAL_CONTEXT * 2, trial=True)
     engine = load(shipped("draft", "llamacpp"), "llamacpp", asked)
     assert isinstance(engine, ChainEngine) and engine.context == load_module.TRIAL_CONTEXT
@@ -170,7 +170,7 @@ def test_flash_attention_for_the_same_bits_is_not_kept_for_trees(
 
 
 def test_rows_attend_together_where_nobody_needs_the_same_bits(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """And so they do while the cost curve is measured."""
+    """They also do while the cost curve is measured."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(price, "MIN_SPEED_SHARE", 2.0)
     by_row = []
@@ -226,7 +226,7 @@ def test_a_class_is_one_of_multiples() -> None:
 
 @pytest.mark.parametrize("kind", ["granitemoe", "mixtral"])
 def test_experts_of_transformers_have_no_class(kind: str, tmp_path: Path) -> None:
-    """How many rows an expert multiplies follows from the routing of all rows: two like passes do not tell."""
+    """The routing of all rows decides how many rows an expert multiplies. Two equal passes do not show that."""
     options = EngineOptions(threads=1, context=128, slots=2, chains=True)
     engine = load(str(make(kind, tmp_path).folder), "transformers", options)
     assert "experts" in decision.inexact(engine)
