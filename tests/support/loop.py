@@ -106,7 +106,7 @@ class Loop:
             self.turn()
         raise AssertionError("answers do not come to an end")
 
-    def guess(self, doubt: float = 0.3, far: int = 1) -> None:
+    def guess(self, doubt: float = 0.3, far: int = 1, came: float = 0.0) -> None:
         """A back says something about every open session, now and then the right thing, `far` tokens ahead."""
         model = FakeModel(doubt)
         for entry in list(self.ledger.values()):
@@ -119,7 +119,7 @@ class Loop:
                 )
                 prefix.extend([token])
             of = pb.SessionGuesses(session=entry.session, expansions=expansions)
-            self.decoder.inbox.put(Message("back", 0.0, pb.Guesses(sessions=[of])))
+            self.decoder.inbox.put(Message("back", came, pb.Guesses(sessions=[of])))
 
 
 GREEDY = SamplingParams(temperature=0.0)
