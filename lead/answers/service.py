@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from duo.engines import Vocabulary
 from duo.errors import BusyError, ContextError, RequestError
 from duo.sampling.json_schema import of_json_object
 from duo.wire.messages import MAX_BIASES
@@ -42,7 +41,11 @@ class Service:
         self._numbers = count(1)
         self._handover = Handover(self._in_event_loop, self._count)
         self.backs = backs
-        self.model = loaded.engine.name
+        engine = loaded.engine
+        self.model, self.runtime = engine.name, engine.runtime
+        self.context, self.vocabulary = engine.context, engine.vocabulary
+        self.most = engine.slots + queue
+        """Questions that it takes at once."""
         self.exactness = loaded.exactness
         self.speculates = loaded.speculation.speculates
         self.created = int(time.time())
@@ -108,26 +111,9 @@ class Service:
         return answer
 
     @property
-    def runtime(self) -> str:
-        return self._engine.runtime
-
-    @property
-    def context(self) -> int:
-        return self._engine.context
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self._engine.vocabulary
-
-    @property
     def waiting(self) -> int:
         """Questions that wait for a slot."""
         return self._decoder.waiting
-
-    @property
-    def most(self) -> int:
-        """Questions that it takes at once."""
-        return self._engine.slots + self._queue
 
     def slots(self) -> Sequence[SlotView]:
         """What each slot is doing."""

@@ -77,22 +77,19 @@ class Stepper:
         """One step of these answers, or of some of them. The same pass reads chunks of prompts, perhaps their last."""
         concerned = requests
         try:
-            parts = self._plan(requests, chunks)
-            concerned = [part.request for part in parts]
-            self._run(Pass(parts, chunks))
+            it = Pass(self._plan(requests, chunks), chunks)
+            concerned = [part.request for part in it.parts]
+            if (logits := self._forward(it)) is None:
+                return
+            # Before the roots move on: guesses that came meanwhile hang from them, and when they came is learned.
+            self.hear()
+            self._verify(it, logits)
+            self._commit(it)
+            self._account(it)
+            self._tell(it.steps)
         except Exception as error:
             # Nothing is known any more of the answers whose rows the pass had.
             self.roster.fail([request for request in concerned if request.status != "ended"], error)
-
-    def _run(self, it: Pass) -> None:
-        logits = self._forward(it)
-        if logits is None:
-            return
-        # Before the roots move on: guesses that came meanwhile hang from them, and when they came is learned.
-        self.hear()
-        self._verify(it, logits)
-        self._account(it)
-        self._tell(it.steps)
 
     # -- Plan: who takes part, and with which guesses ----------------------------------------------------------------
 
@@ -113,7 +110,7 @@ class Stepper:
         """How many guesses fit beside the prompts that are read; None if none are."""
         if not chunks and not any(request.scores for request in self.roster.reading):
             return None
-        return self.engine.batch - Pass((), chunks).prompt_tokens - len(requests)
+        return self.engine.batch - sum(len(chunk.tokens) for chunk in chunks.values()) - len(requests)
 
     def _guesses(self, requests: Sequence[Request], room: int | None) -> Sequence[Sequence[Node]]:
         """The guesses to verify of the first requests, or of all of them."""
@@ -186,23 +183,27 @@ class Stepper:
         return logits
 
     def _verify(self, it: Pass, logits: Logits) -> None:
-        """Commit what the target picked, and keep the accepted rows."""
-        kept, going_back = list[int](), 0.0
+        """Find what the target picks, down the tree of each answer."""
         for request, nodes, first in it.parts:
-            session, start = request.session, len(request.session.prefix)
             try:
-                step = session.verify(nodes, logits[first : first + 1 + len(nodes)], first)
+                step = request.session.verify(nodes, logits[first : first + 1 + len(nodes)], first)
             except DeadEndError as error:  # its grammar, which concerns no other answer
                 self.roster.fail([request], error)
-                continue
+            else:
+                it.steps.append((request, step))
+
+    def _commit(self, it: Pass) -> None:
+        """Keep the accepted rows in the cache, and tell the draft model beside the target."""
+        kept, going_back = list[int](), 0.0
+        for request, step in it.steps:
             began = time.perf_counter()
             self.engine.commit(request.slot.id, step.path)
-            if len(step.path) <= len(nodes):
+            if len(step.path) <= len(step.drafted):
                 kept.append(len(step.path))
                 going_back += time.perf_counter() - began
             if self.local_draft is not None:
-                self.local_draft.committed(session, start, [done.token for done in step.committed])
-            it.steps.append((request, step))
+                picked = [done.token for done in step.committed]
+                self.local_draft.committed(request.session, len(request.tokens) - len(picked), picked)
         it.replayed = Replayed(sum(bool(part.nodes) for part in it.parts), kept, going_back)
 
     # -- Tell: the speculation, the backs, those who asked -----------------------------------------------------------

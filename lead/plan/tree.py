@@ -80,17 +80,18 @@ class GuessTree:
         self._calibration = defaultdict(Calibration) if calibration is None else calibration
         self.limit = limit
         self.root = Node(-1, None, length, prefix_hash)
-        self._by_hash = {prefix_hash: self.root}
+        self.by_hash = {prefix_hash: self.root}
+        """All nodes, by the hash of their prefixes."""
         self._max_nodes = max_nodes
         self._max_depth = max_depth
 
     def __len__(self) -> int:
         """Number of guesses held."""
-        return len(self._by_hash) - 1
+        return len(self.by_hash) - 1
 
     def merge(self, expansion: Expansion, back: str) -> int:
         """Take in one expansion. Returns how many of its tokens the tree has now; 0 if it lacks the prefix."""
-        anchor = self._by_hash.get(expansion.hash)
+        anchor = self.by_hash.get(expansion.hash)
         if anchor is None or anchor.length != expansion.length:
             return 0
         if anchor.length - self.root.length >= self._max_depth:
@@ -101,11 +102,11 @@ class GuessTree:
             child = anchor.children.get(token)
             if child is None:
                 child_hash = extend_hash(anchor.hash, token)
-                if child_hash in self._by_hash:
+                if child_hash in self.by_hash:
                     continue
                 child = Node(token, anchor, anchor.length + 1, child_hash)
                 anchor.children[token] = child
-                self._by_hash[child_hash] = child
+                self.by_hash[child_hash] = child
             child.chances[back] = chance
             if len(child.chances) == 1:
                 child.chance = calibration.chance(chance)
@@ -118,12 +119,12 @@ class GuessTree:
 
     def guessed(self, prefix_hash: int) -> bool:
         """Whether the tree has guesses after this prefix."""
-        node = self._by_hash.get(prefix_hash)
+        node = self.by_hash.get(prefix_hash)
         return node is not None and bool(node.children)
 
     def place(self, prefix_hash: int) -> Place | None:
         """The guesses after this prefix; None if there are none."""
-        node = self._by_hash.get(prefix_hash)
+        node = self.by_hash.get(prefix_hash)
         if node is None or not node.children:
             return None
         path, at = 1.0, node
@@ -152,10 +153,10 @@ class GuessTree:
         root = self.root.children.pop(token, None)
         if root is None:
             root = Node(-1, None, self.root.length + 1, prefix_hash)
-            self._by_hash = {prefix_hash: root}
+            self.by_hash = {prefix_hash: root}
         else:
             for node in self.root.subtree():
-                del self._by_hash[node.hash]
+                del self.by_hash[node.hash]
             root.parent = None
         self.root = root
 
@@ -206,4 +207,4 @@ class GuessTree:
             if node is self.root or id(node) in kept:
                 node.children = {token: child for token, child in node.children.items() if id(child) in kept}
             else:
-                del self._by_hash[node.hash]
+                del self.by_hash[node.hash]

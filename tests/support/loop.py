@@ -106,7 +106,7 @@ class Loop:
             self.turn()
         raise AssertionError("answers do not come to an end")
 
-    def guess(self, doubt: float = 0.3, far: int = 1) -> None:
+    def guess(self, doubt: float = 0.3, far: int = 1, came: float = 0.0) -> None:
         """A back says something about every open session, now and then the right thing, `far` tokens ahead."""
         model = FakeModel(doubt)
         for entry in list(self.ledger.values()):
@@ -116,7 +116,7 @@ class Loop:
                 guesses = [token, (token + 1) % SIZE]
                 expansions.append(Expansion(len(prefix), prefix.hash, guesses, [0.9, 0.1]))
                 prefix.extend([token])
-            self.decoder.inbox.put(Message("back", 0.0, [(entry.session, expansions)]))
+            self.decoder.inbox.put(Message("back", came, [(entry.session, expansions)]))
 
 
 GREEDY = SamplingParams(temperature=0.0)

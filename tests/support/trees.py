@@ -12,7 +12,7 @@ def check(tree: GuessTree, prefix: Prefix, max_nodes: int, max_depth: int) -> No
     assert tree.root.parent is None
     assert (tree.root.length, tree.root.hash) == (len(prefix), prefix.hash)
     assert len(tree) == len(nodes) - 1 <= max_nodes
-    assert tree._by_hash == {node.hash: node for node in nodes}
+    assert tree.by_hash == {node.hash: node for node in nodes}
     for node in nodes:
         assert node.length - tree.root.length <= max_depth
         for token, child in node.children.items():

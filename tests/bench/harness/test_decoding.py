@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from typing import cast
 
 import pytest
-from lead.plan.schedule import Limits
 
 from bench.harness.decoding import Answered, Asked, LeadLoop, bare_loop
 from duo.engines import Engine
 from duo.errors import DuoError
 from duo.guesses import Expansion
 from duo.sampling.params import SamplingParams
+from lead.plan.limits import Limits
 from lead.plan.verify_all import VerifyAll
 from tests.support.fakes import FakeModel
 from tests.support.slotted import SlottedEngine

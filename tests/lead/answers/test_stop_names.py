@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -56,18 +56,21 @@ def test_stops_are_tokenised_once_and_beside_the_loop(
     path: str, body: dict[str, Any], answers: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenised: list[tuple[str, int]] = []
-    whole = HFVocabulary._tokenize
 
-    def recorded(self: HFVocabulary, text: str, add_special: bool) -> list[int]:
-        tokenised.append((text, threading.get_ident()))
-        return whole(self, text, add_special)
+    def recorded(encode: Callable[[HFVocabulary, str], list[int]]) -> Callable[[HFVocabulary, str], list[int]]:
+        def record(self: HFVocabulary, text: str) -> list[int]:
+            tokenised.append((text, threading.get_ident()))
+            return encode(self, text)
+
+        return record
 
     async def run() -> tuple[int, Any]:
         engine = load(shipped("draft", "transformers"), "transformers", EngineOptions(threads=1, context=256))
         lead = Lead()
         lead.service = assemble(Target(engine, LIMITS, VerifyAll(LIMITS), "exact off"), [], Trace())
         try:
-            monkeypatch.setattr(HFVocabulary, "_tokenize", recorded)
+            monkeypatch.setattr(HFVocabulary, "encode", recorded(HFVocabulary.encode))
+            monkeypatch.setattr(HFVocabulary, "encode_rendered", recorded(HFVocabulary.encode_rendered))
             return await post(create_app(lead), path, {**body, "stop": STOPS, "max_tokens": 2})
         finally:
             await lead.service.stop()

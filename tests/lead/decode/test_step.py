@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -117,7 +118,7 @@ def test_what_comes_while_a_prompt_is_read_says_nothing_of_how_long_a_back_takes
     forward = loop.engine.forward
 
     def meanwhile(rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
-        loop.guess(doubt=0.0)
+        loop.guess(doubt=0.0, came=time.perf_counter())
         return forward(rows, chunks)
 
     with pytest.MonkeyPatch.context() as patch:
