@@ -13,11 +13,12 @@ from lead.http.edge import connections
 from lead.http.options import BODY_LIMIT
 from lead.plan.limits import Limits
 
+ABOUT = "`python -m lead`: serve the target model over HTTP, and take guesses from backs over gRPC."
 SLOTS = 4
 
 
 def parser() -> argparse.ArgumentParser:
-    p = cli.parser("lead", __doc__)
+    p = cli.parser("lead", ABOUT)
     cli.add_model_flags(p, "target")
     group = p.add_argument_group("network")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on, for clients and for backs")
