@@ -31,8 +31,8 @@ import lead.__main__
 from bench.harness.processes import BackProcess, LeadProcess
 from bench.show.trace import load
 from lead.api import BackCount, BackView
-from lead.http import Options
-from lead.http.site import create_site
+from lead.http.app import create_app
+from lead.http.options import Options
 from tests.support.http import SUMMARY, ScriptedAnswerer
 
 FOLDER = Path(__file__).with_name("goldens")
@@ -86,7 +86,7 @@ def flags_of(program: str) -> str:
 
 
 def http_document() -> Any:
-    document = TestClient(create_site(ScriptedAnswerer(), Options(metrics=True))).get("/openapi.json").json()
+    document = TestClient(create_app(ScriptedAnswerer(), Options(metrics=True))).get("/openapi.json").json()
     del document["info"]["version"]
     return document
 
@@ -139,7 +139,7 @@ def metric_names() -> str:
     answerer = ScriptedAnswerer()
     answerer.summary = replace(SUMMARY, backs={"mac": BackCount(5, 3)})
     answerer.views = [BackView("mac", "draft", "drafting", 1.5, 5, 3)]
-    client = TestClient(create_site(answerer, Options(metrics=True)))
+    client = TestClient(create_app(answerer, Options(metrics=True)))
     assert client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "a"}]}).is_success
     assert client.post("/v1/chat/completions", json={}).status_code == 400
     kept: dict[str, None] = {}
