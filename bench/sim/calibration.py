@@ -1,4 +1,4 @@
-"""How often guesses are right that a draft says are right so often, before and after the lead's correction. Pure."""
+"""Whether the chances that a draft claims are true, before and after the lead's correction. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EDGES = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.97, 1.0)
 
 @dataclass(frozen=True)
 class Judged:
-    """A guess: the chance that the back claimed, what the lead made of it, and whether it was the target's pick."""
+    """A guess. `claimed`: the back's chance. `corrected`: the lead's. `right`: it was the target's pick."""
 
     claimed: float
     corrected: float
@@ -47,7 +47,7 @@ def judged(answers: Iterable[Recorded]) -> tuple[list[Judged], list[Judged]]:
 
 
 def bins(pairs: Sequence[tuple[float, bool]]) -> list[Bin]:
-    """Of (chance, right); those without a guess are left out."""
+    """Bins of pairs (chance, right). Empty bins are left out."""
     made: list[Bin] = []
     for low, high in pairwise(EDGES):
         inside = [(chance, right) for chance, right in pairs if low <= chance < high or chance == high == 1.0]

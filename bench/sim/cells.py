@@ -1,4 +1,4 @@
-"""All schedules at one place: two models, a link and a text; and what a sweep over many places says. Pure."""
+"""All schedules in one cell (two models, a link and a text), and what a sweep over many cells says. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from bench.sim.world import Acceptance, Asked, Cost
 from duo.draft.policy import MAX_BATCH_ROWS, TREE
 
 CHILDREN = 4
-"""Guesses at a place that the bound of trees knows: those that a back sends."""
+"""Guesses at each place that the bound of trees has: as many as a back sends."""
 
 WIDE = replace(TREE, batch=MAX_BATCH_ROWS)
-"""Expands as much at once as fits into a batch."""
+"""Expands as much at once as a batch holds."""
 
 
 @dataclass(frozen=True)
 class Speeds:
-    """Tokens per second of every schedule. `apart`: ours without a draft model beside the target; `more`: ours with
-    more than the one back, and `wide` with one whose batches take no longer for being wide. Equal backs can know more
-    only by drafting more side by side, so that is a bound for any number of them."""
+    """Tokens per second of every schedule. `apart`: ours without a draft model beside the target. `more`: ours with
+    several backs. `wide`: ours with one back whose wide batches take no longer than narrow ones. That bounds any number
+    of equal backs, because these can only draft more side by side."""
 
     none: float
     local: float
@@ -51,9 +51,9 @@ def speeds(
     asked: Sequence[Asked],
     more: Sequence[Machine] = (),
 ) -> Speeds:
-    """Where a schedule has room for one back only, the best of `machines` counts; ours has all of them, or `more`.
+    """A schedule for one back gets the best of `machines`. Ours gets all of them, or `more`.
 
-    A draft model beside the target, ours as that of the synchronous schedule, costs what it costs on a back: the first.
+    A draft model beside the target costs as much as on the first back, for us and for the synchronous schedule.
     """
     beside = machines[0].cost
     tokens = sum(it.tokens for it in asked)
@@ -95,11 +95,11 @@ class Place:
 Cells = dict[Place, Speeds]
 
 LEAST, LEAST_IID = 0.99, 0.97
-"""What ours must reach of the best other schedule in every cell; under i.i.d. acceptance."""
+"""Share of the best other schedule that ours must reach in every cell, and under i.i.d. acceptance."""
 MEANS = {"flat": 1.18, "bf16": 1.10, "Q8_0": 1.04}
-"""What it must reach in the geometric mean, by target."""
+"""The same for the geometric mean, by target."""
 SECOND, SLOW_DRAFTS_MS = 1.08, (15, 30)
-"""What a second back must give in the geometric mean, and where: with these draft token times."""
+"""Gain of a second back that the geometric mean must reach, and the draft token times where it must."""
 WORST = 5
 
 
@@ -110,7 +110,7 @@ def mean(values: Iterable[float]) -> float:
 
 
 def verdict(cells: Cells, independent: bool, backs: int = 1) -> list[str]:
-    """What is asked of the simulator, a line for each target, then the worst cells and what more backs give."""
+    """Lines for people: each target against what it must reach, the worst cells, the gain of more backs."""
     least = LEAST_IID if independent else LEAST
     lines: list[str] = []
     for target in dict.fromkeys(place.target for place in cells):

@@ -1,4 +1,4 @@
-"""Simulated time, and a link that takes some."""
+"""Simulated time, and links that take some."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.sim.world import Link
 
 @dataclass
 class Clock:
-    """What is to happen, in order."""
+    """Events in the order of their times."""
 
     now: float = 0.0
     _heap: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)

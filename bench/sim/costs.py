@@ -1,7 +1,7 @@
-"""What forward passes, the lead's own work and messages take in a real run, from what `--trace` wrote of it.
+"""What forward passes, the lead's work and messages take in a real run, from its `--trace` files.
 
-A simulator is as right as its costs. Those of models that are measured one at a time, at rest, are not those of a run
-in which two programs share a memory, and what a step takes beside its forward pass shows in a run only.
+A simulator is as right as its costs. Models that are measured one at a time, at rest, are faster than in a run where
+two programs share a memory. And what a step takes beside its forward pass shows only in a run.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from statistics import median
 from bench.show.trace import Event, named
 
 BUSY = ("forward", "prefill", "wait", "draft", "rank", "read")
-"""What of a lead's step is accounted for by itself."""
+"""Parts of a lead's step with costs of their own."""
 SOONEST = 0.1
-"""Share of the messages to a back that come while it is between two forward passes: it looks for them only then."""
+"""Share of the messages to a back that come between two forward passes: it looks for messages only then."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Of one program. `slower`: its forward passes take so many times what a cost curve says; None if there were none.
-    `ranking`: seconds to rank the guesses of a row."""
+    """Of one program. `slower`: time of its forward passes over that of its cost curve; None without passes. `ranking`:
+    seconds to rank the guesses of a row."""
 
     slower: float | None
     ranking: float
@@ -31,8 +31,8 @@ class Seen:
 
 @dataclass(frozen=True)
 class Observed:
-    """What was seen of a lead and its back. `overhead`: seconds that a step of the lead takes beside forward passes and
-    waits. `round_trip`: seconds of a message to the back and of one to the lead, together."""
+    """What was seen of a lead and its back, in seconds. `overhead`: of a step of the lead, beside forward passes and
+    waits. `round_trip`: of a message to the back and one to the lead, together."""
 
     target: float
     own: Seen
@@ -68,7 +68,7 @@ def drafting(events: Sequence[Event], cost: Callable[[int], float]) -> Seen:
 
 
 def overhead(lead: Sequence[Event]) -> float:
-    """The time from one commit to the next that is neither forward pass nor wait; the middle step counts."""
+    """The time between commits that is neither forward pass nor wait, in the median step."""
     commits = moments(lead, "commit")
     took = [0.0] * (len(commits) + 1)
     for event in named(lead, *BUSY):

@@ -29,7 +29,7 @@ __all__ = ["Answered", "Back", "Clock", "Lead", "Machine", "answers", "chain", "
 
 
 LOCAL = "lead"
-"""Who guessed what the draft model beside the target guesses."""
+"""The name under which the draft model beside the target guesses."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class _LocalDraft:
         return offer_of([(self._draft.unread, self._draft.next_rows)], MAX_RIDERS, self._cost)
 
     def run(self) -> float:
-        """One forward pass, after what is to be read; returns the seconds that it takes."""
+        """Read what is missing, then run one forward pass. Returns the seconds that this takes."""
         missing = self._draft.update_cache(READ).missing
         return (self._cost(len(missing)) if missing else 0.0) + self._cost(len(next_batch(self._draft, 0)))
 
@@ -98,7 +98,7 @@ class Lead:
         self.rng = random.Random(seed)
         self.backs: list[Back] = []
         self.order: Sequence[str] = ()
-        """Of those who divide what is to be drafted."""
+        """Names of the backs that divide the work of drafting."""
         self.answers: list[Answered] = []
         self.prefix = Prefix()
         self._asked = asked
@@ -125,7 +125,7 @@ class Lead:
         return self._now_asked is None
 
     def welcome(self, back: Back) -> None:
-        """A back has come: it hears all of the answer so far."""
+        """A back has come, and hears all of the answer so far."""
         back.there = True
         self.joined(back.name)
         if self._now_asked is not None:
@@ -217,7 +217,7 @@ class Lead:
             self._committed(start, tokens, len(nodes), back)
 
     def _back(self, rows: int) -> Replayed:
-        """A guess was wrong, and so many rows are kept."""
+        """A guess was wrong, and this many rows are kept."""
         again = self._checkpoints
         return Replayed(1, [rows], again.restore + self._cost(rows)) if again is not None else NOTHING
 
@@ -293,7 +293,7 @@ def run(
     local_draft: Cost | None = None,
     checkpoints: Checkpoints | None = None,
 ) -> float:
-    """Tokens per second of a lead with these backs: so many tokens in one answer, or the answers asked for."""
+    """Tokens per second of a lead with these backs. `tokens`: of one answer, or the answers asked for."""
     asked = world.asked(tokens) if isinstance(tokens, int) else tokens
     return speed(answers(acceptance, target, machines, asked, policy, planner, n_ahead, 0.0, local_draft, checkpoints))
 
@@ -309,6 +309,6 @@ def chain(
     tokens: int | Sequence[Asked],
     ahead: Sequence[int] = CHAINS,
 ) -> float:
-    """Tokens per second of the plain asynchronous chain: one line, all of it verified, nothing waited for. The best of
-    several limits counts, of how far the back is ahead and of how much is verified."""
+    """Tokens per second of the plain asynchronous chain: one line, all of it verified, no waits. It gets the best
+    of several limits, which bound both drafting ahead and verifying."""
     return max(run(acceptance, target, [machine], tokens, CHAIN, VerifyAll(Limits(n)), n) for n in ahead)

@@ -1,7 +1,7 @@
 """`python -m bench plan`: what a second machine would give, before it is bought.
 
-From what the target and the draft cost, how far apart they are and how often the draft is right, typed in or measured
-here, the simulator says how fast the answers come, and what they would gain if one of these figures were better.
+It takes the costs of target and draft, the link between them, and how often the draft is right: typed in, or measured
+here. It says how fast the answers come, and what they would gain if one of these figures were better.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Figures:
-    """What is known of the machines and the models."""
+    """The machines and the models."""
 
     target: Cost
     machines: Sequence[Machine]
@@ -84,7 +84,7 @@ class Figures:
 
 
 def machines(drafts: Sequence[Cost], round_trips: Sequence[float], jitter: float, backs: int) -> list[Machine]:
-    """The backs, where a figure may be one for all of them. Seconds. Raises PlanError."""
+    """The backs. A single figure stands for all of them. Seconds. Raises PlanError."""
     count = max(len(drafts), len(round_trips), backs)
 
     def for_each(figures: Sequence[T], flag: str) -> Sequence[T]:
@@ -101,7 +101,7 @@ def faster(cost: Cost) -> Cost:
 
 
 def better(now: Figures) -> dict[str, float]:
-    """What would be different, and the tokens per second that there would be."""
+    """What could be different, and the tokens per second it would give."""
 
     def backs(*changed: Machine) -> float:
         return replace(now, machines=changed).speed()

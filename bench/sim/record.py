@@ -1,7 +1,7 @@
 """`python -m bench record`: what a draft guesses along real answers of a target, for the simulator.
 
-The target answers; the draft model then reads the same text and says at every place what it would have guessed, as a
-back does, its scale learned along the way.
+The target answers. Then the draft model reads the same text, and says at every place what it would have guessed. It
+learns its scale along the way, as a back does.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SLOT = 0
 ROWS = 32
 """Tokens of an answer that the draft reads in one forward pass."""
 DRAFT = (6, 0.3)
-"""Length and floor of the drafts that make the target's answers come sooner; they do not change them."""
+"""Length and floor of the drafts that speed up the target's answers. They do not change them."""
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be recorded."""
+    """What to record."""
 
     target: str
     draft: str
@@ -65,7 +65,7 @@ class Wanted:
 def record(wanted: Wanted, warm: bool = False) -> list[Recorded]:
     """The answers, in the order in which `bench compare` asks for them. Raises DuoError.
 
-    warm: the back has drafted for these answers before, so that its scale is what it has learned from them.
+    warm: start with the scale that the draft has learned from these answers.
     """
     conversations = prompts.read(wanted.file) if wanted.file else prompts.shipped()
     with _loaded(wanted.target, wanted, TREE_ROWS) as target, _loaded(wanted.draft, wanted, MAX_ROWS) as draft:

@@ -1,4 +1,4 @@
-"""Recorded answers: what a real draft guessed at every place of what a real target said, and how to play them again.
+"""Recorded answers: what a real draft guessed at every place of a real target's text, and how to replay them.
 
 A file has a line of JSON for each answer. `python -m bench record` writes them.
 """
@@ -19,15 +19,14 @@ from duo.prefix import EMPTY, Prefix, extend_hash, mix
 
 @dataclass(frozen=True)
 class Recorded:
-    """One answer: the tokens of its prompt, what the target picked after it, and the draft's ranked guesses, with the
-    chance of each, at the place of each pick."""
+    """One answer: its prompt, the target's picks, and at each place the draft's ranked guesses with their chances."""
 
     prompt: Sequence[int]
     tokens: Sequence[int]
     guesses: Sequence[Guesses]
 
     def picked(self) -> Iterator[tuple[Guesses, int | None]]:
-        """At every place the guesses, and which of them was the target's pick; None: none of them."""
+        """At every place the guesses, and which one was the target's pick; None if none was."""
         for token, guesses in zip(self.tokens, self.guesses, strict=True):
             ranked = [guess for guess, _ in guesses]
             yield guesses, ranked.index(token) if token in ranked else None
@@ -64,10 +63,10 @@ def _line(fields: Any, where: str) -> Recorded:
 class Replayed:
     """An acceptance process that is a recording.
 
-    All answers, one after the other and then again from the first, are one text without an end. It is found after the
-    empty prefix, after a single token 0, and each answer also after its own prompt. There the guesses and the picks are
-    those recorded. Anywhere else, which is on branches that the target does not take, they are those of a place of the
-    recording that the hash of the prefix chooses: a wrong branch looks as a draft's text does elsewhere.
+    All answers in a row, again and again, are one endless text. It follows the empty prefix and a single token 0, and
+    each answer also follows its own prompt. There the guesses and picks are the recorded ones. On branches that the
+    target does not take, the hash of the prefix chooses a place of the recording. So a wrong branch looks like other
+    text of the draft.
     """
 
     def __init__(self, answers: Sequence[Recorded]) -> None:
@@ -107,7 +106,7 @@ class Replayed:
         return right / len(self._tokens)
 
     def asked(self, tokens: int) -> list[Asked]:
-        """The recorded answers in turns, so many tokens of them."""
+        """The recorded answers in turns, up to this many tokens."""
         made: list[Asked] = []
         while tokens > 0:
             number = len(made) % len(self._answers)

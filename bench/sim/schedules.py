@@ -26,12 +26,12 @@ class Turns:
     busy: float
 
     def speed(self, round_trip: float) -> float:
-        """Tokens per second with a draft model so far away; 0: beside the target."""
+        """Tokens per second with a draft model at this distance; 0: beside the target."""
         return self.tokens / (self.busy + self.turns * round_trip)
 
 
 def turns(target: Cost, draft: Cost, world: Acceptance, tokens: int, length: int, floor: float = 0.0) -> Turns:
-    """Draft a chain, verify it, in turns: so long a chain, ended earlier where its path is less likely than a floor."""
+    """Draft a chain and verify it, in turns. The chain ends early if its path becomes less likely than `floor`."""
     state, done, count, busy, unread = EMPTY, 0, 0, 0.0, 1
     while done < tokens:
         chain: list[int] = []
@@ -65,13 +65,13 @@ def all_turns(target: Cost, draft: Cost, world: Acceptance, tokens: int) -> list
 
 
 def synchronous(target: Cost, draft: Cost, round_trip: float, world: Acceptance, tokens: int) -> float:
-    """Tokens per second of the best synchronous schedule: the best of all lengths and floors counts."""
+    """Tokens per second of the best synchronous schedule, over all lengths and floors."""
     return max(it.speed(round_trip) for it in all_turns(target, draft, world, tokens))
 
 
 def free(target: Cost, world: Acceptance, tokens: int, children: int = 1) -> float:
-    """Tokens per second with guesses that cost nothing and are there at once: with one child to a node the bound of all
-    chains, with more that of trees. The planner is the production one."""
+    """Tokens per second with guesses that cost nothing and come at once. With one child per node it bounds all chains,
+    with more children trees. The planner is the production one."""
     plan, now, state, done = planner(target), 0.0, EMPTY, 0
     while done < tokens:
         tree = grown(world, state, done, children)

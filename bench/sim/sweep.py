@@ -75,7 +75,7 @@ def _targets(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Conditions:
-    """What is the same in all cells, as plain data: it goes to other processes. Milliseconds; `away` in seconds."""
+    """What all cells share, as plain data for other processes. Milliseconds; `away` in seconds."""
 
     kind: Kind
     recording: Path | None

@@ -10,7 +10,7 @@ from bench.sim import world
 from bench.sim.world import Cost
 
 Points = Sequence[tuple[int, float]]
-"""Rows, and milliseconds for a forward pass over so many."""
+"""Rows, and milliseconds of a forward pass over them."""
 
 EXAMPLE = "1:65,2:72,4:91,8:132,16:181"
 
@@ -33,7 +33,7 @@ def points(text: str) -> Points:
 
 
 def target_points(text: str) -> Points:
-    """A curve: what several rows cost is what a speed-up depends on."""
+    """A curve, because a speed-up depends on what several rows cost."""
     found = points(text)
     if len(found) < 2:
         raise argparse.ArgumentTypeError(
@@ -47,7 +47,7 @@ def target_cost(found: Points) -> Cost:
 
 
 def draft_cost(found: Points) -> Cost:
-    """Of a lone figure, what the world takes a draft model's further rows to cost."""
+    """A lone figure is completed by what the simulator takes for further rows of a draft model."""
     return target_cost(found) if len(found) > 1 else world.drafting(found[0][1] / 1000)
 
 

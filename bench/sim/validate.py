@@ -1,11 +1,14 @@
 """`python -m bench validate`: whether the simulator is right, by real runs of `python -m bench compare`.
 
-For each configuration of a run the same schedules are simulated, on the texts of the run, recorded once more. What
-forward passes cost is measured for each model alone; how much slower they are in each of our schedules, where two
-programs share a machine, what a step takes beside its forward pass and how long messages are under way is seen in
-traced runs of these schedules (`bench.sim.costs`). The machine may have been faster or slower in the run than it is
-now: all costs are multiplied by what the target alone took then, over what it takes now. What is compared is throughput
-as a multiple of the target's alone on the same question in the same round, as everywhere in `bench compare`.
+For each configuration of a run, the same schedules are simulated on the recorded texts of the run.
+
+The costs come from measurements. Forward passes are measured for each model alone. Traced runs of our schedules show
+how much slower these passes are while two programs share a machine, what a step takes beside them, and how long
+messages travel (`bench.sim.costs`). All costs are scaled by what the target alone took in the run, over what it takes
+now, because the machine may have become faster or slower.
+
+Throughput is compared as a multiple of the target's alone, on the same question in the same round, as everywhere in
+`bench compare`.
 """
 
 from __future__ import annotations
@@ -107,7 +110,7 @@ def at_rest(setup: Setup) -> Rest:
 
 
 def fastest(engine: Engine, most: int, model: str) -> dict[int, float]:
-    """The engine's cost curve. What is remembered is what a lead or a back with this model starts from."""
+    """The engine's cost curve, as a lead or a back with this model remembers it."""
     now = measure.measure(engine, most, PATIENCE).seconds
     before = measure.remembered(engine, most, conditions(model, engine.runtime, EngineOptions(threads=1))).seconds
     return {rows: min(seconds, before.get(rows, seconds)) for rows, seconds in now.items()}
@@ -148,8 +151,8 @@ class Compared:
 class Simulation:
     """The schedules of a run on the texts of one temperature.
 
-    `work`: the costs of our schedules as they were observed, that of no back among them; `alone`: the target's tokens
-    per second in the run, by which the machine may have been faster or slower than now.
+    `work`: the observed costs of our schedules, and of no back. `alone`: the target's tokens per second in the run,
+    which say whether the machine was faster or slower than now.
     """
 
     def __init__(self, rest: Rest, work: Mapping[str, Observed], text: Sequence[Recorded], alone: float) -> None:

@@ -1,9 +1,8 @@
 """A simulated world for the production planner and drafting policy: models, machines and links as numbers.
 
-How often a draft is right is an `Acceptance`: at every prefix the draft ranks a few tokens, and the target picks one of
-them, or none. Both are pure functions of the prefix, so that every schedule, and any number of backs, meet the same
-text (`bench.sim.replay` has one that was recorded). Costs are seconds for a forward pass by its rows. The closed loops
-at the end are schedules to beat.
+An `Acceptance` says how often a draft is right. At every prefix the draft ranks a few tokens, and the target picks one
+of them, or none. Both are pure functions of the prefix, so every schedule and any number of backs meet the same text
+(`bench.sim.replay` has a recorded one). Costs are seconds of a forward pass by its rows.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from lead.plan.limits import Limits
 from lead.plan.planner import Planner
 
 NOT_GUESSED = 9
-"""The token that the target picks where no guess is right."""
+"""The target's pick if no guess is right."""
 
 DRAFT_MAX = 24
 """Guesses that a step may verify, and tokens that a back may be ahead, in all simulations."""
 
 WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 32)
-"""Where the simulated lead has measured its target."""
+"""Widths at which the simulated lead has measured its target."""
 
 
 class Acceptance(Protocol):
@@ -89,13 +88,13 @@ class Constant(Varying):
 class Bursty(Varying):
     """Easy stretches and hard ones, in turns: a two-state Markov process along the text.
 
-    A stretch has `stretch` tokens on average, easy or hard, so that the mean stays `mean`; their own means are `spread`
-    of the way from it to where one of them would be 0 or 1. The state goes by the position alone: wrong branches are as
-    hard as the true one beside them, and the text is the same for every schedule.
+    A stretch, easy or hard, has `stretch` tokens on average. The two means are equally far from `mean`: `spread` of the
+    way to where one of them would be 0 or 1. The state depends on the position alone. So wrong branches are as hard as
+    the true one beside them, and the text is the same for every schedule.
     """
 
     LENGTH = 1 << 16
-    """Positions after which the stretches come again."""
+    """Positions after which the stretches repeat."""
 
     def __init__(self, mean: float, seed: int, stretch: float = 12.0, spread: float = 0.75, total: float = 2.2) -> None:
         super().__init__(mean, seed, total)
@@ -120,7 +119,7 @@ class Asked:
 
 
 def asked(tokens: int, each: int = 0, prompt: int = 1) -> list[Asked]:
-    """So many tokens, in answers of `each` (0: in one), every one with a prompt of its own of so many tokens."""
+    """This many tokens in answers of `each` (0: in one). Every answer has its own prompt of `prompt` tokens."""
     each = each or tokens
     return [Asked([i] * prompt, min(each, tokens - start)) for i, start in enumerate(range(0, tokens, each), 0)]
 
@@ -153,7 +152,7 @@ class Absences:
 
 
 Cost = Callable[[int], float]
-"""Seconds for a forward pass over so many rows."""
+"""Seconds of a forward pass by rows."""
 
 
 def curve(*points: tuple[int, float]) -> Cost:
@@ -173,7 +172,7 @@ TARGETS: dict[str, Cost] = {
 
 
 def drafting(seconds: float) -> Cost:
-    """A draft model: a step takes so long, each further node in the batch a tenth of it more."""
+    """A draft model with steps of this length. Each further node in the batch adds a tenth."""
     return lambda rows: seconds * (1 + 0.1 * (rows - 1))
 
 
