@@ -35,7 +35,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
-	$(PIP) --editable '.[transformers]'
+	$(PIP) --editable '.[lead,transformers]'
 	touch $@
 
 $(VENV)/.all: $(VENV)/.demo
