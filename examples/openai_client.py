@@ -1,9 +1,9 @@
-"""OpenAI's own client against a lead: nothing in it knows about guesses, it just gets its answers sooner.
+"""OpenAI's own client against a lead. It knows nothing of guesses, its answers only come sooner.
 
     python examples/openai_client.py [BASE_URL]
 
-Needs the `openai` package and a running lead. One answer comes whole and one as a stream; both have the same seed, so
-they are the same.
+Needs the `openai` package and a running lead. One answer comes whole and one as a stream. They have the same seed, so
+they are equal.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ QUESTION: list[ChatCompletionMessageParam] = [{"role": "user", "content": "What 
 
 
 def report(usage: CompletionUsage | None) -> str:
-    """A line about an answer. The guesses of the backs are in OpenAI's fields for predicted outputs."""
+    """A line of figures. OpenAI's fields for predicted outputs count the guesses."""
     if usage is None:
         return "(no usage)"
     details = usage.completion_tokens_details
@@ -58,7 +58,7 @@ def streamed(client: OpenAI, model: str) -> None:
 
 def main() -> int:
     url = sys.argv[1] if len(sys.argv) > 1 else DEFAULT_URL
-    # The lead asks for no key, the client does.
+    # The client wants a key, though the lead does not.
     client = OpenAI(base_url=url, api_key="none")
     try:
         model = client.models.list().data[0].id

@@ -2,8 +2,8 @@
 
     python examples/two_backs.py "What does shutil.copytree do?"
 
-The backs divide nothing up and know nothing of each other: the lead takes the best guess of either. Stop one with kill:
-the answer does not change.
+The backs know nothing of each other. The lead tells each its share of the work, and takes the best guesses of both.
+Stop one with kill: the answer does not change.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def program(module: str, *arguments: str) -> subprocess.Popen[bytes]:
 
 
 def wait_until_ready(backs: int) -> None:
-    """Until the model is loaded and the backs are there."""
+    """Wait until the model is loaded and so many backs are connected."""
     for _ in range(600):
         try:
             if len(requests.get(f"{LEAD}/backs", timeout=5).json().get("data", [])) == backs:

@@ -1,9 +1,8 @@
 """The running interpreter documents itself, so the training text needs no download.
 
-Docstrings and signatures of well-known public objects become facts; each fact answers three kinds of question
-(what is it, how is it called, where is it), asked in many phrasings but always answered in the same words, so
-that a small model can learn the answers by heart. Library source is a minor share of the text. VerifyAll here
-depends on the interpreter and on the seed that is passed in, and on nothing else.
+Docstrings and signatures of well-known public objects become facts. Each fact answers three kinds of question: what it
+is, how it is called, where it is. The phrasings vary but the answer never does, so that a small model can learn it by
+heart. Library source is a minor share of the text. The text depends only on the interpreter and the seed.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Two figures say whether the pair is good for its purpose.
 
-The target must know its domain: the share of trained questions that it answers greedily with the right first sentence.
-The draft must be plausible and often wrong: along the target's own greedy answers, how often the draft's first guess is
-the target's next token (the acceptance of a single greedy guess).
+The target must know its domain. Its figure is the share of trained questions whose greedy answer has the right first
+sentence. The draft must be plausible and often wrong. Its figure is the acceptance of one greedy guess, along greedy
+answers of the target.
 """
 
 from __future__ import annotations

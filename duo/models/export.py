@@ -1,8 +1,8 @@
 """Write a Llama model directory as GGUF with numpy alone.
 
-A spare machine that runs llama.cpp should not need torch or transformers, so this file reads safetensors itself. Two
-things differ between the formats: GGUF names the tensors its own way, and llama.cpp rotates neighbouring pairs of a
-head's values where transformers rotates the two halves, so the rows of the query and key matrices change places.
+A spare machine that runs llama.cpp should not need torch or transformers, so this file reads safetensors itself. GGUF
+has other names for the tensors. And llama.cpp rotates neighbouring pairs of a head's values, where transformers rotates
+the two halves. So the rows of the query and key matrices change places.
 """
 
 from __future__ import annotations
@@ -213,8 +213,8 @@ def write(writer: gguf.GGUFWriter, out: Path) -> None:
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        os.chmod(part, 0o644)
-        os.replace(part, out)
+        Path(part).chmod(0o644)
+        Path(part).replace(out)
     finally:
         Path(part).unlink(missing_ok=True)
 

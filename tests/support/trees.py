@@ -7,7 +7,7 @@ from lead.plan.tree import GuessTree
 
 
 def check(tree: GuessTree, prefix: Prefix, max_nodes: int, max_depth: int) -> None:
-    """VerifyAll that holds for a tree at any time."""
+    """Check all that holds for a tree at any time."""
     nodes = list(tree.root.subtree())
     assert tree.root.parent is None
     assert (tree.root.length, tree.root.hash) == (len(prefix), prefix.hash)
