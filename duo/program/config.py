@@ -170,4 +170,4 @@ def _mapping(stream: IO[str]) -> Mapping[str, Any]:
 
 
 def _open(path: str) -> IO[str]:
-    return open(path, encoding="utf-8")
+    return open(path, encoding="utf-8")  # noqa: PTH123 - errors name the path as it was given
