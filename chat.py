@@ -1,8 +1,8 @@
 """Chat with a lead from a terminal, or pipe questions through it.
 
-One file that needs nothing of this project beside it, only `requests` and `rich`: copy it to the machine you sit at.
-On a terminal it is a conversation. With standard input or output redirected it is a filter: a line in is a question,
-its answer goes to standard output as plain text, and everything else goes to standard error.
+This one file needs only `requests` and `rich`, so you can copy it to the machine you sit at.
+On a terminal it is a conversation. With standard input or output redirected it is a filter. Each line of input is then
+a question. Answers go to standard output as plain text, everything else goes to standard error.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEFAULT_URL = "http://127.0.0.1:5555"
 KEY_VARIABLE = "DUO_API_KEY"
 CONNECT_SECONDS = 5.0
 SILENCE_SECONDS = 600.0
-"""An answer may wait for others before it, so the first word may take long."""
+"""The first word may take long, because other answers come first."""
 LOADING_POLL_SECONDS = 0.5
 FRAMES_PER_SECOND = 10
 HISTORY_LINES = 1000
@@ -44,30 +44,31 @@ HISTORY_LINES = 1000
 COMMANDS = """\
 :retry             ask the last question again
 :new               forget the conversation
-:tokens            the last answer, with the tokens that a back had guessed in green
-:stats             speed and accepted guesses of the last answer and of the chat, and the backs
-:system TEXT       system message from here on; this and the next two say what is set where nothing follows,
-:temperature T     0 is greedy                                                   and `none` takes it back
-:seed N            the same answer each time
+:tokens            show the last answer, with tokens that a back guessed in green
+:stats             show speed and accepted guesses of the last answer and of the chat, and the backs
+:system TEXT       use this system message from now on
+:temperature T     use this temperature; 0 is greedy
+:seed N            use this seed; it gives the same answer each time
 :save FILE         write the conversation as JSON
-:load FILE         go on with one that was saved
-:help              this list
-:quit :exit        leave; Ctrl-D does too
-Commands may be shortened (:q, :temp). A line that ends with \\ goes on in the next one, and so does all between two
-lines of \"\"\". Ctrl-C stops an answer, and leaves at the prompt."""
+:load FILE         continue a saved conversation
+:help              show this list
+:quit :exit        leave, as Ctrl-D does
+:system, :temperature and :seed show their value if nothing follows, and forget it if `none` follows.
+Commands may be shortened (:q, :temp). A line that ends with \\ continues on the next line, and so does all text
+between two lines of \"\"\". Ctrl-C stops an answer; at the prompt it leaves."""
 
-# What a model says must not steer the terminal.
+# The text of a model must not control the terminal.
 _NO_CONTROL = {code: None for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
 
 
 class ChatError(Exception):
-    """Something that keeps an answer from coming; the message is one line for the person."""
+    """No answer comes. The message is one line for the user."""
 
 
 class Lead:
-    """A lead's HTTP side, as far as a chat needs it.
+    """A client of a lead's HTTP side.
 
-    `ca`: file with the certificate of the authority that vouches for the lead; None for those that this machine knows.
+    `ca`: a file with the certificate of the lead's authority. None means the authorities that this machine trusts.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Lead:
         self.url = url.rstrip("/").removesuffix("/v1")
         self._note = note
         self._session = requests.Session()
-        # A lead is on this machine or near it: a proxy that is set for the web would only be in the way.
+        # A lead is on this machine or near it. A proxy for the web would be in the way.
         self._session.trust_env = False
         if api_key:
             self._session.headers["Authorization"] = f"Bearer {api_key}"
@@ -86,7 +87,7 @@ class Lead:
             self._session.verify = ca
 
     def wait_until_ready(self) -> None:
-        """Return when the lead has loaded its model. Raises ChatError where there is no lead."""
+        """Wait until the lead has loaded its model. Raises ChatError if there is no lead."""
         told = False
         while (response := self._call("GET", "/health")).status_code == 503:
             if not told:
@@ -98,7 +99,7 @@ class Lead:
             raise ChatError(_error(response, other)[0])
 
     def get(self, path: str) -> list[dict[str, Any]]:
-        """The list that the lead has under `path`."""
+        """Fetch a list from the lead. Raises ChatError."""
         response = self._call("GET", path)
         if response.status_code != 200:
             raise ChatError(_error(response)[0])
@@ -111,9 +112,9 @@ class Lead:
     def answer(
         self, body: dict[str, Any], write: Callable[[str], None], guessed: list[tuple[str, str]]
     ) -> dict[str, Any]:
-        """Ask, hand the text to `write` as it comes, and return the answer's `finish_reason` and `timings`.
+        """Ask, pass the text to `write` as it comes, and return `finish_reason` and `timings`.
 
-        `guessed` grows by (text, back that had guessed it or ""), as far as the lead says so.
+        `guessed` receives pairs of a piece of text and the back that guessed it, or "" if none did. Raises ChatError.
         """
         while True:
             with self._call("POST", "/v1/chat/completions", body) as response:
@@ -122,7 +123,7 @@ class Lead:
                 message, code = _error(response)
             if code != "model_loading":
                 raise ChatError(message)
-            # The lead was started again under a running chat.
+            # The lead was restarted during this chat.
             self.wait_until_ready()
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> requests.Response:
@@ -148,7 +149,7 @@ class Lead:
         return response
 
     def _why_no_answer(self) -> str:
-        """A handshake tells a port that speaks TLS or something else from one where nobody listens."""
+        """Say why there was no response: nobody listens, or the port speaks TLS, or something else."""
         where = urlsplit(self.url)
         default = 443 if where.scheme == "https" else 80
         try:
@@ -166,7 +167,7 @@ class Lead:
 
 def _speaks_tls(connection: socket.socket) -> bool:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    # Nothing is said to whoever it is.
+    # The other side is only probed: it gets no data, so it may be anyone.
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     try:
@@ -177,7 +178,7 @@ def _speaks_tls(connection: socket.socket) -> bool:
 
 
 def _innermost(error: BaseException) -> str:
-    """What went wrong, without the wrappers of three libraries."""
+    """The cause that three libraries have wrapped."""
     while isinstance(cause := error.__cause__ or error.__context__, Exception):
         error = cause
     return str(getattr(error, "verify_message", None) or getattr(error, "reason", None) or error)
@@ -198,8 +199,8 @@ def _read(response: requests.Response, write: Callable[[str], None], guessed: li
 
 
 def _events(response: requests.Response) -> Iterator[dict[str, Any]]:
-    """Server-sent events up to [DONE]; a stream that ends before it has been cut."""
-    # A line that is no JSON has been cut as well.
+    """Yield server-sent events up to [DONE]. Raises ChatError if the stream ends before it."""
+    # A line that is not JSON was cut too.
     with contextlib.suppress(requests.RequestException, ValueError):
         for line in response.iter_lines():
             if line.startswith(b"data:"):
@@ -211,7 +212,7 @@ def _events(response: requests.Response) -> Iterator[dict[str, Any]]:
 
 
 def _error(response: requests.Response, other: str = "") -> tuple[str, str | None]:
-    """Message and code of a response that is not the one that was asked for; `other`: what to say if it has none."""
+    """Message and code of an error response. `other` is the message if the response has none."""
     try:
         error = response.json()["error"]
         return str(error["message"]), error.get("code")
@@ -223,17 +224,17 @@ def _error(response: requests.Response, other: str = "") -> tuple[str, str | Non
 
 
 class Screen(Protocol):
-    """Where an answer appears as it comes."""
+    """Shows an answer while it comes."""
 
     def write(self, text: str) -> None: ...
 
     def end(self) -> None:
-        """The answer is over, whatever the reason."""
+        """Finish, also after an error."""
         ...
 
 
 class Plain:
-    """The text as it is, to standard output. `clean`: without what would steer a terminal."""
+    """Writes plain text to standard output. `clean`: drop control characters."""
 
     def __init__(self, clean: bool) -> None:
         self._clean = clean
@@ -254,15 +255,15 @@ _ITEM = re.compile(r"([-*+]|\d{1,9}[.)])\s")
 
 
 def finished_blocks(text: str) -> int:
-    """How many characters of this Markdown will be shown as they are, whatever follows them.
+    """Count the characters of this Markdown that no later text can change.
 
-    That is up to the last place where a new block begins for sure: after an empty line, at the margin, outside fenced
-    code, and not with one more item of a list.
+    They end where the last block begins: after an empty line, at the margin, and outside fenced code. A further item of
+    a list begins no block.
     """
     end, place, fence, blank, in_list = 0, 0, "", False, False
     for line in text.splitlines(keepends=True):
         if not line.endswith("\n"):
-            break  # the line may become anything yet
+            break  # the line is not complete
         marks = _FENCE.match(line)
         if fence:
             if marks and marks[1].startswith(fence) and not line[marks.end() :].strip():
@@ -278,7 +279,7 @@ def finished_blocks(text: str) -> int:
 
 
 class _Tail:
-    """Markdown that is still growing: its last lines, as many as the screen holds."""
+    """Markdown that still grows. Shows as many of its last lines as fit on the screen."""
 
     def __init__(self, text: str) -> None:
         self._text = text
@@ -291,12 +292,12 @@ class _Tail:
 
 
 def _markdown(text: str) -> Markdown:
-    # A link is shown with its address: one that hides it would be the model's to name.
+    # Links show their address, because the model could write a misleading text for it.
     return Markdown(text, hyperlinks=False)
 
 
 class Rendered:
-    """Markdown, rendered as it comes: what is finished once, above, and only the block that grows again and again."""
+    """Renders Markdown as it comes. Finished blocks are printed once, only the growing block is drawn again."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -334,7 +335,7 @@ class Rendered:
 
 @dataclass
 class Figures:
-    """What was generated, and how fast: of one answer, or summed over a chat."""
+    """Token counts and times in milliseconds, of one answer or of a whole chat."""
 
     answers: int = 0
     prompt: int = 0
@@ -381,7 +382,7 @@ Turn = dict[str, str]
 
 @dataclass
 class Chat:
-    """A conversation, and what its commands do."""
+    """A conversation and its commands."""
 
     lead: Lead
     options: argparse.Namespace
@@ -389,12 +390,12 @@ class Chat:
     screen: Callable[[], Screen]
     turns: list[Turn] = field(default_factory=list)
     guessed: list[tuple[str, str]] = field(default_factory=list)
-    """The last answer in pieces, each with the back that had guessed it."""
+    """The last answer in pieces, each with the back that guessed it, or ""."""
     last: Figures | None = None
     total: Figures = field(default_factory=Figures)
 
     def talk(self) -> int:
-        """On a terminal: until the person leaves."""
+        """Talk on a terminal until the user leaves. Returns the exit code."""
         self.lead.wait_until_ready()
         model = self.lead.get("/v1/models")[0]["id"]
         self.note(f"talking to {model} at {self.lead.url}; :help lists the commands")
@@ -416,7 +417,7 @@ class Chat:
                 self.note("stopped")
 
     def filter(self) -> int:
-        """Redirected: until the questions end."""
+        """Answer the lines of standard input. Returns the exit code."""
         self.lead.wait_until_ready()
         for line in map(str.strip, sys.stdin):
             if line.startswith(":"):
@@ -427,7 +428,7 @@ class Chat:
         return 0
 
     def ask(self, question: str) -> str:
-        """Put a question and show the answer as it comes; returns a line about it."""
+        """Ask, show the answer as it comes, and return a line of figures. Raises ChatError."""
         asked = {"role": "user", "content": question}
         body = {"messages": [*self._messages(), asked], "stream": True, "accepted": True}
         for name in ("temperature", "seed", "max_tokens"):
@@ -449,8 +450,8 @@ class Chat:
             figures = self.lead.answer(body, write, guessed)
             said()
         except KeyboardInterrupt:
-            # What was said stays said: the person stopped because it was enough. If nothing was, and after any other
-            # error, the conversation is as it was before.
+            # The user stopped because this was enough, so the partial answer stays. Without any text, and after any
+            # other error, the conversation does not change.
             if parts:
                 said()
             raise
@@ -466,7 +467,7 @@ class Chat:
         return [*system, *self.turns]
 
     def command(self, line: str) -> bool:
-        """Do what a line that begins with a colon says; True to leave."""
+        """Run a line that begins with a colon. Returns True to leave. Raises ChatError."""
         word, _, value = line.partition(" ")
         value = value.strip()
         name = _command(word)
@@ -495,7 +496,7 @@ class Chat:
         return False
 
     def set(self, name: str, value: str) -> None:
-        """Change an option, or say what it is where there is no value."""
+        """Change an option, or show it if the value is empty."""
         if value:
             try:
                 setattr(self.options, name, None if value.lower() == "none" else _SETTINGS[name](value))
@@ -532,7 +533,7 @@ class Chat:
     def save(self, name: str) -> None:
         path = _path(":save", name)
         text = json.dumps({"messages": self._messages()}, ensure_ascii=False, indent=2)
-        # Written whole or not at all.
+        # The file is replaced as a whole, so a failure leaves the old one.
         new = path.with_name(path.name + ".new")
         try:
             new.write_text(text + "\n", encoding="utf-8")
@@ -608,7 +609,7 @@ _SETTINGS: dict[str, Callable[[str], object]] = {"system": str, "temperature": _
 
 
 def _command(word: str) -> str:
-    """The command that a word means: itself, or the only one that begins so."""
+    """The command of this name, or the only command that begins with it. Raises ChatError."""
     word = word.lower()
     if word in _NAMES:
         return word
@@ -627,7 +628,7 @@ def _path(command: str, name: str) -> Path:
 
 
 def _conversation(saved: Any) -> list[Turn]:
-    """The messages of a file. Raises ValueError if they are not a conversation that can go on."""
+    """The messages of a saved conversation. Raises ValueError if it cannot be continued."""
     messages = saved.get("messages") if isinstance(saved, dict) else saved
     if not isinstance(messages, list):
         raise ValueError
@@ -646,7 +647,7 @@ def _conversation(saved: Any) -> list[Turn]:
 
 
 def typed() -> str:
-    """What the person types next, perhaps over several lines. Raises EOFError and KeyboardInterrupt to leave."""
+    """Read one input, which may have several lines. Raises EOFError and KeyboardInterrupt to leave."""
     line = input("> ").strip()
     if line.startswith('"""'):
         lines = [line[3:]]
@@ -663,7 +664,7 @@ def typed() -> str:
 
 @contextlib.contextmanager
 def history() -> Iterator[None]:
-    """Editing, and lines of former chats, at the prompt, where Python has readline."""
+    """Line editing and history at the prompt, if Python has readline."""
     try:
         import readline
     except ImportError:
@@ -677,10 +678,10 @@ def history() -> Iterator[None]:
         yield
     finally:
         readline.set_history_length(HISTORY_LINES)
-        # A chat without history is still a chat.
+        # The chat also works without history.
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            # Questions are nobody else's business.
+            # Only the user may read the questions.
             os.close(os.open(path, os.O_CREAT | os.O_WRONLY, 0o600))
             readline.write_history_file(path)
 
@@ -707,7 +708,7 @@ def _key(text: str) -> str:
 
 
 def _file(name: str) -> str:
-    if not os.path.isfile(name):
+    if not Path(name).is_file():
         raise argparse.ArgumentTypeError(f"there is no file {name}")
     return name
 
@@ -715,26 +716,26 @@ def _file(name: str) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="chat.py",
-        description="Chat with a lead. With standard input redirected, each line of it is a question, and the answers "
-        "go to standard output.",
+        description="Chat with a lead. If standard input is redirected, each of its lines is a question. Answers go "
+        "to standard output.",
         epilog=f"in the chat:\n{COMMANDS}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("url", metavar="URL", nargs="?", default=DEFAULT_URL, help="the lead's (default %(default)s)")
-    parser.add_argument("--system", metavar="TEXT", help="system message at the head of every conversation")
+    parser.add_argument("url", metavar="URL", nargs="?", default=DEFAULT_URL, help="of the lead (default %(default)s)")
+    parser.add_argument("--system", metavar="TEXT", help="system message at the start of every conversation")
     parser.add_argument("--temperature", metavar="T", type=_temperature, help="0 is greedy (default: the lead's, 0.8)")
     parser.add_argument("--seed", metavar="N", type=_whole, help="the same answer each time (default: a random one)")
     parser.add_argument("--max-tokens", metavar="N", type=_whole, help="end an answer there (default: no limit)")
     parser.add_argument(
         "--api-key", metavar="KEY", type=_key, default=os.environ.get(KEY_VARIABLE) or None,
-        help=f"the lead's (default: what the environment variable {KEY_VARIABLE} holds)",
+        help=f"key of the lead (default: the environment variable {KEY_VARIABLE})",
     )  # fmt: skip
     parser.add_argument("--tls-ca", metavar="FILE", type=_file, help="certificate of the authority behind an https URL")
-    parser.add_argument("--plain", action="store_true", help="text as it comes, without rendering its Markdown")
+    parser.add_argument("--plain", action="store_true", help="print the text as it comes, without rendering Markdown")
     options = parser.parse_args(argv)
 
     for stream in (sys.stdin, sys.stdout):
-        # A character that the terminal's encoding lacks is no reason to end.
+        # The terminal's encoding may lack a character of the answer.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
@@ -753,7 +754,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:
-        # Whoever read the answers has gone. Python would complain once more on closing standard output.
+        # The reader of the output is gone. Python would report that again when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 

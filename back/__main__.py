@@ -38,22 +38,24 @@ def parser() -> argparse.ArgumentParser:
     group = p.add_argument_group("lead")
     group.add_argument(
         "--lead", type=address, default="localhost:5556", metavar="HOST:PORT",
-        help="where the lead is; auto: look for one that announces itself on this network",
+        help="address of the lead; auto: look for one that announces itself on this network",
     )  # fmt: skip
-    group.add_argument("--name", default=socket.gethostname(), help="how the lead shows this back")
+    group.add_argument("--name", default=socket.gethostname(), help="name of this back at the lead")
     group = p.add_argument_group("access")
-    group.add_argument("--token", type=values.secret, metavar="TOKEN", help="what the lead asks of its backs")
+    group.add_argument(
+        "--token", type=values.secret, metavar="TOKEN", help="the token that the lead wants of its backs"
+    )
     group.add_argument("--token-file", metavar="FILE", default="", help="file with the token in its first line")
-    group.add_argument("--tls", action="store_true", help="speak TLS, and trust whom this system trusts")
-    cli.add_tls_flags(group, "for a lead that asks for one: this back's", "speak TLS, and trust this authority, PEM")
+    group.add_argument("--tls", action="store_true", help="use TLS, and trust the authorities of this system")
+    cli.add_tls_flags(group, "if the lead wants one: this back's", "use TLS, and trust this authority, PEM")
     group = p.add_argument_group("drafting")
     group.add_argument(
         "-na", "--n-ahead", "--n_ahead", dest="n_ahead", type=values.positive, default=16, metavar="N",
-        help="most unverified tokens in one line",
+        help="maximum unverified tokens in one line",
     )  # fmt: skip
     group.add_argument(
         "-np", "--parallel", type=values.positive, default=4, metavar="N",
-        help="slots: answers whose tokens are held at once; where there are more, they take turns",
+        help="slots: answers whose tokens are held at once; if there are more answers, they take turns",
     )  # fmt: skip
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",
@@ -64,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def address(text: str) -> str:
-    """For argparse: HOST, HOST:PORT or auto."""
+    """Parse HOST, HOST:PORT or auto. Raises argparse.ArgumentTypeError."""
     if text == AUTO:
         return text
     host, colon, number = text.rpartition(":")
@@ -80,13 +82,13 @@ def address(text: str) -> str:
 
 
 async def draft(args: argparse.Namespace) -> None:
-    """Load, then draft until cancelled."""
+    """Load the model, then draft until cancelled."""
     with trace_file.of_back(args.trace, args.name) as timeline:
         await _draft(args, timeline)
 
 
 def credentials(args: argparse.Namespace) -> tuple[str, ClientTls | None]:
-    """The token, empty for none, and TLS, if there is any. Raises FileError."""
+    """The token, empty if there is none, and TLS or None. Raises FileError."""
     token = args.token or ""
     if args.token_file:
         try:

@@ -33,7 +33,7 @@ class ClientTls:
     def credentials(self) -> grpc.ChannelCredentials:
         """Raises FileError."""
         cert, key = (self.files.read("cert"), self.files.read("key")) if self.files.cert else (None, None)
-        ca = self.files.read("ca") if self.files.ca else self._of_the_system()
+        ca = self.files.read("ca") if self.files.ca else self.of_the_system()
         return grpc.ssl_channel_credentials(ca, key, cert)
 
     def context(self) -> ssl.SSLContext:
@@ -41,7 +41,7 @@ class ClientTls:
         return self.files.load_into(context)
 
     @staticmethod
-    def _of_the_system() -> bytes:
+    def of_the_system() -> bytes:
         """This system's authorities. gRPC's own list ignores what an administrator has added or removed.
 
         Raises FileError if there are none.

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Sequence
 
 from duo.program import run
-from lead.flags import parser
-from lead.program import serve
 from lead.security import certs
 
 
@@ -15,6 +13,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = sys.argv[1:] if argv is None else list(argv)
     if given[:1] == ["certs"]:
         return certs.main(given[1:])
+    try:
+        from lead.flags import parser
+        from lead.program import serve
+    except ModuleNotFoundError as error:
+        print(f"error: a lead needs {error.name}: pip install 'duo-speculative[lead]'", file=sys.stderr)
+        return 1
     args = parser().parse_args(given)
     return run.run(lambda: serve(args), args.verbose)
 

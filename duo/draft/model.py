@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,9 +23,11 @@ from duo.engines.base import InterruptedForwardError
 from duo.engines.cost import CostCurve
 from duo.errors import ContextError, DuoError, ModelError, RequestError
 from duo.guesses import ALONE, Expansion, Share
-from duo.sampling.grammar import Grammars
 from duo.sampling.params import Constraint, Ints, SamplingParams
 from duo.trace import Trace
+
+if TYPE_CHECKING:
+    from duo.sampling.grammar import Grammars
 
 MIN_CHUNK = 16
 """Tokens in a chunk at least."""
@@ -154,14 +157,19 @@ class DraftModel:
         """The compiled grammar. None if there is none or it cannot be used here, which only makes guesses worse."""
         if not grammar:
             return None
-        if self._grammars is None:
-            self._grammars = Grammars(self._engine.vocabulary)
         try:
+            if self._grammars is None:
+                from duo.sampling.grammar import Grammars  # here, because a back need not have llguidance
+
+                self._grammars = Grammars(self._engine.vocabulary)
             return self._grammars.constraint(grammar)
-        except RequestError as error:
+        except (RequestError, ModuleNotFoundError) as error:
             if not self._warned:
                 self._warned = True
-                log.warning("drafting without the grammar of an answer: %s", error)
+                why: object = error
+                if isinstance(error, ModuleNotFoundError):
+                    why = f"{error.name} is not installed: pip install 'duo-speculative[grammar]'"
+                log.warning("drafting without the grammar of an answer: %s", why)
             return None
 
     def assign_slots(self, drafts: Collection[Draft]) -> list[Draft]:

@@ -1,8 +1,8 @@
-"""Where a program's settings come from: flags, then environment variables, then a YAML file, then defaults.
+"""Settings come from flags, then environment variables, then a YAML file, then defaults.
 
-The flags are the one list of what can be set. `--ctx-size` of the lead is `DUO_LEAD_CTX_SIZE` in the environment and
-`ctx-size` in the file that `--config` names; what is not a flag is refused there, with the nearest one that is.
-All long names of a flag count in all three places.
+The flags are the only list of settings. `--ctx-size` of the lead is `DUO_LEAD_CTX_SIZE` in the environment, and
+`ctx-size` in the file that `--config` names. An unknown key in the file is an error that names the nearest flag. All
+long names of a flag work in all three places.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import configargparse
 import yaml
 
 _SETS_NOTHING = ("help", "version", "list_devices", "config")
-"""Where argparse puts flags that make no sense in a file."""
+"""The `dest` of flags that make no sense in a file."""
 
 
 class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
-    """A parser for `prog`, whose variables begin with DUO_PROG_."""
+    """A parser whose environment variables begin with DUO_ and the name of the program."""
 
     def __init__(self, prog: str, description: str | None, formatter_class: type[argparse.HelpFormatter]) -> None:
         self._prefix = f"DUO_{prog.upper()}_"
@@ -30,9 +30,9 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
             description=description,
             formatter_class=formatter_class,
             epilog=f"Every flag is also a variable (--ctx-size: {self._prefix}CTX_SIZE) and a key of "
-            "the YAML file that --config names (ctx-size). A flag goes before a variable, a variable before the file. "
+            "the YAML file that --config names (ctx-size). A flag overrides a variable, and a variable the file. "
             "Keep secrets in the file or in a variable: other users of the machine can read a command line.",
-            allow_abbrev=False,  # or a short form on the command line would not hide a variable
+            allow_abbrev=False,  # an abbreviated flag would not override its variable
             auto_env_var_prefix=self._prefix,
             config_file_parser_class=_File(self),
             config_file_open_func=_open,
@@ -48,7 +48,7 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         if action.dest in _SETS_NOTHING:
             return []
         keys = [key for key in super().get_possible_config_keys(action) if not key.startswith("-")]
-        # `slots: false`, and not `no-slots: true` as well, of which the library would take the value alone.
+        # A file says `slots: false`. For `no-slots: true` the library would use only the value, true.
         return keys[:1] if isinstance(action, argparse.BooleanOptionalAction) else keys
 
     def convert_item_to_command_line_arg(self, action: argparse.Action, key: str, value: str | list[str]) -> list[str]:
@@ -59,7 +59,7 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
 
     @property
     def keys(self) -> list[str]:
-        """All that a file may hold."""
+        """All keys that a file may have."""
         return [key for action in self._actions for key in self.get_possible_config_keys(action)]
 
     def parse_known_args(
@@ -76,7 +76,7 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         return parsed
 
     def _by_first_names(self, variables: Mapping[str, str]) -> dict[str, str]:
-        """The variables, each under the flag's first long name, which is the only one that the library looks for."""
+        """Rename variables to the first long name of their flag, the only one that the library looks for."""
         found = dict(variables)
         for action in self._actions:
             names = [self._prefix + key.replace("-", "_").upper() for key in self.get_possible_config_keys(action)]
@@ -95,7 +95,7 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         return namespace
 
     def _unknown(self, rest: list[str]) -> str:
-        """What to say of words that no flag takes."""
+        """The error message for words that no flag takes."""
         words = f"unrecognized arguments: {' '.join(rest)}"
         flag = next((word.partition("=")[0] for word in rest if word.startswith("-")), None)
         if flag is None:
@@ -105,9 +105,9 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         return f"there is no flag {flag}{f', did you mean {near[0]}?' if near else ''} ({words})"
 
     def _get_option_tuples(self, option_string: str) -> list[Any]:
-        """What an unknown word with a dash may mean. `-t2` is `-t 2`, but `-ctk` is no `-c tk`: letters make a flag.
+        """The flags that an unknown word may mean. `-t2` means `-t 2`, but `-ctk` does not mean `-c tk`.
 
-        A single letter means no longer flag: `-f` is not the beginning of `-fa`.
+        Nor does `-f` mean `-fa`.
         """
         if option_string[:2] != "--" and (len(option_string) == 2 or option_string[2:3].isalpha()):
             return []
@@ -115,13 +115,13 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         return found
 
     def error(self, message: str) -> NoReturn:
-        """One line; the usage of so many flags would hide it."""
+        """Print one line. The usage text, with its many flags, would hide it."""
         self.exit(2, f"{self.prog}: error: {message} (--help lists every flag)\n")
         raise AssertionError("a program that has ended goes on")
 
 
 class _File(configargparse.ConfigFileParser):  # type: ignore[misc]
-    """A flat YAML mapping with the parser's keys. Raises ConfigFileParserException, which ends it."""
+    """Reads a flat YAML mapping with the keys of the parser. Raises ConfigFileParserException."""
 
     def __init__(self, parser: Parser) -> None:
         self._parser = parser
@@ -145,7 +145,7 @@ class _File(configargparse.ConfigFileParser):  # type: ignore[misc]
 
 
 class _AsWritten(yaml.SafeLoader):
-    """Knows null and merged mappings; all else is text, for what `on` means is for the flag to say."""
+    """Resolves only null and merged mappings. All other values stay text, because the flag decides what `on` means."""
 
 
 _AsWritten.yaml_implicit_resolvers = {
@@ -155,7 +155,7 @@ _AsWritten.yaml_implicit_resolvers = {
 
 
 def _mapping(stream: IO[str]) -> Mapping[str, Any]:
-    """What a file of YAML holds, each value as it is written there. Raises ConfigFileParserException."""
+    """The mapping in a YAML file, with values as text. Raises ConfigFileParserException."""
     try:
         items = yaml.load(stream, _AsWritten)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
@@ -170,4 +170,4 @@ def _mapping(stream: IO[str]) -> Mapping[str, Any]:
 
 
 def _open(path: str) -> IO[str]:
-    return open(path, encoding="utf-8")
+    return open(path, encoding="utf-8")  # noqa: PTH123 - errors name the path as it was given

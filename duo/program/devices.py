@@ -1,4 +1,4 @@
-"""What this machine could run a model on, for `--list-devices`."""
+"""The devices of this machine that can run a model, for `--list-devices`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 class ListDevices(argparse.Action):
-    """For argparse: prints them, and the program ends."""
+    """An argparse action that prints the devices and ends the program."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
         super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, help=settings.get("help"))
@@ -23,7 +23,7 @@ class ListDevices(argparse.Action):
 
 
 def devices() -> Iterator[str]:
-    """A line for each, beginning with the flag that chooses it."""
+    """Yield a line per device. It begins with the flag that chooses the device."""
     yield f"{'--threads ' + str(_threads()):22} CPU: {_processor()}"
     yield from _of_torch() if find_spec("torch") else ["(transformers: torch is not installed)"]
     yield from _of_llama() if find_spec("llama_cpp") else ["(llama.cpp: llama-cpp-python is not installed)"]

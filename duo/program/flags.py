@@ -1,4 +1,4 @@
-"""What the command lines of lead and back share: the flags for the model, logging, and how a program ends."""
+"""Flags that the command lines of lead and back share."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from duo.program.values import count, count_or_auto, gpu_layers, positive
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default only where there is one to show."""
+    """Shows a default only if it says something."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default in (None, "", argparse.SUPPRESS) or isinstance(action.default, bool):
             return action.help
         if action.help and "(default: " in action.help:
-            return action.help  # 0 stands for what is said there
+            return action.help  # it explains what the value 0 means
         return super()._get_help_string(action)
 
 
 def parser(prog: str, description: str | None) -> Parser:
-    """A command line whose flags may also stand in the environment and in a file."""
+    """A command line whose flags can also come from the environment and from a file."""
     return Parser(prog, description, Help)
 
 
 def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
-    """-m and how to run it, in our spelling, llama_duo's and llama-server's."""
+    """Add -m and how to run the model, also in the spellings of llama_duo and llama-server."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "-m", "--model", metavar="MODEL",
@@ -40,32 +40,32 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     group.add_argument("-t", "--threads", type=count_or_auto, metavar="N", default=0, help="CPU threads (default: all)")
     group.add_argument(
         "-c", "--ctx-size", "--n-ctx", "--n_ctx", dest="context", type=count, metavar="N", default=0,
-        help="tokens of context of each slot, where llama-server's is that of all slots together (default: the "
-        "model's own, as far as memory allows, and no more than 131,072 tokens in all slots; in llama.cpp 32,768 of a "
-        "draft model, and 1 GiB on a CPU; 4,096 each in any case)",
+        help="tokens of context of each slot; llama-server counts all slots together (default: the model's own, as far "
+        "as memory allows, up to 131,072 tokens in all slots; in llama.cpp up to 32,768 of a draft model, and up to "
+        "1 GiB on a CPU; but at least 4,096 each)",
     )  # fmt: skip
     group.add_argument(
         "-ngl", "--n-gpu-layers", "--gpu-layers", "--n_gpu_layers", dest="gpu_layers", type=gpu_layers, metavar="N",
-        default="auto", help="layers on the GPU, auto or all (llama.cpp); auto: all, where it sees a GPU",
+        default="auto", help="layers on the GPU, auto or all (llama.cpp); auto: all, if it sees a GPU",
     )  # fmt: skip
     group.add_argument(
         "-fa", "--flash-attn", dest="flash_attention", choices=("on", "off", "auto"), default="auto",
-        help="flash attention (llama.cpp); auto: on a CPU whichever is faster for the model, which is tried once",
+        help="flash attention (llama.cpp); auto: on a CPU both ways are tried once, and the faster one is used",
     )  # fmt: skip
     group.add_argument(
         "-b", "--batch-size", "--batch_size", dest="batch", type=positive, metavar="N", default=512,
-        help="most tokens of a prompt in one forward pass",
+        help="maximum tokens of a prompt in one forward pass",
     )  # fmt: skip
     group.add_argument("--device", default="auto", metavar="D", help="torch device (transformers)")
     group.add_argument("--dtype", default="auto", metavar="T", help="torch dtype (transformers)")
 
 
 def add_draft_model_flags(group: argparse._ArgumentGroup) -> None:
-    """A draft model beside the target, in llama-server's spelling."""
+    """Add the flags for a local draft model, also in the spellings of llama-server."""
     group.add_argument(
         "-md", "--model-draft", "--spec-draft-model", metavar="MODEL", default="",
-        help="also run a draft model here, for where no back's guesses have come; shipped: the shipped draft. It has "
-        "-c tokens of context too, but no more than the target, nor than it was made for",
+        help="also run a draft model here, for places without guesses of a back; shipped: the shipped draft. Its "
+        "context is -c too, but at most that of the target and what it was made for",
     )  # fmt: skip
     group.add_argument(
         "-td", "--threads-draft", "--spec-draft-threads", type=count_or_auto, metavar="N", default=0,
@@ -79,25 +79,25 @@ def add_draft_model_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def of_draft_model(args: argparse.Namespace, context: int) -> argparse.Namespace:
-    """The flags of the draft model beside the target, as `load_engine` and `speed` take them.
+    """The flags of the local draft model in the form that `load_engine` and `speed` take.
 
-    context: tokens that each slot of the target has.
+    context: tokens in each slot of the target.
     """
     changed = {
         "model": None if args.model_draft == SHIPPED else args.model_draft,
-        # A shipped model runs on either: on the target's, so that one runtime is enough.
+        # A shipped model runs on both runtimes. That of the target saves loading a second one.
         "engine": args.engine if args.model_draft == SHIPPED else "auto",
         "threads": args.threads_draft or args.threads,
         "gpu_layers": args.gpu_layers_draft,
         "device": args.device_draft,
-        # -c is for both. What the target has may be more than this one was trained with.
+        # -c is for both models. The context of the target may exceed what the draft was trained with.
         "target_context": context,
     }
     return argparse.Namespace(**{**vars(args), **changed})
 
 
 def add_tls_flags(group: argparse._ArgumentGroup, whose: str, ca: str) -> None:
-    """A certificate, its key, and whom to trust: what for is the program's to say."""
+    """Add certificate, key and authority. `whose` and `ca` say in the help what they are for."""
     group.add_argument("--tls-cert", metavar="FILE", default="", help=f"{whose} certificate, PEM")
     group.add_argument("--tls-key", metavar="FILE", default="", help="and its key, PEM")
     group.add_argument("--tls-ca", metavar="FILE", default="", help=ca)
@@ -108,7 +108,7 @@ def add_common_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--trace",
         metavar="FILE",
-        help="write a timeline of what it does to FILE (for ui.perfetto.dev, chrome://tracing)",
+        help="write a timeline of its work to FILE (for ui.perfetto.dev, chrome://tracing)",
     )
     group.add_argument("-v", "--verbose", action="store_true", help="log more")
     group.add_argument("--list-devices", action=ListDevices, help="print what a model can run on here, and exit")

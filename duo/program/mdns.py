@@ -1,7 +1,7 @@
-"""Finding a lead on the LAN by multicast DNS: the lead announces itself, a back listens for who does.
+"""Finding a lead on the LAN by multicast DNS: the lead announces itself, and a back listens.
 
-What is announced is seen by everyone on the network, and anyone can announce anything: there are no secrets in it, and
-that it is the right lead is for TLS to say.
+Everyone on the network sees an announcement, so it holds no secrets. Anyone can announce anything, so only TLS proves
+that a lead is the right one.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from duo.errors import AddressError
 SERVICE = "_duo-lead._tcp.local."
 
 SETTLE_SECONDS = 1.0
-"""For other leads to answer as well, once the first has."""
-SAY_AFTER = 5.0
-"""Seconds without a lead after which it is said that there is none."""
+"""Time for other leads to answer after the first one."""
+WARN_AFTER = 5.0
+"""Seconds without a lead before a warning."""
 ANSWER_MS = 3000
 REACH_SECONDS = 2.0
 
 Interfaces = list[str | int]
-"""By own addresses, or by index: zeroconf takes both."""
+"""Own addresses or interface indices, as zeroconf takes both."""
 
 log = logging.getLogger("back")
 
-# An interface that cannot do multicast would be told of with a traceback; the others do.
+# zeroconf logs a traceback for an interface without multicast. The other interfaces are enough.
 logging.getLogger("zeroconf").setLevel(logging.ERROR)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A lead that announces itself: its name, where it may be reached, and whether it speaks TLS."""
+    """A lead that announces itself. `addresses` may include some that this machine cannot reach."""
 
     name: str
     addresses: Sequence[str]
@@ -57,7 +57,7 @@ class Found:
 
 @asynccontextmanager
 async def announced(host: str, port: int, model: str, tls: bool) -> AsyncIterator[str]:
-    """Announce a lead that takes backs on this port, for as long as the context is open; gives the name it got.
+    """Announce a lead with this port for backs while the context is open. Yields the name that it got.
 
     Raises AddressError.
     """
@@ -82,15 +82,15 @@ async def announced(host: str, port: int, model: str, tls: bool) -> AsyncIterato
 
 
 async def find(interfaces: Sequence[str] | None = None) -> str:
-    """HOST:PORT of a lead: looks until there is one, and takes the first by name. `interfaces`: own addresses; all.
+    """Wait for a lead and return its HOST:PORT; of several the first by name.
 
-    Raises AddressError.
+    interfaces: own addresses, or None for all. Raises AddressError.
     """
     found = await _all(interfaces)
     while not (reached := [(one, at) for one in found if (at := await _reach(one))]):
         for one in found:
             log.warning("lead %s at %s, port %d cannot be reached", one.name, ", ".join(one.addresses), one.port)
-        await asyncio.sleep(SAY_AFTER)
+        await asyncio.sleep(WARN_AFTER)
         found = await _all(interfaces)
     (first, address), others = reached[0], [one.name for one, _ in reached[1:]]
     among = f", the first by name; there are also {', '.join(others)}" if others else ""
@@ -99,7 +99,7 @@ async def find(interfaces: Sequence[str] | None = None) -> str:
 
 
 async def _all(interfaces: Sequence[str] | None) -> list[Found]:
-    """At least one, by name."""
+    """Wait for announcements. Returns at least one lead, sorted by name."""
     names: set[str] = set()
     news = asyncio.Event()
 
@@ -114,7 +114,7 @@ async def _all(interfaces: Sequence[str] | None) -> list[Found]:
         while True:
             news.clear()
             try:
-                await asyncio.wait_for(news.wait(), None if said else SAY_AFTER)
+                await asyncio.wait_for(news.wait(), None if said else WARN_AFTER)
             except TimeoutError:
                 log.warning("no lead announces itself on this network (python -m lead --announce); still looking")
                 said = True
@@ -138,7 +138,7 @@ async def _ask(zeroconf: AsyncZeroconf, name: str) -> Found | None:
 
 
 async def _reach(lead: Found) -> str:
-    """Where it answers; empty if nowhere. A lead may have addresses that mean nothing here."""
+    """The HOST:PORT at which the lead answers, or an empty string."""
     for address in lead.addresses:
         try:
             async with asyncio.timeout(REACH_SECONDS):
@@ -151,25 +151,25 @@ async def _reach(lead: Found) -> str:
 
 
 def _text(properties: Mapping[bytes, bytes | None]) -> dict[str, str]:
-    """What others say of themselves, made fit for a log line."""
+    """Properties from the network, printable for a log line."""
     plain = ((key, (value or b"").decode("utf-8", "replace")) for key, value in properties.items())
     return {key.decode("utf-8", "replace"): "".join(c for c in value if c.isprintable()) for key, value in plain}
 
 
 def _of_host(host: str) -> tuple[list[str], Interfaces]:
-    """What a lead that listens there announces, and where: if it is one address, then on its network only."""
+    """Addresses to announce for a lead that listens on `host`, and the interfaces to announce them on."""
     address = ipaddress.ip_address(_resolved(host))
     if address.is_unspecified:
         found = get_all_addresses() + (_all_v6() if address.version == 6 else [])
         return [one for one in found if not ipaddress.ip_address(one).is_loopback], _all_interfaces()
     if address.is_loopback:
-        return [str(address)], ["127.0.0.1"]  # by IPv6 there is no multicast on this interface
+        return [str(address)], ["127.0.0.1"]  # the loopback interface has no IPv6 multicast
     plain = str(address).partition("%")[0]
     return [plain], [plain]
 
 
 def _all_v6() -> list[str]:
-    """All by which others may reach this machine; not those that mean something else on each of its interfaces."""
+    """IPv6 addresses by which others reach this machine. Link-local ones are ambiguous, so they are left out."""
     return [ip for (ip, _, _), _ in get_all_addresses_v6() if not ipaddress.ip_address(ip).is_link_local]
 
 
@@ -179,7 +179,7 @@ def _all_interfaces() -> Interfaces:
 
 
 def _open(interfaces: Interfaces, instead: str) -> AsyncZeroconf:
-    """`instead`: what to do where it cannot be. Raises AddressError."""
+    """Open multicast DNS. `instead`: advice for the error message. Raises AddressError."""
     try:
         return AsyncZeroconf(interfaces=interfaces)
     except (OSError, RuntimeError) as error:

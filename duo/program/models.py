@@ -1,11 +1,10 @@
-"""Loads the model that a program's flags name."""
+"""Loads the model that the flags of a program name."""
 
 from __future__ import annotations
 
 import argparse
 import gc
 import logging
-import os
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Literal
@@ -18,13 +17,15 @@ from duo.engines import Engine, EngineOptions
 from duo.engines.conditions import conditions
 from duo.engines.options import GPU_AUTO
 from duo.errors import ModelError
-from duo.program.run import GARBAGE
 
 SHIPPED = "shipped"
-"""Names the shipped model where no model has to be given."""
+"""As a value of --model-draft: the draft model that ships with the project."""
 
-LEAST_BATCH = 32
-"""A tree of guesses must fit into one forward pass, whatever -b says of prompts."""
+MIN_BATCH = 32
+"""A tree of guesses must fit into one forward pass, even if -b asks for less."""
+
+GC_THRESHOLD = 20_000
+"""New objects before the garbage collector runs. Python's 700 are reached every few decode steps."""
 
 
 def load_engine(
@@ -35,18 +36,17 @@ def load_engine(
     chains: bool = False,
     trial: bool = False,
 ) -> Engine:
-    """Load what the flags name, with a progress bar on standard error, for so many sessions at once, and room for trees
-    of that many rows in all.
+    """Load the model that the flags name, with a progress bar on standard error.
 
-    chains, trial: see `EngineOptions`. Raises ModelError.
+    tree_rows: capacity for guesses, over all slots. chains, trial: see `EngineOptions`. Raises ModelError.
     """
     options = replace(
-        _options(args), batch=max(args.batch, LEAST_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows,
+        _options(args), batch=max(args.batch, MIN_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows,
         drafts=shipped == "draft", target_context=getattr(args, "target_context", 0),
         draft_max=getattr(args, "draft_max", EngineOptions().draft_max), chains=chains, trial=trial,
     )  # fmt: skip
     model = args.model or _shipped(shipped, args.engine)
-    name = os.path.basename(model.rstrip("/")) or model
+    name = model.rstrip("/").rpartition("/")[2] or model
     terminal = Console(stderr=True)
     if not terminal.is_terminal:
         logging.getLogger("duo").info("loading %s", name)
@@ -56,17 +56,17 @@ def load_engine(
         engine = runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
     if engine.runtime == "llamacpp" and options.gpu_layers not in (0, GPU_AUTO) and not _gpu_layers(options):
         logging.getLogger("duo").warning("llama.cpp sees no GPU here: all of %s runs on the CPU, whatever -ngl", name)
-    if engine.note and shipped == "draft":  # of a target it is told when it is known whether it verifies guesses
+    if engine.note and shipped == "draft":  # `lead.target` logs that of a target, once it knows whether guesses pay
         logging.getLogger("duo").info("%s", engine.note)
-    # A million objects of the runtime are here to stay: the collector need not look at them in the middle of a step.
+    # A million objects of the runtime stay for ever. The collector need not look at them during a decode step.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(GARBAGE, *gc.get_threshold()[1:])
+    gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
     return engine
 
 
 def speed(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> list[object]:
-    """All that changes how fast the model is that the flags name, and its bits."""
+    """All that changes the speed, or the bits, of the model that the flags name."""
     model = args.model or _shipped(shipped, args.engine)
     runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
     options = _options(args)
@@ -76,14 +76,14 @@ def speed(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> list
 
 
 def _gpu_layers(options: EngineOptions) -> int:
-    """What llama.cpp makes of -ngl on this machine."""
+    """How many layers llama.cpp puts on a GPU of this machine."""
     from duo.engines.llamacpp import native
 
     return native.gpu_layers(options.gpu_layers)
 
 
 def _options(args: argparse.Namespace) -> EngineOptions:
-    """What the flags of a model say of how to run it."""
+    """How the flags ask to run the model."""
     return EngineOptions(
         threads=args.threads, context=args.context, gpu_layers=args.gpu_layers, device=args.device, dtype=args.dtype,
         flash_attention=args.flash_attention,
@@ -91,7 +91,7 @@ def _options(args: argparse.Namespace) -> EngineOptions:
 
 
 def _shipped(which: Literal["target", "draft"], runtime: str) -> str:
-    """Path of a shipped model for the runtime: as it is, or as a GGUF made from it once."""
+    """Path of a shipped model for the runtime. For llama.cpp it is converted to GGUF once. Raises ModelError."""
     from duo import models
 
     if runtime == "llamacpp" or (runtime == "auto" and find_spec("torch") is None and find_spec("llama_cpp")):

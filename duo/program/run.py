@@ -1,4 +1,4 @@
-"""Runs a program: its event loop, its threads, and how it is stopped."""
+"""Runs a program: its event loop, its worker threads, and its end."""
 
 from __future__ import annotations
 
@@ -16,12 +16,9 @@ from duo.errors import DuoError
 
 WORKERS = 4
 
-GARBAGE = 20_000
-"""New objects after which the collector looks for circles among them. Usual are 700, which is every few steps."""
-
 
 def run(program: Callable[[], Coroutine[Any, Any, None]], verbose: bool) -> int:
-    """Run a program to its end; returns its exit code. Errors that a person can mend are one line."""
+    """Run a program to its end and return its exit code. A DuoError becomes one line on standard error."""
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )
@@ -38,7 +35,7 @@ def run(program: Callable[[], Coroutine[Any, Any, None]], verbose: bool) -> int:
 
 
 def _workers() -> ThreadPoolExecutor:
-    """Threads for what would hold up everybody else, all of them from the start: if their number grows, it leaks."""
+    """Threads for blocking work. All start at once, so that a growing number of threads means a leak."""
     pool = ThreadPoolExecutor(WORKERS, "worker")
     together = threading.Barrier(WORKERS)
     for _ in range(WORKERS):
@@ -47,10 +44,10 @@ def _workers() -> ThreadPoolExecutor:
 
 
 async def _until_stopped(program: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run the program; Ctrl-C and SIGTERM cancel it, which is its clean end. A second one kills.
+    """Run the program until it ends. Ctrl-C and SIGTERM cancel it, and a second one kills the process.
 
-    A program that was cancelled has closed all that it had open, and the process ends with it: a thread may still be
-    loading a model, which takes minutes and cannot be interrupted.
+    A cancelled program has closed all that it had open. Then the process exits at once, because a thread may still be
+    loading a model. Nothing can interrupt that, and it may take minutes.
     """
     task = asyncio.ensure_future(program())
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Certificates and keys from files, looked at before they are used, so that what is wrong with them is one line."""
+"""Certificates and keys from files. They are checked before use, so that an error is one clear line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from duo.errors import FileError
 
 @dataclass(frozen=True)
 class Files:
-    """What --tls-cert, --tls-key and --tls-ca name; empty: not given."""
+    """Paths from --tls-cert, --tls-key and --tls-ca. Empty means not given."""
 
     cert: str = ""
     key: str = ""
     ca: str = ""
 
     def check(self) -> None:
-        """Raises FileError if a file is missing, is not what it should be, or does not belong to the others."""
+        """Raises FileError if a file is missing or malformed, or if key and certificate do not match."""
         if bool(self.cert) != bool(self.key):
             given, lacking = ("--tls-cert", "--tls-key") if self.cert else ("--tls-key", "--tls-cert")
             raise FileError(f"{given} needs {lacking}: a certificate and its key belong together")
@@ -41,18 +41,18 @@ class Files:
             raise FileError(f"--tls-key {self.key}: the key is not that of the certificate in {self.cert}")
 
     def read(self, which: str) -> bytes:
-        """The bytes of 'cert', 'key' or 'ca'. Raises FileError."""
+        """Bytes of the file `which`: cert, key or ca. Raises FileError."""
         return _read(f"--tls-{which}", str(getattr(self, which)))
 
     def load_into(self, context: ssl.SSLContext) -> ssl.SSLContext:
-        """Give the context the certificate and the key, if there are any."""
+        """Add certificate and key, if given, to the context, and return it."""
         if self.cert:
             context.load_cert_chain(self.cert, self.key)
         return context
 
 
 def _certificate(flag: str, path: str) -> x509.Certificate:
-    """The first one in the file. Raises FileError, also if its time is over."""
+    """The first certificate in the file. Raises FileError, also if it has expired."""
     try:
         certificate = x509.load_pem_x509_certificates(_read(flag, path))[0]
     except ValueError as error:

@@ -17,6 +17,7 @@ import socket
 import threading
 import zlib
 from collections import deque
+from pathlib import Path
 from typing import NamedTuple
 
 from duo.errors import FileError
@@ -26,14 +27,14 @@ log = logging.getLogger("duo")
 
 Json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
-EVERY = 1.0
-"""Seconds between writes."""
+WRITE_EVERY = 1.0
+"""Seconds between two writes."""
 
-SLICE = 32
-"""Events made into JSON at a time; between two slices other threads have their turn."""
+MAX_SLICE = 32
+"""Events converted to JSON without a pause. Between two slices other threads can run."""
 
-MOST = 200_000
-"""Events that wait to be written, for a back that does not find its lead; when there are more, the oldest go."""
+MAX_WAITING = 200_000
+"""Events kept in memory, which matters for a back without a lead. The oldest are dropped."""
 
 
 class _Event(NamedTuple):
@@ -45,7 +46,7 @@ class _Event(NamedTuple):
 
 
 class TraceFile(Trace):
-    """Writes a file. `number`: its row in a timeline of several programs; `ahead`: see `clock`, None if not known yet.
+    """Writes a trace. `number`: row of this program in a merged timeline. `ahead`: as in `clock`, None while unknown.
 
     Raises FileError if the file cannot be written.
     """
@@ -56,12 +57,12 @@ class TraceFile(Trace):
         self._path = path
         self._number = number
         self._ahead = ahead
-        self._events: deque[_Event] = deque(maxlen=MOST)
+        self._events: deque[_Event] = deque(maxlen=MAX_WAITING)
         self._lanes: dict[str, int] = {}
         self._stop = threading.Event()
         try:
-            # Unbuffered: after a kill the file ends with a whole line, and the interpreter is free during the write.
-            self._file = open(path, "wb", buffering=0)  # noqa: SIM115 - closed in `close`
+            # Without a buffer the file of a killed program ends with a whole line.
+            self._file = Path(path).open("wb", buffering=0)  # noqa: SIM115 - closed in `close`
             try:
                 self._file.write(b"[\n" + self._about("process_name", title, 0).encode())
             except OSError:
@@ -100,12 +101,12 @@ class TraceFile(Trace):
         self._events = deque(maxlen=0)
 
     def _run(self) -> None:
-        while not self._stop.wait(EVERY):
+        while not self._stop.wait(WRITE_EVERY):
             if self._ahead is not None:
                 self._save(self._ahead)
 
     def _save(self, ahead: float) -> None:
-        while count := min(SLICE, len(self._events)):
+        while count := min(MAX_SLICE, len(self._events)):
             self._write("".join([self._json(self._events.popleft(), ahead) for _ in range(count)]).encode())
 
     def _write(self, data: bytes) -> None:
@@ -127,7 +128,7 @@ class TraceFile(Trace):
         if row is None:
             row = self._lanes[lane] = 1 + len(self._lanes)
             before = ",\n" + self._about("thread_name", lane, row)
-        # Whole nanoseconds, so that a span ends where the next one starts.
+        # Rounded to nanoseconds, so that a span ends exactly where the next one starts.
         at = round((start + ahead) * 1e9)
         what: dict[str, object] = {"name": name, "pid": self._number, "tid": row, "ts": at / 1000}
         if end is None:
@@ -141,14 +142,14 @@ class TraceFile(Trace):
 
 
 def of_lead(path: str | None) -> Trace:
-    """The lead's trace, in the file if there is to be one. Raises FileError."""
+    """The trace of the lead, UNTRACED without a path. Raises FileError."""
     return TraceFile(path, "lead", 1, 0.0) if path else UNTRACED
 
 
 def of_back(path: str | None, name: str) -> Trace:
-    """A back's. Raises FileError."""
+    """The trace of a back, UNTRACED without a path. Raises FileError."""
     if not path:
         return UNTRACED
-    # Backs on other machines may have the same process id, and files are shown side by side.
+    # Merged timelines need distinct numbers, and backs on two machines may have the same process id.
     number = 2 + zlib.crc32(f"{name}/{socket.gethostname()}/{os.getpid()}".encode()) % 2**30
     return TraceFile(path, f"back {name}", number, None)

@@ -1,4 +1,4 @@
-"""Values of flags, each from its text. They raise argparse.ArgumentTypeError."""
+"""Parsers for the values of flags. They raise argparse.ArgumentTypeError."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from duo.engines.options import GPU_ALL, GPU_AUTO
 
 MAX_LAYERS = (1 << 31) - 1
-"""What llama.cpp's number of layers holds."""
+"""llama.cpp stores the number of layers in 32 bits."""
 
 
 def positive(text: str) -> int:
-    """For argparse: a whole number of at least 1."""
+    """Parse a whole number of at least 1."""
     try:
         value = int(text)
     except ValueError:
@@ -23,14 +23,14 @@ def positive(text: str) -> int:
 
 
 def secret(text: str) -> str:
-    """For argparse: a key or token, as it fits into a header."""
+    """Parse a key or token: ASCII that fits into a header."""
     if not text.strip(" ,") or not all("!" <= character <= "~" for character in text.replace(" ", "")):
         raise argparse.ArgumentTypeError("a key or token is ASCII, more than spaces and commas, and has no line breaks")
     return text
 
 
 def seconds(text: str) -> float:
-    """For argparse: more than 0 seconds."""
+    """Parse a number of seconds over 0."""
     try:
         value = float(text)
     except ValueError:
@@ -41,19 +41,19 @@ def seconds(text: str) -> float:
 
 
 def count(text: str) -> int:
-    """For argparse: a whole number of at least 0."""
+    """Parse a whole number of at least 0."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return int(text)
 
 
 def count_or_auto(text: str) -> int:
-    """For argparse: as `count`; 0 leaves it to the program, and so does -1, which is llama-server's word for that."""
+    """Parse a count. 0 lets the program choose, and so does -1, as in llama-server."""
     return 0 if text == "-1" else count(text)
 
 
 def gpu_layers(text: str) -> int:
-    """For argparse: how many layers, or llama-server's auto (also -1) and all (also -2)."""
+    """Parse a number of layers, or auto (-1) or all (-2), as in llama-server."""
     words = {"auto": GPU_AUTO, "-1": GPU_AUTO, "all": GPU_ALL, "-2": GPU_ALL}
     if text in words:
         return words[text]
@@ -63,7 +63,7 @@ def gpu_layers(text: str) -> int:
 
 
 def probability(text: str) -> float:
-    """For argparse: from 0 to 1."""
+    """Parse a number from 0 to 1."""
     try:
         value = float(text)
     except ValueError:
@@ -74,17 +74,17 @@ def probability(text: str) -> float:
 
 
 def port(text: str) -> int:
-    """For argparse: a port; 0 lets the system choose one."""
+    """Parse a port. 0 lets the system choose one."""
     if not text.isdecimal() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
     return int(text)
 
 
 def several(given: Sequence[str]) -> list[str]:
-    """Of a flag that may be given again: several in one are separated by commas, as with llama-server."""
+    """Split the values of a repeatable flag at commas, as llama-server does."""
     return [one.strip() for text in given for one in text.split(",") if one.strip()]
 
 
 def in_url(host: str) -> str:
-    """The host as it stands before a port."""
+    """Put an IPv6 address in brackets, for use before a port."""
     return f"[{host}]" if ":" in host else host

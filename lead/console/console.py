@@ -1,9 +1,9 @@
-"""What the person at the lead's terminal sees: the answers as they come, and figures after each.
+"""Prints answers at the terminal of the lead as they come, with figures after each.
 
-On a terminal the newest text of all answers is part of a live view (`lead.console.live`), and an answer goes above it
-when it has ended. Elsewhere there is only text: that of one answer as it comes, and what others say meanwhile when it
-has ended, so that no two are mixed. Accepted guesses are green, the target's own tokens plain, rejected guesses (print
-mode `all`) red. Colours only where the terminal has them; NO_COLOR and FORCE_COLOR are honoured, as rich does.
+On a terminal a live view (`lead.console.live`) shows the newest text of all answers. A finished answer is printed above
+it. Without a terminal, one answer is printed as it comes and the others after it, so that they do not mix. Accepted
+guesses are green and rejected ones, in print mode `all`, red. Tokens that nobody guessed are plain. rich decides about
+colours, by the terminal and by NO_COLOR and FORCE_COLOR.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ class Console(Observer):
         self._can_live = mode != "none" and self._terminal.is_terminal and not self._terminal.is_dumb_terminal
         self._live: Live | None = None
         self._text: dict[int, list[str]] = {}
-        """What is not written yet, of each answer under way, in the order in which they began."""
+        """Text not printed yet, by answer under way, in order of their start."""
         self._streamed: int | None = None
-        """The answer under way whose text is written as it comes."""
+        """The answer under way that is printed as it comes."""
         self._waiting: list[str] = []
-        """Whole answers that ended while another was being written."""
+        """Finished answers that wait for the end of `_streamed`."""
 
     @property
     def reads(self) -> bool:
-        """Whether it writes answers as they come."""
+        """Whether it needs the text of answers."""
         return self._mode != "none"
 
     def watch(self, answerer: Answerer) -> None:
-        """The model is loaded: from here on the terminal shows what it is doing, until `stop`."""
+        """Start the live view, if this is a terminal. Called once the model is loaded."""
         if self._can_live:
             self._live = Live(self._terminal, answerer)
             self._live.start()
 
     async def stop(self) -> None:
-        """Leave the terminal as it was. Harmless where nothing was started."""
+        """End the live view, if there is one, and restore the terminal."""
         if self._live is not None:
             live, self._live = self._live, None
             await live.stop()
@@ -67,7 +67,7 @@ class Console(Observer):
     def pieces(self, answer: int, pieces: Sequence[Piece]) -> None:
         if self._mode == "none":
             return
-        # Written by hand and not with rich: this runs beside the decode loop and shares the interpreter with it.
+        # Escape codes instead of rich, because this shares the interpreter with the decode loop.
         out: list[str] = []
         for piece in pieces:
             text = shown(piece.text)
@@ -105,7 +105,7 @@ class Console(Observer):
         self._choose()
 
     def _choose(self) -> None:
-        """An answer that is alone is written as it comes."""
+        """Print an answer as it comes if it is the only one."""
         if self._streamed is None and len(self._text) == 1:
             ((self._streamed, parts),) = self._text.items()
             self._write("".join(parts))
@@ -118,7 +118,7 @@ class Console(Observer):
 
 
 def figures(summary: Summary) -> list[str]:
-    """Lines for people: prompt, answer, guesses, and guesses by back."""
+    """Lines about prompt, answer, guesses, and guesses per back."""
     read = summary.prompt_tokens - summary.cached_tokens
     lines = [
         f"prompt {summary.prompt_tokens} tokens, {summary.cached_tokens} of them cached, "

@@ -1,8 +1,8 @@
 """The lead's live view on a terminal: slots, backs, queue, and the newest words of the answers under way.
 
-It is drawn anew at most four times a second, and only if something has changed: the event loop shares the interpreter
-with the decode loop, so a frame is a few lines of text laid out by hand: two milliseconds. All else that goes
-to the terminal meanwhile, such as log lines, comes above it.
+It is redrawn at most four times a second, and only after a change. The event loop shares the interpreter with the
+decode loop, so a frame is plain text with a simple layout, which takes two milliseconds. Log lines and other output
+appear above the view.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ log = logging.getLogger("lead")
 
 FRAME_SECONDS = 0.25
 GUESS_SECONDS = 4.0
-"""Over how long the guesses per second of a back are counted."""
+"""Time over which the guesses per second of a back are averaged."""
 TAIL = 2000
-"""Characters of an answer that are kept for the view: more than a screen has room for."""
+"""Characters kept of an answer. A screen shows fewer."""
 LOG_LINES = 4
-"""Lines of the terminal that the view leaves to what comes above it."""
+"""Lines of the terminal left for the output above the view."""
 RUN = 40
-"""Characters from which on what follows is a part of its own."""
+"""Characters of a part before a new one begins."""
 
 
 def shown(text: str) -> str:
-    """Text from elsewhere without the control characters that could play tricks on a terminal."""
+    """Remove control characters, which could change the terminal."""
     return text if text.isprintable() else "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
 @dataclass(slots=True)
 class _Words:
-    """The newest words of an answer: (text, whether they had been guessed)."""
+    """The newest text of an answer, as parts (text, whether a back guessed it)."""
 
     parts: deque[tuple[str, bool]] = field(default_factory=deque)
     length: int = 0
@@ -51,7 +51,7 @@ class _Words:
     def add(self, text: str, guessed: bool) -> None:
         self.length += len(text)
         if self.parts and self.parts[-1][1] == guessed and len(self.parts[-1][0]) < RUN:
-            # Few long parts are drawn sooner than many short ones.
+            # Drawing few long parts is faster than many short ones.
             text = self.parts.pop()[0] + text
         self.parts.append((text, guessed))
         while self.length - len(self.parts[0][0]) > TAIL:
@@ -71,7 +71,7 @@ class _Words:
 
 
 class Live:
-    """Draws `answerer`'s state at the lower end of the terminal, from `start` to `stop`; both in the event loop."""
+    """Draws the state of `answerer` at the bottom of the terminal. All methods run in the event loop."""
 
     def __init__(self, terminal: Terminal, answerer: Answerer) -> None:
         self._terminal = terminal
@@ -86,7 +86,7 @@ class Live:
 
     def start(self) -> None:
         self._live.start()
-        # Handlers of the log hold on to the standard error that was there when they were made.
+        # Log handlers keep the standard error of their creation. The proxy prints above the view.
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler) and getattr(handler.stream, "isatty", lambda: False)():
                 handler.setStream(FileProxy(self._terminal, handler.stream))
@@ -112,7 +112,7 @@ class Live:
                 words.add(text, bool(piece.backs))
 
     def finished(self, answer: int, whole: str) -> None:
-        """`whole`: the answer and its figures, with colours, as they stay on the screen."""
+        """Print `whole`, the answer and its figures with colours, above the view."""
         del self._words[answer]
         self._terminal.print(Text.from_ansi(whole), soft_wrap=True)
 
@@ -122,7 +122,7 @@ class Live:
                 self._draw()
                 await asyncio.sleep(FRAME_SECONDS)
         except Exception:
-            # The answers do not depend on it.
+            # Answers do not depend on the view.
             log.exception("the live view has stopped")
 
     def _draw(self) -> None:
@@ -132,7 +132,7 @@ class Live:
             self._live.update(frame, refresh=True)
 
     def frame(self, now: float) -> Text:
-        """What the terminal is to show: no wider than it, and with room above for the newest lines of the log."""
+        """The view at this time. It is no wider than the terminal and leaves lines above for the log."""
         width, height = self._terminal.width, max(2, self._terminal.height - LOG_LINES)
         slots, backs = self._answerer.slots(), self._answerer.backs()
         third = max(2, height // 3 - 4)
@@ -159,7 +159,7 @@ class Live:
         line.append(f"{busy} of {len(slots)} slots busy · {self._answerer.waiting} waiting")
         return line
 
-    def _slots(self, slots: Sequence[SlotView], most: int) -> list[Text]:
+    def _slots(self, slots: Sequence[SlotView], max_rows: int) -> list[Text]:
         busy = [slot for slot in slots if slot.state != "idle"]
         if not busy:
             return []
@@ -173,9 +173,9 @@ class Live:
             )
             for slot in busy
         ]
-        return _table(("slot", "state", "prompt", "tokens", "tokens/s"), rows, most, [""] * len(rows))
+        return _table(("slot", "state", "prompt", "tokens", "tokens/s"), rows, max_rows, [""] * len(rows))
 
-    def _backs(self, backs: Sequence[BackView], most: int, now: float) -> list[Text]:
+    def _backs(self, backs: Sequence[BackView], max_rows: int, now: float) -> list[Text]:
         if not backs:
             return [Text(), Text("no back is connected", style="dim")]
         for gone in self._guesses.keys() - {back.name for back in backs}:
@@ -194,10 +194,10 @@ class Live:
         ]
         heads = ("back", "model", "state", "guesses/s", "guesses", "accepted", "round trip")
         styles = ["red" if back.state == "silent" else "" for back in backs]
-        return _table(heads, rows, most, styles)
+        return _table(heads, rows, max_rows, styles)
 
     def _speed(self, back: BackView, now: float) -> str:
-        """How many of its guesses were verified per second lately."""
+        """Verified guesses of the back per second, over the last GUESS_SECONDS."""
         seen = self._guesses.setdefault(back.name, deque())
         seen.append((now, back.drafted))
         while len(seen) > 2 and seen[1][0] <= now - GUESS_SECONDS:
@@ -207,14 +207,14 @@ class Live:
         return f"{(back.drafted - before) / passed:.0f}" if passed > 0 and back.drafted > before else "-"
 
 
-MOST_CELLS = 24
-"""Widest a column may be."""
+MAX_CELLS = 24
+"""Maximum width of a column."""
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int, styles: Sequence[str]) -> list[Text]:
-    """Lines: an empty one, the heads, and at most `most` of the rows. The numbers, which come last, stand right."""
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], max_rows: int, styles: Sequence[str]) -> list[Text]:
+    """An empty line, the heads, and at most `max_rows` rows. Numbers come last and are aligned right."""
     left = sum(head in ("slot", "back", "model", "state") for head in heads)
-    widths = [min(MOST_CELLS, max(cell_len(row[i]) for row in (heads, *rows))) for i in range(len(heads))]
+    widths = [min(MAX_CELLS, max(cell_len(row[i]) for row in (heads, *rows))) for i in range(len(heads))]
 
     def line(cells: Sequence[str], style: str) -> Text:
         return Text(
@@ -225,9 +225,13 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], most: int, style
             style=style,
         )
 
-    lines = [Text(), line(heads, "bold"), *(line(row, style) for row, style in zip(rows[:most], styles, strict=False))]
-    if len(rows) > most:
-        lines.append(Text(f"and {len(rows) - most} more", style="dim"))
+    lines = [
+        Text(),
+        line(heads, "bold"),
+        *(line(row, style) for row, style in zip(rows[:max_rows], styles, strict=False)),
+    ]
+    if len(rows) > max_rows:
+        lines.append(Text(f"and {len(rows) - max_rows} more", style="dim"))
     return lines
 
 

@@ -1,8 +1,8 @@
-"""`python -m lead certs DIR --host NAME ...`: a private authority, and certificates of it for the lead and its backs.
+"""`python -m lead certs DIR --host NAME ...`: a private authority, and its certificates for the lead and the backs.
 
-In DIR: ca.pem, which every machine gets, and ca-key.pem, which stays where it is; lead.pem and lead-key.pem for the
-lead; NAME.pem and NAME-key.pem for each --back. An authority that is there is used again and never written over. A new
-lead.pem keeps the names of the old one; delete that one to begin anew.
+DIR gets ca.pem for every machine, and ca-key.pem, which stays there. The lead gets lead.pem and lead-key.pem, each
+--back NAME.pem and NAME-key.pem. An existing authority is used again and never overwritten. A new lead.pem keeps the
+names of the old one, unless that file was deleted.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from duo.errors import DuoError, FileError
 
 CA_DAYS, DAYS = 3650, 820
-"""How long they are valid. Apple's systems accept no certificate of more than 825 days."""
+"""Days of validity, of the authority and of its certificates. Apple's systems accept at most 825 days."""
 EARLIER = timedelta(hours=1)
-"""They are valid from then on: clocks differ."""
+"""Validity starts this much in the past, because clocks differ."""
 
 _ALWAYS = ("localhost", "127.0.0.1", "::1")
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def make(directory: Path, hosts: Sequence[str], backs: Sequence[str], valid: timedelta, renew: bool) -> None:
-    """Make what is missing, and the lead's also if there are hosts to put into it; print how to use it.
+    """Make the missing certificates, and print how to use them. New hosts also replace that of the lead.
 
     Raises FileError.
     """
@@ -108,7 +108,7 @@ class _Authority:
 
     @classmethod
     def at(cls, directory: Path) -> _Authority:
-        """The one in the directory, or a new one."""
+        """The authority in the directory, or a new one. Raises FileError."""
         cert_file, key_file = directory / "ca.pem", directory / "ca-key.pem"
         if cert_file.exists() != key_file.exists():
             there, missing = (cert_file, key_file) if cert_file.exists() else (key_file, cert_file)
@@ -137,7 +137,7 @@ class _Authority:
     def sign(
         self, name: str, valid: timedelta, purpose: x509.ObjectIdentifier, names: Sequence[x509.GeneralName]
     ) -> None:
-        """A certificate with a key of its own, written to the directory."""
+        """Write a new key and its certificate to the directory."""
         key = ec.generate_private_key(ec.SECP256R1())
         builder = (
             _begun(_name(name), self._certificate.subject, key.public_key(), valid)
@@ -191,7 +191,7 @@ def _name(common: str) -> x509.Name:
 
 
 def _general(host: str) -> x509.IPAddress | x509.DNSName:
-    """An address or a name, as a client will ask for it. Raises FileError."""
+    """The address or name under which a client connects. Raises FileError."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host.strip("[]")))
     except ValueError:
@@ -206,7 +206,7 @@ def _general(host: str) -> x509.IPAddress | x509.DNSName:
 
 
 def _own_name() -> Sequence[x509.GeneralName]:
-    """Of this machine, if it is a name at all."""
+    """The name of this machine, or nothing if it is not valid."""
     try:
         return [_general(socket.gethostname())]
     except FileError:
@@ -214,7 +214,7 @@ def _own_name() -> Sequence[x509.GeneralName]:
 
 
 def _names_in(path: Path) -> Sequence[x509.GeneralName]:
-    """Whom the certificate is for; nobody if there is none. Raises FileError."""
+    """The names in a certificate; none if there is no file. Raises FileError."""
     if not path.exists():
         return ()
     try:
@@ -233,7 +233,7 @@ def _write(
     key: ec.EllipticCurvePrivateKey,
     names: Sequence[x509.GeneralName],
 ) -> None:
-    """The key for its owner only, from its first byte on, and each file whole or not at all."""
+    """Write key and certificate. Only the owner can ever read the key, and no file is left incomplete."""
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
@@ -245,13 +245,13 @@ def _write(
 
 
 def _put(path: Path, data: bytes, mode: int) -> None:
-    handle, new = tempfile.mkstemp(dir=path.parent)  # readable for nobody else
+    handle, new = tempfile.mkstemp(dir=path.parent)  # only the owner can read it
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
             os.fchmod(file.fileno(), mode)
-        os.replace(new, path)
+        Path(new).replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
-            os.unlink(new)
+            Path(new).unlink()
         raise

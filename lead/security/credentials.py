@@ -1,4 +1,4 @@
-"""Who may use the lead: API keys for clients and tokens for backs, made where none are given and some are needed."""
+"""API keys for clients and tokens for backs. The lead makes them if they are needed and not given."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from duo.errors import AddressError, FileError
 from duo.program import values
 
 SECRET_BYTES = 24
-"""Of randomness in a key that is made here. Told in hexadecimal digits: a command line would take a dash for a flag."""
+"""Random bytes in a new secret. It is printed in hexadecimal, because a dash would look like a flag."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """API keys and tokens of which one is needed; none: nothing is. `made`: which of them nobody knows yet."""
+    """The API keys and tokens that the lead accepts. Empty: none is needed. `made`: secrets made at this start."""
 
     keys: tuple[str, ...] = ()
     tokens: tuple[str, ...] = ()
@@ -28,7 +28,7 @@ class Access:
 
 
 def matches(given: str, allowed: Iterable[str]) -> bool:
-    """Whether it is one of them, in a time that says nothing of how nearly it is."""
+    """Whether `given` is one of `allowed`, in a time that does not depend on how much of it is right."""
     right = False
     for one in allowed:
         right |= hmac.compare_digest(given.encode("utf-8", "surrogateescape"), one.encode())
@@ -36,7 +36,7 @@ def matches(given: str, allowed: Iterable[str]) -> bool:
 
 
 def access(args: argparse.Namespace) -> Access:
-    """What the flags ask for; on an address that others can reach, a key and a token in any case, but for --insecure.
+    """The secrets that the flags give. Without --insecure, an address that others can reach always gets both kinds.
 
     Raises FileError, AddressError.
     """
@@ -55,7 +55,7 @@ def access(args: argparse.Namespace) -> Access:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach the address, or all that the name stands for. Raises AddressError."""
+    """Whether only this machine can reach the host, at all of its addresses. Raises AddressError."""
     try:
         found = {entry[4][0] for entry in socket.getaddrinfo(host or "0.0.0.0", None)}
     except UnicodeError:
@@ -67,20 +67,20 @@ def is_loopback(host: str) -> bool:
 
 
 def how_to_join(args: argparse.Namespace, access: Access, port: int, back_port: int) -> list[str]:
-    """The commands for other machines, for the person who starts the lead; with the secrets if they were made here."""
+    """The commands for other machines. They hold the secrets only if these were made at this start."""
     host = values.in_url(reachable(args.host))
     key = access.keys[0] if access.keys and access.keys[0] in access.made else "KEY"
     token = access.tokens[0] if access.tokens and access.tokens[0] in access.made else "TOKEN"
-    calibration = " --tls-ca ca.pem" if args.tls_cert else ""
-    own = " --tls-cert back.pem --tls-key back-key.pem" if args.tls_ca else ""
+    trust = " --tls-ca ca.pem" if args.tls_cert else ""
+    identity = " --tls-cert back.pem --tls-key back-key.pem" if args.tls_ca else ""
     scheme = "https" if args.tls_cert else "http"
     back = f"python -m back --lead {host}:{back_port}" + (f" --token {token}" if access.tokens else "")
     chat = f"python chat.py {scheme}://{host}:{port}" + (f" --api-key {key}" if access.keys else "")
-    return [f"to draft for it:  {back}{calibration}{own}", f"to talk to it:    {chat}{calibration}"]
+    return [f"to draft for it:  {back}{trust}{identity}", f"to talk to it:    {chat}{trust}"]
 
 
 def reachable(host: str) -> str:
-    """An address under which others find a lead that listens on `host`, which may be all of this machine's."""
+    """An address under which others reach a lead that listens on `host`."""
     try:
         if not ipaddress.ip_address(host or "0.0.0.0").is_unspecified:
             return host
@@ -89,14 +89,14 @@ def reachable(host: str) -> str:
     family, far = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
     with socket.socket(family, socket.SOCK_DGRAM) as s:
         try:
-            s.connect((far, 9))  # sends nothing, but chooses the address that would be used
+            s.connect((far, 9))  # sends nothing, but makes the system choose an address
             return str(s.getsockname()[0])
         except OSError:
             return socket.gethostname()
 
 
 def _of_file(flag: str, path: str) -> list[str]:
-    """One in each line. Raises FileError."""
+    """The secrets in a file, one per line. Raises FileError."""
     if not path:
         return []
     try:

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 import back.__main__
-import lead.__main__
+import lead.flags
 from bench.harness.processes import ROOT, LeadProcess, Program, wait_for
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def test_lan(commands: list[str]) -> None:
         assert "Traceback" not in of_lead.log + of_back.log
 
 
-@pytest.mark.parametrize(("program", "file"), [(lead.__main__, "lead.yaml"), (back.__main__, "back.yaml")])
+@pytest.mark.parametrize(("program", "file"), [(lead.flags, "lead.yaml"), (back.__main__, "back.yaml")])
 def test_settings(program: ModuleType, file: str, tmp_path: Path) -> None:
     """The files are good as they stand, and so are the lines that are commented out."""
     text = (ROOT / "examples" / file).read_text()

@@ -8,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import venv
+from collections.abc import Sequence
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -24,6 +26,10 @@ from duo import models
 print(json.dumps([str(pathlib.Path(duo.__file__)), *(str(m) for m in (models.TARGET, models.DRAFT))]))
 """
 
+SHIPPED = {"back", "chat.py", "duo", "lead"}
+OF_LEADS = ("fastapi", "starlette", "pydantic", "uvicorn", "prometheus_client")
+"""What the extra `lead` installs, and no other."""
+
 
 def test_wheel(tmp_path: Path) -> None:
     """Built, installed in an environment of its own, it finds its models and its programs start."""
@@ -34,6 +40,8 @@ def test_wheel(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
     subprocess.run([*build, str(source)], check=True, timeout=240)
     (wheel,) = tmp_path.glob("*.whl")
+    with ZipFile(wheel) as archive:
+        assert {Path(name).parts[0] for name in archive.namelist() if ".dist-info" not in name} == SHIPPED
     there = tmp_path / "there"
     # The dependencies are those of this environment: what is tested is the wheel and not the network.
     venv.create(there, with_pip=False, system_site_packages=False)
@@ -65,3 +73,29 @@ def test_wheel(tmp_path: Path) -> None:
     run("-c", load)
     scripts = site / "bin"
     assert {"duo-lead", "duo-back", "duo-chat"} <= {path.name for path in scripts.iterdir()}
+
+
+def run_without(lacking: Sequence[str], module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program as where these packages are not installed."""
+    program = f"""
+import runpy, sys
+sys.modules.update(dict.fromkeys({[*lacking]}))
+sys.argv = {[module, *arguments]}
+runpy.run_module({module!r}, run_name="__main__", alter_sys=True)
+"""
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("module", ["back", "chat"])
+def test_a_back_and_a_chat_need_nothing_of_a_lead_s(module: str) -> None:
+    done = run_without([*OF_LEADS, "llguidance"], module, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
+@pytest.mark.parametrize("package", ["fastapi", "uvicorn", "prometheus_client", "llguidance"])
+def test_a_lead_without_its_extra_says_so(package: str) -> None:
+    done = run_without([package], "lead", "--help")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"error: a lead needs {package}: pip install 'duo-speculative[lead]'\n"

@@ -73,7 +73,7 @@ def test_the_first_by_name_of_several(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_none_is_said_once_and_looked_for_on(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mdns, "SAY_AFTER", 0.05)
+    monkeypatch.setattr(mdns, "WARN_AFTER", 0.05)
 
     async def run() -> None:
         async with AsyncExitStack() as stack:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,10 @@ def parsed(path: Path) -> list[dict[str, Any]]:
     """The events of a file that is whole."""
     events: list[dict[str, Any]] = json.loads(path.read_text())
     return events
+
+
+class Word(str):
+    """A text that may have weak references."""
 
 
 class TestFile:
@@ -98,7 +104,7 @@ class TestFile:
     def test_it_is_written_as_time_goes_by_and_of_use_wherever_it_breaks_off(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(trace_file, "EVERY", 0.001)
+        monkeypatch.setattr(trace_file, "WRITE_EVERY", 0.001)
         path = tmp_path / "lead.json"
         with trace_file.of_lead(str(path)) as it:
             record(it)
@@ -116,7 +122,7 @@ class TestFile:
         assert lengths == set(range(len(whole) + 1))
 
     def test_many_threads(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(trace_file, "EVERY", 0.001)
+        monkeypatch.setattr(trace_file, "WRITE_EVERY", 0.001)
         path = tmp_path / "lead.json"
         with trace_file.of_lead(str(path)) as it:
 
@@ -144,20 +150,31 @@ class TestFile:
             assert "--trace" in str(error.value)
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no full disk to try")
-    def test_a_full_disk(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """At the start an error; later the trace ends, with a word, and nothing else does."""
+    def test_a_full_disk(self) -> None:
         with pytest.raises(FileError, match="no space"):
             trace_file.of_lead("/dev/full")
-        it = TraceFile(str(tmp_path / "lead.json"), "lead", 1, 0.0)
-        it._file.close()
-        it._file = open("/dev/full", "wb", buffering=0)  # noqa: SIM115 - closed by `close`
+
+    def test_a_file_that_takes_no_more(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The trace ends, with a word, keeps nothing more in memory, and nothing else ends."""
+        monkeypatch.setattr(trace_file, "WRITE_EVERY", 0.001)
+        pipe = tmp_path / "lead.json"
+        os.mkfifo(pipe)
+        reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+        it = TraceFile(str(pipe), "lead", 1, 0.0)
+        os.close(reader)
         with caplog.at_level(logging.WARNING):
+            record(it)
+            wait_for(lambda: "the trace" in caplog.text, "a word of the trace's end")
+            word = Word("one")
+            kept = weakref.ref(word)
             for _ in range(3):
-                record(it)
-                it._save(0.0)
+                it.instant("backs", "guesses", 1.0, back=word)
+            del word
             it.close()
         assert caplog.text.count("the trace") == 1
-        assert len(it._events) == 0
+        assert kept() is None
 
     def test_closed_it_keeps_nothing(self, tmp_path: Path) -> None:
         path = tmp_path / "lead.json"

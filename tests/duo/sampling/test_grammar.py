@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from duo.sampling import grammar as constraint
 from duo.sampling.grammar import GrammarConstraint, Grammars
 from duo.sampling.json_schema import json_rule, of_json_object, of_json_schema, of_lark
 from duo.sampling.params import MAX_GRAMMAR_BYTES, SamplingParams
+from duo.trace import UNTRACED
 from lead.decode.session import Session
 from lead.plan.tree import Node
 
@@ -172,6 +174,18 @@ def test_a_draft_without_use_for_the_grammar_goes_on_without_it(
         assert opened.constraint is None
     assert len(caplog.messages) == 1 and "grammar" in caplog.messages[0]
     assert model.open(3, SamplingParams(grammar=GRAMMAR), 3).constraint is not None
+
+
+def test_a_back_without_llguidance_drafts_without_grammars(
+    draft: Engine, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "llguidance", None)
+    monkeypatch.delitem(sys.modules, "duo.sampling.grammar")
+    model = DraftModel(draft, CostCurve({1: 1.0, 8: 1.7}), 8, TREE, UNTRACED, "back")
+    for session in range(2):
+        assert model.open(session, SamplingParams(grammar=GRAMMAR), 3).constraint is None
+    (said,) = caplog.messages
+    assert said.endswith("llguidance is not installed: pip install 'duo-speculative[grammar]'")
 
 
 # -- A function of the answer so far -------------------------------------------------------------------------------

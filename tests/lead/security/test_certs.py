@@ -219,14 +219,14 @@ class TestWhatABackSays:
         authority = (self.here / "ca.pem").read_bytes()
         monkeypatch.setenv("SSL_CERT_FILE", str(self.here / "ca.pem"))
         monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
-        assert ClientTls._of_the_system().split() == authority.split()
+        assert ClientTls.of_the_system().split() == authority.split()
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
         with pytest.raises(FileError, match="names no authorities"):
             ClientTls(Files()).credentials()
         for name in ("one.pem", "one.0"):
             (tmp_path / name).write_bytes(authority)
         (tmp_path / "README").write_text("not one")
-        assert ClientTls._of_the_system() == authority
+        assert ClientTls.of_the_system() == authority
 
     @pytest.mark.parametrize(
         ("given", "words"),
