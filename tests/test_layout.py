@@ -33,41 +33,11 @@ FREE_TESTS = ("tests.programs", "tests.test_")
 """Tests that stand for no single module: of whole programs, and of the repository."""
 
 UPWARD: set[str] = set()
-IMPURE = {"duo.draft.slots: llama_cpp, time, torch, transformers", "duo.sampling.grammar: threading"}
-CIRCLES = {"bench.sim.back, bench.sim.lead"}
-LONG = {
-    "bench/compare/peers.py",
-    "duo/engines/llamacpp/engine.py",
-    "duo/engines/transformers/engine.py",
-    "duo/engines/transformers/states.py",
-    "lead/decode/loop.py",
-    "tests/back/test_drafter.py",
-    "tests/chat/test_chat.py",
-    "tests/duo/engines/llamacpp/test_chains.py",
-    "tests/duo/engines/llamacpp/test_engine.py",
-    "tests/duo/engines/test_exact.py",
-    "tests/duo/engines/transformers/test_engine.py",
-    "tests/duo/sampling/test_sampler.py",
-    "tests/duo/wire/test_protocol.py",
-    "tests/lead/decode/test_loop.py",
-    "tests/lead/http/openai/test_answers.py",
-    "tests/lead/http/test_app.py",
-    "tests/lead/plan/test_planner.py",
-    "tests/programs/test_programs.py",
-}
+IMPURE: set[str] = set()
+CIRCLES: set[str] = set()
+LONG: set[str] = set()
 IMPORTED_TESTS: set[str] = set()
-MISPLACED = {
-    "tests.bench.test_padding",
-    "tests.bench.test_real_models",
-    "tests.bench.test_simulate",
-    "tests.bench.test_simulate_commands",
-    "tests.duo.engines.test_vocabulary",
-    "tests.duo.engines.transformers.test_recurrent",
-    "tests.duo.wire.test_protocol",
-    "tests.lead.answers.test_stop_names",
-    "tests.lead.http.openai.test_answers",
-    "tests.lead.plan.test_chains",
-}
+MISPLACED: set[str] = set()
 
 
 def sources(*suffixes: str) -> list[Path]:

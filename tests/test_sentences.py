@@ -18,7 +18,7 @@ MEAN_WORDS = 17
 """Of all sentences together."""
 README_LINES = 90
 
-SINS = {"README.md", "architecture.md", "exactness.md", "models.md", "performance.md", "mean", "lines"}
+SINS: set[str] = set()
 """Pages with longer sentences; `mean` and `lines` for the two rules below. May only shrink."""
 
 ABBREVIATIONS = re.compile(r"\b(e\.g|i\.e|etc|vs|cf|et al)\.")
