@@ -5,13 +5,14 @@ A `Back` is the shell that `back/drafter.py` is in reality, around the productio
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from back.pacing import Pacing
 from bench.sim import world
-from bench.sim.clock import Wire
+from bench.sim.clock import Clock, Wire
 from bench.sim.world import Acceptance, Cost, Link
 from duo.draft.batch import next_batch
 from duo.draft.draft import Draft
@@ -19,9 +20,6 @@ from duo.draft.policy import Policy
 from duo.guesses import Expansion, Share
 from duo.prefix import common_length
 from duo.sampling.params import SamplingParams
-
-if TYPE_CHECKING:
-    from bench.sim.lead import Lead
 
 READ = 512
 """Most tokens of a prompt in one forward pass."""
@@ -70,6 +68,21 @@ class News(NamedTuple):
     prompt_length: int
     start: int
     tokens: Sequence[int] | None
+
+
+class Lead(Protocol):
+    """The lead as a back sees it: `bench.sim.lead` has it."""
+
+    clock: Clock
+    rng: random.Random
+    acceptance: Acceptance
+    order: Sequence[str]
+
+    def welcome(self, back: Back) -> None: ...
+
+    def left(self, back: str) -> None: ...
+
+    def receive(self, back: str, session: int, found: Sequence[Expansion]) -> None: ...
 
 
 class Back:

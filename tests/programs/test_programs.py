@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +17,7 @@ import pytest
 import requests
 
 from bench.harness.models import shipped
-from bench.harness.processes import ROOT, BackProcess, LeadProcess, Program, Reply, wait_for
+from bench.harness.processes import ROOT, BackProcess, LeadProcess, Reply, wait_for
 from bench.show.trace import load
 from duo.v1 import duo_pb2 as pb
 from duo.wire.messages import METHOD, VERSION
@@ -287,73 +285,6 @@ def test_the_plain_asynchronous_chain(text: str, tmp_path: Path) -> None:
     assert drafts and all(draft["expanded"] == draft["sessions"] for draft in drafts)
 
 
-class TestSignals:
-    """Programs stop cleanly, whatever they are doing."""
-
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_in_the_middle_of_an_answer(self, number: signal.Signals) -> None:
-        with LeadProcess("--threads", "1") as lead:
-            lead.ready()
-            with BackProcess(lead.back_port, "--threads", "1") as back:
-                lead.has_backs(1)
-                reply, asked = Reply(), False
-                try:
-                    for _ in lead.stream(QUESTION, reply, temperature=0, max_tokens=900, ignore_eos=True):
-                        if not asked and len(reply.text) > 50:
-                            lead.send(number)
-                            asked = True
-                except (requests.RequestException, RuntimeError):
-                    pass  # cut off, or told so: both are fine for a lead that was asked to stop
-                assert lead.process.wait(30) == 0
-                back.says("lost the lead")
-                back.send(number)
-                assert back.process.wait(30) == 0
-                assert "Traceback" not in lead.log + back.log
-
-    def test_while_loading(self) -> None:
-        with Program("lead", "--port", "0", "--back-port", "0") as program:
-            program.says("loading")
-            program.send(signal.SIGTERM)
-            assert program.process.wait(60) == 0
-            assert "Traceback" not in program.log
-
-    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-    def test_while_a_load_takes_longer_than_anybody_waits(self, tmp_path: Path, number: signal.Signals) -> None:
-        (tmp_path / "stuck.py").write_text(
-            "import asyncio, threading\n"
-            "from duo import cli\n"
-            "async def program():\n"
-            "    try:\n"
-            "        print('loading')\n"
-            "        await asyncio.to_thread(threading.Event().wait)\n"
-            "    finally:\n"
-            "        print('closed', end='')\n"
-            "cli.run(program, False)\n"
-        )
-        with Program("stuck", environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}) as program:
-            program.says("loading")
-            program.send(number)
-            assert program.process.wait(30) == 0
-            assert program.log.endswith("closed")
-
-
-class TestSmallMachine:
-    """A back on a GGUF, for a spare device that has little."""
-
-    def test_no_torch_and_little_memory(self, lead: LeadProcess, tmp_path: Path) -> None:
-        """It runs where torch cannot even be imported, and stays under 250 MB."""
-        (tmp_path / "torch.py").write_text("raise ImportError('torch is not for this machine')\n")
-        (tmp_path / "transformers.py").write_text("raise ImportError('nor is transformers')\n")
-        model = shipped("draft", "llamacpp")
-        with BackProcess(
-            lead.back_port, "-m", model, "--threads", "1", environment={"PYTHONPATH": f"{tmp_path}:{ROOT}"}
-        ) as back:
-            lead.has_backs(1)
-            lead.ask(QUESTION, **{**GREEDY, "max_tokens": 400})
-            assert psutil.Process(back.process.pid).memory_info().rss < 250e6
-            assert "Traceback" not in back.log
-
-
 class TestClients:
     """The real openai package, and a request as llama_duo sends it."""
 
@@ -423,3 +354,20 @@ class TestClients:
                     raise requests.ConnectionError("the client goes away")
         assert lead.ask(QUESTION, **GREEDY).text == text
         assert lead.log.count("(broken off)") >= 1
+
+
+class TestSmallMachine:
+    """A back on a GGUF, for a spare device that has little."""
+
+    def test_no_torch_and_little_memory(self, lead: LeadProcess, tmp_path: Path) -> None:
+        """It runs where torch cannot even be imported, and stays under 250 MB."""
+        (tmp_path / "torch.py").write_text("raise ImportError('torch is not for this machine')\n")
+        (tmp_path / "transformers.py").write_text("raise ImportError('nor is transformers')\n")
+        model = shipped("draft", "llamacpp")
+        with BackProcess(
+            lead.back_port, "-m", model, "--threads", "1", environment={"PYTHONPATH": f"{tmp_path}:{ROOT}"}
+        ) as back:
+            lead.has_backs(1)
+            lead.ask(QUESTION, **{**GREEDY, "max_tokens": 400})
+            assert psutil.Process(back.process.pid).memory_info().rss < 250e6
+            assert "Traceback" not in back.log

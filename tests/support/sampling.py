@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from duo.errors import DeadEndError
+from duo.sampling.grammar import GrammarConstraint
 from duo.sampling.params import SamplingParams
 
 # Twelve tokens from 0.37 down to 0.0002, not in order, two of them equal.
@@ -29,3 +31,10 @@ def survivors(z: Sequence[float], params: SamplingParams) -> list[int]:
             kept.append(token)
         before += chance
     return sorted(kept)
+
+
+def ask(follow: GrammarConstraint, completion: Sequence[int]) -> list[int] | None:
+    try:
+        return [int(token) for token in follow.allowed(completion)]
+    except DeadEndError:
+        return None
