@@ -32,6 +32,7 @@ from bench.harness.processes import BackProcess, LeadProcess
 from bench.show.trace import load
 from lead.api import BackCount, BackView
 from lead.http.app import create_app
+from lead.http.info.metrics import Metrics
 from lead.http.options import Options
 from tests.support.http import SUMMARY, ScriptedAnswerer
 
@@ -139,7 +140,9 @@ def metric_names() -> str:
     answerer = ScriptedAnswerer()
     answerer.summary = replace(SUMMARY, backs={"mac": BackCount(5, 3)})
     answerer.views = [BackView("mac", "draft", "drafting", 1.5, 5, 3)]
-    client = TestClient(create_app(answerer, Options(metrics=True)))
+    metrics = Metrics(answerer)
+    answerer.observers = [metrics]
+    client = TestClient(create_app(answerer, Options(metrics=True), metrics))
     assert client.post("/v1/chat/completions", json={"messages": [{"role": "user", "content": "a"}]}).is_success
     assert client.post("/v1/chat/completions", json={}).status_code == 400
     kept: dict[str, None] = {}
