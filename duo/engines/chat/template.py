@@ -5,13 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from textwrap import shorten
 from typing import Any
 
 from duo.engines import meaning
 from duo.engines.base import NO_VARIABLES, Vocabulary
 from duo.engines.chat import tools as _tools
-from duo.errors import ModelError, RequestError
+from duo.errors import ModelError, RequestError, first_line
 from duo.prefix import common_length
 
 RUNTIME_VARIABLES = frozenset(
@@ -78,7 +77,7 @@ class ChatVocabulary(Vocabulary, ABC):
         except KeyError as error:
             raise RequestError(f"a message lacks {error}", param="messages") from error
         except Exception as error:  # a template is a program from outside and may raise anything
-            raise RequestError(f"the model's chat template refuses: {_line(error)}", param="messages") from error
+            raise RequestError(f"the model's chat template refuses: {first_line(error)}", param="messages") from error
 
     def _written(
         self,
@@ -93,9 +92,3 @@ class ChatVocabulary(Vocabulary, ABC):
     @cached_property
     def _knows_tools(self) -> bool:
         return _tools.knows_tools(self._written)
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for a terminal."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return shorten(text, 200, placeholder="...")

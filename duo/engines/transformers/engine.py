@@ -29,7 +29,7 @@ from duo.engines.transformers.paths import FreshRow, Span
 from duo.engines.transformers.runner import ModelRunner
 from duo.engines.transformers.states import States
 from duo.engines.transformers.vocabulary import HFVocabulary
-from duo.errors import ContextError, ModelError
+from duo.errors import ContextError, ModelError, first_line
 
 
 class TransformersEngine:
@@ -211,9 +211,7 @@ class TransformersEngine:
             state.length = length
         gone = state.rows.difference(staying, path)
         self._books[self._lane(slot)].give([nodes[id].trail[-1] for id in gone])
-        for id in gone:
-            del nodes[id]
-        for id in path:
+        for id in (*gone, *path):
             del nodes[id]
         for id in staying:
             node = nodes[id]
@@ -342,7 +340,7 @@ class TransformersEngine:
             try:
                 wanted = proof.references(model, texts, self._device)
             except Exception as fault:  # from code that is not ours
-                raise ModelError(f"{self.name} ({kind}) does not run: {hf.first_line(fault)}") from fault
+                raise ModelError(f"{self.name} ({kind}) does not run: {first_line(fault)}") from fault
             runner.size = wanted[0].shape[1]
             for (attention, apart), form in product(ways, self._sight.forms):
                 runner.form = form
@@ -355,7 +353,7 @@ class TransformersEngine:
                         proof.error(self, texts[:count], wanted[:count], places) for count in range(1, len(texts) + 1)
                     )
                 except Exception as fault:  # a model's code may raise anything over an unknown mask or cache
-                    failure = hf.first_line(fault)
+                    failure = first_line(fault)
                     continue
                 if error <= proof.TOLERANCE.get(self._dtype, proof.LOOSE_TOLERANCE):
                     self._masks.attends = bool(self.cache.layers)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal, NamedTuple
 
 import huggingface_hub
@@ -18,7 +17,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from duo.engines.transformers import quantization
-from duo.errors import ModelError
+from duo.errors import ModelError, first_line
 
 DEFAULT_CONTEXT = 4096
 """Most tokens per slot, unless more is asked for."""
@@ -213,12 +212,6 @@ def eos_of(model: Any, tokenizer: Any) -> frozenset[int]:
 def attention_of(model: Any) -> str:
     """Name of the attention function that the model runs with. The library lets one set it, but not ask for it."""
     return str(attrgetter("_attn_implementation")(model.config))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for a terminal."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return shorten(text, 200, placeholder="...")
 
 
 @contextmanager
