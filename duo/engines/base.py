@@ -78,7 +78,13 @@ class Chunk(NamedTuple):
     last: bool = False
 
 
-NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
+Objects = Sequence[Mapping[str, Any]]
+"""JSON objects of OpenAI's API: messages, or tools."""
+
+Variables = Mapping[str, Any]
+"""Variables of a chat template, such as Qwen's enable_thinking."""
+
+NO_VARIABLES: Variables = MappingProxyType({})
 """No variables for a chat template."""
 
 
@@ -121,12 +127,7 @@ class Vocabulary(Protocol):
     def token_bytes(self, token: int) -> bytes:
         """The bytes that the token adds to a text; none for a special token."""
 
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> str:
+    def render(self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES) -> str:
         """The prompt of a conversation by the chat template, up to where the assistant's next answer begins.
 
         messages and tools are those of OpenAI's API: each message has `role` and `content`, and may have `tool_calls`
@@ -134,12 +135,7 @@ class Vocabulary(Protocol):
         Raises RequestError if the template does not accept them.
         """
 
-    def chat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> list[int]:
+    def chat(self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES) -> list[int]:
         """Token ids of a conversation as `render` writes it. Raises RequestError too."""
         rendered = self.render(messages, tools, variables)
         return self.encode_rendered(rendered) if self.chat_template else self.encode(rendered)

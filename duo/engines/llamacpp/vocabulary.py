@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
+from duo.engines.base import Variables
 from duo.engines.chat.template import ChatVocabulary
+from duo.engines.chat.tools import Copies
 from duo.engines.meaning import meaning_of
 from duo.errors import ModelError
 
@@ -80,9 +82,7 @@ class LlamaCppVocabulary(ChatVocabulary):
             text = self._texts[token] = buffer.raw[:length]
         return text
 
-    def _apply(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
-    ) -> str:
+    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables) -> str:
         text: str = self._template(messages=messages, tools=tools, **variables).prompt
         return text
 
