@@ -41,7 +41,7 @@ def choose(model: Model, options: EngineOptions) -> EngineOptions:
     off, on = store.remembered(
         "flash",
         [3, *files, *versions("llamacpp"), native.threads(options)],
-        lambda found: [(float(one), float(several)) for one, several in _pair(found)],
+        _read,
         lambda: _measure(model, options),
         lambda found: found,
     )
@@ -63,10 +63,9 @@ def prefers(off: Times, on: Times, exact: bool) -> bool:
     return on[0] * on[1] < off[0] * off[1]
 
 
-def _pair(found: Any) -> Any:
-    if len(found) != 2:
-        raise ValueError("not times without and with flash attention")
-    return found
+def _read(found: Any) -> list[Times]:
+    off, on = found
+    return [(float(one), float(several)) for one, several in (off, on)]
 
 
 def _measure(model: Model, options: EngineOptions) -> list[Times]:
