@@ -80,6 +80,7 @@ class TransformersEngine:
         self._nodes: dict[int, Node] = {}
         self._mixers = mixers.found(loaded)
         hf.serve_or_refuse(mixers.unknown(self._mixers), config, self.name)
+        self.spacing = checkpoints.SPACING if self._mixers else 1
         self._states: States | None = None
         """The memory of recurrent layers; None in models with attention only."""
         self._by_row = options.chains and self._device.type == "cpu"
@@ -122,10 +123,6 @@ class TransformersEngine:
     def attend_by_row(self, on: bool) -> None:
         """Let rows attend one by one, as the same bits need, or together. No slot holds tokens then."""
         self._by_row = self.cache.by_row = on
-
-    @property
-    def spacing(self) -> int:
-        return checkpoints.SPACING if self._mixers else 1
 
     def step_by_step(self, on: bool) -> None:
         """Let recurrent layers compute rows one after the other, as equal calls. No row is live then.
