@@ -14,7 +14,6 @@ only what they lack.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -207,7 +206,7 @@ class LlamaCppEngine(Runtime):
         tree = checks.at(self.trees, slot)
         tree.last_use = self._calls
         if tree.aside is not None:
-            self._bring_back(tree)
+            self._bring_back(tree, tree.aside)
         return tree
 
     def _tidy(self) -> None:
@@ -222,16 +221,13 @@ class LlamaCppEngine(Runtime):
                 return
 
     def _put_aside(self, tree: SlotTree) -> None:
-        seq = tree.root.seq
-        size = llama_cpp.llama_state_seq_get_size(self.llama, seq)
-        saved = (ctypes.c_uint8 * size)()
-        if llama_cpp.llama_state_seq_get_data(self.llama, saved, size, seq) == size:
-            tree.aside = saved
-            seq_rm(self.memory, seq, -1, -1)
+        tree.aside = native.save_state(self.llama, tree.root.seq, 0)
+        if tree.aside is not None:
+            seq_rm(self.memory, tree.root.seq, -1, -1)
             self.pool.clear_spares(tree)
 
-    def _bring_back(self, tree: SlotTree) -> None:
-        saved, tree.aside = tree.aside, None
-        if not llama_cpp.llama_state_seq_set_data(self.llama, saved, len(saved), tree.root.seq):
+    def _bring_back(self, tree: SlotTree, saved: native.State) -> None:
+        tree.aside = None
+        if not native.restore_state(self.llama, tree.root.seq, saved, 0):
             tree.root.pos = -1
             raise ContextError("llama.cpp has no room left for what a slot held; keep fewer rows")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from duo.engines.base import ROOT
-from duo.engines.llamacpp.native import seq_rm
+from duo.engines.llamacpp.native import State, seq_rm
 from duo.errors import ContextError
 
 MAX_SPARE_CELLS = 1 << 20
@@ -39,7 +39,7 @@ class SlotTree:
         """Sequences that hold only committed tokens, for new leaves."""
         self.guard = guard
         """A sequence with all cells of the slot that is never decoded, or None."""
-        self.aside: Any = None
+        self.aside: State | None = None
         """Keys and values of the committed tokens while llama.cpp's memory does not hold them."""
         self.last_use = 0
         """The engine's count of calls when the slot was last used."""
