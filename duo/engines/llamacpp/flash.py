@@ -38,13 +38,8 @@ def choose(model: Model, options: EngineOptions) -> EngineOptions:
     if options.flash_attention != "auto" or options.gpu_layers or not model.cells:
         return options
     files = stamps(gguf_files.parts_of(model.path))
-    off, on = store.remembered(
-        "flash",
-        [3, *files, *versions("llamacpp"), native.threads(options)],
-        _read,
-        lambda: _measure(model, options),
-        lambda found: found,
-    )
+    about = [3, *files, *versions("llamacpp"), native.threads(options)]
+    off, on = store.remembered("flash", about, _read, lambda: _measure(model, options))
     best, alone = (_way(prefers(off, on, exact)) for exact in (options.chains, False))
     times = {"off": off, "on": on}
     model.flash = alone
