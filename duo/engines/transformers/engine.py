@@ -143,7 +143,7 @@ class TransformersEngine:
         count = len(tokens)
         if count:
             checks.check_tokens(tokens, self._runner.size)
-        self._forget(slot)
+        self.commit(slot, ())
         if state.length + count > self.context:
             raise ContextError(
                 f"{state.length + count} tokens do not fit the context of {self.context}: shorten the conversation"
@@ -227,7 +227,7 @@ class TransformersEngine:
     def truncate(self, slot: int, length: int) -> int:
         state = self._sequence(slot)
         checks.check_cut(slot, state.length, length)
-        self._forget(slot)
+        self.commit(slot, ())
         left = self.restorable(slot, length)
         if self._states is not None:
             self._states.restore(slot, state.length, left)
@@ -298,15 +298,6 @@ class TransformersEngine:
         state.sight[gone] = self._hidden
         state.length = length
         return gone
-
-    def _forget(self, slot: int) -> None:
-        """Drop all rows of the slot."""
-        state = self.sequences[slot]
-        if state.rows:
-            if self._states is not None:
-                self._states.commit(slot, state.length, (), ())
-            self._books[self._lane(slot)].give([self._nodes.pop(id).trail[-1] for id in state.rows])
-            state.rows = set()
 
     def _begin(self, states: States, rows: Sequence[Row], fresh: dict[int, Node], composed: Composed) -> None:
         """Tell the memory of recurrent layers what the pass will run."""
