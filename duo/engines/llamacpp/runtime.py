@@ -89,6 +89,8 @@ class Runtime:
         self.name = model.name
         self.context = model.context
         self.slots = options.slots
+        self.context_note = model.fit.line(self.name, self.slots)
+        """The part of the note that also holds without guesses."""
         self.batch = batch
         self.capacity = capacity
         self.neighbours = False
@@ -109,11 +111,6 @@ class Runtime:
     @property
     def note(self) -> str:
         return "; ".join(filter(None, (self.context_note, self._state_note)))
-
-    @property
-    def context_note(self) -> str:
-        """The part of the note that also holds without guesses."""
-        return self.model.fit.line(self.name, self.slots)
 
     @property
     def _state_note(self) -> str:
