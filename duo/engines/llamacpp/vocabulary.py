@@ -83,8 +83,7 @@ class LlamaCppVocabulary(ChatVocabulary):
         return text
 
     def _apply(self, messages: Copies, tools: Copies | None, variables: Variables) -> str:
-        text: str = self._template(messages=messages, tools=tools, **variables).prompt
-        return text
+        return str(self._template(messages=messages, tools=tools, **variables).prompt)
 
     @cached_property
     def _template(self) -> Any:
@@ -110,15 +109,13 @@ class LlamaCppVocabulary(ChatVocabulary):
         key = b"tokenizer.ggml.add_space_prefix"
         if llama_cpp.llama_model_meta_val_str(self._model, key, buffer, len(buffer)) >= 0:
             return bytes(buffer.value) == b"true"
-        kind: int = llama_cpp.llama_vocab_type(self._vocab)
-        return kind == llama_cpp.LLAMA_VOCAB_TYPE_SPM
+        return bool(llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM)
 
     def _text(self, token: int) -> bytes:
         return llama_cpp.llama_vocab_get_text(self._vocab, token) or b""
 
     def _to_piece(self, token: int, buffer: Any) -> int:
-        length: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
-        return length
+        return int(llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False))
 
     def _tokenize(self, text: str, add_special: bool) -> list[int]:
         raw = text.encode("utf-8", errors="replace")

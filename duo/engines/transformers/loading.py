@@ -144,9 +144,8 @@ def read_tokenizer(source: str, name: str) -> Any:
 
 def read_weights(source: str, name: str, config: Any, dtype: str, device: torch.device) -> Any:
     """The model, ready to run on the device. Raises ModelError."""
-    wanted: Any = dtype
     if dtype == "auto":
-        wanted = torch.float32 if device.type == "cpu" else "auto"
+        wanted: Any = torch.float32 if device.type == "cpu" else "auto"
     else:
         wanted = getattr(torch, dtype, None)
         if not isinstance(wanted, torch.dtype) or not wanted.is_floating_point:

@@ -57,8 +57,7 @@ class HFVocabulary(ChatVocabulary):
     def decode(self, tokens: Sequence[int]) -> str:
         if self._fast is not None:
             return str(self._fast.decode(list(tokens), skip_special_tokens=True))
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def token_bytes(self, token: int) -> bytes:
         if not 0 <= token < self._size:
