@@ -128,10 +128,8 @@ def _convolve(
     return out if activation is None else _activation(activation)(out)
 
 
-@functools.cache
-def _activation(name: str) -> Callable[[Tensor], Tensor]:
-    made: Callable[[Tensor], Tensor] = ACT2FN[name]
-    return made
+_activation: Callable[[str], Callable[[Tensor], Tensor]] = functools.cache(ACT2FN.__getitem__)
+"""The library's activation function of this name. It makes a new one each time, so they are kept."""
 
 
 def _delta_rule(

@@ -75,10 +75,8 @@ class HFVocabulary(ChatVocabulary):
         return [int(t) for t in self._tokenizer.encode(text, add_special_tokens=add_special, verbose=False)]
 
     def _apply(self, messages: Copies, tools: Copies | None, variables: Variables) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            messages, tools=tools, add_generation_prompt=True, tokenize=False, **variables
-        )
-        return text
+        apply = self._tokenizer.apply_chat_template
+        return str(apply(messages, tools=tools, add_generation_prompt=True, tokenize=False, **variables))
 
     @cached_property
     def _bytes(self) -> list[bytes]:
