@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Collection, Sequence
 from itertools import product
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -104,8 +105,8 @@ class TransformersEngine:
 
     @property
     def attention(self) -> str:
-        """Name of the attention function that the model runs with."""
-        return hf.attention_of(self._runner.model)
+        """Name of the attention function that the model runs with. The library lets one set it, but not ask for it."""
+        return str(attrgetter("_attn_implementation")(self._runner.model.config))
 
     @property
     def inexact(self) -> str:

@@ -7,7 +7,6 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -206,11 +205,6 @@ def eos_of(model: Any, tokenizer: Any) -> frozenset[int]:
     if tokenizer.eos_token_id is not None:
         tokens = [*tokens, tokenizer.eos_token_id]
     return frozenset(int(token) for token in tokens)
-
-
-def attention_of(model: Any) -> str:
-    """Name of the attention function that the model runs with. The library lets one set it, but not ask for it."""
-    return str(attrgetter("_attn_implementation")(model.config))
 
 
 @contextmanager
