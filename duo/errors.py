@@ -12,6 +12,8 @@ on standard error and exits with its `exit_code`. The HTTP side answers with its
 
 from __future__ import annotations
 
+from textwrap import shorten
+
 
 class DuoError(Exception):
     """Something that the person at the keyboard, or the client, can mend."""
@@ -80,3 +82,9 @@ class AddressError(DuoError):
     """A port is in use, or an address does not belong to this machine."""
 
     exit_code = 4
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message, short enough for a terminal."""
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return shorten(text, 200, placeholder="...")

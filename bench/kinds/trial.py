@@ -30,8 +30,8 @@ from duo.draft.policy import TREE
 from duo.engines import Engine, EngineOptions, Row, load
 from duo.engines.base import Rollback
 from duo.engines.cost import CostCurve
-from duo.engines.transformers.loading import first_line, quiet
-from duo.errors import DuoError
+from duo.engines.transformers.loading import quiet
+from duo.errors import DuoError, first_line
 from duo.sampling.params import SamplingParams
 from duo.trace import Trace
 from lead.decode.local_draft import LocalDraft

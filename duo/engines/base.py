@@ -78,7 +78,13 @@ class Chunk(NamedTuple):
     last: bool = False
 
 
-NO_VARIABLES: Mapping[str, Any] = MappingProxyType({})
+Objects = Sequence[Mapping[str, Any]]
+"""JSON objects of OpenAI's API: messages, or tools."""
+
+Variables = Mapping[str, Any]
+"""Variables of a chat template, such as Qwen's enable_thinking."""
+
+NO_VARIABLES: Variables = MappingProxyType({})
 """No variables for a chat template."""
 
 
@@ -88,68 +94,48 @@ class Vocabulary(Protocol):
     @property
     def size(self) -> int:
         """Logits per row. Token ids are below it."""
-        ...
 
     @property
     def fingerprint(self) -> str:
         """Equal for two models exactly if every token id means the same, in either runtime."""
-        ...
 
     @property
     def meanings(self) -> Sequence[bytes]:
         """What each token means, by id: its bytes, or its name if it stands for no text. Empty for an id that only pads
         the logits. See `duo.engines.meaning`."""
-        ...
 
     @property
     def eos(self) -> frozenset[int]:
         """The tokens that end an answer."""
-        ...
 
     @property
     def chat_template(self) -> str:
         """The model's chat template, in Jinja's language; empty if it has none."""
-        ...
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text that begins a prompt, with BOS if the model wants it.
 
         Special tokens may be written out in the text. If the text itself begins with BOS, it gets no second one.
         """
-        ...
 
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of the tokens, without special tokens. Incomplete UTF-8 becomes U+FFFD."""
-        ...
 
     def encode_rendered(self, text: str) -> list[int]:
         """Token ids of a text from `render`. Special tokens are written out in it, and none is added."""
-        ...
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes that the token adds to a text; none for a special token."""
-        ...
 
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> str:
+    def render(self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES) -> str:
         """The prompt of a conversation by the chat template, up to where the assistant's next answer begins.
 
         messages and tools are those of OpenAI's API: each message has `role` and `content`, and may have `tool_calls`
         and `tool_call_id`. variables: further variables of the template, such as Qwen's enable_thinking.
         Raises RequestError if the template does not accept them.
         """
-        ...
 
-    def chat(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> list[int]:
+    def chat(self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES) -> list[int]:
         """Token ids of a conversation as `render` writes it. Raises RequestError too."""
         rendered = self.render(messages, tools, variables)
         return self.encode_rendered(rendered) if self.chat_template else self.encode(rendered)
@@ -161,12 +147,10 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """The model's name for people and for `/v1/models`."""
-        ...
 
     @property
     def runtime(self) -> str:
         """'transformers' or 'llamacpp'."""
-        ...
 
     @property
     def vocabulary(self) -> Vocabulary: ...
@@ -174,32 +158,26 @@ class Engine(Protocol):
     @property
     def context(self) -> int:
         """Tokens that a slot holds, its rows included."""
-        ...
 
     @property
     def slots(self) -> int:
         """Sequences that the engine holds at once."""
-        ...
 
     @property
     def batch(self) -> int:
         """Most rows and tokens of chunks in one `forward`."""
-        ...
 
     @property
     def capacity(self) -> int:
         """Most rows that may be live at once, over all slots. It may be less than was asked for."""
-        ...
 
     @property
     def note(self) -> str:
         """A line for the start of the program: what the model can verify, and what memory it takes. May be empty."""
-        ...
 
     @property
     def rollback(self) -> Rollback:
         """How far slots go back over rows that are dropped."""
-        ...
 
     @property
     def mixes(self) -> bool:
@@ -207,28 +185,23 @@ class Engine(Protocol):
 
         If not, the runtime would split such a pass, and each part would read all weights. Then chunks go alone.
         """
-        ...
 
     @property
     def neighbours(self) -> bool:
         """Whether only adjacent slots share a pass. If there is a gap between them, the runtime computes two passes."""
-        ...
 
     @property
     def spacing(self) -> int:
         """A slot can be cut only to lengths about this many tokens apart, and to the ends of prompts. 1: to any."""
-        ...
 
     def length(self, slot: int) -> int:
         """Committed tokens of the slot."""
-        ...
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
         """Prefill: append committed tokens to the slot, in batches. Forgets the slot's rows first.
 
         Raises ContextError if the tokens do not fit.
         """
-        ...
 
     def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
         """Run the model over rows, parents before children. Returns logits of shape [len(rows), vocabulary size].
@@ -238,14 +211,12 @@ class Engine(Protocol):
         Raises ContextError if rows or chunks do not fit, and InterruptedForwardError if the pass was given up. Then
         everything is as before the call.
         """
-        ...
 
     def interrupt(self) -> None:
         """Called from another thread: the result of the running `forward` is not wanted any more.
 
         The pass may end early or run to its end. If none is running, nothing happens.
         """
-        ...
 
     def commit(self, slot: int, path: Sequence[int], rest: Collection[int] = ()) -> None:
         """Turn the rows of `path` into committed tokens. The rows in `rest` stay live; the slot's others are forgotten.
@@ -253,21 +224,18 @@ class Engine(Protocol):
         path: a chain of row ids from the committed sequence downwards; may be empty. rest: ids of rows below the end of
         the path, each with its parent.
         """
-        ...
 
     def restorable(self, slot: int, length: int) -> int:
         """How many tokens `truncate` to `length` would leave.
 
         With attention it leaves `length` tokens. A recurrent model goes back to its last checkpoint before.
         """
-        ...
 
     def truncate(self, slot: int, length: int) -> int:
         """Cut the slot to at most `length` committed tokens, and forget its rows.
 
         Returns how many tokens are left: `restorable(slot, length)`.
         """
-        ...
 
     def share(self, source: int, target: int, length: int) -> int:
         """Give `target` the first `length` committed tokens of `source`, or fewer, without computing them again.
@@ -275,8 +243,6 @@ class Engine(Protocol):
         What `target` held before is forgotten. Later changes of one slot do not affect the other. Returns how many
         tokens `target` has: `restorable(source, length)`.
         """
-        ...
 
     def close(self) -> None:
         """Give the memory back. The engine is not used afterwards."""
-        ...

@@ -16,7 +16,6 @@ from duo.engines.options import EngineOptions
 
 PACKAGES = {"llamacpp": ("llama-cpp-python",), "transformers": ("torch", "transformers")}
 """The packages of a runtime."""
-MODULES = {"llamacpp": ("llama_cpp",), "transformers": ("torch",)}
 MODEL_SUFFIXES = (".safetensors", ".json")
 """Files of a Hugging Face folder that define the model."""
 
@@ -76,13 +75,13 @@ def versions(runtime: str) -> Sequence[object]:
 
 def threads(runtime: str, options: EngineOptions) -> int:
     """How many threads compute. By default that follows from the cores that this process may use."""
-    if options.threads or not all(find_spec(module) for module in MODULES.get(runtime, ())):
+    if options.threads:
         return options.threads
-    if runtime == "llamacpp":
+    if runtime == "llamacpp" and find_spec("llama_cpp"):
         from duo.engines.llamacpp import native
 
         return native.threads(options)
-    if runtime == "transformers":
+    if runtime == "transformers" and find_spec("torch"):
         import torch
 
         return torch.get_num_threads()

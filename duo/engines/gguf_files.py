@@ -58,8 +58,7 @@ def locate(path: Path) -> Path:
         return path
     count = int(part[2])
     stem = path.name[: part.start()]
-    suffix = path.suffix
-    parts = [path.with_name(f"{stem}-{i:05}-of-{part[2]}{suffix}") for i in range(1, count + 1)]
+    parts = [path.with_name(f"{stem}-{i:05}-of-{part[2]}{path.suffix}") for i in range(1, count + 1)]
     missing = [one.name for one in parts if not one.is_file()]
     if missing and path.is_file():
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -27,12 +27,13 @@ def remembered(
     about: Sequence[object],
     read: Callable[[object], T],
     measure: Callable[[], T],
-    write: Callable[[T], object],
+    write: Callable[[T], object] = lambda found: found,
 ) -> T:
     """The earlier measurement under the same conditions, or a new one.
 
     kind: prefix of the file's name. about: all that the result depends on, beside the machine. read, write: convert
-    from and to JSON's types. `read` raises ValueError, TypeError, KeyError or AttributeError for damaged data.
+    from and to JSON's types; without `write` the result has these already. `read` raises ValueError, TypeError,
+    KeyError or AttributeError for damaged data.
     """
     found = known(kind, about, read)
     if found is None:

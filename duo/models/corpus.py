@@ -13,6 +13,7 @@ import inspect
 import random
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -312,23 +313,14 @@ def ask(fact: Fact, kind: Kind, rng: random.Random, pronoun: bool = False) -> Qu
         return Question(rng.choice(PRONOUN[kind]), answer)
     forms = {"what": WHAT, "call": CALL, "where": WHERE}[kind]
     short = fact.name.rsplit(".", 1)[-1]
-    where_name = short if _unique(short) else fact.name
+    where_name = short if _short_names()[short] == 1 else fact.name
     text = rng.choice(forms).format(n=_decorate(fact.name, rng), s=_decorate(where_name, rng))
     return Question(text, answer)
 
 
 @cache
-def _short_names() -> dict[str, int]:
-    count: dict[str, int] = {}
-    for fact in facts():
-        if fact.where:
-            short = fact.name.rsplit(".", 1)[-1]
-            count[short] = count.get(short, 0) + 1
-    return count
-
-
-def _unique(short: str) -> bool:
-    return _short_names().get(short, 0) == 1
+def _short_names() -> Counter[str]:
+    return Counter(fact.name.rsplit(".", 1)[-1] for fact in facts() if fact.where)
 
 
 _WEIGHT: dict[Kind, float] = {"what": 0.5, "call": 0.28, "where": 0.22}

@@ -49,8 +49,7 @@ def _prompt(tokenizer: PreTrainedTokenizerBase, question: corpus.Question) -> li
     text = tokenizer.apply_chat_template(
         [{"role": "user", "content": question.text}], add_generation_prompt=True, tokenize=False
     )
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 @torch.inference_mode()

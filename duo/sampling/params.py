@@ -77,4 +77,3 @@ class Constraint(Protocol):
 
         A function of `completion` alone. Raises DeadEndError if no answer may begin like this.
         """
-        ...

@@ -11,39 +11,22 @@ from duo.errors import ProtocolError, RefusedError
 from duo.guesses import Expansion, Share
 from duo.prefix import Prefix
 from duo.v1 import duo_pb2 as pb
+from duo.wire import messages
 from duo.wire.clock import ClockOffset
 from duo.wire.codec import parse, printable, sampling_from_wire, status_to_wire
-from duo.wire.messages import (
-    COMPARED_WITHIN,
-    LOST_AFTER,
-    MAX_ENDS,
-    MAX_EXPANSIONS,
-    MAX_KNOWN,
-    MEANINGS_BYTES,
-    STATUS_EVERY,
-    VERSION,
-    Begun,
-    CommittedTokens,
-    Ended,
-    Event,
-    Identity,
-    PingCame,
-    State,
-    Welcomed,
-)
 from duo.wire.pings import Pings
 
 
 class BackSide:
     """One stream to the lead, from `hello` to its end."""
 
-    def __init__(self, me: Identity, now: float, probes: int = 0) -> None:
+    def __init__(self, me: messages.Identity, now: float, probes: int = 0) -> None:
         """`probes`: quick pings right after the Welcome, which measure the distance between the two clocks."""
         self._me = me
         self._pings = Pings(now, probes)
-        self.state: State = "waiting"
+        self.state: messages.State = "waiting"
         """What the back is doing; `send` reports it to the lead."""
-        self._sent_state: State = "waiting"
+        self._sent_state: messages.State = "waiting"
         self._sent_state_at = float("-inf")
         self.offset = ClockOffset()
         self.received_at = now
@@ -59,16 +42,16 @@ class BackSide:
         """The first message of a stream. `known`: the sessions that the back still holds, newest last."""
         return pb.BackMessage(
             hello=pb.Hello(
-                protocol_version=VERSION,
+                protocol_version=messages.VERSION,
                 name=self._me.name,
                 model=self._me.model,
                 vocabulary_fingerprint=self._me.fingerprint,
                 vocabulary_size=self._me.vocabulary_size,
-                known=[pb.Known(session=s, length=len(p), hash=p.hash) for s, p in known[-MAX_KNOWN:]],
+                known=[pb.Known(session=s, length=len(p), hash=p.hash) for s, p in known[-messages.MAX_KNOWN :]],
             )
         ).SerializeToString()
 
-    def receive(self, data: bytes, now: float) -> Event | PingCame | None:
+    def receive(self, data: bytes, now: float) -> messages.Event | messages.PingCame | None:
         """Take in a message. Raises RefusedError if the lead refuses, ProtocolError if it makes no sense."""
         message = parse(pb.LeadMessage(), data)
         self.received_at = now
@@ -89,12 +72,12 @@ class BackSide:
             case "commit":
                 commit = message.commit
                 self._check(commit.tokens)
-                return CommittedTokens(commit.session, commit.start, list(commit.tokens), commit.more)
+                return messages.CommittedTokens(commit.session, commit.start, list(commit.tokens), commit.more)
             case "end":
-                return Ended(message.end.session)
+                return messages.Ended(message.end.session)
             case "ping":
                 self._pings.came(message.ping.value)
-                return PingCame()
+                return messages.PingCame()
             case "pong":
                 sent = self._pings.answered(message.pong.value)
                 if sent is not None and message.pong.clock:
@@ -103,7 +86,7 @@ class BackSide:
             case _:
                 raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
 
-    def _welcome(self, welcome: pb.Welcome) -> Welcomed:
+    def _welcome(self, welcome: pb.Welcome) -> messages.Welcomed:
         differing, meanings = tuple(welcome.differing), self._me.meanings
         if len(differing) > MAX_DIFFERING or any(a >= b for a, b in pairwise(differing)):
             raise ProtocolError(f"the lead names {len(differing)} tokens that differ, in no order or too many")
@@ -116,18 +99,18 @@ class BackSide:
             first = differing[0] if differing else None
             here = meanings[first] if first is not None and first < len(meanings) else b""
             difference = describe(len(differing), welcome.compared, first, welcome.first, here)
-        return Welcomed(printable(welcome.name), printable(welcome.model), self._size, differing, difference)
+        return messages.Welcomed(printable(welcome.name), printable(welcome.model), self._size, differing, difference)
 
-    def _begin(self, begin: pb.Begin) -> Begun:
+    def _begin(self, begin: pb.Begin) -> messages.Begun:
         sampling = sampling_from_wire(begin.sampling)
         self._check(sampling.logit_bias)
         backs = max(1, begin.backs)
         if begin.turn >= backs:
             raise ProtocolError(f"the lead says that this is back {begin.turn} of {begin.backs}")
-        if len(begin.ends) > MAX_ENDS:
-            raise ProtocolError(f"{len(begin.ends)} tokens end an answer, at most {MAX_ENDS} may")
+        if len(begin.ends) > messages.MAX_ENDS:
+            raise ProtocolError(f"{len(begin.ends)} tokens end an answer, at most {messages.MAX_ENDS} may")
         self._check(begin.ends)
-        return Begun(begin.session, sampling, begin.prompt_length, Share(begin.turn, backs), tuple(begin.ends))
+        return messages.Begun(begin.session, sampling, begin.prompt_length, Share(begin.turn, backs), tuple(begin.ends))
 
     def _check(self, tokens: Iterable[int]) -> None:
         if any(token >= self._size for token in tokens):
@@ -140,7 +123,7 @@ class BackSide:
             yield pb.BackMessage(pong=pb.Pong(value=value, clock=int(now * 1e9))).SerializeToString()
         if not self.welcomed:
             return
-        if self.state != self._sent_state and now - self._sent_state_at >= STATUS_EVERY:
+        if self.state != self._sent_state and now - self._sent_state_at >= messages.STATUS_EVERY:
             self._sent_state, self._sent_state_at = self.state, now
             yield status_to_wire(self.state)
         if (ping := self._pings.due(now)) is not None:
@@ -150,7 +133,7 @@ class BackSide:
         while self._to_describe is not None and not self.welcomed and self._described <= self._to_describe:
             start, size, meanings = self._described, 0, list[bytes]()
             for meaning in itertools.islice(self._me.meanings, start, self._to_describe):
-                if size > MEANINGS_BYTES:
+                if size > messages.MEANINGS_BYTES:
                     break
                 meanings.append(meaning)
                 size += len(meaning) + 2
@@ -163,7 +146,7 @@ class BackSide:
 
     def guesses(self, found: Mapping[int, Sequence[Expansion]]) -> Iterator[bytes]:
         """Messages with what was found for each session, as few as possible. Any thread may call it."""
-        message, capacity = pb.BackMessage(guesses=pb.Guesses()), MAX_EXPANSIONS
+        message, capacity = pb.BackMessage(guesses=pb.Guesses()), messages.MAX_EXPANSIONS
         for session, expansions in found.items():
             rest = [
                 pb.Expansion(length=e.length, hash=e.hash, tokens=e.tokens, probabilities=e.probabilities)
@@ -174,11 +157,11 @@ class BackSide:
                 rest, capacity = rest[capacity:], max(0, capacity - len(rest))
                 if not capacity:
                     yield message.SerializeToString()
-                    message, capacity = pb.BackMessage(guesses=pb.Guesses()), MAX_EXPANSIONS
-        if capacity < MAX_EXPANSIONS:
+                    message, capacity = pb.BackMessage(guesses=pb.Guesses()), messages.MAX_EXPANSIONS
+        if capacity < messages.MAX_EXPANSIONS:
             yield message.SerializeToString()
 
     def lost(self, now: float) -> bool:
         # While it compares vocabularies the lead has nothing to say.
         comparing = self._to_describe is not None and not self.welcomed
-        return now - self.received_at >= (COMPARED_WITHIN if comparing else LOST_AFTER)
+        return now - self.received_at >= (messages.COMPARED_WITHIN if comparing else messages.LOST_AFTER)

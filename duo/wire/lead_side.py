@@ -8,21 +8,9 @@ from dataclasses import replace
 from duo.engines.meaning import MAX_DIFFERING, MAX_MEANING_BYTES, Comparison
 from duo.errors import ProtocolError, RefusedError
 from duo.v1 import duo_pb2 as pb
+from duo.wire import messages
 from duo.wire.codec import STATES, guesses_from_wire, parse, printable, sampling_to_wire
 from duo.wire.ledger import Entry, Ledger
-from duo.wire.messages import (
-    COMPARED_WITHIN,
-    LOST_AFTER,
-    MAX_COMMIT_TOKENS,
-    MAX_KNOWN,
-    MIN_MEANINGS,
-    SILENT_AFTER,
-    VERSION,
-    Guessed,
-    Identity,
-    PingCame,
-    StatusCame,
-)
 from duo.wire.pings import Pings
 
 
@@ -33,7 +21,7 @@ def too_many_backs(limit: int) -> RefusedError:
 class LeadSide:
     """One stream of a back, from its Hello to its end."""
 
-    def __init__(self, me: Identity, ledger: Ledger, now: float) -> None:
+    def __init__(self, me: messages.Identity, ledger: Ledger, now: float) -> None:
         self._me = me
         self._ledger = ledger
         self._pings = Pings(now)
@@ -44,7 +32,7 @@ class LeadSide:
         self._welcomed = False
         self.received_at = now
         """When the last message came."""
-        self.back: Identity | None = None
+        self.back: messages.Identity | None = None
         """Who the back is; None before its Hello."""
         self.greeted = False
         """Whether it is certain that the back can work here."""
@@ -55,7 +43,7 @@ class LeadSide:
         self.round_trip: float | None = None
         """Seconds, as measured last."""
 
-    def receive(self, data: bytes, now: float) -> Guessed | StatusCame | PingCame | None:
+    def receive(self, data: bytes, now: float) -> messages.Guessed | messages.StatusCame | messages.PingCame | None:
         """Take in a message.
 
         Raises RefusedError for a back that cannot work here and ProtocolError for a message that makes no sense. Then
@@ -79,10 +67,10 @@ class LeadSide:
                 return guesses_from_wire(message.guesses, self._me.vocabulary_size)
             case "status":
                 state = STATES.get(message.status.state)
-                return StatusCame(state) if state is not None else None
+                return messages.StatusCame(state) if state is not None else None
             case "ping":
                 self._pings.came(message.ping.value)
-                return PingCame()
+                return messages.PingCame()
             case "pong":
                 if (sent := self._pings.answered(message.pong.value)) is not None:
                     self.round_trip = max(0.0, now - sent)
@@ -91,25 +79,25 @@ class LeadSide:
                 raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
 
     def _hello(self, hello: pb.Hello, now: float) -> None:
-        if hello.protocol_version != VERSION:
+        if hello.protocol_version != messages.VERSION:
             raise RefusedError(
-                f"the back speaks protocol version {hello.protocol_version}, this lead {VERSION}: "
+                f"the back speaks protocol version {hello.protocol_version}, this lead {messages.VERSION}: "
                 "install the same release of duo on both machines",
                 pb.Refusal.REASON_PROTOCOL_VERSION,
             )
-        if len(hello.known) > MAX_KNOWN:
-            raise ProtocolError(f"Hello names {len(hello.known)} sessions, at most {MAX_KNOWN} are allowed")
+        if len(hello.known) > messages.MAX_KNOWN:
+            raise ProtocolError(f"Hello names {len(hello.known)} sessions, at most {messages.MAX_KNOWN} are allowed")
         name = printable(hello.name) or "back"
-        self.back = Identity(name, printable(hello.model), hello.vocabulary_fingerprint, hello.vocabulary_size)
+        self.back = messages.Identity(name, printable(hello.model), hello.vocabulary_fingerprint, hello.vocabulary_size)
         self.known = {known.session: (known.length, known.hash) for known in hello.known}
         self.greeted = hello.vocabulary_fingerprint == self._me.fingerprint
         if not self.greeted:
-            self.comparison, self._compare_until = Comparison(self._me.meanings), now + COMPARED_WITHIN
+            self.comparison, self._compare_until = Comparison(self._me.meanings), now + messages.COMPARED_WITHIN
 
     @property
     def compare_until(self) -> float:
         """When the next message with meanings must be here."""
-        return min(self.received_at + LOST_AFTER, self._compare_until)
+        return min(self.received_at + messages.LOST_AFTER, self._compare_until)
 
     def too_slow(self) -> RefusedError:
         """The error for a back that missed `compare_until`."""
@@ -131,7 +119,7 @@ class LeadSide:
         assert comparison is not None and self.back is not None
         if message.start != comparison.compared:
             raise ProtocolError(f"tokens from {message.start} came, after {comparison.compared}")
-        if message.more and len(meanings) < MIN_MEANINGS:
+        if message.more and len(meanings) < messages.MIN_MEANINGS:
             raise ProtocolError(f"the meanings of {len(meanings)} tokens came in a message, and more are to follow")
         if comparison.compared + len(meanings) > self._to_compare:
             raise ProtocolError(f"more tokens came than the {self._to_compare} that were asked for")
@@ -178,7 +166,9 @@ class LeadSide:
 
     def _welcome(self, name: str) -> bytes:
         me = self._me
-        welcome = pb.Welcome(protocol_version=VERSION, name=name, model=me.model, vocabulary_size=me.vocabulary_size)
+        welcome = pb.Welcome(
+            protocol_version=messages.VERSION, name=name, model=me.model, vocabulary_size=me.vocabulary_size
+        )
         if (comparison := self.comparison) is not None:
             welcome.differing[:], welcome.compared = comparison.tokens, comparison.compared
             welcome.first = comparison.first[0]
@@ -215,17 +205,17 @@ class LeadSide:
             yield pb.LeadMessage(begin=begin).SerializeToString()
         start = self.sent[entry.session]
         while start < (end := len(entry.prefix)):
-            stop = min(end, start + MAX_COMMIT_TOKENS)
+            stop = min(end, start + messages.MAX_COMMIT_TOKENS)
             tokens = entry.prefix.tokens[start:stop]
             commit = pb.Commit(session=entry.session, start=start, tokens=tokens, more=stop < end)
             self.sent[entry.session] = start = stop
             yield pb.LeadMessage(commit=commit).SerializeToString()
 
     def silent(self, now: float) -> bool:
-        return now - self.received_at >= SILENT_AFTER
+        return now - self.received_at >= messages.SILENT_AFTER
 
     def lost(self, now: float) -> bool:
-        return now - self.received_at >= LOST_AFTER
+        return now - self.received_at >= messages.LOST_AFTER
 
     def refusal(self, error: Exception) -> bytes:
         """The last message of a stream."""

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
 from functools import cached_property
-from textwrap import shorten
-from typing import Any
 
 from duo.engines import meaning
-from duo.engines.base import NO_VARIABLES, Vocabulary
+from duo.engines.base import NO_VARIABLES, Objects, Variables, Vocabulary
 from duo.engines.chat import tools as _tools
-from duo.errors import ModelError, RequestError
+from duo.engines.chat.tools import Copies
+from duo.errors import ModelError, RequestError, first_line
 from duo.prefix import common_length
 
 RUNTIME_VARIABLES = frozenset(
@@ -52,18 +50,11 @@ class ChatVocabulary(Vocabulary, ABC):
         """Token ids of a text. add_special: with the tokens that the tokenizer adds around it."""
 
     @abstractmethod
-    def _apply(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
-    ) -> str:
+    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables) -> str:
         """What the model's template makes of these. Raises ModelError if it cannot be read, and whatever a template
         raises."""
 
-    def render(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tools: Sequence[Mapping[str, Any]] = (),
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> str:
+    def render(self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES) -> str:
         # A request over the network must not bring its own template, nor say how to use this one.
         if taken := sorted(RUNTIME_VARIABLES & set(variables)):
             raise RequestError(f"chat_template_kwargs: {taken[0]} is not for requests to say", "chat_template_kwargs")
@@ -78,14 +69,9 @@ class ChatVocabulary(Vocabulary, ABC):
         except KeyError as error:
             raise RequestError(f"a message lacks {error}", param="messages") from error
         except Exception as error:  # a template is a program from outside and may raise anything
-            raise RequestError(f"the model's chat template refuses: {_line(error)}", param="messages") from error
+            raise RequestError(f"the model's chat template refuses: {first_line(error)}", param="messages") from error
 
-    def _written(
-        self,
-        messages: list[dict[str, Any]],
-        tools: list[dict[str, Any]] | None,
-        variables: Mapping[str, Any] = NO_VARIABLES,
-    ) -> str:
+    def _written(self, messages: Copies, tools: Copies | None, variables: Variables = NO_VARIABLES) -> str:
         if self.chat_template:
             return self._apply(messages, tools, variables)
         return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
@@ -93,9 +79,3 @@ class ChatVocabulary(Vocabulary, ABC):
     @cached_property
     def _knows_tools(self) -> bool:
         return _tools.knows_tools(self._written)
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for a terminal."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return shorten(text, 200, placeholder="...")

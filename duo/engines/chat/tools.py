@@ -8,13 +8,16 @@ parse. Signatures are JSON in a system message, and calls are JSON within <tool_
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-Message = Mapping[str, Any]
-Tool = Mapping[str, Any]
-Template = Callable[[list[dict[str, Any]], list[dict[str, Any]] | None], str]
+from duo.engines.base import Objects
+
+Copies = list[dict[str, Any]]
+"""Messages or tools as templates get them: copies, which they may change."""
+
+Template = Callable[[Copies, Copies | None], str]
 """A chat template: makes a prompt of messages and tools. Tools are None if there are none."""
 
 _INSTRUCTIONS = (
@@ -32,7 +35,7 @@ _PROBE: dict[str, Any] = {
 }
 
 
-def concern(messages: Sequence[Message], tools: Sequence[Tool]) -> bool:
+def concern(messages: Objects, tools: Objects) -> bool:
     """Whether there are tools or tool calls."""
     return bool(tools) or any(message.get("tool_calls") for message in messages)
 
@@ -46,7 +49,7 @@ def knows_tools(template: Template) -> bool:
         return True
 
 
-def structured(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def structured(messages: Objects) -> Copies:
     """Messages as templates expect them. Arguments of calls are objects, where OpenAI's API has text; content is text
     even beside calls."""
     result = [dict(message) for message in messages]
@@ -57,9 +60,9 @@ def structured(messages: Sequence[Message]) -> list[dict[str, Any]]:
     return result
 
 
-def plain(messages: Sequence[Message], tools: Sequence[Tool]) -> list[dict[str, Any]]:
+def plain(messages: Objects, tools: Objects) -> Copies:
     """The same conversation as plain text messages of system, user and assistant."""
-    result: list[dict[str, Any]] = []
+    result: Copies = []
     for message in messages:
         role, content = message["role"], message.get("content")
         if calls := message.get("tool_calls"):

@@ -56,7 +56,7 @@ class ExactEngine:
         return self._base(slot) + len(self._slots[slot].pending)
 
     def extend(self, slot: int, tokens: Sequence[int]) -> None:
-        self._forget(slot)
+        self.commit(slot, ())
         before = self.length(slot)
         try:
             for begin in range(0, len(tokens), self.batch):
@@ -107,7 +107,7 @@ class ExactEngine:
 
     def truncate(self, slot: int, length: int) -> int:
         checks.check_cut(slot, self.length(slot), length)
-        self._forget(slot)
+        self.commit(slot, ())
         left = self.restorable(slot, length)
         self._restore(slot, left)
         return left
@@ -116,7 +116,7 @@ class ExactEngine:
         if source == target:
             return self.truncate(target, length)
         checks.check_share(source, self.length(source), length)
-        self._forget(target)
+        self.commit(target, ())
         count = min(self.restorable(source, length), self._base(source))
         count = self._engine.share(source, target, count)
         state = self._slots[target]
@@ -131,9 +131,6 @@ class ExactEngine:
     def _base(self, slot: int) -> int:
         """Committed tokens that the inner engine holds."""
         return self._engine.length(slot) - len(self._slots[slot].rows)
-
-    def _forget(self, slot: int) -> None:
-        self.commit(slot, ())
 
     def _restore(self, slot: int, length: int, pending: Sequence[int] = ()) -> None:
         """Cut the slot to `length` tokens. pending: sets the tokens at its end that are not read yet."""

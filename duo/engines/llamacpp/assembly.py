@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import llama_cpp
-
 from duo.engines import checks
 from duo.engines.base import ROOT, Chunk, Row
+from duo.engines.llamacpp.native import seq_cp, seq_rm
 from duo.engines.llamacpp.sequences import Node, SequencePool, SlotTree
 from duo.errors import ContextError
-
-_seq_cp = llama_cpp.llama_memory_seq_cp
-_seq_rm = llama_cpp.llama_memory_seq_rm
 
 
 class Assembly:
@@ -105,7 +101,7 @@ class Assembly:
     def copy(self, memory: Any) -> None:
         """Give new sequences the cells of their paths that are there already."""
         for source, target, first, end in self._copies:
-            _seq_cp(memory, source, target, first, end)
+            seq_cp(memory, source, target, first, end)
 
     def finish(self, memory: Any) -> None:
         """The decode succeeded: new rows are rows of their trees, and guards get the new cells."""
@@ -113,26 +109,26 @@ class Assembly:
             node.tree.rows[row] = node
         for root, pos in self._grown.items():
             if root.tree.guard is not None:
-                _seq_cp(memory, root.seq, root.tree.guard, pos + 1, root.pos + 1)
+                seq_cp(memory, root.seq, root.tree.guard, pos + 1, root.pos + 1)
         for seq, (tree, _, pos) in self._before.items():
             if tree.guard is not None:
-                _seq_cp(memory, seq, tree.guard, pos, -1)
+                seq_cp(memory, seq, tree.guard, pos, -1)
 
     def undo(self, memory: Any, copied: bool) -> None:
         """Forget the pass. copied: `copy` was called, so llama.cpp's memory must forget it too."""
         for root, pos in self._grown.items():
             root.pos = pos
             if copied:
-                _seq_rm(memory, root.seq, pos + 1, -1)
+                seq_rm(memory, root.seq, pos + 1, -1)
         for seq, (tree, tip, pos) in self._before.items():
             if tip is not None:
                 tree.tips[seq] = tip
                 if copied:
-                    _seq_rm(memory, seq, pos, -1)
+                    seq_rm(memory, seq, pos, -1)
                 continue
             del tree.tips[seq]
             committed = self._pool.committed[seq]
             if copied:
                 committed = tree.root.pos + 1
-                _seq_rm(memory, seq, committed, -1)
+                seq_rm(memory, seq, committed, -1)
             self._pool.give(tree, seq, committed)

@@ -14,7 +14,6 @@ only what they lack.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -24,6 +23,7 @@ from duo.engines import checks
 from duo.engines.base import ROOT, TREES, Chunk, Logits, Row
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.assembly import Assembly
+from duo.engines.llamacpp.native import seq_cp, seq_rm
 from duo.engines.llamacpp.runtime import Model, Runtime
 from duo.engines.llamacpp.sequences import Node, SequencePool, SlotTree
 from duo.engines.options import EngineOptions
@@ -33,9 +33,6 @@ IDLE_CALLS = 64
 """A slot that was not used for this many calls is put aside, for every row attends over the cells of all slots."""
 TIDY_EVERY = 8
 """Calls between two looks for such a slot."""
-
-_seq_cp = llama_cpp.llama_memory_seq_cp
-_seq_rm = llama_cpp.llama_memory_seq_rm
 
 
 class LlamaCppEngine(Runtime):
@@ -137,14 +134,14 @@ class LlamaCppEngine(Runtime):
         end.parent, end.id = None, ROOT
         tree.root = end
         if tree.guard is not None:
-            _seq_rm(self.memory, tree.guard, length, -1)
+            seq_rm(self.memory, tree.guard, length, -1)
             if end.pos >= length:
-                _seq_cp(self.memory, end.seq, tree.guard, length, end.pos + 1)
+                seq_cp(self.memory, end.seq, tree.guard, length, end.pos + 1)
         tips = self._lend_sequences(tree, kept)
         lost = [seq for seq in tree.tips if seq not in tips]
         tree.tips = tips
         for seq in lost:
-            _seq_rm(self.memory, seq, length, -1)
+            seq_rm(self.memory, seq, length, -1)
             self.pool.give(tree, seq, length)
 
     def _lend_sequences(self, tree: SlotTree, kept: Mapping[int, Node]) -> dict[int, Node]:
@@ -161,7 +158,7 @@ class LlamaCppEngine(Runtime):
             seq = leaf.seq
             tips[seq] = leaf
             if tree.tips[seq] is not leaf:
-                _seq_rm(memory, seq, leaf.pos + 1, -1)
+                seq_rm(memory, seq, leaf.pos + 1, -1)
             at: Any = leaf
             while at not in seen:
                 seen.add(at)
@@ -170,7 +167,7 @@ class LlamaCppEngine(Runtime):
                     break
                 at = at.parent
             if guard is not None and leaf is not end:
-                _seq_cp(memory, seq, guard, at.pos + 1, leaf.pos + 1)
+                seq_cp(memory, seq, guard, at.pos + 1, leaf.pos + 1)
         return tips
 
     def restorable(self, slot: int, length: int) -> int:
@@ -183,9 +180,9 @@ class LlamaCppEngine(Runtime):
         if length == tree.root.pos + 1:
             return length
         tree.root.pos = length - 1
-        _seq_rm(self.memory, tree.root.seq, length, -1)
+        seq_rm(self.memory, tree.root.seq, length, -1)
         if tree.guard is not None:
-            _seq_rm(self.memory, tree.guard, length, -1)
+            seq_rm(self.memory, tree.guard, length, -1)
         self.pool.cut_spares(tree, length)
         return length
 
@@ -198,9 +195,9 @@ class LlamaCppEngine(Runtime):
         if not length:
             return 0
         # The cells belong to both slots from now on: one may drop them, and the other keeps them.
-        _seq_cp(self.memory, giver.root.seq, taker.root.seq, 0, length)
+        seq_cp(self.memory, giver.root.seq, taker.root.seq, 0, length)
         if taker.guard is not None:
-            _seq_cp(self.memory, giver.root.seq, taker.guard, 0, length)
+            seq_cp(self.memory, giver.root.seq, taker.guard, 0, length)
         taker.root.pos = length - 1
         return length
 
@@ -209,7 +206,7 @@ class LlamaCppEngine(Runtime):
         tree = checks.at(self.trees, slot)
         tree.last_use = self._calls
         if tree.aside is not None:
-            self._bring_back(tree)
+            self._bring_back(tree, tree.aside)
         return tree
 
     def _tidy(self) -> None:
@@ -224,16 +221,13 @@ class LlamaCppEngine(Runtime):
                 return
 
     def _put_aside(self, tree: SlotTree) -> None:
-        seq = tree.root.seq
-        size = llama_cpp.llama_state_seq_get_size(self.llama, seq)
-        saved = (ctypes.c_uint8 * size)()
-        if llama_cpp.llama_state_seq_get_data(self.llama, saved, size, seq) == size:
-            tree.aside = saved
-            _seq_rm(self.memory, seq, -1, -1)
+        tree.aside = native.save_state(self.llama, tree.root.seq, 0)
+        if tree.aside is not None:
+            seq_rm(self.memory, tree.root.seq, -1, -1)
             self.pool.clear_spares(tree)
 
-    def _bring_back(self, tree: SlotTree) -> None:
-        saved, tree.aside = tree.aside, None
-        if not llama_cpp.llama_state_seq_set_data(self.llama, saved, len(saved), tree.root.seq):
+    def _bring_back(self, tree: SlotTree, saved: native.State) -> None:
+        tree.aside = None
+        if not native.restore_state(self.llama, tree.root.seq, saved, 0):
             tree.root.pos = -1
             raise ContextError("llama.cpp has no room left for what a slot held; keep fewer rows")

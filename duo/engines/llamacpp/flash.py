@@ -38,13 +38,8 @@ def choose(model: Model, options: EngineOptions) -> EngineOptions:
     if options.flash_attention != "auto" or options.gpu_layers or not model.cells:
         return options
     files = stamps(gguf_files.parts_of(model.path))
-    off, on = store.remembered(
-        "flash",
-        [3, *files, *versions("llamacpp"), native.threads(options)],
-        lambda found: [(float(one), float(several)) for one, several in _pair(found)],
-        lambda: _measure(model, options),
-        lambda found: found,
-    )
+    about = [3, *files, *versions("llamacpp"), native.threads(options)]
+    off, on = store.remembered("flash", about, _read, lambda: _measure(model, options))
     best, alone = (_way(prefers(off, on, exact)) for exact in (options.chains, False))
     times = {"off": off, "on": on}
     model.flash = alone
@@ -63,10 +58,9 @@ def prefers(off: Times, on: Times, exact: bool) -> bool:
     return on[0] * on[1] < off[0] * off[1]
 
 
-def _pair(found: Any) -> Any:
-    if len(found) != 2:
-        raise ValueError("not times without and with flash attention")
-    return found
+def _read(found: Any) -> list[Times]:
+    off, on = found
+    return [(float(one), float(several)) for one, several in (off, on)]
 
 
 def _measure(model: Model, options: EngineOptions) -> list[Times]:

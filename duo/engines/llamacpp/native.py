@@ -31,6 +31,8 @@ PARTIAL: int = llama_cpp.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
 ON_DEVICE: int = llama_cpp.LLAMA_STATE_SEQ_FLAGS_ON_DEVICE
 """The bytes stay in the device's memory. A sequence has one such copy at a time."""
 
+seq_cp, seq_rm = llama_cpp.llama_memory_seq_cp, llama_cpp.llama_memory_seq_rm
+"""Bound once, because decoding calls them often."""
 _decode: Callable[[Any, Any], int] = llama_cpp.llama_decode
 
 

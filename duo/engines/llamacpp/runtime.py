@@ -34,7 +34,7 @@ class Model:
         """Load the file. Raises ModelError with a line that says what is wrong."""
         native.check_file(path)
         native.start()
-        self.path = path
+        self.path, self.name = path, model_name(path)
         before = memory.available()
         self.handle: Any = native.load(path, options, progress)
         self._free: weakref.finalize[..., Any] = weakref.finalize(self, llama_cpp.llama_model_free, self.handle)
@@ -51,10 +51,6 @@ class Model:
         """Flash attention where nobody needs the same bits."""
         self.slower = (1.0, 1.0)
         """How many times as long one row, and several rows, take with the flash attention that the same bits need."""
-
-    @property
-    def name(self) -> str:
-        return model_name(self.path)
 
     @property
     def context(self) -> int:
@@ -93,10 +89,18 @@ class Runtime:
         self.name = model.name
         self.context = model.context
         self.slots = options.slots
+        self.context_note = model.fit.line(self.name, self.slots)
+        """The part of the note that also holds without guesses."""
         self.batch = batch
         self.capacity = capacity
         self.neighbours = False
         self.spacing = 1
+        self.recurrent = model.recurrent
+        """Whether some layers keep a state."""
+        self.flash = options.flash_attention == "on"
+        """Whether flash attention was asked for, or found to be faster on a CPU."""
+        self.slower = model.slower
+        """How many times as long one row, and several rows, take as where nobody needs the same bits."""
         self.vocabulary = LlamaCppVocabulary(model.handle)
         self.size = self.vocabulary.size
         self._logits: Logits = np.empty((0, self.size), dtype=np.float32)
@@ -109,29 +113,9 @@ class Runtime:
         return "; ".join(filter(None, (self.context_note, self._state_note)))
 
     @property
-    def context_note(self) -> str:
-        """The part of the note that also holds without guesses."""
-        return self.model.fit.line(self.name, self.slots)
-
-    @property
-    def slower(self) -> tuple[float, float]:
-        """How many times as long one row, and several rows, take as where nobody needs the same bits."""
-        return self.model.slower
-
-    @property
     def _state_note(self) -> str:
         """What recurrent layers take and can do; empty if there are none."""
         return ""
-
-    @property
-    def recurrent(self) -> bool:
-        """Whether some layers keep a state."""
-        return self.model.recurrent
-
-    @property
-    def flash(self) -> bool:
-        """Whether flash attention was asked for, or found to be faster on a CPU."""
-        return self.options.flash_attention == "on"
 
     def release(self) -> Model:
         """Free the context, to make another one over the same weights. The engine is not used afterwards."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import llama_cpp
-
 from duo.engines.base import ROOT
+from duo.engines.llamacpp.native import State, seq_rm
 from duo.errors import ContextError
 
 MAX_SPARE_CELLS = 1 << 20
 """Committed tokens that all spares together may hold: llama.cpp spends 48 bytes on each."""
-
-_seq_rm = llama_cpp.llama_memory_seq_rm
 
 
 class Node:
@@ -42,7 +39,7 @@ class SlotTree:
         """Sequences that hold only committed tokens, for new leaves."""
         self.guard = guard
         """A sequence with all cells of the slot that is never decoded, or None."""
-        self.aside: Any = None
+        self.aside: State | None = None
         """Keys and values of the committed tokens while llama.cpp's memory does not hold them."""
         self.last_use = 0
         """The engine's count of calls when the slot was last used."""
@@ -91,7 +88,7 @@ class SequencePool:
             tree.spares.append(seq)
             return
         if committed:
-            _seq_rm(self._memory, seq, -1, -1)
+            seq_rm(self._memory, seq, -1, -1)
         self.empty.append(seq)
 
     def cut_spares(self, tree: SlotTree, length: int) -> None:
@@ -101,7 +98,7 @@ class SequencePool:
             committed = self.committed[seq]
             self.spare_cells -= committed
             if committed > length:
-                _seq_rm(self._memory, seq, length, -1)
+                seq_rm(self._memory, seq, length, -1)
             self.give(tree, seq, min(committed, length))
 
     def clear_spares(self, tree: SlotTree) -> None:
@@ -114,4 +111,4 @@ class SequencePool:
     def _clear(self, seq: int) -> None:
         self.spare_cells -= self.committed[seq]
         self.committed[seq] = 0
-        _seq_rm(self._memory, seq, -1, -1)
+        seq_rm(self._memory, seq, -1, -1)

@@ -13,12 +13,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import llama_cpp
-
 from duo.engines import checks
 from duo.engines.base import Chunk
 from duo.engines.llamacpp import native
 from duo.engines.llamacpp.checkpoints import Checkpoint, Checkpoints
+from duo.engines.llamacpp.native import seq_cp, seq_rm
 from duo.engines.llamacpp.recurrent import SPACING
 from duo.engines.llamacpp.runtime import Model, Runtime
 from duo.engines.options import EngineOptions
@@ -33,9 +32,6 @@ MAX_RIDERS = 8
 As many tokens at the end of a prompt are left for then. In the next turn a chat template may write the beginning of the
 answer otherwise, for instance without a mark that opens a thought. The checkpoint lies before that.
 """
-
-_seq_cp = llama_cpp.llama_memory_seq_cp
-_seq_rm = llama_cpp.llama_memory_seq_rm
 
 
 class Slot:
@@ -229,13 +225,13 @@ class SlotRuntime(Runtime):
         surplus = state.read - length
         if not length:
             # All of a sequence can always be removed, and that mends it.
-            _seq_rm(self.memory, state.seq, -1, -1)
+            seq_rm(self.memory, state.seq, -1, -1)
             state.read, state.undoable, state.stale = 0, 0, False
         elif state.stale or surplus <= 0:
             return
         elif self.recurrent and not (self.snapshots and surplus < state.undoable and surplus <= self.snapshots):
             state.stale = True
-        elif _seq_rm(self.memory, state.seq, length, -1):
+        elif seq_rm(self.memory, state.seq, length, -1):
             state.read, state.undoable = length, 0  # llama.cpp goes back once per decode
         else:
             raise ModelError(f"llama.cpp does not go back over {surplus} tokens, as it promised; please report this")
@@ -245,9 +241,9 @@ class SlotRuntime(Runtime):
         while state.stale:
             checkpoint = state.checkpoint(len(state.tokens))
             if checkpoint is None:
-                _seq_rm(self.memory, state.seq, -1, -1)
+                seq_rm(self.memory, state.seq, -1, -1)
                 state.read, state.undoable, state.stale = 0, 0, False
-            elif native.restore_state(self.llama, state.seq, checkpoint.state, checkpoint.flags) and _seq_rm(
+            elif native.restore_state(self.llama, state.seq, checkpoint.state, checkpoint.flags) and seq_rm(
                 # In hybrid models the cells of later tokens are still there.
                 self.memory, state.seq, checkpoint.length, -1
             ):  # fmt: skip
@@ -279,7 +275,7 @@ class SlotRuntime(Runtime):
             # with separate streams gives wrong logits after a fork (llama.cpp of llama-cpp-python 0.3.36).
             forked = not (self.neighbours and self.recurrent)
             if forked:
-                _seq_cp(self.memory, source.seq, target.seq, -1, -1)
+                seq_cp(self.memory, source.seq, target.seq, -1, -1)
             return forked
         everything = native.save_state(self.llama, source.seq, 0)
         return everything is not None and native.restore_state(self.llama, target.seq, everything, 0)

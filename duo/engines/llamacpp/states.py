@@ -22,13 +22,11 @@ import llama_cpp
 from duo.engines import checks
 from duo.engines.base import ROOT, TREES, Chunk, InterruptedForwardError, Logits, Row
 from duo.engines.llamacpp import native
+from duo.engines.llamacpp.native import seq_cp, seq_rm
 from duo.engines.llamacpp.recurrent import CHECKPOINT_BYTES, MIN_ROWS
 from duo.engines.llamacpp.runtime import Model
 from duo.engines.llamacpp.slots import MAX_RIDERS, Slot, SlotRuntime
 from duo.engines.options import EngineOptions
-
-_seq_cp = llama_cpp.llama_memory_seq_cp
-_seq_rm = llama_cpp.llama_memory_seq_rm
 
 
 class Node:
@@ -150,7 +148,7 @@ class StateTreeEngine(SlotRuntime):
 
     def _release(self, node: Node) -> None:
         if node.seq is not None:
-            _seq_rm(self.memory, node.seq, -1, -1)
+            seq_rm(self.memory, node.seq, -1, -1)
             self.free_sequences.add(node.seq)
             node.seq = None
 
@@ -201,7 +199,7 @@ class StateTreeEngine(SlotRuntime):
             self.free_sequences.discard(seq)
             line.nodes[-1].seq = seq
             if start:
-                _seq_cp(self.memory, source, seq, 0, start)
+                seq_cp(self.memory, source, seq, 0, start)
             quiet += range(len(tokens), len(tokens) + len(again))
             tokens += again + [node.token for node in line.nodes]
             places += range(start, end)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
 import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
+from duo.engines.base import Variables
 from duo.engines.chat.template import ChatVocabulary
+from duo.engines.chat.tools import Copies
 from duo.engines.meaning import meaning_of
 from duo.errors import ModelError
 
@@ -80,11 +82,8 @@ class LlamaCppVocabulary(ChatVocabulary):
             text = self._texts[token] = buffer.raw[:length]
         return text
 
-    def _apply(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
-    ) -> str:
-        text: str = self._template(messages=messages, tools=tools, **variables).prompt
-        return text
+    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables) -> str:
+        return str(self._template(messages=messages, tools=tools, **variables).prompt)
 
     @cached_property
     def _template(self) -> Any:
@@ -110,15 +109,13 @@ class LlamaCppVocabulary(ChatVocabulary):
         key = b"tokenizer.ggml.add_space_prefix"
         if llama_cpp.llama_model_meta_val_str(self._model, key, buffer, len(buffer)) >= 0:
             return bytes(buffer.value) == b"true"
-        kind: int = llama_cpp.llama_vocab_type(self._vocab)
-        return kind == llama_cpp.LLAMA_VOCAB_TYPE_SPM
+        return bool(llama_cpp.llama_vocab_type(self._vocab) == llama_cpp.LLAMA_VOCAB_TYPE_SPM)
 
     def _text(self, token: int) -> bytes:
         return llama_cpp.llama_vocab_get_text(self._vocab, token) or b""
 
     def _to_piece(self, token: int, buffer: Any) -> int:
-        length: int = llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False)
-        return length
+        return int(llama_cpp.llama_token_to_piece(self._vocab, token, buffer, len(buffer), 0, False))
 
     def _tokenize(self, text: str, add_special: bool) -> list[int]:
         raw = text.encode("utf-8", errors="replace")

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from duo.engines.base import InterruptedForwardError
@@ -121,12 +122,12 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._cache = cache
         self._allocated = 0
-        self._lanes: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._lanes: list[tuple[Tensor, Tensor]] = []
         """Keys and values of each lane, [1, heads, places allocated, dimension]."""
-        self._seen: dict[int, tuple[int, torch.Tensor, torch.Tensor]] = {}
+        self._seen: dict[int, tuple[int, Tensor, Tensor]] = {}
         """For each lane: how many places were last attended over, and their keys and values. They seldom change."""
 
-    def lazy_initialization(self, key_states: torch.Tensor, value_states: torch.Tensor) -> None:
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         """Allocate, or allocate more. Heads, dimensions, dtype and device are known from the tensors."""
         places = self._cache.allocated
         self.keys = self._resized(self.keys, key_states, places)
@@ -137,7 +138,7 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         self._allocated = places
         self.is_initialized = True
 
-    def _resized(self, old: torch.Tensor | None, like: torch.Tensor, places: int) -> torch.Tensor:
+    def _resized(self, old: Tensor | None, like: Tensor, places: int) -> Tensor:
         books = self._cache.books
         new = _zeros((len(books), like.shape[1], places, like.shape[3]), like)
         if old is not None:
@@ -147,9 +148,7 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
                 new[lane, :, :used] = old[lane, :, :used]
         return new
 
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Write the new rows, [1, heads, rows, dimension], to their places. Returns the visible part of the arena.
 
         If the rows lie in several lanes, returns the new keys and values. What to attend over is then an attribute of
@@ -173,7 +172,7 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             setattr(seen, START, [cache.start])
         return seen, values.narrow(2, 0, cache.keys)
 
-    def _update_lanes(self, key_states: torch.Tensor, value_states: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _update_lanes(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         assert self.keys is not None and self.values is not None
         where = self._cache.where(key_states.shape[1])
         for arena, new in ((self.keys, key_states), (self.values, value_states)):
@@ -219,7 +218,7 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         return self._cache.span
 
 
-def _zeros(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
+def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Zeros. Masked places are multiplied by zero, so what lies there must be finite."""
     if shape[0] == 1 or like.device.type != "cpu":
         return like.new_zeros(shape)
@@ -250,9 +249,9 @@ class ArenaCache(Cache):
         """Whether the forward pass must end at the next layer."""
         self.by_row = False
         """Whether each row of a narrow pass attends by itself (see `attention`)."""
-        self._where: dict[int, torch.Tensor] = {}
+        self._where: dict[int, Tensor] = {}
 
-    def aim(self, strip: Strip, places: torch.Tensor) -> None:
+    def aim(self, strip: Strip, places: Tensor) -> None:
         """The next forward pass has its rows in one lane. `places` [rows] are the strip's, on the model's device."""
         self.strips = ()
         self.lane = strip.lane
@@ -286,7 +285,7 @@ class ArenaCache(Cache):
         if keys > self.allocated:
             self.allocated = min(max(INITIAL_PLACES, 1 << (keys - 1).bit_length()), self.span)
 
-    def where(self, heads: int) -> torch.Tensor:
+    def where(self, heads: int) -> Tensor:
         """Where the rows of several lanes go, [heads * rows], if a layer is [lanes * heads * allocated, dimension]."""
         known = self._where.get(heads)
         if known is None:
@@ -303,8 +302,8 @@ class ArenaCache(Cache):
             layer.copy(source, target)
 
     def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, layer_idx: int, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
         # Layers are made as the model reaches them, for not every model counts them as its config does.
         if self.interrupted:
             raise InterruptedForwardError
@@ -329,9 +328,7 @@ class ArenaCache(Cache):
     def has_previous_state(self, layer_idx: int | None = None, state_idx: int | None = None) -> bool:
         return False
 
-    def update_conv_state(
-        self, conv_states: torch.Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any
-    ) -> torch.Tensor:
+    def update_conv_state(self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any) -> Tensor:
         return conv_states
 
     def update_recurrent_state(  # type: ignore[override]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
 GROUPED = "duo_grouped"
@@ -27,12 +28,12 @@ MAX_ROWS_BY_ROW = 32
 
 def grouped_attention(
     module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
     **options: Any,
-) -> tuple[torch.Tensor, torch.Tensor | None]:
+) -> tuple[Tensor, Tensor | None]:
     """Attention with fewer key heads than query heads, without a copy of keys and values for every query head.
 
     query [1, heads, rows, dim], key and value [1, key heads, keys, dim], mask [1, 1, rows, keys] -> [1, rows, heads,
@@ -66,14 +67,14 @@ def grouped_attention(
 
 
 def _attend_lanes(
-    query: torch.Tensor,
-    visible: Sequence[tuple[int, torch.Tensor, torch.Tensor]],
-    attention_mask: torch.Tensor | None,
+    query: Tensor,
+    visible: Sequence[tuple[int, Tensor, Tensor]],
+    attention_mask: Tensor | None,
     starts: Sequence[int] | None,
     **options: Any,
-) -> torch.Tensor:
+) -> Tensor:
     """Each lane attends over its own keys. query [1, heads, rows, dim], lanes side by side -> [1, rows, heads, dim]."""
-    masks: list[torch.Tensor] | None = getattr(attention_mask, LANES, None)
+    masks: list[Tensor] | None = getattr(attention_mask, LANES, None)
     if masks is None or any(options.get(name) is not None for name in SPECIAL):
         raise TypeError("this model's attention does not take slots apart")
     _, heads, rows, dim = query.shape
@@ -82,7 +83,7 @@ def _attend_lanes(
     attend = torch.nn.functional.scaled_dot_product_attention
     widths = [mask.shape[2] for mask in masks]
     parts = torch.split(query.transpose(1, 2).reshape(rows, key_heads, groups, dim), widths)
-    done: list[torch.Tensor] = []
+    done: list[Tensor] = []
     for lane, (width, part, (_, keys, values), mask) in enumerate(zip(widths, parts, visible, masks, strict=True)):
         if starts:
             done.append(_attend_rows(part, keys, values, mask, starts[lane], scale))
@@ -96,9 +97,7 @@ def _attend_lanes(
     return torch.cat(done).reshape(1, rows, heads, -1)
 
 
-def _attend_rows(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, mask: torch.Tensor, start: int, scale: float | None
-) -> torch.Tensor:
+def _attend_rows(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, start: int, scale: float | None) -> Tensor:
     """Each row attends by itself, over the keys up to its own. query [rows, key heads, groups, dim] -> the same shape.
 
     Products of other shapes give other bits. Here the shapes follow from the row's place alone.
@@ -112,12 +111,12 @@ def _attend_rows(
     return torch.cat(done)
 
 
-def _tiled(mask: torch.Tensor, groups: int) -> torch.Tensor:
+def _tiled(mask: Tensor, groups: int) -> Tensor:
     """The mask repeated for each group, [1, 1, groups * rows, keys]. The mask keeps it for later layers."""
     width = mask.shape[2]
     if width == 1 or groups == 1:
         return mask
-    known: torch.Tensor | None = getattr(mask, GROUPED, None)
+    known: Tensor | None = getattr(mask, GROUPED, None)
     if known is None or known.shape[2] != groups * width:
         known = mask.repeat(1, 1, groups, 1)
         setattr(mask, GROUPED, known)
@@ -126,7 +125,7 @@ def _tiled(mask: torch.Tensor, groups: int) -> torch.Tensor:
 
 _functions: Any = AttentionInterface
 _masks: Any = AttentionMaskInterface
-_stock_attention: Callable[..., tuple[torch.Tensor, torch.Tensor | None]] = _functions()["sdpa"]
+_stock_attention: Callable[..., tuple[Tensor, Tensor | None]] = _functions()["sdpa"]
 _functions.register(GROUPED, grouped_attention)
 # For calls without a mask: the stock function's mask suits this function too.
 _masks.register(GROUPED, _masks()["sdpa"])

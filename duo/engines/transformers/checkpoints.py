@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from typing import Any
 
 SPACING = 256
@@ -37,13 +36,9 @@ class Checkpoints:
 
     def __init__(self, limit: int = MAX_CHECKPOINTS) -> None:
         self._limit = limit
-        self._lengths: list[int] = []
+        self.lengths: list[int] = []
+        """Tokens that the slot held at each checkpoint, rising."""
         self._kept: dict[int, Any] = {}
-
-    @property
-    def lengths(self) -> Sequence[int]:
-        """Tokens that the slot held at each, rising."""
-        return tuple(self._lengths)
 
     def due(self, length: int) -> bool:
         """Whether the latest checkpoint is too far behind."""
@@ -54,17 +49,17 @@ class Checkpoints:
         if length <= 0 or length in self._kept:
             return
         self.cut(length)
-        self._lengths.append(length)
+        self.lengths.append(length)
         self._kept[length] = state
-        if len(self._lengths) > self._limit:
-            edges = [0, *self._lengths]
+        if len(self.lengths) > self._limit:
+            edges = [0, *self.lengths]
             gaps = [edges[at + 1] - edges[at - 1] for at in range(1, len(edges) - 1)]
-            self._kept.pop(self._lengths.pop(gaps.index(min(gaps))))
+            self._kept.pop(self.lengths.pop(gaps.index(min(gaps))))
 
     def before(self, length: int) -> int:
         """Length of the last checkpoint of at most `length` tokens; 0 if there is none."""
-        at = bisect_right(self._lengths, length)
-        return self._lengths[at - 1] if at else 0
+        at = bisect_right(self.lengths, length)
+        return self.lengths[at - 1] if at else 0
 
     def at(self, length: int) -> Any:
         """The state kept at this length; None for 0 tokens."""
@@ -72,13 +67,13 @@ class Checkpoints:
 
     def cut(self, length: int) -> None:
         """Forget the checkpoints of more than `length` tokens."""
-        while self._lengths and self._lengths[-1] > length:
-            self._kept.pop(self._lengths.pop())
+        while self.lengths and self.lengths[-1] > length:
+            self._kept.pop(self.lengths.pop())
 
     def copy(self, length: int) -> Checkpoints:
         """The checkpoints of at most `length` tokens, for another slot. They share the states, which never change."""
         other = Checkpoints(self._limit)
-        for each in self._lengths:
+        for each in self.lengths:
             if each <= length:
                 other.add(each, self._kept[each])
         return other

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Collection, Sequence
 from itertools import product
+from operator import attrgetter
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from duo.engines.transformers.paths import FreshRow, Span
 from duo.engines.transformers.runner import ModelRunner
 from duo.engines.transformers.states import States
 from duo.engines.transformers.vocabulary import HFVocabulary
-from duo.errors import ContextError, ModelError
+from duo.errors import ContextError, ModelError, first_line
 
 
 class TransformersEngine:
@@ -80,6 +81,7 @@ class TransformersEngine:
         self._nodes: dict[int, Node] = {}
         self._mixers = mixers.found(loaded)
         hf.serve_or_refuse(mixers.unknown(self._mixers), config, self.name)
+        self.spacing = checkpoints.SPACING if self._mixers else 1
         self._states: States | None = None
         """The memory of recurrent layers; None in models with attention only."""
         self._by_row = options.chains and self._device.type == "cpu"
@@ -103,8 +105,8 @@ class TransformersEngine:
 
     @property
     def attention(self) -> str:
-        """Name of the attention function that the model runs with."""
-        return hf.attention_of(self._runner.model)
+        """Name of the attention function that the model runs with. The library lets one set it, but not ask for it."""
+        return str(attrgetter("_attn_implementation")(self._runner.model.config))
 
     @property
     def inexact(self) -> str:
@@ -122,10 +124,6 @@ class TransformersEngine:
     def attend_by_row(self, on: bool) -> None:
         """Let rows attend one by one, as the same bits need, or together. No slot holds tokens then."""
         self._by_row = self.cache.by_row = on
-
-    @property
-    def spacing(self) -> int:
-        return checkpoints.SPACING if self._mixers else 1
 
     def step_by_step(self, on: bool) -> None:
         """Let recurrent layers compute rows one after the other, as equal calls. No row is live then.
@@ -146,7 +144,7 @@ class TransformersEngine:
         count = len(tokens)
         if count:
             checks.check_tokens(tokens, self._runner.size)
-        self._forget(slot)
+        self.commit(slot, ())
         if state.length + count > self.context:
             raise ContextError(
                 f"{state.length + count} tokens do not fit the context of {self.context}: shorten the conversation"
@@ -211,9 +209,7 @@ class TransformersEngine:
             state.length = length
         gone = state.rows.difference(staying, path)
         self._books[self._lane(slot)].give([nodes[id].trail[-1] for id in gone])
-        for id in gone:
-            del nodes[id]
-        for id in path:
+        for id in (*gone, *path):
             del nodes[id]
         for id in staying:
             node = nodes[id]
@@ -232,7 +228,7 @@ class TransformersEngine:
     def truncate(self, slot: int, length: int) -> int:
         state = self._sequence(slot)
         checks.check_cut(slot, state.length, length)
-        self._forget(slot)
+        self.commit(slot, ())
         left = self.restorable(slot, length)
         if self._states is not None:
             self._states.restore(slot, state.length, left)
@@ -304,15 +300,6 @@ class TransformersEngine:
         state.length = length
         return gone
 
-    def _forget(self, slot: int) -> None:
-        """Drop all rows of the slot."""
-        state = self.sequences[slot]
-        if state.rows:
-            if self._states is not None:
-                self._states.commit(slot, state.length, (), ())
-            self._books[self._lane(slot)].give([self._nodes.pop(id).trail[-1] for id in state.rows])
-            state.rows = set()
-
     def _begin(self, states: States, rows: Sequence[Row], fresh: dict[int, Node], composed: Composed) -> None:
         """Tell the memory of recurrent layers what the pass will run."""
         for row, place in zip(rows, states.places(len(rows)), strict=True):
@@ -342,7 +329,7 @@ class TransformersEngine:
             try:
                 wanted = proof.references(model, texts, self._device)
             except Exception as fault:  # from code that is not ours
-                raise ModelError(f"{self.name} ({kind}) does not run: {hf.first_line(fault)}") from fault
+                raise ModelError(f"{self.name} ({kind}) does not run: {first_line(fault)}") from fault
             runner.size = wanted[0].shape[1]
             for (attention, apart), form in product(ways, self._sight.forms):
                 runner.form = form
@@ -355,7 +342,7 @@ class TransformersEngine:
                         proof.error(self, texts[:count], wanted[:count], places) for count in range(1, len(texts) + 1)
                     )
                 except Exception as fault:  # a model's code may raise anything over an unknown mask or cache
-                    failure = hf.first_line(fault)
+                    failure = first_line(fault)
                     continue
                 if error <= proof.TOLERANCE.get(self._dtype, proof.LOOSE_TOLERANCE):
                     self._masks.attends = bool(self.cache.layers)

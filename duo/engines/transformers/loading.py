@@ -7,9 +7,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from operator import attrgetter
 from pathlib import Path
-from textwrap import shorten
 from typing import Any, Literal, NamedTuple
 
 import huggingface_hub
@@ -18,7 +16,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from duo.engines.transformers import quantization
-from duo.errors import ModelError
+from duo.errors import ModelError, first_line
 
 DEFAULT_CONTEXT = 4096
 """Most tokens per slot, unless more is asked for."""
@@ -145,9 +143,8 @@ def read_tokenizer(source: str, name: str) -> Any:
 
 def read_weights(source: str, name: str, config: Any, dtype: str, device: torch.device) -> Any:
     """The model, ready to run on the device. Raises ModelError."""
-    wanted: Any = dtype
     if dtype == "auto":
-        wanted = torch.float32 if device.type == "cpu" else "auto"
+        wanted: Any = torch.float32 if device.type == "cpu" else "auto"
     else:
         wanted = getattr(torch, dtype, None)
         if not isinstance(wanted, torch.dtype) or not wanted.is_floating_point:
@@ -208,17 +205,6 @@ def eos_of(model: Any, tokenizer: Any) -> frozenset[int]:
     if tokenizer.eos_token_id is not None:
         tokens = [*tokens, tokenizer.eos_token_id]
     return frozenset(int(token) for token in tokens)
-
-
-def attention_of(model: Any) -> str:
-    """Name of the attention function that the model runs with. The library lets one set it, but not ask for it."""
-    return str(attrgetter("_attn_implementation")(model.config))
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message, short enough for a terminal."""
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-    return shorten(text, 200, placeholder="...")
 
 
 @contextmanager

@@ -54,7 +54,7 @@ _At = tuple[States, int, int]
 
 def found(model: nn.Module) -> list[nn.Module]:
     """The model's recurrent layers, in order."""
-    return [module for module in model.modules() if not READERS.isdisjoint(_raw(module).__code__.co_names)]
+    return [module for module in model.modules() if not READERS.isdisjoint(_names(module))]
 
 
 def unserved(config: Any) -> str:
@@ -67,7 +67,7 @@ def unserved(config: Any) -> str:
 def unknown(layers: Sequence[nn.Module]) -> str:
     """The first class of recurrent layers that the engine cannot run; empty if it can run all."""
     for layer in layers:
-        names = _raw(layer).__code__.co_names
+        names = _names(layer)
         recurs = "update_recurrent_state" in names
         if CONVOLUTION not in names or (recurs and SCANS.isdisjoint(names)):
             return type(layer).__name__
@@ -98,17 +98,15 @@ def attach(layers: Sequence[nn.Module], slots: int, device: torch.device, cache:
     return states
 
 
-def _raw(module: nn.Module) -> FunctionType:
+def _raw(module: nn.Module) -> Any:
     """The `forward` of the module's class without decorators."""
-    function: Any = inspect.unwrap(type(module).forward)
-    return function if isinstance(function, FunctionType) else _NOTHING
+    return inspect.unwrap(type(module).forward)
 
 
-def _nothing() -> None:
-    """Stands for a `forward` that is no plain function."""
-
-
-_NOTHING: FunctionType = _nothing  # type: ignore[assignment]
+def _names(module: nn.Module) -> Sequence[str]:
+    """The names in the module's `forward`; none if that is no plain function."""
+    function = _raw(module)
+    return function.__code__.co_names if isinstance(function, FunctionType) else ()
 
 
 def _no_padding(hidden_states: Tensor, attention_mask: Any) -> Tensor:
@@ -130,10 +128,8 @@ def _convolve(
     return out if activation is None else _activation(activation)(out)
 
 
-@functools.cache
-def _activation(name: str) -> Callable[[Tensor], Tensor]:
-    made: Callable[[Tensor], Tensor] = ACT2FN[name]
-    return made
+_activation: Callable[[str], Callable[[Tensor], Tensor]] = functools.cache(ACT2FN.__getitem__)
+"""The library's activation function of this name. It makes a new one each time, so they are kept."""
 
 
 def _delta_rule(

@@ -106,7 +106,7 @@ def _slow(layers: Sequence[PackedLinear]) -> Collection[int]:
     layers = [layer for layer, size in zip(layers, sizes, strict=True) if size <= MAX_SWEPT_WEIGHTS] or layers[:1]
     # Remembered, because the bits of a row depend on it, and two starts must give the same.
     about = [torch.__version__, torch.get_num_threads(), *((layer.dtype, layer.in_features) for layer in layers)]
-    return store.remembered("packed", about, _numbers, lambda: _measure(layers), list)
+    return store.remembered("packed", about, _numbers, lambda: _measure(layers))
 
 
 def _numbers(found: Any) -> Collection[int]:

@@ -48,7 +48,8 @@ class States:
         self._live: list[list[int]] = [[] for _ in range(slots)]
         """Places of each slot's live rows, parents before children."""
         self._fresh: list[int] = []
-        self._plan: Plan | None = None
+        self._plan: Plan
+        """The forward pass under way, or the last one."""
         self._taps: dict[int, Tensor] = {}
         self._checkpoints: list[Checkpoints] = []
         self._reading = [False] * slots
@@ -90,7 +91,7 @@ class States:
     @torch.inference_mode()
     def finish(self) -> None:
         """The pass succeeded: its rows become live, and its chunks are committed."""
-        plan = self._current()
+        plan = self._plan
         for bank in self._banks:
             for (slot, layer), window in bank.windows.items():
                 assert bank.window is not None
@@ -162,7 +163,7 @@ class States:
         """
         if self._interrupted():
             raise InterruptedForwardError
-        plan, store = self._current(), self._banks[bank]
+        plan, store = self._plan, self._banks[bank]
         reach = weight.shape[1] - 1
         rows = x[0].T
         if store.window is None:
@@ -195,7 +196,7 @@ class States:
 
     def recur(self, bank: int, layer: int, tokens: Tokens) -> Tensor:
         """The recurrence, along the path of each row. tokens have a batch of one. Returns o, shaped like v."""
-        plan, store = self._current(), self._banks[bank]
+        plan, store = self._plan, self._banks[bank]
         _, groups, heads, _, value = tokens.v.shape
         key, device = tokens.k.shape[3], tokens.v.device
         if store.state is None:
@@ -296,7 +297,7 @@ class States:
     def _tapped(self, reach: int) -> Tensor:
         known = self._taps.get(reach)
         if known is None:
-            plan = self._current()
+            plan = self._plan
             live = self._book.capacity if plan.earlier is not None else 0
             known = self._taps[reach] = taps(plan, reach, live)
         return known
@@ -311,12 +312,7 @@ class States:
                 new[:, : old.shape[1]] = old
                 setattr(bank, name, new)
 
-    def _current(self) -> Plan:
-        assert self._plan is not None
-        return self._plan
-
     def _done(self) -> None:
-        self._plan = None
         self._fresh = []
         for bank in self._banks:
             bank.windows.clear()

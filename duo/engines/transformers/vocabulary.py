@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from duo.engines.base import Variables
 from duo.engines.chat.template import ChatVocabulary
+from duo.engines.chat.tools import Copies
 from duo.engines.meaning import meaning_of
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -55,8 +57,7 @@ class HFVocabulary(ChatVocabulary):
     def decode(self, tokens: Sequence[int]) -> str:
         if self._fast is not None:
             return str(self._fast.decode(list(tokens), skip_special_tokens=True))
-        text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return text
+        return str(self._tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def token_bytes(self, token: int) -> bytes:
         if not 0 <= token < self._size:
@@ -73,13 +74,9 @@ class HFVocabulary(ChatVocabulary):
         # Not verbose: the engine refuses a text beyond the context, so the tokenizer need not warn.
         return [int(t) for t in self._tokenizer.encode(text, add_special_tokens=add_special, verbose=False)]
 
-    def _apply(
-        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None, variables: Mapping[str, Any]
-    ) -> str:
-        text: str = self._tokenizer.apply_chat_template(
-            messages, tools=tools, add_generation_prompt=True, tokenize=False, **variables
-        )
-        return text
+    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables) -> str:
+        apply = self._tokenizer.apply_chat_template
+        return str(apply(messages, tools=tools, add_generation_prompt=True, tokenize=False, **variables))
 
     @cached_property
     def _bytes(self) -> list[bytes]:

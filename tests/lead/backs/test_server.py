@@ -58,7 +58,7 @@ async def kinds(stream: Stream, count: int) -> Sequence[pb.LeadMessage]:
 
 @pytest.mark.parametrize("limit", ["LOST_AFTER", "COMPARED_WITHIN"])
 def test_one_that_says_no_more_is_refused_with_words(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"duo.wire.lead_side.{limit}", 0.0)
+    monkeypatch.setattr(f"duo.wire.messages.{limit}", 0.0)
     stream: Any = Stream(hello("b"))
     asyncio.run(backs_of(1).serve_stream(stream.requests(), stream))
     *_, last = [stream.heard.get_nowait() for _ in range(stream.heard.qsize())]
