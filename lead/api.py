@@ -173,6 +173,29 @@ class SlotView:
     """Mean of this answer so far."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The target model, and how it is served.
+
+    created: when it was loaded: Unix time, seconds.
+    runtime: 'transformers' or 'llamacpp'.
+    context: tokens that one slot holds.
+    vocabulary: safe to use from the event loop.
+    speculates: whether guesses are ever verified.
+    exactness: a line for people: whether a text always has the same bits, and what that costs.
+    max_questions: how many questions the lead takes at once, including those that wait.
+    """
+
+    name: str
+    created: int
+    runtime: str
+    context: int
+    vocabulary: Vocabulary
+    speculates: bool
+    exactness: str
+    max_questions: int
+
+
 class Answerer(Protocol):
     """What the HTTP side asks."""
 
@@ -182,48 +205,13 @@ class Answerer(Protocol):
         ...
 
     @property
-    def model(self) -> str:
-        """Name of the target model."""
-        ...
-
-    @property
-    def created(self) -> int:
-        """When the model was loaded: Unix time, seconds."""
-        ...
-
-    @property
-    def runtime(self) -> str:
-        """'transformers' or 'llamacpp'."""
-        ...
-
-    @property
-    def speculates(self) -> bool:
-        """Whether guesses are ever verified."""
-        ...
-
-    @property
-    def exactness(self) -> str:
-        """A line for people: whether a text always has the same bits, and what that costs."""
-        ...
-
-    @property
-    def context(self) -> int:
-        """Tokens that one slot holds."""
-        ...
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The target model's vocabulary, safe to use from the event loop."""
+    def info(self) -> ModelInfo:
+        """The model and how it is served. Raises RuntimeError while it is loading."""
         ...
 
     @property
     def waiting(self) -> int:
         """Questions that wait for a slot."""
-        ...
-
-    @property
-    def most(self) -> int:
-        """How many questions it takes at once, including those that wait."""
         ...
 
     def slots(self) -> Sequence[SlotView]:

@@ -15,7 +15,7 @@ from duo.sampling.json_schema import of_json_object
 from duo.wire.messages import MAX_BIASES
 from lead.answers.answer import RunningAnswer
 from lead.answers.handover import Handover
-from lead.api import Observer, Question, SlotView
+from lead.api import ModelInfo, Observer, Question, SlotView
 from lead.backs.server import Backs
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
@@ -42,13 +42,10 @@ class Service:
         self._handover = Handover(self._in_event_loop, self._count)
         self.backs = backs
         engine = loaded.engine
-        self.model, self.runtime = engine.name, engine.runtime
-        self.context, self.vocabulary = engine.context, engine.vocabulary
-        self.most = engine.slots + queue
-        """Questions that it takes at once."""
-        self.exactness = loaded.exactness
-        self.speculates = loaded.speculation.speculates
-        self.created = int(time.time())
+        self.info = ModelInfo(
+            engine.name, int(time.time()), engine.runtime, engine.context, engine.vocabulary,
+            loaded.speculation.speculates, loaded.exactness, max_questions=engine.slots + queue,
+        )  # fmt: skip
         decoder.start(lambda: self._in_event_loop(backs.changed), self._stepped)
         # The first grammar of a large vocabulary takes a second, which the event loop should not.
         self._warming = asyncio.ensure_future(asyncio.to_thread(decoder.grammars.check, of_json_object()))

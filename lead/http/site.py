@@ -27,7 +27,7 @@ class Site:
     @property
     def model(self) -> str:
         """What clients call the model."""
-        return self.options.alias or self.answerer.model
+        return self.options.alias or self.answerer.info.name
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
@@ -43,12 +43,12 @@ class Site:
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Asks all of the questions or none. Raises what `Answerer.ask` raises."""
-        answerer, answers = self.answerer, list[Answer]()
-        if len(questions) > answerer.most:
-            raise RequestError(f"{len(questions)} answers in one request: this lead takes {answerer.most} at once", "n")
+        answers, most = list[Answer](), self.answerer.info.max_questions
+        if len(questions) > most:
+            raise RequestError(f"{len(questions)} answers in one request: this lead takes {most} at once", "n")
         try:
             for question in questions:
-                answers.append(answerer.ask(question))
+                answers.append(self.answerer.ask(question))
         except BaseException:
             for answer in answers:
                 answer.cancel()

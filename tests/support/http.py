@@ -28,7 +28,7 @@ from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.program.tls_files import Files
 from duo.sampling.grammar import Grammars
 from lead.answers.answer import Report
-from lead.api import CLIENT_GONE, Answer, BackView, Observer, Piece, Question, SlotView, Summary
+from lead.api import CLIENT_GONE, Answer, BackView, ModelInfo, Observer, Piece, Question, SlotView, Summary
 from lead.decode.session import Logprobs
 from lead.http.app import create_app
 from lead.http.edge.auth import guarded
@@ -147,8 +147,11 @@ class ScriptedAnswerer:
         self.asked: queue.Queue[ScriptedAnswer] = queue.Queue()
 
     @property
-    def vocabulary(self) -> Vocabulary:
-        return vocabulary()
+    def info(self) -> ModelInfo:
+        return ModelInfo(
+            self.model, self.created, self.runtime, self.context, vocabulary(), self.speculates, self.exactness,
+            self.most,
+        )  # fmt: skip
 
     def slots(self) -> Sequence[SlotView]:
         return self.slot_views

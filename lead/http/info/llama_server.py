@@ -18,7 +18,7 @@ import duo
 from duo.engines.base import Vocabulary
 from duo.errors import BusyError
 from duo.sampling.params import SamplingParams
-from lead.api import Answerer, SlotState, SlotView
+from lead.api import ModelInfo, SlotState, SlotView
 from lead.http.errors import SwitchedOffError, json_response
 from lead.http.openai.fields import DEFAULT_TEMPERATURE, check_tokens
 from lead.http.openai.messages import Conversation
@@ -138,12 +138,12 @@ class Slot(BaseModel):
 
 async def tokenize(site: Site, request: Request) -> Response:
     asked = await parse(TokenizeRequest, request)
-    return json_response({"tokens": await asyncio.to_thread(_tokens, asked, site.answerer.vocabulary)})
+    return json_response({"tokens": await asyncio.to_thread(_tokens, asked, site.answerer.info.vocabulary)})
 
 
 async def detokenize(site: Site, request: Request) -> Response:
     asked = await parse(DetokenizeRequest, request)
-    tokens, vocabulary = asked.tokens or [], site.answerer.vocabulary
+    tokens, vocabulary = asked.tokens or [], site.answerer.info.vocabulary
     check_tokens(tokens, vocabulary, "tokens")
     return json_response({"content": await asyncio.to_thread(vocabulary.decode, tokens)})
 
@@ -151,7 +151,7 @@ async def detokenize(site: Site, request: Request) -> Response:
 async def apply_template(site: Site, request: Request) -> Response:
     asked = await parse(TemplateRequest, request)
     tools = [tool.plain() for tool in asked.tools or ()]
-    render = site.answerer.vocabulary.render
+    render = site.answerer.info.vocabulary.render
     return json_response({"prompt": await asyncio.to_thread(render, asked.turns(), tools, asked.variables)})
 
 
@@ -166,7 +166,7 @@ async def slots(site: Site, request: Request) -> Response:
     # Any value, as in llama-server: health checks ask this way.
     if request.query_params.get("fail_on_no_slot") and all(view.state != "idle" for view in views):
         raise BusyError("no slot is idle: try again later")
-    return json_response([_slot(view, site.answerer) for view in views])
+    return json_response([_slot(view, site.answerer.info) for view in views])
 
 
 def _tokens(asked: TokenizeRequest, vocabulary: Vocabulary) -> list[Any]:
@@ -202,30 +202,30 @@ _SAMPLING = {
 
 def _props(site: Site) -> dict[str, object]:
     """See `Props`."""
-    answerer, options = site.answerer, site.options
+    info, options = site.answerer.info, site.options
     return {
         "default_generation_settings": {
             "id": 0,
-            "n_ctx": answerer.context,
-            "speculative": answerer.speculates,
+            "n_ctx": info.context,
+            "speculative": info.speculates,
             "is_processing": False,
             "params": {**_SAMPLING, "seed": -1, "n_predict": -1, "ignore_eos": False, "stream": False, "stop": []},
         },
-        "total_slots": len(answerer.slots()),
+        "total_slots": len(site.answerer.slots()),
         "model_alias": site.model,
-        "model_path": answerer.model,
-        "n_ctx": answerer.context,
-        "n_vocab": answerer.vocabulary.size,
-        "chat_template": answerer.vocabulary.chat_template,
+        "model_path": info.name,
+        "n_ctx": info.context,
+        "n_vocab": info.vocabulary.size,
+        "chat_template": info.vocabulary.chat_template,
         "modalities": {"vision": False, "audio": False},
         "endpoint_slots": options.slots,
         "endpoint_metrics": options.metrics,
         "build_info": f"duo {duo.__version__}",
-        "runtime": answerer.runtime,
-        "exactness": answerer.exactness,
+        "runtime": info.runtime,
+        "exactness": info.exactness,
     }
 
 
-def _slot(view: SlotView, answerer: Answerer) -> dict[str, object]:
+def _slot(view: SlotView, info: ModelInfo) -> dict[str, object]:
     busy = view.state != "idle"
-    return {"n_ctx": answerer.context, "speculative": answerer.speculates, "is_processing": busy, **asdict(view)}
+    return {"n_ctx": info.context, "speculative": info.speculates, "is_processing": busy, **asdict(view)}

@@ -131,7 +131,7 @@ class ChatChunk(BaseModel):
 
 
 async def chat_completions(site: Site, request: Request) -> Response:
-    vocabulary = site.answerer.vocabulary
+    vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(ChatRequest, request)
         # A thread, because a long prompt takes long to tokenise.

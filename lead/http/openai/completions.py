@@ -183,7 +183,7 @@ class _Silent:
 
 
 async def completions(site: Site, request: Request) -> Response:
-    vocabulary = site.answerer.vocabulary
+    vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(CompletionRequest, request)
         # A thread, because a long prompt takes long to tokenise.
