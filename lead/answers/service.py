@@ -19,7 +19,6 @@ from lead.api import ModelInfo, Observer, Question, SlotView
 from lead.backs.server import Backs
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
-from lead.decode.session import Step
 from lead.target import Target
 
 QUEUE = 64
@@ -39,7 +38,7 @@ class Service:
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
-        self._handover = Handover(self._in_event_loop, self._count)
+        self._handover = Handover(self._in_event_loop, backs.count)
         self.backs = backs
         engine = loaded.engine
         self.info = ModelInfo(
@@ -141,7 +140,3 @@ class Service:
         self._handover.stepped()
         if self.backs.any and not self._speculation.resting:
             self._in_event_loop(self.backs.changed)
-
-    def _count(self, steps: Sequence[Step]) -> None:
-        for step in steps:
-            self.backs.count(step)
