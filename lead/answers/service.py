@@ -15,6 +15,7 @@ from duo.sampling.json_schema import of_json_object
 from duo.wire.messages import MAX_BIASES
 from lead.answers.answer import RunningAnswer
 from lead.answers.handover import Handover
+from lead.answers.text import check_tokens
 from lead.api import ModelInfo, Observer, Question, SlotView
 from lead.backs.server import Backs
 from lead.decode.loop import Decoder
@@ -58,19 +59,11 @@ class Service:
     def ask(self, question: Question) -> RunningAnswer:
         """See `lead.api.Answerer.ask`."""
         vocabulary, context = self._engine.vocabulary, self._engine.context
-        strange = [token for token in question.sampling.logit_bias if not 0 <= token < vocabulary.size]
-        if strange:
-            raise RequestError(f"logit_bias: no token {strange[0]} in a vocabulary of {vocabulary.size}", "logit_bias")
+        check_tokens(question.sampling.logit_bias, vocabulary, "logit_bias")
         if len(question.sampling.logit_bias) > MAX_BIASES:
             raise RequestError(f"logit_bias names {len(question.sampling.logit_bias)} tokens, at most {MAX_BIASES} are "
                                "taken", "logit_bias")  # fmt: skip
-        strange = [token for token in question.stop_tokens if not 0 <= token < vocabulary.size]
-        if strange:
-            raise RequestError(
-                f"stop_token_ids: no token {strange[0]} in a vocabulary of {vocabulary.size}", "stop_token_ids"
-            )
-        if question.max_tokens is not None and question.max_tokens < 1:
-            raise RequestError(f"max_tokens is {question.max_tokens}: it must be at least 1", "max_tokens")
+        check_tokens(question.stop_tokens, vocabulary, "stop_token_ids")
         prompt = question.prompt
         if not prompt:
             raise RequestError("the prompt is empty: give at least one token")

@@ -18,9 +18,10 @@ import duo
 from duo.engines.base import Vocabulary
 from duo.errors import BusyError
 from duo.sampling.params import SamplingParams
+from lead.answers.text import check_tokens
 from lead.api import ModelInfo, SlotState, SlotView
 from lead.http.errors import SwitchedOffError, json_response
-from lead.http.openai.fields import DEFAULT_TEMPERATURE, check_tokens
+from lead.http.openai.fields import DEFAULT_TEMPERATURE
 from lead.http.openai.messages import Conversation
 from lead.http.openai.tools import Tool
 from lead.http.parsing import Body, Cannot, parse, short

@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from duo.engines import Vocabulary
 from duo.errors import RequestError
 from duo.sampling.json_schema import of_json_schema
+from lead.answers.text import check_tokens
 from lead.api import Answer, Piece, Question, Summary
 from lead.decode.session import Logprobs
 from lead.http.errors import dump
@@ -23,7 +24,6 @@ from lead.http.openai.fields import (
     MAX_PROMPT_LOGPROBS,
     MAX_TOP_LOGPROBS,
     AnswerFields,
-    check_tokens,
     with_seed,
 )
 from lead.http.openai.logprobs import TextLogprobs, prompt_logprobs, text_logprobs

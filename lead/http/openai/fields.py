@@ -169,13 +169,6 @@ def with_seed(question: Question, offset: int) -> Question:
     return replace(question, sampling=replace(question.sampling, seed=seed)) if offset else question
 
 
-def check_tokens(tokens: Sequence[int], vocabulary: Vocabulary, where: str) -> None:
-    """Raises RequestError for the first token that is not in the vocabulary. `where`: the field that holds it."""
-    strange = next((token for token in tokens if token >= vocabulary.size), None)
-    if strange is not None:
-        raise RequestError(f"{where}: no token {strange} in a vocabulary of {vocabulary.size}", where)
-
-
 def _token_id(key: str) -> int:
     # isdecimal alone accepts digits of other scripts. Nine digits are enough for any vocabulary.
     if not (key.isascii() and key.isdecimal() and len(key) <= 9):
