@@ -19,7 +19,7 @@ from duo.engines.base import Vocabulary
 from duo.errors import BusyError
 from duo.sampling.params import SamplingParams
 from lead.answers.text import check_tokens
-from lead.api import ModelInfo, SlotState, SlotView
+from lead.api import SlotState
 from lead.http.errors import SwitchedOffError, json_response
 from lead.http.openai.fields import DEFAULT_TEMPERATURE
 from lead.http.openai.messages import Conversation
@@ -157,7 +157,29 @@ async def apply_template(site: Site, request: Request) -> Response:
 
 
 async def props(site: Site, request: Request) -> Response:
-    return json_response(_props(site))
+    info, options = site.answerer.info, site.options
+    settings = {
+        "default_generation_settings": {
+            "id": 0,
+            "n_ctx": info.context,
+            "speculative": info.speculates,
+            "is_processing": False,
+            "params": {**_SAMPLING, "seed": -1, "n_predict": -1, "ignore_eos": False, "stream": False, "stop": []},
+        },
+        "total_slots": len(site.answerer.slots()),
+        "model_alias": site.model,
+        "model_path": info.name,
+        "n_ctx": info.context,
+        "n_vocab": info.vocabulary.size,
+        "chat_template": info.vocabulary.chat_template,
+        "modalities": {"vision": False, "audio": False},
+        "endpoint_slots": options.slots,
+        "endpoint_metrics": options.metrics,
+        "build_info": f"duo {duo.__version__}",
+        "runtime": info.runtime,
+        "exactness": info.exactness,
+    }
+    return json_response(settings)
 
 
 async def slots(site: Site, request: Request) -> Response:
@@ -167,7 +189,9 @@ async def slots(site: Site, request: Request) -> Response:
     # Any value, as in llama-server: health checks ask this way.
     if request.query_params.get("fail_on_no_slot") and all(view.state != "idle" for view in views):
         raise BusyError("no slot is idle: try again later")
-    return json_response([_slot(view, site.answerer.info) for view in views])
+    info = site.answerer.info
+    shared = {"n_ctx": info.context, "speculative": info.speculates}
+    return json_response([{**shared, "is_processing": view.state != "idle", **asdict(view)} for view in views])
 
 
 def _tokens(asked: TokenizeRequest, vocabulary: Vocabulary) -> list[Any]:
@@ -199,34 +223,3 @@ _SAMPLING = {
     if name not in ("logit_bias", "seed", "grammar")
 }
 """The defaults under llama-server's names."""
-
-
-def _props(site: Site) -> dict[str, object]:
-    """See `Props`."""
-    info, options = site.answerer.info, site.options
-    return {
-        "default_generation_settings": {
-            "id": 0,
-            "n_ctx": info.context,
-            "speculative": info.speculates,
-            "is_processing": False,
-            "params": {**_SAMPLING, "seed": -1, "n_predict": -1, "ignore_eos": False, "stream": False, "stop": []},
-        },
-        "total_slots": len(site.answerer.slots()),
-        "model_alias": site.model,
-        "model_path": info.name,
-        "n_ctx": info.context,
-        "n_vocab": info.vocabulary.size,
-        "chat_template": info.vocabulary.chat_template,
-        "modalities": {"vision": False, "audio": False},
-        "endpoint_slots": options.slots,
-        "endpoint_metrics": options.metrics,
-        "build_info": f"duo {duo.__version__}",
-        "runtime": info.runtime,
-        "exactness": info.exactness,
-    }
-
-
-def _slot(view: SlotView, info: ModelInfo) -> dict[str, object]:
-    busy = view.state != "idle"
-    return {"n_ctx": info.context, "speculative": info.speculates, "is_processing": busy, **asdict(view)}
