@@ -13,6 +13,7 @@ from duo.engines.base import Vocabulary
 from duo.sampling.logprobs import Logprobs
 from duo.sampling.params import SamplingParams
 from lead.decode.session import FinishReason as FinishReason
+from lead.decode.session import Tally as Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,6 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class BackCount:
-    """Guesses of one back in one answer: how many the target verified, and how many of those it picked."""
-
-    drafted: int = 0
-    accepted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
     """Figures of a finished answer. `drafted` counts guesses that the target verified."""
 
@@ -83,7 +76,7 @@ class Summary:
     drafted: int
     accepted: int
     queued_seconds: float = 0.0
-    backs: Mapping[str, BackCount] = field(default_factory=dict)
+    backs: Mapping[str, Tally] = field(default_factory=dict)
 
 
 class Answer(Protocol):
