@@ -311,12 +311,9 @@ class Rendered:
             self._live.start()
         self._text += text.translate(_NO_CONTROL)
         end = finished_blocks(self._text)
-        if end:
-            done, self._text = self._text[:end], self._text[end:]
-            self._live.update(_Tail(self._text))
-            self._print(done)
-        else:
-            self._live.update(_Tail(self._text))
+        done, self._text = self._text[:end], self._text[end:]
+        self._live.update(_Tail(self._text))
+        self._print(done)
 
     def end(self) -> None:
         if self._started:
