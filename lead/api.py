@@ -131,9 +131,6 @@ class Observer:
     def failed(self, answer: int, status: int) -> None:
         """The answer broke off. `status`: of HTTP, `CLIENT_GONE` if its reader stopped."""
 
-    def refused(self, status: int) -> None:
-        """A question got no answer at all."""
-
 
 BackState = Literal["waiting", "catching up", "drafting", "silent"]
 

@@ -106,9 +106,7 @@ def add_tls_flags(group: argparse._ArgumentGroup, whose: str, ca: str) -> None:
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("about this program")
     group.add_argument(
-        "--trace",
-        metavar="FILE",
-        help="write a timeline of its work to FILE (for ui.perfetto.dev, chrome://tracing)",
+        "--trace", metavar="FILE", help="write a timeline of its work to FILE (for ui.perfetto.dev, chrome://tracing)"
     )
     group.add_argument("-v", "--verbose", action="store_true", help="log more")
     group.add_argument("--list-devices", action=ListDevices, help="print what a model can run on here, and exit")

@@ -155,7 +155,7 @@ class Backs:
                 await self._compare(requests, side, out)
             self._join(back)
             joined = True
-            self._decoder.joined(back.name)
+            self._decoder.speculation.joined(back.name)
             log.info("back %s joined: %s, from %s", back.name, side.back.model if side.back else "", stream.peer())
             if side.comparison is not None:
                 log.info("back %s: %s", back.name, side.comparison)
@@ -175,7 +175,7 @@ class Backs:
         finally:
             if joined and self._backs.get(back.name) is back:
                 # Another stream of the same back may have taken its place.
-                self._decoder.left(back.name)
+                self._decoder.speculation.left(back.name)
                 del self._backs[back.name]
                 self._decoder.inbox.drop(back.name)
             await out.settle()
