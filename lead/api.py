@@ -85,20 +85,16 @@ class Answer(Protocol):
     @property
     def prompt_logprobs(self) -> Sequence[Logprobs]:
         """One for each prompt token but the first, if the question asks for them. Complete with the first piece."""
-        ...
 
     @property
     def summary(self) -> Summary:
         """Available after the iteration has ended."""
-        ...
 
     def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
         """Yields batches of pieces, each of one step or more. Raises DuoError if the answer cannot go on."""
-        ...
 
     def cancel(self) -> None:
         """Stops the answer after the current forward pass. Does nothing if the answer is finished."""
-        ...
 
 
 CLIENT_GONE = 499
@@ -192,24 +188,19 @@ class Answerer(Protocol):
     @property
     def ready(self) -> bool:
         """Whether the model is loaded."""
-        ...
 
     @property
     def info(self) -> ModelInfo:
         """The model and how it is served. Raises RuntimeError while it is loading."""
-        ...
 
     @property
     def waiting(self) -> int:
         """Questions that wait for a slot."""
-        ...
 
     def slots(self) -> Sequence[SlotView]:
         """All slots, in order."""
-        ...
 
     def ask(self, question: Question) -> Answer:
         """Queues a question. Raises RequestError, ContextError or BusyError if it will not be answered."""
-        ...
 
     def backs(self) -> Sequence[BackView]: ...
