@@ -73,10 +73,7 @@ class CompletionRequest(AnswerFields):
         None, description="From llama-server: the answer is JSON of this schema."
     )
 
-    cannot: ClassVar[Cannot] = {
-        **AnswerFields.cannot,
-        "suffix": ((None, ""), "the lead does not fill gaps"),
-    }
+    cannot: ClassVar[Cannot] = {**AnswerFields.cannot, "suffix": ((None, ""), "the lead does not fill gaps")}
 
     def questions(self, vocabulary: Vocabulary) -> list[Question]:
         """`n` questions for each prompt. Raises RequestError."""
@@ -98,23 +95,16 @@ class CompletionRequest(AnswerFields):
             )
         schema = self.response_format.answer() if self.response_format is not None else self.json_schema or None
         sampling = self.sampling(DEFAULT_TEMPERATURE, of_json_schema(schema) if schema is not None else "")
-        ends = self.ends(vocabulary)
-        return [
-            with_seed(
-                Question(
-                    prompt=tokens,
-                    sampling=sampling,
-                    top_logprobs=self.logprobs,
-                    prompt_logprobs=scored,
-                    continues=True,
-                    streamed=bool(self.stream),
-                    **ends,
-                ),
-                i,
-            )
-            for tokens in prompts
-            for i in range(count)
-        ]
+        question = Question(
+            prompt=(),
+            sampling=sampling,
+            top_logprobs=self.logprobs,
+            prompt_logprobs=scored,
+            continues=True,
+            streamed=bool(self.stream),
+            **self.ends(vocabulary),
+        )
+        return [with_seed(replace(question, prompt=tokens), i) for tokens in prompts for i in range(count)]
 
     def limit(self) -> int | None:
         # Where only the prompt is asked for, one token is made and not told.
