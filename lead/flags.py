@@ -48,12 +48,9 @@ def parser() -> argparse.ArgumentParser:
         "-np", "--parallel", type=_slots, default=SLOTS, metavar="N", help="slots: answers that are generated at once"
     )
     group.add_argument(
-        "--queue",
-        type=values.count,
-        default=64,
-        metavar="N",
+        "--queue", type=values.count, default=64, metavar="N",
         help="most questions that wait for a slot; more get a 503",
-    )
+    )  # fmt: skip
     group = p.add_argument_group("speculation")
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",
@@ -109,12 +106,9 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
         "made and printed. `python -m lead certs --help` says how to come by certificates."
     )
     group.add_argument(
-        "--api-key",
-        action="append",
-        type=values.secret,
-        metavar="KEY",
+        "--api-key", action="append", type=values.secret, metavar="KEY",
         help="what clients need (again, or with commas, for several)",
-    )
+    )  # fmt: skip
     group.add_argument("--api-key-file", metavar="FILE", default="", help="file with API keys, one per line")
     group.add_argument(
         "--token", action="append", type=values.secret, metavar="TOKEN", help="what backs need (also several)"

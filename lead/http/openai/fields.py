@@ -39,15 +39,9 @@ def _stops(value: object) -> object:
     return [value] if isinstance(value, str) and value else [] if value == "" else value
 
 
-Stop = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]],
-    Field(max_length=MAX_STOPS),
-    BeforeValidator(
-        _stops,
-        json_schema_input_type=Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
-        | Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]], Field(max_length=MAX_STOPS)],
-    ),
-]
+_Strings = Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]], Field(max_length=MAX_STOPS)]
+_String = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
+Stop = Annotated[_Strings, BeforeValidator(_stops, json_schema_input_type=_String | _Strings)]
 
 
 class StreamOptions(Body):
