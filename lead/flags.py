@@ -7,6 +7,7 @@ import argparse
 from duo.engines.exact import decision
 from duo.program import flags as cli
 from duo.program import values
+from duo.program.config import Parser
 from duo.wire.messages import MIN_MESSAGE_BYTES
 from lead.backs.admission import Admission
 from lead.http.edge import connections
@@ -18,7 +19,7 @@ SLOTS = 4
 
 
 def parser() -> argparse.ArgumentParser:
-    p = cli.parser("lead", ABOUT)
+    p = Parser("lead", ABOUT)
     cli.add_model_flags(p, "target")
     group = p.add_argument_group("network")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on, for clients and for backs")
