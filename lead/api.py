@@ -107,10 +107,8 @@ class Observer:
     `answer` is the answer's number. After `began`, exactly one of `finished` and `failed` follows.
     """
 
-    @property
-    def reads(self) -> bool:
-        """Whether it wants the pieces as soon as they exist."""
-        return False
+    reads = False
+    """Whether it wants the pieces as soon as they exist."""
 
     def began(self, answer: int) -> None:
         """The lead has taken the question."""
