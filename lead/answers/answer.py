@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from duo.engines import Engine
 from duo.errors import DuoError
+from duo.sampling.logprobs import Logprobs
 from lead.answers.text import Stops, TextStream
 from lead.api import CLIENT_GONE, FinishReason, Observer, Piece, Question, Summary
 from lead.decode.request import Request
-from lead.decode.session import Logprobs, Step
+from lead.decode.session import Step
 
 
 class Report:

@@ -27,9 +27,9 @@ from duo.engines import Vocabulary
 from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.program.tls_files import Files
 from duo.sampling.grammar import Grammars
+from duo.sampling.logprobs import Logprobs
 from lead.answers.answer import Report
 from lead.api import CLIENT_GONE, Answer, BackView, ModelInfo, Observer, Piece, Question, SlotView, Summary
-from lead.decode.session import Logprobs
 from lead.http.app import create_app
 from lead.http.edge.auth import guarded
 from lead.http.info.metrics import Metrics

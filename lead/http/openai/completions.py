@@ -14,9 +14,9 @@ from pydantic import BaseModel, BeforeValidator, Field
 from duo.engines import Vocabulary
 from duo.errors import RequestError
 from duo.sampling.json_schema import of_json_schema
+from duo.sampling.logprobs import Logprobs
 from lead.answers.text import check_tokens
 from lead.api import Answer, Piece, Question, Summary
-from lead.decode.session import Logprobs
 from lead.http.errors import dump
 from lead.http.openai.fields import (
     DEFAULT_TEMPERATURE,

@@ -22,8 +22,8 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from duo.errors import StoppedError
+from duo.sampling.logprobs import Logprobs
 from lead.api import Piece
-from lead.decode.session import Logprobs
 from lead.http.app import create_app
 from lead.http.endpoints import description
 from lead.http.options import Options
