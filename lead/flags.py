@@ -11,7 +11,7 @@ from duo.program.config import Parser
 from duo.wire.messages import MIN_MESSAGE_BYTES
 from lead.backs.admission import Admission
 from lead.http.edge import connections
-from lead.http.options import BODY_LIMIT
+from lead.http.site import BODY_LIMIT
 from lead.plan.limits import Limits
 
 ABOUT = "`python -m lead`: serve the target model over HTTP, and take guesses from backs over gRPC."

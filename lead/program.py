@@ -37,7 +37,7 @@ from lead.http.app import create_app
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
 from lead.http.info.metrics import Metrics
-from lead.http.options import Options
+from lead.http.site import Options
 from lead.plan.limits import Limits
 from lead.security.credentials import Access, access, how_to_join, is_loopback
 

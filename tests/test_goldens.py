@@ -33,7 +33,7 @@ from bench.show.trace import load
 from lead.api import BackView, Tally
 from lead.http.app import create_app
 from lead.http.info.metrics import Metrics
-from lead.http.options import Options
+from lead.http.site import Options
 from tests.support.http import SUMMARY, ScriptedAnswerer
 
 FOLDER = Path(__file__).with_name("goldens")

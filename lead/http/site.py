@@ -1,4 +1,4 @@
-"""What every endpoint works with."""
+"""What every endpoint works with, and what the person who starts the lead decides about it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from starlette.requests import ClientDisconnect
 from duo.errors import DuoError, RequestError
 from lead.api import CLIENT_GONE, Answer, Answerer, Question
 from lead.http.info.metrics import Metrics
-from lead.http.options import Options
+
+BODY_LIMIT = 4 << 20
+"""Bytes of a request's body. This is more text than any context holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them."""
+
+    alias: str = ""
+    slots: bool = True
+    metrics: bool = False
 
 
 @dataclass(frozen=True, slots=True)

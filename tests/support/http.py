@@ -33,7 +33,7 @@ from lead.api import CLIENT_GONE, Answer, BackView, ModelInfo, Observer, Piece, 
 from lead.http.app import create_app
 from lead.http.edge.auth import guarded
 from lead.http.info.metrics import Metrics
-from lead.http.options import BODY_LIMIT, Options
+from lead.http.site import BODY_LIMIT, Options
 
 PATIENCE = 10.0
 """Seconds that a test waits before it fails."""

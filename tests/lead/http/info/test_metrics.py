@@ -13,7 +13,7 @@ from duo.errors import BusyError, StoppedError
 from lead.api import BackView, SlotView, Tally
 from lead.http.app import create_app
 from lead.http.info.metrics import MAX_BACKS, Metrics
-from lead.http.options import Options
+from lead.http.site import Options
 from tests.support.http import SUMMARY, ScriptedAnswerer
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}

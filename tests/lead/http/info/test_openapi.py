@@ -26,7 +26,7 @@ from duo.sampling.logprobs import Logprobs
 from lead.api import Piece
 from lead.http.app import create_app
 from lead.http.endpoints import description
-from lead.http.options import Options
+from lead.http.site import Options
 from tests.support.http import ScriptedAnswerer
 
 APP = create_app(ScriptedAnswerer(), Options(metrics=True))
