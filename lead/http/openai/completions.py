@@ -32,7 +32,7 @@ from lead.http.openai.usage import Timings, Usage, figures
 from lead.http.openai.writers import Echo, TextWriter
 from lead.http.parsing import Cannot, parse, short
 from lead.http.site import Site
-from lead.http.stream import events, head_of, respond
+from lead.http.stream import Envelope, events, head_of, respond
 
 Tokens = list[Annotated[int, Field(ge=0)]]
 
@@ -140,13 +140,10 @@ class CompletionChoice(BaseModel):
     )
 
 
-class Completion(BaseModel):
+class Completion(Envelope):
     """An answer, or one event of a stream. A stream has usage and timings only at its end."""
 
-    id: str
     object: Literal["text_completion"]
-    created: int
-    model: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
     timings: Timings | None = None
