@@ -47,8 +47,7 @@ log = logging.getLogger("lead")
 class Lead:
     """The `Answerer` of the HTTP side: there from the start, ready once the model is loaded."""
 
-    def __init__(self) -> None:
-        self.service: Service | None = None
+    service: Service | None = None
 
     @property
     def ready(self) -> bool:

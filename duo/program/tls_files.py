@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,12 +42,6 @@ class Files:
     def read(self, which: str) -> bytes:
         """Bytes of the file `which`: cert, key or ca. Raises FileError."""
         return _read(f"--tls-{which}", str(getattr(self, which)))
-
-    def load_into(self, context: ssl.SSLContext) -> ssl.SSLContext:
-        """Add certificate and key, if given, to the context, and return it."""
-        if self.cert:
-            context.load_cert_chain(self.cert, self.key)
-        return context
 
 
 def _certificate(flag: str, path: str) -> x509.Certificate:
