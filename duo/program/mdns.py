@@ -15,12 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from zeroconf import (  # type: ignore[attr-defined]
-    ServiceStateChange,
-    Zeroconf,
-    get_all_addresses,
-    get_all_addresses_v6,
-)
+from zeroconf import ServiceStateChange, Zeroconf, get_all_addresses, get_all_addresses_v6  # type: ignore[attr-defined]
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from duo import __version__
