@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -223,16 +223,6 @@ def _error(response: requests.Response, other: str = "") -> tuple[str, str | Non
 # -- Text on the screen --------------------------------------------------------------------------------------------
 
 
-class Screen(Protocol):
-    """Shows an answer while it comes."""
-
-    def write(self, text: str) -> None: ...
-
-    def end(self) -> None:
-        """Finish, also after an error."""
-        ...
-
-
 class Plain:
     """Writes plain text to standard output. `clean`: drop control characters."""
 
@@ -311,12 +301,9 @@ class Rendered:
             self._live.start()
         self._text += text.translate(_NO_CONTROL)
         end = finished_blocks(self._text)
-        if end:
-            done, self._text = self._text[:end], self._text[end:]
-            self._live.update(_Tail(self._text))
-            self._print(done)
-        else:
-            self._live.update(_Tail(self._text))
+        done, self._text = self._text[:end], self._text[end:]
+        self._live.update(_Tail(self._text))
+        self._print(done)
 
     def end(self) -> None:
         if self._started:
@@ -387,7 +374,7 @@ class Chat:
     lead: Lead
     options: argparse.Namespace
     console: Console
-    screen: Callable[[], Screen]
+    screen: Callable[[], Plain | Rendered]
     turns: list[Turn] = field(default_factory=list)
     guessed: list[tuple[str, str]] = field(default_factory=list)
     """The last answer in pieces, each with the back that guessed it, or ""."""

@@ -22,6 +22,7 @@ from duo.engines.cost import CostCurve
 from duo.errors import FileError
 from duo.program import flags as cli
 from duo.program import mdns, models, run, trace_file, values
+from duo.program.config import Parser
 from duo.program.tls_files import Files
 from duo.trace import Trace
 from duo.wire.messages import Identity
@@ -33,7 +34,7 @@ AUTO = "auto"
 
 
 def parser() -> argparse.ArgumentParser:
-    p = cli.parser("back", __doc__)
+    p = Parser("back", __doc__)
     cli.add_model_flags(p, "draft")
     group = p.add_argument_group("lead")
     group.add_argument(

@@ -38,7 +38,9 @@ class ClientTls:
 
     def context(self) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=self.files.ca or None)
-        return self.files.load_into(context)
+        if self.files.cert:
+            context.load_cert_chain(self.files.cert, self.files.key)
+        return context
 
     @staticmethod
     def of_the_system() -> bytes:

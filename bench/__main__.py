@@ -11,7 +11,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from duo.errors import DuoError
-from duo.program.flags import Help
+from duo.program.config import Help
 
 
 class Command(NamedTuple):

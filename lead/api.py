@@ -13,6 +13,7 @@ from duo.engines.base import Vocabulary
 from duo.sampling.logprobs import Logprobs
 from duo.sampling.params import SamplingParams
 from lead.decode.session import FinishReason as FinishReason
+from lead.decode.session import Tally as Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,14 +63,6 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class BackCount:
-    """Guesses of one back in one answer: how many the target verified, and how many of those it picked."""
-
-    drafted: int = 0
-    accepted: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Summary:
     """Figures of a finished answer. `drafted` counts guesses that the target verified."""
 
@@ -83,7 +76,7 @@ class Summary:
     drafted: int
     accepted: int
     queued_seconds: float = 0.0
-    backs: Mapping[str, BackCount] = field(default_factory=dict)
+    backs: Mapping[str, Tally] = field(default_factory=dict)
 
 
 class Answer(Protocol):
@@ -92,20 +85,16 @@ class Answer(Protocol):
     @property
     def prompt_logprobs(self) -> Sequence[Logprobs]:
         """One for each prompt token but the first, if the question asks for them. Complete with the first piece."""
-        ...
 
     @property
     def summary(self) -> Summary:
         """Available after the iteration has ended."""
-        ...
 
     def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
         """Yields batches of pieces, each of one step or more. Raises DuoError if the answer cannot go on."""
-        ...
 
     def cancel(self) -> None:
         """Stops the answer after the current forward pass. Does nothing if the answer is finished."""
-        ...
 
 
 CLIENT_GONE = 499
@@ -118,10 +107,8 @@ class Observer:
     `answer` is the answer's number. After `began`, exactly one of `finished` and `failed` follows.
     """
 
-    @property
-    def reads(self) -> bool:
-        """Whether it wants the pieces as soon as they exist."""
-        return False
+    reads = False
+    """Whether it wants the pieces as soon as they exist."""
 
     def began(self, answer: int) -> None:
         """The lead has taken the question."""
@@ -137,9 +124,6 @@ class Observer:
 
     def failed(self, answer: int, status: int) -> None:
         """The answer broke off. `status`: of HTTP, `CLIENT_GONE` if its reader stopped."""
-
-    def refused(self, status: int) -> None:
-        """A question got no answer at all."""
 
 
 BackState = Literal["waiting", "catching up", "drafting", "silent"]
@@ -173,65 +157,48 @@ class SlotView:
     """Mean of this answer so far."""
 
 
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """The target model, and how it is served.
+
+    created: when it was loaded: Unix time, seconds.
+    runtime: 'transformers' or 'llamacpp'.
+    context: tokens that one slot holds.
+    vocabulary: safe to use from the event loop.
+    speculates: whether guesses are ever verified.
+    exactness: a line for people: whether a text always has the same bits, and what that costs.
+    max_questions: how many questions the lead takes at once, including those that wait.
+    """
+
+    name: str
+    created: int
+    runtime: str
+    context: int
+    vocabulary: Vocabulary
+    speculates: bool
+    exactness: str
+    max_questions: int
+
+
 class Answerer(Protocol):
     """What the HTTP side asks."""
 
     @property
     def ready(self) -> bool:
         """Whether the model is loaded."""
-        ...
 
     @property
-    def model(self) -> str:
-        """Name of the target model."""
-        ...
-
-    @property
-    def created(self) -> int:
-        """When the model was loaded: Unix time, seconds."""
-        ...
-
-    @property
-    def runtime(self) -> str:
-        """'transformers' or 'llamacpp'."""
-        ...
-
-    @property
-    def speculates(self) -> bool:
-        """Whether guesses are ever verified."""
-        ...
-
-    @property
-    def exactness(self) -> str:
-        """A line for people: whether a text always has the same bits, and what that costs."""
-        ...
-
-    @property
-    def context(self) -> int:
-        """Tokens that one slot holds."""
-        ...
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        """The target model's vocabulary, safe to use from the event loop."""
-        ...
+    def info(self) -> ModelInfo:
+        """The model and how it is served. Raises RuntimeError while it is loading."""
 
     @property
     def waiting(self) -> int:
         """Questions that wait for a slot."""
-        ...
-
-    @property
-    def most(self) -> int:
-        """How many questions it takes at once, including those that wait."""
-        ...
 
     def slots(self) -> Sequence[SlotView]:
         """All slots, in order."""
-        ...
 
     def ask(self, question: Question) -> Answer:
         """Queues a question. Raises RequestError, ContextError or BusyError if it will not be answered."""
-        ...
 
     def backs(self) -> Sequence[BackView]: ...

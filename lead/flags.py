@@ -7,10 +7,11 @@ import argparse
 from duo.engines.exact import decision
 from duo.program import flags as cli
 from duo.program import values
+from duo.program.config import Parser
 from duo.wire.messages import MIN_MESSAGE_BYTES
 from lead.backs.admission import Admission
 from lead.http.edge import connections
-from lead.http.options import BODY_LIMIT
+from lead.http.site import BODY_LIMIT
 from lead.plan.limits import Limits
 
 ABOUT = "`python -m lead`: serve the target model over HTTP, and take guesses from backs over gRPC."
@@ -18,7 +19,7 @@ SLOTS = 4
 
 
 def parser() -> argparse.ArgumentParser:
-    p = cli.parser("lead", ABOUT)
+    p = Parser("lead", ABOUT)
     cli.add_model_flags(p, "target")
     group = p.add_argument_group("network")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on, for clients and for backs")
@@ -48,12 +49,9 @@ def parser() -> argparse.ArgumentParser:
         "-np", "--parallel", type=_slots, default=SLOTS, metavar="N", help="slots: answers that are generated at once"
     )
     group.add_argument(
-        "--queue",
-        type=values.count,
-        default=64,
-        metavar="N",
+        "--queue", type=values.count, default=64, metavar="N",
         help="most questions that wait for a slot; more get a 503",
-    )
+    )  # fmt: skip
     group = p.add_argument_group("speculation")
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",
@@ -109,12 +107,9 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
         "made and printed. `python -m lead certs --help` says how to come by certificates."
     )
     group.add_argument(
-        "--api-key",
-        action="append",
-        type=values.secret,
-        metavar="KEY",
+        "--api-key", action="append", type=values.secret, metavar="KEY",
         help="what clients need (again, or with commas, for several)",
-    )
+    )  # fmt: skip
     group.add_argument("--api-key-file", metavar="FILE", default="", help="file with API keys, one per line")
     group.add_argument(
         "--token", action="append", type=values.secret, metavar="TOKEN", help="what backs need (also several)"

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 from duo.draft.model import DraftModel, check_drafts
 from duo.draft.policy import MAX_BATCH_PLACES, MAX_BATCH_ROWS, MAX_RIDERS, TREE, row_capacity
-from duo.engines import Engine, Vocabulary, measure
+from duo.engines import Engine, measure
 from duo.engines.cost import CostCurve
 from duo.engines.meaning import compare
 from duo.errors import AddressError, FileError, ModelError
@@ -27,7 +27,7 @@ from duo.wire.ledger import Ledger
 from duo.wire.messages import Identity
 from lead import target
 from lead.answers.service import QUEUE, Service
-from lead.api import Answer, BackView, Observer, Question, SlotView
+from lead.api import Answer, BackView, ModelInfo, Observer, Question, SlotView
 from lead.backs.admission import Admission
 from lead.backs.server import Backs
 from lead.console.console import Console
@@ -37,7 +37,7 @@ from lead.http.app import create_app
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
 from lead.http.info.metrics import Metrics
-from lead.http.options import Options
+from lead.http.site import Options
 from lead.plan.limits import Limits
 from lead.security.credentials import Access, access, how_to_join, is_loopback
 
@@ -47,48 +47,19 @@ log = logging.getLogger("lead")
 class Lead:
     """The `Answerer` of the HTTP side: there from the start, ready once the model is loaded."""
 
-    def __init__(self) -> None:
-        self.service: Service | None = None
+    service: Service | None = None
 
     @property
     def ready(self) -> bool:
         return self.service is not None
 
     @property
-    def model(self) -> str:
-        return self._loaded.model
-
-    @property
-    def created(self) -> int:
-        return self._loaded.created
-
-    @property
-    def runtime(self) -> str:
-        return self._loaded.runtime
-
-    @property
-    def speculates(self) -> bool:
-        return self._loaded.speculates
-
-    @property
-    def exactness(self) -> str:
-        return self._loaded.exactness
-
-    @property
-    def context(self) -> int:
-        return self._loaded.context
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return self._loaded.vocabulary
+    def info(self) -> ModelInfo:
+        return self._loaded.info
 
     @property
     def waiting(self) -> int:
         return self._loaded.waiting
-
-    @property
-    def most(self) -> int:
-        return self._loaded.most
 
     def slots(self) -> Sequence[SlotView]:
         return self._loaded.slots()

@@ -30,10 +30,10 @@ import chat
 import lead.__main__
 from bench.harness.processes import BackProcess, LeadProcess
 from bench.show.trace import load
-from lead.api import BackCount, BackView
+from lead.api import BackView, Tally
 from lead.http.app import create_app
 from lead.http.info.metrics import Metrics
-from lead.http.options import Options
+from lead.http.site import Options
 from tests.support.http import SUMMARY, ScriptedAnswerer
 
 FOLDER = Path(__file__).with_name("goldens")
@@ -138,7 +138,7 @@ def as_json(node: Any) -> str:
 def metric_names() -> str:
     """Names, types and labels of all series, after an answer with a back's guesses and a refused request."""
     answerer = ScriptedAnswerer()
-    answerer.summary = replace(SUMMARY, backs={"mac": BackCount(5, 3)})
+    answerer.summary = replace(SUMMARY, backs={"mac": Tally(5, 3)})
     answerer.views = [BackView("mac", "draft", "drafting", 1.5, 5, 3)]
     metrics = Metrics(answerer)
     answerer.observers = [metrics]

@@ -20,15 +20,26 @@ _SETS_NOTHING = ("help", "version", "list_devices", "config")
 """The `dest` of flags that make no sense in a file."""
 
 
+class Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows a default only if it says something."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default in (None, "", argparse.SUPPRESS) or isinstance(action.default, bool):
+            return action.help
+        if action.help and "(default: " in action.help:
+            return action.help  # it explains what the value 0 means
+        return super()._get_help_string(action)
+
+
 class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
     """A parser whose environment variables begin with DUO_ and the name of the program."""
 
-    def __init__(self, prog: str, description: str | None, formatter_class: type[argparse.HelpFormatter]) -> None:
+    def __init__(self, prog: str, description: str | None) -> None:
         self._prefix = f"DUO_{prog.upper()}_"
         super().__init__(
             prog=prog,
             description=description,
-            formatter_class=formatter_class,
+            formatter_class=Help,
             epilog=f"Every flag is also a variable (--ctx-size: {self._prefix}CTX_SIZE) and a key of "
             "the YAML file that --config names (ctx-size). A flag overrides a variable, and a variable the file. "
             "Keep secrets in the file or in a variable: other users of the machine can read a command line.",

@@ -5,26 +5,9 @@ from __future__ import annotations
 import argparse
 
 from duo import __version__
-from duo.program.config import Parser
 from duo.program.devices import ListDevices
 from duo.program.models import SHIPPED
 from duo.program.values import count, count_or_auto, gpu_layers, positive
-
-
-class Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows a default only if it says something."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        if action.default in (None, "", argparse.SUPPRESS) or isinstance(action.default, bool):
-            return action.help
-        if action.help and "(default: " in action.help:
-            return action.help  # it explains what the value 0 means
-        return super()._get_help_string(action)
-
-
-def parser(prog: str, description: str | None) -> Parser:
-    """A command line whose flags can also come from the environment and from a file."""
-    return Parser(prog, description, Help)
 
 
 def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
@@ -106,9 +89,7 @@ def add_tls_flags(group: argparse._ArgumentGroup, whose: str, ca: str) -> None:
 def add_common_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("about this program")
     group.add_argument(
-        "--trace",
-        metavar="FILE",
-        help="write a timeline of its work to FILE (for ui.perfetto.dev, chrome://tracing)",
+        "--trace", metavar="FILE", help="write a timeline of its work to FILE (for ui.perfetto.dev, chrome://tracing)"
     )
     group.add_argument("-v", "--verbose", action="store_true", help="log more")
     group.add_argument("--list-devices", action=ListDevices, help="print what a model can run on here, and exit")

@@ -15,12 +15,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from zeroconf import (  # type: ignore[attr-defined]
-    ServiceStateChange,
-    Zeroconf,
-    get_all_addresses,
-    get_all_addresses_v6,
-)
+from zeroconf import ServiceStateChange, Zeroconf, get_all_addresses, get_all_addresses_v6  # type: ignore[attr-defined]
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
 from duo import __version__
@@ -158,7 +153,10 @@ def _text(properties: Mapping[bytes, bytes | None]) -> dict[str, str]:
 
 def _of_host(host: str) -> tuple[list[str], Interfaces]:
     """Addresses to announce for a lead that listens on `host`, and the interfaces to announce them on."""
-    address = ipaddress.ip_address(_resolved(host))
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = ipaddress.ip_address(socket.gethostbyname(host))
     if address.is_unspecified:
         found = get_all_addresses() + (_all_v6() if address.version == 6 else [])
         return [one for one in found if not ipaddress.ip_address(one).is_loopback], _all_interfaces()
@@ -185,15 +183,3 @@ def _open(interfaces: Interfaces, instead: str) -> AsyncZeroconf:
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise AddressError(f"no multicast DNS on this network: {reason.lower()}; {instead}") from None
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
-def _resolved(host: str) -> str:
-    return host if _is_address(host) else socket.gethostbyname(host)

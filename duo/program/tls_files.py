@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,10 +26,10 @@ class Files:
             given, lacking = ("--tls-cert", "--tls-key") if self.cert else ("--tls-key", "--tls-cert")
             raise FileError(f"{given} needs {lacking}: a certificate and its key belong together")
         if self.ca:
-            _certificate("--tls-ca", self.ca)
+            self._certificate("ca")
         if not self.cert:
             return
-        certificate = _certificate("--tls-cert", self.cert)
+        certificate = self._certificate("cert")
         try:
             key = load_pem_private_key(self.read("key"), None)
         except (ValueError, TypeError) as error:
@@ -42,32 +41,23 @@ class Files:
 
     def read(self, which: str) -> bytes:
         """Bytes of the file `which`: cert, key or ca. Raises FileError."""
-        return _read(f"--tls-{which}", str(getattr(self, which)))
+        path = getattr(self, which)
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise FileError(f"--tls-{which} {path}: {(error.strerror or str(error)).lower()}") from None
 
-    def load_into(self, context: ssl.SSLContext) -> ssl.SSLContext:
-        """Add certificate and key, if given, to the context, and return it."""
-        if self.cert:
-            context.load_cert_chain(self.cert, self.key)
-        return context
-
-
-def _certificate(flag: str, path: str) -> x509.Certificate:
-    """The first certificate in the file. Raises FileError, also if it has expired."""
-    try:
-        certificate = x509.load_pem_x509_certificates(_read(flag, path))[0]
-    except ValueError as error:
-        raise FileError(f"{flag} {path}: not a certificate in PEM ({_first(error)})") from None
-    if certificate.not_valid_after_utc < datetime.now(UTC):
-        day = certificate.not_valid_after_utc.date()
-        raise FileError(f"{flag} {path}: expired on {day}; `python -m lead certs DIR --renew` makes a new one")
-    return certificate
-
-
-def _read(flag: str, path: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise FileError(f"{flag} {path}: {(error.strerror or str(error)).lower()}") from None
+    def _certificate(self, which: str) -> x509.Certificate:
+        """The first certificate in the file. Raises FileError, also if it has expired."""
+        named = f"--tls-{which} {getattr(self, which)}"
+        try:
+            certificate = x509.load_pem_x509_certificates(self.read(which))[0]
+        except ValueError as error:
+            raise FileError(f"{named}: not a certificate in PEM ({_first(error)})") from None
+        if certificate.not_valid_after_utc < datetime.now(UTC):
+            day = certificate.not_valid_after_utc.date()
+            raise FileError(f"{named}: expired on {day}; `python -m lead certs DIR --renew` makes a new one")
+        return certificate
 
 
 def _first(error: Exception) -> str:

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from duo.engines.options import GPU_ALL, GPU_AUTO
+
+Number = TypeVar("Number", int, float)
 
 MAX_LAYERS = (1 << 31) - 1
 """llama.cpp stores the number of layers in 32 bits."""
 
 
+def _number(parse: Callable[[str], Number], text: str, allowed: Callable[[Number], bool], what: str) -> Number:
+    """Parse a number that is allowed. `what`: which ones are, for the error."""
+    with contextlib.suppress(ValueError):
+        if allowed(value := parse(text)):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+
+
 def positive(text: str) -> int:
     """Parse a whole number of at least 1."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
+    return _number(int, text, lambda value: value >= 1, "a whole number of at least 1")
 
 
 def secret(text: str) -> str:
@@ -31,13 +37,7 @@ def secret(text: str) -> str:
 
 def seconds(text: str) -> float:
     """Parse a number of seconds over 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds over 0")
-    return value
+    return _number(float, text, lambda value: 0 < value < float("inf"), "a number of seconds over 0")
 
 
 def count(text: str) -> int:
@@ -64,13 +64,7 @@ def gpu_layers(text: str) -> int:
 
 def probability(text: str) -> float:
     """Parse a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.0 <= value <= 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a probability (0 to 1)")
-    return value
+    return _number(float, text, lambda value: 0 <= value <= 1, "a probability (0 to 1)")
 
 
 def port(text: str) -> int:

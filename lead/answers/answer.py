@@ -10,10 +10,11 @@ from dataclasses import replace
 
 from duo.engines import Engine
 from duo.errors import DuoError
+from duo.sampling.logprobs import Logprobs
 from lead.answers.text import Stops, TextStream
-from lead.api import CLIENT_GONE, BackCount, FinishReason, Observer, Piece, Question, Summary
+from lead.api import CLIENT_GONE, FinishReason, Observer, Piece, Question, Summary
 from lead.decode.request import Request
-from lead.decode.session import Logprobs, Step
+from lead.decode.session import Step
 
 
 class Report:
@@ -180,7 +181,7 @@ class RunningAnswer:
             drafted=session.total.drafted,
             accepted=session.total.accepted,
             queued_seconds=request.admitted - request.submitted,
-            backs={name: BackCount(t.drafted, t.accepted) for name, t in list(session.by_back.items())},
+            backs={name: replace(tally) for name, tally in list(session.by_back.items())},
         )
 
     def cancel(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from duo.errors import DuoError
 from lead.answers.answer import RunningAnswer
@@ -22,8 +22,8 @@ class Handover:
     """Brings steps and ends of answers from the decoder's thread into the event loop, all together and not too
     often."""
 
-    def __init__(self, post: Callable[[Callable[[], None]], None], count: Callable[[Sequence[Step]], None]) -> None:
-        """`post`: runs something in the event loop. `count`: adds up what the backs did in some steps."""
+    def __init__(self, post: Callable[[Callable[[], None]], None], count: Callable[[Step], None]) -> None:
+        """`post`: runs something in the event loop. `count`: adds up what the backs did in a step."""
         self._post = post
         self._count = count
         self._pending: dict[RunningAnswer, list[Step]] = {}
@@ -45,26 +45,22 @@ class Handover:
         read = sum(answer.read for answer in self._known)
         if self._at_once or now - self._last >= (PACE * read**0.5 if read else UNREAD_PACE):
             self._last, self._at_once = now, False
-            self._hand_over()
+            pending, self._pending = self._pending, {}
+            if pending:
+                self._post(lambda: self._take(pending))
 
     def end(self, answer: RunningAnswer, error: DuoError | None) -> None:
         self._known.discard(answer)
         steps = self._pending.pop(answer, [])
-        self._post(lambda: self._take([(answer, steps)], [(answer, error)]))
 
-    def _hand_over(self) -> None:
-        pending, self._pending = list(self._pending.items()), {}
-        if pending:
-            self._post(lambda: self._take(pending, ()))
-
-    def _take(
-        self,
-        pending: Sequence[tuple[RunningAnswer, Sequence[Step]]],
-        ended: Sequence[tuple[RunningAnswer, DuoError | None]],
-    ) -> None:
-        for answer, steps in pending:
-            if steps:
-                self._count(steps)
-                answer.steps.put_nowait(steps)
-        for answer, error in ended:
+        def ended() -> None:
+            self._take({answer: steps} if steps else {})
             answer.steps.put_nowait(error)
+
+        self._post(ended)
+
+    def _take(self, pending: Mapping[RunningAnswer, Sequence[Step]]) -> None:
+        for answer, steps in pending.items():
+            for step in steps:
+                self._count(step)
+            answer.steps.put_nowait(steps)

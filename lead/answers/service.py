@@ -15,11 +15,11 @@ from duo.sampling.json_schema import of_json_object
 from duo.wire.messages import MAX_BIASES
 from lead.answers.answer import RunningAnswer
 from lead.answers.handover import Handover
-from lead.api import Observer, Question, SlotView
+from lead.answers.text import check_tokens
+from lead.api import ModelInfo, Observer, Question, SlotView
 from lead.backs.server import Backs
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
-from lead.decode.session import Step
 from lead.target import Target
 
 QUEUE = 64
@@ -39,16 +39,13 @@ class Service:
         self._queue = queue
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
-        self._handover = Handover(self._in_event_loop, self._count)
+        self._handover = Handover(self._in_event_loop, backs.count)
         self.backs = backs
         engine = loaded.engine
-        self.model, self.runtime = engine.name, engine.runtime
-        self.context, self.vocabulary = engine.context, engine.vocabulary
-        self.most = engine.slots + queue
-        """Questions that it takes at once."""
-        self.exactness = loaded.exactness
-        self.speculates = loaded.speculation.speculates
-        self.created = int(time.time())
+        self.info = ModelInfo(
+            engine.name, int(time.time()), engine.runtime, engine.context, engine.vocabulary,
+            loaded.speculation.speculates, loaded.exactness, max_questions=engine.slots + queue,
+        )  # fmt: skip
         decoder.start(lambda: self._in_event_loop(backs.changed), self._stepped)
         # The first grammar of a large vocabulary takes a second, which the event loop should not.
         self._warming = asyncio.ensure_future(asyncio.to_thread(decoder.grammars.check, of_json_object()))
@@ -62,19 +59,11 @@ class Service:
     def ask(self, question: Question) -> RunningAnswer:
         """See `lead.api.Answerer.ask`."""
         vocabulary, context = self._engine.vocabulary, self._engine.context
-        strange = [token for token in question.sampling.logit_bias if not 0 <= token < vocabulary.size]
-        if strange:
-            raise RequestError(f"logit_bias: no token {strange[0]} in a vocabulary of {vocabulary.size}", "logit_bias")
+        check_tokens(question.sampling.logit_bias, vocabulary, "logit_bias")
         if len(question.sampling.logit_bias) > MAX_BIASES:
             raise RequestError(f"logit_bias names {len(question.sampling.logit_bias)} tokens, at most {MAX_BIASES} are "
                                "taken", "logit_bias")  # fmt: skip
-        strange = [token for token in question.stop_tokens if not 0 <= token < vocabulary.size]
-        if strange:
-            raise RequestError(
-                f"stop_token_ids: no token {strange[0]} in a vocabulary of {vocabulary.size}", "stop_token_ids"
-            )
-        if question.max_tokens is not None and question.max_tokens < 1:
-            raise RequestError(f"max_tokens is {question.max_tokens}: it must be at least 1", "max_tokens")
+        check_tokens(question.stop_tokens, vocabulary, "stop_token_ids")
         prompt = question.prompt
         if not prompt:
             raise RequestError("the prompt is empty: give at least one token")
@@ -144,7 +133,3 @@ class Service:
         self._handover.stepped()
         if self.backs.any and not self._speculation.resting:
             self._in_event_loop(self.backs.changed)
-
-    def _count(self, steps: Sequence[Step]) -> None:
-        for step in steps:
-            self.backs.count(step)

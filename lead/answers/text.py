@@ -7,9 +7,10 @@ Face's text-generation-inference streams text in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from duo.engines.base import Vocabulary
+from duo.errors import RequestError
 
 Decode = Callable[[Sequence[int]], str]
 
@@ -62,6 +63,13 @@ def special_in(strings: Sequence[str], vocabulary: Vocabulary) -> dict[int, str]
                 if name and name in string:
                     found[token] = name
     return found
+
+
+def check_tokens(tokens: Iterable[int], vocabulary: Vocabulary, where: str) -> None:
+    """Raises RequestError for the first token that is not in the vocabulary. `where`: the field that holds it."""
+    strange = next((token for token in tokens if not 0 <= token < vocabulary.size), None)
+    if strange is not None:
+        raise RequestError(f"{where}: no token {strange} in a vocabulary of {vocabulary.size}", where)
 
 
 class Stops:

@@ -155,7 +155,7 @@ class Backs:
                 await self._compare(requests, side, out)
             self._join(back)
             joined = True
-            self._decoder.joined(back.name)
+            self._decoder.speculation.joined(back.name)
             log.info("back %s joined: %s, from %s", back.name, side.back.model if side.back else "", stream.peer())
             if side.comparison is not None:
                 log.info("back %s: %s", back.name, side.comparison)
@@ -175,7 +175,7 @@ class Backs:
         finally:
             if joined and self._backs.get(back.name) is back:
                 # Another stream of the same back may have taken its place.
-                self._decoder.left(back.name)
+                self._decoder.speculation.left(back.name)
                 del self._backs[back.name]
                 self._decoder.inbox.drop(back.name)
             await out.settle()
@@ -204,13 +204,6 @@ class Backs:
         if len(self._backs) + self._comparing >= self.admission.backs:
             raise too_many_backs(self.admission.backs)
 
-    def _warn_too_many(self, back: _Back) -> None:
-        if not back.warned:
-            back.warned = True
-            log.warning(
-                "back %s guesses more than --max-guesses %d: the rest is dropped", back.name, self.admission.guesses
-            )
-
     def _join(self, back: _Back) -> None:
         self._admit()
         wanted, number = back.name, 2
@@ -228,7 +221,9 @@ class Backs:
             now = time.perf_counter()
             match back.side.receive(data, now):
                 case Guessed(count, _) if not allowance.takes(count, now):
-                    self._warn_too_many(back)
+                    if not back.warned:
+                        back.warned, most = True, self.admission.guesses
+                        log.warning("back %s guesses more than --max-guesses %d: the rest is dropped", back.name, most)
                 case Guessed(count, sessions):
                     self._decoder.inbox.put(Message(back.name, now, sessions))
                     self._trace.instant("backs", "guesses", now, back=back.name, guesses=count, bytes=len(data))

@@ -26,10 +26,11 @@ class Console(Observer):
     """Writes the answers to standard output. Everything here runs in the event loop."""
 
     def __init__(self, mode: PrintMode) -> None:
-        self._mode = mode
+        self.reads = mode != "none"
+        self._shows_rejected = mode == "all"
         self._terminal = Terminal()
         self._colours = self._terminal.color_system is not None
-        self._can_live = mode != "none" and self._terminal.is_terminal and not self._terminal.is_dumb_terminal
+        self._can_live = self.reads and self._terminal.is_terminal and not self._terminal.is_dumb_terminal
         self._live: Live | None = None
         self._text: dict[int, list[str]] = {}
         """Text not printed yet, by answer under way, in order of their start."""
@@ -37,11 +38,6 @@ class Console(Observer):
         """The answer under way that is printed as it comes."""
         self._waiting: list[str] = []
         """Finished answers that wait for the end of `_streamed`."""
-
-    @property
-    def reads(self) -> bool:
-        """Whether it needs the text of answers."""
-        return self._mode != "none"
 
     def watch(self, answerer: Answerer) -> None:
         """Start the live view, if this is a terminal. Called once the model is loaded."""
@@ -56,7 +52,7 @@ class Console(Observer):
             await live.stop()
 
     def first_text(self, answer: int, seconds: float) -> None:
-        if self._mode == "none":
+        if not self.reads:
             return
         self._text[answer] = []
         if self._live is not None:
@@ -65,14 +61,14 @@ class Console(Observer):
             self._choose()
 
     def pieces(self, answer: int, pieces: Sequence[Piece]) -> None:
-        if self._mode == "none":
+        if not self.reads:
             return
         # Escape codes instead of rich, because this shares the interpreter with the decode loop.
         out: list[str] = []
         for piece in pieces:
             text = shown(piece.text)
             out.append(f"{_GREEN}{text}{_OFF}" if text and piece.backs and self._colours else text)
-            if piece.rejected and self._mode == "all" and self._colours:
+            if piece.rejected and self._shows_rejected and self._colours:
                 out.append(f"{_RED}{shown(piece.rejected)}{_OFF}")
         if answer == self._streamed:
             self._write("".join(out))

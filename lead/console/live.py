@@ -153,9 +153,9 @@ class Live:
 
     def _head(self, slots: Sequence[SlotView], now: float) -> Text:
         line = Text()
-        line.append(shown(self._answerer.model).replace("\n", " "), style="bold")
+        line.append(shown(self._answerer.info.name).replace("\n", " "), style="bold")
         busy = sum(slot.state != "idle" for slot in slots)
-        line.append(f" on {self._answerer.runtime} · up {_uptime(now - self._began)} · ")
+        line.append(f" on {self._answerer.info.runtime} · up {_uptime(now - self._began)} · ")
         line.append(f"{busy} of {len(slots)} slots busy · {self._answerer.waiting} waiting")
         return line
 

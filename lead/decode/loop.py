@@ -35,7 +35,7 @@ class Decoder:
         """`ledger`: told of the sessions that backs may draft for. `local_draft`: a draft model beside the target."""
         self._apart = not engine.mixes
         """Whether prompts are read in forward passes of their own."""
-        self._speculation = speculation
+        self.speculation = speculation
         self._roster = Roster(engine, ledger, speculation, trace, local_draft)
         self._prefill = Prefill(engine, self._roster, speculation, trace)
         self.inbox = Inbox()
@@ -72,14 +72,6 @@ class Decoder:
         with self._wake:
             if request in self._roster.queue:
                 self._roster.queue.remove(request)
-
-    def joined(self, back: str) -> None:
-        """A back is there. Called from another thread."""
-        self._speculation.joined(back)
-
-    def left(self, back: str) -> None:
-        """A back is gone. Called from another thread."""
-        self._speculation.left(back)
 
     @property
     def waiting(self) -> int:

@@ -63,7 +63,6 @@ class Roster:
         prefix = Prefix(request.prompt)
         # A prompt that must be read again in any case takes no conversation's cache.
         slot = self.slots.take(prefix.tokens if request.prompt_logprobs is None else [])
-        assert slot is not None
         ends = {*request.stop_tokens, *(() if request.ignore_eos else self.engine.vocabulary.eos)}
         grammar = request.sampling.grammar
         session = Session(

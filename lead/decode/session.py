@@ -21,8 +21,7 @@ from typing import Literal
 
 from duo.engines.base import ROOT, Logits, Row
 from duo.prefix import Prefix
-from duo.sampling.logprobs import Logprobs as Logprobs
-from duo.sampling.logprobs import logprobs
+from duo.sampling.logprobs import Logprobs, logprobs
 from duo.sampling.params import Constraint, SamplingParams
 from duo.sampling.sampler import Sampler
 from lead.plan.calibration import Calibration

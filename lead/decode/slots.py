@@ -45,11 +45,9 @@ class Slots:
         """How many tokens of the prompt the best slot's cache can give."""
         return max(self.common(slot, prompt) for slot in self._slots)
 
-    def take(self, prompt: list[int]) -> Slot | None:
-        """A slot for a new answer; None while all are taken."""
+    def take(self, prompt: list[int]) -> Slot:
+        """A slot for a new answer, while one is free."""
         free = [slot for slot in self._slots if not slot.taken]
-        if not free:
-            return None
         slot = max(free, key=lambda slot: (self.common(slot, prompt), -slot.used))
         if 2 * self.common(slot, prompt) < self._engine.length(slot.id):
             slot = self._longest_idle(free)

@@ -53,11 +53,6 @@ class Pass:
     steps: list[tuple[Request, Step]] = field(default_factory=list)
     replayed: Replayed = NOTHING
 
-    @property
-    def prompt_tokens(self) -> int:
-        """Tokens of prompts that it reads."""
-        return sum(len(chunk.tokens) for chunk in self.chunks.values())
-
 
 @dataclass(slots=True, eq=False)
 class Stepper:
@@ -229,7 +224,8 @@ class Stepper:
             request.stepped, request.decode_seconds = done, done - request.answering
 
     def _record(self, it: Pass, done: float) -> None:
-        read, rejected = it.prompt_tokens, sum(len(step.rejected) for _, step in it.steps)
+        read = sum(len(chunk.tokens) for chunk in it.chunks.values())
+        rejected = sum(len(step.rejected) for _, step in it.steps)
         drafted = sum(len(step.drafted) for _, step in it.steps)
         self.trace.span(
             "decoder", "prefill" if read else "forward", it.started, it.ended, prompt=read, rows=it.rows,

@@ -16,9 +16,8 @@ from lead.http import endpoints
 from lead.http.errors import LoadingError, handle_errors
 from lead.http.info.metrics import Metrics
 from lead.http.info.openapi import Endpoint
-from lead.http.options import Options
 from lead.http.page import routes as page
-from lead.http.site import Site
+from lead.http.site import Options, Site
 
 
 def create_app(answerer: Answerer, options: Options | None = None, metrics: Metrics | None = None) -> FastAPI:

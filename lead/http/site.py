@@ -1,4 +1,4 @@
-"""What every endpoint works with."""
+"""What every endpoint works with, and what the person who starts the lead decides about it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,18 @@ from starlette.requests import ClientDisconnect
 from duo.errors import DuoError, RequestError
 from lead.api import CLIENT_GONE, Answer, Answerer, Question
 from lead.http.info.metrics import Metrics
-from lead.http.options import Options
+
+BODY_LIMIT = 4 << 20
+"""Bytes of a request's body. This is more text than any context holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them."""
+
+    alias: str = ""
+    slots: bool = True
+    metrics: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +38,7 @@ class Site:
     @property
     def model(self) -> str:
         """What clients call the model."""
-        return self.options.alias or self.answerer.model
+        return self.options.alias or self.answerer.info.name
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
@@ -43,12 +54,12 @@ class Site:
 
     def ask(self, questions: Sequence[Question]) -> list[Answer]:
         """Asks all of the questions or none. Raises what `Answerer.ask` raises."""
-        answerer, answers = self.answerer, list[Answer]()
-        if len(questions) > answerer.most:
-            raise RequestError(f"{len(questions)} answers in one request: this lead takes {answerer.most} at once", "n")
+        answers, most = list[Answer](), self.answerer.info.max_questions
+        if len(questions) > most:
+            raise RequestError(f"{len(questions)} answers in one request: this lead takes {most} at once", "n")
         try:
             for question in questions:
-                answers.append(answerer.ask(question))
+                answers.append(self.answerer.ask(question))
         except BaseException:
             for answer in answers:
                 answer.cancel()

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
+from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from duo.errors import DuoError
@@ -42,6 +43,15 @@ async def respond(
         return EventStream(answers, stream)
     pieces = await unless_gone(request.receive, answers, _all(answers))
     return Response(status_code=CLIENT_GONE) if pieces is None else json_response(body(pieces))
+
+
+class Envelope(BaseModel):
+    """How every body and every event begins. `head_of` makes it."""
+
+    id: str
+    object: str
+    created: int
+    model: str
 
 
 def head_of(kind: str, shape: str, model: str) -> dict[str, object]:

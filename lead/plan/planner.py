@@ -189,7 +189,7 @@ class Planner(Speculation):
         """The guesses that may be verified: by answer, and of all answers together. The likeliest come first."""
         best = [self.limits.likeliest(tree, self._max_guesses) for tree in trees]
         ranked = [(path, number, node) for number, of in enumerate(best) for node, path in of]
-        ranked.sort(key=_falling)  # stable: parents stay before children that are as likely
+        ranked.sort(key=lambda guess: -guess[0])  # stable: parents stay before children that are as likely
         return best, ranked
 
     def lookahead(self, trees: Sequence[GuessTree], rate: float) -> Lookahead:
@@ -277,7 +277,3 @@ class Planner(Speculation):
         if not tree.root.children:
             return [1.0] if useful(tree.root) else []
         return [path for node, path in ranked if useful(node)]
-
-
-def _falling(ranked: _Ranked) -> float:
-    return -ranked[0]

@@ -57,6 +57,8 @@ class Speculation:
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
+        self.speculates = limits.max_guesses > 0
+        """Whether the limits allow a guess. If not, nobody need make any."""
         self.calibration: defaultdict[str, Calibration] = defaultdict(Calibration)
         """What the claims of each back are worth."""
 
@@ -79,11 +81,6 @@ class Speculation:
     def resting(self) -> bool:
         """Whether the target is faster alone: the backs need not hear of what is committed."""
         return False
-
-    @property
-    def speculates(self) -> bool:
-        """Whether the limits allow a guess. If not, nobody need make any."""
-        return self.limits.max_guesses > 0
 
     def joined(self, back: str) -> None:
         """A back has connected. Another thread may call this and `left`."""

@@ -117,11 +117,6 @@ class GuessTree:
             self._prune()
         return taken
 
-    def guessed(self, prefix_hash: int) -> bool:
-        """Whether the tree has guesses after this prefix."""
-        node = self.by_hash.get(prefix_hash)
-        return node is not None and bool(node.children)
-
     def place(self, prefix_hash: int) -> Place | None:
         """The guesses after this prefix; None if there are none."""
         node = self.by_hash.get(prefix_hash)
@@ -136,7 +131,8 @@ class GuessTree:
         """Merge expansions. Returns the places that had no guesses before."""
         new: list[Place] = []
         for expansion in expansions:
-            known = self.guessed(expansion.hash)
+            node = self.by_hash.get(expansion.hash)
+            known = node is not None and bool(node.children)
             if self.merge(expansion, back) and not known and (place := self.place(expansion.hash)) is not None:
                 new.append(place)
         return new

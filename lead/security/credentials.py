@@ -44,14 +44,10 @@ def access(args: argparse.Namespace) -> Access:
     tokens = (*values.several(args.token or ()), *_of_file("--token-file", args.token_file))
     if args.insecure or is_loopback(args.host):
         return Access(keys, tokens)
-    made = []
-    if not keys:
-        made.append(secrets.token_hex(SECRET_BYTES))
-        keys = (made[-1],)
-    if not tokens:
-        made.append(secrets.token_hex(SECRET_BYTES))
-        tokens = (made[-1],)
-    return Access(keys, tokens, frozenset(made))
+    given = {*keys, *tokens}
+    keys = keys or (secrets.token_hex(SECRET_BYTES),)
+    tokens = tokens or (secrets.token_hex(SECRET_BYTES),)
+    return Access(keys, tokens, frozenset({*keys, *tokens} - given))
 
 
 def is_loopback(host: str) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 
 import requests
 
+from duo.sampling.logprobs import Logprobs
 from lead.api import Piece, Question
-from lead.decode.session import Logprobs
 from tests.support.http import PATIENCE, ScriptedAnswerer, vocabulary
 
 CHAT = "/v1/chat/completions"

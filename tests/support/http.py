@@ -27,13 +27,13 @@ from duo.engines import Vocabulary
 from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.program.tls_files import Files
 from duo.sampling.grammar import Grammars
+from duo.sampling.logprobs import Logprobs
 from lead.answers.answer import Report
-from lead.api import CLIENT_GONE, Answer, BackView, Observer, Piece, Question, SlotView, Summary
-from lead.decode.session import Logprobs
+from lead.api import CLIENT_GONE, Answer, BackView, ModelInfo, Observer, Piece, Question, SlotView, Summary
 from lead.http.app import create_app
 from lead.http.edge.auth import guarded
 from lead.http.info.metrics import Metrics
-from lead.http.options import BODY_LIMIT, Options
+from lead.http.site import BODY_LIMIT, Options
 
 PATIENCE = 10.0
 """Seconds that a test waits before it fails."""
@@ -147,8 +147,11 @@ class ScriptedAnswerer:
         self.asked: queue.Queue[ScriptedAnswer] = queue.Queue()
 
     @property
-    def vocabulary(self) -> Vocabulary:
-        return vocabulary()
+    def info(self) -> ModelInfo:
+        return ModelInfo(
+            self.model, self.created, self.runtime, self.context, vocabulary(), self.speculates, self.exactness,
+            self.most,
+        )  # fmt: skip
 
     def slots(self) -> Sequence[SlotView]:
         return self.slot_views

@@ -18,9 +18,10 @@ import duo
 from duo.engines.base import Vocabulary
 from duo.errors import BusyError
 from duo.sampling.params import SamplingParams
-from lead.api import Answerer, SlotState, SlotView
+from lead.answers.text import check_tokens
+from lead.api import SlotState
 from lead.http.errors import SwitchedOffError, json_response
-from lead.http.openai.fields import DEFAULT_TEMPERATURE, check_tokens
+from lead.http.openai.fields import DEFAULT_TEMPERATURE
 from lead.http.openai.messages import Conversation
 from lead.http.openai.tools import Tool
 from lead.http.parsing import Body, Cannot, parse, short
@@ -138,12 +139,12 @@ class Slot(BaseModel):
 
 async def tokenize(site: Site, request: Request) -> Response:
     asked = await parse(TokenizeRequest, request)
-    return json_response({"tokens": await asyncio.to_thread(_tokens, asked, site.answerer.vocabulary)})
+    return json_response({"tokens": await asyncio.to_thread(_tokens, asked, site.answerer.info.vocabulary)})
 
 
 async def detokenize(site: Site, request: Request) -> Response:
     asked = await parse(DetokenizeRequest, request)
-    tokens, vocabulary = asked.tokens or [], site.answerer.vocabulary
+    tokens, vocabulary = asked.tokens or [], site.answerer.info.vocabulary
     check_tokens(tokens, vocabulary, "tokens")
     return json_response({"content": await asyncio.to_thread(vocabulary.decode, tokens)})
 
@@ -151,12 +152,34 @@ async def detokenize(site: Site, request: Request) -> Response:
 async def apply_template(site: Site, request: Request) -> Response:
     asked = await parse(TemplateRequest, request)
     tools = [tool.plain() for tool in asked.tools or ()]
-    render = site.answerer.vocabulary.render
+    render = site.answerer.info.vocabulary.render
     return json_response({"prompt": await asyncio.to_thread(render, asked.turns(), tools, asked.variables)})
 
 
 async def props(site: Site, request: Request) -> Response:
-    return json_response(_props(site))
+    info, options = site.answerer.info, site.options
+    settings = {
+        "default_generation_settings": {
+            "id": 0,
+            "n_ctx": info.context,
+            "speculative": info.speculates,
+            "is_processing": False,
+            "params": {**_SAMPLING, "seed": -1, "n_predict": -1, "ignore_eos": False, "stream": False, "stop": []},
+        },
+        "total_slots": len(site.answerer.slots()),
+        "model_alias": site.model,
+        "model_path": info.name,
+        "n_ctx": info.context,
+        "n_vocab": info.vocabulary.size,
+        "chat_template": info.vocabulary.chat_template,
+        "modalities": {"vision": False, "audio": False},
+        "endpoint_slots": options.slots,
+        "endpoint_metrics": options.metrics,
+        "build_info": f"duo {duo.__version__}",
+        "runtime": info.runtime,
+        "exactness": info.exactness,
+    }
+    return json_response(settings)
 
 
 async def slots(site: Site, request: Request) -> Response:
@@ -166,7 +189,9 @@ async def slots(site: Site, request: Request) -> Response:
     # Any value, as in llama-server: health checks ask this way.
     if request.query_params.get("fail_on_no_slot") and all(view.state != "idle" for view in views):
         raise BusyError("no slot is idle: try again later")
-    return json_response([_slot(view, site.answerer) for view in views])
+    info = site.answerer.info
+    shared = {"n_ctx": info.context, "speculative": info.speculates}
+    return json_response([{**shared, "is_processing": view.state != "idle", **asdict(view)} for view in views])
 
 
 def _tokens(asked: TokenizeRequest, vocabulary: Vocabulary) -> list[Any]:
@@ -198,34 +223,3 @@ _SAMPLING = {
     if name not in ("logit_bias", "seed", "grammar")
 }
 """The defaults under llama-server's names."""
-
-
-def _props(site: Site) -> dict[str, object]:
-    """See `Props`."""
-    answerer, options = site.answerer, site.options
-    return {
-        "default_generation_settings": {
-            "id": 0,
-            "n_ctx": answerer.context,
-            "speculative": answerer.speculates,
-            "is_processing": False,
-            "params": {**_SAMPLING, "seed": -1, "n_predict": -1, "ignore_eos": False, "stream": False, "stop": []},
-        },
-        "total_slots": len(answerer.slots()),
-        "model_alias": site.model,
-        "model_path": answerer.model,
-        "n_ctx": answerer.context,
-        "n_vocab": answerer.vocabulary.size,
-        "chat_template": answerer.vocabulary.chat_template,
-        "modalities": {"vision": False, "audio": False},
-        "endpoint_slots": options.slots,
-        "endpoint_metrics": options.metrics,
-        "build_info": f"duo {duo.__version__}",
-        "runtime": answerer.runtime,
-        "exactness": answerer.exactness,
-    }
-
-
-def _slot(view: SlotView, answerer: Answerer) -> dict[str, object]:
-    busy = view.state != "idle"
-    return {"n_ctx": answerer.context, "speculative": answerer.speculates, "is_processing": busy, **asdict(view)}

@@ -134,15 +134,11 @@ class _Now(Collector):
         yield gauge("predicted_tokens_per_second", "Of all answers under way together.", speed)
         yield gauge("backs_connected", "Backs that are connected.", len(backs))
         trips = GaugeMetricFamily("duo_back_round_trip_seconds", "Network round trip to a back.", labels=["back"])
-        for name, seconds in self._round_trips().items():
-            trips.add_metric([name], seconds)
-        yield trips
-
-    def _round_trips(self) -> dict[str, float]:
-        """Seconds by label. Backs that share a label show the longest."""
-        trips: dict[str, float] = {}
-        for back in self._answerer.backs() if self._answerer.ready else ():
+        longest: dict[str, float] = {}  # seconds by label, which backs may share
+        for back in backs:
             if back.round_trip_ms is not None:
                 label = self._metrics.label(back.name)
-                trips[label] = max(trips.get(label, 0.0), back.round_trip_ms / 1e3)
-        return trips
+                longest[label] = max(longest.get(label, 0.0), back.round_trip_ms / 1e3)
+        for label, seconds in longest.items():
+            trips.add_metric([label], seconds)
+        yield trips

@@ -22,10 +22,7 @@ _REFS = "#/components/schemas/"
 Shape = type[BaseModel]
 Schema = dict[str, Any]
 
-REFUSED = {
-    400: "The request is wrong. `param` names the field at fault.",
-    413: "The body is too large.",
-}
+REFUSED = {400: "The request is wrong. `param` names the field at fault.", 413: "The body is too large."}
 UNAVAILABLE = {503: "The model is loading, or too many requests wait. Try again after `Retry-After` seconds."}
 FAILED = {500: "An unexpected failure of the lead."}
 LOCKED = {401: "The lead wants an API key, and the request has none or a wrong one."}

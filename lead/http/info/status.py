@@ -73,4 +73,4 @@ async def metrics(site: Site, request: Request) -> Response:
 
 
 def _model(site: Site) -> dict[str, object]:
-    return {"id": site.model, "object": "model", "created": site.answerer.created, "owned_by": "duo"}
+    return {"id": site.model, "object": "model", "created": site.answerer.info.created, "owned_by": "duo"}

@@ -23,7 +23,7 @@ from lead.http.openai.usage import Timings, Usage, figures
 from lead.http.openai.writers import ChatWriter
 from lead.http.parsing import Cannot, parse
 from lead.http.site import Site
-from lead.http.stream import events, head_of, respond
+from lead.http.stream import Envelope, events, head_of, respond
 
 
 class ChatRequest(Conversation, ToolFields, AnswerFields):
@@ -88,11 +88,8 @@ class ChatChoice(BaseModel):
     finish_reason: Literal["stop", "length", "tool_calls"]
 
 
-class ChatCompletion(BaseModel):
-    id: str
+class ChatCompletion(Envelope):
     object: Literal["chat.completion"]
-    created: int
-    model: str
     choices: list[ChatChoice]
     usage: Usage
     timings: Timings
@@ -118,20 +115,17 @@ class ChunkChoice(BaseModel):
     )
 
 
-class ChatChunk(BaseModel):
+class ChatChunk(Envelope):
     """One event of a streamed answer. `timings` are in the last event of each choice, and beside the usage."""
 
-    id: str
     object: Literal["chat.completion.chunk"]
-    created: int
-    model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
     timings: Timings | None = None
 
 
 async def chat_completions(site: Site, request: Request) -> Response:
-    vocabulary = site.answerer.vocabulary
+    vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(ChatRequest, request)
         # A thread, because a long prompt takes long to tokenise.

@@ -14,8 +14,9 @@ from pydantic import BaseModel, BeforeValidator, Field
 from duo.engines import Vocabulary
 from duo.errors import RequestError
 from duo.sampling.json_schema import of_json_schema
+from duo.sampling.logprobs import Logprobs
+from lead.answers.text import check_tokens
 from lead.api import Answer, Piece, Question, Summary
-from lead.decode.session import Logprobs
 from lead.http.errors import dump
 from lead.http.openai.fields import (
     DEFAULT_TEMPERATURE,
@@ -23,7 +24,6 @@ from lead.http.openai.fields import (
     MAX_PROMPT_LOGPROBS,
     MAX_TOP_LOGPROBS,
     AnswerFields,
-    check_tokens,
     with_seed,
 )
 from lead.http.openai.logprobs import TextLogprobs, prompt_logprobs, text_logprobs
@@ -32,7 +32,7 @@ from lead.http.openai.usage import Timings, Usage, figures
 from lead.http.openai.writers import Echo, TextWriter
 from lead.http.parsing import Cannot, parse, short
 from lead.http.site import Site
-from lead.http.stream import events, head_of, respond
+from lead.http.stream import Envelope, events, head_of, respond
 
 Tokens = list[Annotated[int, Field(ge=0)]]
 
@@ -73,10 +73,7 @@ class CompletionRequest(AnswerFields):
         None, description="From llama-server: the answer is JSON of this schema."
     )
 
-    cannot: ClassVar[Cannot] = {
-        **AnswerFields.cannot,
-        "suffix": ((None, ""), "the lead does not fill gaps"),
-    }
+    cannot: ClassVar[Cannot] = {**AnswerFields.cannot, "suffix": ((None, ""), "the lead does not fill gaps")}
 
     def questions(self, vocabulary: Vocabulary) -> list[Question]:
         """`n` questions for each prompt. Raises RequestError."""
@@ -98,23 +95,16 @@ class CompletionRequest(AnswerFields):
             )
         schema = self.response_format.answer() if self.response_format is not None else self.json_schema or None
         sampling = self.sampling(DEFAULT_TEMPERATURE, of_json_schema(schema) if schema is not None else "")
-        ends = self.ends(vocabulary)
-        return [
-            with_seed(
-                Question(
-                    prompt=tokens,
-                    sampling=sampling,
-                    top_logprobs=self.logprobs,
-                    prompt_logprobs=scored,
-                    continues=True,
-                    streamed=bool(self.stream),
-                    **ends,
-                ),
-                i,
-            )
-            for tokens in prompts
-            for i in range(count)
-        ]
+        question = Question(
+            prompt=(),
+            sampling=sampling,
+            top_logprobs=self.logprobs,
+            prompt_logprobs=scored,
+            continues=True,
+            streamed=bool(self.stream),
+            **self.ends(vocabulary),
+        )
+        return [with_seed(replace(question, prompt=tokens), i) for tokens in prompts for i in range(count)]
 
     def limit(self) -> int | None:
         # Where only the prompt is asked for, one token is made and not told.
@@ -150,13 +140,10 @@ class CompletionChoice(BaseModel):
     )
 
 
-class Completion(BaseModel):
+class Completion(Envelope):
     """An answer, or one event of a stream. A stream has usage and timings only at its end."""
 
-    id: str
     object: Literal["text_completion"]
-    created: int
-    model: str
     choices: list[CompletionChoice]
     usage: Usage | None = None
     timings: Timings | None = None
@@ -183,7 +170,7 @@ class _Silent:
 
 
 async def completions(site: Site, request: Request) -> Response:
-    vocabulary = site.answerer.vocabulary
+    vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(CompletionRequest, request)
         # A thread, because a long prompt takes long to tokenise.

@@ -39,15 +39,9 @@ def _stops(value: object) -> object:
     return [value] if isinstance(value, str) and value else [] if value == "" else value
 
 
-Stop = Annotated[
-    list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]],
-    Field(max_length=MAX_STOPS),
-    BeforeValidator(
-        _stops,
-        json_schema_input_type=Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
-        | Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]], Field(max_length=MAX_STOPS)],
-    ),
-]
+_Strings = Annotated[list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_LENGTH)]], Field(max_length=MAX_STOPS)]
+_String = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
+Stop = Annotated[_Strings, BeforeValidator(_stops, json_schema_input_type=_String | _Strings)]
 
 
 class StreamOptions(Body):
@@ -167,13 +161,6 @@ def with_seed(question: Question, offset: int) -> Question:
     """The same question with another seed."""
     seed = (question.sampling.seed + offset) % (1 << SEED_BITS)
     return replace(question, sampling=replace(question.sampling, seed=seed)) if offset else question
-
-
-def check_tokens(tokens: Sequence[int], vocabulary: Vocabulary, where: str) -> None:
-    """Raises RequestError for the first token that is not in the vocabulary. `where`: the field that holds it."""
-    strange = next((token for token in tokens if token >= vocabulary.size), None)
-    if strange is not None:
-        raise RequestError(f"{where}: no token {strange} in a vocabulary of {vocabulary.size}", where)
 
 
 def _token_id(key: str) -> int:

@@ -53,7 +53,7 @@ async def messages(site: Site, request: Request) -> Response:
     with site.refusals():
         asked = await parse(MessagesRequest, request)
         # A thread, because a long prompt takes long to tokenise.
-        question = await asyncio.to_thread(asked.question, site.answerer.vocabulary)
+        question = await asyncio.to_thread(asked.question, site.answerer.info.vocabulary)
         answers = site.ask([question])
     return await respond(
         request, answers, lambda told: {"content": {"text": "".join([piece.text for piece in told[0]])}}

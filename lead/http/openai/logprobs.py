@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pydantic import BaseModel
 
 from duo.engines import Vocabulary
+from duo.sampling.logprobs import Logprobs
 from lead.answers.text import TextStream
 from lead.api import Piece
-from lead.decode.session import Logprobs
 
 MIN_LOGPROB = -9999.0
 """JSON has no infinity. OpenAI writes this instead."""

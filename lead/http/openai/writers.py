@@ -18,7 +18,7 @@ from lead.http.openai.tool_calls import Call, CallParser
 from lead.http.openai.usage import timings
 
 
-class Writer:
+class _Writer:
     """Writes one answer as the events of a stream. Each event is a text to its end; an empty text is no event."""
 
     def __init__(self, start: str, index: int, asked: AnswerFields, around: tuple[str, str]) -> None:
@@ -28,15 +28,6 @@ class Writer:
         self._start, self._index, self._no_usage = start, index, no_usage
         self._before = f'{start},"choices":[{{"index":{index},{around[0]}'
         self._after = f'{around[1]},"logprobs":null,"finish_reason":null}}]{no_usage}}}\n\n'
-
-    def begin(self) -> str:
-        raise NotImplementedError
-
-    def batch(self, pieces: Sequence[Piece]) -> str:
-        raise NotImplementedError
-
-    def end(self, summary: Summary) -> str:
-        raise NotImplementedError
 
     def _plain(self, text: str) -> str:
         """The event of a text with nothing beside it."""
@@ -51,7 +42,7 @@ class Writer:
         return self._event(text, {"finish_reason": finish_reason}, f',"timings":{dump(timings(summary))}')
 
 
-class ChatWriter(Writer):
+class ChatWriter(_Writer):
     """`parser`: finds the calls of tools, where there may be some. `logprobs`: whether they are asked for."""
 
     def __init__(
@@ -120,7 +111,7 @@ class Echo(NamedTuple):
     scored: bool
 
 
-class TextWriter(Writer):
+class TextWriter(_Writer):
     """`logprobs`: whether they are asked for."""
 
     def __init__(
@@ -166,6 +157,9 @@ class TextWriter(Writer):
         if self._accepted:
             beside["accepted"] = accepted(pieces, text, 0)[0]
         return self._event({"text": text}, beside) if text or self._logprobs else ""
+
+
+Writer = ChatWriter | TextWriter
 
 
 def accepted(pieces: Sequence[Piece], text: str, held: int) -> tuple[list[list[str]], list[Piece]]:

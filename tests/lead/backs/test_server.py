@@ -46,7 +46,8 @@ def hello(fingerprint: str) -> bytes:
 
 
 def backs_of(most: int) -> Backs:
-    decoder: Any = SimpleNamespace(joined=lambda name: None, left=lambda name: None, inbox=Inbox())
+    speculation = SimpleNamespace(joined=lambda name: None, left=lambda name: None)
+    decoder: Any = SimpleNamespace(speculation=speculation, inbox=Inbox())
     backs = Backs(ME, Ledger(), decoder, Trace())
     backs.admission = Admission(backs=most)
     return backs

@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 from rich.console import Console as Terminal
 
-from lead.api import Answerer, BackCount, BackView, Piece, SlotView, Summary
+from lead.api import Answerer, BackView, Piece, SlotView, Summary, Tally
 from lead.console.console import Console, PrintMode
 from lead.console.live import TAIL, Live
 from tests.support.http import SUMMARY, ScriptedAnswerer
@@ -83,7 +83,7 @@ def test_figures(capsys: pytest.CaptureFixture[str]) -> None:
         steps=20,
         drafted=60,
         accepted=30,
-        backs={"one": BackCount(40, 25), "two": BackCount(20, 5)},
+        backs={"one": Tally(40, 25), "two": Tally(20, 5)},
     )
     out = printed("accepted", capsys, summary)
     for part in (

@@ -10,7 +10,7 @@ from pathlib import Path
 import requests
 
 import lead
-from lead.http.options import BODY_LIMIT
+from lead.http.site import BODY_LIMIT
 from tests.support.api import CHAT, error_of, post
 from tests.support.http import PATIENCE, ScriptedAnswerer
 

@@ -10,7 +10,7 @@ import requests
 from duo.errors import BusyError, DuoError
 from lead.api import Answer, Question, Summary
 from lead.http.info.metrics import Metrics
-from lead.http.options import Options
+from lead.http.site import Options
 from tests.support.api import CHAT, HI, TEXT, post
 from tests.support.http import PATIENCE, SUMMARY, ScriptedAnswerer, serving
 

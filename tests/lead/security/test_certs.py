@@ -38,7 +38,7 @@ def handshake(lead: Files, back: ClientTls | None, host: str = "localhost") -> s
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=lead.ca)
         context.verify_mode = ssl.CERT_REQUIRED
         context.set_alpn_protocols(["h2"])
-        lead.load_into(context)
+        context.load_cert_chain(lead.cert, lead.key)
         async with await asyncio.start_server(greet, "127.0.0.1", 0, ssl=context) as server:
             return await why(f"{host}:{server.sockets[0].getsockname()[1]}", back)
 

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from lead.api import SlotView
 from lead.http.app import create_app
 from lead.http.edge.auth import guarded
-from lead.http.options import BODY_LIMIT, Options
+from lead.http.site import BODY_LIMIT, Options
 from tests.support.http import TEMPLATE, ScriptedAnswerer, vocabulary
 
 TEXT = "def grüß():\n    return '🎉'"

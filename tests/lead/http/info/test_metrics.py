@@ -10,10 +10,10 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from duo.errors import BusyError, StoppedError
-from lead.api import BackCount, BackView, SlotView
+from lead.api import BackView, SlotView, Tally
 from lead.http.app import create_app
 from lead.http.info.metrics import MAX_BACKS, Metrics
-from lead.http.options import Options
+from lead.http.site import Options
 from tests.support.http import SUMMARY, ScriptedAnswerer
 
 CHAT = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -49,7 +49,7 @@ def read(text: str) -> Mapping[str, float]:
 
 
 def test_answers_are_counted(client: TestClient, answerer: ScriptedAnswerer) -> None:
-    answerer.summary = replace(SUMMARY, queued_seconds=0.25, backs={"mac": BackCount(5, 3), "pi": BackCount(2, 0)})
+    answerer.summary = replace(SUMMARY, queued_seconds=0.25, backs={"mac": Tally(5, 3), "pi": Tally(2, 0)})
     for _ in range(2):
         assert client.post("/v1/chat/completions", json=CHAT).status_code == 200
     with client.stream("POST", "/v1/completions", json={"prompt": "a", "stream": True}) as answer:
@@ -133,7 +133,7 @@ def test_what_is_done_now_is_read_when_asked_for(client: TestClient, answerer: S
 def test_names_from_the_network_make_no_more_than_so_many_series(answerer: ScriptedAnswerer) -> None:
     figures = Metrics(answerer)
     for i in range(10 * MAX_BACKS):
-        names = {"first": BackCount(1, 1), f'back "{i}"\n' + "x" * 1000: BackCount(2, 1)}
+        names = {"first": Tally(1, 1), f'back "{i}"\n' + "x" * 1000: Tally(2, 1)}
         figures.finished(i, replace(SUMMARY, backs=names))
     answerer.views = [BackView(f"another {i}", "draft", "drafting", float(i), 0, 0) for i in range(100)]
     found = read(figures.exposition().decode())

@@ -22,11 +22,11 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from duo.errors import StoppedError
+from duo.sampling.logprobs import Logprobs
 from lead.api import Piece
-from lead.decode.session import Logprobs
 from lead.http.app import create_app
 from lead.http.endpoints import description
-from lead.http.options import Options
+from lead.http.site import Options
 from tests.support.http import ScriptedAnswerer
 
 APP = create_app(ScriptedAnswerer(), Options(metrics=True))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from openai import OpenAI
 
+from duo.sampling.logprobs import Logprobs
 from lead.api import Piece
-from lead.decode.session import Logprobs
 from tests.support.api import HI, TEXT, pieces, post
 from tests.support.http import ScriptedAnswerer, vocabulary
 
