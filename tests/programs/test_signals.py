@@ -51,14 +51,14 @@ class TestSignals:
     def test_while_a_load_takes_longer_than_anybody_waits(self, tmp_path: Path, number: signal.Signals) -> None:
         (tmp_path / "stuck.py").write_text(
             "import asyncio, threading\n"
-            "from duo import cli\n"
+            "from duo.program import run\n"
             "async def program():\n"
             "    try:\n"
             "        print('loading')\n"
             "        await asyncio.to_thread(threading.Event().wait)\n"
             "    finally:\n"
             "        print('closed', end='')\n"
-            "cli.run(program, False)\n"
+            "run.run(program, False)\n"
         )
         with Program("stuck", environment={"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}) as program:
             program.says("loading")

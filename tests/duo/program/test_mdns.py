@@ -120,7 +120,7 @@ def test_an_address_that_is_not_this_machines(host: str) -> None:
 
 _LEAD = """
 import asyncio, sys
-from duo import mdns
+from duo.program import mdns
 
 async def run(host, port):
     async with await asyncio.start_server(lambda _, writer: writer.close(), host, port):
@@ -130,7 +130,7 @@ async def run(host, port):
 
 asyncio.run(run(sys.argv[1], 5556))
 """
-_BACK = "import asyncio; from duo import mdns; print(asyncio.run(mdns.find()))"
+_BACK = "import asyncio; from duo.program import mdns; print(asyncio.run(mdns.find()))"
 
 
 @pytest.fixture(scope="module")
