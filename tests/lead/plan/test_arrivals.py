@@ -32,8 +32,10 @@ class TestWaiting:
         assert waits(regular(0.005).next(nothing(), 14.5)) == 0.0
 
     def together(self, *, early: bool) -> Planner:
-        """Two answers, of one of which nothing is guessed at each commit, and a back that says something of it 5 ms
-        later; `early`: 1 ms after the commit it says something of the other."""
+        """Two answers. At each commit one has no guesses, and a back says something of it 5 ms later.
+
+        early: the back also says something of the other answer, 1 ms after the commit.
+        """
         it = Planner(CostCurve(FLAT), Limits())
         it.skipped(0.0)
         for step in range(1, 140):
