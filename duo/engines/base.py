@@ -34,13 +34,15 @@ class Row(NamedTuple):
     """One token for a forward pass.
 
     id: the caller's number for the row, at least 0, and unique among the live rows of all slots. parent: the id of a
-    live row of the same slot, the id of an earlier row of the same call, or ROOT.
+    live row of the same slot, the id of an earlier row of the same call, or ROOT. padding: the row only makes the pass
+    wider. It stands behind the other rows of its slot, its logits may be anything, and it is never committed.
     """
 
     id: int
     slot: int
     token: int
     parent: int = ROOT
+    padding: bool = False
 
 
 UNBOUNDED = sys.maxsize

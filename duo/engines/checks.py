@@ -34,7 +34,7 @@ def check_rows(rows: Iterable[Row], live: Collection[int], vocabulary: int) -> N
     live: ids in use. vocabulary: its size.
     """
     fresh: set[int] = set()
-    for row, _, token, _ in rows:
+    for row, _, token, _, _ in rows:
         if row < 0 or row in live or row in fresh:
             raise ValueError(f"row {row} is negative or in use")
         if not 0 <= token < vocabulary:

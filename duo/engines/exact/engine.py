@@ -182,7 +182,8 @@ class ExactEngine:
         """Read a chunk whose width is not in the class: as a chain of rows, with padding rows behind it."""
         count = len(tokens)
         padded = [*tokens, *([tokens[-1]] * (self.widths.round_up(count) - count))]
-        self._engine.forward([Row(i, slot, token, i - 1 if i else ROOT) for i, token in enumerate(padded)])
+        chain = [Row(i, slot, token, i - 1 if i else ROOT, i >= count) for i, token in enumerate(padded)]
+        self._engine.forward(chain)
         self._engine.commit(slot, range(count))
 
     def _pass(
@@ -202,7 +203,8 @@ class ExactEngine:
                 tokens = [rows[index].token for index in chain]
                 tokens += tokens[-1:] * (width - len(chain))
                 places.append((slot, begin, len(chain)))
-                padded += [Row(begin + i, slot, token, begin + i - 1 if i else ROOT) for i, token in enumerate(tokens)]
+                for i, token in enumerate(tokens):
+                    padded.append(Row(begin + i, slot, token, begin + i - 1 if i else ROOT, i >= len(chain)))
             found = engine.forward(padded)
             whole = logits is None and len(places) == 1 and places[0][2] == len(rows)
             if whole:

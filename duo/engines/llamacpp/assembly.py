@@ -59,7 +59,7 @@ class Assembly:
         """Append the rows to their trees. Raises ValueError or ContextError."""
         trees, live, new, before, context = self._trees, self._live, self.new, self._before, self._context
         tokens, places, all_owners, others = self.tokens, self.places, self.owners, self._others
-        for row, slot, token, above in rows:
+        for row, slot, token, above, _ in rows:
             tree = trees[slot]
             parent = tree.root if above == ROOT else live.get(above) or new.get(above)
             if parent is None or parent.tree is not tree:

@@ -112,7 +112,7 @@ class ChainEngine(SlotRuntime):
         grown = self._check_chunks(chunks)
         checks.check_rows(rows, live, self.size)
         placed: dict[int, list[int]] = {}  # indices of each slot's rows
-        for i, (row, slot, _, above) in enumerate(rows):
+        for i, (row, slot, _, above, _) in enumerate(rows):
             if self._slot(slot).rows:
                 raise ValueError(f"slot {slot} has rows: commit some or none of them before it gets row {row}")
             mine = placed.setdefault(slot, [])

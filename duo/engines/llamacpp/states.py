@@ -98,7 +98,7 @@ class StateTreeEngine(SlotRuntime):
         grown = self._check_chunks(chunks)
         checks.check_rows(rows, self.rows, self.size)
         new: dict[int, Node] = {}
-        for row, slot, token, above in rows:
+        for row, slot, token, above, _ in rows:
             tree = self._slot(slot)
             parent = None if above == ROOT else self.rows.get(above) or new.get(above)
             if above != ROOT and (parent is None or parent.tree is not tree):

@@ -105,6 +105,8 @@ class Strip(NamedTuple):
     """Rising, one for each row."""
     keys: int
     """How many places of the lane the rows attend over."""
+    padding: int = 0
+    """How many of the last rows nobody reads."""
 
     @property
     def start(self) -> int:
@@ -169,7 +171,7 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             values.index_copy_(2, cache.places, value_states)
         seen = keys.narrow(2, 0, cache.keys)
         if cache.goes_by_row:
-            setattr(seen, START, [cache.start])
+            setattr(seen, START, [(cache.start, cache.padding)])
         return seen, values.narrow(2, 0, cache.keys)
 
     def _update_lanes(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
@@ -187,7 +189,7 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
             visible.append(known)
         setattr(key_states, LANES, visible)
         if self._cache.goes_by_row:
-            setattr(key_states, START, [strip.start for strip in self._cache.strips])
+            setattr(key_states, START, [(strip.start, strip.padding) for strip in self._cache.strips])
         return key_states, value_states
 
     def copy(self, source: Strip, target: Strip) -> None:
@@ -241,6 +243,7 @@ class ArenaCache(Cache):
         self.lane = 0
         self.places = torch.empty(0, dtype=torch.long)
         self.start = -1
+        self.padding = 0
         self.keys = 0
         self.rows = 0
         self.strips: Sequence[Strip] = ()
@@ -257,6 +260,7 @@ class ArenaCache(Cache):
         self.lane = strip.lane
         self.places = places
         self.start = strip.start
+        self.padding = strip.padding
         self._expect(strip.keys, len(strip.places))
 
     def aim_lanes(self, strips: Sequence[Strip]) -> None:

@@ -20,7 +20,8 @@ LANES = "duo_lanes"
 [1, 1, rows, keys] for each lane."""
 
 START = "duo_start"
-"""Attribute of keys whose rows attend one by one: the place of the first row of each lane."""
+"""Attribute of keys whose rows attend one by one: the place of each lane's first row, and how many of its last rows are
+padding."""
 
 MAX_ROWS_BY_ROW = 32
 """Rows of a lane that may attend one by one. More rows are a prompt's."""
@@ -51,7 +52,7 @@ def grouped_attention(
     special = any(options.get(name) is not None for name in SPECIAL)
     if starts and not special and attention_mask is not None:
         rows = query[0].transpose(0, 1).reshape(query.shape[2], key.shape[1], groups, query.shape[3])
-        alone = _attend_rows(rows, key, value, attention_mask, starts[0], options.get("scaling"))
+        alone = _attend_rows(rows, key, value, attention_mask, *starts[0], options.get("scaling"))
         return alone.reshape(1, query.shape[2], query.shape[1], value.shape[3]), None
     if special or groups == 1 or attention_mask is None or attention_mask.shape[:2] != (1, 1) or query.shape[0] != 1:
         return _stock_attention(module, query, key, value, attention_mask, **options)
@@ -70,7 +71,7 @@ def _attend_lanes(
     query: Tensor,
     visible: Sequence[tuple[int, Tensor, Tensor]],
     attention_mask: Tensor | None,
-    starts: Sequence[int] | None,
+    starts: Sequence[tuple[int, int]] | None,
     **options: Any,
 ) -> Tensor:
     """Each lane attends over its own keys. query [1, heads, rows, dim], lanes side by side -> [1, rows, heads, dim]."""
@@ -86,7 +87,7 @@ def _attend_lanes(
     done: list[Tensor] = []
     for lane, (width, part, (_, keys, values), mask) in enumerate(zip(widths, parts, visible, masks, strict=True)):
         if starts:
-            done.append(_attend_rows(part, keys, values, mask, starts[lane], scale))
+            done.append(_attend_rows(part, keys, values, mask, *starts[lane], scale))
             continue
         if width == 1:
             done.append(attend(part, keys, values, attn_mask=mask, scale=scale))
@@ -97,18 +98,21 @@ def _attend_lanes(
     return torch.cat(done).reshape(1, rows, heads, -1)
 
 
-def _attend_rows(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, start: int, scale: float | None) -> Tensor:
+def _attend_rows(
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, start: int, padding: int, scale: float | None
+) -> Tensor:
     """Each row attends by itself, over the keys up to its own. query [rows, key heads, groups, dim] -> the same shape.
 
-    Products of other shapes give other bits. Here the shapes follow from the row's place alone.
+    Products of other shapes give other bits. Here the shapes follow from the row's place alone. start: the place of the
+    first row. padding: so many rows at the end need no result, and get that of the row before them.
     """
     attend = torch.nn.functional.scaled_dot_product_attention
     done = []
-    for at in range(query.shape[0]):
+    for at in range(query.shape[0] - padding):
         end = start + at + 1
         seen = mask[:, :, at : at + 1, :end]
         done.append(attend(query[at : at + 1], keys[:, :, :end], values[:, :, :end], attn_mask=seen, scale=scale))
-    return torch.cat(done)
+    return torch.cat([*done, *(done[-1:] * padding)])
 
 
 def _tiled(mask: Tensor, groups: int) -> Tensor:

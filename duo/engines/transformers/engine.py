@@ -164,7 +164,7 @@ class TransformersEngine:
         strips: list[Strip] = []
         try:
             for lane, part in parts:
-                strips.append(self._take(lane, part.width))
+                strips.append(self._take(lane, part.width, part.padding))
             composed = self._masks.compose(rows, fresh, parts, strips)
             if self._states is not None:
                 self._begin(self._states, rows, fresh, composed)
@@ -288,9 +288,9 @@ class TransformersEngine:
     def _lane(self, slot: int) -> int:
         return slot if self._apart else 0
 
-    def _take(self, lane: int, count: int) -> Strip:
+    def _take(self, lane: int, count: int, padding: int = 0) -> Strip:
         book = self._books[lane]
-        return Strip(lane, book.take(count), book.keys)
+        return Strip(lane, book.take(count), book.keys, padding)
 
     def _cut(self, slot: int, length: int) -> Places:
         """Cut the committed sequence to `length` tokens. Returns the places of the others, which are still taken."""

@@ -72,7 +72,7 @@ def admit(
         checks.check_context(lengths[slot], context)
     checks.check_rows(rows, live, vocabulary)
     fresh: dict[int, Node] = {}
-    for id, slot, _, parent in rows:
+    for id, slot, _, parent, _ in rows:
         if parent == ROOT:
             position = lengths[slot] if slot in lengths else checks.at(slots, slot).length
         else:
@@ -89,12 +89,14 @@ def admit(
 class Part:
     """The part of a forward pass in one lane: chunks of prompts, then rows, by their indices."""
 
-    __slots__ = ("chunks", "rows", "width")
+    __slots__ = ("chunks", "padding", "rows", "width")
 
     def __init__(self) -> None:
         self.chunks: list[Chunk] = []
         self.rows: list[int] = []
         self.width = 0
+        self.padding = 0
+        """How many of the rows are padding."""
 
 
 def split(rows: Sequence[Row], chunks: Sequence[Chunk], lane: Callable[[int], int]) -> Sequence[tuple[int, Part]]:
@@ -108,6 +110,7 @@ def split(rows: Sequence[Row], chunks: Sequence[Chunk], lane: Callable[[int], in
         part = parts[lane(row.slot)]
         part.rows.append(index)
         part.width += 1
+        part.padding += row.padding
     return sorted(parts.items())
 
 
