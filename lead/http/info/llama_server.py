@@ -20,9 +20,10 @@ from duo.errors import BusyError
 from duo.sampling.params import SamplingParams
 from lead.answers.text import check_tokens
 from lead.api import SlotState
+from lead.chat.prepare import described
 from lead.http.errors import SwitchedOffError, json_response
 from lead.http.openai.fields import DEFAULT_TEMPERATURE
-from lead.http.openai.messages import Conversation
+from lead.http.openai.messages import ConversationFields
 from lead.http.openai.tools import Tool
 from lead.http.parsing import Body, Cannot, parse, short
 from lead.http.site import Site
@@ -63,7 +64,7 @@ class DetokenizeRequest(Body):
     tokens: list[Token] | None = None
 
 
-class TemplateRequest(Conversation):
+class TemplateRequest(ConversationFields):
     """Body of POST /apply-template: a chat request. All other fields are ignored."""
 
     tools: list[Tool] | None = None
@@ -151,7 +152,7 @@ async def detokenize(site: Site, request: Request) -> Response:
 
 async def apply_template(site: Site, request: Request) -> Response:
     asked = await parse(TemplateRequest, request)
-    tools = [tool.plain() for tool in asked.tools or ()]
+    tools = [described(tool.known()) for tool in asked.tools or ()]
     render = site.answerer.info.vocabulary.render
     return json_response({"prompt": await asyncio.to_thread(render, asked.turns(), tools, asked.variables)})
 

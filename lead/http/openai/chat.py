@@ -13,20 +13,23 @@ from pydantic import BaseModel, Field
 from duo.engines import Vocabulary
 from duo.errors import RequestError
 from lead.api import FinishReason, Piece, Question
+from lead.chat.conversation import ChatSettings, Conversation
+from lead.chat.parser import AnswerParser
+from lead.chat.parts import Call, Text
+from lead.chat.prepare import Prepared, prepare
 from lead.http.errors import dump
 from lead.http.openai.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.openai.logprobs import ChatLogprobs, chat_logprobs
-from lead.http.openai.messages import Conversation, ResponseFormat
-from lead.http.openai.tool_calls import CallParser
-from lead.http.openai.tools import ToolCall, ToolFields
+from lead.http.openai.messages import ConversationFields, ResponseFormat
+from lead.http.openai.tools import ToolCall, ToolFields, call_shape
 from lead.http.openai.usage import Timings, Usage, figures
-from lead.http.openai.writers import ChatWriter
+from lead.http.openai.writers import ChatWriter, chunk_style
 from lead.http.parsing import Cannot, parse
 from lead.http.site import Site
 from lead.http.stream import Envelope, events, head_of, respond
 
 
-class ChatRequest(Conversation, ToolFields, AnswerFields):
+class ChatRequest(ConversationFields, ToolFields, AnswerFields):
     """Body of POST /v1/chat/completions."""
 
     max_completion_tokens: int | None = Field(None, ge=-1, lt=1 << 31)
@@ -39,7 +42,7 @@ class ChatRequest(Conversation, ToolFields, AnswerFields):
 
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_completion_tokens", "max_tokens")
     cannot: ClassVar[Cannot] = {
-        **Conversation.cannot,
+        **ConversationFields.cannot,
         **AnswerFields.cannot,
         "functions": ((None, []), "functions are not supported, use tools"),
         "function_call": ((None, "none", "auto"), "functions are not supported, use tools and tool_choice"),
@@ -48,23 +51,28 @@ class ChatRequest(Conversation, ToolFields, AnswerFields):
         "web_search_options": ((None,), "the lead searches nothing"),
     }
 
-    def questions(self, vocabulary: Vocabulary) -> list[Question]:
+    def conversation(self) -> Conversation:
+        """What the model is asked. Raises RequestError."""
+        return Conversation(self.turns(), **self.asked(), schema=self._schema(), variables=self.variables)
+
+    def questions(self, prepared: Prepared, vocabulary: Vocabulary) -> list[Question]:
         """One for each of the `n` answers. Raises RequestError."""
-        if self.top_logprobs and not self.logprobs:
-            raise RequestError(f"top_logprobs is {self.top_logprobs}: set logprobs to true as well", "top_logprobs")
         question = Question(
-            prompt=vocabulary.chat(self.turns(), [tool.plain() for tool in self.offered()], self.variables),
-            sampling=self.sampling(DEFAULT_TEMPERATURE, self.tool_grammar(self._schema())),
+            prompt=prepared.prompt,
+            sampling=self.sampling(DEFAULT_TEMPERATURE, prepared.grammar),
+            marks=prepared.marks,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             streamed=bool(self.stream),
             **self.ends(vocabulary),
         )
         return [with_seed(question, i) for i in range(self.n or 1)]
 
-    def parser(self) -> CallParser | None:
-        """Finds the calls in one answer, if it may hold any."""
-        names = [tool.function.name for tool in self.offered()]
-        return CallParser(names, self.parallel_tool_calls is not False, self.must_call) if names else None
+    def ready(self, vocabulary: Vocabulary, settings: ChatSettings) -> tuple[Prepared, list[Question]]:
+        """The conversation and its questions. Raises RequestError."""
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError(f"top_logprobs is {self.top_logprobs}: set logprobs to true as well", "top_logprobs")
+        prepared = prepare(self.conversation(), vocabulary, settings)
+        return prepared, self.questions(prepared, vocabulary)
 
     def _schema(self) -> Mapping[str, Any] | None:
         """The schema that the answer must follow, if any."""
@@ -129,18 +137,18 @@ async def chat_completions(site: Site, request: Request) -> Response:
     with site.refusals():
         asked = await parse(ChatRequest, request)
         # A thread, because a long prompt takes long to tokenise.
-        questions = await asyncio.to_thread(asked.questions, vocabulary)
+        prepared, questions = await asyncio.to_thread(asked.ready, vocabulary, site.options.chat)
         answers = site.ask(questions)
     head = head_of("chatcmpl", "chat.completion.chunk" if asked.stream else "chat.completion", site.model)
     stream = None
     if asked.stream:
         start, logprobs = f"data: {dump(head)[:-1]}", bool(asked.logprobs)
-        writers = [ChatWriter(start, i, asked, asked.parser(), logprobs, vocabulary) for i in range(len(answers))]
-        stream = events(answers, writers, len(answers), start if asked.wants_usage else None)
+        writers = [ChatWriter(start, i, asked, prepared.parser(), logprobs, vocabulary) for i in range(len(answers))]
+        stream = events(answers, writers, chunk_style(answers, len(answers), start if asked.wants_usage else None))
 
     def body(told: Sequence[Sequence[Piece]]) -> Mapping[str, object]:
         choices = [
-            {"index": i, **_choice(asked, pieces, answer.summary.finish_reason, vocabulary)}
+            {"index": i, **_choice(asked, prepared.parser(), pieces, answer.summary.finish_reason, vocabulary)}
             for i, (answer, pieces) in enumerate(zip(answers, told, strict=True))
         ]
         return {**head, "choices": choices, **figures([answer.summary for answer in answers], len(answers))}
@@ -149,19 +157,14 @@ async def chat_completions(site: Site, request: Request) -> Response:
 
 
 def _choice(
-    asked: ChatRequest, pieces: Sequence[Piece], reason: FinishReason, vocabulary: Vocabulary
+    asked: ChatRequest, parser: AnswerParser, pieces: Sequence[Piece], reason: FinishReason, vocabulary: Vocabulary
 ) -> dict[str, object]:
     """A whole answer. See `ChatChoice`."""
-    text = "".join([piece.text for piece in pieces])
-    message: dict[str, object] = {"role": "assistant", "content": text, "refusal": None}
-    parser = asked.parser()
-    if parser:
-        text, calls = parser.push(text)
-        rest, more = parser.flush(reason)
-        text, calls = text + rest, calls + more
-        message["content"] = text or (None if calls else "")
-        if calls:
-            message["tool_calls"] = [call.shape() for call in calls]
+    parts = [*parser.push("".join([piece.text for piece in pieces])), *parser.flush(reason)]
+    text = "".join([part.text for part in parts if isinstance(part, Text)])
+    calls = [part for part in parts if isinstance(part, Call)]
+    message: dict[str, object] = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
+    if calls:
+        message["tool_calls"] = [call_shape(call) for call in calls]
     logprobs = {"content": chat_logprobs(pieces, vocabulary), "refusal": None} if asked.logprobs else None
-    finish_reason = parser.finish_reason(reason) if parser else reason
-    return {"message": message, "logprobs": logprobs, "finish_reason": finish_reason}
+    return {"message": message, "logprobs": logprobs, "finish_reason": parser.finish_reason(reason)}

@@ -123,7 +123,7 @@ class ResponseFormat(Body):
         return schema
 
 
-class Conversation(Body):
+class ConversationFields(Body):
     """What the chat template makes a prompt of, beside tools."""
 
     messages: list[Message] = Field(min_length=1)

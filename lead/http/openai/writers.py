@@ -11,11 +11,14 @@ from typing import NamedTuple
 
 from duo.engines import Vocabulary
 from lead.api import Answer, Piece, Summary
-from lead.http.errors import dump
+from lead.chat.parser import AnswerParser, PlainParser
+from lead.chat.parts import Call, Part, Text
+from lead.http.errors import UNEXPECTED, dump, error_of
 from lead.http.openai.fields import AnswerFields
 from lead.http.openai.logprobs import chat_logprobs, prompt_logprobs, text_logprobs
-from lead.http.openai.tool_calls import Call, CallParser
-from lead.http.openai.usage import timings
+from lead.http.openai.tools import call_shape
+from lead.http.openai.usage import figures, timings
+from lead.http.stream import StreamStyle
 
 
 class _Writer:
@@ -43,21 +46,21 @@ class _Writer:
 
 
 class ChatWriter(_Writer):
-    """`parser`: finds the calls of tools, where there may be some. `logprobs`: whether they are asked for."""
+    """`logprobs`: whether they are asked for."""
 
     def __init__(
         self,
         start: str,
         index: int,
         asked: AnswerFields,
-        parser: CallParser | None,
+        parser: AnswerParser,
         logprobs: bool,
         vocabulary: Vocabulary,
     ) -> None:
         super().__init__(start, index, asked, ('"delta":{"content":', "}"))
         self._parser, self._vocabulary = parser, vocabulary
         self._logprobs, self._accepted = logprobs, bool(asked.accepted)
-        self._only_text = not (parser or logprobs or self._accepted)
+        self._only_text = isinstance(parser, PlainParser) and not (logprobs or self._accepted)
         self._calls = 0
         self._pieces: list[Piece] = []
         """Pieces that no chunk has told yet."""
@@ -70,30 +73,29 @@ class ChatWriter(_Writer):
         if self._only_text:
             return self._plain(text)
         self._pieces += pieces
-        calls: list[Call] = []
-        if self._parser:
-            text, calls = self._parser.push(text)
-        return self._chunk(text, calls) if text or calls else ""
+        parts = self._parser.push(text)
+        return self._chunk(parts) if parts else ""
 
     def end(self, summary: Summary) -> str:
         reason = summary.finish_reason
-        text, calls = self._parser.flush(reason) if self._parser else ("", [])
+        parts = self._parser.flush(reason)
         # Tokens without text have log probabilities too, for example one that ends the answer.
-        rest = self._chunk(text, calls) if text or calls or (self._logprobs and self._pieces) else ""
-        finish_reason = self._parser.finish_reason(reason) if self._parser else reason
-        return rest + self._last({"delta": {}}, finish_reason, summary)
+        rest = self._chunk(parts) if parts or (self._logprobs and self._pieces) else ""
+        return rest + self._last({"delta": {}}, self._parser.finish_reason(reason), summary)
 
-    def _chunk(self, text: str, calls: Sequence[Call]) -> str:
+    def _chunk(self, parts: Sequence[Part]) -> str:
+        text = "".join([part.text for part in parts if isinstance(part, Text)])
+        calls = [part for part in parts if isinstance(part, Call)]
         delta: dict[str, object] = {"content": text} if text or not calls else {}
         if calls:
-            delta["tool_calls"] = [{"index": self._calls + i, **call.shape()} for i, call in enumerate(calls)]
+            delta["tool_calls"] = [{"index": self._calls + i, **call_shape(call)} for i, call in enumerate(calls)]
             self._calls += len(calls)
         beside: dict[str, object] = {}
         pieces, self._pieces = self._pieces, []
         if self._logprobs:
             beside["logprobs"] = {"content": chat_logprobs(pieces, self._vocabulary), "refusal": None}
         if self._accepted:
-            beside["accepted"], later = accepted(pieces, text, len(self._parser.held) if self._parser else 0)
+            beside["accepted"], later = accepted(pieces, text, len(self._parser.held))
             # Their log probabilities are told already; who guessed them is not.
             self._pieces = [Piece(piece.text, piece.backs) for piece in later]
         return self._event({"delta": delta}, beside)
@@ -159,7 +161,18 @@ class TextWriter(_Writer):
         return self._event({"text": text}, beside) if text or self._logprobs else ""
 
 
-Writer = ChatWriter | TextWriter
+def chunk_style(answers: Sequence[Answer], per_prompt: int, usage_start: str | None) -> StreamStyle:
+    """How OpenAI's streams end. `usage_start`: how the chunk with the usage begins, if it is wanted."""
+
+    def tail() -> str:
+        done = "data: [DONE]\n\n"
+        if usage_start is None:
+            return done
+        # llama-server's clients look for the timings where the usage is.
+        last = dump({"choices": [], **figures([answer.summary for answer in answers], per_prompt)})
+        return f"{usage_start},{last[1:]}\n\n{done}"
+
+    return StreamStyle(lambda error: f"data: {dump(error_of(error) if error else UNEXPECTED)}\n\n", tail)
 
 
 def accepted(pieces: Sequence[Piece], text: str, held: int) -> tuple[list[list[str]], list[Piece]]:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from lead.http.openai.tool_calls import Call, CallParser
+from lead.chat.json_calls import CallParser
+from lead.chat.parts import Call
 from tests.support.api import CALL, CHAT, HI, WEATHER, chunks, post
 from tests.support.http import SUMMARY, ScriptedAnswerer
 

@@ -9,13 +9,13 @@ import json
 import re
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic_core import from_json
 
 from lead.answers.text import overlap
 from lead.api import FinishReason
+from lead.chat.parts import Call
 
 _MARKED: Sequence[tuple[str, str]] = (
     ("<tool_call>", "</tool_call>"),  # Nous Research's Hermes, Qwen and many others; and our own fallback
@@ -39,21 +39,6 @@ _CALL_KEYS = frozenset({"id", "type", "function", "name", "arguments", "paramete
 
 _KEYS = ('{"name":"', '{"type":"function"', '{"function":', '{"arguments":', '{"parameters":')
 """How bare JSON of a call begins, without white space."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """`arguments` are JSON. If the answer ended within the call, the call is not `whole`: its arguments are cut, and
-    its name is empty unless it is complete."""
-
-    id: str
-    name: str
-    arguments: str
-    whole: bool = True
-
-    def shape(self) -> dict[str, object]:
-        """The call in OpenAI's form."""
-        return {"id": self.id, "type": "function", "function": {"name": self.name, "arguments": self.arguments}}
 
 
 class CallParser:
