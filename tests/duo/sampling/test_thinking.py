@@ -11,8 +11,20 @@ from hypothesis import strategies as st
 from duo.sampling.params import Ints
 from duo.sampling.thinking import ThinkingConstraint, ThinkingLimit
 
-WORDS = ["<think>", "</think>", "a", " b", "</", "think", ">", "日".encode()[:1], "日".encode()[1:2], "日".encode()[2:]]
-OPEN, CLOSE, A, B, C1, C2, C3, D1, D2, D3 = range(10)
+WORDS = [
+    "<think>",
+    "</think>",
+    "a",
+    " b",
+    "</",
+    "think",
+    ">",
+    "日".encode()[:1],
+    "日".encode()[1:2],
+    "日".encode()[2:],
+    "`",
+]
+OPEN, CLOSE, A, B, C1, C2, C3, D1, D2, D3, QUOTE = range(11)
 NAMES = {OPEN: "<think>", CLOSE: "</think>"}
 
 
@@ -47,6 +59,7 @@ def test_thinking_that_the_answer_opens_itself() -> None:
     assert forced(limit(1, begun=False), A, OPEN) is None
     assert forced(limit(1, begun=False), A, OPEN, B) == [CLOSE]
     assert forced(limit(0, begun=False), OPEN) == [CLOSE]
+    assert forced(limit(0, begun=False), A, QUOTE, OPEN, *[A] * 20) is None, "it is spoken of"
 
 
 def test_a_mark_of_several_tokens() -> None:
@@ -111,7 +124,7 @@ def test_only_the_answer_so_far_decides(
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(st.integers(0, len(WORDS) - 1), min_size=30, max_size=30), st.integers(0, 4), st.booleans())
+@given(st.lists(st.integers(0, QUOTE - 1), min_size=30, max_size=30), st.integers(0, 4), st.booleans())
 def test_an_answer_that_obeys_never_thinks_for_longer(wished: list[int], budget: int, begun: bool) -> None:
     given = limit(budget, begun)
     constraint = ThinkingConstraint(given, spell)
