@@ -11,7 +11,9 @@ from duo.engines.base import Vocabulary
 from duo.errors import RequestError
 from duo.sampling.json_schema import json_rule, of_lark
 from lead.chat.conversation import ChatSettings, Conversation, Tool
-from lead.chat.parser import AnswerParser, JsonParser, PlainParser
+from lead.chat.forms.form import Form
+from lead.chat.forms.table import HERMES
+from lead.chat.parser import AnswerParser, parser_for
 
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 """OpenAI's documentation and most clients write this for no parameters. In JSON Schema it is any object."""
@@ -31,13 +33,13 @@ class Prepared:
     grammar: str
     conversation: Conversation
     marks: Mapping[int, str] = field(default_factory=dict)
+    form: Form = HERMES
 
     def parser(self) -> AnswerParser:
         """A new parser, for one answer."""
         asked = self.conversation
-        if not asked.tools or asked.choice == "none":
-            return PlainParser()
-        return JsonParser([tool.name for tool in asked.tools], asked.parallel, asked.choice == "required")
+        tools = () if asked.choice == "none" else asked.tools
+        return parser_for(self.form, tools, parallel=asked.parallel, must_call=asked.choice == "required")
 
 
 def prepare(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings) -> Prepared:
