@@ -88,7 +88,7 @@ def rendered(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings
     thinking = decided(asked.thinking, settings.reasoning_budget)
     offered = [] if asked.choice == "none" else [described(tool) for tool in asked.tools]
     variables = {**model.variables.of(thinking, vocabulary), **asked.variables}
-    return vocabulary.render(asked.messages, offered, variables, asked.continues)
+    return vocabulary.render(asked.messages, offered, variables)
 
 
 def form_for(vocabulary: Vocabulary, settings: ChatSettings) -> Form:

@@ -184,7 +184,8 @@ def test_a_long_value_makes_a_short_message(url: str, answerer: ScriptedAnswerer
     ],
 )
 def test_misspelt_fields_are_refused(url: str, answerer: ScriptedAnswerer, name: str, meant: str) -> None:
-    error = error_of(post(url, **{"messages": HI, name: None}), 400)
+    fields: dict[str, Any] = {"messages": HI, name: None}
+    error = error_of(post(url, **fields), 400)
     assert error["param"] == name and name in error["message"] and f"did you mean {meant}?" in error["message"]
     assert answerer.asked.empty()
 
@@ -193,13 +194,20 @@ def test_unknown_fields_are_taken_and_named_once(
     url: str, answerer: ScriptedAnswerer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "lead.http")
-    fields = {"safety_identifier": "me", "models": ["a"], "cache_prompt": True, "\n": 1, "of_this_test": {}}
+    fields: dict[str, Any] = {
+        "messages": HI,
+        "safety_identifier": "me",
+        "models": ["a"],
+        "cache_prompt": True,
+        "\n": 1,
+        "of_this_test": {},
+    }
     for _ in range(2):
-        assert post(url, **{"messages": HI, **fields}).status_code == 200
+        assert post(url, **fields).status_code == 200
     named = [record.getMessage() for record in caplog.records if "of_this_test" in record.getMessage()]
     assert len(named) == 1 and not any("\n" in record.getMessage() for record in caplog.records)
 
 
 def test_very_many_unknown_fields_take_no_time(url: str, answerer: ScriptedAnswerer) -> None:
-    fields = {f"temperature{number:0100}": number for number in range(20_000)}
-    assert post(url, **{"messages": HI, **fields}).status_code == 200
+    fields: dict[str, Any] = {f"temperature{number:0100}": number for number in range(20_000)}
+    assert post(url, messages=HI, **fields).status_code == 200
