@@ -44,7 +44,8 @@ def prepare(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings)
     """Makes a prompt of the conversation. Takes long for a long one. Raises RequestError."""
     check(asked)
     offered = [] if asked.choice == "none" else [described(tool) for tool in asked.tools]
-    return Prepared(vocabulary.chat(asked.messages, offered, asked.variables), _grammar(asked), asked)
+    prompt = vocabulary.chat(asked.messages, offered, asked.variables, asked.continues)
+    return Prepared(prompt, _grammar(asked), asked)
 
 
 def check(asked: Conversation) -> None:

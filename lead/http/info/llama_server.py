@@ -154,7 +154,8 @@ async def apply_template(site: Site, request: Request) -> Response:
     asked = await parse(TemplateRequest, request)
     tools = [described(tool.known()) for tool in asked.tools or ()]
     render = site.answerer.info.vocabulary.render
-    return json_response({"prompt": await asyncio.to_thread(render, asked.turns(), tools, asked.variables)})
+    prompt = await asyncio.to_thread(render, asked.turns(), tools, asked.variables, asked.continues)
+    return json_response({"prompt": prompt})
 
 
 async def props(site: Site, request: Request) -> Response:

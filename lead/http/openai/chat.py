@@ -42,7 +42,6 @@ class ChatRequest(ConversationFields, ToolFields, AnswerFields):
 
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_completion_tokens", "max_tokens")
     cannot: ClassVar[Cannot] = {
-        **ConversationFields.cannot,
         **AnswerFields.cannot,
         "functions": ((None, []), "functions are not supported, use tools"),
         "function_call": ((None, "none", "auto"), "functions are not supported, use tools and tool_choice"),
@@ -53,7 +52,9 @@ class ChatRequest(ConversationFields, ToolFields, AnswerFields):
 
     def conversation(self) -> Conversation:
         """What the model is asked. Raises RequestError."""
-        return Conversation(self.turns(), **self.asked(), schema=self._schema(), variables=self.variables)
+        return Conversation(
+            self.turns(), **self.asked(), schema=self._schema(), variables=self.variables, continues=self.continues
+        )
 
     def questions(self, prepared: Prepared, vocabulary: Vocabulary) -> list[Question]:
         """One for each of the `n` answers. Raises RequestError."""
