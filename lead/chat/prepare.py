@@ -70,7 +70,7 @@ def prepare(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings)
     check(asked)
     model = _known(vocabulary, settings.tool_format)
     text = rendered(asked, vocabulary, settings)
-    begun = model.form.thinking_open(text)
+    begun = model.form.thinking_open(text) or _within_thinking(asked)
     return Prepared(
         vocabulary.encode_rendered(text) if vocabulary.chat_template else vocabulary.encode(text),
         grammar(asked),
@@ -88,7 +88,13 @@ def rendered(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings
     thinking = decided(asked.thinking, settings.reasoning_budget)
     offered = [] if asked.choice == "none" else [described(tool) for tool in asked.tools]
     variables = {**model.variables.of(thinking, vocabulary), **asked.variables}
-    return vocabulary.render(asked.messages, offered, variables)
+    return vocabulary.render(asked.messages, offered, variables, asked.continues)
+
+
+def _within_thinking(asked: Conversation) -> bool:
+    """Whether the answer continues a message that has nothing but thinking yet."""
+    last = asked.messages[-1] if asked.continues and asked.messages else {}
+    return bool(last.get("reasoning_content") and not last.get("content"))
 
 
 def form_for(vocabulary: Vocabulary, settings: ChatSettings) -> Form:

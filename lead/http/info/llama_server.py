@@ -157,7 +157,9 @@ async def detokenize(site: Site, request: Request) -> Response:
 async def apply_template(site: Site, request: Request) -> Response:
     asked = await parse(TemplateRequest, request)
     tools = [tool.known() for tool in asked.tools or ()]
-    given = Conversation(asked.turns(), tools, variables=asked.variables, thinking=asked.thinks())
+    given = Conversation(
+        asked.turns(), tools, variables=asked.variables, thinking=asked.thinks(), continues=asked.continues
+    )
     vocabulary = site.answerer.info.vocabulary
     return json_response({"prompt": await asyncio.to_thread(rendered, given, vocabulary, site.options.chat)})
 
