@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from duo.engines.base import Vocabulary
 from duo.errors import RequestError
-from duo.sampling.json_schema import json_rule, of_lark
 from lead.chat.conversation import ChatSettings, Conversation, Tool
 from lead.chat.forms.form import Form
 from lead.chat.forms.table import HERMES
+from lead.chat.grammar import NO_PARAMETERS, grammar
 from lead.chat.parser import AnswerParser, parser_for
-
-NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
-"""OpenAI's documentation and most clients write this for no parameters. In JSON Schema it is any object."""
-_SAYS_NO_MORE = frozenset({"type", "properties", "required", "title", "description", "$schema"})
-"""Keywords beside `properties` that do not allow more of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +40,7 @@ def prepare(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings)
     """Makes a prompt of the conversation. Takes long for a long one. Raises RequestError."""
     check(asked)
     offered = [] if asked.choice == "none" else [described(tool) for tool in asked.tools]
-    return Prepared(vocabulary.chat(asked.messages, offered, asked.variables), _grammar(asked), asked)
+    return Prepared(vocabulary.chat(asked.messages, offered, asked.variables), grammar(asked, HERMES), asked)
 
 
 def check(asked: Conversation) -> None:
@@ -64,32 +58,3 @@ def described(tool: Tool) -> dict[str, Any]:
     """The tool as chat templates take it, with every field."""
     described = {"name": tool.name, "description": tool.description, "parameters": tool.parameters or NO_PARAMETERS}
     return {"type": "function", "function": described}
-
-
-def arguments_schema(tool: Tool) -> Mapping[str, Any]:
-    """The schema that the arguments of a call must follow."""
-    given = tool.parameters or NO_PARAMETERS
-    if given.get("properties") == {} and not given.get("required") and given.keys() <= _SAYS_NO_MORE:
-        return {**NO_PARAMETERS, "additionalProperties": False}
-    return {**given, "type": "object"}
-
-
-def _grammar(asked: Conversation) -> str:
-    """The grammar of the answer; empty if the answer is free.
-
-    With a schema, the answer is JSON of that schema or a call. Raises RequestError for schemas that are too complex.
-    """
-    tools = asked.tools if asked.choice != "none" else ()
-    schema = None if asked.choice == "required" else asked.schema
-    if asked.named:
-        tools = [tool for tool in tools if tool.name == asked.named]
-    elif asked.choice != "required" and (not tools or schema is None):
-        return "" if schema is None else of_lark(f"start: {json_rule(schema)}\n")
-    # One rule for each schema, because its references start at its own root.
-    rules = [f"answer: {json_rule(schema)}"] if schema is not None else []
-    for i, tool in enumerate(tools):
-        head = json.dumps(f'{{"name":"{tool.name}","arguments":')
-        rules += [f'call{i}: {head} arguments{i} "}}"']
-        rules += [f"arguments{i}: {json_rule(arguments_schema(tool))}"]
-    alternatives = [rule.split(":")[0] for rule in rules if not rule.startswith("arguments")]
-    return of_lark("\n".join([f"start: {' | '.join(alternatives)}", *rules, ""]))

@@ -16,7 +16,6 @@ MAX_CALLS = 16
 """Calls in one answer. Small models would go on for ever."""
 MAX_EXTRA = 32
 """Keys that a schema does not name, where it allows them and they are no JSON."""
-_BOOLEANS = {True: "true", False: "false", None: "null"}
 
 Values = Callable[["Rules", Mapping[str, Any]], str]
 """Writes the rule of a value by its schema. Returns the rule's name, or another expression."""
@@ -61,9 +60,6 @@ class Rules:
             if part
         )
 
-    def special(self, mark: str) -> bool:
-        return mark in self._tokens
-
     def until(self, mark: str) -> str:
         """An expression for any text, and the mark that ends it."""
         if self._split and self._split.match(mark):
@@ -97,12 +93,17 @@ class Rules:
     def object_(self, tool: Tool, key: str) -> str:
         """A call as JSON, with its name and with its arguments under this key."""
         head = f'"{{\\"name\\":" " "? {self.text(json.dumps(tool.name))} "," " "? "\\"{key}\\":" " "?'
-        return self.rule(f'{head} {self.json(arguments_schema(tool))} "}}"')
+        return self.rule(f'{head} {arguments(self, tool)} "}}"')
+
+
+def arguments(rules: Rules, tool: Tool) -> str:
+    """The arguments of a call as JSON."""
+    return rules.json(arguments_schema(tool))
 
 
 def _escaped(text: str) -> str:
     """The text in a regular expression between slashes."""
-    return re.sub(r"([^\w\s])", r"\\\1", text).replace("\n", "\\n")
+    return re.sub(r"([\\^$.|?*+()\[\]{}/])", r"\\\1", text).replace("\n", "\\n")
 
 
 def members(tool: Tool) -> tuple[Sequence[Member], bool]:
@@ -130,19 +131,19 @@ def choices(schema: Mapping[str, Any]) -> Sequence[Any] | None:
     return None
 
 
-def bare(end: str) -> Values:
-    """Values as bare text up to a mark, which belongs to them."""
+def bare(end: str, padded: bool) -> Values:
+    """Values as bare text up to a mark, which belongs to them. `padded`: line breaks may stand around them."""
+    around = '"\\n"?' if padded else ""
 
     def write(rules: Rules, schema: Mapping[str, Any]) -> str:
         values, types = choices(schema), types_of(schema)
-        if values is not None and all(isinstance(value, str) and end not in value for value in values):
-            written = [rules.text(value) for value in values]
+        if values is not None and all(isinstance(value, str) and value and end not in value for value in values):
+            value = " | ".join(map(rules.text, values))
         elif types and "string" not in types:
-            written = [rules.json(schema)]
+            value = rules.json(schema)
         else:
             return rules.until(end)
-        breaks = "\"\\n\"?"
-        return rules.rule(f"{breaks} ({' | '.join(each or '\"\"' for each in written)}) {breaks} {rules.text(end)}")
+        return rules.rule(f"{around} ({value}) {around} {rules.text(end)}")
 
     return write
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lead.chat.conversation import Tool
+from lead.chat.forms.typed import referred
 
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 """OpenAI's documentation and most clients write this for no parameters. In JSON Schema it is any object."""
@@ -14,6 +15,7 @@ _ADMITS = ("additionalProperties", "patternProperties", "unevaluatedProperties",
 """Keywords by which a schema says that there may be other keys, or that there may not."""
 _TOGETHER = ("allOf", "anyOf", "oneOf", "if", "then", "else", "not", "dependentSchemas", "$ref", "$dynamicRef")
 """Keywords beside `properties` that may name further keys of the same object."""
+_HINTS = frozenset({"$defs", "definitions", "title", "description", "default", "examples"})
 _SCHEMA = ("additionalProperties", "items", "contains", "unevaluatedItems", "additionalItems")
 _LIST = ("prefixItems", "items", "anyOf", "oneOf")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
@@ -24,7 +26,7 @@ def arguments_schema(tool: Tool) -> Mapping[str, Any]:
     it admits others in so many words."""
     given = {**(tool.parameters or NO_PARAMETERS), "type": "object"}
     try:
-        return _closed(given, frozenset(_shared(given)))
+        return _closed(given, frozenset(_references(given, given, False, set())))
     except RecursionError:
         return given  # what makes a grammar of it refuses it
 
@@ -70,12 +72,9 @@ def _names_keys(value: Any) -> bool:
     return True
 
 
-def _shared(schema: Any, part: bool = False) -> Iterator[str]:
-    """References at places where another schema describes the same object, and in what they refer to."""
-    yield from _references(schema, schema, part, set())
-
-
 def _references(value: Any, root: Any, part: bool, seen: set[tuple[int, bool]]) -> Iterator[str]:
+    """References at places where another schema describes the same object, and in what they refer to. `part`: this is
+    such a place."""
     if isinstance(value, list):
         for inner in value:
             yield from _references(inner, root, part, seen)
@@ -83,8 +82,9 @@ def _references(value: Any, root: Any, part: bool, seen: set[tuple[int, bool]]) 
         return
     seen.add((id(value), part))
     reference = value.get("$ref")
-    if isinstance(reference, str) and (part or len(value.keys() - {"$defs", "definitions", "title", "description"}) > 1):
+    if isinstance(reference, str) and (part or value.keys() - _HINTS - {"$ref"}):
         yield reference
+        yield from _references(referred(reference, root), root, True, seen)
     for key, inner in value.items():
         together = key == "allOf" or (key in _TOGETHER and ("properties" in value or part))
         yield from _references(inner, root, together, seen)
