@@ -26,7 +26,8 @@ def arguments_schema(tool: Tool) -> Mapping[str, Any]:
     it admits others in so many words."""
     given = {**(tool.parameters or NO_PARAMETERS), "type": "object"}
     try:
-        return _closed(given, frozenset(_references(given, given, False, set())))
+        closed: Mapping[str, Any] = _closed(given, frozenset(_references(given, given, False, set())))
+        return closed
     except RecursionError:
         return given  # what makes a grammar of it refuses it
 

@@ -210,6 +210,6 @@ def _thinking(form: Form, template: str, known: frozenset[bytes]) -> Form:
         if pair.open.strip() in template or pair.close in template:
             return replace(form, thinking=pair, declared=True)
     for pair in pairs:
-        if {pair.open.encode(), pair.close.encode()} <= known:
+        if pair.close.encode() in known:
             return replace(form, thinking=pair, declared=True)
     return form
