@@ -36,20 +36,15 @@ class Rules:
         self._tokens = {mark: token for token, mark in marks.items()}
         names = sorted(map(re.escape, self._tokens), key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(names)})") if names else None
-        self._rules: dict[str, str] = {}
-        """Names of rules by what they say."""
+        self._rules: dict[tuple[str, str], str] = {}
+        """Names of rules by their attribute and by what they say."""
 
     def __str__(self) -> str:
-        return "".join(f"{name}: {rule}\n" for rule, name in self._rules.items())
+        return "".join(f"{name}{attribute}: {says}\n" for (attribute, says), name in self._rules.items())
 
-    def rule(self, says: str) -> str:
-        """The name of a rule."""
-        return self._rules.setdefault(says, f"r{len(self._rules)}")
-
-    def attributed(self, attribute: str, says: str) -> str:
-        """The name of a rule with an attribute of llguidance."""
-        name = self._rules.setdefault(f"[{attribute}]{says}", f"r{len(self._rules)}[{attribute}]")
-        return name.partition("[")[0]
+    def rule(self, says: str, attribute: str = "") -> str:
+        """The name of a rule, which may have an attribute of llguidance."""
+        return self._rules.setdefault((attribute, says), f"r{len(self._rules)}")
 
     def text(self, text: str) -> str:
         """An expression for a text, in which marks may stand."""
@@ -64,7 +59,7 @@ class Rules:
         """An expression for any text, and the mark that ends it."""
         if self._split and self._split.match(mark):
             return f"/(?s:.*)/ {self.text(mark)}"
-        return self.attributed("lazy", rf"/(?s:.*){_escaped(mark)}/")
+        return self.rule(rf"/(?s:.*){_escaped(mark)}/", "[lazy]")
 
     def json(self, schema: Mapping[str, Any]) -> str:
         """A rule for JSON of this schema, with or without a space after commas and colons, as models write it."""
