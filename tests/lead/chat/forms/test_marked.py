@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -228,3 +229,50 @@ def test_anything_cut_anywhere(form: str, data: st.DataObject) -> None:
         "must_call": data.draw(st.booleans()),
     }
     assert parsed(form, text, cuts, **asked) == parsed(form, text, **asked)
+
+
+# -- Thinking --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tools", [TOOLS, ()])
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("<think>Hm.</think>So.", [("thought", "Hm."), ("text", "So.")]),
+        ("\n<think>\nHm.\n\nYes.\n</think>\n\nSo. ", [("thought", "Hm.\n\nYes."), ("text", "So. ")]),
+        ("<think></think>So.", [("text", "So.")]),
+        ("<think>\n\n</think>\n\nSo.", [("text", "So.")]),
+        ("<think>Hm.", [("thought", "Hm.")]),
+        ("<think>a </thin b</think>c", [("thought", "a </thin b"), ("text", "c")]),
+        ("</think>So.", [("text", "So.")]),
+        # A model that is not known to think may speak of the marks.
+        ("It is <think>so</think>.", [("text", "It is <think>so</think>.")]),
+        ("< think", [("text", "< think")]),
+    ],
+)
+def test_thinking_without_calls(text: str, parts: list[Any], tools: tuple[Tool, ...]) -> None:
+    check_cuts("hermes", text, outcome(*parts, finish="stop"), tools=tools)
+
+
+def test_thinking_anywhere_in_a_model_that_thinks() -> None:
+    form = replace(FORMS["hermes"], declared=True)
+    assert parsed(form, "A <think>b</think> c <think>d").parts == [
+        ("text", "A "),
+        ("thought", "b"),
+        ("text", "c "),
+        ("thought", "d"),
+    ]
+    assert parsed(form, "The mark `<think>` begins it.").parts == [("text", "The mark `<think>` begins it.")]
+
+
+def test_a_parser_says_when_all_is_text() -> None:
+    parser = parser_for(FORMS["hermes"], ())
+    assert not parser.plain
+    parser.push("Hi")
+    assert parser.plain
+    assert not parser_for(FORMS["hermes"], TOOLS).plain
+    parser = parser_for(FORMS["hermes"], (), thinking_open=True)
+    parser.push("Hm")
+    assert not parser.plain
+    parser.push("</think>So")
+    assert parser.plain

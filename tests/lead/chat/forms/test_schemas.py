@@ -10,7 +10,7 @@ import pytest
 from lead.chat.conversation import Tool
 from lead.chat.forms.schemas import arguments_schema
 
-OBJECT = {"type": "object", "properties": {"a": {"type": "string"}}}
+OBJECT: dict[str, Any] = {"type": "object", "properties": {"a": {"type": "string"}}}
 CLOSED = {**OBJECT, "additionalProperties": False}
 
 
