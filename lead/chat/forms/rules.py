@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 from duo.sampling.json_schema import json_rule
 from lead.chat.conversation import Tool
-from lead.chat.forms.schemas import arguments_schema
+from lead.chat.forms.schemas import arguments_schema, moved
 from lead.chat.forms.typed import referred, schema_of, types_of
 
 MAX_CALLS = 16
 """Calls in one answer. Small models would go on for ever."""
 MAX_EXTRA = 32
 """Keys that a schema does not name, where it allows them and they are no JSON."""
+_WORDS: Mapping[str, Sequence[str]] = {"boolean": ("True", "False"), "null": ("None",)}
+"""Python's words for values of these types."""
 
 Values = Callable[["Rules", Mapping[str, Any]], str]
 """Writes the rule of a value by its schema. Returns the rule's name, or another expression."""
@@ -85,10 +87,19 @@ class Rules:
             head, tail = (self.rule(each) if each else "" for each in (head, tail))
         return head
 
-    def object_(self, tool: Tool, key: str) -> str:
-        """A call as JSON, with its name and with its arguments under this key."""
-        head = f'"{{\\"name\\":" " "? {self.text(json.dumps(tool.name))} "," " "? "\\"{key}\\":" " "?'
+    def object_(self, tool: Tool) -> str:
+        """A call as JSON, in which marks before it tell that it is one."""
+        head = f'"{{\\"name\\":" " "? {self.text(json.dumps(tool.name))} "," " "? "\\"arguments\\":" " "?'
         return self.rule(f'{head} {arguments(self, tool)} "}}"')
+
+
+def whole(rules: Rules, tool: Tool, key: str) -> str:
+    """A call as JSON without marks, with its arguments under this key. The answer may be other JSON instead, so all of
+    it is a schema: a text cannot stand beside one that begins like it."""
+    root = f"#/properties/{key}"
+    properties = {"name": {"const": tool.name}, key: moved(arguments_schema(tool), root)}
+    schema = {"type": "object", "properties": properties, "required": ["name", key], "additionalProperties": False}
+    return rules.json(schema)
 
 
 def arguments(rules: Rules, tool: Tool) -> str:
@@ -145,11 +156,7 @@ def bare(end: str, padded: bool) -> Values:
 
 def literal(rules: Rules, schema: Mapping[str, Any]) -> str:
     """Values as Python writes them. Strings are JSON, which is the same here."""
-    values, types = choices(schema), types_of(schema)
-    if values is not None and all(isinstance(value, bool) for value in values):
-        return rules.rule(" | ".join(json.dumps(str(value)) for value in values))
-    if values is None and types == {"boolean"}:
-        return rules.rule('"True" | "False"')
-    if values is None and types and types < {"boolean", "null"}:
-        return rules.rule('"None"')
-    return rules.json(schema)
+    types = types_of(schema) if choices(schema) is None else frozenset[str]()
+    words = [word for type, words in _WORDS.items() if type in types for word in words]
+    others = [] if types and types <= _WORDS.keys() else [rules.json(schema)]
+    return rules.any_of([*map(json.dumps, words), *others])

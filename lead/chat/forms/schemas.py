@@ -91,5 +91,17 @@ def _references(value: Any, root: Any, part: bool, seen: set[tuple[int, bool]]) 
         yield from _references(inner, root, together, seen)
 
 
+def moved(schema: Any, root: str) -> Any:
+    """A schema that stands at another place. Its references start there."""
+    if isinstance(schema, list):
+        return [moved(inner, root) for inner in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = {key: moved(value, root) for key, value in schema.items()}
+    if isinstance(reference := schema.get("$ref"), str) and reference.startswith("#"):
+        found["$ref"] = root + reference[1:]
+    return found
+
+
 def _step(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
