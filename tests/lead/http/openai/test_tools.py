@@ -73,6 +73,13 @@ def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
     both = grammar_of(url, answerer, tools=tools, response_format={"type": "json_object"})
     assert "weather" in both and "time" in both and both != required
     assert Grammars(vocabulary()).constraint(both).allowed(vocabulary().encode_rendered("{}")).size
+    # Only some of them.
+    for mode, grammar in (("required", only), ("auto", "")):
+        allowed = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named]}}
+        assert post(url, CHAT, messages=HI, tools=tools, tool_choice=allowed).status_code == 200
+        question = answerer.next_asked().question
+        assert question.sampling.grammar == grammar
+        assert [tool["function"]["name"] for tool in conversation(question.prompt)["tools"]] == ["time"]
     answerer.script = [(CALL.replace(" ", ""),)]
     body = post(url, CHAT, messages=HI, tools=tools, tool_choice="required").json()
     answerer.next_asked()
