@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from duo.errors import DuoError, RequestError
 from lead.api import CLIENT_GONE, Answer, Answerer, Question
+from lead.chat.conversation import ChatSettings
 from lead.http.info.metrics import Metrics
 
 BODY_LIMIT = 4 << 20
@@ -20,11 +21,13 @@ BODY_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them."""
+    """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them.
+    chat: how conversations are read and written."""
 
     alias: str = ""
     slots: bool = True
     metrics: bool = False
+    chat: ChatSettings = field(default_factory=ChatSettings)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
@@ -19,10 +19,8 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from duo.errors import DuoError
-from lead.api import CLIENT_GONE, Answer, Piece
-from lead.http.errors import UNEXPECTED, dump, error_of, json_response
-from lead.http.openai.usage import figures
-from lead.http.openai.writers import Writer
+from lead.api import CLIENT_GONE, Answer, Piece, Summary
+from lead.http.errors import json_response
 
 log = logging.getLogger("lead.http.streams")
 
@@ -110,13 +108,30 @@ class EventStream(StreamingResponse):
         await unless_gone(receive, self._answers, pump())
 
 
-async def events(
-    answers: Sequence[Answer], writers: Sequence[Writer], per_prompt: int, usage_start: str | None
-) -> AsyncGenerator[str, None]:
-    """Merges the answers, each with its own writer, into one stream of OpenAI's chunks.
+class Writer(Protocol):
+    """Writes one answer as events of a stream. Each result is whole events, or empty."""
 
-    `per_prompt`: answers to each prompt. `usage_start`: how the chunk with the usage begins, if it is wanted. The
-    client has status 200 already, so an error becomes an event and ends the stream.
+    def begin(self) -> str: ...
+
+    def batch(self, pieces: Sequence[Piece]) -> str: ...
+
+    def end(self, summary: Summary) -> str: ...
+
+
+class StreamStyle(NamedTuple):
+    """How an API's streams end.
+
+    failed: the event of an error; None stands for one that nobody expected. tail: what follows the last answer.
+    """
+
+    failed: Callable[[DuoError | None], str]
+    tail: Callable[[], str]
+
+
+async def events(answers: Sequence[Answer], writers: Sequence[Writer], style: StreamStyle) -> AsyncGenerator[str, None]:
+    """Merges the answers, each with its own writer, into one stream.
+
+    The client has status 200 already, so an error becomes an event and ends the stream.
     """
     yield "".join([writer.begin() for writer in writers])
     one = len(answers) == 1
@@ -126,17 +141,13 @@ async def events(
                 if text:
                     yield text
     except DuoError as error:
-        yield f"data: {dump(error_of(error))}\n\n"
+        yield style.failed(error)
         return
     except Exception:
         log.exception("an answer broke off")
-        yield f"data: {dump(UNEXPECTED)}\n\n"
+        yield style.failed(None)
         return
-    if usage_start is not None:
-        # llama-server's clients look for the timings where the usage is.
-        last = dump({"choices": [], **figures([answer.summary for answer in answers], per_prompt)})
-        yield f"{usage_start},{last[1:]}\n\n"
-    yield "data: [DONE]\n\n"
+    yield style.tail()
 
 
 async def _one(answer: Answer, writer: Writer) -> AsyncGenerator[str, None]:

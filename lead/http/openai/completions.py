@@ -29,7 +29,7 @@ from lead.http.openai.fields import (
 from lead.http.openai.logprobs import TextLogprobs, prompt_logprobs, text_logprobs
 from lead.http.openai.messages import ResponseFormat
 from lead.http.openai.usage import Timings, Usage, figures
-from lead.http.openai.writers import Echo, TextWriter
+from lead.http.openai.writers import Echo, TextWriter, chunk_style
 from lead.http.parsing import Cannot, parse, short
 from lead.http.site import Site
 from lead.http.stream import Envelope, events, head_of, respond
@@ -187,7 +187,7 @@ async def completions(site: Site, request: Request) -> Response:
             TextWriter(start, i, asked, echo, answer, logprobs, vocabulary)
             for i, (answer, echo) in enumerate(zip(answers, echoes, strict=True))
         ]
-        stream = events(answers, writers, per_prompt, start if asked.wants_usage else None)
+        stream = events(answers, writers, chunk_style(answers, per_prompt, start if asked.wants_usage else None))
 
     def body(told: Sequence[Sequence[Piece]]) -> Mapping[str, object]:
         choices = [

@@ -1,27 +1,19 @@
-"""Tools in a request, and the grammar of an answer that must call one.
-
-Such an answer is bare JSON, without the marks that models put around calls. See `lead.http.openai.tool_calls`.
-"""
+"""Tools in a request of OpenAI's chat, and calls in its answer."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from duo.errors import RequestError
-from duo.sampling.json_schema import json_rule, of_lark
+from lead.chat import conversation as chat
+from lead.chat.parts import Call
 from lead.http.parsing import Body, short
 
 MAX_TOOLS = 128
 """OpenAI has the same limit."""
-
-_NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
-"""OpenAI's documentation and most clients write this for no parameters. In JSON Schema it is any object."""
-_SAYS_NO_MORE = frozenset({"type", "properties", "required", "title", "description", "$schema"})
-"""Keywords beside `properties` that do not allow more of them."""
 
 
 def _types(schema: Mapping[str, Any]) -> Sequence[object]:
@@ -46,24 +38,21 @@ class FunctionDefinition(Body):
             raise ValueError(f"those of the tool {short(name)} are of type {of}: parameters must be of type object")
         return schema
 
-    def arguments(self) -> Mapping[str, Any]:
-        """The schema that the arguments of a call must follow."""
-        given = self.parameters or _NO_PARAMETERS
-        if given.get("properties") == {} and not given.get("required") and given.keys() <= _SAYS_NO_MORE:
-            return {**_NO_PARAMETERS, "additionalProperties": False}
-        return {**given, "type": "object"}
+
+def _function(kind: object) -> object:
+    if kind == "custom":
+        raise ValueError("a custom tool takes free text, which is not supported: use a function")
+    return kind
 
 
 class Tool(Body):
-    type: Literal["function"] = "function"
+    type: Annotated[Literal["function"], BeforeValidator(_function)] = "function"
     function: FunctionDefinition
 
-    def plain(self) -> dict[str, Any]:
-        """The tool as chat templates take it, with every field."""
+    def known(self) -> chat.Tool:
+        """The tool as the lead knows it."""
         function = self.function
-        parameters = function.parameters or _NO_PARAMETERS
-        described = {"name": function.name, "description": function.description or "", "parameters": parameters}
-        return {"type": "function", "function": described}
+        return chat.Tool(function.name, function.description or "", function.parameters)
 
 
 class FunctionName(Body):
@@ -77,11 +66,34 @@ class NamedTool(Body):
     function: FunctionName
 
 
+class AllowedTools(Body):
+    """Some of the tools. `mode` says whether one of them must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_TOOLS)
+
+
+class AllowedChoice(Body):
+    """Makes the answer use these tools alone."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+
 class CalledFunction(BaseModel):
     name: str
     arguments: str = Field(
         description="JSON. Only its beginning, if the limit on tokens ended the answer within the call."
     )
+
+
+class ToolsAsked(TypedDict):
+    """Fields of `lead.chat.conversation.Conversation`."""
+
+    tools: Sequence[chat.Tool]
+    choice: chat.Choice
+    named: str
+    parallel: bool
 
 
 class ToolCall(BaseModel):
@@ -91,10 +103,10 @@ class ToolCall(BaseModel):
 
 
 class ToolFields(Body):
-    """What a request says about tools. `tool_choice` is 'none', 'auto', 'required' or one of the tools."""
+    """What a request says about tools. `tool_choice` is 'none', 'auto', 'required', or names tools."""
 
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedChoice | None = None
     parallel_tool_calls: bool | None = None
 
     _CHOICES: ClassVar[Sequence[str]] = ("none", "auto", "required")
@@ -109,43 +121,37 @@ class ToolFields(Body):
         match value:
             case {"type": "function", "function": {"name": str(name)}}:
                 return NamedTool(type="function", function=FunctionName(name=name))
-        raise ValueError(f"{short(value)} is neither none, auto, required nor a tool's name as OpenAI writes it")
+            case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required", "tools": list()}}:
+                try:
+                    return AllowedChoice.model_validate(value)
+                except ValidationError:
+                    raise ValueError(f"{short(value)} names no tools as OpenAI writes it") from None
+            case {"type": "custom"}:
+                raise ValueError("a custom tool takes free text, which is not supported: use a function")
+        raise ValueError(f"{short(value)} is neither none, auto, required nor tools by name as OpenAI writes it")
 
-    @property
-    def must_call(self) -> bool:
-        """Whether the answer must be a call, and nothing else."""
-        return self.tool_choice == "required" or isinstance(self.tool_choice, NamedTool)
+    def asked(self) -> ToolsAsked:
+        """What it says, as fields of a `Conversation`. Raises RequestError."""
+        given, named = self.tool_choice, ""
+        tools = [tool.known() for tool in self.tools or ()]
+        choice: chat.Choice = "auto"
+        if isinstance(given, NamedTool):
+            choice, named = "required", given.function.name
+        elif isinstance(given, AllowedChoice):
+            choice, tools = given.allowed_tools.mode, _among(tools, given.allowed_tools)
+        elif given is not None:
+            choice = given
+        return ToolsAsked(tools=tools, choice=choice, named=named, parallel=self.parallel_tool_calls is not False)
 
-    def offered(self) -> Sequence[Tool]:
-        """The tools that the prompt names. Raises RequestError for tools that contradict each other."""
-        tools, choice = self.tools or [], self.tool_choice
-        names = [tool.function.name for tool in tools]
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise RequestError(f"tools: two have the name {short(twice[0])}", "tools")
-        if not tools and self.must_call:
-            raise RequestError("tool_choice asks for a call, but there are no tools", "tool_choice")
-        if isinstance(choice, NamedTool) and choice.function.name not in names:
-            raise RequestError(f"tool_choice: no tool has the name {short(choice.function.name)}", "tool_choice")
-        return [] if choice == "none" else tools
 
-    def tool_grammar(self, answer: Mapping[str, Any] | None) -> str:
-        """The grammar of the answer; empty if the answer is free.
+def _among(tools: Sequence[chat.Tool], allowed: AllowedTools) -> list[chat.Tool]:
+    """The tools that are allowed. The model hears of no others. Raises RequestError."""
+    names = {tool.function.name for tool in allowed.tools}
+    if strange := sorted(names - {tool.name for tool in tools}):
+        raise RequestError(f"tool_choice: no tool has the name {short(strange[0])}", "tool_choice")
+    return [tool for tool in tools if tool.name in names]
 
-        With the schema `answer`, the answer is JSON of that schema or a call. Raises RequestError for schemas that are
-        too complex.
-        """
-        choice, tools = self.tool_choice, self.offered()
-        if isinstance(choice, NamedTool):
-            tools, answer = [tool for tool in tools if tool.function.name == choice.function.name], None
-        elif choice == "required":
-            answer = None
-        elif not tools or answer is None:
-            return "" if answer is None else of_lark(f"start: {json_rule(answer)}\n")
-        # One rule for each schema, because its references start at its own root.
-        rules = [f"answer: {json_rule(answer)}"] if answer is not None else []
-        for i, tool in enumerate(tools):
-            head = json.dumps(f'{{"name":"{tool.function.name}","arguments":')
-            rules += [f'call{i}: {head} arguments{i} "}}"']
-            rules += [f"arguments{i}: {json_rule(tool.function.arguments())}"]
-        alternatives = [rule.split(":")[0] for rule in rules if not rule.startswith("arguments")]
-        return of_lark("\n".join([f"start: {' | '.join(alternatives)}", *rules, ""]))
+
+def call_shape(call: Call) -> dict[str, object]:
+    """The call in OpenAI's form. See `ToolCall`."""
+    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}

@@ -1,0 +1,1 @@
+"""Conversations: what a request means in every API, and what the text of an answer holds."""
