@@ -163,6 +163,7 @@ class MoreTools(Body):
     """Tools beside those of the request."""
 
     type: Literal["additional_tools"]
+    id: str | None = None
     tools: list[dict[str, Any]]
 
     def entries(self) -> Sequence[ToolEntry]:
@@ -197,6 +198,12 @@ _SKIPPED = frozenset(
 )  # fmt: skip
 """What OpenAI's own tools did. A conversation that began there goes on without it."""
 
+_UNREADABLE: Mapping[str, str] = {
+    "compaction": "only the server that encrypted it can read it",
+    "computer_call": "the lead reads only text",
+    "computer_call_output": "the lead reads only text",
+}
+
 
 def items_of(given: object) -> Sequence[Item]:
     """The items of an `input`. Raises RequestError that names the place, and ValueError if it is neither form."""
@@ -218,11 +225,13 @@ def _item(value: object, where: str) -> Item | None:
     if kind is None:
         # Clients leave the type out where the other fields tell it.
         kind = "item_reference" if "role" not in value and "id" in value else "message"
-    if kind in _SKIPPED:
+    name = kind if isinstance(kind, str) else ""
+    if name in _SKIPPED:
         return None
-    shape = _SHAPES.get(kind) if isinstance(kind, str) else None
+    shape = _SHAPES.get(name)
     if shape is None:
-        raise RequestError(f"{where}.type is {short(kind)}: the lead knows no such item", f"{where}.type")
+        why = _UNREADABLE.get(name, "the lead knows no such item")
+        raise RequestError(f"{where}.type is {short(kind)}: {why}", f"{where}.type")
     return checked(shape, {**value, "type": kind}, where)
 
 

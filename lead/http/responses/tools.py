@@ -155,14 +155,14 @@ class AllowedTools(Body):
 Choice = Literal["none", "auto", "required"] | NamedTool | AllowedTools
 
 
-def choice_of(given: object) -> Choice:
+def choice_of(given: Any) -> Choice:
     """A `tool_choice`. Raises RequestError."""
     where = "tool_choice"
     match given:
         case None:
             return "auto"
-        case "none" | "auto" | "required":
-            return given
+        case "none" | "auto" | "required" as choice:
+            return choice
         case {"type": "function" | "custom"}:
             return checked(NamedTool, given, where)
         case {"type": "allowed_tools"}:
