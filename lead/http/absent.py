@@ -1,6 +1,6 @@
 """Endpoints that clients know from other servers and that the lead does not have.
 
-Each answers 501 with a line that says so, and what to use instead. Any other path is a plain 404.
+Each answers 404 with a line that says why, and what to use instead.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "Answers", "post", ["/v1/responses", "/responses"], responses.create,
         "Answer the items of a conversation", shapes.Response, responses_fields.ResponsesRequest,
-        "OpenAI's Responses API.", events=shapes.ResponseEvent,
+        "OpenAI's Responses API.", events=shapes.ResponseEvent, named_events=True,
         errors={404: "An item that the input refers to is not remembered."},
     ),
     Endpoint(

@@ -52,9 +52,9 @@ class PreviousResponseError(DuoError):
 
 
 class AbsentError(DuoError):
-    """Other servers have this endpoint, the lead does not."""
+    """Other servers have this endpoint, the lead does not. With 501 clients would ask again."""
 
-    status = 501
+    status = 404
 
 
 class SwitchedOffError(DuoError):
@@ -85,7 +85,7 @@ _CODES: Mapping[type[DuoError], str] = {
     UnknownModelError: "model_not_found",
     PreviousResponseError: "previous_response_not_found",  # OpenAI's
     NotFoundError: "not_found",
-    AbsentError: "not_implemented",
+    AbsentError: "not_found",
 }
 
 

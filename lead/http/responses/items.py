@@ -55,7 +55,7 @@ def _joined(content: object) -> object:
 Text = Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[InputText | Refusal])]
 
 
-class Message(Body):
+class MessageItem(Body):
     """A turn of the user, of the assistant, or of whoever instructs it. `type` may be absent."""
 
     type: Literal["message"] = "message"
@@ -170,10 +170,10 @@ class MoreTools(Body):
         return entries(self.tools, "input.tools")
 
 
-Item = Message | FunctionCall | CustomCall | HostedCall | Output | Reasoning | Reference | MoreTools
+Item = MessageItem | FunctionCall | CustomCall | HostedCall | Output | Reasoning | Reference | MoreTools
 
 _SHAPES: Mapping[str, type[Item]] = {
-    "message": Message,
+    "message": MessageItem,
     "function_call": FunctionCall,
     "custom_tool_call": CustomCall,
     "local_shell_call": HostedCall,
@@ -208,7 +208,7 @@ _UNREADABLE: Mapping[str, str] = {
 def items_of(given: object) -> Sequence[Item]:
     """The items of an `input`. Raises RequestError that names the place, and ValueError if it is neither form."""
     if isinstance(given, str):
-        return [Message(role="user", content=given)]
+        return [MessageItem(role="user", content=given)]
     if not isinstance(given, list):
         raise ValueError(f"{short(given)} is neither a text nor a list of items")
     if len(given) > MAX_ITEMS:
@@ -241,9 +241,9 @@ def messages_of(items: Sequence[Item]) -> list[dict[str, Any]]:
     names: dict[str, str] = {}
     for item in items:
         match item:
-            case Message(role="assistant"):
+            case MessageItem(role="assistant"):
                 _say(_turn(turns), "content", item.content)
-            case Message():
+            case MessageItem():
                 # "developer" is OpenAI's newer word for system. Chat templates do not know it.
                 role = "system" if item.role == "developer" else item.role
                 turns.append({"role": role, "content": item.content})

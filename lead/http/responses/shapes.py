@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from lead.http.errors import ErrorBody
 from lead.http.openai.logprobs import TokenLogprob
 
 Status = Literal["in_progress", "completed", "incomplete", "failed"]
@@ -66,6 +67,9 @@ class OutputCustomCall(BaseModel):
     input: str
 
 
+OutputItem = OutputMessage | OutputReasoning | OutputCall | OutputCustomCall
+
+
 class InputDetails(BaseModel):
     """`cache_write_tokens` are those that were computed: all of them stay in the slot's cache."""
 
@@ -103,7 +107,7 @@ class Response(BaseModel):
     completed_at: int | None
     status: Status
     model: str
-    output: list[OutputMessage | OutputReasoning | OutputCall | OutputCustomCall]
+    output: list[OutputItem]
     error: ResponseError | None
     incomplete_details: IncompleteDetails | None
     usage: ResponseUsage | None
@@ -130,10 +134,34 @@ class Response(BaseModel):
 
 
 class ResponseEvent(BaseModel):
-    """An event of a stream, numbered from 0. Which further fields it has depends on its type, as with OpenAI."""
+    """An event of a stream, numbered from 0. Its type says which of the other fields it has."""
 
-    type: str
+    type: Literal[
+        "response.created", "response.in_progress", "response.completed", "response.incomplete", "response.failed",
+        "response.output_item.added", "response.output_item.done",
+        "response.content_part.added", "response.content_part.done",
+        "response.output_text.delta", "response.output_text.done",
+        "response.reasoning_text.delta", "response.reasoning_text.done",
+        "response.function_call_arguments.delta", "response.function_call_arguments.done",
+        "response.custom_tool_call_input.delta", "response.custom_tool_call_input.done",
+        "error",
+    ]  # fmt: skip
     sequence_number: int
+    response: Response | None = None
+    item: OutputItem | None = None
+    part: OutputText | ThoughtText | None = None
+    item_id: str | None = None
+    output_index: int | None = None
+    content_index: int | None = None
+    delta: str | None = None
+    text: str | None = None
+    logprobs: list[TokenLogprob] | None = None
+    arguments: str | None = None
+    input: str | None = None
+    code: str | None = None
+    message: str | None = None
+    param: str | None = None
+    error: ErrorBody | None = None
 
 
 class DeletedResponse(BaseModel):

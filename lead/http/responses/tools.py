@@ -136,7 +136,7 @@ def _described(tool: CustomTool) -> str:
     return f"{text}\n\n{grammar}" if text else grammar
 
 
-class NamedTool(Body):
+class ChosenTool(Body):
     """Makes the answer a call of this tool."""
 
     type: Literal["function", "custom"]
@@ -152,19 +152,21 @@ class AllowedTools(Body):
     tools: list[dict[str, Any]]
 
 
-Choice = Literal["none", "auto", "required"] | NamedTool | AllowedTools
+Choice = Literal["none", "auto", "required"] | ChosenTool | AllowedTools
 
 
 def choice_of(given: Any) -> Choice:
     """A `tool_choice`. Raises RequestError."""
     where = "tool_choice"
     match given:
-        case None:
+        case None | "auto":
             return "auto"
-        case "none" | "auto" | "required" as choice:
-            return choice
+        case "none":
+            return "none"
+        case "required":
+            return "required"
         case {"type": "function" | "custom"}:
-            return checked(NamedTool, given, where)
+            return checked(ChosenTool, given, where)
         case {"type": "allowed_tools"}:
             return checked(AllowedTools, given, where)
         case {"type": str(kind)}:
@@ -178,7 +180,7 @@ def asked(choice: Choice, tools: Sequence[ToolEntry], parallel: bool) -> ToolsAs
     """What is asked about tools, as fields of a `Conversation`. Raises RequestError."""
     named = ""
     told: chat.Choice
-    if isinstance(choice, NamedTool):
+    if isinstance(choice, ChosenTool):
         told, named = "required", prompt_name(choice.name, choice.namespace)
     elif isinstance(choice, AllowedTools):
         told, tools = choice.mode, _allowed(choice, tools)

@@ -79,7 +79,7 @@ class ResponseWriter:
         cut = self._parser.finish_reason(reason) == "length"
         if self._open is None and not self.output:
             # An answer without text is a message all the same: clients look for one.
-            events += self._text("message", self._blank, always=True)
+            events += self._text("message", "", always=True)
         events += self._close("incomplete" if cut else "completed")
         self.body |= {
             "status": "incomplete" if cut else "completed",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from lead.http.responses.items import Message
+from lead.http.responses.items import MessageItem
 from lead.http.responses.memory import Kept, Memory
 
 
-def kept(name: str, size: int = 10, past: tuple[Message, ...] = ()) -> Kept:
-    asked = Message(id=f"asked_{name}", role="user", content="Hi")
-    made = Message(id=f"made_{name}", role="assistant", content=f"I am {name}")
+def kept(name: str, size: int = 10, past: tuple[MessageItem, ...] = ()) -> Kept:
+    asked = MessageItem(id=f"asked_{name}", role="user", content="Hi")
+    made = MessageItem(id=f"made_{name}", role="assistant", content=f"I am {name}")
     return Kept((*past, asked, made), 1, f'"{name}"', size)
 
 
@@ -27,7 +27,7 @@ def test_items_of_answers_are_found_by_id_and_those_of_requests_are_not() -> Non
     memory = Memory()
     memory.keep("a", kept("a"))
     item = memory.item("made_a")
-    assert isinstance(item, Message) and item.content == "I am a"
+    assert isinstance(item, MessageItem) and item.content == "I am a"
     assert memory.item("asked_a") is None
 
 
