@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
@@ -10,9 +11,10 @@ from pydantic import BeforeValidator, ConfigDict, Field
 from duo.engines.base import Vocabulary
 from duo.errors import RequestError
 from lead.api import Question
-from lead.chat.conversation import ChatSettings, Conversation, Thinking
+from lead.chat.conversation import ChatSettings, Conversation
 from lead.chat.prepare import Prepared, prepare
 from lead.http.openai.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, SamplingFields
+from lead.http.openai.thinking import ReasoningOptions, ThinkingFields
 from lead.http.parsing import Body, Cannot
 from lead.http.responses.items import Item, MoreTools, items_of, messages_of
 from lead.http.responses.tools import Choice, Tool, ToolEntry, asked, choice_of, entries
@@ -61,23 +63,17 @@ class TextSettings(Body):
     verbosity: Literal["low", "medium", "high"] | None = None
 
 
-class ReasoningSettings(Body):
+class ReasoningSettings(ReasoningOptions):
     """How to think. `summary` is taken: the answer has the thinking itself, which is more."""
 
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     summary: Literal["auto", "concise", "detailed", "none"] | None = None
     generate_summary: Literal["auto", "concise", "detailed"] | None = None
-
-    def thinking(self) -> Thinking:
-        if self.effort == "none":
-            return Thinking(enabled=False)
-        return Thinking(effort=self.effort or "")
 
 
 _Items = Annotated[Any, BeforeValidator(items_of, json_schema_input_type=str | list[Item])]
 
 
-class AskedFields(Body):
+class AskedFields(ThinkingFields):
     """What a prompt is made of."""
 
     input: _Items = Field(None, description="A text, or items. May be absent after a previous response.")
@@ -125,7 +121,7 @@ class AskedFields(Body):
             **asked(choice_of(self.tool_choice), tools, self.parallel_tool_calls is not False),
             schema=self.text.format.answer() if self.text is not None and self.text.format is not None else None,
             variables=self.chat_template_kwargs or {},
-            thinking=self.reasoning.thinking() if self.reasoning is not None else Thinking(),
+            thinking=self.thinks(),
         )
 
 
@@ -147,6 +143,10 @@ class ResponsesRequest(AskedFields, SamplingFields):
     service_tier: str | None = None
     max_tool_calls: int | None = Field(None, description="Ignored: it counts OpenAI's own tools.")
 
+    vendors: ClassVar[Collection[str]] = (
+        "client_metadata", "context_management", "prompt_cache_options", "prompt_cache_retention", "stream_options",
+        "access_programs", "image",
+    )  # fmt: skip
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_output_tokens", "max_tokens")
     cannot: ClassVar[Cannot] = {
         **AskedFields.cannot,
@@ -169,13 +169,14 @@ class ResponsesRequest(AskedFields, SamplingFields):
     ) -> tuple[Prepared, Question, list[ToolEntry]]:
         """The conversation, its question, and the tools. Takes long for a long one. Raises RequestError."""
         tools = self.entries(items)
+        if self.reasoning_format is not None:
+            settings = replace(settings, reasoning_format=self.reasoning_format)
         prepared = prepare(self.conversation(items, tools), vocabulary, settings)
         question = Question(
-            prompt=prepared.prompt,
             sampling=self.sampling(DEFAULT_TEMPERATURE, prepared.grammar),
-            marks=prepared.marks,
             top_logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
             streamed=bool(self.stream),
+            **prepared.fields(),
             **self.ends(vocabulary),
         )
         return prepared, question, tools

@@ -252,8 +252,8 @@ def messages_of(items: Sequence[Item]) -> list[dict[str, Any]]:
                     _say(_turn(turns), "reasoning_content", item.text)
             case FunctionCall() | CustomCall() | HostedCall():
                 name, arguments = item.told()
-                call_id = item.call_id or item.id or f"call{len(names)}"
-                names[call_id] = name
+                call_id = item.call_id or item.id
+                names[call_id or ""] = name
                 call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
                 _turn(turns, call=True).setdefault("tool_calls", []).append(call)
             case Output():

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from duo.engines.base import Vocabulary
 from duo.errors import DuoError
 from lead.api import Piece, Question, Summary
+from lead.chat.answer import AnswerReader
 from lead.chat.parser import AnswerParser
 from lead.chat.parts import Call, Part, Text
 from lead.http.errors import UNEXPECTED, dump, error_of
@@ -43,8 +44,9 @@ class ResponseWriter:
         """`finished` hears of the end, when `body` is whole."""
         self.body = _opening(asked, question, model)
         """The response object, as far as it is."""
-        self._parser, self._vocabulary, self._finished = parser, vocabulary, finished
+        self._reader, self._vocabulary, self._finished = AnswerReader(parser), vocabulary, finished
         self._tools = {entry.tool.name: entry for entry in tools}
+        self._tells_thinking = asked.tells_thinking
         self._seals, self._logprobs = asked.wants_sealed_thinking, asked.wants_logprobs
         self._number = 0
         self._open: _OpenText | None = None
@@ -69,14 +71,18 @@ class ResponseWriter:
         )
 
     def batch(self, pieces: Sequence[Piece]) -> str:
-        if self._logprobs:
-            self._pieces += pieces
-        return self._take(self._parser.push("".join([piece.text for piece in pieces])))
+        if not self._logprobs:
+            return self._take(self._reader.push(pieces))
+        events = ""
+        for piece in pieces:
+            self._pieces.append(piece)
+            events += self._take(self._reader.push([piece]))
+        return events
 
     def end(self, summary: Summary) -> str:
         reason = summary.finish_reason
-        events = self._take(self._parser.flush(reason))
-        cut = self._parser.finish_reason(reason) == "length"
+        events = self._take(self._reader.end(reason))
+        cut = self._reader.finish_reason(reason) == "length"
         if self._open is None and not self.output:
             # An answer without text is a message all the same: clients look for one.
             events += self._text("message", "", always=True)
@@ -85,7 +91,7 @@ class ResponseWriter:
             "status": "incomplete" if cut else "completed",
             "completed_at": None if cut else int(time.time()),
             "incomplete_details": {"reason": "max_output_tokens"} if cut else None,
-            "usage": _usage(summary),
+            "usage": _usage(summary, self._reader.thinking_tokens),
         }
         self._finished(self)
         return events + self._event("response.incomplete" if cut else "response.completed", response=self.body)
@@ -109,8 +115,10 @@ class ResponseWriter:
         for part in parts:
             if isinstance(part, Call):
                 events += self._call(part)
-            else:
-                events += self._text("message" if isinstance(part, Text) else "reasoning", part.text)
+            elif isinstance(part, Text):
+                events += self._text("message", part.text)
+            elif self._tells_thinking:
+                events += self._text("reasoning", part.text)
         return events
 
     def _text(self, kind: Kind, text: str, always: bool = False) -> str:
@@ -247,8 +255,8 @@ def _new_id(prefix: str) -> str:
     return f"{prefix}_{secrets.token_hex(24)}"
 
 
-def _usage(summary: Summary) -> dict[str, object]:
-    """See `lead.http.responses.shapes.ResponseUsage`."""
+def _usage(summary: Summary, thinking: int) -> dict[str, object]:
+    """See `lead.http.responses.shapes.ResponseUsage`. `thinking`: tokens of thinking."""
     return {
         "input_tokens": summary.prompt_tokens,
         "input_tokens_details": {
@@ -256,7 +264,7 @@ def _usage(summary: Summary) -> dict[str, object]:
             "cache_write_tokens": summary.prompt_tokens - summary.cached_tokens,
         },
         "output_tokens": summary.completion_tokens,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": thinking},
         "total_tokens": summary.prompt_tokens + summary.completion_tokens,
     }
 

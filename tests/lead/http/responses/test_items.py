@@ -126,7 +126,7 @@ def test_arguments_as_they_come(arguments: Any, written: str) -> None:
 
 def test_calls_without_ids() -> None:
     found = turns({"type": "function_call", "name": "a", "arguments": "{}"}, {**call(), "call_id": None, "id": "fc_1"})
-    assert [made["id"] for made in found[0]["tool_calls"]] == ["call0", "fc_1"]
+    assert [made["id"] for made in found[0]["tool_calls"]] == [None, "fc_1"]
     (answer,) = turns({"type": "function_call_output", "output": "x"})
     assert answer == {"role": "tool", "content": "x"}
 

@@ -9,7 +9,7 @@ from typing import Any
 from duo.errors import StoppedError
 from duo.sampling.params import SamplingParams
 from lead.api import FinishReason, Piece, Question
-from lead.chat.parser import Finish
+from lead.chat.parser import AnswerParser, Finish
 from lead.chat.parts import Call, Part, Text, Thought
 from lead.http.responses.fields import ResponsesRequest
 from lead.http.responses.items import unsealed
@@ -29,6 +29,7 @@ class GivenParts:
     """A parser whose text is the number of the parts to give."""
 
     held = ""
+    plain = False
 
     def __init__(self, *batches: Sequence[Part], finish: Finish = "stop") -> None:
         self._batches, self._finish = batches, finish
@@ -43,14 +44,29 @@ class GivenParts:
         return self._finish
 
 
+class UpToBar(GivenParts):
+    """A parser of thinking that ends with a bar."""
+
+    _thinks = True
+
+    def push(self, text: str) -> list[Part]:
+        before, bar, after = text.partition("|")
+        if not self._thinks:
+            return [Text(text)]
+        self._thinks = not bar
+        return [*([Thought(before)] if before else []), *([Text(after)] if after else [])]
+
+
 class Written:
     """A response of these parts, and its events."""
 
-    def __init__(self, *batches: Sequence[Part], finish: Finish = "stop", **fields: Any) -> None:
+    def __init__(
+        self, *batches: Sequence[Part], finish: Finish = "stop", parser: AnswerParser | None = None, **fields: Any
+    ) -> None:
         asked = ResponsesRequest.model_validate({"input": "Hi", "tools": TOOLS, **fields})
         question = Question([1], SamplingParams(0.8))
         self.finished = 0
-        parser = GivenParts(*batches, finish=finish)
+        parser = parser or GivenParts(*batches, finish=finish)
         tools = entries(TOOLS, "tools")
         self.writer = ResponseWriter(asked, question, parser, tools, "m", vocabulary(), self._hear)
         self._batches = batches
@@ -148,6 +164,12 @@ def test_thinking_for_clients_that_keep_nothing_else() -> None:
     assert unsealed(item["encrypted_content"]) == "Hm"
 
 
+def test_thinking_that_the_client_does_not_want() -> None:
+    for fields in ({"include_reasoning": False}, {"reasoning": {"exclude": True}}):
+        (item,) = Written([Thought("Hm"), Text("a")], **fields).output()
+        assert item["type"] == "message"
+
+
 def test_an_answer_without_text_is_an_empty_message() -> None:
     for batches, text in (((), ""), (([Text(" \n")],), " \n")):
         (item,) = Written(*batches).output()
@@ -195,25 +217,23 @@ def test_log_probabilities_are_of_the_message() -> None:
 
 
 def test_tokens_of_thinking_have_no_log_probabilities() -> None:
-    class Thinking(GivenParts):
-        def push(self, text: str) -> list[Part]:
-            return [Thought("Hello"), Text(" world")]
-
-    written = Written(top_logprobs=0)
-    written.writer._parser = Thinking()  # noqa: SLF001
-    written.writer.batch(pieces("Hello world"))
+    written = Written(top_logprobs=0, parser=UpToBar())
+    written.writer.batch(pieces("Hello|world again"))
     written.writer.end(SUMMARY)
-    told = written.writer.output[1]["content"][0]["logprobs"]
-    assert "".join(one["token"] for one in told) == " world"
+    thinking, message = written.writer.output
+    (part,) = message["content"]
+    assert (thinking["content"][0]["text"], part["text"]) == ("Hello", "world again")
+    assert "".join(one["token"] for one in part["logprobs"]) == "world again"
 
 
 def test_usage() -> None:
-    written = Written([Text("a")])
-    written.events()
+    written = Written(parser=UpToBar())
+    written.writer.batch(pieces("Hello|world"))
+    written.writer.end(SUMMARY)
     assert written.writer.body["usage"] == {
         "input_tokens": 11,
         "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 7},
         "output_tokens": 6,
-        "output_tokens_details": {"reasoning_tokens": 0},
+        "output_tokens_details": {"reasoning_tokens": 1},
         "total_tokens": 17,
     }
