@@ -1,44 +1,54 @@
-"""The grammar of an answer: a call, or JSON of a schema."""
+"""The grammar of an answer: calls in the model's own form, or JSON of a schema, after thinking."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any
-
 from duo.sampling.json_schema import json_rule, of_lark
-from lead.chat.conversation import Conversation, Tool
+from lead.chat.conversation import Conversation
+from lead.chat.forms import channels
+from lead.chat.forms.form import Form
+from lead.chat.forms.rules import Rules
+from lead.chat.forms.schemas import NO_PARAMETERS
 
-NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
-"""OpenAI's documentation and most clients write this for no parameters. In JSON Schema it is any object."""
-_SAYS_NO_MORE = frozenset({"type", "properties", "required", "title", "description", "$schema"})
-"""Keywords beside `properties` that do not allow more of them."""
+__all__ = ["NO_PARAMETERS", "grammar"]
+
+_SPACES = "/[ \\n]{1,4}/?"
 
 
-def grammar(asked: Conversation) -> str:
+def grammar(asked: Conversation, form: Form, prompt: str = "") -> str:
     """The grammar of the answer; empty if the answer is free.
 
-    With a schema, the answer is JSON of that schema or a call. Raises RequestError for schemas that are too complex.
+    With a schema, the answer is JSON of that schema or calls. The prompt's text says whether thinking comes before.
+    Raises RequestError for schemas that are too complex.
     """
     tools = asked.tools if asked.choice != "none" else ()
     schema = None if asked.choice == "required" else asked.schema
     if asked.named:
         tools = [tool for tool in tools if tool.name == asked.named]
-    elif asked.choice != "required" and (not tools or schema is None):
-        return "" if schema is None else of_lark(f"start: {json_rule(schema)}\n")
-    # One rule for each schema, because its references start at its own root.
-    rules = [f"answer: {json_rule(schema)}"] if schema is not None else []
-    for i, tool in enumerate(tools):
-        head = json.dumps(f'{{"name":"{tool.name}","arguments":')
-        rules += [f'call{i}: {head} arguments{i} "}}"']
-        rules += [f"arguments{i}: {json_rule(arguments_schema(tool))}"]
-    alternatives = [rule.split(":")[0] for rule in rules if not rule.startswith("arguments")]
-    return of_lark("\n".join([f"start: {' | '.join(alternatives)}", *rules, ""]))
+    elif asked.choice != "required" and schema is None:
+        return ""
+    rules = Rules(form.marks)
+    answers = [_answer(form, rules, f"{json_rule(schema)}")] if schema is not None else []
+    if tools:
+        answers.append(form.writes(rules, tools, asked.parallel))
+    start = f"{_thinking(form, rules, prompt)} ({' | '.join(answers)})"
+    return of_lark(f"start: {start}\n{rules}")
 
 
-def arguments_schema(tool: Tool) -> Mapping[str, Any]:
-    """The schema that the arguments of a call must follow."""
-    given = tool.parameters or NO_PARAMETERS
-    if given.get("properties") == {} and not given.get("required") and given.keys() <= _SAYS_NO_MORE:
-        return {**NO_PARAMETERS, "additionalProperties": False}
-    return {**given, "type": "object"}
+def _answer(form: Form, rules: Rules, json: str) -> str:
+    """JSON as the answer itself."""
+    rule = rules.rule(json)
+    return f"{rules.text(f'{channels.CHANNEL}final{channels.MESSAGE}')} {rule}" if form.channels else rule
+
+
+def _thinking(form: Form, rules: Rules, prompt: str) -> str:
+    """Thinking before the answer, if the prompt began it or if the model may begin it."""
+    if form.channels:
+        start = rules.text(f"{channels.END}{channels.START}assistant")
+        if form.thinking_open(prompt):
+            return f"/(?s:.*)/ {start}"
+        return f"({rules.text(channels.THINKS)} /(?s:.*)/ {start})?"
+    if form.thinking_open(prompt):
+        return f"{rules.until(form.thinking.close)} {_SPACES}"
+    if not form.declared or form.thinking_done(prompt):
+        return ""
+    return f"({rules.text(form.thinking.open)} {rules.until(form.thinking.close)} {_SPACES})?"

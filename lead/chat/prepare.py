@@ -73,7 +73,7 @@ def prepare(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings)
     begun = model.form.thinking_open(text) or _within_thinking(asked)
     return Prepared(
         vocabulary.encode_rendered(text) if vocabulary.chat_template else vocabulary.encode(text),
-        grammar(asked),
+        grammar(asked, model.form, model.form.thinking.open if begun else text),
         asked,
         model.form,
         begun,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lead.chat.forms.found import Reader
+from lead.chat.forms.writes import Writes
 
 
 class Thinking(NamedTuple):
@@ -25,6 +26,7 @@ class Form:
     """How a model writes calls and thinking.
 
     name: as `--tool-format` has it.
+    writes: the grammar of calls.
     blocks: what reads calls, by the mark that begins them.
     python: whether calls in Python's form need no mark.
     names: whether a call may be a name and JSON, without a mark.
@@ -35,6 +37,7 @@ class Form:
     """
 
     name: str
+    writes: Writes
     blocks: Mapping[str, Reader] = field(default_factory=dict)
     python: bool = False
     names: bool = False

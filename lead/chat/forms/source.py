@@ -79,6 +79,9 @@ class Source:
 
     def rewind(self, place: int = 0) -> None:
         """Everything read after this place will be read again."""
+        if place >= self._length:
+            self._at = self._start + place - self._length
+            return
         kept = self.kept
         self._piece = kept[place:] + self._piece[self._at :]
         self._at = self._start = 0

@@ -9,7 +9,7 @@ from dataclasses import replace
 from duo.engines.base import Vocabulary
 from duo.errors import ModelError
 from lead.answers.text import special_in
-from lead.chat.forms import bare, channels, pythonic, sections, tagged
+from lead.chat.forms import bare, channels, pythonic, sections, tagged, writes
 from lead.chat.forms.form import USUAL, Form, Thinking
 from lead.chat.forms.found import Reader
 
@@ -27,74 +27,124 @@ THINKING: Sequence[Thinking] = (
 )
 """The marks around thinking that models have."""
 
-_TOOL_CALL, _TOOL_CALL_END = "<tool_call>", "</tool_call>"
+_TAGS = ("<tool_call>", "</tool_call>")
+_SEED = ("<seed:tool_call>", "</seed:tool_call>")
+_MINIMAX = ("<minimax:tool_call>", "</minimax:tool_call>")
+_LFM2 = ("<|tool_call_start|>", "<|tool_call_end|>")
+_GEMMA4 = ("<|tool_call>", "<tool_call|>")
+_FUNCTION_GEMMA = ("<start_function_call>", "<end_function_call>")
+_PYTHON_TAG = "<|python_tag|>"
+_PYTHON = ("<|python_start|>", "<|python_end|>")
 
 
-def _tags(begin: str = _TOOL_CALL, end: str = _TOOL_CALL_END) -> dict[str, Reader]:
+def _tags(begin: str, end: str) -> dict[str, Reader]:
     """Tags around calls, which models forget around functions."""
     return {begin: tagged.within(end), tagged.QWEN.name[0]: tagged.alone(end)}
 
 
+def _list(name: str, begin: str, end: str) -> Form:
+    """A list of JSON between marks."""
+    return Form(name, writes.json_list(begin, end), {begin: tagged.within(end)}, ends=(end,))
+
+
+HERMES = Form(
+    "hermes",
+    writes.tool_calls(*_TAGS),
+    {**_tags(*_TAGS), sections.TOOL_CALLS: sections.mistral, _PYTHON_TAG: bare.tagged},
+    names=True,
+    ends=_TAGS[1:],
+)
+"""Also the form of a template that knows no tools: our own instructions ask for it. Such a model may know others."""
 _MISTRAL = Form(
-    "mistral", {sections.TOOL_CALLS: sections.mistral}, names=True, thinking=THINKING[1],
+    "mistral",
+    writes.named,
+    {sections.TOOL_CALLS: sections.mistral},
+    names=True,
+    thinking=THINKING[1],
     ends=(sections.ARGS, sections.CALL_ID),
-)  # fmt: skip
+)
 _DEEPSEEK = Form(
     "deepseek-v3",
+    writes.deepseek(fenced=True),
     {sections.DEEPSEEK_SECTION: sections.deepseek(True), sections.DEEPSEEK_CALL: sections.deepseek(False)},
     ends=(sections.DEEPSEEK_NAME, sections.DEEPSEEK_END, sections.DEEPSEEK_SECTION_END),
 )
+_KIMI = Form(
+    "kimi-k2",
+    writes.kimi,
+    {sections.KIMI_SECTION: sections.kimi(True), sections.KIMI_CALL: sections.kimi(False)},
+    ends=(sections.KIMI_ARGUMENTS, sections.KIMI_END, sections.KIMI_SECTION_END),
+)
+_GLM = Form(
+    "glm",
+    writes.functions(*_TAGS, tagged.GLM),
+    _tags(*_TAGS),
+    ends=(_TAGS[1], *tagged.GLM.key, *tagged.GLM.value),
+)
+_HARMONY = Form(
+    "gpt-oss",
+    writes.harmony,
+    channels=True,
+    declared=True,
+    thinking=Thinking(channels.THINKS, channels.ANSWERS),
+    ends=(channels.CONSTRAIN, channels.CALL, channels.RETURN),
+)
+_LLAMA = Form(
+    "llama3",
+    writes.objects("parameters"),
+    {_PYTHON_TAG: bare.tagged, tagged.QWEN.name[0]: tagged.alone("")},
+    python=True,
+)
+_PYTHONIC = Form(
+    "pythonic",
+    writes.python("", ""),
+    {_PYTHON[0]: pythonic.listed(_PYTHON[1]), _PYTHON_TAG: bare.tagged},
+    python=True,
+    ends=_PYTHON[1:],
+)
 
-HERMES = Form(
-    "hermes", {**_tags(), sections.TOOL_CALLS: sections.mistral, "<|python_tag|>": bare.tagged}, names=True,
-    ends=(_TOOL_CALL_END,),
-)  # fmt: skip
-"""Also the form of a template that knows no tools: our own instructions ask for it. Such a model may know others."""
-
-_ALL = (
-    HERMES,
-    Form("qwen3-coder", _tags(), ends=(_TOOL_CALL_END,)),
-    Form("glm", _tags(), ends=(_TOOL_CALL_END, *tagged.GLM.key, *tagged.GLM.value)),
-    Form("seed", _tags("<seed:tool_call>", "</seed:tool_call>"), thinking=THINKING[2], ends=("</seed:tool_call>",)),
-    Form("minimax", {"<minimax:tool_call>": tagged.within("</minimax:tool_call>")}, ends=("</minimax:tool_call>",)),
-    Form("llama3", {"<|python_tag|>": bare.tagged, tagged.QWEN.name[0]: tagged.alone("")}, python=True),
-    Form(
-        "pythonic",
-        {"<|python_start|>": pythonic.listed("<|python_end|>"), "<|python_tag|>": bare.tagged},
-        python=True,
-        ends=("<|python_end|>",),
-    ),
-    Form(
-        "lfm2", {"<|tool_call_start|>": pythonic.listed("<|tool_call_end|>")}, python=True, ends=("<|tool_call_end|>",)
-    ),
-    _MISTRAL,
-    replace(_MISTRAL, name="mistral-list"),
-    _DEEPSEEK,
-    replace(_DEEPSEEK, name="deepseek-v3.1"),
-    Form(
-        "kimi-k2",
-        {sections.KIMI_SECTION: sections.kimi(True), sections.KIMI_CALL: sections.kimi(False)},
-        ends=(sections.KIMI_ARGUMENTS, sections.KIMI_END, sections.KIMI_SECTION_END),
-    ),
-    Form(
-        "gpt-oss", channels=True, declared=True, thinking=Thinking(channels.THINKS, channels.ANSWERS),
-        ends=(channels.CONSTRAIN, channels.CALL, channels.RETURN),
-    ),
-    Form("gemma3", python=True),
-    Form(
-        "gemma4", {"<|tool_call>": pythonic.gemma("<tool_call|>")}, thinking=THINKING[3],
-        ends=("<tool_call|>", '<|"|>'),
-    ),
-    Form(
-        "functiongemma", {"<start_function_call>": pythonic.gemma("<end_function_call>")},
-        ends=("<end_function_call>", "<escape>"),
-    ),
-    Form("phi4", {"<|tool_call|>": tagged.within("<|/tool_call|>")}, ends=("<|/tool_call|>",)),
-    Form("nemotron", {"<TOOLCALL>": tagged.within("</TOOLCALL>")}, ends=("</TOOLCALL>",)),
-    Form("apriel", {"<tool_calls>": tagged.within("</tool_calls>")}, ends=("</tool_calls>",)),
-    Form("json"),
-)  # fmt: skip
-FORMS: Mapping[str, Form] = {form.name: form for form in _ALL}
+FORMS: Mapping[str, Form] = {
+    form.name: form
+    for form in (
+        HERMES,
+        Form("qwen3-coder", writes.functions(*_TAGS, tagged.QWEN), _tags(*_TAGS), ends=_TAGS[1:]),
+        _GLM,
+        _LLAMA,
+        _PYTHONIC,
+        _MISTRAL,
+        replace(_MISTRAL, name="mistral-list", writes=writes.json_list(sections.TOOL_CALLS, "")),
+        _DEEPSEEK,
+        replace(_DEEPSEEK, name="deepseek-v3.1", writes=writes.deepseek(fenced=False)),
+        _KIMI,
+        _HARMONY,
+        Form("gemma3", writes.python("```tool_code\n", "\n```", ("", ""), "\n"), python=True),
+        Form(
+            "gemma4",
+            writes.gemma(*_GEMMA4, '<|"|>'),
+            {_GEMMA4[0]: pythonic.gemma(_GEMMA4[1])},
+            thinking=THINKING[3],
+            ends=(_GEMMA4[1], '<|"|>'),
+        ),
+        Form(
+            "functiongemma",
+            writes.gemma(*_FUNCTION_GEMMA, "<escape>"),
+            {_FUNCTION_GEMMA[0]: pythonic.gemma(_FUNCTION_GEMMA[1])},
+            ends=(_FUNCTION_GEMMA[1], "<escape>"),
+        ),
+        Form("lfm2", writes.python(*_LFM2), {_LFM2[0]: pythonic.listed(_LFM2[1])}, python=True, ends=_LFM2[1:]),
+        Form("seed", writes.functions(*_SEED, tagged.QWEN), _tags(*_SEED), thinking=THINKING[2], ends=_SEED[1:]),
+        Form(
+            "minimax",
+            writes.functions(*_MINIMAX, tagged.INVOKE, together=True),
+            {_MINIMAX[0]: tagged.within(_MINIMAX[1])},
+            ends=_MINIMAX[1:],
+        ),
+        _list("phi4", "<|tool_call|>", "<|/tool_call|>"),
+        _list("nemotron", "<TOOLCALL>", "</TOOLCALL>"),
+        _list("apriel", "<tool_calls>", "</tool_calls>"),
+        Form("json", writes.objects("arguments")),
+    )
+}
 
 _WRITTEN: Sequence[tuple[str, str]] = (
     ("gpt-oss", r"<\|channel\|>.*<\|message\|>"),
@@ -160,6 +210,6 @@ def _thinking(form: Form, template: str, known: frozenset[bytes]) -> Form:
         if pair.open.strip() in template or pair.close in template:
             return replace(form, thinking=pair, declared=True)
     for pair in pairs:
-        if {pair.open.encode(), pair.close.encode()} <= known:
+        if pair.close.encode() in known:
             return replace(form, thinking=pair, declared=True)
     return form

@@ -66,7 +66,7 @@ MARK_INSIDE = r'{"name": "weather", "arguments": {"city": "a \"</tool_call>\\"}}
         ('{"answer": 42}', '{"answer": 42}', []),
         ("<tool_call>nonsense</tool_call>!", "<tool_call>nonsense</tool_call>!", []),
         ('<tool_call>{"x</tool_call>!', '<tool_call>{"x</tool_call>!', []),
-        (f'<tool_call>{{"x</tool_call>\n<tool_call>{CALL}</tool_call>', '<tool_call>{"x</tool_call>', ["weather"]),
+        (f'<tool_call>{{"x</tool_call>\n<tool_call>{CALL}</tool_call>', '<tool_call>{"x</tool_call>\n', ["weather"]),
         ('<tool_call>{"name": "time", "arguments": []}</tool_call>',) * 2 + ([],),
         ("  \n", "  \n", []),
     ],
