@@ -12,7 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
 from lead.api import Answerer
-from lead.http import endpoints
+from lead.http import absent, endpoints
 from lead.http.errors import LoadingError, handle_errors
 from lead.http.info.metrics import Metrics
 from lead.http.info.openapi import Endpoint
@@ -35,6 +35,7 @@ def create_app(answerer: Answerer, options: Options | None = None, metrics: Metr
             if endpoint.head:
                 app.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
             app.add_api_route(path, handler, methods=[endpoint.method])
+    app.include_router(absent.router())
     app.include_router(page.router)
     handle_errors(app)
     return app

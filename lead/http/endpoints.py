@@ -17,6 +17,8 @@ from lead.http.info import docs_page, llama_server, openapi, status
 from lead.http.info.openapi import LOCKED, OFF, Endpoint
 from lead.http.openai import chat, completions, llama_duo
 from lead.http.page import routes as page
+from lead.http.responses import fields as responses_fields
+from lead.http.responses import responses, shapes
 from lead.http.site import Site
 
 
@@ -40,6 +42,9 @@ async def _docs(site: Site, request: Request) -> Response:
     return HTMLResponse(_docs_page(), headers={"Content-Security-Policy": policy})
 
 
+_NO_RESPONSE = {404: "The lead does not remember this response."}
+_RESPONSE_ID = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
+
 ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "Answers", "post", ["/v1/chat/completions", "/chat/completions"], chat.chat_completions,
@@ -50,6 +55,26 @@ ENDPOINTS: Sequence[Endpoint] = (
         "Answers", "post", ["/v1/completions", "/completions"], completions.completions,
         "Continue a text", completions.Completion, completions.CompletionRequest,
         "OpenAI's completions. Unknown fields are ignored.", events=completions.Completion,
+    ),
+    Endpoint(
+        "Answers", "post", ["/v1/responses", "/responses"], responses.create,
+        "Answer the items of a conversation", shapes.Response, responses_fields.ResponsesRequest,
+        "OpenAI's Responses API.", events=shapes.ResponseEvent, named_events=True,
+        errors={404: "An item that the input refers to is not remembered."},
+    ),
+    Endpoint(
+        "Answers", "post", ["/v1/responses/input_tokens"], responses.input_tokens,
+        "Count the tokens of a prompt", shapes.TokenCount, responses_fields.CountRequest,
+        errors={404: "An item that the input refers to is not remembered."},
+    ),
+    Endpoint(
+        "Answers", "get", ["/v1/responses/{response_id}"], responses.get,
+        "A response that the lead remembers", shapes.Response,
+        errors={400: "The request is wrong.", **_NO_RESPONSE}, parameters=[_RESPONSE_ID],
+    ),
+    Endpoint(
+        "Answers", "delete", ["/v1/responses/{response_id}"], responses.delete,
+        "Forget a response", shapes.DeletedResponse, errors=_NO_RESPONSE, parameters=[_RESPONSE_ID],
     ),
     Endpoint(
         "Answers", "post", ["/messages"], llama_duo.messages,

@@ -34,6 +34,29 @@ class UnknownModelError(DuoError):
     status = 404
 
 
+class NotFoundError(DuoError):
+    """What the request names is not there. `param` names the field, if it is one."""
+
+    status = 404
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class PreviousResponseError(DuoError):
+    """The lead does not remember the response that the request goes on from."""
+
+    status = 400
+    param = "previous_response_id"
+
+
+class AbsentError(DuoError):
+    """Other servers have this endpoint, the lead does not. With 501 clients would ask again."""
+
+    status = 404
+
+
 class SwitchedOffError(DuoError):
     """The lead was started without this endpoint."""
 
@@ -60,6 +83,9 @@ _CODES: Mapping[type[DuoError], str] = {
     LoadingError: "model_loading",
     BusyError: "busy",
     UnknownModelError: "model_not_found",
+    PreviousResponseError: "previous_response_not_found",  # OpenAI's
+    NotFoundError: "not_found",
+    AbsentError: "not_found",
 }
 
 

@@ -55,10 +55,15 @@ async def parse(shape: type[Asked], request: Request) -> Asked:
         raise RequestError("the body must be a JSON object")
     refuse(fields, shape.cannot)
     _unknown.judge(fields, shape)
+    return checked(shape, fields)
+
+
+def checked(shape: type[Asked], fields: Mapping[str, object], where: str = "") -> Asked:
+    """Makes the shape of its fields. `where`: its place in the request. Raises RequestError."""
     try:
         return shape.model_validate(fields)
     except ValidationError as error:
-        raise _one_line(error) from None
+        raise _one_line(error, where) from None
 
 
 def refuse(fields: Mapping[str, object], cannot: Cannot, where: str = "") -> None:
@@ -101,10 +106,11 @@ def _among(value: object, values: Sequence[object]) -> bool:
     return any(value == other and isinstance(value, bool) == isinstance(other, bool) for other in values)
 
 
-def _one_line(error: ValidationError) -> RequestError:
-    """Pydantic's first finding, in the words of this project."""
+def _one_line(error: ValidationError, where: str) -> RequestError:
+    """Pydantic's first finding, in the words of this project. `where`: the place of what it looked at."""
     first: Any = error.errors(include_url=False)[0]
-    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"]).lstrip(".")
+    where += "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+    where = where.lstrip(".")
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return RequestError(f"{where} is missing", where)

@@ -14,6 +14,7 @@ from duo.errors import DuoError, RequestError
 from lead.api import CLIENT_GONE, Answer, Answerer, Question
 from lead.chat.conversation import ChatSettings
 from lead.http.info.metrics import Metrics
+from lead.http.responses.memory import Memory
 
 BODY_LIMIT = 4 << 20
 """Bytes of a request's body. This is more text than any context holds."""
@@ -32,11 +33,12 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The answerer, what its owner has decided about it, and who counts."""
+    """The answerer, what its owner has decided about it, who counts, and the responses that are remembered."""
 
     answerer: Answerer
     options: Options
     metrics: Metrics
+    memory: Memory = field(default_factory=Memory)
 
     @property
     def model(self) -> str:

@@ -47,6 +47,8 @@ class Endpoint:
     """Type of the answer's body."""
     events: Shape | None = None
     """What the events hold as JSON, if the answer can be a stream."""
+    named_events: bool = False
+    """Whether events have names. Then the last one is no `[DONE]`."""
     errors: Mapping[int, str] = field(default_factory=dict)
     """Further statuses whose body is an error object."""
     others: Mapping[int, tuple[str, Shape]] = field(default_factory=dict)
@@ -101,7 +103,7 @@ def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
     answer = _schema(endpoint.answer)
     answers = {endpoint.media: {"schema": {"type": "array", "items": answer} if endpoint.listed else answer}}
     if endpoint.events:
-        answers["text/event-stream"] = {"schema": _event(endpoint.events)}
+        answers["text/event-stream"] = {"schema": _event(endpoint.events, endpoint.named_events)}
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": answers}}
     for status, (why, shape) in endpoint.others.items():
         responses[str(status)] = {"description": why, "content": {JSON: {"schema": _schema(shape)}}}
@@ -138,9 +140,20 @@ def _errors(endpoint: Endpoint) -> Mapping[int, str]:
     }
 
 
-def _event(shape: Shape) -> Schema:
+def _event(shape: Shape, named: bool) -> Schema:
     """The schema of one event of a stream. Before OpenAPI 3.2, `schema` describes one event."""
-    told = {"contentMediaType": JSON, "contentSchema": {"anyOf": [_schema(shape), _schema(ErrorResponse)]}}
+    told: Schema = {"contentMediaType": JSON}
+    if named:
+        return {
+            "type": "object",
+            "description": "With `stream`: one event, whose data is JSON. `event` is its `type`.",
+            "properties": {
+                "event": {"type": "string"},
+                "data": {"type": "string", **told, "contentSchema": _schema(shape)},
+            },
+            "required": ["event", "data"],
+        }
+    told["contentSchema"] = {"anyOf": [_schema(shape), _schema(ErrorResponse)]}
     return {
         "type": "object",
         "description": "With `stream`: one event, whose data is JSON. The last event is an error or `[DONE]`.",

@@ -33,7 +33,7 @@ APP = create_app(ScriptedAnswerer(), Options(metrics=True))
 DOCUMENT: Any = description()
 # Without second names of the same endpoints.
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP).exclude(
-    path_regex="^/(chat/completions|models|v1/health)$"
+    path_regex="^/(chat/completions|responses|models|v1/health)$"
 )
 CHECKS = [
     not_a_server_error,
@@ -63,13 +63,15 @@ def test_answers_are_what_the_document_says(case: Case[Any]) -> None:
     check(case)
 
 
-@SCHEMA.include(path_regex="^/(v1/chat/completions|messages)$").parametrize()
+@SCHEMA.include(path_regex="^/(v1/chat/completions|v1/responses|messages)$").parametrize()
 @SETTINGS
 def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) -> None:
     # Templates and grammars have rules that no schema can say. Most generated requests would break them.
     if isinstance(case.body, dict):
         kept = {name: value for name, value in case.body.items() if name not in ("tools", "tool_choice", "json_schema")}
         case.body = {**kept, "messages": [{"role": "user", "content": "Hi"}], "response_format": None}
+        if case.path == "/v1/responses":
+            case.body = {**kept, "input": "Hi", "text": None, "previous_response_id": None}
     check(case)
 
 
@@ -81,13 +83,19 @@ def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) ->
         ("/v1/chat/completions", {"tools": [{"function": {"name": "now"}}], "stream_options": {"include_usage": True}}),
         ("/v1/completions", {"logprobs": 1, "echo": True}),
         ("/v1/completions", {"n": 2, "logprobs": 1, "accepted": True, "stream_options": {"include_usage": True}}),
+        ("/v1/responses", {"top_logprobs": 1}),
+        ("/v1/responses", {"tools": [{"type": "function", "name": "now"}]}),
+        ("/v1/responses", {"tools": [{"type": "custom", "name": "now"}]}),
     ],
 )
 def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> None:
     answerer = ScriptedAnswerer()
     call = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
     answerer.script = [(Piece("Hi", ("mac",), "", 41, Logprobs(-0.5, [(41, -0.5), (42, -1.5)])),), (call,)]
-    body = {"messages": [{"role": "user", "content": "Hi"}], "prompt": "a", "stream": True, **asked}
+    hi = (
+        {"input": "Hi"} if path == "/v1/responses" else {"messages": [{"role": "user", "content": "Hi"}], "prompt": "a"}
+    )
+    body = {**hi, "stream": True, **asked}
     client = TestClient(create_app(answerer))
     assert check_events(path, client.post(path, json=body).text) > 2
     answerer.script = [("Hi",), StoppedError("the lead is stopping")]
@@ -97,14 +105,18 @@ def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> 
 def check_events(path: str, text: str) -> int:
     """Checks the JSON of every event, which schemathesis does not. Returns the number of events."""
     content = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
-    announced = content["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]
+    data = content["schema"]["properties"]["data"]
+    announced = (data["anyOf"][1] if "anyOf" in data else data)["contentSchema"]
     validator = Draft202012Validator({**announced, "components": DOCUMENT["components"]})
     *events, rest = text.split("\n\n")
     assert rest == ""
     for event in events:
-        assert event.startswith("data: ")
-        if event != "data: [DONE]":
-            validator.validate(json.loads(event.removeprefix("data: ")))
+        *name, told = event.split("\n")
+        assert told.startswith("data: ") and bool(name) is ("event" in content["schema"]["properties"])
+        if told != "data: [DONE]":
+            found = json.loads(told.removeprefix("data: "))
+            validator.validate(found)
+            assert not name or name == [f"event: {found['type']}"]
     return len(events)
 
 

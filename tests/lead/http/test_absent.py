@@ -1,0 +1,40 @@
+"""Endpoints that are not there say so."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+from openai import NotFoundError, OpenAI
+
+from lead.http.absent import ABSENT
+from lead.http.endpoints import ENDPOINTS
+from tests.support.api import error_of, post
+from tests.support.http import PATIENCE
+
+
+@pytest.mark.parametrize("path", sorted(ABSENT))
+def test_each_of_them_answers_404_with_a_reason(url: str, path: str) -> None:
+    asked = path.replace("{response_id}", "resp_1").replace("{rest:path}", "a/b")
+    error = error_of(post(url, asked, input="a"), 404)
+    assert error["code"] == "not_found"
+    assert asked in error["message"] and error["message"].endswith(ABSENT[path])
+
+
+def test_whatever_the_method(url: str) -> None:
+    for method in ("GET", "PUT", "DELETE"):
+        response = requests.request(method, f"{url}/v1/embeddings", timeout=PATIENCE)
+        assert error_of(response, 404)["message"].startswith(f"{method} /v1/embeddings")
+
+
+def test_none_of_them_is_there() -> None:
+    there = {path for endpoint in ENDPOINTS for path in endpoint.paths}
+    assert not there & ABSENT.keys()
+
+
+def test_any_other_path_is_404(url: str) -> None:
+    assert error_of(post(url, "/v1/nothing"), 404)["message"] == "POST /v1/nothing: not found"
+
+
+def test_with_the_openai_client(client: OpenAI) -> None:
+    with pytest.raises(NotFoundError, match="no embeddings"):
+        client.embeddings.create(model="any", input="a")
