@@ -19,6 +19,9 @@ from duo.errors import RequestError
 Cannot = Mapping[str, tuple[Sequence[object], str]]
 """Fields that ask for what the lead cannot do: their harmless values, and what to say about any other value."""
 
+TAG = "type="
+"""How the tags of pydantic's unions begin. Errors leave them out, because they are no place in a request."""
+
 
 class Body(BaseModel):
     """A part of a request. It is strict: "0.7" is not a number."""
@@ -66,7 +69,8 @@ def _among(value: object, values: Sequence[object]) -> bool:
 def _one_line(error: ValidationError) -> RequestError:
     """Pydantic's first finding, in the words of this project."""
     first: Any = error.errors(include_url=False)[0]
-    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"]).lstrip(".")
+    steps = [step for step in first["loc"] if not str(step).startswith(TAG)]
+    where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).lstrip(".")
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":
         return RequestError(f"{where} is missing", where)
