@@ -10,7 +10,8 @@ from typing import Any
 from duo.engines.base import Vocabulary
 from duo.errors import RequestError
 from duo.sampling.json_schema import json_rule, of_lark
-from lead.chat.conversation import ChatSettings, Conversation, Tool
+from duo.sampling.thinking import ThinkingLimit
+from lead.chat.conversation import ChatSettings, Conversation, ReasoningFormat, Tool
 from lead.chat.parser import AnswerParser, JsonParser, PlainParser
 
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
@@ -24,13 +25,21 @@ class Prepared:
     """A conversation, ready to be asked.
 
     grammar: what the answer must follow; empty if it is free. marks: special tokens that the parser needs to see, with
-    their names. Their names are then a part of the answer's text.
+    their names. Their names are then a part of the answer's text. thinking: the limit on thinking. thinking_marks: how
+    the model writes where thinking begins and ends.
     """
 
     prompt: Sequence[int]
     grammar: str
     conversation: Conversation
     marks: Mapping[int, str] = field(default_factory=dict)
+    thinking: ThinkingLimit | None = None
+    thinking_marks: tuple[str, str] = ("<think>", "</think>")
+    reasoning_format: ReasoningFormat = "auto"
+
+    def fields(self) -> dict[str, Any]:
+        """What it says as fields of a `Question`. The grammar is a field of its sampling."""
+        return {"prompt": self.prompt, "marks": self.marks, "thinking": self.thinking}
 
     def parser(self) -> AnswerParser:
         """A new parser, for one answer."""

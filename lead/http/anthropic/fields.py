@@ -192,11 +192,9 @@ class AnthropicRequest(CountRequest, SamplingFields):
         """The conversation and its question. Raises RequestError."""
         prepared = prepare(self.conversation(), vocabulary, settings)
         return prepared, Question(
-            prompt=prepared.prompt,
             sampling=self.sampling(DEFAULT_TEMPERATURE, prepared.grammar),
-            marks=prepared.marks,
-            continues=prepared.conversation.continues,
             streamed=bool(self.stream),
+            **prepared.fields(),
             **self.ends(vocabulary),
         )
 
