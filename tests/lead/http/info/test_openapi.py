@@ -51,6 +51,10 @@ SETTINGS = settings(
 )
 
 
+_RULED = ("tools", "tool_choice", "json_schema", "output_config", "output_format", "system", "chat_template_kwargs")
+"""Fields with rules that no schema can say."""
+
+
 def check(case: Case[Any]) -> None:
     answer = case.call_and_validate(checks=CHECKS)
     if "text/event-stream" in answer.headers.get("content-type", [""])[0]:
@@ -63,12 +67,12 @@ def test_answers_are_what_the_document_says(case: Case[Any]) -> None:
     check(case)
 
 
-@SCHEMA.include(path_regex="^/(v1/chat/completions|messages)$").parametrize()
+@SCHEMA.include(path_regex="^/(v1/chat/completions|messages|v1/messages|v1/messages/count_tokens)$").parametrize()
 @SETTINGS
 def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) -> None:
     # Templates and grammars have rules that no schema can say. Most generated requests would break them.
     if isinstance(case.body, dict):
-        kept = {name: value for name, value in case.body.items() if name not in ("tools", "tool_choice", "json_schema")}
+        kept = {name: value for name, value in case.body.items() if name not in _RULED}
         case.body = {**kept, "messages": [{"role": "user", "content": "Hi"}], "response_format": None}
     check(case)
 
@@ -81,6 +85,8 @@ def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) ->
         ("/v1/chat/completions", {"tools": [{"function": {"name": "now"}}], "stream_options": {"include_usage": True}}),
         ("/v1/completions", {"logprobs": 1, "echo": True}),
         ("/v1/completions", {"n": 2, "logprobs": 1, "accepted": True, "stream_options": {"include_usage": True}}),
+        ("/v1/messages", {"max_tokens": 5}),
+        ("/v1/messages", {"max_tokens": 5, "tools": [{"name": "now", "input_schema": {"type": "object"}}]}),
     ],
 )
 def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> None:
@@ -97,14 +103,18 @@ def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> 
 def check_events(path: str, text: str) -> int:
     """Checks the JSON of every event, which schemathesis does not. Returns the number of events."""
     content = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
-    announced = content["schema"]["properties"]["data"]["anyOf"][1]["contentSchema"]
+    data = content["schema"]["properties"]["data"]
+    announced = (data["anyOf"][1] if "anyOf" in data else data)["contentSchema"]
     validator = Draft202012Validator({**announced, "components": DOCUMENT["components"]})
     *events, rest = text.split("\n\n")
     assert rest == ""
     for event in events:
-        assert event.startswith("data: ")
-        if event != "data: [DONE]":
-            validator.validate(json.loads(event.removeprefix("data: ")))
+        name, _, data = event.rpartition("data: ")
+        assert "event" in content["schema"]["properties"] or not name
+        if data != "[DONE]":
+            told = json.loads(data)
+            validator.validate(told)
+            assert not name or name == f"event: {told['type']}\n"
     return len(events)
 
 
