@@ -12,9 +12,9 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 
-from lead.http.anthropic.fields import AnthropicRequest, CountRequest
+from lead.http.anthropic.fields import AnthropicCountRequest, AnthropicRequest
 from lead.http.anthropic.messages import count_tokens, messages
-from lead.http.anthropic.shapes import AnthropicMessage, MessageEvent, TokenCount
+from lead.http.anthropic.shapes import AnthropicMessage, AnthropicTokenCount, MessageEvent
 from lead.http.errors import json_response
 from lead.http.info import docs_page, llama_server, openapi, status
 from lead.http.info.openapi import LOCKED, OFF, Endpoint
@@ -61,7 +61,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     ),
     Endpoint(
         "Answers", "post", ["/v1/messages/count_tokens"], count_tokens,
-        "Count the tokens of a conversation", TokenCount, CountRequest,
+        "Count the tokens of a conversation", AnthropicTokenCount, AnthropicCountRequest,
         "Nothing is generated.",
     ),
     Endpoint(

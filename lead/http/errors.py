@@ -17,7 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from duo.errors import BusyError, ContextError, DuoError
 from lead.api import CLIENT_GONE
-from lead.http.anthropic.errors import AnthropicError, anthropic_error
+from lead.http.anthropic.errors import NO_THREADS, AnthropicError, anthropic_error
 
 _RETRY_SECONDS = 1
 
@@ -34,6 +34,13 @@ class UnknownModelError(DuoError):
     """The lead serves one model, under another name."""
 
     status = 404
+
+
+class ThreadError(DuoError):
+    """The request wants the lead to hold its conversation."""
+
+    status = 400
+    param = "thread"
 
 
 class SwitchedOffError(DuoError):
@@ -62,6 +69,7 @@ _CODES: Mapping[type[DuoError], str] = {
     LoadingError: "model_loading",
     BusyError: "busy",
     UnknownModelError: "model_not_found",
+    ThreadError: NO_THREADS,
 }
 
 

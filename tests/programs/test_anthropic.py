@@ -21,6 +21,8 @@ CITY: dict[str, Any] = {
     "additionalProperties": False,
 }
 TOOLS: list[Any] = [{"name": "weather", "input_schema": CITY}]
+GREEDY = {"temperature": 0}
+"""The vendor's newest client has no argument for it."""
 ANSWERS = 6
 """Calls, alone and with a back."""
 
@@ -41,7 +43,7 @@ def texts(claude: Anthropic) -> list[str]:
     """Of whole and of streamed answers, with a system prompt and with a beginning of the answer."""
     found = []
     for question in QUESTIONS:
-        asked: dict[str, Any] = {"model": "any", "max_tokens": 40, "temperature": 0, "system": "Be brief."}
+        asked: dict[str, Any] = {"model": "any", "max_tokens": 40, "system": "Be brief.", "extra_body": GREEDY}
         asked["messages"] = [{"role": "user", "content": question}]
         whole = claude.messages.create(**asked)
         with claude.messages.stream(**asked) as stream:
@@ -75,7 +77,7 @@ def test_texts_and_calls(lead: LeadProcess, claude: Anthropic) -> None:
 
 
 def test_a_stop_sequence_and_the_figures(claude: Anthropic) -> None:
-    asked: dict[str, Any] = {"model": "any", "max_tokens": 40, "temperature": 0}
+    asked: dict[str, Any] = {"model": "any", "max_tokens": 40, "extra_body": GREEDY}
     asked["messages"] = [{"role": "user", "content": QUESTIONS[0]}]
     whole = claude.messages.create(**asked)
     (block,) = whole.content

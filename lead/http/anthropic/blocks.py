@@ -112,6 +112,17 @@ class SearchResultBlock(Body):
         return "\n".join([self.title, self.source, lines(self.content)])
 
 
+class ToolReferenceBlock(Body):
+    """A tool that the client's own search has found. The model knows all tools from the start."""
+
+    type: Literal["tool_reference"]
+    tool_name: str
+
+    @property
+    def words(self) -> str:
+        return self.tool_name
+
+
 class ThinkingBlock(Body):
     """What the model thought. Any signature is taken."""
 
@@ -144,9 +155,10 @@ class ToolUseBlock(Body):
 Said = Annotated[
     Annotated[TextBlock, Tag("type=text")]
     | Annotated[DocumentBlock, Tag("type=document")]
-    | Annotated[SearchResultBlock, Tag("type=search_result")],
+    | Annotated[SearchResultBlock, Tag("type=search_result")]
+    | Annotated[ToolReferenceBlock, Tag("type=tool_reference")],
     Discriminator(_tag),
-    _one_of("text", "document", "search_result"),
+    _one_of("text", "document", "search_result", "tool_reference"),
 ]
 Results = Annotated[list[Said], BeforeValidator(_listed, json_schema_input_type=str | list[Said])]
 

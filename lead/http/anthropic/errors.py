@@ -32,11 +32,23 @@ _KINDS: Mapping[int, ErrorKind] = {
 KINDS = get_args(ErrorKind)
 
 
+NO_THREADS = "thread_unsupported_request"
+"""The vendor's code for requests whose conversation the server cannot hold. Its clients then send all messages."""
+
+
+class AnthropicErrorDetails(BaseModel):
+    """For programs."""
+
+    error_code: str
+    unsupported: list[str]
+
+
 class AnthropicErrorBody(BaseModel):
     """What went wrong. The message begins with the field at fault, if there is one."""
 
     type: ErrorKind
     message: str
+    details: AnthropicErrorDetails | None = None
 
 
 class AnthropicError(BaseModel):
@@ -59,4 +71,7 @@ def anthropic_error(status: int, message: str, param: str | None = None, code: s
     elif param and not message.startswith(param):
         message = f"{param}: {message}"
     kind = _KINDS.get(status, "invalid_request_error" if status < 500 else "api_error")
-    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": new_request_id()}
+    error: dict[str, object] = {"type": kind, "message": message}
+    if code == NO_THREADS:
+        error["details"] = {"error_code": code, "unsupported": [param]}
+    return {"type": "error", "error": error, "request_id": new_request_id()}

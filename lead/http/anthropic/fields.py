@@ -14,6 +14,7 @@ from lead.chat import conversation as chat
 from lead.chat.conversation import ChatSettings, Conversation
 from lead.chat.prepare import Prepared, prepare
 from lead.http.anthropic.blocks import Texts, Turn, lines
+from lead.http.errors import ThreadError
 from lead.http.openai.fields import DEFAULT_TEMPERATURE, SamplingFields, Stop
 from lead.http.parsing import Body, Cannot, short
 
@@ -51,7 +52,7 @@ class ClientTool(Body):
         return chat.Tool(self.name, self.description or "", self.input_schema)
 
 
-class ChosenTool(Body):
+class AnthropicToolChoice(Body):
     """Which tools may be called. `any`: one of them must be. `tool`: the one with this name must be."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -81,29 +82,35 @@ class OutputConfig(Body):
     format: OutputFormat | None = None
 
 
-class CountRequest(Body):
+class AnthropicCountRequest(Body):
     """Body of POST /v1/messages/count_tokens: all that the prompt is made of."""
 
     model: Any = Field(None, description="Ignored: the lead serves one model.")
     messages: list[Turn] = Field(min_length=1)
     system: Texts | None = None
     tools: list[ClientTool] | None = Field(None, max_length=MAX_TOOLS)
-    tool_choice: ChosenTool | None = None
+    tool_choice: AnthropicToolChoice | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = Field(None, description="The older name of `output_config.format`.")
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Variables of the model's chat template, such as enable_thinking."
     )
+    thread: None = Field(None, description="Not supported: the lead holds no conversations.")
 
     cannot: ClassVar[Cannot] = {
         "mcp_servers": ((None, []), "the lead calls no servers, give tools of your own"),
         "container": ((None,), "the lead runs no code"),
+        "compaction": ((None,), "the lead makes no summaries, ask for one in a message"),
     }
     vendors: ClassVar[Collection[str]] = (
+        "betas",
+        "billing_policy",
         "cache_control",
         "context_management",
         "diagnostics",
+        "fallback_credit_token",
+        "fallbacks",
         "inference_geo",
         "metadata",
         "service_tier",
@@ -111,6 +118,13 @@ class CountRequest(Body):
         "user_profile_id",
         "workspace_id",
     )
+
+    @field_validator("thread", mode="before")
+    @classmethod
+    def _no_thread(cls, thread: object) -> object:
+        if thread is not None:
+            raise ThreadError("the lead holds no conversations, send all messages")
+        return thread
 
     def conversation(self) -> Conversation:
         """What the model is asked. Raises RequestError."""
@@ -173,7 +187,7 @@ class CountRequest(Body):
         return chat.Thinking(asked.type != "disabled", effort, budget)
 
 
-class AnthropicRequest(CountRequest, SamplingFields):
+class AnthropicRequest(AnthropicCountRequest, SamplingFields):
     """Body of POST /v1/messages."""
 
     max_tokens: int = Field(
@@ -183,7 +197,7 @@ class AnthropicRequest(CountRequest, SamplingFields):
     stream: bool | None = None
 
     cannot: ClassVar[Cannot] = {
-        **CountRequest.cannot,
+        **AnthropicCountRequest.cannot,
         "stop": ((None, []), "it is called stop_sequences here"),
         "n": ((None, 1), "there is one answer to a request"),
     }

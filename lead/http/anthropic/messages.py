@@ -15,7 +15,7 @@ from lead.api import Answer, Piece
 from lead.chat.answer import AnswerReader, whole
 from lead.chat.prepare import prepare
 from lead.http.anthropic.errors import new_request_id
-from lead.http.anthropic.fields import AnthropicRequest, CountRequest
+from lead.http.anthropic.fields import AnthropicCountRequest, AnthropicRequest
 from lead.http.anthropic.shapes import content, stopped, usage_of
 from lead.http.anthropic.writer import STYLE, MessageWriter
 from lead.http.errors import json_response
@@ -57,7 +57,7 @@ async def messages(site: Site, request: Request) -> Response:
 
 async def count_tokens(site: Site, request: Request) -> Response:
     with site.refusals():
-        asked = await parse(CountRequest, request)
+        asked = await parse(AnthropicCountRequest, request)
         with _own_names(asked):
             vocabulary = site.answerer.info.vocabulary
             prepared = await asyncio.to_thread(lambda: prepare(asked.conversation(), vocabulary, site.options.chat))
@@ -65,7 +65,7 @@ async def count_tokens(site: Site, request: Request) -> Response:
 
 
 @contextmanager
-def _own_names(asked: CountRequest) -> Iterator[None]:
+def _own_names(asked: AnthropicCountRequest) -> Iterator[None]:
     """Errors of the core name OpenAI's fields. Here they name this API's."""
     try:
         yield

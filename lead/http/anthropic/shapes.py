@@ -43,7 +43,7 @@ class ToolUseContent(BaseModel):
 Content = TextContent | ThinkingContent | ToolUseContent
 
 
-class OutputDetails(BaseModel):
+class AnthropicOutputDetails(BaseModel):
     thinking_tokens: int
 
 
@@ -54,7 +54,7 @@ class AnthropicUsage(BaseModel):
     cache_read_input_tokens: int
     cache_creation_input_tokens: int
     output_tokens: int
-    output_tokens_details: OutputDetails
+    output_tokens_details: AnthropicOutputDetails
 
 
 class AnthropicMessage(BaseModel):
@@ -70,7 +70,7 @@ class AnthropicMessage(BaseModel):
     usage: AnthropicUsage
 
 
-class TokenCount(BaseModel):
+class AnthropicTokenCount(BaseModel):
     """Tokens of the prompt."""
 
     input_tokens: int

@@ -66,6 +66,7 @@ def test_turns(turn: dict[str, Any], messages: list[dict[str, Any]]) -> None:
         ({"content": [text("a"), text("b")]}, "a\nb"),
         ({}, ""),
         ({"content": None}, ""),
+        ({"content": [{"type": "tool_reference", "tool_name": "weather"}]}, "weather"),
         ({"content": "no such city", "is_error": True}, "Error: no such city"),
         ({"content": "Error 404", "is_error": True}, "Error 404"),
         ({"content": "rain", "is_error": False}, "rain"),
@@ -155,7 +156,7 @@ def test_no_word_is_lost(role: str, blocks: list[dict[str, Any]]) -> None:
             calls = [call["function"]["arguments"] for call in messages[0]["tool_calls"]]
             assert block["input"] in [json.loads(arguments) for arguments in calls]
         else:
-            word = block.get("text", block.get("thinking", block.get("content")))
+            word: Any = block.get("text", block.get("thinking", block.get("content")))
             word = word if isinstance(word, str) else word[0]["text"]
             assert any(word in text for text in texts)
     if role == "user":

@@ -102,6 +102,19 @@ def test_errors_of_the_core(url: str, answerer: ScriptedAnswerer) -> None:
         assert message == f"{place}: the JSON schema has 5000 parts"
 
 
+def test_conversations_that_the_lead_is_to_hold(url: str, answerer: ScriptedAnswerer) -> None:
+    """The vendor's client reads the details and then sends all messages."""
+    for thread in ({"type": "create"}, {"type": "continue", "previous_message_id": "msg_1"}, 5):
+        for path in (MESSAGES, COUNT):
+            response = say(url, path, thread=thread)
+            error = response.json()["error"]
+            assert (response.status_code, error["type"]) == (400, "invalid_request_error")
+            assert error["message"].startswith("thread: ")
+            assert error["details"] == {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
+    assert answerer.asked.empty()
+    assert say(url, thread=None).status_code == 200
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b"\xff", b'"text"', b"null"])
 def test_bodies_that_are_no_object(url: str, answerer: ScriptedAnswerer, body: bytes) -> None:
     assert "body" in fault(requests.post(url + MESSAGES, body, timeout=PATIENCE), 400, "invalid_request_error")

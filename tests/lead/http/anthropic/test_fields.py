@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lead.chat.conversation import Conversation, Thinking
-from lead.http.anthropic.fields import AnthropicRequest, CountRequest
+from lead.http.anthropic.fields import AnthropicCountRequest, AnthropicRequest
 from tests.support.anthropic import COUNT, HI, WEATHER, asked, fault, say
 from tests.support.http import ScriptedAnswerer, conversation
 
@@ -15,7 +15,7 @@ SAID: dict[str, Any] = {"role": "assistant", "content": "The answer is ("}
 
 
 def read(**fields: Any) -> Conversation:
-    return CountRequest.model_validate({"messages": HI, **fields}).conversation()
+    return AnthropicCountRequest.model_validate({"messages": HI, **fields}).conversation()
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,8 @@ def test_what_is_for_the_vendor_alone_leaves_the_cache_alone() -> None:
 def test_a_last_message_of_the_assistant_is_continued() -> None:
     found = read(messages=[*HI, SAID])
     assert found.continues and found.messages[-1] == SAID
-    for empty in ("", []):
+    nothing: list[Any] = ["", []]
+    for empty in nothing:
         found = read(messages=[*HI, {"role": "assistant", "content": empty}])
         assert not found.continues and found.messages == HI
     assert not read().continues
@@ -108,6 +109,7 @@ def test_of_a_request(url: str, answerer: ScriptedAnswerer) -> None:
         ({"stop_sequences": [""]}, "stop_sequences[0]"),
         ({"n": 2}, "n is 2"),
         ({"mcp_servers": [{"url": "http://a"}]}, "mcp_servers is "),
+        ({"compaction": {"instructions": "short"}}, "compaction is "),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens is missing"),
         ({"thinking": {"type": "some"}}, "thinking.type is "),
         ({"output_config": {"effort": "huge"}}, "output_config.effort is "),

@@ -83,7 +83,14 @@ def joined(events: Iterator[dict[str, Any]]) -> tuple[list[dict[str, Any]], dict
 
 
 def test_thinking_has_a_block_and_a_signature() -> None:
-    parts = [Thought("Hm"), Thought("."), Text("\n"), Call("abc", "f", '{"a": 1}'), Thought("So"), Text("b")]
+    parts: list[Part] = [
+        Thought("Hm"),
+        Thought("."),
+        Text("\n"),
+        Call("abc", "f", '{"a": 1}'),
+        Thought("So"),
+        Text("b"),
+    ]
     blocks, last = joined(events(parts, [1, 3]))
     assert blocks == [
         {"type": "thinking", "thinking": "Hm.", "signature": SIGNATURE},
