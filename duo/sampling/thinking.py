@@ -55,7 +55,7 @@ class ThinkingConstraint:
         self._names = {token: name.encode() for token, name in limit.names.items()}
         self._opens = [mark.encode() for mark in limit.opens if mark]
         self._closes = [mark.encode() for mark in limit.closes if mark]
-        self._kept = max(_LONGEST_CHARACTER, *map(len, self._opens + self._closes)) - 1
+        self._kept = max(_LONGEST_CHARACTER, *map(len, self._opens + self._closes))
         self._tokens: list[int] = []
         self._places = [_At(limit.begun)]
         """Where the answer stood after each of its tokens, and at its beginning."""
@@ -93,10 +93,11 @@ class ThinkingConstraint:
             if ended == len(ending):
                 return _At(False, at.used)
         tail = at.tail + (self._names.get(token) or self._spell(token))
-        marks = self._closes if at.thinking else self._opens
-        found = [tail.find(mark) + len(mark) for mark in marks if mark in tail]
-        if found:
-            return _At(not at.thinking, at.used, ended, tail[min(found) :][-self._kept :])
+        for mark in self._closes if at.thinking else self._opens:
+            if (place := tail.find(mark)) >= 0:
+                # After a backquote an opening mark is spoken of, and not used.
+                turns = at.thinking or tail[place - 1 : place] != b"`"
+                return _At(at.thinking != turns, at.used, ended, tail[place + len(mark) :][-self._kept :])
         return _At(at.thinking, at.used + at.thinking, ended, tail[-self._kept :])
 
 

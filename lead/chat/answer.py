@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lead.api import FinishReason, Piece
-from lead.chat.parser import AnswerParser, Finish, PlainParser
+from lead.chat.parser import AnswerParser, Finish
 from lead.chat.parts import Call, Part, Text, Thought
 
 
 class AnswerReader:
-    """Takes one answer apart as its pieces come.
-
-    `plain`: whether all of it is text. Then the pieces need no reader.
-    """
+    """Takes one answer apart as its pieces come."""
 
     def __init__(self, parser: AnswerParser) -> None:
         self._parser = parser
-        self.plain = isinstance(parser, PlainParser)
         self.thinking_tokens = 0
         """Tokens of thinking so far. A mark belongs to what comes out after it."""
         self._pending = 0
         """Tokens since the last part came out."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether all that follows is text. Then further pieces need no reader."""
+        return self._parser.plain
 
     @property
     def held(self) -> str:

@@ -15,6 +15,8 @@ _SWITCHES = ("enable_thinking", "thinking", "reasoning")
 """What templates call the switch: Qwen, GLM and Hunyuan; DeepSeek, Granite and Kimi; Command A."""
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """From little to much."""
+_MANY = 32
+"""Words that are tried at the template, in all requests."""
 _CODE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
 
 
@@ -36,33 +38,34 @@ def limited(thinking: Thinking) -> bool:
 class ThinkingVariables:
     """Which variables a model's template has for thinking. The template is looked at once."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
-        code = " ".join(_CODE.findall(vocabulary.chat_template))
+    def __init__(self, template: str) -> None:
+        code = " ".join(_CODE.findall(template))
         self._read = frozenset(re.findall(r"(?<![\w.'\"])[a-z_]+\b(?!['\"])", code))
         self._efforts: dict[str, str | None] = {}
 
-    def of(self, thinking: Thinking) -> Mapping[str, Any]:
-        """The variables that say it to the template."""
+    def of(self, thinking: Thinking, vocabulary: Vocabulary) -> Mapping[str, Any]:
+        """The variables that say it to the template, which is this vocabulary's."""
         variables: dict[str, Any] = {}
         if thinking.enabled is not None:
             variables |= {name: thinking.enabled for name in _SWITCHES if name in self._read}
         if limited(thinking) and "thinking_budget" in self._read:
             variables["thinking_budget"] = thinking.budget
         if thinking.effort and "reasoning_effort" in self._read:
-            if thinking.effort not in self._efforts:
-                self._efforts[thinking.effort] = self._nearest(thinking.effort)
-            if (effort := self._efforts[thinking.effort]) is not None:
+            if thinking.effort not in self._efforts and len(self._efforts) < _MANY:
+                self._efforts[thinking.effort] = _nearest(thinking.effort, vocabulary)
+            if (effort := self._efforts.get(thinking.effort)) is not None:
                 variables["reasoning_effort"] = effort
         return variables
 
-    def _nearest(self, effort: str) -> str | None:
-        """The word nearest to this one that the template takes. Templates know only some of them."""
-        at = _EFFORTS.index(effort) if effort in _EFFORTS else _EFFORTS.index("medium")
-        for word in [effort, *sorted(_EFFORTS, key=lambda other: abs(_EFFORTS.index(other) - at))]:
-            try:
-                self._vocabulary.render([{"role": "user", "content": "Hello."}], (), {"reasoning_effort": word})
-            except RequestError:
-                continue
-            return word
-        return None
+
+def _nearest(effort: str, vocabulary: Vocabulary) -> str | None:
+    """The word nearest to this one that the template takes. Templates know only some of them."""
+    at = _EFFORTS.index(effort) if effort in _EFFORTS else _EFFORTS.index("medium")
+    near = sorted(_EFFORTS, key=lambda other: abs(_EFFORTS.index(other) - at))
+    for word in dict.fromkeys([effort, *near]):
+        try:
+            vocabulary.render([{"role": "user", "content": "Hello."}], (), {"reasoning_effort": word})
+        except RequestError:
+            continue
+        return word
+    return None

@@ -44,7 +44,6 @@ class ChatRequest(ConversationFields, ToolFields, ThinkingFields, AnswerFields):
 
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_completion_tokens", "max_tokens")
     cannot: ClassVar[Cannot] = {
-        **ConversationFields.cannot,
         **AnswerFields.cannot,
         "functions": ((None, []), "functions are not supported, use tools"),
         "function_call": ((None, "none", "auto"), "functions are not supported, use tools and tool_choice"),
@@ -56,7 +55,12 @@ class ChatRequest(ConversationFields, ToolFields, ThinkingFields, AnswerFields):
     def conversation(self) -> Conversation:
         """What the model is asked. Raises RequestError."""
         return Conversation(
-            self.turns(), **self.asked(), schema=self._schema(), variables=self.variables, thinking=self.thinks()
+            self.turns(),
+            **self.asked(),
+            schema=self._schema(),
+            variables=self.variables,
+            thinking=self.thinks(),
+            continues=self.continues,
         )
 
     def questions(self, prepared: Prepared, vocabulary: Vocabulary) -> list[Question]:

@@ -63,7 +63,8 @@ class ChatWriter(_Writer):
         self._before_thought = self._before.replace('"content":', '"reasoning_content":')
         self._reader, self._deltas, self._vocabulary = AnswerReader(parser), Deltas(style), vocabulary
         self._logprobs, self._accepted = logprobs, bool(asked.accepted)
-        self._only_text = self._reader.plain and not (logprobs or self._accepted)
+        self._told = logprobs or self._accepted
+        """Whether chunks tell of their pieces."""
         self._calls = 0
         self._pieces: list[Piece] = []
         """Pieces that no chunk has told yet."""
@@ -76,9 +77,9 @@ class ChatWriter(_Writer):
         return self._before + '"","role":"assistant"' + self._after
 
     def batch(self, pieces: Sequence[Piece]) -> str:
-        if self._only_text:
+        if not self._told and self._reader.plain:
             return self._plain("".join([piece.text for piece in pieces]))
-        if self._logprobs or self._accepted:
+        if self._told:
             self._pieces += pieces
         return self._chunks(self._deltas.of(self._reader.push(pieces)))
 
@@ -93,7 +94,7 @@ class ChatWriter(_Writer):
         return self._chunks(deltas) + self._last({"delta": {}}, self._reader.finish_reason(reason), summary)
 
     def _chunks(self, deltas: Sequence[Delta]) -> str:
-        if not (self._logprobs or self._accepted):
+        if not self._told:
             return "".join([self._chunk(delta) for delta in deltas])
         if not deltas:
             return ""

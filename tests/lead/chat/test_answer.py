@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from lead.api import FinishReason, Piece
 from lead.chat.answer import AnswerReader, whole
-from lead.chat.parser import Finish, JsonParser, PlainParser
+from lead.chat.conversation import Tool
+from lead.chat.forms.table import HERMES
+from lead.chat.parser import Finish, PlainParser, parser_for
 from lead.chat.parts import Call, Part, Text, Thought
 
 OPEN, CLOSE = "<think>", "</think>"
@@ -14,6 +16,7 @@ class Thinker:
     """A parser that knows thinking, whose marks are pieces of their own."""
 
     held = ""
+    plain = False
 
     def __init__(self) -> None:
         self._thinks = False
@@ -61,7 +64,7 @@ def test_text_alone_is_not_read_piece_by_piece() -> None:
 
 def test_calls_stay_apart() -> None:
     call = '<tool_call>{"name":"f","arguments":{}}</tool_call>'
-    answer = whole(JsonParser(["f"], True, False), pieces("x", call, call), "stop")
+    answer = whole(parser_for(HERMES, [Tool("f")]), pieces("x", call, call), "stop")
     assert [type(part) for part in answer.parts] == [Text, Call, Call]
     assert answer.content == "x" and [found.name for found in answer.calls] == ["f", "f"]
     assert answer.finish_reason == "tool_calls" and answer.thinking_tokens == 0

@@ -35,7 +35,7 @@ def test_tools_with_the_openai_client(client: OpenAI, answerer: ScriptedAnswerer
     client.chat.completions.create(model="any", messages=turns, tools=[WEATHER])
     messages = answerer.next_asked().messages
     assert messages[1]["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Köln"}}
-    assert messages[2] == {"role": "tool", "content": "rain", "tool_call_id": call.id}
+    assert messages[2] == {"role": "tool", "content": "rain", "tool_call_id": call.id, "name": "weather"}
 
 
 def test_streamed_tools_with_the_openai_client(client: OpenAI, answerer: ScriptedAnswerer) -> None:
