@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from lead.http.parsing import TAG, Body, short
 
@@ -54,6 +54,7 @@ class TextBlock(Body):
 
 Texts = Annotated[
     list[Annotated[TextBlock, _one_of("text")]],
+    Field(fail_fast=True),
     BeforeValidator(_listed, json_schema_input_type=str | list[TextBlock]),
 ]
 """A text, or blocks of text."""
@@ -160,7 +161,9 @@ Said = Annotated[
     Discriminator(_tag),
     _one_of("text", "document", "search_result", "tool_reference"),
 ]
-Results = Annotated[list[Said], BeforeValidator(_listed, json_schema_input_type=str | list[Said])]
+Results = Annotated[
+    list[Said], Field(fail_fast=True), BeforeValidator(_listed, json_schema_input_type=str | list[Said])
+]
 
 
 class ToolResultBlock(Body):
@@ -190,7 +193,9 @@ Block = Annotated[
     Discriminator(_tag),
     _one_of("text", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"),
 ]
-Blocks = Annotated[list[Block], BeforeValidator(_listed, json_schema_input_type=str | list[Block])]
+Blocks = Annotated[
+    list[Block], Field(fail_fast=True), BeforeValidator(_listed, json_schema_input_type=str | list[Block])
+]
 
 _OF_ROLE = {
     "user": (TextBlock, DocumentBlock, SearchResultBlock, ToolResultBlock),

@@ -86,9 +86,9 @@ class AnthropicCountRequest(Body):
     """Body of POST /v1/messages/count_tokens: all that the prompt is made of."""
 
     model: Any = Field(None, description="Ignored: the lead serves one model.")
-    messages: list[Turn] = Field(min_length=1)
+    messages: list[Turn] = Field(min_length=1, fail_fast=True)
     system: Texts | None = None
-    tools: list[ClientTool] | None = Field(None, max_length=MAX_TOOLS)
+    tools: Annotated[list[ClientTool], Field(fail_fast=True)] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: AnthropicToolChoice | None = None
     thinking: ThinkingConfig | None = None
     output_config: OutputConfig | None = None

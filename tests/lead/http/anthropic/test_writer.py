@@ -27,6 +27,7 @@ class Scripted:
     """A parser that finds these parts: one in each piece, whose text is a number."""
 
     held = ""
+    plain = False
 
     def __init__(self, parts: Sequence[Part]) -> None:
         self._parts = parts
