@@ -69,7 +69,10 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """Figures of a finished answer. `drafted` counts guesses that the target verified."""
+    """Figures of a finished answer.
+
+    drafted: guesses that the target verified. stop_string: the one of `Question.stop` that ended the answer, if any.
+    """
 
     finish_reason: FinishReason
     prompt_tokens: int
@@ -82,6 +85,7 @@ class Summary:
     accepted: int
     queued_seconds: float = 0.0
     backs: Mapping[str, Tally] = field(default_factory=dict)
+    stop_string: str = ""
 
 
 class Answer(Protocol):

@@ -187,6 +187,7 @@ class RunningAnswer:
             accepted=session.total.accepted,
             queued_seconds=request.admitted - request.submitted,
             backs={name: replace(tally) for name, tally in list(session.by_back.items())},
+            stop_string=self._stops.found,
         )
 
     def cancel(self) -> None:

@@ -86,16 +86,19 @@ class Stops:
     def __init__(self, strings: Sequence[str]) -> None:
         self._strings = tuple(string for string in strings if string)
         self._held = ""
+        self.found = ""
+        """The string that has come."""
 
     def push(self, text: str) -> tuple[str, bool]:
         """What of the text may be shown now, and whether one of the strings has come: then nothing follows."""
         if not self._strings:
             return text, False
         text = self._held + text
-        found = [at for string in self._strings if (at := text.find(string)) >= 0]
+        found = [(at, string) for string in self._strings if (at := text.find(string)) >= 0]
         if found:
             self._held = ""
-            return text[: min(found)], True
+            at, self.found = min(found)
+            return text[:at], True
         held = max(overlap(text, string) for string in self._strings)
         self._held = text[len(text) - held :]
         return text[: len(text) - held], False

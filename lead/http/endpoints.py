@@ -12,6 +12,9 @@ from typing import Any
 from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 
+from lead.http.anthropic.fields import AnthropicCountRequest, AnthropicRequest
+from lead.http.anthropic.messages import count_tokens, messages
+from lead.http.anthropic.shapes import AnthropicMessage, AnthropicTokenCount, MessageEvent
 from lead.http.errors import json_response
 from lead.http.info import docs_page, llama_server, openapi, status
 from lead.http.info.openapi import LOCKED, OFF, Endpoint
@@ -75,6 +78,16 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "Answers", "delete", ["/v1/responses/{response_id}"], responses.delete,
         "Forget a response", shapes.DeletedResponse, errors=_NO_RESPONSE, parameters=[_RESPONSE_ID],
+    ),
+    Endpoint(
+        "Answers", "post", ["/v1/messages"], messages,
+        "Answer a conversation, in Anthropic's form", AnthropicMessage, AnthropicRequest,
+        "Anthropic's messages. Unknown fields are ignored.", events=MessageEvent, named_events=True,
+    ),
+    Endpoint(
+        "Answers", "post", ["/v1/messages/count_tokens"], count_tokens,
+        "Count the tokens of a conversation", AnthropicTokenCount, AnthropicCountRequest,
+        "Nothing is generated.",
     ),
     Endpoint(
         "Answers", "post", ["/messages"], llama_duo.messages,

@@ -1,4 +1,4 @@
-"""Every error as OpenAI's error object, which its clients turn into their own exceptions.
+"""Every error as the error object of the API that was called. Its clients turn it into their own exceptions.
 
 The handlers cover what the lead raises, what the router finds, and what nobody expected.
 """
@@ -6,7 +6,8 @@ The handlers cover what the lead raises, what the router finds, and what nobody 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
@@ -16,6 +17,7 @@ from starlette.requests import ClientDisconnect
 
 from duo.errors import BusyError, ContextError, DuoError
 from lead.api import CLIENT_GONE
+from lead.http.anthropic.errors import NO_THREADS, AnthropicError, anthropic_error
 
 _RETRY_SECONDS = 1
 
@@ -57,6 +59,13 @@ class AbsentError(DuoError):
     status = 404
 
 
+class ThreadError(DuoError):
+    """The request wants the lead to hold its conversation."""
+
+    status = 400
+    param = "thread"
+
+
 class SwitchedOffError(DuoError):
     """The lead was started without this endpoint."""
 
@@ -86,6 +95,7 @@ _CODES: Mapping[type[DuoError], str] = {
     PreviousResponseError: "previous_response_not_found",  # OpenAI's
     NotFoundError: "not_found",
     AbsentError: "not_found",
+    ThreadError: NO_THREADS,
 }
 
 
@@ -95,12 +105,31 @@ def error_object(status: int, message: str, param: str | None = None, code: str 
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
 
 
-def error_of(error: DuoError) -> dict[str, object]:
-    """OpenAI's error object for one of our own errors."""
-    return error_object(error.status, str(error), getattr(error, "param", None), _CODES.get(type(error)))
+class ErrorStyle(NamedTuple):
+    """How an API writes an error. body: made of status, message, field at fault and OpenAI's code. shape: its model."""
+
+    shape: type[BaseModel]
+    body: Callable[[int, str, str | None, str | None], Mapping[str, object]]
 
 
-UNEXPECTED = error_object(500, "the lead failed in a way it does not know: its log says more")
+OPENAI = ErrorStyle(ErrorResponse, error_object)
+ANTHROPIC = ErrorStyle(AnthropicError, anthropic_error)
+_ANTHROPICS = "/v1/messages"
+
+
+def style_of(path: str) -> ErrorStyle:
+    """How errors are written for requests of this path, whether anything is there or not."""
+    return ANTHROPIC if f"{path}/".startswith(f"{_ANTHROPICS}/") else OPENAI
+
+
+def error_of(error: DuoError | None, style: ErrorStyle = OPENAI) -> Mapping[str, object]:
+    """The error object for one of our own errors. None stands for one that nobody expected."""
+    if error is None:
+        return style.body(500, "the lead failed in a way it does not know: its log says more", None, None)
+    return style.body(error.status, str(error), getattr(error, "param", None), _CODES.get(type(error)))
+
+
+UNEXPECTED = error_of(None)
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -108,8 +137,14 @@ def json_response(content: object, status: int = 200, headers: Mapping[str, str]
     return Response(dump(content), status, headers, media_type="application/json")
 
 
+def error_response(status: int, body: Mapping[str, object], headers: Mapping[str, str] | None = None) -> Response:
+    """The response with this error object. Clients look for the id of a request in a header too."""
+    named = {"request-id": str(body["request_id"])} if "request_id" in body else {}
+    return json_response(body, status, {**(headers or {}), **named})
+
+
 def handle_errors(app: FastAPI) -> None:
-    """Lets the app answer every error with OpenAI's object."""
+    """Lets the app answer every error with an error object."""
     app.add_exception_handler(DuoError, _on_duo_error)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(ClientDisconnect, _on_gone)
@@ -120,7 +155,7 @@ async def _on_duo_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, DuoError)
     # A 503 passes, and clients that know the header try again.
     headers = {"Retry-After": str(_RETRY_SECONDS)} if error.status == 503 else None
-    return json_response(error_of(error), error.status, headers)
+    return error_response(error.status, error_of(error, _style(request)), headers)
 
 
 async def _on_http_error(request: Request, error: Exception) -> Response:
@@ -129,7 +164,9 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
     message = f"{request.method} {request.url.path}: {error.detail.lower()}"
     if error.headers and "Allow" in error.headers:
         message += f", use {error.headers['Allow']}"
-    return json_response(error_object(error.status_code, message), error.status_code, error.headers)
+    return error_response(
+        error.status_code, _style(request).body(error.status_code, message, None, None), error.headers
+    )
 
 
 async def _on_gone(request: Request, error: Exception) -> Response:
@@ -138,4 +175,8 @@ async def _on_gone(request: Request, error: Exception) -> Response:
 
 async def _on_unexpected(request: Request, error: Exception) -> Response:
     # Starlette raises the exception again after this response, and the server logs its traceback.
-    return json_response(UNEXPECTED, 500)
+    return error_response(500, error_of(None, _style(request)))
+
+
+def _style(request: Request) -> ErrorStyle:
+    return style_of(request.url.path)

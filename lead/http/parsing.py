@@ -23,6 +23,9 @@ log = logging.getLogger("lead.http")
 Cannot = Mapping[str, tuple[Sequence[object], str]]
 """Fields that ask for what the lead cannot do: their harmless values, and what to say about any other value."""
 
+TAG = "type="
+"""How the tags of pydantic's unions begin. Errors leave them out, because they are no place in a request."""
+
 _MISSPELT = 0.85
 """How much of two names must be alike (`difflib`'s ratio) for one to be a misspelling of the other."""
 _LOOKED_AT = 32
@@ -109,7 +112,8 @@ def _among(value: object, values: Sequence[object]) -> bool:
 def _one_line(error: ValidationError, where: str) -> RequestError:
     """Pydantic's first finding, in the words of this project. `where`: the place of what it looked at."""
     first: Any = error.errors(include_url=False)[0]
-    where += "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+    steps = [step for step in first["loc"] if not str(step).startswith(TAG)]
+    where += "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
     where = where.lstrip(".")
     what = first["msg"].removeprefix("Value error, ")
     if first["type"] == "missing":

@@ -24,6 +24,9 @@ from lead.http.errors import json_response
 
 log = logging.getLogger("lead.http.streams")
 
+WAITING_SECONDS = 10.0
+"""Between two signs of life of a stream whose answer has not begun. A long prompt takes minutes on a small machine."""
+
 T = TypeVar("T")
 
 
@@ -119,13 +122,15 @@ class Writer(Protocol):
 
 
 class StreamStyle(NamedTuple):
-    """How an API's streams end.
+    """What an API's streams have beside the answers.
 
     failed: the event of an error; None stands for one that nobody expected. tail: what follows the last answer.
+    waiting: sent now and then until the answer begins; empty if nothing is.
     """
 
     failed: Callable[[DuoError | None], str]
     tail: Callable[[], str]
+    waiting: str = ""
 
 
 async def events(answers: Sequence[Answer], writers: Sequence[Writer], style: StreamStyle) -> AsyncGenerator[str, None]:
@@ -137,6 +142,10 @@ async def events(answers: Sequence[Answer], writers: Sequence[Writer], style: St
     one = len(answers) == 1
     try:
         async with aclosing(_one(answers[0], writers[0]) if one else _several(answers, writers)) as texts:
+            if style.waiting:
+                async for text in _signs(texts, style.waiting):
+                    if text:
+                        yield text
             async for text in texts:
                 if text:
                     yield text
@@ -148,6 +157,18 @@ async def events(answers: Sequence[Answer], writers: Sequence[Writer], style: St
         yield style.failed(None)
         return
     yield style.tail()
+
+
+async def _signs(texts: AsyncGenerator[str, None], sign: str) -> AsyncGenerator[str, None]:
+    """The first of the texts, and signs of life before it."""
+    first = asyncio.ensure_future(anext(texts, ""))
+    try:
+        while not first.done():
+            await asyncio.wait([first], timeout=WAITING_SECONDS)
+            yield first.result() if first.done() else sign
+    finally:
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
 
 
 async def _one(answer: Answer, writer: Writer) -> AsyncGenerator[str, None]:

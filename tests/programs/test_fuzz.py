@@ -83,7 +83,10 @@ def test_who_says_hello_and_goes_is_let_go(lead: LeadProcess, hello: bytes) -> N
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.booleans(), st.binary(max_size=300) | st.binary(max_size=60).map(lambda b: b"POST /v1/models HTTP/1.1\r\n" + b)
+    st.booleans(),
+    st.binary(max_size=300)
+    | st.binary(max_size=60).map(lambda b: b"POST /v1/models HTTP/1.1\r\n" + b)
+    | st.binary(max_size=60).map(lambda b: b"POST /v1/messages HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(b) + b),
 )
 def test_arbitrary_bytes_on_both_ports_change_no_answer(lead: LeadProcess, text: str, http: bool, data: bytes) -> None:
     with socket.create_connection(("127.0.0.1", lead.port if http else lead.back_port), timeout=10) as connection:

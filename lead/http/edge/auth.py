@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lead.http.endpoints import is_public
-from lead.http.errors import error_object, json_response
+from lead.http.errors import error_response, style_of
 from lead.security.credentials import matches
 
 
@@ -54,11 +54,11 @@ class _Guard:
             return
         headers = Headers(scope=scope)
         if self._names is not None and (wrong := self._stranger(headers)):
-            await _refusal(403, wrong, "forbidden_origin")(scope, receive, send)
+            await _refusal(scope, 403, wrong, "forbidden_origin")(scope, receive, send)
             return
         public = is_public(scope["path"]) and scope["method"] in ("GET", "HEAD")
         if self._keys and not public and (wrong := self._wrong(headers)):
-            refusal = _refusal(401, wrong, "invalid_api_key", {"WWW-Authenticate": "Bearer"})
+            refusal = _refusal(scope, 401, wrong, "invalid_api_key", {"WWW-Authenticate": "Bearer"})
             await refusal(scope, receive, send)
             return
         length = headers.get("content-length", "")
@@ -68,7 +68,7 @@ class _Guard:
         body = None if length.isdecimal() and int(length) > self._max_body else await self._body(receive)
         if body is None:
             wrong = f"the body is too large: at most {self._max_body} bytes are taken (the lead's --max-body)"
-            await _refusal(413, wrong, "request_too_large")(scope, receive, send)
+            await _refusal(scope, 413, wrong, "request_too_large")(scope, receive, send)
             return
         whole: list[Message] = [body]
 
@@ -128,5 +128,5 @@ class _Guard:
         return {"type": "http.request", "body": b"".join(parts), "more_body": False}
 
 
-def _refusal(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Response:
-    return json_response(error_object(status, message, code=code), status, headers)
+def _refusal(scope: Scope, status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Response:
+    return error_response(status, style_of(scope["path"]).body(status, message, None, code), headers)

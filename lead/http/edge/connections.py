@@ -22,7 +22,7 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from lead.http.errors import dump, error_object
+from lead.http.errors import dump, style_of
 
 TLS_HANDSHAKE_SECONDS = 10
 UNREAD_SECONDS = 60
@@ -143,7 +143,8 @@ class Connection(H11Protocol):
 
     def _turn_away(self, status: int, why: str) -> None:
         reason = {408: "Request Timeout", 503: "Service Unavailable"}[status]
-        body = dump(error_object(status, why)).encode()
+        path = self.cycle.scope["path"] if self.cycle is not None else ""
+        body = dump(style_of(path).body(status, why, None, None)).encode()
         head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         retry = "Retry-After: 1\r\n" if status == 503 else ""
         self.transport.write(f"{head}{retry}Connection: close\r\n\r\n".encode() + body)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 import duo
-from lead.http.errors import ErrorResponse
+from lead.http.errors import style_of
 from lead.http.site import Handler
 
 JSON = "application/json"
@@ -22,7 +22,7 @@ _REFS = "#/components/schemas/"
 Shape = type[BaseModel]
 Schema = dict[str, Any]
 
-REFUSED = {400: "The request is wrong. `param` names the field at fault.", 413: "The body is too large."}
+REFUSED = {400: "The request is wrong. The error names the field at fault.", 413: "The body is too large."}
 UNAVAILABLE = {503: "The model is loading, or too many requests wait. Try again after `Retry-After` seconds."}
 FAILED = {500: "An unexpected failure of the lead."}
 LOCKED = {401: "The lead wants an API key, and the request has none or a wrong one."}
@@ -48,7 +48,7 @@ class Endpoint:
     events: Shape | None = None
     """What the events hold as JSON, if the answer can be a stream."""
     named_events: bool = False
-    """Whether events have names. Then the last one is no `[DONE]`."""
+    """Whether events have names. The stream then ends without `[DONE]`."""
     errors: Mapping[int, str] = field(default_factory=dict)
     """Further statuses whose body is an error object."""
     others: Mapping[int, tuple[str, Shape]] = field(default_factory=dict)
@@ -92,7 +92,8 @@ def document(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 
 def _schemas(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
     shapes = [shape for endpoint in endpoints for shape in (endpoint.asked, endpoint.answer, endpoint.events)]
-    models = {shape: None for shape in [*shapes, ErrorResponse] if isinstance(shape, type)}
+    errors = [style_of(path).shape for endpoint in endpoints for path in endpoint.paths]
+    models = {shape: None for shape in [*shapes, *errors] if isinstance(shape, type)}
     # In answers, too, a field with a default may be absent: "validation" says so.
     _, schema = models_json_schema([(model, "validation") for model in models], ref_template=_REFS + "{model}")
     found: dict[str, Any] = schema["$defs"]
@@ -100,15 +101,15 @@ def _schemas(endpoints: Sequence[Endpoint]) -> dict[str, Any]:
 
 
 def _operation(endpoint: Endpoint, path: str) -> dict[str, Any]:
-    answer = _schema(endpoint.answer)
+    answer, error = _schema(endpoint.answer), _schema(style_of(path).shape)
     answers = {endpoint.media: {"schema": {"type": "array", "items": answer} if endpoint.listed else answer}}
     if endpoint.events:
-        answers["text/event-stream"] = {"schema": _event(endpoint.events, endpoint.named_events)}
+        answers["text/event-stream"] = {"schema": _event(endpoint.events, error, endpoint.named_events)}
     responses: dict[str, Any] = {"200": {"description": "Done.", "content": answers}}
     for status, (why, shape) in endpoint.others.items():
         responses[str(status)] = {"description": why, "content": {JSON: {"schema": _schema(shape)}}}
     for status, why in _errors(endpoint).items():
-        responses[str(status)] = {"description": why, "content": {JSON: {"schema": _schema(ErrorResponse)}}}
+        responses[str(status)] = {"description": why, "content": {JSON: {"schema": error}}}
         if status == 503:
             wait = {"description": "Seconds.", "schema": {"type": "integer"}}
             responses["503"]["headers"] = {"Retry-After": wait}
@@ -140,24 +141,20 @@ def _errors(endpoint: Endpoint) -> Mapping[int, str]:
     }
 
 
-def _event(shape: Shape, named: bool) -> Schema:
+def _event(shape: Shape, error: Schema, named: bool) -> Schema:
     """The schema of one event of a stream. Before OpenAPI 3.2, `schema` describes one event."""
-    told: Schema = {"contentMediaType": JSON}
+    data = {"type": "string", "contentMediaType": JSON, "contentSchema": {"anyOf": [_schema(shape), error]}}
     if named:
         return {
             "type": "object",
-            "description": "With `stream`: one event, whose data is JSON. `event` is its `type`.",
-            "properties": {
-                "event": {"type": "string"},
-                "data": {"type": "string", **told, "contentSchema": _schema(shape)},
-            },
+            "description": "With `stream`: one event, whose data is JSON. Its name is the `type` of the data.",
+            "properties": {"event": {"type": "string"}, "data": data},
             "required": ["event", "data"],
         }
-    told["contentSchema"] = {"anyOf": [_schema(shape), _schema(ErrorResponse)]}
     return {
         "type": "object",
         "description": "With `stream`: one event, whose data is JSON. The last event is an error or `[DONE]`.",
-        "properties": {"data": {"anyOf": [{"const": "[DONE]"}, {"type": "string", **told}]}},
+        "properties": {"data": {"anyOf": [{"const": "[DONE]"}, data]}},
         "required": ["data"],
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -14,9 +14,8 @@ from pydantic import BaseModel, BeforeValidator, Field
 from duo.engines import Vocabulary
 from duo.errors import RequestError
 from duo.sampling.json_schema import of_json_schema
-from duo.sampling.logprobs import Logprobs
 from lead.answers.text import check_tokens
-from lead.api import Answer, Piece, Question, Summary
+from lead.api import Answer, Piece, Question
 from lead.http.errors import dump
 from lead.http.openai.fields import (
     DEFAULT_TEMPERATURE,
@@ -31,6 +30,7 @@ from lead.http.openai.messages import ResponseFormat
 from lead.http.openai.usage import Timings, Usage, figures
 from lead.http.openai.writers import Echo, TextWriter, chunk_style
 from lead.http.parsing import Cannot, parse, short
+from lead.http.silent import SilentAnswer
 from lead.http.site import Site
 from lead.http.stream import Envelope, events, head_of, respond
 
@@ -149,26 +149,6 @@ class Completion(Envelope):
     timings: Timings | None = None
 
 
-class _Silent:
-    """An answer that tells nothing. See `lead.api.Answer`."""
-
-    def __init__(self, answer: Answer) -> None:
-        self._answer = answer
-        self.cancel = answer.cancel
-
-    @property
-    def prompt_logprobs(self) -> Sequence[Logprobs]:
-        return self._answer.prompt_logprobs
-
-    @property
-    def summary(self) -> Summary:
-        return replace(self._answer.summary, completion_tokens=0, finish_reason="length")
-
-    async def __aiter__(self) -> AsyncIterator[Sequence[Piece]]:
-        async for _ in self._answer:
-            yield ()
-
-
 async def completions(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.info.vocabulary
     with site.refusals():
@@ -178,7 +158,7 @@ async def completions(site: Site, request: Request) -> Response:
         echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
         answers = site.ask(questions)
     if asked.no_answer:
-        answers = [_Silent(answer) for answer in answers]
+        answers = [SilentAnswer(answer) for answer in answers]
     head, per_prompt = head_of("cmpl", "text_completion", site.model), asked.n or 1
     stream = None
     if asked.stream:

@@ -135,6 +135,13 @@ def test_stop_strings(strings: list[str], pieces: list[str], shown: list[str], s
     assert cut(strings, pieces) == (shown, stopped)
 
 
+def test_the_stop_string_that_came_is_known() -> None:
+    stops = Stops(["END", "ab", "x"])
+    assert [stops.push(piece)[1] for piece in ("one ", "a", "b x")] == [False, False, True]
+    assert stops.found == "ab"
+    assert Stops(["x"]).found == ""
+
+
 @settings(max_examples=300)
 @given(st.lists(st.text("abc", min_size=1, max_size=4), max_size=3), st.lists(st.text("abc", max_size=5), max_size=8))
 def test_however_a_text_is_cut_up_it_ends_at_the_first_stop_string(strings: list[str], pieces: list[str]) -> None:

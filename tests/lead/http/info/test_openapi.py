@@ -51,6 +51,10 @@ SETTINGS = settings(
 )
 
 
+_RULED = ("tools", "tool_choice", "json_schema", "output_config", "output_format", "system", "chat_template_kwargs")
+"""Fields with rules that no schema can say."""
+
+
 def check(case: Case[Any]) -> None:
     answer = case.call_and_validate(checks=CHECKS)
     if "text/event-stream" in answer.headers.get("content-type", [""])[0]:
@@ -63,12 +67,14 @@ def test_answers_are_what_the_document_says(case: Case[Any]) -> None:
     check(case)
 
 
-@SCHEMA.include(path_regex="^/(v1/chat/completions|v1/responses|messages)$").parametrize()
+@SCHEMA.include(
+    path_regex="^/(v1/chat/completions|v1/responses|messages|v1/messages|v1/messages/count_tokens)$"
+).parametrize()
 @SETTINGS
 def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) -> None:
     # Templates and grammars have rules that no schema can say. Most generated requests would break them.
     if isinstance(case.body, dict):
-        kept = {name: value for name, value in case.body.items() if name not in ("tools", "tool_choice", "json_schema")}
+        kept = {name: value for name, value in case.body.items() if name not in _RULED}
         case.body = {**kept, "messages": [{"role": "user", "content": "Hi"}], "response_format": None}
         if case.path == "/v1/responses":
             case.body = {**kept, "input": "Hi", "text": None, "previous_response_id": None}
@@ -86,6 +92,8 @@ def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) ->
         ("/v1/responses", {"top_logprobs": 1}),
         ("/v1/responses", {"tools": [{"type": "function", "name": "now"}]}),
         ("/v1/responses", {"tools": [{"type": "custom", "name": "now"}]}),
+        ("/v1/messages", {"max_tokens": 5}),
+        ("/v1/messages", {"max_tokens": 5, "tools": [{"name": "now", "input_schema": {"type": "object"}}]}),
     ],
 )
 def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> None:
@@ -111,12 +119,12 @@ def check_events(path: str, text: str) -> int:
     *events, rest = text.split("\n\n")
     assert rest == ""
     for event in events:
-        *name, told = event.split("\n")
-        assert told.startswith("data: ") and bool(name) is ("event" in content["schema"]["properties"])
-        if told != "data: [DONE]":
-            found = json.loads(told.removeprefix("data: "))
-            validator.validate(found)
-            assert not name or name == [f"event: {found['type']}"]
+        name, _, data = event.rpartition("data: ")
+        assert "event" in content["schema"]["properties"] or not name
+        if data != "[DONE]":
+            told = json.loads(data)
+            validator.validate(told)
+            assert not name or name == f"event: {told['type']}\n"
     return len(events)
 
 

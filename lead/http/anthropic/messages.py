@@ -1,0 +1,81 @@
+"""POST /v1/messages and POST /v1/messages/count_tokens: Anthropic's Messages API."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from fastapi import Request
+from fastapi.responses import Response
+
+from duo.errors import RequestError
+from lead.api import Answer, Piece
+from lead.chat.answer import AnswerReader, whole
+from lead.chat.prepare import prepare
+from lead.http.anthropic.errors import new_request_id
+from lead.http.anthropic.fields import AnthropicCountRequest, AnthropicRequest
+from lead.http.anthropic.shapes import content, stopped, usage_of
+from lead.http.anthropic.writer import STYLE, MessageWriter
+from lead.http.errors import json_response
+from lead.http.parsing import parse
+from lead.http.silent import SilentAnswer
+from lead.http.site import Site
+from lead.http.stream import events, respond
+
+
+async def messages(site: Site, request: Request) -> Response:
+    with site.refusals():
+        asked = await parse(AnthropicRequest, request)
+        with _own_names(asked):
+            # A thread, because a long prompt takes long to tokenise.
+            prepared, question = await asyncio.to_thread(asked.ready, site.answerer.info.vocabulary, site.options.chat)
+            answers: Sequence[Answer] = site.ask([question])
+    if asked.no_answer:
+        answers = [SilentAnswer(answer) for answer in answers]
+    head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": site.model}
+    limit = 0 if asked.no_answer else question.max_tokens
+    stream = None
+    if asked.stream:
+        reader = AnswerReader(prepared.parser())
+        writer = MessageWriter(head, len(prepared.prompt), limit, reader, asked.shows_thinking)
+        stream = events(answers, [writer], STYLE)
+
+    def body(told: Sequence[Sequence[Piece]]) -> Mapping[str, object]:
+        summary = answers[0].summary
+        answer = whole(prepared.parser(), told[0], summary.finish_reason)
+        return {
+            **head,
+            "content": content(answer.parts, asked.shows_thinking),
+            **stopped(answer.finish_reason, summary, limit),
+            "usage": usage_of(summary, answer.thinking_tokens),
+        }
+
+    return _named(await respond(request, answers, body, stream))
+
+
+async def count_tokens(site: Site, request: Request) -> Response:
+    with site.refusals():
+        asked = await parse(AnthropicCountRequest, request)
+        with _own_names(asked):
+            vocabulary = site.answerer.info.vocabulary
+            prepared = await asyncio.to_thread(lambda: prepare(asked.conversation(), vocabulary, site.options.chat))
+    return _named(json_response({"input_tokens": len(prepared.prompt)}))
+
+
+@contextmanager
+def _own_names(asked: AnthropicCountRequest) -> Iterator[None]:
+    """Errors of the core name OpenAI's fields. Here they name this API's."""
+    try:
+        yield
+    except RequestError as error:
+        if error.param != "response_format":
+            raise
+        raise RequestError(str(error), asked.grammar_of) from None
+
+
+def _named(response: Response) -> Response:
+    """With the id of the request where clients look for it."""
+    response.headers["request-id"] = new_request_id()
+    return response
