@@ -112,6 +112,13 @@ class Vocabulary(Protocol):
     def chat_template(self) -> str:
         """The model's chat template, in Jinja's language; empty if it has none."""
 
+    @property
+    def fim_tokens(self) -> Mapping[str, int]:
+        """The marks for code in the middle that the file names itself: prefix, suffix, middle, pad, repository, file.
+
+        Only those that it names. Their names in the vocabulary say the same in most models.
+        """
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text that begins a prompt, with BOS if the model wants it.
 

@@ -15,7 +15,7 @@ from fastapi.responses import HTMLResponse, Response
 from lead.http.errors import json_response
 from lead.http.info import docs_page, llama_server, openapi, status
 from lead.http.info.openapi import LOCKED, OFF, Endpoint
-from lead.http.openai import chat, completions, llama_duo
+from lead.http.openai import chat, completions, infill, llama_duo
 from lead.http.page import routes as page
 from lead.http.site import Site
 
@@ -50,6 +50,12 @@ ENDPOINTS: Sequence[Endpoint] = (
         "Answers", "post", ["/v1/completions", "/completions"], completions.completions,
         "Continue a text", completions.Completion, completions.CompletionRequest,
         "OpenAI's completions. Unknown fields are ignored.", events=completions.Completion,
+    ),
+    Endpoint(
+        "Answers", "post", ["/infill"], infill.infill,
+        "Fill a gap in code", infill.Infill, infill.InfillRequest,
+        "As in llama-server. Unknown fields are ignored. The event with `stop` ends a stream.", events=infill.Infill,
+        errors={501: "The vocabulary of the model has no tokens for code in the middle."},
     ),
     Endpoint(
         "Answers", "post", ["/messages"], llama_duo.messages,
