@@ -270,6 +270,11 @@ def restore_state(context: Any, sequence: int, state: State, flags: int) -> bool
     return bool(llama_cpp.llama_state_seq_set_data_ext(context, pointer, len(state), sequence, flags))
 
 
+def refused() -> ContextError:
+    """The error for a state that `restore_state` does not take."""
+    return ContextError(f"llama.cpp does not take this copy of a slot: {_reason()}")
+
+
 class Stop:
     """Makes llama.cpp give up a decode. Between two operations of a graph, llama.cpp calls a function: stop or go on?
 

@@ -8,7 +8,7 @@ So a pass that fails leaves every slot as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -153,6 +153,25 @@ class States:
         copied = self._saved(source).copy(length)
         self._checkpoints[target] = copied
         self._reading[target] = length == tokens and self._reading[source]
+
+    @torch.inference_mode()
+    def read(self, slot: int) -> Mapping[int, Sequence[Tensor]]:
+        """The slot's states, and its checkpoints, by their lengths; 0 stands for the states themselves."""
+        saved = self._saved(slot)
+        return {0: self.snapshot(slot), **{length: saved.at(length) for length in saved.lengths}}
+
+    def shapes(self) -> Sequence[tuple[Sequence[int], torch.dtype]]:
+        """Shapes and types of a slot's states."""
+        return [([each.shape[0], *each.shape[2:]], each.dtype) for each in self._lasting()]
+
+    @torch.inference_mode()
+    def write(self, slot: int, given: Mapping[int, Sequence[Tensor]]) -> None:
+        """Set the slot's states and its checkpoints to what `read` gave."""
+        self._put(slot, given[0])
+        self._saved(slot).cut(0)
+        for length in sorted(given):
+            self._saved(slot).add(length, given[length])
+        self._reading[slot] = False
 
     # What layers call.
 
