@@ -72,7 +72,7 @@ class Prefill:
         """A forward pass has read these chunks, and all that follows is done."""
         count = sum(len(chunk.tokens) for chunk in chunks.values())
         if count >= CHUNK:
-            self.token_seconds = (done - started) / count
+            self.token_seconds = self.roster.slots.swap.token_seconds = (done - started) / count
         for request in chunks:
             if request.status == "reading" and not request.unread:
                 self.roster.answer(request, max(started, done - self.step_seconds) if request.session.steps else done)
@@ -109,7 +109,8 @@ class Prefill:
         """Find what the cache holds of the prompt, when it is first about to be read."""
         if request.slot.held is not request.tokens:
             most = len(request.tokens) - 1 if request.prompt_logprobs is None else 0
-            request.cached_tokens = self.roster.slots.settle(request.slot, request.tokens, most)
+            with self.speculation.uncounted(time.perf_counter):  # a copy of a slot may be made
+                request.cached_tokens = self.roster.slots.settle(request.slot, request.tokens, most)
             request.read_tokens = request.cached_tokens
 
     def _shared(self, request: Request, reading: Iterable[Request]) -> int:

@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse, Response
 
 from lead.http.errors import json_response
-from lead.http.info import docs_page, llama_server, openapi, status
+from lead.http.info import docs_page, llama_server, openapi, slot_actions, status
 from lead.http.info.openapi import LOCKED, OFF, Endpoint
 from lead.http.openai import chat, completions, infill, llama_duo
 from lead.http.page import routes as page
@@ -95,6 +95,19 @@ ENDPOINTS: Sequence[Endpoint] = (
             "description": "With any value: status 503 if no slot is idle.",
             "schema": {"type": "string"},
         }],
+    ),
+    Endpoint(
+        "State", "post", ["/slots/{id}"], slot_actions.slot_action,
+        "Save a slot to a file, restore it or erase it", slot_actions.SlotAction, slot_actions.SlotActionRequest,
+        "As in llama-server. Only idle slots take part. `erase` needs no body.",
+        errors={**OFF, 507: "The slot cannot be written to its file."},
+        parameters=[
+            {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}},
+            {
+                "name": "action", "in": "query", "required": True,
+                "schema": {"type": "string", "enum": list(slot_actions.ACTIONS)},
+            },
+        ],
     ),
     Endpoint("State", "get", ["/backs"], status.backs, "The backs that are connected", status.BackList),
     Endpoint(

@@ -20,11 +20,13 @@ BODY_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them."""
+    """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them.
+    slot_files: whether clients may save slots to files."""
 
     alias: str = ""
     slots: bool = True
     metrics: bool = False
+    slot_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from duo.engines.transformers.vocabulary import HFVocabulary
+from tests.support.gguf_copies import copy
+from tests.support.tiny_gguf import TOKENS
 from tests.support.tiny_transformers import make_tokenizer
 
 QWEN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>")
@@ -40,3 +43,15 @@ def spaced_with_marks(marks: Sequence[str]) -> HFVocabulary:
     made = maker(tokenizer_object=core, bos_token="<s>", eos_token="</s>")
     made.add_tokens([AddedToken(mark, special=True, normalized=False) for mark in marks], special_tokens=True)
     return HFVocabulary(made, len(made), frozenset([made.eos_token_id]))
+
+
+def gguf_with(marks: Sequence[str], plain: Path, folder: Path) -> Path:
+    """A copy of a tiny GGUF file, of `tests.support.tiny_gguf`, whose last tokens are the marks."""
+    tokens = [*TOKENS[: len(TOKENS) - len(marks)], *marks]
+    out = folder / "marks.gguf"
+    copy(
+        plain,
+        out,
+        changes={"tokenizer.ggml.tokens": tokens, "tokenizer.ggml.eos_token_id": TOKENS.index("<|im_start|>")},
+    )
+    return out

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from duo.engines import Row
+from duo.engines import Logits, Row
 from duo.engines.llamacpp import engine as engine_module
 from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.errors import ContextError
@@ -36,8 +36,8 @@ def two(path: Path) -> Iterator[tuple[LlamaCppEngine, LlamaCppEngine]]:
         engine.close()
 
 
-def next_logits(engine: LlamaCppEngine, slot: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    found = engine.forward([Row(0, slot, 5)])[0].copy()
+def next_logits(engine: LlamaCppEngine, slot: int) -> Logits:
+    found: Logits = engine.forward([Row(0, slot, 5)])[0].copy()
     engine.commit(slot, ())
     return found
 
