@@ -261,6 +261,9 @@ class Engine(Protocol):
     def layout(self) -> str:
         """What the memory of slots is made of. Only an engine of the same model and layout takes a copy."""
 
+    def copy_bytes(self, slot: int) -> int:
+        """About how many bytes a copy of the slot takes."""
+
     def save(self, slot: int) -> SlotCopy:
         """A copy of what the slot holds, in the memory of the host. Forgets the slot's rows.
 

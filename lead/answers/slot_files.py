@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from duo.engines.memory import available
 from duo.engines.slot_copy import SlotCopy
 from duo.errors import DuoError, RequestError, first_line
 from lead.api import SlotFile
@@ -123,12 +124,14 @@ def read(path: Path, conditions: Mapping[str, str]) -> tuple[list[int], SlotCopy
 
     if not path.is_file():
         raise RequestError(f"filename: there is no file {path.name}", "filename")
+    size, free = path.stat().st_size, available()
+    if free is not None and size > free:
+        raise RequestError(f"filename: {path.name} is larger than the memory that is free", "filename")
     try:
         with safe_open(path, framework="np") as file:
             header = file.metadata() or {}
             _check(path.name, header, conditions)
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            size = path.stat().st_size
         if header["digest"] != _digest(header["more"], arrays):
             raise ValueError("its content has changed")
         more = json.loads(header["more"])

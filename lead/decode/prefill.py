@@ -52,7 +52,8 @@ class Prefill:
                 continue
             cacheable = request.prompt_logprobs is None
             # Afterwards it can take from the cache what it shares with a prompt that is read now.
-            if cacheable and (left <= 0 or self._shared(request, chunks) > self.roster.slots.known(request.tokens)):
+            shared = self._shared(request, chunks) if cacheable else 0
+            if (cacheable and left <= 0) or (shared and shared > self.roster.slots.known(request.tokens)):
                 break
             try:
                 self._settle(request)

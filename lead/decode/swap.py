@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 
 from duo.engines import Engine, memory
-from duo.errors import ContextError
+from duo.errors import ContextError, first_line
 from lead.decode.prompt_cache import Found, PromptCache
 
 log = logging.getLogger("lead")
@@ -42,8 +42,6 @@ class Swap:
         """Seconds that a token of a prompt takes to read, lately; 0: not known."""
         self._byte_seconds = 0.0
         """Seconds that a byte takes to copy, in one direction; 0: not known."""
-        self._token_bytes = 0.0
-        """Bytes of a token in a copy; 0: not known."""
 
     @property
     def on(self) -> bool:
@@ -66,9 +64,9 @@ class Swap:
         tokens = tokens[: self._engine.length(slot)]
         if not self.on or len(tokens) < MIN_TOKENS:
             return
-        size = self._token_bytes * len(tokens)
+        size = self._engine.copy_bytes(slot)
         # A copy is made now, and is put back later.
-        if not self.cache.fits(int(size)) or not self._pays(len(tokens), 2 * size) or self.cache.holds(tokens):
+        if not self.cache.fits(size) or not self._pays(len(tokens), 2 * size) or self.cache.holds(tokens):
             return
         free = memory.available()
         if free is not None and size > FREE_SHARE * free:
@@ -76,12 +74,11 @@ class Swap:
         started = time.perf_counter()
         try:
             copy = self._engine.save(slot)
-        except ContextError as error:
-            log.info("a prompt was not kept: %s", error)
+        except (ContextError, MemoryError, RuntimeError) as error:  # torch has no error of its own for memory
+            log.warning("a prompt was not kept: %s", first_line(error))
             return
         if copy.length:
             self._learn(copy.bytes, time.perf_counter() - started)
-            self._token_bytes = copy.bytes / copy.length
             self.counts.saved += self.cache.add(tokens, copy)
 
     def bring_back(self, slot: int, found: Found) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,30 @@ import transformers
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 from duo.engines.transformers.vocabulary import HFVocabulary
+from lead.api import ModelInfo
 from tests.support.gguf_copies import copy
+from tests.support.http import TEMPLATE, ScriptedAnswerer
 from tests.support.tiny_gguf import TOKENS
 from tests.support.tiny_transformers import make_tokenizer
 
 QWEN = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>")
 CODELLAMA = ("\u2581<PRE>", "\u2581<SUF>", "\u2581<MID>", "\u2581<EOT>")
+
+
+class Filler(ScriptedAnswerer):
+    """Scripted answers of a model that fills gaps."""
+
+    @property
+    def info(self) -> ModelInfo:
+        return replace(super().info, vocabulary=filling())
+
+
+@cache
+def filling() -> HFVocabulary:
+    """A vocabulary with Qwen's marks, and a chat template that loses nothing."""
+    made = tokenizer_with(QWEN, special=False)
+    made.chat_template = TEMPLATE
+    return HFVocabulary(made, len(made), frozenset([made.eos_token_id]))
 
 
 def tokenizer_with(marks: Sequence[str], special: bool = True, bos: bool = False) -> Any:

@@ -147,6 +147,9 @@ class SlottedEngine:
     layout = "fake"
     unsavable = ""
 
+    def copy_bytes(self, slot: int) -> int:
+        return 8 * self.length(slot)
+
     def save(self, slot: int) -> SlotCopy:
         self.parts[slot].rows.clear()
         self.copies += 1

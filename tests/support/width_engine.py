@@ -105,6 +105,9 @@ class WidthEngine:
         del self.states[slot][length:]
         return length
 
+    def copy_bytes(self, slot: int) -> int:
+        return 8 * len(self.states[slot])
+
     def save(self, slot: int) -> SlotCopy:
         assert not self.rows[slot]
         return SlotCopy(len(self.states[slot]), {"states": np.array(self.states[slot], dtype=np.uint64)}, {})

@@ -135,6 +135,9 @@ class ExactEngine:
     def layout(self) -> str:
         return f"{self._engine.layout}, the same bits in {self.widths}"
 
+    def copy_bytes(self, slot: int) -> int:
+        return self._engine.copy_bytes(slot)
+
     def save(self, slot: int) -> SlotCopy:
         # Tokens that are not read yet are left out.
         self.commit(slot, ())

@@ -88,4 +88,5 @@ def _borrowed(memory: Any, tree: SlotTree, pool: SequencePool, trees: list[SlotT
     try:
         yield seq
     finally:
+        seq_rm(memory, seq, -1, -1)
         pool.give(tree, seq, 0)

@@ -202,6 +202,10 @@ class LlamaCppEngine(Runtime):
         taker.root.pos = length - 1
         return length
 
+    def copy_bytes(self, slot: int) -> int:
+        tree = checks.at(self.trees, slot)
+        return tree.aside.nbytes if tree.aside is not None else native.state_bytes(self.llama, tree.root.seq)
+
     def save(self, slot: int) -> SlotCopy:
         tree = checks.at(self.trees, slot)
         if tree.rows:

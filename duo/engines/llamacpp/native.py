@@ -252,6 +252,11 @@ def free(context: Any, model: Any) -> None:
     llama_cpp.llama_model_free(model)
 
 
+def state_bytes(context: Any, sequence: int) -> int:
+    """Bytes of a copy of a sequence's memory."""
+    return int(llama_cpp.llama_state_seq_get_size_ext(context, sequence, 0))
+
+
 def save_state(context: Any, sequence: int, flags: int, into: State | None = None) -> State | None:
     """Copy a sequence's memory. With PARTIAL: only what is not in KV cells, that is the recurrent state.
 

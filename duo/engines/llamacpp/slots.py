@@ -180,6 +180,10 @@ class SlotRuntime(Runtime):
             return "its attention sees only the last tokens, and a copy would lack the others"
         return ""
 
+    def copy_bytes(self, slot: int) -> int:
+        state = self._slot(slot)
+        return native.state_bytes(self.llama, state.seq) + sum(it.state.nbytes for it in state.saved)
+
     def save(self, slot: int) -> SlotCopy:
         state = self._slot(slot)
         if self.unsavable:

@@ -34,6 +34,13 @@ class Held(NamedTuple):
             states.write(slot, self.states)
 
 
+def size(layers: Sequence[ArenaLayer], length: int, states: States | None, slot: int) -> int:
+    """Bytes of a copy of a slot of this length."""
+    shapes = [each for layer in layers for each in layer.shapes(length)]
+    held = sum(int(np.prod(shape)) * kind.itemsize for shape, kind in shapes)
+    return held + (states.bytes_per_slot * (1 + states.checkpoints(slot)) if states is not None else 0)
+
+
 @torch.inference_mode()
 def read(layers: Sequence[ArenaLayer], lane: int, places: Places, states: States | None, slot: int) -> SlotCopy:
     """A copy of the slot whose tokens lie at these places."""

@@ -262,6 +262,9 @@ class TransformersEngine:
     def layout(self) -> str:
         return f"keys and values of {len(self.cache.layers)} layers, {self._dtype}, {self.attention}"
 
+    def copy_bytes(self, slot: int) -> int:
+        return copies.size(self.cache.arena_layers, self.length(slot), self._states, slot)
+
     def save(self, slot: int) -> SlotCopy:
         state = self._sequence(slot)
         self.commit(slot, ())

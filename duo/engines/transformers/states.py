@@ -70,6 +70,10 @@ class States:
         """Most checkpoints of a slot."""
         return within(CHECKPOINT_BYTES // self._slots // max(1, self.bytes_per_slot))
 
+    def checkpoints(self, slot: int) -> int:
+        """How many checkpoints the slot has."""
+        return len(self._saved(slot).lengths)
+
     @torch.inference_mode()
     def places(self, count: int) -> list[int]:
         """Places for the rows of the next pass."""

@@ -79,17 +79,17 @@ class InfillRequest(SamplingFields):
 
 
 class Infill(BaseModel):
-    """An answer, or one event of a stream. The figures come with `stop`.
+    """An answer, or one event of a stream. The figures come with `stop`. With `response_fields` all else is left out.
 
     tokens_predicted, tokens_evaluated, tokens_cached: of the answer, of the prompt, and what the slot holds at the end.
     stop_type: what ended the answer: the model, its limit, or a stop string.
     """
 
-    index: int
-    content: str
-    stop: bool
-    tokens_predicted: int
-    tokens_evaluated: int
+    index: int | None = None
+    content: str | None = None
+    stop: bool | None = None
+    tokens_predicted: int | None = None
+    tokens_evaluated: int | None = None
     model: str | None = None
     truncated: bool | None = None
     stop_type: Literal["none", "eos", "limit", "word"] | None = None

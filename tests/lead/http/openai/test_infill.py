@@ -9,24 +9,13 @@ from typing import Any
 
 import pytest
 
-from duo.engines.transformers.vocabulary import HFVocabulary
-from lead.api import ModelInfo, Piece
+from lead.api import Piece
 from tests.support.api import TEXT, error_of, post
-from tests.support.fim import QWEN, with_marks
-from tests.support.http import ScriptedAnswerer, serving
+from tests.support.fim import Filler, filling
+from tests.support.http import serving
 
-VOCABULARY = with_marks(QWEN, special=False)
+VOCABULARY = filling()
 MIDDLE = VOCABULARY.encode_rendered("<|fim_middle|>")[0]
-
-
-class Filler(ScriptedAnswerer):
-    """An answerer whose vocabulary has marks."""
-
-    vocabulary: HFVocabulary = VOCABULARY
-
-    @property
-    def info(self) -> ModelInfo:
-        return replace(super().info, vocabulary=self.vocabulary)
 
 
 @pytest.fixture
