@@ -167,6 +167,26 @@ class SlotView:
 
 
 @dataclass(frozen=True, slots=True)
+class SlotFile:
+    """A slot that was saved to a file or restored from one: its tokens, the bytes of the file, and how long it took."""
+
+    tokens: int
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheView:
+    """The prompts that left their slots and are kept: how many, and their bytes. hits: how often one was brought back.
+    tokens: how many tokens did not have to be read again for that."""
+
+    prompts: int = 0
+    bytes: int = 0
+    hits: int = 0
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """The target model, and how it is served.
 
@@ -211,3 +231,17 @@ class Answerer(Protocol):
         """Queues a question. Raises RequestError, ContextError or BusyError if it will not be answered."""
 
     def backs(self) -> Sequence[BackView]: ...
+
+    @property
+    def cache(self) -> CacheView:
+        """Prompts that left their slots."""
+
+    async def save_slot(self, slot: int, filename: str) -> SlotFile:
+        """Writes what an idle slot holds to a file. Raises RequestError, BusyError or ContextError, or another DuoError
+        if it cannot be written."""
+
+    async def restore_slot(self, slot: int, filename: str) -> SlotFile:
+        """Lets an idle slot hold what a file says. Raises RequestError, BusyError or ContextError."""
+
+    async def erase_slot(self, slot: int) -> int:
+        """Empties an idle slot. Returns how many tokens it held. Raises BusyError."""

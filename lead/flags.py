@@ -55,6 +55,15 @@ def parser() -> argparse.ArgumentParser:
         "--queue", type=values.count, default=64, metavar="N",
         help="most questions that wait for a slot; more get a 503",
     )  # fmt: skip
+    group.add_argument(
+        "-cram", "--cache-ram", type=values.mib_or_auto, default="auto", metavar="N",
+        help="MiB for prompts that left their slot, which are put back when they are asked again; 0: none, -1: no "
+        "limit (default: a quarter of the free memory, at most 8192)",
+    )  # fmt: skip
+    group.add_argument(
+        "--slot-save-path", metavar="FOLDER", default="",
+        help="serve POST /slots/N: slots are saved to files in FOLDER, and restored from them",
+    )  # fmt: skip
     _add_chat_flags(p.add_argument_group("conversations"))
     group = p.add_argument_group("speculation")
     group.add_argument(

@@ -25,9 +25,9 @@ from duo.program.tls_files import Files
 from duo.trace import Trace
 from duo.wire.ledger import Ledger
 from duo.wire.messages import Identity
-from lead import target
+from lead import saving, target
 from lead.answers.service import QUEUE, Service
-from lead.api import Answer, BackView, ModelInfo, Observer, Question, SlotView
+from lead.api import Answer, BackView, CacheView, ModelInfo, Observer, Question, SlotFile, SlotView
 from lead.backs.admission import Admission
 from lead.backs.server import Backs
 from lead.chat.conversation import ChatSettings
@@ -68,6 +68,19 @@ class Lead:
     def ask(self, question: Question) -> Answer:
         return self._loaded.ask(question)
 
+    @property
+    def cache(self) -> CacheView:
+        return self._loaded.cache
+
+    async def save_slot(self, slot: int, filename: str) -> SlotFile:
+        return await self._loaded.slot_files.save(slot, filename)
+
+    async def restore_slot(self, slot: int, filename: str) -> SlotFile:
+        return await self._loaded.slot_files.restore(slot, filename)
+
+    async def erase_slot(self, slot: int) -> int:
+        return await self._loaded.slot_files.erase(slot)
+
     def backs(self) -> Sequence[BackView]:
         return self.service.backs.view() if self.service else []
 
@@ -89,6 +102,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     files.check()
     if args.tls_ca and not args.tls_cert:
         raise FileError("--tls-ca needs --tls-cert and --tls-key: certificates of backs are for a lead with TLS")
+    saving.check_folder(args.slot_save_path)
     allowed = access(args)
     listening = _listen(args.host, args.port, "--port")
     # Better now than when the model has been loaded, and then its number can be told now.
@@ -97,8 +111,13 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     port = listening.getsockname()[1]
     _tell_access(args, allowed, port, back_port)
     lead = Lead()
-    chat = ChatSettings(args.tool_format, args.reasoning_format, args.reasoning_budget)
-    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics, chat=chat)
+    options = Options(
+        alias=args.alias or "",
+        slots=args.slots,
+        metrics=args.metrics,
+        chat=ChatSettings(args.tool_format, args.reasoning_format, args.reasoning_budget),
+        slot_files=bool(args.slot_save_path),
+    )
     metrics = Metrics(lead)
     server = connections.Server(_http(args, create_app(lead, options, metrics), allowed))
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
@@ -110,7 +129,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         engine = loaded.engine
         drafts = args.model_draft and args.policy == "tree" and loaded.speculation.speculates
         local_draft = await asyncio.to_thread(_local_draft, args, engine, loaded.limits, timeline) if drafts else None
-        service = assemble(loaded, [console, metrics], timeline, local_draft, args.queue)
+        kept = await asyncio.to_thread(saving.of_flags, args, engine)
+        service = assemble(loaded, [console, metrics], timeline, local_draft, args.queue, kept)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         await service.backs.serve(args.host, back_port, admission)
@@ -145,13 +165,17 @@ def assemble(
     timeline: Trace,
     local_draft: LocalDraft | None = None,
     queue: int = QUEUE,
+    kept: saving.Saving = saving.NOTHING,
 ) -> Service:
-    """The decode loop, the backs and the service of a loaded target. To be called in the event loop."""
+    """The decode loop, the backs and the service of a loaded target. To be called in the event loop.
+
+    `kept`: what is saved of slots.
+    """
     ledger, vocabulary = Ledger(), it.engine.vocabulary
-    decoder = Decoder(it.engine, ledger, it.speculation, timeline, local_draft)
+    decoder = Decoder(it.engine, ledger, it.speculation, timeline, local_draft, kept.cache_bytes)
     me = Identity("lead", it.engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
     backs = Backs(me, ledger, decoder, timeline)
-    return Service(it, decoder, backs, observers, queue)
+    return Service(it, decoder, backs, observers, queue, kept.files)
 
 
 def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:

@@ -19,6 +19,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from duo.engines.slot_copy import SlotCopy
+
 ROOT = -1
 """The parent of a row that directly follows the last committed token of its slot."""
 
@@ -113,6 +115,13 @@ class Vocabulary(Protocol):
     @property
     def chat_template(self) -> str:
         """The model's chat template, in Jinja's language; empty if it has none."""
+
+    @property
+    def fim_tokens(self) -> Mapping[str, int]:
+        """The marks for code in the middle that the file names itself: prefix, suffix, middle, pad, repository, file.
+
+        Only those that it names. Their names in the vocabulary say the same in most models.
+        """
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text that begins a prompt, with BOS if the model wants it.
@@ -249,6 +258,30 @@ class Engine(Protocol):
 
         What `target` held before is forgotten. Later changes of one slot do not affect the other. Returns how many
         tokens `target` has: `restorable(source, length)`.
+        """
+
+    @property
+    def unsavable(self) -> str:
+        """Why slots cannot be saved; empty if they can."""
+
+    @property
+    def layout(self) -> str:
+        """What the memory of slots is made of. Only an engine of the same model and layout takes a copy."""
+
+    def copy_bytes(self, slot: int) -> int:
+        """About how many bytes a copy of the slot takes."""
+
+    def save(self, slot: int) -> SlotCopy:
+        """A copy of what the slot holds, in the memory of the host. Forgets the slot's rows.
+
+        Raises ContextError if the runtime cannot give it, as of all slots if `unsavable` says why.
+        """
+
+    def restore(self, slot: int, copy: SlotCopy, tokens: Sequence[int]) -> int:
+        """Let the slot hold what a copy says, with the same bits. tokens: what the copied slot held.
+
+        What the slot held before is forgotten. Returns how many tokens it has, which may be fewer than were copied.
+        Raises ContextError if the copy does not fit, or is not of this layout. The slot is empty then.
         """
 
     def close(self) -> None:

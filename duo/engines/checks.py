@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from duo.engines.base import Chunk, Row
+from duo.engines.slot_copy import SlotCopy
 from duo.errors import ContextError
 
 T = TypeVar("T")
@@ -52,6 +53,13 @@ def check_chunk(slot: int, tokens: Sequence[int], taken: bool, vocabulary: int) 
 def check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
     if not len(tokens) or not 0 <= min(tokens) <= max(tokens) < vocabulary:
         raise ValueError(f"a chunk is empty, or has a token that is not in the vocabulary of {vocabulary}")
+
+
+def check_copy(copy: SlotCopy, tokens: Sequence[int], context: int, vocabulary: int) -> None:
+    """Raises ContextError if a slot cannot be restored from the copy of one that held these tokens."""
+    if len(tokens) != copy.length or any(not 0 <= token < vocabulary for token in tokens):
+        raise ContextError(f"a copy of {copy.length} tokens is not of these {len(tokens)} tokens")
+    check_context(copy.length, context)
 
 
 def check_context(length: int, context: int) -> None:

@@ -5,6 +5,7 @@ All of it is known before the model is loaded. So it is also known whether the m
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +19,9 @@ PACKAGES = {"llamacpp": ("llama-cpp-python",), "transformers": ("torch", "transf
 """The packages of a runtime."""
 MODEL_SUFFIXES = (".safetensors", ".json")
 """Files of a Hugging Face folder that define the model."""
+
+SAMPLE, SAMPLES = 1 << 18, 16
+"""Bytes of a part of a file that `fingerprint` reads, and into how many distances these parts divide the file."""
 
 Stamp = tuple[str, int, int]
 """Identifies a file: its resolved path, its bytes, and its time of writing in nanoseconds."""
@@ -57,6 +61,22 @@ def stamps(files: Iterable[Path]) -> list[Stamp]:
             continue  # loading it will report the error
         found.append((str(file.resolve()), state.st_size, state.st_mtime_ns))
     return found
+
+
+def fingerprint(files: Iterable[Path]) -> str:
+    """Identifies the content of a model's files, wherever they lie: SHA-256 over parts of each of them.
+
+    Weights of two models differ nearly everywhere. So a few MiB of each file are enough.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.name):
+        with file.open("rb") as opened:
+            size = opened.seek(0, 2)
+            digest.update(f"{size}\n".encode())
+            for begin in sorted({max(0, (size - SAMPLE) * part // SAMPLES) for part in range(SAMPLES + 1)}):
+                opened.seek(begin)
+                digest.update(opened.read(SAMPLE))
+    return digest.hexdigest()
 
 
 def versions(runtime: str) -> Sequence[object]:

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from duo import engines as runtimes
 from duo.engines import Engine, EngineOptions
-from duo.engines.conditions import conditions
+from duo.engines.conditions import conditions, fingerprint, model_files
 from duo.engines.options import GPU_AUTO
 from duo.errors import ModelError
 
@@ -73,6 +73,13 @@ def speed(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> list
     if runtime == "llamacpp" and find_spec("llama_cpp"):
         options = replace(options, gpu_layers=_gpu_layers(options))
     return conditions(model, runtime, options)
+
+
+def identity(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> str:
+    """Identifies the content of the model that the flags name, wherever its files lie."""
+    model = args.model or _shipped(shipped, args.engine)
+    runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
+    return fingerprint(model_files(model, runtime))
 
 
 def _gpu_layers(options: EngineOptions) -> int:

@@ -52,6 +52,17 @@ def count_or_auto(text: str) -> int:
     return 0 if text == "-1" else count(text)
 
 
+AUTO = -2
+"""A number that the program is to choose."""
+
+
+def mib_or_auto(text: str) -> int:
+    """Parse a number of MiB, -1 for no limit, or auto."""
+    if text == "auto":
+        return AUTO
+    return _number(int, text, lambda value: value >= -1, "a number of MiB, -1 or auto")
+
+
 def gpu_layers(text: str) -> int:
     """Parse a number of layers, or auto (-1) or all (-2), as in llama-server."""
     words = {"auto": GPU_AUTO, "-1": GPU_AUTO, "all": GPU_ALL, "-2": GPU_ALL}

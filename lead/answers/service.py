@@ -15,8 +15,9 @@ from duo.sampling.json_schema import of_json_object
 from duo.wire.messages import MAX_BIASES
 from lead.answers.answer import RunningAnswer
 from lead.answers.handover import Handover
+from lead.answers.slot_files import SlotFiles, SlotFolder
 from lead.answers.text import check_tokens
-from lead.api import ModelInfo, Observer, Question, SlotView
+from lead.api import CacheView, ModelInfo, Observer, Question, SlotView
 from lead.backs.server import Backs
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
@@ -30,9 +31,15 @@ class Service:
     """The lead without its sockets: a loaded model, its decode loop and its backs."""
 
     def __init__(
-        self, loaded: Target, decoder: Decoder, backs: Backs, observers: Sequence[Observer], queue: int = QUEUE
+        self,
+        loaded: Target,
+        decoder: Decoder,
+        backs: Backs,
+        observers: Sequence[Observer],
+        queue: int = QUEUE,
+        files: SlotFolder | None = None,
     ) -> None:
-        """Starts the decoder. `queue`: most questions that wait."""
+        """Starts the decoder. `queue`: most questions that wait. `files`: where slots are saved."""
         self._engine, self._speculation = loaded.engine, loaded.speculation
         self._decoder = decoder
         self._observers = observers
@@ -41,6 +48,8 @@ class Service:
         self._numbers = count(1)
         self._handover = Handover(self._in_event_loop, backs.count)
         self.backs = backs
+        self.slot_files = SlotFiles(decoder, files)
+        """Saves and restores slots."""
         engine = loaded.engine
         self.info = ModelInfo(
             engine.name, int(time.time()), engine.runtime, engine.context, engine.vocabulary,
@@ -99,6 +108,12 @@ class Service:
         )
         self._decoder.submit(request)
         return answer
+
+    @property
+    def cache(self) -> CacheView:
+        """See `lead.api.Answerer.cache`."""
+        swap = self._decoder.slots.swap
+        return CacheView(len(swap.cache), swap.cache.bytes, swap.counts.hits, swap.counts.tokens)
 
     @property
     def waiting(self) -> int:

@@ -6,7 +6,11 @@ Requests and guesses come in through queues that the event loop fills. What goes
 from __future__ import annotations
 
 import threading
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
 
 from duo.engines import Engine
 from duo.errors import StoppedError
@@ -20,6 +24,8 @@ from lead.decode.roster import Roster
 from lead.decode.step import Stepper
 from lead.plan.speculation import Speculation
 
+T = TypeVar("T")
+
 
 class Decoder:
     """Owns the engine. Requests get slots in the order in which they came."""
@@ -31,17 +37,23 @@ class Decoder:
         speculation: Speculation,
         trace: Trace,
         local_draft: LocalDraft | None = None,
+        cache_bytes: int = 0,
     ) -> None:
-        """`ledger`: told of the sessions that backs may draft for. `local_draft`: a draft model beside the target."""
+        """`ledger`: told of the sessions that backs may draft for. `local_draft`: a draft model beside the target.
+        `cache_bytes`: most bytes of prompts that left their slots."""
         self._apart = not engine.mixes
         """Whether prompts are read in forward passes of their own."""
         self.speculation = speculation
-        self._roster = Roster(engine, ledger, speculation, trace, local_draft)
+        self._roster = Roster(engine, ledger, speculation, trace, local_draft, cache_bytes)
         self._prefill = Prefill(engine, self._roster, speculation, trace)
         self.inbox = Inbox()
         self._stepper = Stepper(engine, self._roster, self._prefill, self.inbox, speculation, trace, local_draft)
         self.grammars = self._roster.grammars
+        self.slots = self._roster.slots
+        """For what `call` does, and for figures."""
         self._wake = threading.Condition()
+        self._ended = False
+        self._tasks: deque[Callable[[], None]] = deque()
         self._thread = threading.Thread(target=self.run, name="decoder", daemon=True)
 
     def start(self, changed: Callable[[], None], stepped: Callable[[], None]) -> None:
@@ -73,6 +85,29 @@ class Decoder:
             if request in self._roster.queue:
                 self._roster.queue.remove(request)
 
+    def call(self, task: Callable[[], T]) -> Future[T]:
+        """Have the thread do something between two steps. Its result, or what it raises, is in the future."""
+        future: Future[T] = Future()
+
+        def do() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                if self._roster.stopping:
+                    raise StoppedError("the lead is stopping")
+                with self.speculation.uncounted(time.perf_counter):
+                    future.set_result(task())
+            except Exception as error:
+                future.set_exception(error)
+
+        with self._wake:
+            if not self._ended:
+                self._tasks.append(do)
+                self._wake.notify()
+                return future
+        future.set_exception(StoppedError("the lead is stopping"))
+        return future
+
     @property
     def waiting(self) -> int:
         """Requests without a slot."""
@@ -93,20 +128,23 @@ class Decoder:
         roster = self._roster
         while True:
             with self._wake:
-                self._wake.wait_for(lambda: roster.queue or roster.running or roster.stopping)
+                self._wake.wait_for(lambda: roster.queue or self._tasks or roster.running or roster.stopping)
                 if roster.stopping:
                     break
             self.turn()
         for request in roster.running:
             roster.end(request, StoppedError("the lead is stopping"))
         with self._wake:
+            self._ended = True
             waiting = list(roster.queue)
             roster.queue.clear()
+        self._do_tasks()
         for request in waiting:
             request.on_end(StoppedError("the lead is stopping"))
 
     def turn(self) -> None:
         """Once round the loop."""
+        self._do_tasks()
         self._admit()
         chunks = self._prefill.next_chunks() if self._roster.reading else {}
         if self._apart and chunks:
@@ -116,6 +154,10 @@ class Decoder:
         requests = [*self._roster.answering, *last]
         if requests or chunks:
             self._stepper.step(requests, chunks)
+
+    def _do_tasks(self) -> None:
+        while self._tasks:
+            self._tasks.popleft()()
 
     def _admit(self) -> None:
         """Give up what nobody wants any more, and free slots to requests that wait."""

@@ -52,7 +52,8 @@ class Prefill:
                 continue
             cacheable = request.prompt_logprobs is None
             # Afterwards it can take from the cache what it shares with a prompt that is read now.
-            if cacheable and (left <= 0 or self._shared(request, chunks) > self.roster.slots.known(request.tokens)):
+            shared = self._shared(request, chunks) if cacheable else 0
+            if (cacheable and left <= 0) or (shared and shared > self.roster.slots.known(request.tokens)):
                 break
             try:
                 self._settle(request)
@@ -72,7 +73,7 @@ class Prefill:
         """A forward pass has read these chunks, and all that follows is done."""
         count = sum(len(chunk.tokens) for chunk in chunks.values())
         if count >= CHUNK:
-            self.token_seconds = (done - started) / count
+            self.token_seconds = self.roster.slots.swap.token_seconds = (done - started) / count
         for request in chunks:
             if request.status == "reading" and not request.unread:
                 self.roster.answer(request, max(started, done - self.step_seconds) if request.session.steps else done)
@@ -109,7 +110,8 @@ class Prefill:
         """Find what the cache holds of the prompt, when it is first about to be read."""
         if request.slot.held is not request.tokens:
             most = len(request.tokens) - 1 if request.prompt_logprobs is None else 0
-            request.cached_tokens = self.roster.slots.settle(request.slot, request.tokens, most)
+            with self.speculation.uncounted(time.perf_counter):  # a copy of a slot may be made
+                request.cached_tokens = self.roster.slots.settle(request.slot, request.tokens, most)
             request.read_tokens = request.cached_tokens
 
     def _shared(self, request: Request, reading: Iterable[Request]) -> int:

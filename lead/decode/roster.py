@@ -37,6 +37,8 @@ class Roster:
     speculation: Speculation
     trace: Trace
     local_draft: LocalDraft | None
+    cache_bytes: int = 0
+    """Most bytes of prompts that left their slots."""
     changed: Callable[[], None] = lambda: None
     """Called when the ledger has other sessions for the backs."""
     queue: deque[Request] = field(default_factory=deque)
@@ -48,7 +50,8 @@ class Roster:
     answering: list[Request] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.grammars, self.slots = Grammars(self.engine.vocabulary, threading.Lock()), Slots(self.engine)
+        self.grammars = Grammars(self.engine.vocabulary, threading.Lock())
+        self.slots = Slots(self.engine, self.cache_bytes)
 
     @property
     def running(self) -> list[Request]:

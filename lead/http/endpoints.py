@@ -16,9 +16,9 @@ from lead.http.anthropic.fields import AnthropicCountRequest, AnthropicRequest
 from lead.http.anthropic.messages import count_tokens, messages
 from lead.http.anthropic.shapes import AnthropicMessage, AnthropicTokenCount, MessageEvent
 from lead.http.errors import json_response
-from lead.http.info import docs_page, llama_server, openapi, status
+from lead.http.info import docs_page, llama_server, openapi, slot_actions, status
 from lead.http.info.openapi import LOCKED, OFF, Endpoint
-from lead.http.openai import chat, completions, llama_duo
+from lead.http.openai import chat, completions, infill, llama_duo
 from lead.http.page import routes as page
 from lead.http.responses import fields as responses_fields
 from lead.http.responses import responses, shapes
@@ -90,6 +90,12 @@ ENDPOINTS: Sequence[Endpoint] = (
         "Nothing is generated.",
     ),
     Endpoint(
+        "Answers", "post", ["/infill"], infill.infill,
+        "Fill a gap in code", infill.Infill, infill.InfillRequest,
+        "As in llama-server. Unknown fields are ignored. The event with `stop` ends a stream.", events=infill.Infill,
+        errors={501: "The vocabulary of the model has no tokens for code in the middle."},
+    ),
+    Endpoint(
         "Answers", "post", ["/messages"], llama_duo.messages,
         "Answer a conversation, in llama_duo's form", llama_duo.MessagesResponse, llama_duo.MessagesRequest,
         "Greedy, unless the request says how to sample.",
@@ -127,6 +133,19 @@ ENDPOINTS: Sequence[Endpoint] = (
             "description": "With any value: status 503 if no slot is idle.",
             "schema": {"type": "string"},
         }],
+    ),
+    Endpoint(
+        "State", "post", ["/slots/{id}"], slot_actions.slot_action,
+        "Save a slot to a file, restore it or erase it", slot_actions.SlotAction, slot_actions.SlotActionRequest,
+        "As in llama-server. Only idle slots take part. `erase` needs no body.",
+        errors={**OFF, 507: "The slot cannot be written to its file."},
+        parameters=[
+            {"name": "id", "in": "path", "required": True, "schema": {"type": "integer"}},
+            {
+                "name": "action", "in": "query", "required": True,
+                "schema": {"type": "string", "enum": list(slot_actions.ACTIONS)},
+            },
+        ],
     ),
     Endpoint("State", "get", ["/backs"], status.backs, "The backs that are connected", status.BackList),
     Endpoint(

@@ -72,6 +72,12 @@ class SwitchedOffError(DuoError):
     status = 501
 
 
+class UnsupportedError(DuoError):
+    """The model that is served cannot do this."""
+
+    status = 501
+
+
 class ErrorBody(BaseModel):
     """What went wrong; `param` names the field at fault."""
 

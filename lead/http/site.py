@@ -23,12 +23,13 @@ BODY_LIMIT = 4 << 20
 @dataclass(frozen=True, slots=True)
 class Options:
     """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them.
-    chat: how conversations are read and written."""
+    chat: how conversations are read and written. slot_files: whether clients may save slots to files."""
 
     alias: str = ""
     slots: bool = True
     metrics: bool = False
     chat: ChatSettings = field(default_factory=ChatSettings)
+    slot_files: bool = False
 
 
 @dataclass(frozen=True, slots=True)

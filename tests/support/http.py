@@ -29,7 +29,19 @@ from duo.program.tls_files import Files
 from duo.sampling.grammar import Grammars
 from duo.sampling.logprobs import Logprobs
 from lead.answers.answer import Report
-from lead.api import CLIENT_GONE, Answer, BackView, ModelInfo, Observer, Piece, Question, SlotView, Summary
+from lead.api import (
+    CLIENT_GONE,
+    Answer,
+    BackView,
+    CacheView,
+    ModelInfo,
+    Observer,
+    Piece,
+    Question,
+    SlotFile,
+    SlotView,
+    Summary,
+)
 from lead.http.app import create_app
 from lead.http.edge.auth import guarded
 from lead.http.info.metrics import Metrics
@@ -149,6 +161,8 @@ class ScriptedAnswerer:
         self.scripts: list[Sequence[Step]] = []
         """One for each of the next answers. Later answers use `script`."""
         self.observers: Sequence[Observer] = ()
+        self.actions: list[str] = []
+        """What was done with slots."""
         self.asked: queue.Queue[ScriptedAnswer] = queue.Queue()
 
     @property
@@ -173,6 +187,27 @@ class ScriptedAnswerer:
 
     def backs(self) -> Sequence[BackView]:
         return self.views
+
+    @property
+    def cache(self) -> CacheView:
+        return CacheView(2, 1000, 3, 500)
+
+    async def save_slot(self, slot: int, filename: str) -> SlotFile:
+        self._act(f"save {slot} {filename}")
+        return SlotFile(40, 5000, 0.25)
+
+    async def restore_slot(self, slot: int, filename: str) -> SlotFile:
+        self._act(f"restore {slot} {filename}")
+        return SlotFile(40, 5000, 0.5)
+
+    async def erase_slot(self, slot: int) -> int:
+        self._act(f"erase {slot}")
+        return 40
+
+    def _act(self, action: str) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.actions.append(action)
 
     def next_asked(self) -> ScriptedAnswer:
         """The answer to the oldest question that the test has not taken yet."""

@@ -85,11 +85,12 @@ class Loop:
         slots: int,
         schedule: Speculation | None = None,
         engine: SlottedEngine | None = None,
+        cache_bytes: int = 0,
     ) -> None:
         self.engine = engine or SlottedEngine(MODEL, slots)
         self.ledger = Ledger()
         planner = schedule or Planner(Fixed(FLAT), Limits(draft_max=8, rows=32))
-        self.decoder = Decoder(cast(Engine, self.engine), self.ledger, planner, Trace())
+        self.decoder = Decoder(cast(Engine, self.engine), self.ledger, planner, Trace(), cache_bytes=cache_bytes)
 
     def ask(self, asked: Asked) -> Asked:
         self.decoder.submit(asked.request)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from duo.engines import ROOT, Chunk, Engine, Row
+from duo.engines.slot_copy import SlotCopy
 
 
 class Truth:
@@ -48,6 +49,8 @@ class Mirror:
         self.check = check
         self.committed: list[list[int]] = [[] for _ in range(engine.slots)]
         self.rows: list[dict[int, tuple[int, int]]] = [{} for _ in range(engine.slots)]
+        self.saved: list[tuple[SlotCopy, list[int]]] = []
+        """Copies of slots, and what these held."""
         self.next = 0
 
     def path(self, slot: int, row: int) -> list[int]:
@@ -101,9 +104,23 @@ class Mirror:
         self.committed[target] = self.committed[source][:left]
         self.rows[target] = {}
 
+    def copy(self, source: int, target: int) -> None:
+        """Save a slot, and restore another one from this copy or from an earlier one."""
+        copy = self.engine.save(source)
+        self.rows[source] = {}
+        self.saved.append((copy, self.committed[source][: copy.length]))
+        copy, tokens = self.random.choice(self.saved[-3:])
+        assert self.engine.restore(target, copy, tokens) == len(tokens) == copy.length
+        for length in {0, len(tokens), self.random.randint(0, len(tokens))}:
+            assert self.engine.restorable(target, length) == copy.restorable(length)
+        self.committed[target] = list(tokens)
+        self.rows[target] = {}
+
     def other(self, slot: int, action: float, context: int) -> None:
         """Play a call that is neither `forward` nor `commit`."""
-        if action < 0.25:
+        if action < 0.15 and not self.engine.unsavable:
+            self.copy(self.random.randrange(len(self.rows)), slot)
+        elif action < 0.25:
             source = self.random.randrange(len(self.rows))
             self.share(source, slot, self.random.randint(0, len(self.committed[source])))
         elif action < 0.6:

@@ -12,6 +12,7 @@ import transformers
 
 from duo.engines import EngineOptions
 from duo.engines.base import ROOT, Chunk, Row
+from duo.engines.slot_copy import SlotCopy
 from duo.engines.transformers.engine import TransformersEngine
 
 
@@ -50,6 +51,8 @@ class Mirror:
         self.size = engine.vocabulary.size
         self.committed: list[list[int]] = [[] for _ in range(slots)]
         self.rows: dict[int, Row] = {}
+        self.saved: list[tuple[SlotCopy, list[int]]] = []
+        """Copies of slots, and what these held."""
         self.next_id = 0
 
     def path(self, id: int) -> list[int]:
@@ -132,6 +135,20 @@ class Mirror:
         for id in self.of(target):
             del self.rows[id]
 
+    def copy(self, source: int, target: int) -> None:
+        """Save a slot, and restore another one from this copy or from an earlier one."""
+        copy = self.engine.save(source)
+        for id in self.of(source):
+            del self.rows[id]
+        self.saved.append((copy, self.committed[source][: copy.length]))
+        copy, tokens = self.random.choice(self.saved[-3:])
+        assert self.engine.restore(target, copy, tokens) == len(tokens) == copy.length
+        length = self.random.randint(0, len(tokens))
+        assert self.engine.restorable(target, length) == copy.restorable(length)
+        self.committed[target] = list(tokens)
+        for id in self.of(target):
+            del self.rows[id]
+
     def check(self) -> None:
         for slot, tokens in enumerate(self.committed):
             assert self.engine.length(slot) == len(tokens)
@@ -146,7 +163,7 @@ def interleave(folder: str, reference: Reference, seed: int, apart: bool | None)
     dice = mirror.random
     for _ in range(60):
         slot = dice.randrange(slots)
-        match dice.randrange(9):
+        match dice.randrange(10):
             case 0:
                 mirror.extend(slot, dice.randint(0, min(12, context - len(mirror.committed[slot]))))
             case 1:
@@ -154,7 +171,9 @@ def interleave(folder: str, reference: Reference, seed: int, apart: bool | None)
             case 2:
                 source = dice.randrange(slots)
                 mirror.share(source, slot, dice.randint(0, len(mirror.committed[source])))
-            case 3 | 4 | 5:
+            case 3:
+                mirror.copy(dice.randrange(slots), slot)
+            case 4 | 5 | 6:
                 mirror.commit(slot, dice.choice([0.0, 0.5, 1.0]))
             case _:
                 deepest = [

@@ -8,6 +8,8 @@ import numpy as np
 
 from duo.draft.policy import MAX_ROWS
 from duo.engines.base import ROOT, TREES, Chunk, Logits, Rollback, Row
+from duo.engines.slot_copy import SlotCopy
+from duo.errors import ContextError
 from tests.support.fakes import CheckedEngine, FakeModel
 
 EOS = 3
@@ -54,6 +56,10 @@ class SlottedEngine:
         """Lengths that a slot can be cut to."""
         self.fault: Exception | None = None
         """The next forward passes raise this."""
+        self.copies = 0
+        """How often a slot was saved."""
+        self.broken = False
+        """Whether no copy can be restored."""
         self.shared = 0
         """Tokens that a slot got from another one."""
         self.widths: list[set[int]] = []
@@ -137,6 +143,28 @@ class SlottedEngine:
         self._saved[target] = {left}
         self.shared += left
         return left
+
+    layout = "fake"
+    unsavable = ""
+
+    def copy_bytes(self, slot: int) -> int:
+        return 8 * self.length(slot)
+
+    def save(self, slot: int) -> SlotCopy:
+        self.parts[slot].rows.clear()
+        self.copies += 1
+        tokens = np.array(self.parts[slot].committed, dtype=np.int64)
+        lengths = sorted({*self._saved[slot], len(tokens)}) if self._spacing else None
+        return SlotCopy(len(tokens), {"tokens": tokens}, {}, lengths)
+
+    def restore(self, slot: int, copy: SlotCopy, tokens: Sequence[int]) -> int:
+        self.truncate(slot, 0)
+        if self.broken:
+            raise ContextError("this copy is broken")
+        assert list(tokens) == copy.arrays["tokens"].tolist(), "the tokens are those of the copy"
+        self.parts[slot].committed = list(tokens)
+        self._saved[slot] = set(copy.lengths or ())
+        return copy.length
 
     def interrupt(self) -> None:
         raise AssertionError("a target's forward pass is never given up")

@@ -13,6 +13,7 @@ import numpy as np
 
 from duo.engines.base import ROOT, TREES, Chunk, InterruptedForwardError, Logits, Row
 from duo.engines.exact.widths import WidthClass
+from duo.engines.slot_copy import SlotCopy
 from duo.prefix import EMPTY, mix
 
 SIZE = 16
@@ -47,6 +48,8 @@ class WidthEngine:
     passes: list[list[int]] = field(default_factory=list)
     """Rows of each slot in each pass; a chunk is a negative number."""
     fail_after: int = -1
+    layout: str = "fake"
+    unsavable: str = ""
 
     def __post_init__(self) -> None:
         self.states: list[list[int]] = [[] for _ in range(self.slots)]
@@ -101,6 +104,18 @@ class WidthEngine:
         self.rows[slot] = []
         del self.states[slot][length:]
         return length
+
+    def copy_bytes(self, slot: int) -> int:
+        return 8 * len(self.states[slot])
+
+    def save(self, slot: int) -> SlotCopy:
+        assert not self.rows[slot]
+        return SlotCopy(len(self.states[slot]), {"states": np.array(self.states[slot], dtype=np.uint64)}, {})
+
+    def restore(self, slot: int, copy: SlotCopy, tokens: Sequence[int]) -> int:
+        assert len(tokens) == copy.length
+        self.states[slot] = [int(state) for state in copy.arrays["states"]]
+        return copy.length
 
     def share(self, source: int, target: int, length: int) -> int:
         self.states[target] = self.states[source][:length]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from functools import cached_property
 
 from duo.engines import meaning
@@ -32,6 +33,10 @@ class ChatVocabulary(Vocabulary, ABC):
     @cached_property
     def fingerprint(self) -> str:
         return meaning.fingerprint(self.meanings)
+
+    @property
+    def fim_tokens(self) -> Mapping[str, int]:
+        return {}
 
     def encode(self, text: str) -> list[int]:
         tokens, added = self._tokenize(text, add_special=True), self._added

@@ -15,6 +15,8 @@ import numpy as np
 from duo.engines import checks
 from duo.engines.base import ROOT, UNBOUNDED, Chunk, Engine, Logits, Rollback, Row
 from duo.engines.exact.widths import WidthClass
+from duo.engines.slot_copy import SlotCopy
+from duo.errors import ContextError
 
 
 class _Slot:
@@ -124,6 +126,33 @@ class ExactEngine:
         left = self.restorable(target, count)
         self._restore(target, left)
         return left
+
+    @property
+    def unsavable(self) -> str:
+        return self._engine.unsavable
+
+    @property
+    def layout(self) -> str:
+        return f"{self._engine.layout}, the same bits in {self.widths}"
+
+    def copy_bytes(self, slot: int) -> int:
+        return self._engine.copy_bytes(slot)
+
+    def save(self, slot: int) -> SlotCopy:
+        # Tokens that are not read yet are left out.
+        self.commit(slot, ())
+        copy, prompt = self._engine.save(slot), self._slots[slot].prompt_tokens
+        lengths = None if self.widths.covers_prompts else range(0, prompt + 1, self._chunk)
+        return copy._replace(notes={**copy.notes, "exact": [list(self.widths), prompt]}, lengths=lengths)
+
+    def restore(self, slot: int, copy: SlotCopy, tokens: Sequence[int]) -> int:
+        self.truncate(slot, 0)
+        widths, prompt = copy.notes.get("exact", (None, None))
+        if widths != list(self.widths) or not isinstance(prompt, int) or not 0 <= prompt <= copy.length:
+            raise ContextError("this copy of a slot was computed in other passes, and --exact is on")
+        count = self._engine.restore(slot, copy, tokens)
+        self._slots[slot].prompt_tokens = min(prompt, count)
+        return count
 
     def close(self) -> None:
         self._engine.close()

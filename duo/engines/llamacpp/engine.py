@@ -21,12 +21,13 @@ import llama_cpp
 
 from duo.engines import checks
 from duo.engines.base import ROOT, TREES, Chunk, Logits, Row
-from duo.engines.llamacpp import native
+from duo.engines.llamacpp import copies, native
 from duo.engines.llamacpp.assembly import Assembly
 from duo.engines.llamacpp.native import seq_cp, seq_rm
 from duo.engines.llamacpp.runtime import Model, Runtime
 from duo.engines.llamacpp.sequences import Node, SequencePool, SlotTree
 from duo.engines.options import EngineOptions
+from duo.engines.slot_copy import SlotCopy
 from duo.errors import ContextError
 
 IDLE_CALLS = 64
@@ -200,6 +201,22 @@ class LlamaCppEngine(Runtime):
             seq_cp(self.memory, giver.root.seq, taker.guard, 0, length)
         taker.root.pos = length - 1
         return length
+
+    def copy_bytes(self, slot: int) -> int:
+        tree = checks.at(self.trees, slot)
+        return tree.aside.nbytes if tree.aside is not None else native.state_bytes(self.llama, tree.root.seq)
+
+    def save(self, slot: int) -> SlotCopy:
+        tree = checks.at(self.trees, slot)
+        if tree.rows:
+            self.commit(slot, ())
+        return copies.save(self.llama, self.memory, tree, self.pool, self.trees, self.model.window)
+
+    def restore(self, slot: int, copy: SlotCopy, tokens: Sequence[int]) -> int:
+        checks.check_copy(copy, tokens, self.context, self.size)
+        self.truncate(slot, 0)
+        copies.restore(self.llama, self.memory, self._tree(slot), self.pool, self.trees, self.model.window, copy)
+        return copy.length
 
     def _tree(self, slot: int) -> SlotTree:
         """The slot's tree, with its cells in llama.cpp's memory."""

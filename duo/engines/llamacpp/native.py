@@ -252,6 +252,11 @@ def free(context: Any, model: Any) -> None:
     llama_cpp.llama_model_free(model)
 
 
+def state_bytes(context: Any, sequence: int) -> int:
+    """Bytes of a copy of a sequence's memory."""
+    return int(llama_cpp.llama_state_seq_get_size_ext(context, sequence, 0))
+
+
 def save_state(context: Any, sequence: int, flags: int, into: State | None = None) -> State | None:
     """Copy a sequence's memory. With PARTIAL: only what is not in KV cells, that is the recurrent state.
 
@@ -268,6 +273,11 @@ def restore_state(context: Any, sequence: int, state: State, flags: int) -> bool
     """Put back what `save_state` gave with the same flags. False: it failed, and the sequence has lost its memory."""
     pointer = state.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
     return bool(llama_cpp.llama_state_seq_set_data_ext(context, pointer, len(state), sequence, flags))
+
+
+def refused() -> ContextError:
+    """The error for a state that `restore_state` does not take."""
+    return ContextError(f"llama.cpp does not take this copy of a slot: {_reason()}")
 
 
 class Stop:

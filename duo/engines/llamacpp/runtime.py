@@ -42,7 +42,9 @@ class Model:
         hybrid = bool(llama_cpp.llama_model_is_hybrid(self.handle))
         self.recurrent = hybrid or bool(llama_cpp.llama_model_is_recurrent(self.handle))
         self.cells = hybrid or not self.recurrent
-        self.windowed = llama_cpp.llama_model_n_swa(self.handle) > 0
+        self.window: int = max(0, llama_cpp.llama_model_n_swa(self.handle))
+        """Tokens that layers with a window see; 0 if there are none."""
+        self.windowed = self.window > 0
         self.states = recurrent.find(path, self.handle, options) if self.recurrent else None
         self.fit = context_size.choose(self.path, self.handle, options, self.cells, before, self.states)
         self.trial_context: int | None = None
@@ -116,6 +118,15 @@ class Runtime:
     def _state_note(self) -> str:
         """What recurrent layers take and can do; empty if there are none."""
         return ""
+
+    @property
+    def unsavable(self) -> str:
+        return ""
+
+    @property
+    def layout(self) -> str:
+        flash = "with" if self.flash else "without"
+        return f"{type(self).__name__}, 16 bits, {flash} flash attention"
 
     def release(self) -> Model:
         """Free the context, to make another one over the same weights. The engine is not used afterwards."""

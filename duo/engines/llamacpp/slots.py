@@ -13,6 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import llama_cpp
+import numpy as np
+
 from duo.engines import checks
 from duo.engines.base import Chunk
 from duo.engines.llamacpp import native
@@ -21,7 +24,8 @@ from duo.engines.llamacpp.native import seq_cp, seq_rm
 from duo.engines.llamacpp.recurrent import SPACING
 from duo.engines.llamacpp.runtime import Model, Runtime
 from duo.engines.options import EngineOptions
-from duo.errors import ModelError
+from duo.engines.slot_copy import SlotCopy
+from duo.errors import ContextError, ModelError
 
 MIN_GAP_TARGET, MIN_GAP_DRAFT = 1, 64
 """The end of a prompt gets a checkpoint if the last one lies at least this many tokens before it. A draft model reads a
@@ -169,6 +173,58 @@ class SlotRuntime(Runtime):
             self._save_checkpoint(giver)
         self._copy_checkpoints(giver, taker, length)
         return length
+
+    @property
+    def unsavable(self) -> str:
+        if self.model.windowed:
+            return "its attention sees only the last tokens, and a copy would lack the others"
+        return ""
+
+    def copy_bytes(self, slot: int) -> int:
+        state = self._slot(slot)
+        return native.state_bytes(self.llama, state.seq) + sum(it.state.nbytes for it in state.saved)
+
+    def save(self, slot: int) -> SlotCopy:
+        state = self._slot(slot)
+        if self.unsavable:
+            raise ContextError(f"{self.name} cannot save slots: {self.unsavable}")
+        self._forget_rows(slot)
+        self._go_back(state)
+        self._mend(state)
+        length = len(state.tokens)
+        whole = native.save_state(self.llama, state.seq, 0) if length else np.empty(0, dtype=np.uint8)
+        if whole is None:
+            raise ContextError("llama.cpp does not give a copy of this slot")
+        before = [it for it in state.saved if not it.flags & native.ON_DEVICE]
+        arrays = {"state": whole, **{str(it.length): it.state for it in before}}
+        lengths = sorted({*(it.length for it in before), *range(state.read, length + 1)}) if self.recurrent else None
+        return SlotCopy(length, arrays, {"read": state.read}, lengths)
+
+    def restore(self, slot: int, copy: SlotCopy, tokens: Sequence[int]) -> int:
+        checks.check_copy(copy, tokens, self.context, self.size)
+        self.truncate(slot, 0)
+        state, read = self._slot(slot), copy.notes.get("read")
+        if not copy.length:
+            return 0
+        try:
+            whole = copy.raw("state")
+            before = [Checkpoint(int(name), copy.raw(name), native.PARTIAL) for name in copy.arrays if name != "state"]
+        except ValueError as error:
+            raise ContextError(f"this is no copy of a slot: {error}") from None
+        if not isinstance(read, int) or not 0 <= read <= copy.length:
+            raise ContextError("this copy of a slot does not say what it holds")
+        if read and not (native.restore_state(self.llama, state.seq, whole, 0) and self._last(state) == read - 1):
+            seq_rm(self.memory, state.seq, -1, -1)
+            raise native.refused()
+        state.tokens, state.read = list(tokens), read
+        for checkpoint in sorted(before, key=lambda it: it.length):
+            if 0 < checkpoint.length <= read:
+                state.saved.add(checkpoint)
+        return copy.length
+
+    def _last(self, state: Slot) -> int:
+        """Position of the last token in llama.cpp's memory of the slot."""
+        return int(llama_cpp.llama_memory_seq_pos_max(self.memory, state.seq))
 
     def _copy_checkpoints(self, giver: Slot, taker: Slot, length: int) -> None:
         """Give the taker the giver's checkpoints of at most `length` tokens."""

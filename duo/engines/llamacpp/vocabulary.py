@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,15 @@ class LlamaCppVocabulary(ChatVocabulary):
     def chat_template(self) -> str:
         raw: bytes | None = llama_cpp.llama_model_chat_template(self._model, None)
         return raw.decode("utf-8", errors="replace") if raw else ""
+
+    @cached_property
+    def fim_tokens(self) -> Mapping[str, int]:
+        roles = {
+            "prefix": llama_cpp.llama_vocab_fim_pre, "suffix": llama_cpp.llama_vocab_fim_suf,
+            "middle": llama_cpp.llama_vocab_fim_mid, "pad": llama_cpp.llama_vocab_fim_pad,
+            "repository": llama_cpp.llama_vocab_fim_rep, "file": llama_cpp.llama_vocab_fim_sep,
+        }  # fmt: skip
+        return {role: token for role, of in roles.items() if (token := of(self._vocab)) >= 0}
 
     def decode(self, tokens: Sequence[int]) -> str:
         # Not llama_detokenize: for many byte-level vocabularies (such as GPT-2's) it drops spaces before punctuation.

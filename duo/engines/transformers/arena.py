@@ -210,6 +210,30 @@ class ArenaLayer(CacheLayerMixin):  # type: ignore[no-untyped-call]
         for old, new in zip(self._lanes[source.lane], self._lanes[target.lane], strict=True):
             new.index_copy_(2, given, old.index_select(2, taken))
 
+    def read(self, lane: int, places: Places) -> Sequence[Tensor]:
+        """Copies of the keys and values at these places, [heads, places, dimension] each; none if it has none."""
+        if not self._allocated:
+            return ()
+        at = torch.from_numpy(places).to(self._lanes[lane][0].device)
+        return [each[0].index_select(1, at) for each in self._lanes[lane]]
+
+    def shapes(self, places: int) -> Sequence[tuple[Sequence[int], torch.dtype]]:
+        """The shapes and types of what `read` gives for so many places."""
+        if not self._allocated:
+            return ()
+        return [([each.shape[1], places, each.shape[3]], each.dtype) for each in self._lanes[0]]
+
+    def write(self, strip: Strip, given: Sequence[Tensor]) -> None:
+        """Put keys and values, as `read` gives them, at the strip's places."""
+        if not self._allocated:
+            return
+        assert self.keys is not None and self.values is not None
+        if self._cache.allocated != self._allocated:
+            self.lazy_initialization(self.keys, self.values)
+        at = torch.from_numpy(strip.places).to(self.keys.device)
+        for old, new in zip(self._lanes[strip.lane], given, strict=True):
+            old[0].index_copy_(1, at, new.to(old.device))
+
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self._cache.keys, 0
 
@@ -283,6 +307,10 @@ class ArenaCache(Cache):
         if not self.strips:
             return self.start >= 0 and self.rows <= MAX_ROWS_BY_ROW
         return all(strip.start >= 0 and len(strip.places) <= MAX_ROWS_BY_ROW for strip in self.strips)
+
+    @property
+    def arena_layers(self) -> list[ArenaLayer]:
+        return [layer for layer in self.layers if isinstance(layer, ArenaLayer)]
 
     def reserve(self, keys: int) -> None:
         """Let each lane have at least `keys` places, from the next use of each layer on."""

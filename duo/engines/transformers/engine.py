@@ -19,7 +19,8 @@ import torch
 from duo.engines import checks, memory
 from duo.engines.base import ROOT, TREES, Chunk, Logits, Row
 from duo.engines.options import EngineOptions, Progress
-from duo.engines.transformers import checkpoints, context_size, mixers, proof
+from duo.engines.slot_copy import SlotCopy
+from duo.engines.transformers import checkpoints, context_size, copies, mixers, proof
 from duo.engines.transformers import loading as hf
 from duo.engines.transformers.arena import ArenaCache, PlaceBook, Places, Strip
 from duo.engines.transformers.attention import GROUPED
@@ -250,11 +251,45 @@ class TransformersEngine:
             self.cache.copy(Strip(lane, taken, 0), strip)
         if self._states is not None:
             self._states.share(source, target, giver.length, length)
+        self._place(state, strip)
+        return length
+
+    @property
+    def unsavable(self) -> str:
+        return ""
+
+    @property
+    def layout(self) -> str:
+        return f"keys and values of {len(self.cache.layers)} layers, {self._dtype}, {self.attention}"
+
+    def copy_bytes(self, slot: int) -> int:
+        return copies.size(self.cache.arena_layers, self.length(slot), self._states, slot)
+
+    def save(self, slot: int) -> SlotCopy:
+        state = self._sequence(slot)
+        self.commit(slot, ())
+        places = state.places[: state.length]
+        return copies.read(self.cache.arena_layers, self._lane(slot), places, self._states, slot)
+
+    def restore(self, slot: int, copy: SlotCopy, tokens: Sequence[int]) -> int:
+        checks.check_copy(copy, tokens, self.context, self._runner.size)
+        self.truncate(slot, 0)
+        if not copy.length:
+            return 0
+        held = copies.unpack(copy, self.cache.arena_layers, self._states)
+        strip = self._take(self._lane(slot), copy.length)
+        self.cache.reserve(strip.keys)
+        held.write(self.cache.arena_layers, strip, self._states, slot)
+        self._place(self._sequence(slot), strip)
+        return copy.length
+
+    def _place(self, state: Slot, strip: Strip) -> None:
+        """The strip holds the first tokens of an empty slot."""
+        length = len(strip.places)
         self._masks.position_of[strip.lane, strip.places] = np.arange(length)
         state.places[:length] = strip.places
         state.sight[strip.places] = 0.0
         state.length = length
-        return length
 
     def close(self) -> None:
         self._runner.model = None

@@ -8,7 +8,7 @@ So a pass that fails leaves every slot as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,6 +69,10 @@ class States:
     def checkpoints_per_slot(self) -> int:
         """Most checkpoints of a slot."""
         return within(CHECKPOINT_BYTES // self._slots // max(1, self.bytes_per_slot))
+
+    def checkpoints(self, slot: int) -> int:
+        """How many checkpoints the slot has."""
+        return len(self._saved(slot).lengths)
 
     @torch.inference_mode()
     def places(self, count: int) -> list[int]:
@@ -153,6 +157,25 @@ class States:
         copied = self._saved(source).copy(length)
         self._checkpoints[target] = copied
         self._reading[target] = length == tokens and self._reading[source]
+
+    @torch.inference_mode()
+    def read(self, slot: int) -> Mapping[int, Sequence[Tensor]]:
+        """The slot's states, and its checkpoints, by their lengths; 0 stands for the states themselves."""
+        saved = self._saved(slot)
+        return {0: self.snapshot(slot), **{length: saved.at(length) for length in saved.lengths}}
+
+    def shapes(self) -> Sequence[tuple[Sequence[int], torch.dtype]]:
+        """Shapes and types of a slot's states."""
+        return [([each.shape[0], *each.shape[2:]], each.dtype) for each in self._lasting()]
+
+    @torch.inference_mode()
+    def write(self, slot: int, given: Mapping[int, Sequence[Tensor]]) -> None:
+        """Set the slot's states and its checkpoints to what `read` gave."""
+        self._put(slot, given[0])
+        self._saved(slot).cut(0)
+        for length in sorted(given):
+            self._saved(slot).add(length, given[length])
+        self._reading[slot] = False
 
     # What layers call.
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from lead.api import Answerer, Observer, Summary
+from lead.api import Answerer, CacheView, Observer, Summary
 
 MAX_BACKS = 32
 """Only the first backs have series of their own."""
@@ -125,6 +125,9 @@ class _Now(Collector):
         def gauge(name: str, what: str, value: float) -> Metric:
             return GaugeMetricFamily(f"duo_{name}", what, value)
 
+        def counter(name: str, what: str, value: float) -> Metric:
+            return CounterMetricFamily(f"duo_{name}", what, value)
+
         yield gauge("model_loaded", "1 once the model is loaded.", float(ready))
         yield gauge("slots", "Answers that can be generated at once.", len(slots))
         yield gauge("slots_busy", "Slots that read a prompt or answer.", busy)
@@ -132,6 +135,11 @@ class _Now(Collector):
         yield gauge("requests_deferred", "Questions that wait for a slot.", answerer.waiting if ready else 0)
         speed = sum(slot.tokens_per_second for slot in slots)
         yield gauge("predicted_tokens_per_second", "Of all answers under way together.", speed)
+        cache = answerer.cache if ready else CacheView()
+        yield gauge("prompt_cache_prompts", "Prompts that left their slots and are kept.", cache.prompts)
+        yield gauge("prompt_cache_bytes", "Bytes of these prompts.", cache.bytes)
+        yield counter("prompt_cache_hits", "Prompts that got tokens from one of these.", cache.hits)
+        yield counter("prompt_cache_tokens", "Prompt tokens that came from there.", cache.tokens)
         yield gauge("backs_connected", "Backs that are connected.", len(backs))
         trips = GaugeMetricFamily("duo_back_round_trip_seconds", "Network round trip to a back.", labels=["back"])
         longest: dict[str, float] = {}  # seconds by label, which backs may share

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -14,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, Field
 from duo.engines import Vocabulary
 from duo.errors import RequestError
 from duo.sampling.json_schema import of_json_schema
+from lead.answers.fim import NO_GAPS, Form, Gap, form_of, plain_tokens, prompt_of
 from lead.answers.text import check_tokens
 from lead.api import Answer, Piece, Question
 from lead.http.errors import dump
@@ -29,7 +30,7 @@ from lead.http.openai.logprobs import TextLogprobs, prompt_logprobs, text_logpro
 from lead.http.openai.messages import ResponseFormat
 from lead.http.openai.usage import Timings, Usage, figures
 from lead.http.openai.writers import Echo, TextWriter, chunk_style
-from lead.http.parsing import Cannot, parse, short
+from lead.http.parsing import parse, short
 from lead.http.silent import SilentAnswer
 from lead.http.site import Site
 from lead.http.stream import Envelope, events, head_of, respond
@@ -72,11 +73,12 @@ class CompletionRequest(AnswerFields):
     json_schema: dict[str, Any] | None = Field(
         None, description="From llama-server: the answer is JSON of this schema."
     )
+    suffix: str | None = Field(
+        None, description="What follows the answer, for models that fill gaps in code. The prompt stands before it."
+    )
 
-    cannot: ClassVar[Cannot] = {**AnswerFields.cannot, "suffix": ((None, ""), "the lead does not fill gaps")}
-
-    def questions(self, vocabulary: Vocabulary) -> list[Question]:
-        """`n` questions for each prompt. Raises RequestError."""
+    def questions(self, vocabulary: Vocabulary, context: int) -> list[Question]:
+        """`n` questions for each prompt. context: tokens of a prompt and its answer. Raises RequestError."""
         count = self.n or 1
         if self.best_of is not None and self.best_of != count:
             raise RequestError(f"best_of is {self.best_of}: it must be the same as n, which is {count}", "best_of")
@@ -87,7 +89,10 @@ class CompletionRequest(AnswerFields):
         scored = bool(self.echo) and self.logprobs is not None
         if scored and count > 1:
             raise RequestError(f"n is {count}: how likely a prompt is is told with one answer", "n")
-        prompts = [self._checked(prompt, vocabulary) for prompt in self.prompt]
+        if scored and self.suffix:
+            raise RequestError("suffix: how likely a prompt is is told without a suffix", "suffix")
+        form = self._form(vocabulary) if self.suffix else None
+        prompts = [self._checked(prompt, vocabulary, form) for prompt in self.prompt]
         scores = sum(map(len, prompts)) * (1 + (self.logprobs or 0)) if scored else 0
         if scores > MAX_PROMPT_LOGPROBS:
             raise RequestError(
@@ -104,6 +109,11 @@ class CompletionRequest(AnswerFields):
             streamed=bool(self.stream),
             **self.ends(vocabulary),
         )
+        if form is not None:
+            after = plain_tokens(self.suffix or "", vocabulary, form)
+            prompts = [prompt_of(form, Gap(it, after), vocabulary, context, question.max_tokens) for it in prompts]
+            if not question.ignore_eos:
+                question = replace(question, stop_tokens=(*question.stop_tokens, *form.stops))
         return [with_seed(replace(question, prompt=tokens), i) for tokens in prompts for i in range(count)]
 
     def limit(self) -> int | None:
@@ -116,15 +126,22 @@ class CompletionRequest(AnswerFields):
         for i, question in enumerate(questions):
             text, scored = self.prompt[i // count], question.prompt_logprobs
             # Reported tokens must join to the reported text.
-            if scored or not isinstance(text, str):
+            if scored:
                 text = vocabulary.decode(question.prompt)
+            elif not isinstance(text, str):
+                text = vocabulary.decode(text)
             echoes.append(Echo(text if self.echo else "", question.prompt, scored))
         return echoes
 
+    def _form(self, vocabulary: Vocabulary) -> Form:
+        if (form := form_of(vocabulary)) is None:
+            raise RequestError(f"suffix is {short(self.suffix)}: {NO_GAPS}", "suffix")
+        return form
+
     @staticmethod
-    def _checked(prompt: str | list[int], vocabulary: Vocabulary) -> list[int]:
+    def _checked(prompt: str | list[int], vocabulary: Vocabulary, form: Form | None) -> list[int]:
         if isinstance(prompt, str):
-            return vocabulary.encode(prompt)
+            return plain_tokens(prompt, vocabulary, form, spaced=True) if form else vocabulary.encode(prompt)
         check_tokens(prompt, vocabulary, "prompt")
         return prompt
 
@@ -154,7 +171,7 @@ async def completions(site: Site, request: Request) -> Response:
     with site.refusals():
         asked = await parse(CompletionRequest, request)
         # A thread, because a long prompt takes long to tokenise.
-        questions = await asyncio.to_thread(asked.questions, vocabulary)
+        questions = await asyncio.to_thread(asked.questions, vocabulary, site.answerer.info.context)
         echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
         answers = site.ask(questions)
     if asked.no_answer:

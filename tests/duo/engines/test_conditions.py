@@ -37,6 +37,20 @@ def test_a_file_is_known_by_more_than_its_name(tmp_path: Path, monkeypatch: pyte
     assert all(a != b for at, a in enumerate(found) for b in found[:at])
 
 
+def test_the_same_content_is_known_anywhere(tmp_path: Path) -> None:
+    content = bytes(i * 7 % 251 for i in range(6 << 20))
+    (tmp_path / "here").mkdir()
+    one, other = tmp_path / "a.gguf", tmp_path / "here" / "a.gguf"
+    one.write_bytes(content)
+    other.write_bytes(content)
+    found = conditions.fingerprint([one])
+    assert conditions.fingerprint([other]) == found
+    for changed in (b"x" + content[1:], content[:-1] + b"x", content + b"x", b""):
+        other.write_bytes(changed)
+        assert conditions.fingerprint([other]) != found
+    assert conditions.fingerprint([one, other]) not in (found, conditions.fingerprint([other]))
+
+
 def test_all_files_of_a_model_count(tmp_path: Path) -> None:
     for name in ("m-00001-of-00002.gguf", "m-00002-of-00002.gguf", "config.json", "model.safetensors", "README.md"):
         (tmp_path / name).write_bytes(b"x")

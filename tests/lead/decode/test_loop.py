@@ -38,6 +38,24 @@ def test_backs_hear_of_all_tokens_that_end_an_answer() -> None:
     assert stopped.request.session.finish_reason == "stop"
 
 
+def test_what_is_to_be_done_between_steps() -> None:
+    loop = Loop(1)
+    asked = loop.ask(talkative())
+    loop.turn()
+    done = loop.decoder.call(lambda: len(asked.tokens))
+    failed = loop.decoder.call(lambda: 1 // 0)
+    assert not done.done()
+    before = len(asked.tokens)
+    loop.turn()
+    assert done.result(0) == before and isinstance(failed.exception(0), ZeroDivisionError)
+    loop.finish()
+    loop.decoder.start(lambda: None, lambda: None)
+    assert loop.decoder.call(lambda: 5).result(10) == 5
+    loop.decoder.stop()
+    with pytest.raises(StoppedError):
+        loop.decoder.call(lambda: 5).result(0)
+
+
 prompts = st.lists(st.integers(4, SIZE - 1), min_size=1, max_size=80)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from duo.errors import BusyError
 from lead.plan.limits import Limits
 from lead.plan.planner import Planner
 from tests.support.loop import FLAT, GREEDY, MODEL, Asked, Fixed, Loop
@@ -58,6 +59,102 @@ def test_a_stranger_does_not_cost_a_long_conversation_its_cache() -> None:
     again = loop.ask(Asked([9] * 100 + long.tokens, GREEDY, 4))
     loop.finish()
     assert again.request.cached_tokens >= 100
+
+
+def conversation(token: int, count: int = 100) -> list[int]:
+    return [token, *(4 + i % 7 for i in range(count - 1))]
+
+
+def answered(loop: Loop, prompt: Sequence[int]) -> Asked:
+    asked = loop.ask(Asked(prompt, GREEDY, 4))
+    loop.finish()
+    assert asked.tokens == asked.expected
+    return asked
+
+
+@pytest.mark.parametrize("spacing", [0, 80])
+def test_a_prompt_that_left_its_slot_is_brought_back(spacing: int) -> None:
+    loop = Loop(1, engine=SlottedEngine(MODEL, 1, spacing=spacing), cache_bytes=1 << 20)
+    swap = loop.decoder.slots.swap
+    first = answered(loop, conversation(8))
+    assert answered(loop, conversation(9)).request.cached_tokens == 0
+    assert len(swap.cache) == 1
+    longer = answered(loop, [*conversation(8), *first.tokens, 7, 7])
+    assert longer.request.cached_tokens == 100 + len(first.tokens) - 1
+    assert (swap.counts.hits, swap.counts.tokens) == (1, 100 + len(first.tokens) - 1)
+    # The other one was saved when it left. The first one is in its slot, and so needs no copy.
+    assert len(swap.cache) == 1 and loop.engine.copies == 2
+    # A prompt that shares the beginning alone gets that, and the copy stays.
+    stranger = answered(loop, [*conversation(9)[:90], 8, 8])
+    assert stranger.request.cached_tokens == (80 if spacing else 90)
+    for token in (8, 9):
+        assert (found := swap.cache.find(conversation(token), 200)) is not None and found.length >= 99
+
+
+def test_nothing_is_kept_without_a_cache() -> None:
+    loop = Loop(1)
+    answered(loop, conversation(8))
+    answered(loop, conversation(9))
+    assert answered(loop, conversation(8)).request.cached_tokens == 0
+    assert loop.engine.copies == 0
+
+
+def test_what_needs_no_copy_gets_none() -> None:
+    loop = Loop(2, cache_bytes=1 << 20)
+    first = answered(loop, conversation(8))
+    answered(loop, [*conversation(8), *first.tokens, 5])  # the same conversation goes on
+    answered(loop, conversation(8)[:80])  # its beginning
+    assert loop.engine.copies == 0
+    loop = Loop(1, cache_bytes=1 << 20)
+    answered(loop, conversation(9, 20))  # a short one
+    answered(loop, conversation(10, 20))
+    assert loop.engine.copies == 0
+    # Both slots have the same beginning, and one keeps it.
+    loop = Loop(2, cache_bytes=1 << 20)
+    both = [loop.ask(Asked([*conversation(8), 4 + i], GREEDY, 1)) for i in range(2)]
+    loop.finish()
+    assert all(it.tokens == it.expected for it in both)
+    answered(loop, conversation(9))
+    assert loop.engine.copies == 1
+
+
+def test_a_copy_that_cannot_be_restored_is_forgotten() -> None:
+    loop = Loop(1, cache_bytes=1 << 20)
+    answered(loop, conversation(8))
+    answered(loop, conversation(9))
+    loop.engine.broken = True
+    assert answered(loop, conversation(8)).request.cached_tokens == 0
+    swap = loop.decoder.slots.swap
+    assert swap.counts.hits == 0 and swap.cache.find(conversation(8), 100) is None
+
+
+def test_a_copy_that_takes_longer_than_reading_is_not_made() -> None:
+    loop = Loop(1, cache_bytes=1 << 20)
+    answered(loop, conversation(8))
+    answered(loop, conversation(9))
+    loop.decoder.slots.swap.token_seconds = 1e-12
+    answered(loop, conversation(10))
+    assert loop.engine.copies == 1
+    assert answered(loop, conversation(8)).request.cached_tokens == 0
+
+
+def test_an_idle_slot_is_saved_restored_and_erased() -> None:
+    loop = Loop(2)
+    slots = loop.decoder.slots
+    first = answered(loop, conversation(8))
+    tokens, copy = slots.save(0)
+    assert tokens == [*conversation(8), *first.tokens][:-1]
+    assert slots.erase(0) == len(tokens) and loop.engine.length(0) == 0
+    assert slots.restore(1, tokens, copy) == len(tokens)
+    longer = answered(loop, [*tokens, 5, 6])
+    assert longer.request.cached_tokens == len(tokens) and longer.request.session.slot == 1
+    loop.ask(Asked(conversation(9), GREEDY, 4))
+    loop.turn()
+    (busy,) = (request.slot.id for request in loop.decoder.running)
+    for refused in (lambda: slots.save(busy), lambda: slots.erase(busy), lambda: slots.restore(busy, tokens, copy)):
+        with pytest.raises(BusyError, match="is answering"):
+            refused()
+    loop.finish()
 
 
 def slots_of(loop: Loop, *prompts: Sequence[int]) -> list[int]:

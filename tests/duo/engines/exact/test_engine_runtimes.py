@@ -109,6 +109,28 @@ def test_logits_are_the_same_to_the_last_bit(exact: ExactEngine) -> None:
         at, beside = at + right, beside + company
 
 
+def test_a_restored_slot_has_the_bits_of_the_one_that_was_saved(exact: ExactEngine) -> None:
+    draw = np.random.default_rng(6)
+    text = [int(token) for token in draw.integers(0, exact.vocabulary.size, 300)]
+    exact.extend(0, text[:270])
+    rows = [Row(i, 0, token, i - 1 if i else ROOT) for i, token in enumerate(text[270:274])]
+    exact.forward(rows)
+    exact.commit(0, [0, 1])
+    copy = exact.save(0)
+    assert copy.length == exact.length(0) == 272
+    exact.extend(1, text[100:150])  # what is in the other slot goes
+    assert exact.restore(1, copy, text[:272]) == 272
+    for length in (272, 271, 256, 200):
+        left = exact.restorable(0, length)
+        assert exact.restorable(1, length) == copy.restorable(length) == left
+        assert exact.truncate(0, left) == exact.truncate(1, left) == left
+        bits = []
+        for slot in (0, 1):
+            bits.append(exact.forward([Row(0, slot, 7), Row(1, slot, 9, 0)]).tobytes())
+            exact.commit(slot, ())
+        assert bits[0] == bits[1], length
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "weights"), [("smollm2", "Q4_1"), ("gemma3", "Q4_K_M"), ("smollm2", "bfloat16")])
 def test_real_models_say_the_same_in_all_ways(name: real.Name, weights: str) -> None:

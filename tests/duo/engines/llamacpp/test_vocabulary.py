@@ -9,6 +9,7 @@ import pytest
 from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.engines.meaning import fingerprint
 from duo.errors import ModelError, RequestError
+from tests.support.fim import QWEN, gguf_with
 from tests.support.tiny_gguf import CHATML, END, SIZE, START, TOKENS, attention, decoder_tensors, open_engine, write
 
 
@@ -97,3 +98,14 @@ def test_templates_run_in_a_sandbox(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="unsafe"):
         engine.vocabulary.chat([{"role": "user", "content": "the"}])
     engine.close()
+
+
+def test_marks_for_code_in_the_middle(engine: LlamaCppEngine, plain: Path, tmp_path: Path) -> None:
+    assert engine.vocabulary.fim_tokens == {}
+    marked = open_engine(gguf_with(QWEN[:3], plain, tmp_path))
+    found = marked.vocabulary.fim_tokens
+    assert found == {"prefix": SIZE - 3, "suffix": SIZE - 2, "middle": SIZE - 1}
+    assert [marked.vocabulary.meanings[token].decode() for token in found.values()] == list(QWEN[:3])
+    assert [marked.vocabulary.token_bytes(token) for token in found.values()] == [b""] * 3
+    assert marked.vocabulary.encode_rendered("a" + QWEN[0])[-1] == found["prefix"]
+    marked.close()

@@ -27,9 +27,9 @@ from lead.api import Piece
 from lead.http.app import create_app
 from lead.http.endpoints import description
 from lead.http.site import Options
-from tests.support.http import ScriptedAnswerer
+from tests.support.fim import Filler
 
-APP = create_app(ScriptedAnswerer(), Options(metrics=True))
+APP = create_app(Filler(), Options(metrics=True, slot_files=True))
 DOCUMENT: Any = description()
 # Without second names of the same endpoints.
 SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP).exclude(
@@ -88,6 +88,7 @@ def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) ->
         ("/v1/chat/completions", {"n": 2, "logprobs": True, "top_logprobs": 1, "accepted": True}),
         ("/v1/chat/completions", {"tools": [{"function": {"name": "now"}}], "stream_options": {"include_usage": True}}),
         ("/v1/completions", {"logprobs": 1, "echo": True}),
+        ("/infill", {"input_prefix": "a", "input_suffix": "b"}),
         ("/v1/completions", {"n": 2, "logprobs": 1, "accepted": True, "stream_options": {"include_usage": True}}),
         ("/v1/responses", {"top_logprobs": 1}),
         ("/v1/responses", {"tools": [{"type": "function", "name": "now"}]}),
@@ -97,7 +98,7 @@ def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) ->
     ],
 )
 def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> None:
-    answerer = ScriptedAnswerer()
+    answerer = Filler()
     call = '<tool_call>{"name": "now", "arguments": {}}</tool_call>'
     answerer.script = [(Piece("Hi", ("mac",), "", 41, Logprobs(-0.5, [(41, -0.5), (42, -1.5)])),), (call,)]
     hi = (

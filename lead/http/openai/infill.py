@@ -1,0 +1,174 @@
+"""POST /infill, llama-server's endpoint for code in the middle. Editors ask it for what they show at the cursor."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from fastapi import Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field
+
+from duo.engines import Vocabulary
+from duo.errors import DuoError
+from lead.answers.fim import NO_GAPS, Form, Gap, form_of, plain_tokens, prompt_of
+from lead.api import Answer, Piece, Question, Summary
+from lead.http.errors import UNEXPECTED, UnsupportedError, dump, error_of
+from lead.http.openai.fields import DEFAULT_TEMPERATURE, AnswerFields, SamplingFields
+from lead.http.openai.usage import Timings, timings
+from lead.http.parsing import Body, Cannot, parse
+from lead.http.silent import SilentAnswer
+from lead.http.site import Site
+from lead.http.stream import respond
+
+log = logging.getLogger("lead.http.streams")
+
+MAX_FILES = 256
+"""Most other files of a request."""
+MAX_NAME = 1024
+"""Characters of a file's name, and of a path in `response_fields`."""
+
+
+class OtherFile(Body):
+    """A file, or a part of one, that belongs to the code with the gap."""
+
+    text: str
+    filename: Annotated[str, Field(max_length=MAX_NAME)] | None = None
+
+
+class InfillRequest(SamplingFields):
+    """Body of POST /infill. All texts are plain: names of special tokens in them mean nothing."""
+
+    input_prefix: str | None = Field(None, description="What stands before the gap.")
+    input_suffix: str | None = Field(None, description="What follows it.")
+    input_extra: list[OtherFile] | None = Field(
+        None, max_length=MAX_FILES, description="Other files, the most important one last."
+    )
+    prompt: str | None = Field(None, description="Stands between `input_prefix` and the gap.")
+    stream: bool | None = None
+    response_fields: list[Annotated[str, Field(max_length=MAX_NAME)]] | None = Field(
+        None, max_length=64, description="Only these fields of the answer, such as `timings/prompt_n`, by their paths."
+    )
+
+    cannot: ClassVar[Cannot] = AnswerFields.cannot
+    limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
+
+    def question(self, form: Form, vocabulary: Vocabulary, context: int) -> Question:
+        """Slow: it tokenises. Raises RequestError."""
+        ends = self.ends(vocabulary)
+        if not ends["ignore_eos"]:
+            ends["stop_tokens"] += tuple(form.stops)
+        gap = Gap(
+            plain_tokens((self.input_prefix or "") + (self.prompt or ""), vocabulary, form, spaced=True),
+            plain_tokens(self.input_suffix or "", vocabulary, form),
+            [(file.filename or "", file.text) for file in self.input_extra or ()],
+        )
+        return Question(
+            prompt=prompt_of(form, gap, vocabulary, context, ends["max_tokens"]),
+            sampling=self.sampling(DEFAULT_TEMPERATURE),
+            continues=True,
+            streamed=bool(self.stream),
+            **ends,
+        )
+
+    def limit(self) -> int | None:
+        # Editors ask for no token at all so that the cache holds other files by the time of the next question.
+        return 1 if self.no_answer else super().limit()
+
+
+class Infill(BaseModel):
+    """An answer, or one event of a stream. The figures come with `stop`. With `response_fields` all else is left out.
+
+    tokens_predicted, tokens_evaluated, tokens_cached: of the answer, of the prompt, and what the slot holds at the end.
+    stop_type: what ended the answer: the model, its limit, or a stop string.
+    """
+
+    index: int | None = None
+    content: str | None = None
+    stop: bool | None = None
+    tokens_predicted: int | None = None
+    tokens_evaluated: int | None = None
+    model: str | None = None
+    truncated: bool | None = None
+    stop_type: Literal["none", "eos", "limit", "word"] | None = None
+    stopping_word: str | None = None
+    tokens_cached: int | None = None
+    timings: Timings | None = None
+
+
+async def infill(site: Site, request: Request) -> Response:
+    info = site.answerer.info
+    with site.refusals():
+        asked = await parse(InfillRequest, request)
+        form = await asyncio.to_thread(form_of, info.vocabulary)
+        if form is None:
+            raise UnsupportedError(f"/infill: {NO_GAPS}")
+        question = await asyncio.to_thread(asked.question, form, info.vocabulary, info.context)
+        answers = site.ask([question])
+    if asked.no_answer:
+        answers = [SilentAnswer(answers[0])]
+    answer, ends = answers[0], {*form.stops, *info.vocabulary.eos}
+
+    def body(told: Sequence[Sequence[Piece]]) -> Mapping[str, object]:
+        text = "".join([piece.text for piece in told[0]])
+        return chosen(_whole(text, site.model, answer.summary, told[0], ends), asked.response_fields)
+
+    stream = _events(answer, site.model, ends, len(question.prompt)) if asked.stream else None
+    return await respond(request, answers, body, stream)
+
+
+def chosen(body: Mapping[str, Any], paths: Sequence[str] | None) -> Mapping[str, object]:
+    """The fields with these paths, each under its path. All fields if there are no paths."""
+    if not paths:
+        return body
+    found: dict[str, object] = {}
+    for path in paths:
+        at: Any = body
+        for step in path.split("/"):
+            at = at.get(step) if isinstance(at, Mapping) else None
+        if at is not None:
+            found[path] = at
+    return found
+
+
+def _whole(
+    text: str, model: str, summary: Summary, pieces: Sequence[Piece], ends: Collection[int]
+) -> Mapping[str, object]:
+    """See `Infill`. pieces: the last ones at least."""
+    last = pieces[-1].token if pieces else None
+    stop_type = "limit" if summary.finish_reason == "length" else "eos" if last in ends else "word"
+    return {
+        "index": 0,
+        "content": text,
+        "stop": True,
+        "model": model,
+        "tokens_predicted": summary.completion_tokens,
+        "tokens_evaluated": summary.prompt_tokens,
+        "truncated": False,
+        "stop_type": stop_type,
+        "stopping_word": "",
+        "tokens_cached": summary.prompt_tokens + summary.completion_tokens,
+        "timings": timings(summary),
+    }
+
+
+async def _events(answer: Answer, model: str, ends: Collection[int], prompt: int) -> AsyncGenerator[str, None]:
+    """The answer as events. The last one has no text, and says how it ended."""
+    count = 0
+    last: Sequence[Piece] = ()
+    try:
+        async for pieces in answer:
+            count, last = count + len(pieces), pieces or last
+            if text := "".join([piece.text for piece in pieces]):
+                figures = {"tokens_predicted": count, "tokens_evaluated": prompt}
+                yield f"data: {dump({'index': 0, 'content': text, 'stop': False, **figures})}\n\n"
+    except DuoError as error:
+        yield f"data: {dump(error_of(error))}\n\n"
+        return
+    except Exception:
+        log.exception("an answer broke off")
+        yield f"data: {dump(UNEXPECTED)}\n\n"
+        return
+    yield f"data: {dump(_whole('', model, answer.summary, last, ends))}\n\n"
