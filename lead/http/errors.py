@@ -34,6 +34,12 @@ class UnknownModelError(DuoError):
     status = 404
 
 
+class ModelUnavailableError(DuoError):
+    """One of several models cannot answer now: it cannot be loaded, or its process has ended."""
+
+    status = 503
+
+
 class SwitchedOffError(DuoError):
     """The lead was started without this endpoint."""
 
@@ -60,6 +66,7 @@ _CODES: Mapping[type[DuoError], str] = {
     LoadingError: "model_loading",
     BusyError: "busy",
     UnknownModelError: "model_not_found",
+    ModelUnavailableError: "model_unavailable",
 }
 
 
