@@ -75,7 +75,7 @@ class Registry:
     def ask(self, name: str, now: float) -> Ticket:
         """A request for a model has come."""
         ticket, entry = Ticket(name), self.entries[name]
-        if entry.status == "unloaded" and now < entry.held_until:
+        if entry.status in ("unloaded", "stopping") and now < entry.held_until:
             self._refuse(ticket, entry.reason)
         else:
             self._waiting.append(ticket)
@@ -155,7 +155,7 @@ class Registry:
     def _give_up(self, now: float, decided: Decided) -> None:
         """Loads that take too long."""
         for entry in self._with("loading"):
-            if now - entry.since >= self._load_seconds:
+            if now >= entry.since + self._load_seconds:
                 entry.reason = f"it was not loaded within {self._load_seconds:.0f} seconds (healthCheckTimeout)"
                 entry.wanted = False
                 entry.held_until = now + HOLD_OFF
@@ -177,7 +177,7 @@ class Registry:
 
     def _expire(self, now: float, decided: Decided) -> None:
         for entry in self._with("loaded"):
-            if entry.ttl and not entry.active and now - entry.used >= entry.ttl:
+            if entry.ttl and not entry.active and now >= entry.used + entry.ttl:
                 self._stop(entry, f"no request for {entry.ttl:g} s", now, decided)
 
     def _make_room(self, now: float, decided: Decided) -> None:
