@@ -22,6 +22,8 @@ STOP_SECONDS = 10.0
 LAST_WORDS_SECONDS = 2.0
 SPARE_CONNECTIONS = 16
 """Connections to a model beyond those of clients: to look at its state."""
+KEEP_ALIVE_SECONDS = 75
+"""Longer than the parent keeps an idle connection, so that none ends just as it is used again."""
 LINE_BYTES = 1 << 20
 
 
@@ -132,6 +134,7 @@ def _settings(args: argparse.Namespace, name: str, key: str, token: str) -> argp
         "api_key": [key], "api_key_file": "", "token": [token], "token_file": "", "insecure": False,
         "tls_cert": "", "tls_key": "", "tls_ca": "", "cors_origin": [], "allowed_host": [], "metrics": True,
         "models": None, "config": None,
-        "max_connections": connections, "max_connections_per_address": connections, "print_mode": "none",
+        "max_connections": connections, "max_connections_per_address": connections,
+        "keep_alive": KEEP_ALIVE_SECONDS, "print_mode": "none",
     }  # fmt: skip
     return argparse.Namespace(**{**vars(args), **own})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 
@@ -147,3 +148,9 @@ def test_the_example_for_llama_swap_has_flags_of_a_lead() -> None:
         program, *words = shlex.split(model["cmd"].replace("${PORT}", "5800"))
         assert program == "duo-lead"
         assert lead.flags.parser().parse_args(words).port == 5800
+
+
+def test_settings_survive_the_way_to_a_process() -> None:
+    """As JSON: so every flag has a value that JSON knows."""
+    args = lead.flags.parser().parse_args([])
+    assert json.loads(json.dumps(vars(args))) == vars(args)
