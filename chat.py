@@ -409,8 +409,11 @@ class Chat:
     def talk(self) -> int:
         """Talk on a terminal until the user leaves. Returns the exit code."""
         self.lead.wait_until_ready()
-        model = self.lead.get("/v1/models")[0]["id"]
-        self.note(f"talking to {model} at {self.lead.url}; :help lists the commands")
+        models = [model["id"] for model in self.lead.get("/v1/models")]
+        if len(models) > 1 and self.options.model is None:
+            self.options.model = models[0]
+            self.note(f"this lead has {', '.join(models)}: --model chooses")
+        self.note(f"talking to {self.options.model or models[0]} at {self.lead.url}; :help lists the commands")
         while True:
             try:
                 line = typed()
@@ -443,7 +446,7 @@ class Chat:
         """Ask, show the answer as it comes, and return a line of figures. Raises ChatError."""
         asked = {"role": "user", "content": question}
         body = {"messages": [*self._messages(), asked], "stream": True, "accepted": True}
-        for name in ("temperature", "seed", "max_tokens"):
+        for name in ("model", "temperature", "seed", "max_tokens"):
             if (value := getattr(self.options, name)) is not None:
                 body[name] = value
         parts: list[str] = []
@@ -734,6 +737,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("url", metavar="URL", nargs="?", default=DEFAULT_URL, help="of the lead (default %(default)s)")
+    parser.add_argument(
+        "--model", metavar="NAME", help="which model answers, if the lead has several (default: its first)"
+    )
     parser.add_argument("--system", metavar="TEXT", help="system message at the start of every conversation")
     parser.add_argument("--temperature", metavar="T", type=_temperature, help="0 is greedy (default: the lead's, 0.8)")
     parser.add_argument("--seed", metavar="N", type=_whole, help="the same answer each time (default: a random one)")

@@ -28,6 +28,7 @@ from duo.wire.messages import (
     Event,
     Identity,
     PingCame,
+    WaitCame,
     Welcomed,
 )
 
@@ -105,7 +106,7 @@ class Link:
                         self._say(f"{lost} at {self._address}: {reason}")
                         if self._look is not None and not side.welcomed:
                             self._address = await self._look()
-                if side.welcomed:
+                if side.welcomed or side.waits:
                     wait = FIRST_WAIT
                 await asyncio.sleep(wait * random.uniform(0.8, 1.2))
                 wait = min(wait * 1.6, LONGEST_WAIT)
@@ -155,6 +156,10 @@ class Link:
         while isinstance(data := await call.read(), bytes):
             now = time.perf_counter()
             came = side.receive(data, now)
+            if isinstance(came, WaitCame):
+                log.info("the lead at %s lets this back wait: %s", self._address, came.message)
+                self._last_logged = ""
+                continue
             event = None if isinstance(came, PingCame) else came
             if self._trace.on:
                 self._record(side, event, now, len(data))

@@ -19,8 +19,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         print(f"error: a lead needs {error.name}: pip install 'duo-speculative[lead]'", file=sys.stderr)
         return 1
-    args = parser().parse_args(given)
-    return run.run(lambda: serve(args), args.verbose)
+    lead_parser = parser()
+    args = lead_parser.parse_args(given)
+    if not args.models:
+        return run.run(lambda: serve(args), args.verbose)
+    try:
+        from lead.models import settings
+        from lead.models.program import serve_several
+    except ModuleNotFoundError as error:
+        print(f"error: --models needs {error.name}: pip install 'duo-speculative[lead]'", file=sys.stderr)
+        return 1
+    models = settings.read(args.models, args, lead_parser, parser())
+    return run.run(lambda: serve_several(args, models), args.verbose)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ ABOUT = "`python -m lead`: serve the target model over HTTP, and take guesses fr
 SLOTS = 4
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     p = Parser("lead", ABOUT)
     cli.add_model_flags(p, "target")
     group = p.add_argument_group("network")
@@ -42,6 +42,10 @@ def parser() -> argparse.ArgumentParser:
     _add_access_flags(p.add_argument_group("access"))
     _add_limit_flags(p.add_argument_group("limits"))
     group = p.add_argument_group("serving")
+    group.add_argument(
+        "--models", metavar="FILE",
+        help="serve several models by name, from a YAML file with models: NAME: flags: -m MODEL (docs/serving.md)",
+    )  # fmt: skip
     group.add_argument("-a", "--alias", metavar="NAME", help="name of the model for clients (default: its own)")
     group.add_argument("--metrics", action="store_true", help="serve GET /metrics for Prometheus")
     group.add_argument(

@@ -6,26 +6,22 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import socket
-import sys
-from collections.abc import Sequence
-
-import uvicorn
-from fastapi import FastAPI
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from duo.draft.model import DraftModel, check_drafts
 from duo.draft.policy import MAX_BATCH_PLACES, MAX_BATCH_ROWS, MAX_RIDERS, TREE, row_capacity
 from duo.engines import Engine, measure
 from duo.engines.cost import CostCurve
 from duo.engines.meaning import compare
-from duo.errors import AddressError, FileError, ModelError
+from duo.errors import FileError, ModelError
 from duo.program import flags as cli
 from duo.program import mdns, models, trace_file, values
 from duo.program.tls_files import Files
 from duo.trace import Trace
 from duo.wire.ledger import Ledger
 from duo.wire.messages import Identity
-from lead import saving, target
+from lead import network, saving, target
 from lead.answers.service import QUEUE, Service
 from lead.api import Answer, BackView, CacheView, ModelInfo, Observer, Question, SlotFile, SlotView
 from lead.backs.admission import Admission
@@ -36,11 +32,10 @@ from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
 from lead.http.app import create_app
 from lead.http.edge import connections
-from lead.http.edge.auth import guarded
 from lead.http.info.metrics import Metrics
 from lead.http.site import Options
 from lead.plan.limits import Limits
-from lead.security.credentials import Access, access, how_to_join, is_loopback
+from lead.security.credentials import access
 
 log = logging.getLogger("lead")
 
@@ -91,25 +86,35 @@ class Lead:
         return self.service
 
 
-async def serve(args: argparse.Namespace) -> None:
-    """Listen, load, answer, until cancelled."""
+@dataclass(frozen=True)
+class Ready:
+    """What a lead can say of itself once it answers: its ports, and the vocabulary that its backs need."""
+
+    port: int
+    back_port: int
+    model: str
+    fingerprint: str
+
+
+async def serve(args: argparse.Namespace, on_ready: Callable[[Ready], None] | None = None) -> None:
+    """Listen, load, answer, until cancelled. `on_ready` hears of the moment when it can answer."""
     with trace_file.of_lead(args.trace) as timeline:
-        await _serve(args, timeline)
+        await _serve(args, timeline, on_ready)
 
 
-async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
+async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[Ready], None] | None) -> None:
     files = Files(args.tls_cert, args.tls_key, args.tls_ca)
     files.check()
     if args.tls_ca and not args.tls_cert:
         raise FileError("--tls-ca needs --tls-cert and --tls-key: certificates of backs are for a lead with TLS")
     saving.check_folder(args.slot_save_path)
     allowed = access(args)
-    listening = _listen(args.host, args.port, "--port")
+    listening = network.listen(args.host, args.port, "--port")
     # Better now than when the model has been loaded, and then its number can be told now.
-    with _listen(args.host, args.back_port, "--back-port") as tried:
+    with network.listen(args.host, args.back_port, "--back-port") as tried:
         back_port = tried.getsockname()[1]
     port = listening.getsockname()[1]
-    _tell_access(args, allowed, port, back_port)
+    network.tell_access(args, allowed, port, back_port)
     lead = Lead()
     options = Options(
         alias=args.alias or "",
@@ -119,7 +124,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         slot_files=bool(args.slot_save_path),
     )
     metrics = Metrics(lead)
-    server = connections.Server(_http(args, create_app(lead, options, metrics), allowed))
+    server = connections.Server(network.http(args, create_app(lead, options, metrics), allowed))
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
     service: Service | None = None
     announcing = contextlib.AsyncExitStack()
@@ -133,7 +138,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
         service = assemble(loaded, [console, metrics], timeline, local_draft, args.queue, kept)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
-        await service.backs.serve(args.host, back_port, admission)
+        # For one who is told at the end, any free port will do. The one that was free may be taken by now.
+        back_port = await service.backs.serve(args.host, 0 if on_ready else back_port, admission)
         lead.service = service
         log.info(
             "%s on %s, %d tokens of context: %s://%s:%d for clients, port %d for backs",
@@ -147,6 +153,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
             )
             log.info("announced as %s: backs on this network find it with --lead auto", announced)
         console.watch(lead)
+        if on_ready is not None:
+            on_ready(Ready(port, back_port, engine.name, engine.vocabulary.fingerprint))
         await http
     finally:
         await announcing.aclose()
@@ -178,41 +186,6 @@ def assemble(
     return Service(it, decoder, backs, observers, queue, kept.files)
 
 
-def _http(args: argparse.Namespace, app: FastAPI, allowed: Access) -> uvicorn.Config:
-    """The app with all that stands before it."""
-    names = None if args.insecure else [name.lower() for name in (args.host, *values.several(args.allowed_host))]
-    limits = connections.Limits(
-        args.max_connections, args.max_connections_per_address, args.head_timeout, args.body_timeout
-    )
-    return uvicorn.Config(
-        guarded(app, allowed.keys, args.max_body, values.several(args.cors_origin), names),
-        http=limits.protocol(),
-        # A connection that became a websocket would not be counted, nor ended; and nothing here speaks it.
-        ws="none",
-        ssl_certfile=args.tls_cert or None,
-        ssl_keyfile=args.tls_key or None,
-        timeout_keep_alive=args.keep_alive,
-        log_config=None,
-        lifespan="off",
-        access_log=False,
-        timeout_graceful_shutdown=1,
-    )
-
-
-def _tell_access(args: argparse.Namespace, allowed: Access, port: int, back_port: int) -> None:
-    """What a person has to know of a lead that others can reach."""
-    if is_loopback(args.host):
-        return
-    if not allowed.keys or not allowed.tokens:
-        who = " and ".join(("clients",) * (not allowed.keys) + ("backs",) * (not allowed.tokens))
-        log.warning("WARNING: --insecure: everyone who can reach %s may be one of its %s", args.host, who)
-    if not args.tls_cert:
-        log.warning("without TLS (--tls-cert) others on the way can read all that is said, with keys and tokens")
-    for line in how_to_join(args, allowed, port, back_port):
-        # Not a log line: it may hold secrets, and is there to be copied.
-        print(line, file=sys.stderr, flush=True)
-
-
 def _local_draft(args: argparse.Namespace, served: Engine, limits: Limits, timeline: Trace) -> LocalDraft:
     """The draft model beside the target. Raises ModelError."""
     flags = cli.of_draft_model(args, served.context)
@@ -236,17 +209,3 @@ def _local_draft(args: argparse.Namespace, served: Engine, limits: Limits, timel
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
     model.drafts_for(served.vocabulary.size, differing)
     return LocalDraft(model)
-
-
-def _listen(host: str, port: int, flag: str) -> socket.socket:
-    """A bound socket. Raises AddressError, which names the flag that chooses another port."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family, socket.SOCK_STREAM)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-    except OSError as error:
-        listening.close()
-        reason = (error.strerror or str(error)).lower()
-        raise AddressError(f"cannot listen on {host}:{port}: {reason}; choose another --host or {flag}") from None
-    return listening

@@ -105,6 +105,17 @@ class Parser(configargparse.ArgumentParser):  # type: ignore[misc]
         namespace: argparse.Namespace = parsed
         return namespace
 
+    def given(self, words: Sequence[str]) -> dict[str, Any]:
+        """The settings that these words name, and no others: no defaults, no variables, no file."""
+        defaults = {action.dest: action.default for action in self._actions}
+        for action in self._actions:
+            action.default = argparse.SUPPRESS
+        try:
+            return vars(self.parse_args(list(words), env_vars={}))
+        finally:
+            for action in self._actions:
+                action.default = defaults[action.dest]
+
     def _unknown(self, rest: list[str]) -> str:
         """The error message for words that no flag takes."""
         words = f"unrecognized arguments: {' '.join(rest)}"

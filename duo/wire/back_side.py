@@ -32,6 +32,8 @@ class BackSide:
         self.received_at = now
         """When the last message came."""
         self.welcomed = False
+        self.waits = False
+        """No model with this vocabulary is loaded now. The lead keeps the stream."""
         self._size = me.vocabulary_size
         """Tokens of the lead's vocabulary."""
         self._to_describe: int | None = None
@@ -51,7 +53,7 @@ class BackSide:
             )
         ).SerializeToString()
 
-    def receive(self, data: bytes, now: float) -> messages.Event | messages.PingCame | None:
+    def receive(self, data: bytes, now: float) -> messages.Event | messages.PingCame | messages.WaitCame | None:
         """Take in a message. Raises RefusedError if the lead refuses, ProtocolError if it makes no sense."""
         message = parse(pb.LeadMessage(), data)
         self.received_at = now
@@ -60,12 +62,7 @@ class BackSide:
             why = printable(message.refusal.message, 500) or "it does not say why"
             raise RefusedError(why, message.refusal.reason)
         if not self.welcomed:
-            if kind == "compare" and self._to_describe is None:
-                self._to_describe = min(message.compare.tokens, trimmed(self._me.meanings))
-                return None
-            if kind != "welcome":
-                raise ProtocolError(f"the lead's first message must be a Welcome, not {kind or 'an empty one'}")
-            return self._welcome(message.welcome)
+            return self._unwelcomed(message, kind)
         match kind:
             case "begin":
                 return self._begin(message.begin)
@@ -85,6 +82,24 @@ class BackSide:
                 return None
             case _:
                 raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
+
+    def _unwelcomed(
+        self, message: pb.LeadMessage, kind: str | None
+    ) -> messages.Welcomed | messages.WaitCame | messages.PingCame | None:
+        match kind:
+            case "welcome":
+                return self._welcome(message.welcome)
+            case "compare" if self._to_describe is None:
+                self._to_describe = min(message.compare.tokens, trimmed(self._me.meanings))
+                return None
+            case "wait":
+                self.waits = True
+                return messages.WaitCame(printable(message.wait.message, 500))
+            case "ping" if self.waits:
+                self._pings.came(message.ping.value)
+                return messages.PingCame()
+            case _:
+                raise ProtocolError(f"the lead's first message must be a Welcome, not {kind or 'an empty one'}")
 
     def _welcome(self, welcome: pb.Welcome) -> messages.Welcomed:
         differing, meanings = tuple(welcome.differing), self._me.meanings

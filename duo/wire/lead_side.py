@@ -18,6 +18,27 @@ def too_many_backs(limit: int) -> RefusedError:
     return RefusedError(f"the lead has {limit} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
 
 
+def refusal_of(error: Exception) -> bytes:
+    """The last message of a stream that ends with this error."""
+    reason = error.reason if isinstance(error, RefusedError) else pb.Refusal.REASON_MALFORMED
+    refusal = pb.Refusal(reason=pb.Refusal.Reason.Name(reason), message=str(error))
+    return pb.LeadMessage(refusal=refusal).SerializeToString()
+
+
+def identity_of(hello: pb.Hello) -> messages.Identity:
+    """Who a back says it is. Raises ProtocolError, and RefusedError for another version of the protocol."""
+    if hello.protocol_version != messages.VERSION:
+        raise RefusedError(
+            f"the back speaks protocol version {hello.protocol_version}, this lead {messages.VERSION}: "
+            "install the same release of duo on both machines",
+            pb.Refusal.REASON_PROTOCOL_VERSION,
+        )
+    if len(hello.known) > messages.MAX_KNOWN:
+        raise ProtocolError(f"Hello names {len(hello.known)} sessions, at most {messages.MAX_KNOWN} are allowed")
+    name = printable(hello.name) or "back"
+    return messages.Identity(name, printable(hello.model), hello.vocabulary_fingerprint, hello.vocabulary_size)
+
+
 class LeadSide:
     """One stream of a back, from its Hello to its end."""
 
@@ -79,16 +100,7 @@ class LeadSide:
                 raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
 
     def _hello(self, hello: pb.Hello, now: float) -> None:
-        if hello.protocol_version != messages.VERSION:
-            raise RefusedError(
-                f"the back speaks protocol version {hello.protocol_version}, this lead {messages.VERSION}: "
-                "install the same release of duo on both machines",
-                pb.Refusal.REASON_PROTOCOL_VERSION,
-            )
-        if len(hello.known) > messages.MAX_KNOWN:
-            raise ProtocolError(f"Hello names {len(hello.known)} sessions, at most {messages.MAX_KNOWN} are allowed")
-        name = printable(hello.name) or "back"
-        self.back = messages.Identity(name, printable(hello.model), hello.vocabulary_fingerprint, hello.vocabulary_size)
+        self.back = identity_of(hello)
         self.known = {known.session: (known.length, known.hash) for known in hello.known}
         self.greeted = hello.vocabulary_fingerprint == self._me.fingerprint
         if not self.greeted:
@@ -219,6 +231,4 @@ class LeadSide:
 
     def refusal(self, error: Exception) -> bytes:
         """The last message of a stream."""
-        reason = error.reason if isinstance(error, RefusedError) else pb.Refusal.REASON_MALFORMED
-        refusal = pb.Refusal(reason=pb.Refusal.Reason.Name(reason), message=str(error))
-        return pb.LeadMessage(refusal=refusal).SerializeToString()
+        return refusal_of(error)

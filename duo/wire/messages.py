@@ -88,6 +88,13 @@ class PingCame:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitCame:
+    """No model with this back's vocabulary is loaded now, and one may come. `message`: one line for people."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Welcomed:
     """The lead takes this back, under this name.
 

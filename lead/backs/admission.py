@@ -11,7 +11,7 @@ import grpc
 
 from duo.errors import AddressError
 from duo.program.tls_files import Files
-from duo.wire.messages import MAX_MESSAGE_BYTES
+from duo.wire.messages import MAX_MESSAGE_BYTES, METHOD
 from lead.security.credentials import matches
 
 log = logging.getLogger("lead")
@@ -38,7 +38,8 @@ class Admission:
     message_bytes: int = MAX_MESSAGE_BYTES
     guesses: int = 80_000
 
-    def server(self) -> grpc.aio.Server:
+    def server(self, serve_stream: Any) -> grpc.aio.Server:
+        """A server that is not open yet. `serve_stream`: answers one stream."""
         options = [
             ("grpc.so_reuseport", 0),
             ("grpc.max_receive_message_length", self.message_bytes),
@@ -46,11 +47,16 @@ class Admission:
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_SECONDS * 1000),
             ("grpc.max_connection_idle_ms", IDLE_SECONDS * 1000),
         ]
-        return grpc.aio.server(
+        server = grpc.aio.server(
             interceptors=[_Tokens(self.tokens)] if self.tokens else [],
             options=options,
             maximum_concurrent_rpcs=self.backs + SPARE_STREAMS,
         )
+        service, method = METHOD.strip("/").split("/")
+        # Without deserialisers bytes come in, so garbage meets one line of ours and not a stack trace of gRPC.
+        handler: Any = grpc.stream_stream_rpc_method_handler(serve_stream)
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        return server
 
     def open(self, server: grpc.aio.Server, host: str, port: int) -> int:
         """Listen; returns the port. With --tls-ca a back must show a certificate. Raises AddressError, FileError."""

@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Sequence
 
 import grpc
 
@@ -20,9 +19,10 @@ from duo.trace import Trace
 from duo.wire.codec import kind_of
 from duo.wire.lead_side import LeadSide, too_many_backs
 from duo.wire.ledger import Ledger
-from duo.wire.messages import LOOK_EVERY, METHOD, Guessed, Identity, PingCame, State, StatusCame
+from duo.wire.messages import LOOK_EVERY, Guessed, Identity, PingCame, State, StatusCame
 from lead.api import BackView
 from lead.backs.admission import Admission, Allowance, Refusals, host_of
+from lead.backs.out import SETTLE_SECONDS, Out, Stream, first_of
 from lead.decode.inbox import Message
 from lead.decode.local_draft import NAME
 from lead.decode.loop import Decoder
@@ -30,35 +30,8 @@ from lead.decode.session import Step, Tally
 
 log = logging.getLogger("lead")
 
-Stream = grpc.aio.ServicerContext[bytes, bytes]
-
 HELLO_SECONDS = 10.0
 """For the first message of a stream."""
-
-SETTLE_SECONDS = 5.0
-"""For a message that is on its way when the stream ends."""
-
-
-class _Out:
-    """The way out of a stream. A message is sent to its end even if the sender is cancelled: gRPC takes one message at
-    a time, and a stream cannot end in order before its last message has left."""
-
-    def __init__(self, stream: Stream) -> None:
-        self._stream = stream
-        self._sending: asyncio.Future[None] | None = None
-
-    async def send(self, message: bytes) -> None:
-        self._sending = asyncio.ensure_future(self._stream.write(message))
-        self._sending.add_done_callback(lambda done: done.cancelled() or done.exception())  # mark as seen
-        await asyncio.shield(self._sending)
-
-    async def settle(self) -> bool:
-        """Wait for the message that is on its way, if any. Returns whether another one can be sent."""
-        if self._sending is not None:
-            with contextlib.suppress(Exception):  # a peer that is gone, or does not read
-                await asyncio.wait_for(asyncio.shield(self._sending), SETTLE_SECONDS)
-            return self._sending.done()
-        return True
 
 
 class _Back:
@@ -99,11 +72,7 @@ class Backs:
     async def serve(self, host: str, port: int, admission: Admission) -> int:
         """Listen; returns the port. Raises AddressError, and FileError for a wrong certificate."""
         self.admission = admission
-        server = admission.server()
-        service, method = METHOD.strip("/").split("/")
-        # Without deserialisers bytes come in, so garbage meets one line of ours and not a stack trace of gRPC.
-        handler: Any = grpc.stream_stream_rpc_method_handler(self.serve_stream)
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
+        server = admission.server(self.serve_stream)
         bound = admission.open(server, host, port)
         await server.start()
         self._server = server
@@ -146,7 +115,7 @@ class Backs:
     async def serve_stream(self, requests: AsyncIterator[bytes], stream: Stream) -> None:
         """One stream, from its first message to its end."""
         side = LeadSide(self._me, self._ledger, time.perf_counter())
-        back, out = _Back(side), _Out(stream)
+        back, out = _Back(side), Out(stream)
         joined = False
         try:
             async with asyncio.timeout(HELLO_SECONDS):
@@ -159,7 +128,7 @@ class Backs:
             log.info("back %s joined: %s, from %s", back.name, side.back.model if side.back else "", stream.peer())
             if side.comparison is not None:
                 log.info("back %s: %s", back.name, side.comparison)
-            await _first_of(self._read(requests, back), self._write(out, back), self._watch(back))
+            await first_of(self._read(requests, back), self._write(out, back), self._watch(back))
             log.info("back %s left", back.name)
         except (ProtocolError, RefusedError) as error:
             self._refusals.log(back.name if side.back else host_of(stream.peer()), error)
@@ -180,7 +149,7 @@ class Backs:
                 self._decoder.inbox.drop(back.name)
             await out.settle()
 
-    async def _compare(self, requests: AsyncIterator[bytes], side: LeadSide, out: _Out) -> None:
+    async def _compare(self, requests: AsyncIterator[bytes], side: LeadSide, out: Out) -> None:
         """Compare the vocabularies. Raises RefusedError if they differ too much, or if the back is too slow.
 
         Meanwhile the stream counts as a back, because it costs as much.
@@ -232,7 +201,7 @@ class Backs:
                 case PingCame():
                     back.news.set()
 
-    async def _write(self, out: _Out, back: _Back) -> None:
+    async def _write(self, out: Out, back: _Back) -> None:
         while True:
             back.news.clear()
             for message in back.side.send(time.perf_counter()):
@@ -249,16 +218,3 @@ class Backs:
             await asyncio.sleep(LOOK_EVERY)
             back.news.set()  # a ping may be due
         log.info("back %s has been silent for too long", back.name)
-
-
-async def _first_of(*coroutines: Awaitable[None]) -> None:
-    """Run them together until one ends, and raise its exception."""
-    tasks = [asyncio.ensure_future(c) for c in coroutines]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)

@@ -18,7 +18,6 @@ _OLLAMA = "this is Ollama's API, use OpenAI's under /v1"
 
 ABSENT: Mapping[str, str] = {
     "/completion": "llama-server's older form is not here, use /v1/completions",
-    "/infill": "the lead fills no gaps in code, use /v1/completions",
     "/embedding": "the lead computes no embeddings",
     "/embeddings": "the lead computes no embeddings",
     "/v1/embeddings": "the lead computes no embeddings",

@@ -66,6 +66,12 @@ class ThreadError(DuoError):
     param = "thread"
 
 
+class ModelUnavailableError(DuoError):
+    """One of several models cannot answer now: it cannot be loaded, or its process has ended."""
+
+    status = 503
+
+
 class SwitchedOffError(DuoError):
     """The lead was started without this endpoint."""
 
@@ -102,6 +108,7 @@ _CODES: Mapping[type[DuoError], str] = {
     NotFoundError: "not_found",
     AbsentError: "not_found",
     ThreadError: NO_THREADS,
+    ModelUnavailableError: "model_unavailable",
 }
 
 

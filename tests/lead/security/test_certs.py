@@ -200,7 +200,7 @@ class TestWhatABackSays:
             assert "perhaps a lead's port for clients" in str(said)
 
         async def backs() -> str | None:
-            server = Admission().server()
+            server = Admission().server(lambda *_: None)
             port = Admission().open(server, "127.0.0.1", 0)
             await server.start()
             try:

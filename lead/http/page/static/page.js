@@ -100,6 +100,23 @@ function following() {
   return box.scrollHeight - box.scrollTop - box.clientHeight < 60;
 }
 
+// Which of several models is asked.
+function named() {
+  return $("models").hidden ? {} : { model: $("models").value };
+}
+
+// Offers the models to choose from, if there are several. The choice stays while it is among them.
+function offer(models) {
+  const chosen = $("models").value;
+  const names = models.map((model) => model.id);
+  $("models").hidden = names.length < 2;
+  $("models").replaceChildren(...models.map((model) => {
+    const state = model.status?.value ?? "loaded";
+    return new Option(state === "loaded" ? model.id : `${model.id} (${state})`, model.id);
+  }));
+  if (names.includes(chosen)) $("models").value = chosen;
+}
+
 // Resolves to whether there is an answer, or a part of one. If not, the conversation is unchanged.
 async function ask(question) {
   const asked = { role: "user", content: question };
@@ -130,7 +147,7 @@ async function ask(question) {
     const response = await call("/v1/chat/completions", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
-      body: JSON.stringify({ ...settings(), messages: [...system(), ...turns, asked], stream: true, accepted: true }),
+      body: JSON.stringify({ ...named(), ...settings(), messages: [...system(), ...turns, asked], stream: true, accepted: true }),
       signal: running.signal,
     });
     for await (const event of events(response)) {
@@ -290,7 +307,8 @@ async function state() {
       }
     }),
   );
-  $("model").textContent = models[0].id;
+  if (document.activeElement !== $("models")) offer(models);
+  $("model").textContent = models.length > 1 ? "" : models[0].id;
   $("no-backs").hidden = backs.length > 0;
   fill("backs", backs.map((b) => row([
     b.name, b.state, b.drafted,

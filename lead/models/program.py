@@ -1,0 +1,67 @@
+"""What a lead of several models starts, wires together and stops, in order."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+
+from duo.errors import FileError
+from duo.program import mdns, values
+from duo.program.tls_files import Files
+from lead import network
+from lead.backs.admission import Admission
+from lead.http.edge import connections
+from lead.models.app import Front, create_app
+from lead.models.back_port import BackPort
+from lead.models.pool import Pool
+from lead.models.settings import Settings
+from lead.security.credentials import access
+
+log = logging.getLogger("lead")
+
+
+async def serve_several(args: argparse.Namespace, settings: Settings) -> None:
+    """Listen, load models as they are asked for, and hand on, until cancelled."""
+    files = Files(args.tls_cert, args.tls_key, args.tls_ca)
+    files.check()
+    if args.tls_ca and not args.tls_cert:
+        raise FileError("--tls-ca needs --tls-cert and --tls-key: certificates of backs are for a lead with TLS")
+    allowed = access(args)
+    listening = network.listen(args.host, args.port, "--port")
+    port = listening.getsockname()[1]
+    pool = Pool(settings)
+    back_port = BackPort(pool)
+    admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
+    server = connections.Server(network.http(args, create_app(Front(pool, back_port.held, args.metrics)), allowed))
+    announcing = contextlib.AsyncExitStack()
+    http: asyncio.Future[None] | None = None
+    try:
+        back_number = await back_port.serve(args.host, args.back_port, admission)
+        network.tell_access(args, allowed, port, back_number)
+        http = asyncio.ensure_future(server.serve(sockets=[listening]))
+        scheme = "https" if files.cert else "http"
+        log.info(
+            "%d models, %d at once: %s://%s:%d for clients, port %d for backs",
+            len(settings.models), settings.max_loaded, scheme, values.in_url(args.host), port, back_number,
+        )  # fmt: skip
+        if args.announce:
+            name = settings.models[0].name
+            announced = await announcing.enter_async_context(
+                mdns.announced(args.host, back_number, name, bool(files.cert))
+            )
+            log.info("announced as %s: backs on this network find it with --lead auto", announced)
+        pool.start()
+        await http
+    finally:
+        await announcing.aclose()
+        server.should_exit = True
+        await back_port.stop()
+        await pool.stop()
+        if http is None:
+            listening.close()
+        else:
+            with contextlib.suppress(asyncio.CancelledError):
+                await http
+        log.info("stopped")

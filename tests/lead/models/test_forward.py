@@ -1,0 +1,180 @@
+"""Requests that wait for their model, models that end under them, and clients that go away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from lead.models import forward
+from tests.support.http import PATIENCE, AnswerGate
+from tests.support.models_front import Scene, events, scene, text_of
+
+MODELS = "models: {alpha: {}, beta: {}}"
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comments come at once, and often."""
+    monkeypatch.setattr(forward, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(forward, "COMMENT_SECONDS", 0.01)
+
+
+def play(tmp_path: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with scene(tmp_path, MODELS) as it:
+            await act(it)
+
+    asyncio.run(run())
+
+
+def test_a_whole_answer_waits_and_says_how_long(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        asking = asyncio.ensure_future(it.chat("alpha"))
+        (await it.worker()).loaded()
+        answer = await asking
+        assert answer.json()["choices"][0]["message"]["content"] == "Hello, world!"
+        assert float(answer.headers["x-model-wait"]) >= 0
+        assert "x-model-wait" not in (await it.chat("alpha")).headers
+
+    play(tmp_path, act)
+
+
+def test_a_stream_hears_that_its_model_loads(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        async with it.stream("alpha") as lines:
+            assert [await anext(lines) for _ in range(3)] == [": alpha is loading"] * 3
+            (await it.worker()).loaded()
+            assert text_of([line async for line in lines]) == "Hello, world!"
+
+    play(tmp_path, act)
+
+
+def test_a_model_that_does_not_fit(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        asking = asyncio.ensure_future(it.chat("alpha"))
+        (await it.worker()).fails("20 GiB are needed, and 8 are free")
+        refused = await asking
+        assert refused.status_code == 503
+        error = refused.json()["error"]
+        assert error["code"] == "model_unavailable"
+        assert "alpha" in error["message"] and "20 GiB are needed" in error["message"]
+        await it.load("beta")
+        assert (await it.chat("beta")).status_code == 200
+
+    play(tmp_path, act)
+
+
+def test_a_stream_that_has_begun_to_wait_hears_of_a_failure_as_an_event(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        async with it.stream("alpha") as lines:
+            await anext(lines)
+            (await it.worker()).fails("it does not fit")
+            (event,) = events([line async for line in lines])
+            assert "it does not fit" in event["error"]["message"]
+
+    play(tmp_path, act)
+
+
+def test_a_wrong_request_that_has_waited_hears_so_as_an_event(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        async with it.stream("alpha", temperature="hot") as lines:
+            await anext(lines)
+            (await it.worker()).loaded()
+            (event,) = events([line async for line in lines])
+            assert event["error"]["param"] == "temperature"
+
+    play(tmp_path, act)
+
+
+def test_killed_in_the_middle_of_a_load_the_next_request_loads_anew(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        asking = asyncio.ensure_future(it.chat("alpha"))
+        (await it.worker()).fails("its process was ended by SIGKILL", own=False)
+        assert "SIGKILL" in (await asking).json()["error"]["message"]
+        asking = asyncio.ensure_future(it.chat("alpha"))
+        (await it.worker(1)).loaded()
+        assert (await asking).status_code == 200
+
+    play(tmp_path, act)
+
+
+def test_a_process_that_cannot_be_reached(tmp_path: Path) -> None:
+    """It is gone, and its end has not been noticed when the request comes."""
+
+    async def act(it: Scene) -> None:
+        worker = await it.load("alpha")
+        loaded = it.pool.loaded["alpha"]
+        loaded.http.base_url = "http://127.0.0.1:9"
+        asking = asyncio.ensure_future(it.chat("alpha"))
+        await it.until(lambda: it.pool.entries["alpha"].active)
+        worker.dies("its process was ended by SIGSEGV")
+        refused = await asking
+        assert refused.status_code == 503
+        assert "SIGSEGV" in refused.json()["error"]["message"]
+
+    play(tmp_path, act)
+
+
+def test_a_client_that_leaves_while_its_model_loads(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        asking = asyncio.ensure_future(it.chat("alpha"))
+        first = await it.worker()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        other = asyncio.ensure_future(it.chat("beta"))
+        await asyncio.wait_for(first.stopped.wait(), PATIENCE)
+        (await it.worker(1)).loaded()
+        assert (await other).status_code == 200
+
+    play(tmp_path, act)
+
+
+def test_a_client_that_leaves_ends_its_answer(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        await it.load("alpha")
+        it.answerers["alpha"].script = [("for",), AnswerGate(), ("ever",)]
+        async with it.stream("alpha") as lines:
+            await anext(lines)
+        answer = await asyncio.to_thread(it.answerers["alpha"].next_asked)
+        assert await asyncio.to_thread(answer.cancelled.wait, PATIENCE)
+        await it.until(lambda: not it.pool.entries["alpha"].active)
+
+    play(tmp_path, act)
+
+
+def test_the_key_of_a_client_stays_here(tmp_path: Path) -> None:
+    """The process has a key of its own: a request with the client's would be refused there."""
+
+    async def act(it: Scene) -> None:
+        await it.load("alpha")
+        answer = await it.client.post(
+            "/v1/chat/completions", headers={"x-api-key": "client"},
+            json={"model": "alpha", "messages": [{"role": "user", "content": "Hi"}]},
+        )  # fmt: skip
+        assert answer.status_code == 200
+
+    play(tmp_path, act)
+
+
+def test_a_busy_model_makes_room_after_its_answers(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        await it.load("alpha")
+        gate = AnswerGate()
+        it.answerers["alpha"].script = [("slow",), gate, (" end",)]
+        async with it.stream("alpha") as lines:
+            first = await anext(lines)
+            other = asyncio.ensure_future(it.chat("beta"))
+            await it.until(lambda: it.pool.entries["alpha"].closing)
+            behind = asyncio.ensure_future(it.chat("alpha"))
+            gate.open()
+            assert text_of([first, *[line async for line in lines]]) == "slow end"
+        (await it.worker(1)).loaded()
+        assert (await other).json()["model"] == "beta"
+        it.answerers["alpha"].script = [("again",)]
+        (await it.worker(2)).loaded()
+        assert (await behind).json()["choices"][0]["message"]["content"] == "again"
+
+    play(tmp_path, act)
