@@ -35,8 +35,10 @@ def arguments_schema(tool: Tool) -> Mapping[str, Any]:
 
 
 def _closed(schema: Any, shared: frozenset[str], at: str = "#", open: bool = False) -> Any:
-    """The schema with closed objects, without descriptions. `shared`: references to schemas that describe a part of an object. `open`: this
-    schema describes a part of one."""
+    """The schema with closed objects, and without descriptions.
+
+    shared: references to schemas that describe a part of an object. open: this schema describes a part of one.
+    """
     if not isinstance(schema, Mapping):
         return schema
     closed = {key: value for key, value in schema.items() if key not in _NOTHING}
