@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import httpx2
 from fastapi.responses import Response
+from pydantic_core import from_json
 from starlette.types import Message, Receive, Scope, Send
 
 from duo.errors import DuoError
-from lead.http.errors import ModelUnavailableError, dump, error_of
+from lead.http.errors import UNEXPECTED, ModelUnavailableError, dump, error_of
 from lead.http.stream import unless_gone
 from lead.models.pool import Claim, Loaded, Pool
 
@@ -67,7 +68,7 @@ class Forwarded(Response):
         except DuoError as error:
             if not self._began:
                 raise
-            await send(_body(error_event(dump(error_of(error)).encode()), more=False))
+            await send(_body(error_event(error_of(error)), more=False))
 
     async def _wait(self, claim: Claim, send: Send) -> None:
         """Tell the client of a stream that the model loads."""
@@ -91,7 +92,7 @@ class Forwarded(Response):
             raise await broken(self._pool, loaded) from None
         try:
             if self._began and response.status_code != 200:
-                await send(_body(error_event(await response.aread()), more=False))
+                await send(_body(error_event(_error_in(await response.aread())), more=False))
                 return
             if not self._began:
                 headers = [*kept(response.headers.raw, _HOP), *more]
@@ -104,7 +105,7 @@ class Forwarded(Response):
             if not (self._began or self._streamed):
                 return  # the server closes the connection, because the answer is not complete
             error = await broken(self._pool, loaded)
-            await send(_body(error_event(dump(error_of(error)).encode()), more=False))
+            await send(_body(error_event(error_of(error)), more=False))
         finally:
             await response.aclose()
 
@@ -133,9 +134,19 @@ def kept(headers: Iterable[tuple[bytes, bytes]], without: Iterable[bytes]) -> li
     return [(name, value) for name, value in headers if name.lower() not in set(without)]
 
 
-def error_event(error: bytes) -> bytes:
-    """An error object as the last event of a stream."""
-    return b"data: " + b" ".join(error.split(b"\n")) + b"\n\n"
+def _error_in(body: bytes) -> Mapping[str, object]:
+    """The error object in a refusal of a model's own lead."""
+    try:
+        found = from_json(body)
+    except ValueError:
+        return UNEXPECTED
+    return found if isinstance(found, dict) else UNEXPECTED
+
+
+def error_event(error: Mapping[str, object]) -> bytes:
+    """An error object as the last event of a stream. An API whose error objects say so names its events."""
+    name = b"event: error\n" if error.get("type") == "error" else b""
+    return name + b"data: " + dump(error).encode() + b"\n\n"
 
 
 def _body(content: bytes, more: bool = True) -> Message:

@@ -11,6 +11,7 @@ from duo.sampling.params import SamplingParams
 from duo.v1 import duo_pb2 as pb
 from duo.wire.back_side import BackSide
 from duo.wire.codec import expansion_count, guess_count, status_to_wire
+from duo.wire.front_side import FrontSide, verdict
 from duo.wire.lead_side import LeadSide
 from duo.wire.ledger import Ledger
 from duo.wire.messages import (
@@ -151,6 +152,11 @@ def hear_garbage(data: bytes) -> None:
                 end.refusal(error)
         # Whatever was heard, it can go on talking, to say so at least.
         assert len(list(end.send(2.0))) < 20
+    for look in (lambda: FrontSide(data, 1.0), lambda: verdict(data)):
+        try:
+            look()
+        except ProtocolError as error:
+            one_line(error)
 
 
 numbers = st.floats()
@@ -181,6 +187,7 @@ of_lead = st.one_of(
         first=st.binary(max_size=5),
     ).map(lambda m: pb.LeadMessage(welcome=m)),
     st.builds(pb.Compare, tokens=uint32).map(lambda m: pb.LeadMessage(compare=m)),
+    st.builds(pb.Wait, message=texts).map(lambda m: pb.LeadMessage(wait=m)),
     st.builds(pb.Refusal, message=texts).map(lambda m: pb.LeadMessage(refusal=m)),
     st.builds(pb.Begin, session=uint64, sampling=samplings, prompt_length=uint32).map(
         lambda m: pb.LeadMessage(begin=m)
