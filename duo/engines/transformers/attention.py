@@ -52,7 +52,7 @@ def grouped_attention(
     special = any(options.get(name) is not None for name in SPECIAL)
     if starts and not special and attention_mask is not None:
         rows = query[0].transpose(0, 1).reshape(query.shape[2], key.shape[1], groups, query.shape[3])
-        alone = _attend_rows(rows, key, value, attention_mask, *starts[0], options.get("scaling"))
+        alone = _attend_rows(rows, key, value, attention_mask, starts[0], options.get("scaling"))
         return alone.reshape(1, query.shape[2], query.shape[1], value.shape[3]), None
     if special or groups == 1 or attention_mask is None or attention_mask.shape[:2] != (1, 1) or query.shape[0] != 1:
         return _stock_attention(module, query, key, value, attention_mask, **options)
@@ -87,7 +87,7 @@ def _attend_lanes(
     done: list[Tensor] = []
     for lane, (width, part, (_, keys, values), mask) in enumerate(zip(widths, parts, visible, masks, strict=True)):
         if starts:
-            done.append(_attend_rows(part, keys, values, mask, *starts[lane], scale))
+            done.append(_attend_rows(part, keys, values, mask, starts[lane], scale))
             continue
         if width == 1:
             done.append(attend(part, keys, values, attn_mask=mask, scale=scale))
@@ -99,13 +99,14 @@ def _attend_lanes(
 
 
 def _attend_rows(
-    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, start: int, padding: int, scale: float | None
+    query: Tensor, keys: Tensor, values: Tensor, mask: Tensor, begin: tuple[int, int], scale: float | None
 ) -> Tensor:
     """Each row attends by itself, over the keys up to its own. query [rows, key heads, groups, dim] -> the same shape.
 
-    Products of other shapes give other bits. Here the shapes follow from the row's place alone. start: the place of the
-    first row. padding: so many rows at the end need no result, and get that of the row before them.
+    Products of other shapes give other bits. Here the shapes follow from the row's place alone. begin: the place of the
+    first row, and how many rows at the end are padding. These get the result of the row before them.
     """
+    start, padding = begin
     attend = torch.nn.functional.scaled_dot_product_attention
     done = []
     for at in range(query.shape[0] - padding):
