@@ -127,17 +127,22 @@ class Vocabulary(Protocol):
     def token_bytes(self, token: int) -> bytes:
         """The bytes that the token adds to a text; none for a special token."""
 
-    def render(self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES) -> str:
+    def render(
+        self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES, continues: bool = False
+    ) -> str:
         """The prompt of a conversation by the chat template, up to where the assistant's next answer begins.
 
-        messages and tools are those of OpenAI's API: each message has `role` and `content`, and may have `tool_calls`
-        and `tool_call_id`. variables: further variables of the template, such as Qwen's enable_thinking.
-        Raises RequestError if the template does not accept them.
+        messages and tools are those of OpenAI's API: each message has `role` and `content`, and may have `tool_calls`,
+        `tool_call_id`, `name` and `reasoning_content`. They are rewritten where the template wants another shape.
+        variables: further variables of the template, such as Qwen's enable_thinking. continues: the prompt ends within
+        the last message, which is the assistant's. Raises RequestError if the template does not accept them.
         """
 
-    def chat(self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES) -> list[int]:
+    def chat(
+        self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES, continues: bool = False
+    ) -> list[int]:
         """Token ids of a conversation as `render` writes it. Raises RequestError too."""
-        rendered = self.render(messages, tools, variables)
+        rendered = self.render(messages, tools, variables, continues)
         return self.encode_rendered(rendered) if self.chat_template else self.encode(rendered)
 
 

@@ -9,6 +9,8 @@ from typing import Any, Literal
 from duo.engines.base import Objects, Variables
 
 Choice = Literal["none", "auto", "required"]
+UNLIMITED = 1 << 31
+"""A budget for thinking that is none, where the lead would set one otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Thinking:
     """How the model is to think before it answers.
 
     enabled: None leaves it to the template. effort: a word for the template, such as 'low'; empty leaves it to the
-    template. budget: most tokens of thinking; None means no limit.
+    template. budget: most tokens of thinking; None leaves it to the lead, `UNLIMITED` means no limit.
     """
 
     enabled: bool | None = None

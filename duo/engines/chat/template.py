@@ -7,8 +7,11 @@ from functools import cached_property
 
 from duo.engines import meaning
 from duo.engines.base import NO_VARIABLES, Objects, Variables, Vocabulary
-from duo.engines.chat import tools as _tools
-from duo.engines.chat.tools import Copies
+from duo.engines.chat.calls import Copies
+from duo.engines.chat.ending import continued
+from duo.engines.chat.probe import probed
+from duo.engines.chat.rewrite import plainest, rewritten
+from duo.engines.chat.traits import TemplateTraits
 from duo.errors import ModelError, RequestError, first_line
 from duo.prefix import common_length
 
@@ -50,32 +53,45 @@ class ChatVocabulary(Vocabulary, ABC):
         """Token ids of a text. add_special: with the tokens that the tokenizer adds around it."""
 
     @abstractmethod
-    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables) -> str:
-        """What the model's template makes of these. Raises ModelError if it cannot be read, and whatever a template
-        raises."""
+    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables, begins: bool) -> str:
+        """What the model's template makes of these. begins: an answer begins at the end of the prompt.
 
-    def render(self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES) -> str:
+        Raises ModelError if the template cannot be read, and whatever a template raises.
+        """
+
+    @cached_property
+    def traits(self) -> TemplateTraits:
+        """What the chat template accepts."""
+        return probed(self._written) if self.chat_template else TemplateTraits()
+
+    def render(
+        self, messages: Objects, tools: Objects = (), variables: Variables = NO_VARIABLES, continues: bool = False
+    ) -> str:
         # A request over the network must not bring its own template, nor say how to use this one.
         if taken := sorted(RUNTIME_VARIABLES & set(variables)):
             raise RequestError(f"chat_template_kwargs: {taken[0]} is not for requests to say", "chat_template_kwargs")
+        if continues:
+            return continued(messages, lambda given, begins: self._rendered(given, tools, variables, begins))
+        return self._rendered(messages, tools, variables)
+
+    def _rendered(self, messages: Objects, tools: Objects, variables: Variables, begins: bool = True) -> str:
+        """The prompt of a conversation, in the shape that suits the template, or else in the plainest one."""
+        turns, known = rewritten(messages, tools, self.traits)
         try:
-            if not _tools.concern(messages, tools):
-                return self._written([dict(message) for message in messages], None, variables)
-            if self.chat_template and self._knows_tools:
-                return self._written(_tools.structured(messages), [dict(tool) for tool in tools] or None, variables)
-            return self._written(_tools.plain(messages, tools), None, variables)
+            return self._written(turns, known, variables, begins)
         except ModelError:
             raise  # an unreadable template is the model's fault, not the request's
-        except KeyError as error:
-            raise RequestError(f"a message lacks {error}", param="messages") from error
-        except Exception as error:  # a template is a program from outside and may raise anything
+        except Exception:  # a template is a program from outside and may raise anything
+            plain = plainest(messages, tools, self.traits)
+        try:
+            return self._written(plain, None, variables, begins)
+        except Exception as error:
             raise RequestError(f"the model's chat template refuses: {first_line(error)}", param="messages") from error
 
-    def _written(self, messages: Copies, tools: Copies | None, variables: Variables = NO_VARIABLES) -> str:
+    def _written(
+        self, messages: Copies, tools: Copies | None, variables: Variables = NO_VARIABLES, begins: bool = True
+    ) -> str:
         if self.chat_template:
-            return self._apply(messages, tools, variables)
-        return "".join(f"{message['role']}: {message['content']}\n" for message in messages) + "assistant:"
-
-    @cached_property
-    def _knows_tools(self) -> bool:
-        return _tools.knows_tools(self._written)
+            return self._apply(messages, tools, variables, begins)
+        written = "".join(f"{message['role']}: {message['content']}\n" for message in messages)
+        return written + "assistant:" if begins else written

@@ -11,8 +11,8 @@ import llama_cpp
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from duo.engines.base import Variables
+from duo.engines.chat.calls import Copies
 from duo.engines.chat.template import ChatVocabulary
-from duo.engines.chat.tools import Copies
 from duo.engines.meaning import meaning_of
 from duo.errors import ModelError
 
@@ -82,14 +82,21 @@ class LlamaCppVocabulary(ChatVocabulary):
             text = self._texts[token] = buffer.raw[:length]
         return text
 
-    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables) -> str:
-        return str(self._template(messages=messages, tools=tools, **variables).prompt)
+    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables, begins: bool) -> str:
+        template = self._beginning if begins else self._continuing
+        return str(template(messages=messages, tools=tools, **variables).prompt)
+
+    # Made late, for a draft model needs no template that works. The renderer fixes how its prompts end.
+    @cached_property
+    def _beginning(self) -> Any:
+        return self._renderer(begins=True)
 
     @cached_property
-    def _template(self) -> Any:
-        """The renderer of the file's chat template, or None. Made late, for a draft model needs none that works."""
-        if not self.chat_template:
-            return None
+    def _continuing(self) -> Any:
+        return self._renderer(begins=False)
+
+    def _renderer(self, begins: bool) -> Any:
+        """The renderer of the file's chat template."""
         bos: int = llama_cpp.llama_vocab_bos(self._vocab)
         eos: int = llama_cpp.llama_vocab_eos(self._vocab)
         try:
@@ -97,6 +104,7 @@ class LlamaCppVocabulary(ChatVocabulary):
                 template=self.chat_template,
                 bos_token=self._text(bos).decode("utf-8") if bos >= 0 else "",
                 eos_token=self._text(eos).decode("utf-8") if eos >= 0 else "",
+                add_generation_prompt=begins,
             )
         except Exception as error:  # a syntax error, or whatever a broken template makes jinja2 raise
             reason = " ".join(str(error).split())

@@ -9,8 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from duo.engines.base import Variables
+from duo.engines.chat.calls import Copies
 from duo.engines.chat.template import ChatVocabulary
-from duo.engines.chat.tools import Copies
 from duo.engines.meaning import meaning_of
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
@@ -74,9 +74,9 @@ class HFVocabulary(ChatVocabulary):
         # Not verbose: the engine refuses a text beyond the context, so the tokenizer need not warn.
         return [int(t) for t in self._tokenizer.encode(text, add_special_tokens=add_special, verbose=False)]
 
-    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables) -> str:
+    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables, begins: bool) -> str:
         apply = self._tokenizer.apply_chat_template
-        return str(apply(messages, tools=tools, add_generation_prompt=True, tokenize=False, **variables))
+        return str(apply(messages, tools=tools, add_generation_prompt=begins, tokenize=False, **variables))
 
     @cached_property
     def _bytes(self) -> list[bytes]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from duo.errors import RequestError
-from lead.http.parsing import Body, Cannot, short
+from lead.http.parsing import Body, short
 
 
 class TextPart(Body):
@@ -28,70 +28,114 @@ def joined(content: object, info: ValidationInfo) -> object:
     if not isinstance(content, list):
         return content
     texts: list[str] = []
-    for part in content:
+    for i, part in enumerate(content):
         match part:
-            case {"type": "text", "text": str(text)}:
+            case str(text) | {"type": "text" | "input_text" | "output_text", "text": str(text)}:
                 texts.append(text)
             case {"type": "refusal", "refusal": str(text)} if info.data.get("role") == "assistant":
                 texts.append(text)
             case {"type": str(kind)} if kind != "text":
-                raise ValueError(f"a part of type {short(kind)} cannot be read, only text can")
+                raise ValueError(f"a part of type {short(kind)} cannot be read, only text can (it is part {i})")
             case _:
                 raise ValueError(f"{short(part)} is not a text part")
     return "\n".join(texts)
 
 
+def _text_or_none(value: object) -> object:
+    """For fields that OpenAI's API does not know, and so takes with any value."""
+    return value if isinstance(value, str) else None
+
+
 Text = Annotated[str, BeforeValidator(joined, json_schema_input_type=str | list[TextPart | RefusalPart])]
+Thought = Annotated[str | None, BeforeValidator(_text_or_none)]
 
 
 class GivenFunction(Body):
-    name: str
-    arguments: str
+    name: str = Field(min_length=1)
+    arguments: Any = Field(None, description="JSON, as text or as an object. What is neither is taken as text.")
 
 
 class GivenCall(Body):
-    id: str
-    type: Literal["function"] = "function"
+    """A call that the assistant made. Without an id, its result is found by name or by order."""
+
+    id: str | None = None
+    type: Literal["function"] | None = "function"
     function: GivenFunction
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_custom_tool(cls, value: Any) -> Any:
+        match value:
+            case {"type": "custom", "custom": {"name": name, **custom}}:
+                return {"id": value.get("id"), "function": {"name": name, "arguments": {"input": custom.get("input")}}}
+        return value
+
+    def plain(self) -> dict[str, Any]:
+        return {"id": self.id, "type": "function", "function": self.function.model_dump()}
 
 
 class Message(Body):
-    """One turn. Only the assistant's may lack content: if it has tool_calls, or a refusal, which is then its text."""
+    """One turn. It may be whatever an assistant said, or a client made of that: OpenAI's API takes nearly anything.
 
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    Content may be missing in turns of the assistant and in results. A refusal is text, where there is no other.
+    """
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text | None = None
     refusal: str | None = None
+    reasoning_content: Thought = Field(None, description="What the assistant thought before it answered.")
+    reasoning: Thought = Field(None, description="From OpenRouter and vLLM: the same as reasoning_content.")
     tool_calls: list[GivenCall] | None = None
     tool_call_id: str | None = None
     name: str | None = None
-    function_call: None = Field(None, description="Not supported: use tool_calls.")
+    function_call: GivenFunction | None = Field(None, description="OpenAI's older form of tool_calls.")
     audio: None = Field(None, description="Not supported: the lead reads only text.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _thinking_apart(cls, value: Any) -> Any:
+        """Takes thinking out of content, where some servers send it as parts."""
+        match value:
+            case {"role": "assistant", "content": list(parts)}:
+                thoughts = [thought for part in parts if (thought := _thought(part)) is not None]
+                if thoughts:
+                    others = [part for part in parts if _thought(part) is None]
+                    return {"reasoning_content": "\n".join(thoughts), **value, "content": others}
+        return value
 
     @model_validator(mode="after")
     def _whole(self) -> Message:
-        if self.tool_calls and self.role != "assistant":
+        if (self.tool_calls or self.function_call) and self.role != "assistant":
             raise ValueError("tool_calls are the assistant's alone")
-        if self._text is None and not self.tool_calls:
+        if self.content is None and self.role in ("system", "developer", "user"):
             raise ValueError("content is missing")
-        if self.role == "tool" and self.tool_call_id is None:
-            raise ValueError("tool_call_id is missing: it says which call this is the answer to")
         return self
-
-    @property
-    def _text(self) -> str | None:
-        return self.refusal if self.role == "assistant" and self.refusal and not self.content else self.content
 
     def plain(self) -> dict[str, Any]:
         """The message as `Vocabulary.chat` takes it."""
-        # "developer" is OpenAI's newer word for system. Chat templates do not know it.
-        turn: dict[str, Any] = {"role": "system" if self.role == "developer" else self.role, "content": self._text}
-        if self.tool_calls:
-            turn["tool_calls"] = [call.model_dump() for call in self.tool_calls]
-        if self.role == "tool":
-            turn["tool_call_id"] = self.tool_call_id
-        if self.role == "tool" and self.name is not None:
-            turn["name"] = self.name
-        return turn
+        if self.role in ("tool", "function"):
+            result = {"role": "tool", "content": self.content or "", "tool_call_id": self.tool_call_id}
+            return result if self.name is None else {**result, "name": self.name}
+        if self.role != "assistant":
+            # "developer" is OpenAI's newer word for system. Chat templates do not know it.
+            return {"role": "system" if self.role == "developer" else self.role, "content": self.content}
+        turn: dict[str, Any] = {"role": "assistant", "content": self.content or self.refusal or ""}
+        if thought := self.reasoning_content or self.reasoning:
+            turn["reasoning_content"] = thought
+        calls = [call.plain() for call in self.tool_calls or ()]
+        if self.function_call is not None:
+            calls.append({"id": None, "type": "function", "function": self.function_call.model_dump()})
+        return {**turn, "tool_calls": calls} if calls else turn
+
+
+def _thought(part: object) -> str | None:
+    """The text of a part that is thinking; None if it is none."""
+    match part:
+        case {"type": "thinking", "thinking": str(text)} | {"type": "reasoning", "text": str(text)}:
+            return text
+        case {"type": "thinking", "thinking": list(inner)}:
+            return "".join([str(text["text"]) for text in inner if isinstance(text, dict) and "text" in text])
+    return None
 
 
 class JsonSchema(Body):
@@ -131,16 +175,38 @@ class ConversationFields(Body):
         None, description="Variables of the model's chat template, such as enable_thinking."
     )
 
-    cannot: ClassVar[Cannot] = {
-        "continue_final_message": ((None, False), "an answer is a turn of its own, use /v1/completions"),
-        "add_generation_prompt": ((None, True), "a prompt ends where the answer begins"),
-    }
+    continue_final_message: bool | None = Field(
+        None, description="Whether the answer continues the last message, if it is the assistant's. The default is yes."
+    )
+    add_generation_prompt: bool | None = Field(
+        None, description="Whether the answer is a turn of its own. It is the opposite of continue_final_message."
+    )
 
     def turns(self) -> list[dict[str, Any]]:
         """The messages as `Vocabulary.chat` takes them."""
         return [message.plain() for message in self.messages]
 
     @property
+    def continues(self) -> bool:
+        """Whether the answer continues the last message. Raises RequestError for fields that contradict each other.
+
+        Without these fields, an answer continues a last message of the assistant, as llama-server's do.
+        """
+        last, asked, begins = self.messages[-1].role, self.continue_final_message, self.add_generation_prompt
+        if asked and begins:
+            why = "an answer cannot both continue a message and be a turn of its own"
+            raise RequestError(f"continue_final_message and add_generation_prompt are both true: {why}", _CONTINUES)
+        if last != "assistant" and asked:
+            raise RequestError(f"continue_final_message is true, but the last message is the {last}'s", _CONTINUES)
+        if last != "assistant" and begins is False:
+            why = "without a message to continue, an answer is a turn of its own"
+            raise RequestError(f"add_generation_prompt is false: {why}", "add_generation_prompt")
+        return last == "assistant" and asked is not False and not begins
+
+    @property
     def variables(self) -> Mapping[str, Any]:
         """Variables of the chat template."""
         return self.chat_template_kwargs or {}
+
+
+_CONTINUES = "continue_final_message"

@@ -38,7 +38,8 @@ TURNS: list[dict[str, Any]] = [
 ]
 WRITES_TOOLS = (
     "{% if tools %}TOOLS{{ tools | tojson }}\n{% endif %}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
-    "{% for call in m.tool_calls or [] %}CALL{{ call.function.arguments | tojson }}{% endfor %}{{ '\\n' }}{% endfor %}"
+    "{% for call in m.tool_calls or [] %}"
+    "CALL {{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 
@@ -136,7 +137,7 @@ def test_odd_calls_are_a_bad_request(vocabulary: Vocabulary) -> None:
             vocabulary.render([QUESTION, message])
         assert caught.value.param == "messages" and "\n" not in str(caught.value)
     broken = {"role": "assistant", "tool_calls": [{"function": {"name": "weather", "arguments": "{oops"}}]}
-    assert '"arguments": "{oops"' in vocabulary.render([QUESTION, broken])
+    assert '"arguments": {"arguments": "{oops"}' in vocabulary.render([QUESTION, broken])
 
 
 def test_a_template_that_knows_tools_gets_them() -> None:
@@ -145,7 +146,7 @@ def test_a_template_that_knows_tools_gets_them() -> None:
     prompt = vocabulary.render(TURNS, [TOOL])
     first, *lines = prompt.splitlines()
     assert first.startswith("TOOLS") and json.loads(first.removeprefix("TOOLS")) == [TOOL]
-    assert lines[1] == "[assistant]" + 2 * 'CALL{"city": "Köln"}', "arguments are no text in a text"
+    assert lines[1] == "[assistant]" + 2 * 'CALL weather{"city": "Köln"}', "arguments are no text in a text"
     assert lines[2] == "[tool]rain"
     assert vocabulary.render([QUESTION]) == "[user]How is the weather in Köln?\n[assistant]"
     bare = HFVocabulary(tokenizer_of(core), 3, frozenset([1]))

@@ -35,7 +35,7 @@ def test_tools_with_the_openai_client(client: OpenAI, answerer: ScriptedAnswerer
     client.chat.completions.create(model="any", messages=turns, tools=[WEATHER])
     messages = answerer.next_asked().messages
     assert messages[1]["tool_calls"][0]["function"] == {"name": "weather", "arguments": {"city": "Köln"}}
-    assert messages[2] == {"role": "tool", "content": "rain", "tool_call_id": call.id}
+    assert messages[2] == {"role": "tool", "content": "rain", "tool_call_id": call.id, "name": "weather"}
 
 
 def test_streamed_tools_with_the_openai_client(client: OpenAI, answerer: ScriptedAnswerer) -> None:
@@ -73,6 +73,13 @@ def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
     both = grammar_of(url, answerer, tools=tools, response_format={"type": "json_object"})
     assert "weather" in both and "time" in both and both != required
     assert Grammars(vocabulary()).constraint(both).allowed(vocabulary().encode_rendered("{}")).size
+    # Only some of them.
+    for mode, grammar in (("required", only), ("auto", "")):
+        allowed = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named]}}
+        assert post(url, CHAT, messages=HI, tools=tools, tool_choice=allowed).status_code == 200
+        question = answerer.next_asked().question
+        assert question.sampling.grammar == grammar
+        assert [tool["function"]["name"] for tool in conversation(question.prompt)["tools"]] == ["time"]
     answerer.script = [(CALL.replace(" ", ""),)]
     body = post(url, CHAT, messages=HI, tools=tools, tool_choice="required").json()
     answerer.next_asked()
