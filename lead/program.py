@@ -33,6 +33,7 @@ from lead.backs.server import Backs
 from lead.console.console import Console
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
+from lead.flags import sampling_flags
 from lead.http.app import create_app
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
@@ -96,7 +97,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     port = listening.getsockname()[1]
     _tell_access(args, allowed, port, back_port)
     lead = Lead()
-    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics)
+    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics, sampling=sampling_flags(args))
     metrics = Metrics(lead)
     server = connections.Server(_http(args, create_app(lead, options, metrics), allowed))
     http = asyncio.ensure_future(server.serve(sockets=[listening]))
@@ -104,6 +105,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     announcing = contextlib.AsyncExitStack()
     console = Console(args.print_mode)
     try:
+        args = await asyncio.to_thread(models.located, args)
         loaded = await asyncio.to_thread(target.load, args)
         engine = loaded.engine
         drafts = args.model_draft and args.policy == "tree" and loaded.speculation.speculates

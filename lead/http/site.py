@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect
 
 from duo.errors import DuoError, RequestError
 from lead.api import CLIENT_GONE, Answer, Answerer, Question
+from lead.http.defaults import SamplingDefaults, SamplingFlags, sampling_defaults
 from lead.http.info.metrics import Metrics
 
 BODY_LIMIT = 4 << 20
@@ -20,11 +21,13 @@ BODY_LIMIT = 4 << 20
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them."""
+    """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them.
+    sampling: what the flags say for requests that say nothing."""
 
     alias: str = ""
     slots: bool = True
     metrics: bool = False
+    sampling: SamplingFlags = field(default_factory=SamplingFlags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,11 @@ class Site:
     def model(self) -> str:
         """What clients call the model."""
         return self.options.alias or self.answerer.info.name
+
+    @property
+    def defaults(self) -> SamplingDefaults:
+        """How to sample where a request does not say."""
+        return sampling_defaults(self.options.sampling, self.answerer.info.sampling)
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
@@ -59,6 +67,8 @@ class Site:
             raise RequestError(f"{len(questions)} answers in one request: this lead takes {most} at once", "n")
         try:
             for question in questions:
+                if question.max_tokens is None and (limit := self.options.sampling.max_tokens) is not None:
+                    question = replace(question, max_tokens=limit)
                 answers.append(self.answerer.ask(question))
         except BaseException:
             for answer in answers:

@@ -134,6 +134,7 @@ class ScriptedAnswerer:
         self.exactness = "exact off"
         self.speculates = True
         self.context = 4096
+        self.sampling: Mapping[str, float] = {}
         self.waiting = 0
         self.most = 128
         self.script: Sequence[Step] = [("Hello", ","), (" wor",), ("ld", "!")]
@@ -150,7 +151,7 @@ class ScriptedAnswerer:
     def info(self) -> ModelInfo:
         return ModelInfo(
             self.model, self.created, self.runtime, self.context, vocabulary(), self.speculates, self.exactness,
-            self.most,
+            self.most, self.sampling,
         )  # fmt: skip
 
     def slots(self) -> Sequence[SlotView]:

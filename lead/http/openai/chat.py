@@ -13,8 +13,9 @@ from pydantic import BaseModel, Field
 from duo.engines import Vocabulary
 from duo.errors import RequestError
 from lead.api import FinishReason, Piece, Question
+from lead.http.defaults import SamplingDefaults
 from lead.http.errors import dump
-from lead.http.openai.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, with_seed
+from lead.http.openai.fields import MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.openai.logprobs import ChatLogprobs, chat_logprobs
 from lead.http.openai.messages import Conversation, ResponseFormat
 from lead.http.openai.tool_calls import CallParser
@@ -48,13 +49,13 @@ class ChatRequest(Conversation, ToolFields, AnswerFields):
         "web_search_options": ((None,), "the lead searches nothing"),
     }
 
-    def questions(self, vocabulary: Vocabulary) -> list[Question]:
+    def questions(self, vocabulary: Vocabulary, defaults: SamplingDefaults) -> list[Question]:
         """One for each of the `n` answers. Raises RequestError."""
         if self.top_logprobs and not self.logprobs:
             raise RequestError(f"top_logprobs is {self.top_logprobs}: set logprobs to true as well", "top_logprobs")
         question = Question(
             prompt=vocabulary.chat(self.turns(), [tool.plain() for tool in self.offered()], self.variables),
-            sampling=self.sampling(DEFAULT_TEMPERATURE, self.tool_grammar(self._schema())),
+            sampling=self.sampling(defaults, self.tool_grammar(self._schema())),
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             streamed=bool(self.stream),
             **self.ends(vocabulary),
@@ -129,7 +130,7 @@ async def chat_completions(site: Site, request: Request) -> Response:
     with site.refusals():
         asked = await parse(ChatRequest, request)
         # A thread, because a long prompt takes long to tokenise.
-        questions = await asyncio.to_thread(asked.questions, vocabulary)
+        questions = await asyncio.to_thread(asked.questions, vocabulary, site.defaults)
         answers = site.ask(questions)
     head = head_of("chatcmpl", "chat.completion.chunk" if asked.stream else "chat.completion", site.model)
     stream = None
