@@ -19,7 +19,7 @@ from duo.engines.conditions import conditions
 from duo.engines.options import GPU_AUTO
 from duo.errors import ModelError
 from duo.program.hub import ollama
-from duo.program.hub.choice import Source, wanted
+from duo.program.hub.choice import Source, Wanted, is_repository, wanted
 
 SHIPPED = "shipped"
 """As a value of --model-draft: the draft model that ships with the project."""
@@ -57,17 +57,14 @@ def _path(
             raise ModelError(f"{flag} {model} and {hub_flag} {repository} name two models: leave one out")
         if not repository:
             raise ModelError(f"--hf-file {file}: -hf names its repository")
-        asked = wanted(repository, file)
-        if find_spec("huggingface_hub") is None:
-            raise ModelError(f"{hub_flag} needs the package huggingface_hub, which is not installed: pip install "
-                             "huggingface_hub")  # fmt: skip
-        from duo.program.hub.download import Hub
-
-        ggufs, checkpoints = _kinds(runtime)
-        path = Hub(source).get(asked, ggufs, checkpoints)
-        return str(path), asked.repository if path.is_dir() else ""
+        return _of_hub(hub_flag, wanted(repository, file), source, runtime)
     if not model or model == SHIPPED or Path(model).expanduser().exists():
         return model, ""
+    if is_repository(model):
+        try:
+            return _of_hub(flag, wanted(model), source, runtime)
+        except ModelError as error:
+            raise ModelError(f"there is no file or folder {model} here, and as a model of the hub: {error}") from error
     if (name := ollama.parse(model)) is None:
         return model, ""
     blob = ollama.blob(name)
@@ -75,6 +72,17 @@ def _path(
         raise ModelError(f"{flag} {ollama.advice(model, name)}")
     logging.getLogger("duo").info("%s is Ollama's: %s", model, blob)
     return str(blob), model
+
+
+def _of_hub(flag: str, asked: Wanted, source: Source, runtime: str) -> tuple[str, str]:
+    """The same of a model of the hub, which is downloaded."""
+    if find_spec("huggingface_hub") is None:
+        raise ModelError(f"{flag} needs the package huggingface_hub, which is not installed: pip install "
+                         "huggingface_hub")  # fmt: skip
+    from duo.program.hub.download import Hub
+
+    path = Hub(source).get(asked, *_kinds(runtime))
+    return str(path), asked.repository if path.is_dir() else ""
 
 
 def _kinds(runtime: str) -> tuple[bool, bool]:

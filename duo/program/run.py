@@ -22,7 +22,7 @@ def run(program: Callable[[], Coroutine[Any, Any, None]], verbose: bool) -> int:
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S"
     )
-    for noisy in ("httpx", "asyncio", "uvicorn", "grpc", "urllib3", "filelock", "huggingface_hub"):
+    for noisy in ("httpx", "httpx2", "asyncio", "uvicorn", "grpc", "urllib3", "filelock", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         asyncio.run(_until_stopped(program))

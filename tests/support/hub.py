@@ -36,12 +36,15 @@ class Asked:
 class FakeHub:
     """Repositories by name, each with its files.
 
-    breaks: files whose next answers end after so many bytes, one number for each answer. wrong: what is sent instead of
+    breaks: files whose next answers end after so many bytes, one number for each answer. held: files whose connection
+    then stays open, without a byte more, until `released`. wrong: what is sent instead of
     a file's content. gated: repositories that need `token`. down: every request gets this status; 0: none does.
     """
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
     breaks: dict[str, list[int]] = field(default_factory=dict)
+    held: set[str] = field(default_factory=set)
+    released: threading.Event = field(default_factory=threading.Event)
     wrong: dict[str, bytes] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     token: str = "hf_right"
@@ -117,7 +120,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _content(self, repository: str, name: str, content: bytes, headers: Mapping[str, str]) -> None:
         if self.command == "HEAD":
-            return self._send(200, {**headers, "Content-Length": str(len(content))})
+            self._send(200, {**headers, "Content-Length": str(len(content))})
+            return
         content = self.hub.wrong.get(name, content)
         begin = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         status, headers = 200, {**headers, "Accept-Ranges": "bytes", "Content-Length": str(len(content))}
@@ -132,7 +136,9 @@ class _Handler(BaseHTTPRequestHandler):
         if breaks:
             content = content[: breaks.pop(0)]
             self.close_connection = True
-        return self._send(status, headers, content)
+        self._send(status, headers, content)
+        if self.close_connection and name in self.hub.held:
+            self.hub.released.wait()
 
     def _missing(self) -> None:
         return self._send(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
@@ -158,5 +164,6 @@ def serving_hub() -> Iterator[FakeHub]:
         try:
             yield hub
         finally:
+            hub.released.set()
             server.shutdown()
             thread.join()

@@ -64,9 +64,14 @@ class Choice(NamedTuple):
 def wanted(text: str, file: str = "") -> Wanted:
     """Take `user/repo[:quant]` apart. Raises ModelError."""
     repository, _, quant = text.strip().removeprefix("https://huggingface.co/").partition(":")
-    if not _REPOSITORY.fullmatch(repository):
+    if not is_repository(repository):
         raise ModelError(f"-hf {text}: a repository of the hub is named user/repo or user/repo:quant")
     return Wanted(repository, quant, file)
+
+
+def is_repository(text: str) -> bool:
+    """Whether a text has the form user/repo."""
+    return _REPOSITORY.fullmatch(text) is not None
 
 
 def choose(names: Collection[str], asked: Wanted, ggufs: bool = True, checkpoints: bool = True) -> Choice:

@@ -86,7 +86,7 @@ class Hub:
                 shards(_json(folder / INDEX), names, asked.repository)
         except ModelError as error:
             there = f"; in the cache, {error}" if names else ""
-            raise ModelError(f"-hf {asked}: {reason}, and the cache does not have it{there}") from None
+            raise ModelError(f"{asked}: {reason}, and the cache does not have it{there}") from None
         assert folder is not None
         log.info("%s from the cache: %s", choice.first or asked.repository, reason)
         return folder / choice.first if choice.first else folder

@@ -11,13 +11,15 @@ from typing import Any
 import pytest
 
 from back.__main__ import parser as back_parser
-from duo.engines.load import runtime_of
+from duo.engines import EngineOptions
+from duo.engines.load import load, runtime_of
 from duo.errors import ModelError
 from duo.program import flags, models
 from duo.program.hub import ollama
 from duo.program.hub.choice import Source
 from duo.program.hub.download import Hub
 from lead.flags import parser as lead_parser
+from tests.support import tiny_transformers
 from tests.support.hub import FakeHub, serving_hub
 
 
@@ -52,6 +54,11 @@ def test_a_model_and_its_draft(server: FakeHub) -> None:
     assert not server.asked
 
 
+def test_m_takes_a_repository_too(server: FakeHub) -> None:
+    assert Path(lead("-m", "user/small").model).name == "s-Q8_0.gguf"
+    assert lead("-md", "user/plain").model_name_draft == "user/plain"
+
+
 def test_llama_servers_names(server: FakeHub) -> None:
     for words in (
         ["--hf-repo", "user/small", "--hf-file", "s-Q4_0.gguf"],
@@ -67,6 +74,18 @@ def test_the_model_of_a_back(server: FakeHub) -> None:
     args = models.located(back_parser().parse_args(["-hf", "user/small"]))
     assert Path(args.model).name == "s-Q8_0.gguf"
     assert "model_draft" not in args
+
+
+def test_a_checkpoint_is_loaded_and_called_by_its_repository(server: FakeHub, tmp_path: Path) -> None:
+    tiny_transformers.make_model(tmp_path / "made", tiny_transformers.ARCHITECTURES["llama"]())
+    server.add("user/tiny", tmp_path / "made")
+    server.repositories["user/tiny"]["generation_config.json"] = b'{"temperature": 0.5}'
+    args = lead("-hf", "user/tiny", "-t", "1")
+    engine = load(args.model, "auto", EngineOptions(threads=1, name=args.model_name))
+    assert (engine.name, engine.runtime, engine.sampling) == ("user/tiny", "transformers", {"temperature": 0.5})
+    engine.close()
+    server.down = 503
+    assert lead("-hf", "user/tiny").model == args.model
 
 
 def test_the_runtime_chooses(server: FakeHub) -> None:
@@ -85,6 +104,7 @@ def test_the_runtime_chooses(server: FakeHub) -> None:
         ("--hf-file m.gguf", "-hf names its repository"),
         ("-hf small", "user/repo"),
         ("-hf user/small:Q2_K", "has no Q2_K, but Q4_0, Q8_0"),
+        ("-m user/nothing", "there is no file or folder user/nothing here, and as a model of the hub: "),
         ("-m nobody3:8b", "-m nobody3:8b is a name of Ollama's"),
         ("-md hf.co/user/repo:Q4", "write -hf user/repo:Q4"),
     ],
@@ -116,7 +136,8 @@ def test_a_model_that_ollama_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_other_models_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a:b").mkdir()
-    given: list[Any] = [None, "user/repo", "a:b", "/nowhere/m.gguf"]
+    (tmp_path / "user" / "repo").mkdir(parents=True)
+    given: list[Any] = [None, "user/repo", "a:b", "/nowhere/m.gguf", "./no/where", "a/b/c"]
     for model in given:
         assert lead(*(["-m", model] if model else [])).model == model
     assert lead("-md", "shipped").model_draft == "shipped"
