@@ -108,6 +108,7 @@ async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     token, tls = credentials(args)
     if tls is not None:
         tls.credentials()  # report errors before the model is loaded
+    args = await asyncio.to_thread(models.located, args)
     engine = await asyncio.to_thread(models.load_engine, args, "draft", row_capacity(args.parallel), args.parallel)
     check_drafts(engine)
     log.info("%s on %s, %d tokens of context", engine.name, engine.runtime, engine.context)

@@ -197,6 +197,7 @@ class ModelInfo:
     speculates: whether guesses are ever verified.
     exactness: a line for people: whether a text always has the same bits, and what that costs.
     max_questions: how many questions the lead takes at once, including those that wait.
+    sampling: fields of `SamplingParams` that the model's makers suggest.
     """
 
     name: str
@@ -207,6 +208,7 @@ class ModelInfo:
     speculates: bool
     exactness: str
     max_questions: int
+    sampling: Mapping[str, float] = field(default_factory=dict)
 
 
 class Answerer(Protocol):

@@ -13,6 +13,7 @@ from duo.wire.messages import MIN_MESSAGE_BYTES
 from lead.backs.admission import Admission
 from lead.chat.conversation import ChatSettings, ReasoningFormat
 from lead.chat.forms import FORMS
+from lead.http.defaults import DEFAULT_TEMPERATURE, NAMES, SamplingFlags
 from lead.http.edge import connections
 from lead.http.site import BODY_LIMIT
 from lead.plan.limits import Limits
@@ -69,6 +70,7 @@ def parser() -> Parser:
         help="serve POST /slots/N: slots are saved to files in FOLDER, and restored from them",
     )  # fmt: skip
     _add_chat_flags(p.add_argument_group("conversations"))
+    _add_sampling_flags(p.add_argument_group("sampling"))
     group = p.add_argument_group("speculation")
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",
@@ -122,6 +124,38 @@ def _add_chat_flags(group: argparse._ArgumentGroup) -> None:
         help="most tokens of thinking in an answer, unless its request says; 0: the model does not think; -1: no limit "
         "(default: -1)",
     )  # fmt: skip
+
+
+def _add_sampling_flags(group: argparse._ArgumentGroup) -> None:
+    group.description = (
+        "For requests that do not say. Without a flag, what the model's makers suggest counts: generation_config.json, "
+        "or general.sampling in a GGUF. GET /props says where each value comes from."
+    )
+    for flags, name, what in (
+        (
+            ("--temp", "--temperature"),
+            "temperature",
+            f"temperature; 0: the likeliest token (the lead's own: {DEFAULT_TEMPERATURE})",
+        ),
+        (("--top-k",), "top_k", "only the N likeliest tokens; 0: all"),
+        (("--top-p",), "top_p", "only the likeliest tokens that make up this probability; 1: all"),
+        (("--min-p",), "min_p", "only tokens with this share of the likeliest one's probability; 0: all"),
+        (("--repeat-penalty",), "repetition_penalty", "divides the scores of tokens that were there; 1: none"),
+        (("--presence-penalty",), "presence_penalty", "taken from the scores of tokens of the answer; 0: none"),
+        (("--frequency-penalty",), "frequency_penalty", "the same for each time that they were there; 0: none"),
+    ):
+        group.add_argument(*flags, dest=name, type=values.sampling(name), metavar="N", help=what)
+    group.add_argument("-s", "--seed", type=values.seed, metavar="N", help="seed; -1: a random one each time")
+    group.add_argument(
+        "-n", "--predict", "--n-predict", dest="n_predict", type=values.limit, metavar="N",
+        help="most tokens of an answer; -1: as many as the context holds",
+    )  # fmt: skip
+
+
+def sampling_flags(args: argparse.Namespace) -> SamplingFlags:
+    """What the flags say for requests that do not say how to sample."""
+    given = {name: getattr(args, name) for name in NAMES}
+    return SamplingFlags({name: value for name, value in given.items() if value is not None}, args.seed, args.n_predict)
 
 
 def _mode(text: str) -> decision.Mode:

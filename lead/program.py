@@ -30,6 +30,7 @@ from lead.chat.conversation import ChatSettings
 from lead.console.console import Console
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
+from lead.flags import sampling_flags
 from lead.http.app import create_app
 from lead.http.edge import connections
 from lead.http.info.metrics import Metrics
@@ -122,6 +123,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
         metrics=args.metrics,
         chat=ChatSettings(args.tool_format, args.reasoning_format, args.reasoning_budget),
         slot_files=bool(args.slot_save_path),
+        sampling=sampling_flags(args),
     )
     metrics = Metrics(lead)
     server = connections.Server(network.http(args, create_app(lead, options, metrics), allowed))
@@ -130,6 +132,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
     announcing = contextlib.AsyncExitStack()
     console = Console(args.print_mode)
     try:
+        args = await asyncio.to_thread(models.located, args)
         loaded = await asyncio.to_thread(target.load, args)
         engine = loaded.engine
         drafts = args.model_draft and args.policy == "tree" and loaded.speculation.speculates

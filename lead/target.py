@@ -35,6 +35,7 @@ class Target(NamedTuple):
 
 def load(args: argparse.Namespace) -> Target:
     """Load what the flags name, and measure it. Raises ModelError."""
+    args = models.located(args)
     rows = max(TREE_ROWS, SCORED_CHUNK, args.draft_max + 2, 2 * args.parallel)
 
     def engine_for(chains: bool, trial: bool) -> Engine:
@@ -54,6 +55,9 @@ def start_lines(served: decision.LoadedTarget, limits: Limits, reason: str) -> I
     note = engine.note if limits.max_guesses else getattr(engine, "context_note", engine.note)
     if note:
         yield note
+    if engine.sampling:
+        told = ", ".join(f"{name} {value:g}" for name, value in engine.sampling.items())
+        yield f"{engine.name} is sampled as its makers suggest, unless a flag or a request says otherwise: {told}"
     yield served.line
     if reason and served.guesses:  # else the line about bits says so
         yield f"{engine.name} is served without guesses: {reason}"

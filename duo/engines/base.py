@@ -192,6 +192,10 @@ class Engine(Protocol):
         """A line for the start of the program: what the model can verify, and what memory it takes. May be empty."""
 
     @property
+    def sampling(self) -> Mapping[str, float]:
+        """Fields of `SamplingParams` that the model's makers suggest. See `duo.engines.suggested`."""
+
+    @property
     def rollback(self) -> Rollback:
         """How far slots go back over rows that are dropped."""
 

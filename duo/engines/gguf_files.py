@@ -19,6 +19,15 @@ _BESIDE = ("mmproj",)
 _LISTED = 6
 
 
+def is_gguf(path: Path) -> bool:
+    """Whether the file begins as a GGUF does. Ollama's files have no suffix."""
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError:
+        return False
+
+
 def model_name(path: Path) -> str:
     """The model's name: the file's, without its suffix and the number of a part."""
     name = _PART.sub("", path.name)

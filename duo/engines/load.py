@@ -19,7 +19,7 @@ def runtime_of(model: str) -> Literal["transformers", "llamacpp"]:
     Many folders of GGUF files also hold the config.json of the original model.
     """
     path = Path(model)
-    if path.suffix.lower() == ".gguf" and not path.is_dir():
+    if not path.is_dir() and (path.suffix.lower() == ".gguf" or gguf_files.is_gguf(path)):
         return "llamacpp"
     if path.is_dir() and not is_checkpoint(path) and gguf_files.models_in(path):
         return "llamacpp"

@@ -31,6 +31,7 @@ class EngineOptions:
     target_context: for a draft model, tokens per slot of the target beside it; 0 if the target is elsewhere. More
         tokens are of no use, and fewer will do.
     chains: verify chains only, and give each slot its own memory.
+    name: what to call the model; empty: as its file or folder.
     trial: with `chains`, first try whether they give the same bits, in a short context if that is faster (see
         `duo.engines.load.after_trial`).
     """
@@ -49,3 +50,4 @@ class EngineOptions:
     target_context: int = 0
     chains: bool = False
     trial: bool = False
+    name: str = ""

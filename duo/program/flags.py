@@ -15,8 +15,10 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "-m", "--model", metavar="MODEL",
-        help=f"GGUF file or its folder, Hugging Face directory or hub id (default: the shipped {shipped})",
+        help=f"GGUF file or its folder, Hugging Face directory or hub id, a model of Ollama's on this disk "
+        f"(default: the shipped {shipped})",
     )  # fmt: skip
+    add_hub_flags(group)
     group.add_argument(
         "--engine", choices=("auto", "transformers", "llamacpp"), default="auto", help="runtime; auto: by the model"
     )
@@ -43,12 +45,30 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     group.add_argument("--dtype", default="auto", metavar="T", help="torch dtype (transformers)")
 
 
+def add_hub_flags(group: argparse._ArgumentGroup) -> None:
+    """Add what llama-server has for models of the Hugging Face hub."""
+    group.add_argument(
+        "-hf", "-hfr", "--hf-repo", metavar="REPO", default="",
+        help="instead of -m: user/repo[:quant] of the Hugging Face hub, downloaded once; of GGUF files Q4_K_M, else "
+        "Q8_0, else the first one (HF_ENDPOINT, HF_TOKEN and HF_HUB_CACHE count)",
+    )  # fmt: skip
+    group.add_argument("-hff", "--hf-file", metavar="FILE", default="", help="the GGUF file of -hf, by its name there")
+    group.add_argument(
+        "-hft", "--hf-token", metavar="TOKEN", default="", help="token for gated repositories (default: HF_TOKEN)"
+    )
+    group.add_argument("--offline", action="store_true", help="take models of the hub from the cache only")
+
+
 def add_draft_model_flags(group: argparse._ArgumentGroup) -> None:
     """Add the flags for a local draft model, also in the spellings of llama-server."""
     group.add_argument(
         "-md", "--model-draft", "--spec-draft-model", metavar="MODEL", default="",
         help="also run a draft model here, for places without guesses of a back; shipped: the shipped draft. Its "
         "context is -c too, but at most that of the target and what it was made for",
+    )  # fmt: skip
+    group.add_argument(
+        "-hfd", "-hfrd", "--hf-repo-draft", "--spec-draft-hf", metavar="REPO", default="",
+        help="instead of -md: its user/repo[:quant], as with -hf",
     )  # fmt: skip
     group.add_argument(
         "-td", "--threads-draft", "--spec-draft-threads", type=count_or_auto, metavar="N", default=0,
@@ -68,6 +88,7 @@ def of_draft_model(args: argparse.Namespace, context: int) -> argparse.Namespace
     """
     changed = {
         "model": None if args.model_draft == SHIPPED else args.model_draft,
+        "model_name": getattr(args, "model_name_draft", ""),
         # A shipped model runs on both runtimes. That of the target saves loading a second one.
         "engine": args.engine if args.model_draft == SHIPPED else "auto",
         "threads": args.threads_draft or args.threads,

@@ -7,6 +7,7 @@ import gc
 import logging
 from dataclasses import replace
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from duo.engines import Engine, EngineOptions
 from duo.engines.conditions import conditions, fingerprint, model_files
 from duo.engines.options import GPU_AUTO
 from duo.errors import ModelError
+from duo.program.hub import ollama
+from duo.program.hub.choice import Source, Wanted, is_repository, wanted
 
 SHIPPED = "shipped"
 """As a value of --model-draft: the draft model that ships with the project."""
@@ -26,6 +29,68 @@ MIN_BATCH = 32
 
 GC_THRESHOLD = 20_000
 """New objects before the garbage collector runs. Python's 700 are reached every few decode steps."""
+
+
+def located(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags with paths where they name models of the hub or of Ollama. It may download them. Raises ModelError.
+
+    What it returns can be given to it again.
+    """
+    found = argparse.Namespace(**vars(args))
+    source = Source(token=args.hf_token or None, offline=args.offline)
+    found.model, name = _path("-m", args.model, "-hf", args.hf_repo, args.hf_file, source, args.engine)
+    found.model_name = name or getattr(args, "model_name", "")
+    found.hf_repo = found.hf_file = ""
+    if "model_draft" in args:
+        found.model_draft, name = _path("-md", args.model_draft, "-hfd", args.hf_repo_draft, "", source, "auto")
+        found.model_name_draft = name or getattr(args, "model_name_draft", "")
+        found.hf_repo_draft = ""
+    return found
+
+
+def _path(
+    flag: str, model: str, hub_flag: str, repository: str, file: str, source: Source, runtime: str
+) -> tuple[str, str]:
+    """Where a model lies, and what to call it; no name if its file says that."""
+    if repository or file:
+        if model:
+            raise ModelError(f"{flag} {model} and {hub_flag} {repository} name two models: leave one out")
+        if not repository:
+            raise ModelError(f"--hf-file {file}: -hf names its repository")
+        return _of_hub(hub_flag, wanted(repository, file), source, runtime)
+    if not model or model == SHIPPED or Path(model).expanduser().exists():
+        return model, ""
+    if is_repository(model):
+        try:
+            return _of_hub(flag, wanted(model), source, runtime)
+        except ModelError as error:
+            raise ModelError(f"there is no file or folder {model} here, and as a model of the hub: {error}") from error
+    if (name := ollama.parse(model)) is None:
+        return model, ""
+    blob = ollama.blob(name)
+    if blob is None:
+        raise ModelError(f"{flag} {ollama.advice(model, name)}")
+    logging.getLogger("duo").info("%s is Ollama's: %s", model, blob)
+    return str(blob), model
+
+
+def _of_hub(flag: str, asked: Wanted, source: Source, runtime: str) -> tuple[str, str]:
+    """The same of a model of the hub, which is downloaded."""
+    if find_spec("huggingface_hub") is None:
+        raise ModelError(f"{flag} needs the package huggingface_hub, which is not installed: pip install "
+                         "huggingface_hub")  # fmt: skip
+    from duo.program.hub.download import Hub
+
+    path = Hub(source).get(asked, *_kinds(runtime))
+    return str(path), asked.repository if path.is_dir() else ""
+
+
+def _kinds(runtime: str) -> tuple[bool, bool]:
+    """Whether to look for GGUF files, and for checkpoints. Where both run, a repository decides."""
+    if runtime != "auto":
+        return runtime == "llamacpp", runtime == "transformers"
+    # Without llama.cpp, the safetensors of a repository with both can still be run.
+    return find_spec("llama_cpp") is not None or find_spec("torch") is None, True
 
 
 def load_engine(
@@ -46,7 +111,7 @@ def load_engine(
         draft_max=getattr(args, "draft_max", EngineOptions().draft_max), chains=chains, trial=trial,
     )  # fmt: skip
     model = args.model or _shipped(shipped, args.engine)
-    name = model.rstrip("/").rpartition("/")[2] or model
+    name = options.name or model.rstrip("/").rpartition("/")[2] or model
     terminal = Console(stderr=True)
     if not terminal.is_terminal:
         logging.getLogger("duo").info("loading %s", name)
@@ -93,7 +158,7 @@ def _options(args: argparse.Namespace) -> EngineOptions:
     """How the flags ask to run the model."""
     return EngineOptions(
         threads=args.threads, context=args.context, gpu_layers=args.gpu_layers, device=args.device, dtype=args.dtype,
-        flash_attention=args.flash_attention,
+        flash_attention=args.flash_attention, name=getattr(args, "model_name", "") or "",
     )  # fmt: skip
 
 

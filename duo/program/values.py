@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from duo.engines.options import GPU_ALL, GPU_AUTO
+from duo.errors import RequestError
+from duo.sampling.params import SEED_BITS, SamplingParams
 
 Number = TypeVar("Number", int, float)
 
@@ -76,6 +78,35 @@ def gpu_layers(text: str) -> int:
 def probability(text: str) -> float:
     """Parse a number from 0 to 1."""
     return _number(float, text, lambda value: 0 <= value <= 1, "a probability (0 to 1)")
+
+
+def sampling(name: str) -> Callable[[str], float]:
+    """A parser for a field of `SamplingParams`."""
+
+    def parse(text: str) -> float:
+        whole = name == "top_k"
+        value = _number(int, text, lambda _: True, "a whole number") if whole else _number(
+            float, text, lambda _: True, "a number")  # fmt: skip
+        value = 0 if whole and value == -1 else value  # other servers switch it off with -1
+        stated: dict[str, Any] = {name: value}
+        try:
+            SamplingParams(**stated)
+        except RequestError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        return value
+
+    return parse
+
+
+def seed(text: str) -> int | None:
+    """Parse a seed. A negative one means a random one each time, as in llama-server."""
+    value = _number(int, text, lambda value: value < 1 << SEED_BITS, "a whole number of 64 bits")
+    return None if value < 0 else value
+
+
+def limit(text: str) -> int | None:
+    """Parse a number of tokens. -1 means no limit, as in llama-server."""
+    return None if text == "-1" else positive(text)
 
 
 def port(text: str) -> int:

@@ -53,7 +53,7 @@ class Service:
         engine = loaded.engine
         self.info = ModelInfo(
             engine.name, int(time.time()), engine.runtime, engine.context, engine.vocabulary,
-            loaded.speculation.speculates, loaded.exactness, max_questions=engine.slots + queue,
+            loaded.speculation.speculates, loaded.exactness, engine.slots + queue, engine.sampling,
         )  # fmt: skip
         decoder.start(lambda: self._in_event_loop(backs.changed), self._stepped)
         # The first grammar of a large vocabulary takes a second, which the event loop should not.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 from duo.errors import DuoError, RequestError
 from lead.api import CLIENT_GONE, Answer, Answerer, Question
 from lead.chat.conversation import ChatSettings
+from lead.http.defaults import SamplingDefaults, SamplingFlags, sampling_defaults
 from lead.http.info.metrics import Metrics
 from lead.http.responses.memory import Memory
 
@@ -23,13 +24,15 @@ BODY_LIMIT = 4 << 20
 @dataclass(frozen=True, slots=True)
 class Options:
     """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them.
-    chat: how conversations are read and written. slot_files: whether clients may save slots to files."""
+    chat: how conversations are read and written. slot_files: whether clients may save slots to files. sampling: what
+    the flags say for requests that say nothing."""
 
     alias: str = ""
     slots: bool = True
     metrics: bool = False
     chat: ChatSettings = field(default_factory=ChatSettings)
     slot_files: bool = False
+    sampling: SamplingFlags = field(default_factory=SamplingFlags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,11 @@ class Site:
     def model(self) -> str:
         """What clients call the model."""
         return self.options.alias or self.answerer.info.name
+
+    @property
+    def defaults(self) -> SamplingDefaults:
+        """How to sample where a request does not say."""
+        return sampling_defaults(self.options.sampling, self.answerer.info.sampling)
 
     @contextmanager
     def refusals(self) -> Iterator[None]:
@@ -65,6 +73,8 @@ class Site:
             raise RequestError(f"{len(questions)} answers in one request: this lead takes {most} at once", "n")
         try:
             for question in questions:
+                if question.max_tokens is None and (limit := self.options.sampling.max_tokens) is not None:
+                    question = replace(question, max_tokens=limit)
                 answers.append(self.answerer.ask(question))
         except BaseException:
             for answer in answers:

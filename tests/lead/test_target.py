@@ -13,8 +13,8 @@ from lead.plan.limits import Limits
 from lead.target import start_lines
 
 FIT, STATE = "4 slots of 512 tokens", "a copy is made before guesses are verified"
-ENGINE: Any = SimpleNamespace(name="mamba", note=f"{FIT}; {STATE}", context_note=FIT)
-ATTENTION: Any = SimpleNamespace(name="llama", note=FIT)
+ENGINE: Any = SimpleNamespace(name="mamba", note=f"{FIT}; {STATE}", context_note=FIT, sampling={})
+ATTENTION: Any = SimpleNamespace(name="llama", note=FIT, sampling={})
 
 
 @pytest.mark.parametrize(
@@ -31,3 +31,11 @@ def test_lines_at_the_start(engine: Any, guesses: bool, draft_max: int, reason: 
     served = decision.LoadedTarget(engine, {1: 1.0}, False, "exact off", None, guesses)
     limits = Limits(draft_max, rollback=TREES if engine is ATTENTION else Rollback(False, 8, replay=True))
     assert list(start_lines(served, limits, reason)) == lines
+
+
+def test_what_the_makers_suggest_is_said() -> None:
+    engine: Any = SimpleNamespace(name="qwen", note="", sampling={"temperature": 0.6, "top_k": 20})
+    served = decision.LoadedTarget(engine, {1: 1.0}, False, "exact off", None, True)
+    (line, _) = start_lines(served, Limits(8), "")
+    assert line.startswith("qwen is sampled as its makers suggest")
+    assert line.endswith("temperature 0.6, top_k 20")

@@ -151,6 +151,7 @@ class ScriptedAnswerer:
         self.exactness = "exact off"
         self.speculates = True
         self.context = 4096
+        self.sampling: Mapping[str, float] = {}
         self.waiting = 0
         self.most = 128
         self.script: Sequence[Step] = [("Hello", ","), (" wor",), ("ld", "!")]
@@ -169,7 +170,7 @@ class ScriptedAnswerer:
     def info(self) -> ModelInfo:
         return ModelInfo(
             self.model, self.created, self.runtime, self.context, vocabulary(self.template), self.speculates,
-            self.exactness, self.most,
+            self.exactness, self.most, self.sampling,
         )  # fmt: skip
 
     def slots(self) -> Sequence[SlotView]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -42,6 +43,7 @@ class SlottedEngine:
 
     name, runtime, batch, context = "fake", "fake", 48, 256
     note = ""
+    sampling: Mapping[str, float] = MappingProxyType({})
     mixes = True
     neighbours = False
 

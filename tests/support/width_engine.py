@@ -5,7 +5,7 @@ Whatever gives other logits on it would give other bits on a real model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,6 +37,7 @@ class WidthEngine:
     name: str = "fake"
     runtime: str = "fake"
     note: str = ""
+    sampling: Mapping[str, float] = field(default_factory=dict)
     inexact: str = ""
     context: int = 400
     batch: int = 64

@@ -44,7 +44,7 @@ class ExactEngine:
     def __init__(self, engine: Engine, widths: WidthClass, cost: Callable[[int], float] | None = None) -> None:
         self._engine = engine
         self.name, self.runtime, self.note = engine.name, engine.runtime, engine.note
-        self.vocabulary = engine.vocabulary
+        self.vocabulary, self.sampling = engine.vocabulary, engine.sampling
         self.context = engine.context - widths.round_up(1) + 1  # the padding of a lone row lies in the context too
         self.slots, self.batch, self.capacity = engine.slots, engine.batch, engine.capacity
         self.neighbours, self.spacing = engine.neighbours, engine.spacing

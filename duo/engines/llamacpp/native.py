@@ -153,6 +153,14 @@ def check_kind(path: Path, model: Any) -> None:
         raise ModelError(f"{path.name} is a diffusion model; take one that generates token by token")
 
 
+def metadata(model: Any, key: str) -> str | None:
+    """A value of the file's header as text; None if it has no such key. Long texts are cut off."""
+    buffer: Any = ctypes.create_string_buffer(256)
+    if llama_cpp.llama_model_meta_val_str(model, key.encode(), buffer, len(buffer)) < 0:
+        return None
+    return bytes(buffer.value).decode("utf-8", "replace")
+
+
 def encoder_error(path: Path) -> ModelError:
     return ModelError(f"{path.name} is an encoder or embedding model; take one that generates text")
 

@@ -11,7 +11,7 @@ from typing import Any
 import llama_cpp
 import numpy as np
 
-from duo.engines import memory
+from duo.engines import memory, suggested
 from duo.engines.base import Logits
 from duo.engines.gguf_files import model_name
 from duo.engines.llamacpp import context_size, native, recurrent
@@ -34,7 +34,7 @@ class Model:
         """Load the file. Raises ModelError with a line that says what is wrong."""
         native.check_file(path)
         native.start()
-        self.path, self.name = path, model_name(path)
+        self.path, self.name = path, options.name or model_name(path)
         before = memory.available()
         self.handle: Any = native.load(path, options, progress)
         self._free: weakref.finalize[..., Any] = weakref.finalize(self, llama_cpp.llama_model_free, self.handle)
@@ -45,6 +45,7 @@ class Model:
         self.window: int = max(0, llama_cpp.llama_model_n_swa(self.handle))
         """Tokens that layers with a window see; 0 if there are none."""
         self.windowed = self.window > 0
+        self.sampling = suggested.of_gguf(lambda key: native.metadata(self.handle, key), self.name)
         self.states = recurrent.find(path, self.handle, options) if self.recurrent else None
         self.fit = context_size.choose(self.path, self.handle, options, self.cells, before, self.states)
         self.trial_context: int | None = None
@@ -89,6 +90,7 @@ class Runtime:
         if self.memory is None:
             raise native.encoder_error(model.path)
         self.name = model.name
+        self.sampling = model.sampling
         self.context = model.context
         self.slots = options.slots
         self.context_note = model.fit.line(self.name, self.slots)

@@ -16,7 +16,7 @@ from operator import attrgetter
 import numpy as np
 import torch
 
-from duo.engines import checks, memory
+from duo.engines import checks, memory, suggested
 from duo.engines.base import ROOT, TREES, Chunk, Logits, Row
 from duo.engines.options import EngineOptions, Progress
 from duo.engines.slot_copy import SlotCopy
@@ -46,7 +46,8 @@ class TransformersEngine:
 
     def __init__(self, model: str, options: EngineOptions, progress: Progress) -> None:
         progress(0.0)
-        source, self.name = locate(model)
+        source, name = locate(model)
+        self.name = options.name or name
         if options.slots < 1 or options.batch < 1 or options.tree_rows < 0 or options.context < 0:
             raise ModelError("slots and batch must be at least 1, tree_rows and context at least 0")
         if options.threads > 0:
@@ -67,6 +68,7 @@ class TransformersEngine:
         fit = context_size.choose(self.name, text_config, loaded, options, self._device, before)
         pack(loaded)
         progress(0.9)
+        self.sampling = suggested.of_config(hf.read_generation_config(source), self.name)
 
         self.context = fit.context
         self.slots = options.slots

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import warnings
@@ -50,6 +51,17 @@ def read_config(source: str, name: str) -> Any:
     if config.is_encoder_decoder:
         raise ModelError(f"{name} is an encoder-decoder model ({config.model_type}): use a decoder-only one")
     return config
+
+
+def read_generation_config(source: str) -> dict[str, Any]:
+    """What generation_config.json holds, without the library's own defaults. Empty if there is none."""
+    name = "generation_config.json"
+    path = Path(source, name) if Path(source).is_dir() else huggingface_hub.try_to_load_from_cache(source, name)
+    try:
+        found = json.loads(Path(path).read_text(encoding="utf-8")) if isinstance(path, str | Path) else {}
+    except (OSError, ValueError):  # the model runs without it
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 class Sight(NamedTuple):

@@ -14,8 +14,9 @@ from lead.chat import conversation as chat
 from lead.chat.conversation import ChatSettings, Conversation
 from lead.chat.prepare import Prepared, prepare
 from lead.http.anthropic.blocks import Texts, Turn, lines
+from lead.http.defaults import SamplingDefaults
 from lead.http.errors import ThreadError
-from lead.http.openai.fields import DEFAULT_TEMPERATURE, SamplingFields, Stop
+from lead.http.openai.fields import SamplingFields, Stop
 from lead.http.parsing import Body, Cannot, short
 
 MAX_TOOLS = 1024
@@ -202,11 +203,13 @@ class AnthropicRequest(AnthropicCountRequest, SamplingFields):
         "n": ((None, 1), "there is one answer to a request"),
     }
 
-    def ready(self, vocabulary: Vocabulary, settings: ChatSettings) -> tuple[Prepared, Question]:
+    def ready(
+        self, vocabulary: Vocabulary, settings: ChatSettings, defaults: SamplingDefaults
+    ) -> tuple[Prepared, Question]:
         """The conversation and its question. Raises RequestError."""
         prepared = prepare(self.conversation(), vocabulary, settings)
         return prepared, Question(
-            sampling=self.sampling(DEFAULT_TEMPERATURE, prepared.grammar),
+            sampling=self.sampling(defaults, prepared.grammar),
             streamed=bool(self.stream),
             **prepared.fields(),
             **self.ends(vocabulary),

@@ -30,7 +30,8 @@ async def messages(site: Site, request: Request) -> Response:
         asked = await parse(AnthropicRequest, request)
         with _own_names(asked):
             # A thread, because a long prompt takes long to tokenise.
-            prepared, question = await asyncio.to_thread(asked.ready, site.answerer.info.vocabulary, site.options.chat)
+            vocabulary, options = site.answerer.info.vocabulary, site.options
+            prepared, question = await asyncio.to_thread(asked.ready, vocabulary, options.chat, site.defaults)
             answers: Sequence[Answer] = site.ask([question])
     if asked.no_answer:
         answers = [SilentAnswer(answer) for answer in answers]

@@ -17,13 +17,12 @@ from pydantic import BaseModel, BeforeValidator, Field
 import duo
 from duo.engines.base import Vocabulary
 from duo.errors import BusyError
-from duo.sampling.params import SamplingParams
 from lead.answers.text import check_tokens
 from lead.api import SlotState
 from lead.chat.conversation import Conversation, ReasoningFormat
 from lead.chat.prepare import form_for, rendered
+from lead.http.defaults import NAMES, Origin
 from lead.http.errors import SwitchedOffError, json_response
-from lead.http.openai.fields import DEFAULT_TEMPERATURE
 from lead.http.openai.messages import ConversationFields
 from lead.http.openai.thinking import ThinkingFields
 from lead.http.openai.tools import Tool
@@ -107,11 +106,27 @@ class Modalities(BaseModel):
     audio: bool
 
 
+class Origins(BaseModel):
+    """Where a default comes from: a flag of the lead, the model's makers, or the lead itself."""
+
+    temperature: Origin
+    top_k: Origin
+    top_p: Origin
+    min_p: Origin
+    repeat_penalty: Origin
+    presence_penalty: Origin
+    frequency_penalty: Origin
+    seed: Origin
+    n_predict: Origin
+
+
 class Props(BaseModel):
     """llama-server's settings, as far as they apply here. `model_path` is a name, because the lead tells no paths.
-    `exactness` says whether `--exact` is on, and what it costs. `tool_format`: how the model calls tools."""
+    `sampling_from` says where each default of sampling comes from. `exactness` says whether `--exact` is on, and what
+    it costs. `tool_format`: how the model calls tools."""
 
     default_generation_settings: DefaultSettings
+    sampling_from: Origins
     total_slots: int
     model_alias: str
     model_path: str
@@ -165,16 +180,19 @@ async def apply_template(site: Site, request: Request) -> Response:
 
 
 async def props(site: Site, request: Request) -> Response:
-    info, options = site.answerer.info, site.options
+    info, options, defaults = site.answerer.info, site.options, site.defaults
     form = await asyncio.to_thread(form_for, info.vocabulary, options.chat)
+    params = {_LLAMA_NAMES.get(name, name): getattr(defaults.params, name) for name in NAMES}
+    params |= {"seed": -1 if defaults.seed is None else defaults.seed, "n_predict": defaults.max_tokens or -1}
     settings = {
         "default_generation_settings": {
             "id": 0,
             "n_ctx": info.context,
             "speculative": info.speculates,
             "is_processing": False,
-            "params": {**_SAMPLING, "seed": -1, "n_predict": -1, "ignore_eos": False, "stream": False, "stop": []},
+            "params": {**params, "ignore_eos": False, "stream": False, "stop": []},
         },
+        "sampling_from": {_LLAMA_NAMES.get(name, name): origin for name, origin in defaults.origins.items()},
         "total_slots": len(site.answerer.slots()),
         "model_alias": site.model,
         "model_path": info.name,
@@ -228,9 +246,5 @@ def _piece(piece: bytes) -> str | list[int]:
         return list(piece)
 
 
-_SAMPLING = {
-    "repeat_penalty" if name == "repetition_penalty" else name: value
-    for name, value in asdict(SamplingParams(DEFAULT_TEMPERATURE)).items()
-    if name not in ("logit_bias", "seed", "grammar")
-}
-"""The defaults under llama-server's names."""
+_LLAMA_NAMES = {"repetition_penalty": "repeat_penalty", "max_tokens": "n_predict"}
+"""llama-server's names, where they are others than ours."""

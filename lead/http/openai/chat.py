@@ -17,9 +17,10 @@ from lead.api import Piece, Question, Summary
 from lead.chat.answer import AnswerReader
 from lead.chat.conversation import ChatSettings, Conversation
 from lead.chat.prepare import Prepared, prepare
+from lead.http.defaults import SamplingDefaults
 from lead.http.errors import dump
 from lead.http.openai.deltas import Deltas, ThinkingStyle
-from lead.http.openai.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, with_seed
+from lead.http.openai.fields import MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.openai.logprobs import ChatLogprobs, chat_logprobs
 from lead.http.openai.messages import ConversationFields, ResponseFormat
 from lead.http.openai.thinking import ThinkingFields
@@ -63,10 +64,10 @@ class ChatRequest(ConversationFields, ToolFields, ThinkingFields, AnswerFields):
             continues=self.continues,
         )
 
-    def questions(self, prepared: Prepared, vocabulary: Vocabulary) -> list[Question]:
+    def questions(self, prepared: Prepared, vocabulary: Vocabulary, defaults: SamplingDefaults) -> list[Question]:
         """One for each of the `n` answers. Raises RequestError."""
         question = Question(
-            sampling=self.sampling(DEFAULT_TEMPERATURE, prepared.grammar),
+            sampling=self.sampling(defaults, prepared.grammar),
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             streamed=bool(self.stream),
             **prepared.fields(),
@@ -74,14 +75,16 @@ class ChatRequest(ConversationFields, ToolFields, ThinkingFields, AnswerFields):
         )
         return [with_seed(question, i) for i in range(self.n or 1)]
 
-    def ready(self, vocabulary: Vocabulary, settings: ChatSettings) -> tuple[Prepared, list[Question]]:
+    def ready(
+        self, vocabulary: Vocabulary, settings: ChatSettings, defaults: SamplingDefaults
+    ) -> tuple[Prepared, list[Question]]:
         """The conversation and its questions. Raises RequestError."""
         if self.top_logprobs and not self.logprobs:
             raise RequestError(f"top_logprobs is {self.top_logprobs}: set logprobs to true as well", "top_logprobs")
         if self.reasoning_format is not None:
             settings = replace(settings, reasoning_format=self.reasoning_format)
         prepared = prepare(self.conversation(), vocabulary, settings)
-        return prepared, self.questions(prepared, vocabulary)
+        return prepared, self.questions(prepared, vocabulary, defaults)
 
     def style(self, prepared: Prepared) -> ThinkingStyle:
         """Where thinking is told."""
@@ -154,7 +157,7 @@ async def chat_completions(site: Site, request: Request) -> Response:
     with site.refusals():
         asked = await parse(ChatRequest, request)
         # A thread, because a long prompt takes long to tokenise.
-        prepared, questions = await asyncio.to_thread(asked.ready, vocabulary, site.options.chat)
+        prepared, questions = await asyncio.to_thread(asked.ready, vocabulary, site.options.chat, site.defaults)
         answers = site.ask(questions)
     head = head_of("chatcmpl", "chat.completion.chunk" if asked.stream else "chat.completion", site.model)
     stream = None

@@ -17,9 +17,9 @@ from duo.sampling.json_schema import of_json_schema
 from lead.answers.fim import NO_GAPS, Form, Gap, form_of, plain_tokens, prompt_of
 from lead.answers.text import check_tokens
 from lead.api import Answer, Piece, Question
+from lead.http.defaults import SamplingDefaults
 from lead.http.errors import dump
 from lead.http.openai.fields import (
-    DEFAULT_TEMPERATURE,
     MAX_CHOICES,
     MAX_PROMPT_LOGPROBS,
     MAX_TOP_LOGPROBS,
@@ -77,7 +77,7 @@ class CompletionRequest(AnswerFields):
         None, description="What follows the answer, for models that fill gaps in code. The prompt stands before it."
     )
 
-    def questions(self, vocabulary: Vocabulary, context: int) -> list[Question]:
+    def questions(self, vocabulary: Vocabulary, context: int, defaults: SamplingDefaults) -> list[Question]:
         """`n` questions for each prompt. context: tokens of a prompt and its answer. Raises RequestError."""
         count = self.n or 1
         if self.best_of is not None and self.best_of != count:
@@ -99,7 +99,7 @@ class CompletionRequest(AnswerFields):
                 f"{scores} log probabilities of prompts: at most {MAX_PROMPT_LOGPROBS} at a time", "logprobs"
             )
         schema = self.response_format.answer() if self.response_format is not None else self.json_schema or None
-        sampling = self.sampling(DEFAULT_TEMPERATURE, of_json_schema(schema) if schema is not None else "")
+        sampling = self.sampling(defaults, of_json_schema(schema) if schema is not None else "")
         question = Question(
             prompt=(),
             sampling=sampling,
@@ -171,7 +171,7 @@ async def completions(site: Site, request: Request) -> Response:
     with site.refusals():
         asked = await parse(CompletionRequest, request)
         # A thread, because a long prompt takes long to tokenise.
-        questions = await asyncio.to_thread(asked.questions, vocabulary, site.answerer.info.context)
+        questions = await asyncio.to_thread(asked.questions, vocabulary, site.answerer.info.context, site.defaults)
         echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
         answers = site.ask(questions)
     if asked.no_answer:

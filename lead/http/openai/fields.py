@@ -17,9 +17,9 @@ from duo.errors import RequestError
 from duo.sampling.params import SEED_BITS, SamplingParams
 from lead.answers.text import special_in
 from lead.api import Question
+from lead.http.defaults import SamplingDefaults
 from lead.http.parsing import Body, Cannot, short
 
-DEFAULT_TEMPERATURE = 0.8
 MAX_CHOICES = 128
 """Most answers to one request. OpenAI has the same limit."""
 MAX_STOPS = 32
@@ -74,17 +74,18 @@ class SamplingFields(Body):
     logit_bias: dict[str, float] | None = Field(None, description="What to add to the logits of tokens, by token id.")
     ignore_eos: bool | None = None
 
-    def sampling(self, temperature: float, grammar: str = "") -> SamplingParams:
-        """`temperature` counts if the request gives none. Raises RequestError."""
+    def sampling(self, defaults: SamplingDefaults, grammar: str = "") -> SamplingParams:
+        """`defaults` count where the request says nothing. Raises RequestError."""
         given: dict[str, Any] = {name: getattr(self, name) for name in _PARAMS}
-        given["temperature"] = temperature if self.temperature is None else self.temperature
         if self.top_k == -1:  # other servers switch it off with -1
-            given["top_k"] = None
+            given["top_k"] = 0
         given["repetition_penalty"] = self.repetition_penalty or self.repeat_penalty  # neither may be 0
         given["logit_bias"] = {_token_id(key): bias for key, bias in (self.logit_bias or {}).items()}
-        if self.seed is None or self.seed < 0:  # as with llama-server
+        given["seed"] = defaults.seed if self.seed is None else self.seed
+        if given["seed"] is None or given["seed"] < 0:  # as with llama-server
             given["seed"] = secrets.randbits(63)
-        return SamplingParams(**{name: value for name, value in given.items() if value is not None}, grammar=grammar)
+        stated = {name: value for name, value in given.items() if value is not None}
+        return replace(defaults.params, **stated, grammar=grammar)
 
     @model_validator(mode="before")
     @classmethod

@@ -15,8 +15,9 @@ from duo.engines import Vocabulary
 from duo.errors import DuoError
 from lead.answers.fim import NO_GAPS, Form, Gap, form_of, plain_tokens, prompt_of
 from lead.api import Answer, Piece, Question, Summary
+from lead.http.defaults import SamplingDefaults
 from lead.http.errors import UNEXPECTED, UnsupportedError, dump, error_of
-from lead.http.openai.fields import DEFAULT_TEMPERATURE, AnswerFields, SamplingFields
+from lead.http.openai.fields import AnswerFields, SamplingFields
 from lead.http.openai.usage import Timings, timings
 from lead.http.parsing import Body, Cannot, parse
 from lead.http.silent import SilentAnswer
@@ -55,7 +56,7 @@ class InfillRequest(SamplingFields):
     cannot: ClassVar[Cannot] = AnswerFields.cannot
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
 
-    def question(self, form: Form, vocabulary: Vocabulary, context: int) -> Question:
+    def question(self, form: Form, vocabulary: Vocabulary, context: int, defaults: SamplingDefaults) -> Question:
         """Slow: it tokenises. Raises RequestError."""
         ends = self.ends(vocabulary)
         if not ends["ignore_eos"]:
@@ -67,7 +68,7 @@ class InfillRequest(SamplingFields):
         )
         return Question(
             prompt=prompt_of(form, gap, vocabulary, context, ends["max_tokens"]),
-            sampling=self.sampling(DEFAULT_TEMPERATURE),
+            sampling=self.sampling(defaults),
             continues=True,
             streamed=bool(self.stream),
             **ends,

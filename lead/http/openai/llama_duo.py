@@ -11,7 +11,8 @@ from pydantic import BaseModel, Field
 
 from duo.engines import Vocabulary
 from lead.api import Question
-from lead.http.openai.fields import DEFAULT_TEMPERATURE, SamplingFields
+from lead.http.defaults import SamplingDefaults
+from lead.http.openai.fields import SamplingFields
 from lead.http.openai.messages import Message, Text
 from lead.http.parsing import Cannot, parse
 from lead.http.site import Site
@@ -31,12 +32,12 @@ class MessagesRequest(SamplingFields):
         "tools": ((None, []), "/messages knows no tools: use /v1/chat/completions"),
     }
 
-    def question(self, vocabulary: Vocabulary) -> Question:
+    def question(self, vocabulary: Vocabulary, defaults: SamplingDefaults) -> Question:
         """Raises RequestError."""
         system = [{"role": "system", "content": self.system}] if self.system else []
         return Question(
             prompt=vocabulary.chat(system + [message.plain() for message in self.messages]),
-            sampling=self.sampling(0.0 if self.seed is None else DEFAULT_TEMPERATURE),
+            sampling=self.sampling(defaults.greedy() if self.seed is None else defaults),
             **self.ends(vocabulary),
         )
 
@@ -53,7 +54,7 @@ async def messages(site: Site, request: Request) -> Response:
     with site.refusals():
         asked = await parse(MessagesRequest, request)
         # A thread, because a long prompt takes long to tokenise.
-        question = await asyncio.to_thread(asked.question, site.answerer.info.vocabulary)
+        question = await asyncio.to_thread(asked.question, site.answerer.info.vocabulary, site.defaults)
         answers = site.ask([question])
     return await respond(
         request, answers, lambda told: {"content": {"text": "".join([piece.text for piece in told[0]])}}

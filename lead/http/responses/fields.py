@@ -13,7 +13,8 @@ from duo.errors import RequestError
 from lead.api import Question
 from lead.chat.conversation import ChatSettings, Conversation
 from lead.chat.prepare import Prepared, prepare
-from lead.http.openai.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, SamplingFields
+from lead.http.defaults import SamplingDefaults
+from lead.http.openai.fields import MAX_TOP_LOGPROBS, AnswerFields, SamplingFields
 from lead.http.openai.thinking import ReasoningOptions, ThinkingFields
 from lead.http.parsing import Body, Cannot
 from lead.http.responses.items import Item, MoreTools, items_of, messages_of
@@ -165,7 +166,7 @@ class ResponsesRequest(AskedFields, SamplingFields):
         return "reasoning.encrypted_content" in (self.include or ())
 
     def ready(
-        self, items: Sequence[Item], vocabulary: Vocabulary, settings: ChatSettings
+        self, items: Sequence[Item], vocabulary: Vocabulary, settings: ChatSettings, defaults: SamplingDefaults
     ) -> tuple[Prepared, Question, list[ToolEntry]]:
         """The conversation, its question, and the tools. Takes long for a long one. Raises RequestError."""
         tools = self.entries(items)
@@ -173,7 +174,7 @@ class ResponsesRequest(AskedFields, SamplingFields):
             settings = replace(settings, reasoning_format=self.reasoning_format)
         prepared = prepare(self.conversation(items, tools), vocabulary, settings)
         question = Question(
-            sampling=self.sampling(DEFAULT_TEMPERATURE, prepared.grammar),
+            sampling=self.sampling(defaults, prepared.grammar),
             top_logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
             streamed=bool(self.stream),
             **prepared.fields(),

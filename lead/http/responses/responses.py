@@ -37,7 +37,9 @@ async def create(site: Site, request: Request) -> Response:
         past = _past(site.memory, asked.previous_response_id)
         items = [*past.items, *_known(asked.items, site.memory)]
         # A thread, because a long prompt takes long to tokenise.
-        prepared, question, tools = await asyncio.to_thread(asked.ready, items, vocabulary, site.options.chat)
+        prepared, question, tools = await asyncio.to_thread(
+            asked.ready, items, vocabulary, site.options.chat, site.defaults
+        )
         answers = site.ask([question])
     given = past.size + len(await request.body())
 

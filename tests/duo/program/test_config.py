@@ -148,10 +148,10 @@ def test_what_is_wrong_elsewhere(capsys: pytest.CaptureFixture[str], monkeypatch
 
 
 @pytest.mark.parametrize(
-    "flag", ["-ctk q8_0", "-cd 512", "-hf a/b", "-mdl x", "-ngla 3", "-ng 3", "-tx=3", "-vx", "-n 10", "-f on", "-g"]
+    "flag", ["-ctk q8_0", "-cd 512", "-hx a/b", "-mdl x", "-ngla 3", "-ng 3", "-tx=3", "-vx", "-nx 10", "-f on", "-g"]
 )
 def test_an_unknown_flag_is_named(capsys: pytest.CaptureFixture[str], flag: str) -> None:
-    """-c has nothing to do with -ctk, nor -h with -hf: what is wrong is that there is no such flag."""
+    """-c has nothing to do with -ctk, nor -h with -hx: what is wrong is that there is no such flag."""
     words = flag.split(" ")
     line = refusal(capsys, "-c", "64", *words, "--port", "1")
     assert f"there is no flag {words[0].partition('=')[0]}" in line

@@ -1,0 +1,1 @@
+"""Models by name: from the Hugging Face hub, and from Ollama's folder."""
