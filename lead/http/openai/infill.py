@@ -106,7 +106,7 @@ async def infill(site: Site, request: Request) -> Response:
         form = await asyncio.to_thread(form_of, info.vocabulary)
         if form is None:
             raise UnsupportedError(f"/infill: {NO_GAPS}")
-        question = await asyncio.to_thread(asked.question, form, info.vocabulary, info.context)
+        question = await asyncio.to_thread(asked.question, form, info.vocabulary, info.context, site.defaults)
         answers = site.ask([question])
     if asked.no_answer:
         answers = [SilentAnswer(answers[0])]
