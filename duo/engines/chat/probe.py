@@ -120,7 +120,9 @@ class _Probe:
         )
         self._set(text_beside_calls=self._text_beside_calls(tools))
         answered = {**self._call(), "tool_responses": [{"name": _NAME, "response": _RESULT}]}
-        self._set(results_beside_calls=_RESULT in (self._written([_user(_ASK), answered], tools) or ""))
+        written = self._written([_user(_ASK), answered], tools) or ""
+        # A template that prints whole messages does not mean it.
+        self._set(results_beside_calls=_RESULT in written and "tool_responses" not in written)
 
     def _text_beside_calls(self, tools: Copies) -> Beside:
         before, call, said = [_user(_ASK)], self._call(), _assistant(_SAY)

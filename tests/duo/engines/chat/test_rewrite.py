@@ -58,7 +58,7 @@ def shapes(name: str, turns: Any, tools: Any = ()) -> list[tuple[str, Any]]:
 
 
 def test_turns_that_a_template_does_not_take_are_merged_or_moved() -> None:
-    turns = [
+    turns: list[dict[str, Any]] = [
         {"role": "system", "content": "rule0"}, {"role": "system", "content": "rule1"}, ASK, MORE,
         {"role": "assistant", "content": "say3"}, {"role": "assistant", "content": None},
         {"role": "assistant", "content": "say4"}, {"role": "system", "content": "rule2"},
