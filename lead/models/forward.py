@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from starlette.types import Message, Receive, Scope, Send
 
 from duo.errors import DuoError
-from lead.http.errors import UNEXPECTED, ModelUnavailableError, dump, error_of
+from lead.http.errors import UNEXPECTED, ModelUnavailableError, dump, error_of, style_of
 from lead.http.stream import unless_gone
 from lead.models.pool import Claim, Loaded, Pool
 
@@ -68,7 +68,7 @@ class Forwarded(Response):
         except DuoError as error:
             if not self._began:
                 raise
-            await send(_body(error_event(error_of(error)), more=False))
+            await send(_body(error_event(error_of(error, style_of(scope["path"]))), more=False))
 
     async def _wait(self, claim: Claim, send: Send) -> None:
         """Tell the client of a stream that the model loads."""
@@ -105,7 +105,7 @@ class Forwarded(Response):
             if not (self._began or self._streamed):
                 return  # the server closes the connection, because the answer is not complete
             error = await broken(self._pool, loaded)
-            await send(_body(error_event(error_of(error)), more=False))
+            await send(_body(error_event(error_of(error, style_of(scope["path"]))), more=False))
         finally:
             await response.aclose()
 

@@ -42,7 +42,7 @@ OF_THE_LEAD = frozenset(
     )
 )
 """Settings of the lead as a whole, which a model cannot have."""
-OF_ONE_MODEL = ("model", "alias", "trace")
+OF_ONE_MODEL = ("model", "hf_repo", "hf_file", "alias", "trace")
 """Settings that cannot be meant for all models."""
 _ENDING = ("-h", "--help", "--version", "--list-devices")
 
@@ -89,7 +89,8 @@ def read(path: str, args: argparse.Namespace, parser: Parser, model_parser: Pars
     """
     for dest in OF_ONE_MODEL:
         if getattr(args, dest):
-            parser.error(f"--{dest} is of one model: with --models, give it in that model's flags or leave it away")
+            flag = dest.replace("_", "-")
+            parser.error(f"--{flag} is of one model: with --models, give it in that model's flags or leave it away")
     try:
         content = _content(path)
         return _settings(content, args, model_parser, path)
