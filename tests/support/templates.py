@@ -296,8 +296,7 @@ STRICT = """{% for m in messages %}
 {% if m.role == 'system' and not loop.first %}{{ raise_exception('system first') }}{% endif %}
 {% if not loop.first and m.role == messages[loop.index0 - 1].role %}{{ raise_exception('twice') }}{% endif %}
 {{ m.role }}: {{ m.content }}
-{% endfor %}{% if messages[-1].role != 'user' and add_generation_prompt %}{{ raise_exception('user last') }}{% endif %}
-{% if add_generation_prompt %}assistant:{% endif %}"""
+{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}"""
 """Raises for nearly everything."""
 
 TEMPLATES: Mapping[str, str] = {

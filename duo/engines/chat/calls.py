@@ -118,11 +118,11 @@ def _parsed(value: object) -> object:
         return value.strip()
 
 
-def _call(call: object, where: str, number: int) -> dict[str, Any]:
+def _call(call: Any, where: str, number: int) -> dict[str, Any]:
     match call:
         case {"function": {"name": str(name), **function}}:
-            id = call.get("id") or _made_up(number)
-            return {"id": str(id), "function": {"name": name, "arguments": function.get("arguments")}}
+            arguments = function.get("arguments")
+            return {"id": str(call.get("id") or _made_up(number)), "function": {"name": name, "arguments": arguments}}
     raise RequestError(f"{where} names no function", "messages")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from duo.engines.base import NO_VARIABLES, Variables
 from duo.engines.chat.calls import Copies
-from duo.engines.chat.traits import Arguments, Beside, Empty, Ids, TemplateTraits
+from duo.engines.chat.traits import FILLER, Arguments, Beside, Empty, Ids, TemplateTraits
 from duo.errors import ModelError
 
 Template = Callable[[Copies, Copies | None, Variables], str]
@@ -90,6 +90,7 @@ class _Probe:
             users_in_a_row=self._writes([ask, more]) and self._writes([ask, say, more, _user(_AGAIN)]),
             assistants_in_a_row=self._writes([ask, say, again, more]),
             assistant_first=self._writes([say, ask]),
+            empty_user=self._writes([_user(""), say, more]),
             empty_assistant=self._writes([ask, _assistant(""), more]),
         )
         alone = [rule] if self.traits.system != "none" else []
@@ -124,7 +125,7 @@ class _Probe:
         ways: Mapping[Beside, Sequence[Mapping[str, Any]]] = {
             "kept": [self._call(text=_SAY)],
             "split": [said, call],
-            "parted": [said, _user(""), call],
+            "parted": [said, _user("" if self.traits.empty_user else FILLER), call],
         }
         for way, turns in ways.items():
             history = [*before, *turns, self._result()]

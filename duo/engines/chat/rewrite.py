@@ -13,10 +13,7 @@ from typing import Any
 from duo.engines.base import Objects
 from duo.engines.chat import tools as _tools
 from duo.engines.chat.calls import Copies, as_object, as_text, paired, with_ids
-from duo.engines.chat.traits import TemplateTraits
-
-_FILLER = "..."
-"""What an assistant says that must say something."""
+from duo.engines.chat.traits import FILLER, TemplateTraits
 
 
 def rewritten(messages: Objects, tools: Objects, traits: TemplateTraits) -> tuple[Copies, Copies | None]:
@@ -34,7 +31,7 @@ def plainest(messages: Objects, tools: Objects, traits: TemplateTraits) -> Copie
     turns = _tools.plain(paired(messages), tools)
     narrow = TemplateTraits(
         parts=traits.parts, system="none", users_in_a_row=False, assistants_in_a_row=False, assistant_first=False,
-        needs_user=True, empty_assistant=False,
+        needs_user=True, empty_user=False, empty_assistant=False,
     )  # fmt: skip
     turns = _in_turns(_placed_systems(turns, narrow), narrow)
     return [_shaped(turn, narrow) for turn in turns]
@@ -105,11 +102,12 @@ def _one_by_one(turn: Mapping[str, Any], results: Copies) -> Copies:
 def _in_turns(turns: Copies, traits: TemplateTraits) -> Copies:
     """Puts turns into an order that the template takes."""
     result: Copies = []
+    nothing = "" if traits.empty_user else FILLER
     if traits.needs_user and not any(turn["role"] == "user" for turn in turns):
         turns = _with_user(turns)
     for turn in turns:
         role, last = turn["role"], result[-1] if result else {"role": "system"}
-        if role == "assistant" and not traits.empty_assistant and _empty(turn):
+        if _empty(turn) and (role == "system" or (role == "assistant" and not traits.empty_assistant)):
             continue
         if role == last["role"] == "user" and not traits.users_in_a_row:
             result[-1] = {**last, "content": _joined([last["content"], turn["content"]])}
@@ -117,11 +115,13 @@ def _in_turns(turns: Copies, traits: TemplateTraits) -> Copies:
             result[-1] = _merged(last, turn)
         else:
             if role == "assistant" and last["role"] == "system" and not traits.assistant_first:
-                result.append({"role": "user", "content": ""})
+                result.append({"role": "user", "content": nothing})
             elif role == "user" and last["role"] == "tool" and not traits.user_after_tool:
-                result.append({"role": "assistant", "content": "" if traits.empty_assistant else _FILLER})
+                result.append({"role": "assistant", "content": "" if traits.empty_assistant else FILLER})
             result.append(dict(turn))
-    return result
+    if not traits.empty_user:
+        result = [{**turn, "content": FILLER} if turn["role"] == "user" and _empty(turn) else turn for turn in result]
+    return result or [{"role": "user", "content": nothing}]
 
 
 def _with_user(turns: Copies) -> Copies:

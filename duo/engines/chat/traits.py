@@ -10,6 +10,9 @@ Empty = Literal["empty", "null", "absent"]
 Beside = Literal["kept", "split", "parted", "lost"]
 Ids = Literal["any", "nine", "named"]
 
+FILLER = "..."
+"""What a turn says that has nothing to say, where templates want some text."""
+
 
 @dataclass(frozen=True, slots=True)
 class TemplateTraits:
@@ -35,6 +38,9 @@ class TemplateTraits:
 
     needs_user: bool = False
     """Whether a conversation must hold a turn of the user."""
+
+    empty_user: bool = True
+    """Whether a turn of the user may be empty."""
 
     empty_assistant: bool = True
     """Whether a turn of the assistant may be empty."""

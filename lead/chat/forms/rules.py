@@ -9,13 +9,15 @@ from typing import Any, NamedTuple
 
 from duo.sampling.json_schema import json_rule
 from lead.chat.conversation import Tool
-from lead.chat.forms.schemas import arguments_schema
+from lead.chat.forms.schemas import arguments_schema, moved
 from lead.chat.forms.typed import referred, schema_of, types_of
 
 MAX_CALLS = 16
 """Calls in one answer. Small models would go on for ever."""
 MAX_EXTRA = 32
 """Keys that a schema does not name, where it allows them and they are no JSON."""
+_WORDS: Mapping[str, Sequence[str]] = {"boolean": ("True", "False"), "null": ("None",)}
+"""Python's words for values of these types."""
 
 Values = Callable[["Rules", Mapping[str, Any]], str]
 """Writes the rule of a value by its schema. Returns the rule's name, or another expression."""
@@ -36,20 +38,15 @@ class Rules:
         self._tokens = {mark: token for token, mark in marks.items()}
         names = sorted(map(re.escape, self._tokens), key=len, reverse=True)
         self._split = re.compile(f"({'|'.join(names)})") if names else None
-        self._rules: dict[str, str] = {}
-        """Names of rules by what they say."""
+        self._rules: dict[tuple[str, str], str] = {}
+        """Names of rules by their attribute and by what they say."""
 
     def __str__(self) -> str:
-        return "".join(f"{name}: {rule}\n" for rule, name in self._rules.items())
+        return "".join(f"{name}{attribute}: {says}\n" for (attribute, says), name in self._rules.items())
 
-    def rule(self, says: str) -> str:
-        """The name of a rule."""
-        return self._rules.setdefault(says, f"r{len(self._rules)}")
-
-    def attributed(self, attribute: str, says: str) -> str:
-        """The name of a rule with an attribute of llguidance."""
-        name = self._rules.setdefault(f"[{attribute}]{says}", f"r{len(self._rules)}[{attribute}]")
-        return name.partition("[")[0]
+    def rule(self, says: str, attribute: str = "") -> str:
+        """The name of a rule, which may have an attribute of llguidance."""
+        return self._rules.setdefault((attribute, says), f"r{len(self._rules)}")
 
     def text(self, text: str) -> str:
         """An expression for a text, in which marks may stand."""
@@ -64,7 +61,7 @@ class Rules:
         """An expression for any text, and the mark that ends it."""
         if self._split and self._split.match(mark):
             return f"/(?s:.*)/ {self.text(mark)}"
-        return self.attributed("lazy", rf"/(?s:.*){_escaped(mark)}/")
+        return self.rule(rf"/(?s:.*){_escaped(mark)}/", "[lazy]")
 
     def json(self, schema: Mapping[str, Any]) -> str:
         """A rule for JSON of this schema, with or without a space after commas and colons, as models write it."""
@@ -90,10 +87,19 @@ class Rules:
             head, tail = (self.rule(each) if each else "" for each in (head, tail))
         return head
 
-    def object_(self, tool: Tool, key: str) -> str:
-        """A call as JSON, with its name and with its arguments under this key."""
-        head = f'"{{\\"name\\":" " "? {self.text(json.dumps(tool.name))} "," " "? "\\"{key}\\":" " "?'
+    def object_(self, tool: Tool) -> str:
+        """A call as JSON, in which marks before it tell that it is one."""
+        head = f'"{{\\"name\\":" " "? {self.text(json.dumps(tool.name))} "," " "? "\\"arguments\\":" " "?'
         return self.rule(f'{head} {arguments(self, tool)} "}}"')
+
+
+def whole(rules: Rules, tool: Tool, key: str) -> str:
+    """A call as JSON without marks, with its arguments under this key. The answer may be other JSON instead, so all of
+    it is a schema: a text cannot stand beside one that begins like it."""
+    root = f"#/properties/{key}"
+    properties = {"name": {"const": tool.name}, key: moved(arguments_schema(tool), root)}
+    schema = {"type": "object", "properties": properties, "required": ["name", key], "additionalProperties": False}
+    return rules.json(schema)
 
 
 def arguments(rules: Rules, tool: Tool) -> str:
@@ -150,11 +156,7 @@ def bare(end: str, padded: bool) -> Values:
 
 def literal(rules: Rules, schema: Mapping[str, Any]) -> str:
     """Values as Python writes them. Strings are JSON, which is the same here."""
-    values, types = choices(schema), types_of(schema)
-    if values is not None and all(isinstance(value, bool) for value in values):
-        return rules.rule(" | ".join(json.dumps(str(value)) for value in values))
-    if values is None and types == {"boolean"}:
-        return rules.rule('"True" | "False"')
-    if values is None and types and types < {"boolean", "null"}:
-        return rules.rule('"None"')
-    return rules.json(schema)
+    types = types_of(schema) if choices(schema) is None else frozenset[str]()
+    words = [word for type, words in _WORDS.items() if type in types for word in words]
+    others = [] if types and types <= _WORDS.keys() else [rules.json(schema)]
+    return rules.any_of([*map(json.dumps, words), *others])

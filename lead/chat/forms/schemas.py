@@ -26,7 +26,8 @@ def arguments_schema(tool: Tool) -> Mapping[str, Any]:
     it admits others in so many words."""
     given = {**(tool.parameters or NO_PARAMETERS), "type": "object"}
     try:
-        return _closed(given, frozenset(_references(given, given, False, set())))
+        closed: Mapping[str, Any] = _closed(given, frozenset(_references(given, given, False, set())))
+        return closed
     except RecursionError:
         return given  # what makes a grammar of it refuses it
 
@@ -88,6 +89,18 @@ def _references(value: Any, root: Any, part: bool, seen: set[tuple[int, bool]]) 
     for key, inner in value.items():
         together = key == "allOf" or (key in _TOGETHER and ("properties" in value or part))
         yield from _references(inner, root, together, seen)
+
+
+def moved(schema: Any, root: str) -> Any:
+    """A schema that stands at another place. Its references start there."""
+    if isinstance(schema, list):
+        return [moved(inner, root) for inner in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    found = {key: moved(value, root) for key, value in schema.items()}
+    if isinstance(reference := schema.get("$ref"), str) and reference.startswith("#"):
+        found["$ref"] = root + reference[1:]
+    return found
 
 
 def _step(name: str) -> str:

@@ -135,7 +135,7 @@ FORMS: Mapping[str, Form] = {
         Form("seed", writes.functions(*_SEED, tagged.QWEN), _tags(*_SEED), thinking=THINKING[2], ends=_SEED[1:]),
         Form(
             "minimax",
-            writes.functions(*_MINIMAX, tagged.INVOKE),
+            writes.functions(*_MINIMAX, tagged.INVOKE, together=True),
             {_MINIMAX[0]: tagged.within(_MINIMAX[1])},
             ends=_MINIMAX[1:],
         ),
@@ -210,6 +210,6 @@ def _thinking(form: Form, template: str, known: frozenset[bytes]) -> Form:
         if pair.open.strip() in template or pair.close in template:
             return replace(form, thinking=pair, declared=True)
     for pair in pairs:
-        if {pair.open.encode(), pair.close.encode()} <= known:
+        if pair.close.encode() in known:
             return replace(form, thinking=pair, declared=True)
     return form

@@ -172,6 +172,5 @@ class _Values:
             return json.dumps(values, ensure_ascii=False)[:-1]
         if types_of(schema_of(parameters, self._key)) != {"string"}:
             return json.dumps(values, ensure_ascii=False)[:-1]
-        text = "".join(self._pieces)
-        values[self._key] = text.removeprefix("\n") if self._tags.padded else text
+        values[self._key] = self._text()
         return json.dumps(values, ensure_ascii=False)[:-2]

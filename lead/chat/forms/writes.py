@@ -8,7 +8,7 @@ from typing import Any
 
 from lead.chat.conversation import Tool
 from lead.chat.forms import channels, sections
-from lead.chat.forms.rules import MAX_EXTRA, Rules, arguments, bare, choices, literal, members
+from lead.chat.forms.rules import MAX_EXTRA, Rules, arguments, bare, choices, literal, members, whole
 from lead.chat.forms.schemas import arguments_schema
 from lead.chat.forms.tagged import Tags
 from lead.chat.forms.typed import types_of
@@ -25,7 +25,7 @@ def tool_calls(begin: str, end: str) -> Writes:
     """JSON between marks."""
 
     def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
-        calls = rules.any_of([rules.object_(tool, "arguments") for tool in tools])
+        calls = rules.any_of([rules.object_(tool) for tool in tools])
         call = rules.rule(f"{rules.text(begin)} {_BREAK} {calls} {_BREAK} {rules.text(end)}")
         return rules.several(call, _BREAK, parallel)
 
@@ -36,7 +36,7 @@ def json_list(begin: str, end: str) -> Writes:
     """A list of JSON between marks."""
 
     def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
-        call = rules.any_of([rules.object_(tool, "arguments") for tool in tools])
+        call = rules.any_of([rules.object_(tool) for tool in tools])
         calls = rules.several(call, _COMMA, parallel)
         return f'{rules.text(begin)} {_SPACE} "[" {calls} "]" {rules.text(end)}'.strip()
 
@@ -47,35 +47,38 @@ def objects(key: str, between: str = ";") -> Writes:
     """JSON without marks, with the arguments under this key."""
 
     def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
-        call = rules.any_of([rules.object_(tool, key) for tool in tools])
+        call = rules.any_of([whole(rules, tool, key) for tool in tools])
         return rules.several(call, f"{json.dumps(between)} {_SPACE}", parallel)
 
     return write
 
 
-def functions(begin: str, end: str, tags: Tags) -> Writes:
-    """Functions with bare values, in tags."""
+def functions(begin: str, end: str, tags: Tags, together: bool = False) -> Writes:
+    """Functions with bare values, in tags. `together`: the tags are around all of them."""
 
     def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
         values = bare(tags.value[1], tags.padded)
+        between = f"{_BREAK} {rules.text(tags.value[0])}" if tags.value[0] else ""
         calls = []
         for tool in tools:
             named, others = members(tool)
             body = ""
             for key, schema, required in named:
                 head = f"{tags.key[0]}{key}{tags.key[1]}"
-                between = f"{_BREAK} {rules.text(tags.value[0])}" if tags.value[0] else ""
                 value = rules.rule(f"{rules.text(head)} {between} {values(rules, schema)} {_BREAK}")
                 body += f" {value}" if required else f" {value}?"
             if others:
-                key = f"{rules.text(tags.key[0])} /[\\w.-]{{1,64}}/ {rules.text(tags.key[1] + tags.value[0])}"
+                key = f"{rules.text(tags.key[0])} /[\\w.-]{{1,64}}/ {rules.text(tags.key[1])} {between}"
                 body += f" ({key} {rules.until(tags.value[1])} {_BREAK}){{0,{MAX_EXTRA}}}"
             name = rules.text(f"{tags.name[0]}{tool.name}{tags.name[1]}")
             calls.append(rules.rule(f"{name} {_BREAK}{body} {rules.text(tags.end)}"))
-        ends = "" if tags.end == end else f"{_BREAK} {rules.text(end)}"
+        call = rules.any_of(calls)
+        if together:
+            call = rules.several(call, _BREAK, parallel)
         inner = _BREAK if tags.name[0] else ""
-        call = rules.rule(f"{rules.text(begin)} {inner} {rules.any_of(calls)} {ends}")
-        return rules.several(call, _BREAK, parallel)
+        ends = "" if tags.end == end else f"{_BREAK} {rules.text(end)}"
+        around = rules.rule(f"{rules.text(begin)} {inner} {call} {ends}")
+        return around if together else rules.several(around, _BREAK, parallel)
 
     return write
 

@@ -64,7 +64,7 @@ class GivenCall(Body):
 
     @model_validator(mode="before")
     @classmethod
-    def _of_custom_tool(cls, value: object) -> object:
+    def _of_custom_tool(cls, value: Any) -> Any:
         match value:
             case {"type": "custom", "custom": {"name": name, **custom}}:
                 return {"id": value.get("id"), "function": {"name": name, "arguments": {"input": custom.get("input")}}}
@@ -93,7 +93,7 @@ class Message(Body):
 
     @model_validator(mode="before")
     @classmethod
-    def _thinking_apart(cls, value: object) -> object:
+    def _thinking_apart(cls, value: Any) -> Any:
         """Takes thinking out of content, where some servers send it as parts."""
         match value:
             case {"role": "assistant", "content": list(parts)}:
@@ -134,12 +134,8 @@ def _thought(part: object) -> str | None:
         case {"type": "thinking", "thinking": str(text)} | {"type": "reasoning", "text": str(text)}:
             return text
         case {"type": "thinking", "thinking": list(inner)}:
-            return "".join([text["text"] for text in inner if isinstance(text, dict) and _is_text(text.get("text"))])
+            return "".join([str(text["text"]) for text in inner if isinstance(text, dict) and "text" in text])
     return None
-
-
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
 
 
 class JsonSchema(Body):

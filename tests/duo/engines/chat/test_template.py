@@ -38,7 +38,8 @@ TURNS: list[dict[str, Any]] = [
 ]
 WRITES_TOOLS = (
     "{% if tools %}TOOLS{{ tools | tojson }}\n{% endif %}{% for m in messages %}[{{ m.role }}]{{ m.content }}"
-    "{% for call in m.tool_calls or [] %}CALL {{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}{{ '\\n' }}{% endfor %}"
+    "{% for call in m.tool_calls or [] %}"
+    "CALL {{ call.function.name }}{{ call.function.arguments | tojson }}{% endfor %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}[assistant]{% endif %}"
 )
 

@@ -52,11 +52,18 @@ def test_chat(engine: LlamaCppEngine) -> None:
     body = [vocabulary.encode(text) for text in ("system\nthe", "\n", "user\nhé", "assistant\n")]
     system, newline, user, assistant = body
     assert tokens == [START, *system, END, *newline, START, *user, END, *newline, START, *assistant]
-    with pytest.raises(RequestError, match="no tools here") as error:
-        vocabulary.chat([{"role": "tool", "content": "x"}])
+    result = vocabulary.render([{"role": "tool", "content": "x"}])
+    assert "user\n<tool_response>\nx\n</tool_response>" in result, "the template refuses results, so it gets text"
+    with pytest.raises(RequestError) as error:
+        vocabulary.chat([{"content": "x"}])
     assert error.value.param == "messages"
-    with pytest.raises(RequestError):
-        vocabulary.chat([{"role": "user"}])
+
+
+def test_an_answer_that_continues_a_message(engine: LlamaCppEngine) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "the "}]
+    whole = engine.vocabulary.render(turns, continues=True)
+    assert whole == "<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\nthe "
+    assert engine.vocabulary.chat(turns, continues=True) == engine.vocabulary.encode_rendered(whole)
 
 
 def test_chat_writes_one_bos(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_cut_call_is_not_whole(form: str) -> None:
                 assert part[1] == "weather" and one.finish == "length"
                 assert json.dumps(CALLS[0][1], ensure_ascii=False).startswith(part[2])
                 seen.add(part[2])
-    assert len(seen) > 3
+    assert len(seen) >= 3
 
 
 @pytest.mark.parametrize("form", ALL)
@@ -101,22 +102,22 @@ def test_thinking_may_stay_in_the_text(form: str) -> None:
         check_cuts(form, text, outcome(("text", text), finish="stop"), tools=tools, keep_thinking=True)
 
 
-@pytest.mark.parametrize("form", ALL)
-@pytest.mark.parametrize("unit", ["x", "<", "[", "{", '{"name": "', "```json\n{", "<tool_call>{", '"', "\n"])
-def test_long_answers_take_no_quadratic_time(form: str, unit: str) -> None:
-    """200,000 letters, one at a time, within calls and outside of them. It takes a second or two."""
+UNITS = ["<", "<tool_call>{", "</parameter>", "<|channel|>", '"', "\n"]
+
+
+@pytest.mark.parametrize("size", [1, 1 << 20])
+@pytest.mark.parametrize("form", ["hermes", "qwen3-coder", "gpt-oss", "gemma4"])
+def test_long_answers_take_no_quadratic_time(form: str, size: int) -> None:
+    """Letter by letter and in one piece, within a value and outside of calls."""
     inside = WRITE[form]([("weather", {"city": "MIDDLE"})])
-    head = inside[: inside.index("MIDDLE")]
-    if form not in ("hermes", "qwen3-coder", "mistral", "gpt-oss", "gemma4", "pythonic"):
-        unit, head = "y", inside[: inside.index("MIDDLE")]
-    for start in ("", head, *FORMS[form].blocks):
-        parser = parser_for(FORMS[form], TOOLS)
-        text = start + unit * (60_000 // len(unit))
-        begun = time.process_time()
-        for letter in text:
-            parser.push(letter)
-        parser.flush("stop")
-        assert time.process_time() - begun < 5
+    for start in ("", inside[: inside.index("MIDDLE")]):
+        for unit in UNITS:
+            text = start + unit * ((20_000 if size == 1 else 200_000) // len(unit))
+            parser, begun = parser_for(FORMS[form], TOOLS), time.process_time()
+            parts = [part for at in range(0, len(text), size) for part in parser.push(text[at : at + size])]
+            parts += parser.flush("stop")
+            assert time.process_time() - begun < 3, (start, unit)
+            assert parts
 
 
 # -- Any calls -----------------------------------------------------------------------------------------------------
@@ -155,7 +156,7 @@ ANY = (
     ),
     *TOOLS,
 )
-CALL = st.one_of(
+CALL: st.SearchStrategy[tuple[str, Any]] = st.one_of(
     st.tuples(
         st.just("any"),
         st.fixed_dictionaries(
@@ -216,3 +217,50 @@ def test_anything_cut_anywhere(form: str, data: st.DataObject) -> None:
         "must_call": data.draw(st.booleans()),
     }
     assert parsed(form, text, cuts, **asked) == parsed(form, text, **asked)
+
+
+# -- Thinking --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tools", [TOOLS, ()])
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("<think>Hm.</think>So.", [("thought", "Hm."), ("text", "So.")]),
+        ("\n<think>\nHm.\n\nYes.\n</think>\n\nSo. ", [("thought", "Hm.\n\nYes."), ("text", "So. ")]),
+        ("<think></think>So.", [("text", "So.")]),
+        ("<think>\n\n</think>\n\nSo.", [("text", "So.")]),
+        ("<think>Hm.", [("thought", "Hm.")]),
+        ("<think>a </thin b</think>c", [("thought", "a </thin b"), ("text", "c")]),
+        ("</think>So.", [("text", "So.")]),
+        # A model that is not known to think may speak of the marks.
+        ("It is <think>so</think>.", [("text", "It is <think>so</think>.")]),
+        ("< think", [("text", "< think")]),
+    ],
+)
+def test_thinking_without_calls(text: str, parts: list[Any], tools: tuple[Tool, ...]) -> None:
+    check_cuts("hermes", text, outcome(*parts, finish="stop"), tools=tools)
+
+
+def test_thinking_anywhere_in_a_model_that_thinks() -> None:
+    form = replace(FORMS["hermes"], declared=True)
+    assert parsed(form, "A <think>b</think> c <think>d").parts == [
+        ("text", "A "),
+        ("thought", "b"),
+        ("text", "c "),
+        ("thought", "d"),
+    ]
+    assert parsed(form, "The mark `<think>` begins it.").parts == [("text", "The mark `<think>` begins it.")]
+
+
+def test_a_parser_says_when_all_is_text() -> None:
+    parser = parser_for(FORMS["hermes"], ())
+    assert not parser.plain
+    parser.push("Hi")
+    assert parser.plain
+    assert not parser_for(FORMS["hermes"], TOOLS).plain
+    parser = parser_for(FORMS["hermes"], (), thinking_open=True)
+    parser.push("Hm")
+    assert not parser.plain
+    parser.push("</think>So")
+    assert parser.plain
