@@ -36,7 +36,11 @@ class Prepared:
 
     @property
     def marks(self) -> Mapping[int, str]:
-        return self.form.marks
+        """Without tools, those of calls mean nothing. Then they are no text, like any special token."""
+        if self.form.channels or (self.conversation.tools and self.conversation.choice != "none"):
+            return self.form.marks
+        thinking = "".join(self.form.thinking)
+        return {token: name for token, name in self.form.marks.items() if name in thinking}
 
     @property
     def thinking_marks(self) -> tuple[str, str]:

@@ -28,6 +28,7 @@ from lead.http.app import create_app
 from lead.http.endpoints import description
 from lead.http.site import Options
 from tests.support.fim import Filler
+from tests.support.http import vocabulary
 
 APP = create_app(Filler(), Options(metrics=True, slot_files=True))
 DOCUMENT: Any = description()
@@ -49,6 +50,12 @@ pytestmark = pytest.mark.slow
 SETTINGS = settings(
     max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def loaded() -> None:
+    """The first time takes seconds, which no request should wait for."""
+    vocabulary()
 
 
 _RULED = ("tools", "tool_choice", "json_schema", "output_config", "output_format", "system", "chat_template_kwargs")
