@@ -14,6 +14,7 @@ from lead.chat.answer import whole
 from lead.chat.conversation import ChatSettings, Conversation, Thinking, Tool
 from lead.chat.parts import Call, Text, Thought
 from lead.chat.prepare import form_for, prepare, rendered
+from tests.support.bytes_vocabulary import ByteVocabulary
 from tests.support.http import vocabulary
 from tests.support.tiny_transformers import make_tokenizer
 
@@ -102,3 +103,12 @@ def test_tools_that_contradict_each_other(asked: Conversation, param: str) -> No
     with pytest.raises(RequestError) as refused:
         prepare(asked, vocabulary(PLAIN), ChatSettings())
     assert refused.value.param == param
+
+
+def test_marks_of_calls_are_a_part_of_the_text_only_beside_tools() -> None:
+    model = ByteVocabulary(["<think>", "</think>", "<tool_call>", "</tool_call>"])
+    thinking = {"<think>", "</think>"}
+    for asked in (Conversation(HI), Conversation(HI, [TOOL], choice="none")):
+        assert set(prepare(asked, model, ChatSettings()).marks.values()) == thinking
+    offered = prepare(Conversation(HI, [TOOL]), model, ChatSettings())
+    assert set(offered.marks.values()) == {*thinking, "<tool_call>", "</tool_call>"}
