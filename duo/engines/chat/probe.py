@@ -119,6 +119,10 @@ class _Probe:
             user_after_tool=self._writes([_user(_ASK), call, result, _user(_MORE)], tools),
         )
         self._set(text_beside_calls=self._text_beside_calls(tools))
+        answered = {**self._call(), "tool_responses": [{"name": _NAME, "response": _RESULT}]}
+        written = self._written([_user(_ASK), answered], tools) or ""
+        # A template that prints whole messages does not mean it.
+        self._set(results_beside_calls=_RESULT in written and "tool_responses" not in written)
 
     def _text_beside_calls(self, tools: Copies) -> Beside:
         before, call, said = [_user(_ASK)], self._call(), _assistant(_SAY)
