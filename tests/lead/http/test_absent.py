@@ -8,6 +8,7 @@ from openai import NotFoundError, OpenAI
 
 from lead.http.absent import ABSENT
 from lead.http.endpoints import ENDPOINTS
+from lead.http.errors import OPENAI, style_of
 from tests.support.api import error_of, post
 from tests.support.http import PATIENCE
 
@@ -15,8 +16,13 @@ from tests.support.http import PATIENCE
 @pytest.mark.parametrize("path", sorted(ABSENT))
 def test_each_of_them_answers_404_with_a_reason(url: str, path: str) -> None:
     asked = path.replace("{response_id}", "resp_1").replace("{rest:path}", "a/b")
-    error = error_of(post(url, asked, input="a"), 404)
-    assert error["code"] == "not_found"
+    response = post(url, asked, input="a")
+    error = response.json()["error"]
+    assert response.status_code == 404
+    if style_of(path) is OPENAI:
+        assert error_of(response, 404)["code"] == "not_found"
+    else:
+        assert error["type"] == "not_found_error"
     assert asked in error["message"] and error["message"].endswith(ABSENT[path])
 
 

@@ -64,8 +64,8 @@ def test_pages_of_others(answerer: ScriptedAnswerer) -> None:
 
 
 def test_paths_and_methods_that_are_not_there(url: str, answerer: ScriptedAnswerer) -> None:
-    missing = requests.get(f"{url}{MESSAGES}/batches", timeout=PATIENCE)
-    assert fault(missing, 404, "not_found_error") == f"GET {MESSAGES}/batches: not found"
+    missing = requests.get(f"{url}{MESSAGES}/nothing", timeout=PATIENCE)
+    assert fault(missing, 404, "not_found_error") == f"GET {MESSAGES}/nothing: not found"
     wrong = requests.get(url + MESSAGES, timeout=PATIENCE)
     assert fault(wrong, 405, "invalid_request_error") == f"GET {MESSAGES}: method not allowed, use POST"
     assert wrong.headers["allow"] == "POST"
