@@ -58,10 +58,13 @@ def calls(claude: Anthropic) -> list[dict[str, Any]]:
     found = []
     for seed in range(ANSWERS):
         message = claude.messages.create(
-            model="any", max_tokens=200, messages=[{"role": "user", "content": QUESTIONS[0]}], tools=TOOLS,
+            model="any",
+            max_tokens=200,
+            messages=[{"role": "user", "content": QUESTIONS[0]}],
+            tools=TOOLS,
             tool_choice={"type": "tool", "name": "weather", "disable_parallel_tool_use": True},
             extra_body={"seed": seed, "temperature": 1},
-        )  # fmt: skip
+        )
         (call,) = message.content
         assert call.type == "tool_use" and message.stop_reason == "tool_use"
         jsonschema.validate(call.input, CITY)

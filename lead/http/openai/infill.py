@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import Request
@@ -12,19 +11,16 @@ from fastapi.responses import Response
 from pydantic import BaseModel, Field
 
 from duo.engines import Vocabulary
-from duo.errors import DuoError
 from lead.answers.fim import NO_GAPS, Form, Gap, form_of, plain_tokens, prompt_of
-from lead.api import Answer, Piece, Question, Summary
+from lead.api import Piece, Question, Summary
 from lead.http.defaults import SamplingDefaults
-from lead.http.errors import UNEXPECTED, UnsupportedError, dump, error_of
+from lead.http.errors import UnsupportedError, dump, error_of
 from lead.http.openai.fields import AnswerFields, SamplingFields
 from lead.http.openai.usage import Timings, timings
 from lead.http.parsing import Body, Cannot, parse
 from lead.http.silent import SilentAnswer
 from lead.http.site import Site
-from lead.http.stream import respond
-
-log = logging.getLogger("lead.http.streams")
+from lead.http.stream import StreamStyle, events, respond
 
 MAX_FILES = 256
 """Most other files of a request."""
@@ -116,7 +112,8 @@ async def infill(site: Site, request: Request) -> Response:
         text = "".join([piece.text for piece in told[0]])
         return chosen(_whole(text, site.model, answer.summary, told[0], ends), asked.response_fields)
 
-    stream = _events(answer, site.model, ends, len(question.prompt)) if asked.stream else None
+    writer = _Writer(site.model, ends, len(question.prompt))
+    stream = events(answers, [writer], _STYLE) if asked.stream else None
     return await respond(request, answers, body, stream)
 
 
@@ -155,21 +152,26 @@ def _whole(
     }
 
 
-async def _events(answer: Answer, model: str, ends: Collection[int], prompt: int) -> AsyncGenerator[str, None]:
-    """The answer as events. The last one has no text, and says how it ended."""
-    count = 0
-    last: Sequence[Piece] = ()
-    try:
-        async for pieces in answer:
-            count, last = count + len(pieces), pieces or last
-            if text := "".join([piece.text for piece in pieces]):
-                figures = {"tokens_predicted": count, "tokens_evaluated": prompt}
-                yield f"data: {dump({'index': 0, 'content': text, 'stop': False, **figures})}\n\n"
-    except DuoError as error:
-        yield f"data: {dump(error_of(error))}\n\n"
-        return
-    except Exception:
-        log.exception("an answer broke off")
-        yield f"data: {dump(UNEXPECTED)}\n\n"
-        return
-    yield f"data: {dump(_whole('', model, answer.summary, last, ends))}\n\n"
+class _Writer:
+    """Writes the answer as events. The last one has no text, and says how it ended."""
+
+    def __init__(self, model: str, ends: Collection[int], prompt: int) -> None:
+        self._model, self._ends, self._prompt = model, ends, prompt
+        self._count = 0
+        self._last: Sequence[Piece] = ()
+
+    def begin(self) -> str:
+        return ""
+
+    def batch(self, pieces: Sequence[Piece]) -> str:
+        self._count += len(pieces)
+        self._last = pieces or self._last
+        text = "".join([piece.text for piece in pieces])
+        figures = {"tokens_predicted": self._count, "tokens_evaluated": self._prompt}
+        return f"data: {dump({'index': 0, 'content': text, 'stop': False, **figures})}\n\n" if text else ""
+
+    def end(self, summary: Summary) -> str:
+        return f"data: {dump(_whole('', self._model, summary, self._last, self._ends))}\n\n"
+
+
+_STYLE = StreamStyle(lambda error: f"data: {dump(error_of(error))}\n\n", lambda: "")
