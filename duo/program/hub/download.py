@@ -42,7 +42,7 @@ TRIES, PAUSE = 5, 0.5
 class Hub:
     """A source of models. Its methods raise ModelError with one line."""
 
-    def __init__(self, source: Source = Source()) -> None:  # noqa: B008 - it is immutable
+    def __init__(self, source: Source) -> None:
         self._source = source
         self._cache = source.cache or Path(constants.HF_HUB_CACHE)
 
@@ -132,6 +132,8 @@ class Hub:
             return f"{page} is not for everyone ({status}): set HF_TOKEN to a token that may read it"
         if status:
             return f"{self._where} answers {status} for {repository}: try again later"
+        if isinstance(error, json.JSONDecodeError):
+            return f"{self._where} does not answer {repository} as a hub does: check HF_ENDPOINT, and any proxy"
         if isinstance(error, ValueError):
             return f"{repository}: {first_line(error)}"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:

@@ -144,6 +144,18 @@ def test_it_says_where_it_broke_off(hub: Hub, server: FakeHub, cache: Path, monk
     assert server.downloads("m-Q8_0.gguf") == ["bytes=110000-"]
 
 
+def test_a_terminal_shows_how_far_it_is(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hub.get(Wanted("a/b", "Q4_K_M"))
+    assert "Q4_K_M" not in capsys.readouterr().err
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    hub.get(Wanted("a/b", "Q8_0"))
+    shown = capsys.readouterr().err
+    assert "m-Q8_0.gguf" in shown and "200.0" in shown
+
+
 def test_a_wrong_checksum(hub: Hub, server: FakeHub, cache: Path) -> None:
     server.wrong["m-Q8_0.gguf"] = BIG[:-1] + b"?"
     assert "another size or checksum" in line_of(hub, Wanted("a/b", "Q8_0"))
@@ -236,7 +248,7 @@ def test_a_gated_repository(hub: Hub, server: FakeHub, cache: Path) -> None:
     assert elsewhere and not any(asked.token for asked in elsewhere), "no other host sees the token"
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 429, 500])
+@pytest.mark.parametrize("status", [200, 401, 403, 404, 429, 500])
 def test_a_hub_that_refuses(hub: Hub, server: FakeHub, status: int) -> None:
     server.down = status
     assert "a/b" in line_of(hub, Wanted("a/b"))
