@@ -110,16 +110,20 @@ class Lead:
         return data
 
     def answer(
-        self, body: dict[str, Any], write: Callable[[str], None], guessed: list[tuple[str, str]]
+        self,
+        body: dict[str, Any],
+        write: Callable[[str], None],
+        think: Callable[[str], None],
+        guessed: list[tuple[str, str]],
     ) -> dict[str, Any]:
-        """Ask, pass the text to `write` as it comes, and return `finish_reason` and `timings`.
+        """Ask, pass the text to `write` and thinking to `think` as they come, return `finish_reason` and `timings`.
 
         `guessed` receives pairs of a piece of text and the back that guessed it, or "" if none did. Raises ChatError.
         """
         while True:
             with self._call("POST", "/v1/chat/completions", body) as response:
                 if response.status_code == 200:
-                    return _read(response, write, guessed)
+                    return _read(response, write, think, guessed)
                 message, code = _error(response)
             if code != "model_loading":
                 raise ChatError(message)
@@ -184,15 +188,22 @@ def _innermost(error: BaseException) -> str:
     return str(getattr(error, "verify_message", None) or getattr(error, "reason", None) or error)
 
 
-def _read(response: requests.Response, write: Callable[[str], None], guessed: list[tuple[str, str]]) -> dict[str, Any]:
+def _read(
+    response: requests.Response,
+    write: Callable[[str], None],
+    think: Callable[[str], None],
+    guessed: list[tuple[str, str]],
+) -> dict[str, Any]:
     figures: dict[str, Any] = {"finish_reason": None, "timings": {}}
     for event in _events(response):
         if "error" in event:
             raise ChatError(f"the lead ended the answer: {event['error']['message']}")
         for choice in event["choices"]:
+            if thought := choice["delta"].get("reasoning_content"):
+                think(thought)
             if text := choice["delta"].get("content"):
                 write(text)
-            guessed += [(str(text), str(back)) for text, back in choice.get("accepted") or ()]
+                guessed += [(str(text), str(back)) for text, back in choice.get("accepted") or ()]
             figures["finish_reason"] = choice["finish_reason"] or figures["finish_reason"]
         figures["timings"] = event.get("timings") or figures["timings"]
     return figures
@@ -229,6 +240,9 @@ class Plain:
     def __init__(self, clean: bool) -> None:
         self._clean = clean
         self._any = False
+
+    def think(self, text: str) -> None:
+        """Thinking is not shown: only the answer is wanted."""
 
     def write(self, text: str) -> None:
         self._any = True
@@ -293,9 +307,20 @@ class Rendered:
         self._console = console
         self._text = ""
         self._live = Live(console=console, transient=True, refresh_per_second=FRAMES_PER_SECOND)
-        self._started = False
+        self._started = self._thinks = False
+
+    def think(self, text: str) -> None:
+        """Shows thinking as a quotation."""
+        quoted = text.replace("\n", "\n> ")
+        if not self._thinks:
+            self._thinks, quoted = True, f"\n\n> {quoted}" if self._started else f"> {quoted}"
+        self._write(quoted)
 
     def write(self, text: str) -> None:
+        self._write(f"\n\n{text}" if self._thinks else text)
+        self._thinks = False
+
+    def _write(self, text: str) -> None:
         if not self._started:
             self._started = True
             self._live.start()
@@ -434,7 +459,7 @@ class Chat:
             self.guessed = guessed
 
         try:
-            figures = self.lead.answer(body, write, guessed)
+            figures = self.lead.answer(body, write, screen.think, guessed)
             said()
         except KeyboardInterrupt:
             # The user stopped because this was enough, so the partial answer stays. Without any text, and after any

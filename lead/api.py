@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 from duo.engines.base import Vocabulary
 from duo.sampling.logprobs import Logprobs
 from duo.sampling.params import SamplingParams
+from duo.sampling.thinking import ThinkingLimit
 from lead.decode.session import FinishReason as FinishReason
 from lead.decode.session import Tally as Tally
 
@@ -25,6 +26,7 @@ class Question:
     stop_names: the special tokens in `stop`, as `lead.answers.text.special_in` finds them.
     stop_tokens: tokens that end the answer and add nothing to its text.
     marks: special tokens whose names are a part of the answer's text, by id.
+    thinking: the limit on the model's thinking, if there is one.
     top_logprobs: how many of the likeliest tokens to report with each token. 0 reports only the token's own log
         probability, None reports nothing.
     prompt_logprobs: whether to report the same for the tokens of the prompt.
@@ -40,6 +42,7 @@ class Question:
     stop_names: Mapping[int, str] = field(default_factory=dict)
     stop_tokens: Sequence[int] = ()
     marks: Mapping[int, str] = field(default_factory=dict)
+    thinking: ThinkingLimit | None = None
     top_logprobs: int | None = None
     prompt_logprobs: bool = False
     continues: bool = False

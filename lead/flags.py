@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import get_args
 
 from duo.engines.exact import decision
 from duo.program import flags as cli
@@ -10,6 +11,8 @@ from duo.program import values
 from duo.program.config import Parser
 from duo.wire.messages import MIN_MESSAGE_BYTES
 from lead.backs.admission import Admission
+from lead.chat.conversation import ChatSettings, ReasoningFormat
+from lead.chat.forms import FORMS
 from lead.http.edge import connections
 from lead.http.site import BODY_LIMIT
 from lead.plan.limits import Limits
@@ -52,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "--queue", type=values.count, default=64, metavar="N",
         help="most questions that wait for a slot; more get a 503",
     )  # fmt: skip
+    _add_chat_flags(p.add_argument_group("conversations"))
     group = p.add_argument_group("speculation")
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",
@@ -82,6 +86,29 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     cli.add_common_flags(p)
     return p
+
+
+def _budget(text: str) -> int | None:
+    """For argparse: tokens of thinking, or -1 for no limit, as in llama-server."""
+    return None if text == "-1" else values.count(text)
+
+
+def _add_chat_flags(group: argparse._ArgumentGroup) -> None:
+    default = ChatSettings()
+    group.add_argument(
+        "--tool-format", choices=("auto", *FORMS), default=default.tool_format, metavar="NAME",
+        help=f"form in which the model calls tools: {', '.join(FORMS)} (default: by its template and vocabulary)",
+    )  # fmt: skip
+    group.add_argument(
+        "--reasoning-format", choices=get_args(ReasoningFormat), default=default.reasoning_format,
+        help="thinking stays in the content (none), is told apart as reasoning_content (deepseek), or both "
+        "(deepseek-legacy); auto: apart",
+    )  # fmt: skip
+    group.add_argument(
+        "--reasoning-budget", type=_budget, default=default.reasoning_budget, metavar="N",
+        help="most tokens of thinking in an answer, unless its request says; 0: the model does not think; -1: no limit "
+        "(default: -1)",
+    )  # fmt: skip
 
 
 def _mode(text: str) -> decision.Mode:

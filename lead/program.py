@@ -30,6 +30,7 @@ from lead.answers.service import QUEUE, Service
 from lead.api import Answer, BackView, ModelInfo, Observer, Question, SlotView
 from lead.backs.admission import Admission
 from lead.backs.server import Backs
+from lead.chat.conversation import ChatSettings
 from lead.console.console import Console
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
@@ -96,7 +97,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace) -> None:
     port = listening.getsockname()[1]
     _tell_access(args, allowed, port, back_port)
     lead = Lead()
-    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics)
+    chat = ChatSettings(args.tool_format, args.reasoning_format, args.reasoning_budget)
+    options = Options(alias=args.alias or "", slots=args.slots, metrics=args.metrics, chat=chat)
     metrics = Metrics(lead)
     server = connections.Server(_http(args, create_app(lead, options, metrics), allowed))
     http = asyncio.ensure_future(server.serve(sockets=[listening]))

@@ -27,6 +27,8 @@ _HEADER = '%llguidance {"no_forcing": true}\n'
 _OPTIONS = {"whitespace_flexible": False}
 """Compact JSON: small models ramble when they may add white space."""
 
+_SPACED = {"item_separator": ", ?", "key_separator": ": ?"}
+
 
 def of_json_schema(schema: Mapping[str, Any]) -> str:
     """The grammar of compact JSON that the schema accepts.
@@ -47,11 +49,14 @@ def of_lark(text: str) -> str:
     return _HEADER + text
 
 
-def json_rule(schema: Mapping[str, Any]) -> str:
-    """A schema as a part of a Lark grammar, compact JSON. Raises RequestError as `of_json_schema` does."""
+def json_rule(schema: Mapping[str, Any], spaced: bool = False) -> str:
+    """A schema as a part of a Lark grammar, compact JSON. Raises RequestError as `of_json_schema` does.
+
+    spaced: a space may follow commas and colons, as models write calls.
+    """
     try:
         schema = plain(schema)
-        text = json.dumps({**schema, "x-guidance": _OPTIONS}, allow_nan=False)
+        text = json.dumps({**schema, "x-guidance": {**_OPTIONS, **(_SPACED if spaced else {})}}, allow_nan=False)
         patterns = references = intersections = 0
         for key, value in _members(schema):
             patterns += len(value) if key == "pattern" and isinstance(value, str) else 0

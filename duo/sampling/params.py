@@ -72,8 +72,8 @@ class SamplingParams:
 class Constraint(Protocol):
     """What an answer must follow."""
 
-    def allowed(self, completion: Sequence[int]) -> Ints:
-        """Ids of the tokens that may follow the answer so far: ascending, at least one, read-only.
+    def allowed(self, completion: Sequence[int]) -> Ints | None:
+        """Ids of the tokens that may follow the answer so far: ascending, at least one, read-only. None: any token.
 
         A function of `completion` alone. Raises DeadEndError if no answer may begin like this.
         """

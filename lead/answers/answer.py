@@ -74,9 +74,14 @@ class RunningAnswer:
         self._request = request
         self._engine = engine
         self._cancel = cancel
-        self._text = TextStream(engine.vocabulary.decode, question.prompt if question.continues else ())
+        before = question.prompt if question.continues else ()
+        self._text = TextStream(engine.vocabulary.decode, before, question.marks)
         self._stops = Stops(question.stop)
-        self._names = question.stop_names
+        self._names = {token: name for token, name in question.stop_names.items() if token not in question.marks}
+        """Of special tokens that stop strings may hold and the text does not."""
+        ends = engine.vocabulary.eos if question.marks and not question.ignore_eos else ()
+        self._silent = {*request.stop_tokens, *(token for token in ends if token in question.marks)}
+        """Tokens that add nothing to the text."""
         self._held: deque[tuple[Piece, int]] = deque()
         """Tokens that may be the beginning of a stop string, and how many characters they are of what is searched."""
         self._clear = 0
@@ -133,7 +138,7 @@ class RunningAnswer:
             if self._finish_reason is not None:
                 return pieces
             # A token that ends the answer is no part of its text, be it special or not.
-            text = "" if done.token in self._request.stop_tokens else self._text.push(done.token)
+            text = "" if done.token in self._silent else self._text.push(done.token)
             self._hold(Piece(text, done.backs, "", done.token, done.logprobs))
             self.tokens += 1
             pieces += self._cleared()

@@ -88,6 +88,7 @@ class Service:
             max_tokens=room if question.max_tokens is None else min(question.max_tokens, room),
             ignore_eos=question.ignore_eos,
             stop_tokens=frozenset([*question.stop_tokens, *named]),
+            thinking=question.thinking,
             on_step=lambda step: self._handover.step(answer, step),
             on_end=lambda error: self._handover.end(answer, error),
             top_logprobs=question.top_logprobs,

@@ -7,12 +7,15 @@ Face's text-generation-inference streams text in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from duo.engines.base import Vocabulary
 from duo.errors import RequestError
 
 Decode = Callable[[Sequence[int]], str]
+
+NO_MARKS: Mapping[int, str] = MappingProxyType({})
 
 CONTEXT = 4
 """Tokens of what came before that are decoded together with the first new one."""
@@ -21,10 +24,11 @@ CONTEXT = 4
 class TextStream:
     """Turns a growing list of tokens into pieces of text that never break a character."""
 
-    def __init__(self, decode: Decode, before: Sequence[int] = ()) -> None:
+    def __init__(self, decode: Decode, before: Sequence[int] = (), marks: Mapping[int, str] = NO_MARKS) -> None:
         """`before`: the tokens whose text goes on. Alone, the first token of a text would lose its leading space in
-        some vocabularies."""
+        some vocabularies. `marks`: special tokens whose names are a part of the text."""
         self._decode = decode
+        self._marks = marks
         self._tokens = list(before[-CONTEXT:])
         if decode(self._tokens).endswith("\ufffd"):
             self._tokens = []  # they end in the middle of a character
@@ -36,7 +40,10 @@ class TextStream:
         self._tokens.append(token)
         before = self._decode(self._tokens[self._start : self._shown])
         now = self._decode(self._tokens[self._start :])
-        if now.endswith("\ufffd") and len(self._tokens) - self._shown < 16:
+        if token in self._marks:
+            # A character that it cuts off is complete: nothing belongs to it behind the mark.
+            now += self._marks[token]
+        elif now.endswith("\ufffd") and len(self._tokens) - self._shown < 16:
             return ""
         self._start = self._shown
         self._shown = len(self._tokens)

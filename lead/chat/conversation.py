@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from duo.engines.base import NO_VARIABLES, Objects, Variables
+from duo.engines.base import Objects, Variables
 
 Choice = Literal["none", "auto", "required"]
 UNLIMITED = 1 << 31
@@ -53,7 +53,7 @@ class Conversation:
     named: str = ""
     parallel: bool = True
     schema: Mapping[str, Any] | None = None
-    variables: Variables = field(default_factory=lambda: NO_VARIABLES)
+    variables: Variables = field(default_factory=dict)
     thinking: Thinking = field(default_factory=Thinking)
     continues: bool = False
 

@@ -6,7 +6,12 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from lead.api import FinishReason
-from lead.chat.json_calls import CallParser
+from lead.chat.conversation import Tool
+from lead.chat.forms.channels import Channels
+from lead.chat.forms.form import Form
+from lead.chat.forms.found import Found
+from lead.chat.forms.marked import Marked
+from lead.chat.forms.source import Source
 from lead.chat.parts import Part, Text
 
 Finish = Literal["stop", "length", "tool_calls"]
@@ -18,6 +23,10 @@ class AnswerParser(Protocol):
     @property
     def held(self) -> str:
         """The text that came out in no part yet."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether each further `push` gives its text as it is. Then no text needs to go through the parser."""
 
     def push(self, text: str) -> list[Part]:
         """Takes more text. Returns what is certain by now. A call comes when it is complete."""
@@ -33,6 +42,7 @@ class PlainParser:
     """All is text."""
 
     held = ""
+    plain = True
 
     def push(self, text: str) -> list[Part]:
         return [Text(text)] if text else []
@@ -44,23 +54,58 @@ class PlainParser:
         return reason
 
 
-class JsonParser:
-    """Text, and calls that are JSON."""
+class FormParser:
+    """Text, thinking and calls, in the form of the model."""
 
-    def __init__(self, names: Sequence[str], parallel: bool, must_call: bool) -> None:
-        self._calls = CallParser(names, parallel, must_call)
+    def __init__(self, form: Form, source: Source, found: Found, thinking: bool, keep: bool) -> None:
+        """`thinking`: the answer begins within thinking. `keep`: thinking stays in the text, with its marks."""
+        self._source, self._found = source, found
+        reader = (
+            Channels(source, found, thinking, keep) if form.channels else Marked(form, source, found, thinking, keep)
+        )
+        self._reader, self._reading = reader, reader.read()
+        next(self._reading)
 
     @property
     def held(self) -> str:
-        return self._calls.held
+        return self._source.kept
+
+    @property
+    def plain(self) -> bool:
+        return self._reader.plain and not self._source.kept
 
     def push(self, text: str) -> list[Part]:
-        shown, calls = self._calls.push(text)
-        return [*([Text(shown)] if shown else []), *calls]
+        if not text:
+            return []
+        self._source.add(text)
+        next(self._reading)
+        return self._found.take()
 
     def flush(self, reason: FinishReason = "stop") -> list[Part]:
-        shown, calls = self._calls.flush(reason)
-        return [*([Text(shown)] if shown else []), *calls]
+        self._found.cut_counts = reason == "length" or self._found.must_call
+        self._source.ended = True
+        for _ in self._reading:
+            raise RuntimeError("a reader waits for text after the end of the answer")
+        return self._found.take()
 
     def finish_reason(self, reason: FinishReason) -> Finish:
-        return self._calls.finish_reason(reason)
+        return "length" if self._found.cut else "tool_calls" if self._found.calls else reason
+
+
+def parser_for(
+    form: Form,
+    tools: Sequence[Tool],
+    *,
+    parallel: bool = True,
+    must_call: bool = False,
+    thinking_open: bool = False,
+    keep_thinking: bool = False,
+) -> AnswerParser:
+    """A new parser, for one answer.
+
+    tools: those that count as called. must_call: a grammar makes the answer a call. thinking_open: the prompt ends
+    within thinking. keep_thinking: thinking stays in the text, with its marks.
+    """
+    if keep_thinking and not tools and not form.channels:
+        return PlainParser()
+    return FormParser(form, Source(), Found(tools, parallel, must_call), thinking_open, keep_thinking)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from duo.engines.base import Vocabulary
 from duo.errors import RequestError
-from duo.sampling.json_schema import json_rule, of_lark
-from lead.chat.conversation import ChatSettings, Conversation, Tool
-from lead.chat.parser import AnswerParser, JsonParser, PlainParser
-
-NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
-"""OpenAI's documentation and most clients write this for no parameters. In JSON Schema it is any object."""
-_SAYS_NO_MORE = frozenset({"type", "properties", "required", "title", "description", "$schema"})
-"""Keywords beside `properties` that do not allow more of them."""
+from duo.sampling.thinking import ThinkingLimit
+from lead.chat.conversation import ChatSettings, Conversation, ReasoningFormat, Thinking, Tool
+from lead.chat.forms import Form, channels, form_of
+from lead.chat.grammar import NO_PARAMETERS, grammar
+from lead.chat.parser import AnswerParser, parser_for
+from lead.chat.thinking import ThinkingVariables, decided, limited
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,28 +22,84 @@ class Prepared:
     """A conversation, ready to be asked.
 
     grammar: what the answer must follow; empty if it is free. marks: special tokens that the parser needs to see, with
-    their names. Their names are then a part of the answer's text.
+    their names. Their names are then a part of the answer's text. begun: the answer begins within thinking. thinking:
+    the limit on thinking, if there is one. reasoning_format: 'auto' means 'deepseek'.
     """
 
     prompt: Sequence[int]
     grammar: str
     conversation: Conversation
-    marks: Mapping[int, str] = field(default_factory=dict)
+    form: Form
+    begun: bool = False
+    thinking: ThinkingLimit | None = None
+    reasoning_format: ReasoningFormat = "auto"
+
+    @property
+    def marks(self) -> Mapping[int, str]:
+        return self.form.marks
+
+    @property
+    def thinking_marks(self) -> tuple[str, str]:
+        """How the model writes where thinking begins and ends."""
+        return self.form.thinking
+
+    def fields(self) -> dict[str, Any]:
+        """What it says, as fields of a `Question`. The grammar is a field of its sampling."""
+        return {
+            "prompt": self.prompt,
+            "marks": self.marks,
+            "thinking": self.thinking,
+            "continues": self.conversation.continues,
+        }
 
     def parser(self) -> AnswerParser:
         """A new parser, for one answer."""
         asked = self.conversation
-        if not asked.tools or asked.choice == "none":
-            return PlainParser()
-        return JsonParser([tool.name for tool in asked.tools], asked.parallel, asked.choice == "required")
+        return parser_for(
+            self.form,
+            () if asked.choice == "none" else asked.tools,
+            parallel=asked.parallel,
+            must_call=asked.choice == "required",
+            thinking_open=self.begun,
+            keep_thinking=self.reasoning_format == "none",
+        )
 
 
 def prepare(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings) -> Prepared:
     """Makes a prompt of the conversation. Takes long for a long one. Raises RequestError."""
     check(asked)
+    model = _known(vocabulary, settings.tool_format)
+    text = rendered(asked, vocabulary, settings)
+    begun = model.form.thinking_open(text) or _within_thinking(asked)
+    return Prepared(
+        vocabulary.encode_rendered(text) if vocabulary.chat_template else vocabulary.encode(text),
+        grammar(asked, model.form, model.form.thinking.open if begun else text),
+        asked,
+        model.form,
+        begun,
+        model.limit(decided(asked.thinking, settings.reasoning_budget), begun),
+        settings.reasoning_format,
+    )
+
+
+def rendered(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings) -> str:
+    """The prompt as text. Raises RequestError."""
+    model = _known(vocabulary, settings.tool_format)
+    thinking = decided(asked.thinking, settings.reasoning_budget)
     offered = [] if asked.choice == "none" else [described(tool) for tool in asked.tools]
-    prompt = vocabulary.chat(asked.messages, offered, asked.variables, asked.continues)
-    return Prepared(prompt, _grammar(asked), asked)
+    variables = {**model.variables.of(thinking, vocabulary), **asked.variables}
+    return vocabulary.render(asked.messages, offered, variables, asked.continues)
+
+
+def _within_thinking(asked: Conversation) -> bool:
+    """Whether the answer continues a message that has nothing but thinking yet."""
+    last = asked.messages[-1] if asked.continues and asked.messages else {}
+    return bool(last.get("reasoning_content") and not last.get("content"))
+
+
+def form_for(vocabulary: Vocabulary, settings: ChatSettings) -> Form:
+    """How the model writes calls and thinking. The first time takes a while for a large vocabulary."""
+    return _known(vocabulary, settings.tool_format).form
 
 
 def check(asked: Conversation) -> None:
@@ -65,30 +119,28 @@ def described(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": described}
 
 
-def arguments_schema(tool: Tool) -> Mapping[str, Any]:
-    """The schema that the arguments of a call must follow."""
-    given = tool.parameters or NO_PARAMETERS
-    if given.get("properties") == {} and not given.get("required") and given.keys() <= _SAYS_NO_MORE:
-        return {**NO_PARAMETERS, "additionalProperties": False}
-    return {**given, "type": "object"}
+class _Known:
+    """What is known of one model's conversations. It must not hold the vocabulary, whose death is its own."""
+
+    def __init__(self, vocabulary: Vocabulary, tool_format: str) -> None:
+        self.form = form_of(vocabulary, tool_format)
+        self.variables = ThinkingVariables(vocabulary.chat_template)
+        self._ending = tuple(vocabulary.encode_rendered(self.form.thinking_close))
+
+    def limit(self, thinking: Thinking, begun: bool) -> ThinkingLimit | None:
+        """The limit on thinking, if there is one and the model thinks."""
+        form = self.form
+        if not limited(thinking) or not self._ending or not (form.declared or begun):
+            return None
+        closes = [channels.END, channels.START] if form.channels else [form.thinking.close]
+        return ThinkingLimit(thinking.budget or 0, begun, [form.thinking.open], closes, self._ending, form.marks)
 
 
-def _grammar(asked: Conversation) -> str:
-    """The grammar of the answer; empty if the answer is free.
+_all_known: WeakKeyDictionary[Vocabulary, dict[str, _Known]] = WeakKeyDictionary()
 
-    With a schema, the answer is JSON of that schema or a call. Raises RequestError for schemas that are too complex.
-    """
-    tools = asked.tools if asked.choice != "none" else ()
-    schema = None if asked.choice == "required" else asked.schema
-    if asked.named:
-        tools = [tool for tool in tools if tool.name == asked.named]
-    elif asked.choice != "required" and (not tools or schema is None):
-        return "" if schema is None else of_lark(f"start: {json_rule(schema)}\n")
-    # One rule for each schema, because its references start at its own root.
-    rules = [f"answer: {json_rule(schema)}"] if schema is not None else []
-    for i, tool in enumerate(tools):
-        head = json.dumps(f'{{"name":"{tool.name}","arguments":')
-        rules += [f'call{i}: {head} arguments{i} "}}"']
-        rules += [f"arguments{i}: {json_rule(arguments_schema(tool))}"]
-    alternatives = [rule.split(":")[0] for rule in rules if not rule.startswith("arguments")]
-    return of_lark("\n".join([f"start: {' | '.join(alternatives)}", *rules, ""]))
+
+def _known(vocabulary: Vocabulary, tool_format: str) -> _Known:
+    known = _all_known.setdefault(vocabulary, {})
+    if tool_format not in known:
+        known[tool_format] = _Known(vocabulary, tool_format)
+    return known[tool_format]

@@ -11,6 +11,7 @@ from typing import Literal
 from duo.errors import DuoError
 from duo.sampling.logprobs import Logprobs
 from duo.sampling.params import SamplingParams
+from duo.sampling.thinking import ThinkingLimit
 from lead.decode.session import Session, Step
 from lead.decode.slots import Slot
 
@@ -21,7 +22,8 @@ Status = Literal["waiting", "reading", "answering", "ended"]
 class Request:
     """One answer to generate. The decoder calls `on_step` and `on_end` from its own thread.
 
-    `stop_tokens`: tokens that end the answer, beside the model's own. `top_logprobs`: as in `Session`.
+    `stop_tokens`: tokens that end the answer, beside the model's own. `thinking`: the limit on
+    thinking. `top_logprobs`: as in `Session`.
     """
 
     prompt: Sequence[int]
@@ -31,6 +33,7 @@ class Request:
     on_step: Callable[[Step], None]
     on_end: Callable[[DuoError | None], None]
     stop_tokens: Collection[int] = ()
+    thinking: ThinkingLimit | None = None
     top_logprobs: int | None = None
     prompt_logprobs: list[Logprobs] | None = None
     """Of the prompt's tokens but the first, as far as they have been read; None if nobody asked for them."""

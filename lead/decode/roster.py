@@ -14,6 +14,8 @@ from duo.engines import Engine
 from duo.errors import DuoError
 from duo.prefix import Prefix
 from duo.sampling.grammar import Grammars
+from duo.sampling.params import Constraint
+from duo.sampling.thinking import ThinkingConstraint
 from duo.trace import Trace
 from duo.wire.ledger import Entry, Ledger
 from duo.wire.messages import MAX_ENDS
@@ -64,7 +66,6 @@ class Roster:
         # A prompt that must be read again in any case takes no conversation's cache.
         slot = self.slots.take(prefix.tokens if request.prompt_logprobs is None else [])
         ends = {*request.stop_tokens, *(() if request.ignore_eos else self.engine.vocabulary.eos)}
-        grammar = request.sampling.grammar
         session = Session(
             id=secrets.randbits(64),
             prompt_length=len(prefix),
@@ -74,7 +75,7 @@ class Roster:
             limit=len(prefix) + request.max_tokens,
             calibration=self.speculation.calibration,
             slot=slot.id,
-            constraint=self.grammars.constraint(grammar) if grammar else None,
+            constraint=self._constraint(request),
             top_logprobs=request.top_logprobs,
         )
         request.session, request.slot, request.status = session, slot, "reading"
@@ -86,6 +87,14 @@ class Roster:
                 session.id, request.sampling, session.prompt_length, prefix, backs, sorted(ends)[:MAX_ENDS]
             )
             self.changed()
+
+    def _constraint(self, request: Request) -> Constraint | None:
+        """What the answer must follow: its grammar, and the limit on thinking."""
+        grammar = request.sampling.grammar
+        follow = self.grammars.constraint(grammar) if grammar else None
+        if request.thinking is None:
+            return follow
+        return ThinkingConstraint(request.thinking, self.engine.vocabulary.token_bytes, follow)
 
     def answer(self, request: Request, now: float) -> None:
         """Its prompt was read at `now`."""

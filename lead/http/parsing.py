@@ -1,13 +1,15 @@
 """Reads the fields of a request from its body. An error is one line that names the field.
 
-Unknown fields are ignored, because clients send many. A field that asks for what the lead cannot do is refused:
-ignoring it would answer another question.
+Unknown fields are taken, because clients send many, and named once in the log. A field that asks for what the lead
+cannot do is refused: without it, another question would be answered. So is a name that is nearly one of ours.
 """
 
 from __future__ import annotations
 
+import difflib
 import json
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from fastapi import Request
@@ -16,8 +18,19 @@ from pydantic_core import from_json
 
 from duo.errors import RequestError
 
+log = logging.getLogger("lead.http")
+
 Cannot = Mapping[str, tuple[Sequence[object], str]]
 """Fields that ask for what the lead cannot do: their harmless values, and what to say about any other value."""
+
+_MISSPELT = 0.85
+"""How much of two names must be alike (`difflib`'s ratio) for one to be a misspelling of the other."""
+_LOOKED_AT = 32
+"""Unknown fields of a request that are looked at. Every one costs a comparison with all names."""
+_LONGEST = 64
+"""Characters of the longest name that is looked at."""
+_NAMED = 256
+"""Most unknown fields that the log names, in all requests."""
 
 
 class Body(BaseModel):
@@ -25,6 +38,8 @@ class Body(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
     cannot: ClassVar[Cannot] = {}
+    vendors: ClassVar[Collection[str]] = ()
+    """Fields that other servers of this API take. They are no misspellings of ours."""
 
 
 Asked = TypeVar("Asked", bound=Body)
@@ -39,6 +54,7 @@ async def parse(shape: type[Asked], request: Request) -> Asked:
     if not isinstance(fields, dict):
         raise RequestError("the body must be a JSON object")
     refuse(fields, shape.cannot)
+    _unknown.judge(fields, shape)
     try:
         return shape.model_validate(fields)
     except ValidationError as error:
@@ -50,6 +66,28 @@ def refuse(fields: Mapping[str, object], cannot: Cannot, where: str = "") -> Non
     for name, (harmless, why) in cannot.items():
         if name in fields and not _among(fields[name], harmless):
             raise RequestError(f"{where}{name} is {short(fields[name])}: {why}", where + name)
+
+
+class _Unknown:
+    """Judges fields that no shape knows."""
+
+    def __init__(self) -> None:
+        self._named: set[str] = set()
+
+    def judge(self, fields: Mapping[str, object], shape: type[Body]) -> None:
+        """Names them once in the log. Raises RequestError for one that is nearly a field of the shape."""
+        known = [*shape.model_fields, *(field.alias for field in shape.model_fields.values() if field.alias)]
+        unknown = [name for name in fields if name not in shape.cannot and name not in known][:_LOOKED_AT]
+        for name in unknown:
+            near = len(name) <= _LONGEST and name not in shape.vendors
+            if near and (meant := difflib.get_close_matches(name, known, 1, _MISSPELT)):
+                raise RequestError(f"there is no field {short(name)}: did you mean {meant[0]}?", name)
+            if name not in self._named and len(self._named) < _NAMED:
+                self._named.add(name)
+                log.info("a request has a field that is not known here, and is answered without it: %s", short(name))
+
+
+_unknown = _Unknown()
 
 
 def short(value: object) -> str:

@@ -68,11 +68,15 @@ TEMPLATE = "{{ {'messages': messages, 'tools': tools} | tojson }}"
 """A chat template that loses nothing."""
 
 
+def vocabulary(template: str = TEMPLATE) -> Vocabulary:
+    """The shipped models', with another chat template."""
+    return _vocabulary(template)
+
+
 @cache
-def vocabulary() -> Vocabulary:
-    """The shipped models', with TEMPLATE."""
+def _vocabulary(template: str) -> Vocabulary:
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(shipped("draft", "transformers"))
-    tokenizer.chat_template = TEMPLATE
+    tokenizer.chat_template = template
     return HFVocabulary(tokenizer, len(tokenizer), frozenset([tokenizer.eos_token_id]))
 
 
@@ -131,6 +135,7 @@ class ScriptedAnswerer:
         self.model = "fake-13m"
         self.created = 1_700_000_000
         self.runtime = "transformers"
+        self.template = TEMPLATE
         self.exactness = "exact off"
         self.speculates = True
         self.context = 4096
@@ -149,8 +154,8 @@ class ScriptedAnswerer:
     @property
     def info(self) -> ModelInfo:
         return ModelInfo(
-            self.model, self.created, self.runtime, self.context, vocabulary(), self.speculates, self.exactness,
-            self.most,
+            self.model, self.created, self.runtime, self.context, vocabulary(self.template), self.speculates,
+            self.exactness, self.most,
         )  # fmt: skip
 
     def slots(self) -> Sequence[SlotView]:

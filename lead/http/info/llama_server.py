@@ -20,10 +20,12 @@ from duo.errors import BusyError
 from duo.sampling.params import SamplingParams
 from lead.answers.text import check_tokens
 from lead.api import SlotState
-from lead.chat.prepare import described
+from lead.chat.conversation import Conversation, ReasoningFormat
+from lead.chat.prepare import form_for, rendered
 from lead.http.errors import SwitchedOffError, json_response
 from lead.http.openai.fields import DEFAULT_TEMPERATURE
 from lead.http.openai.messages import ConversationFields
+from lead.http.openai.thinking import ThinkingFields
 from lead.http.openai.tools import Tool
 from lead.http.parsing import Body, Cannot, parse, short
 from lead.http.site import Site
@@ -64,7 +66,7 @@ class DetokenizeRequest(Body):
     tokens: list[Token] | None = None
 
 
-class TemplateRequest(ConversationFields):
+class TemplateRequest(ConversationFields, ThinkingFields):
     """Body of POST /apply-template: a chat request. All other fields are ignored."""
 
     tools: list[Tool] | None = None
@@ -107,7 +109,7 @@ class Modalities(BaseModel):
 
 class Props(BaseModel):
     """llama-server's settings, as far as they apply here. `model_path` is a name, because the lead tells no paths.
-    `exactness` says whether `--exact` is on, and what it costs."""
+    `exactness` says whether `--exact` is on, and what it costs. `tool_format`: how the model calls tools."""
 
     default_generation_settings: DefaultSettings
     total_slots: int
@@ -122,6 +124,8 @@ class Props(BaseModel):
     build_info: str
     runtime: str
     exactness: str
+    tool_format: str
+    reasoning_format: ReasoningFormat
 
 
 class Slot(BaseModel):
@@ -152,14 +156,17 @@ async def detokenize(site: Site, request: Request) -> Response:
 
 async def apply_template(site: Site, request: Request) -> Response:
     asked = await parse(TemplateRequest, request)
-    tools = [described(tool.known()) for tool in asked.tools or ()]
-    render = site.answerer.info.vocabulary.render
-    prompt = await asyncio.to_thread(render, asked.turns(), tools, asked.variables, asked.continues)
-    return json_response({"prompt": prompt})
+    tools = [tool.known() for tool in asked.tools or ()]
+    given = Conversation(
+        asked.turns(), tools, variables=asked.variables, thinking=asked.thinks(), continues=asked.continues
+    )
+    vocabulary = site.answerer.info.vocabulary
+    return json_response({"prompt": await asyncio.to_thread(rendered, given, vocabulary, site.options.chat)})
 
 
 async def props(site: Site, request: Request) -> Response:
     info, options = site.answerer.info, site.options
+    form = await asyncio.to_thread(form_for, info.vocabulary, options.chat)
     settings = {
         "default_generation_settings": {
             "id": 0,
@@ -180,6 +187,8 @@ async def props(site: Site, request: Request) -> Response:
         "build_info": f"duo {duo.__version__}",
         "runtime": info.runtime,
         "exactness": info.exactness,
+        "tool_format": form.name,
+        "reasoning_format": options.chat.reasoning_format,
     }
     return json_response(settings)
 

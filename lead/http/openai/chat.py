@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 from fastapi import Request
@@ -12,15 +13,16 @@ from pydantic import BaseModel, Field
 
 from duo.engines import Vocabulary
 from duo.errors import RequestError
-from lead.api import FinishReason, Piece, Question
+from lead.api import Piece, Question, Summary
+from lead.chat.answer import AnswerReader
 from lead.chat.conversation import ChatSettings, Conversation
-from lead.chat.parser import AnswerParser
-from lead.chat.parts import Call, Text
 from lead.chat.prepare import Prepared, prepare
 from lead.http.errors import dump
+from lead.http.openai.deltas import Deltas, ThinkingStyle
 from lead.http.openai.fields import DEFAULT_TEMPERATURE, MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.openai.logprobs import ChatLogprobs, chat_logprobs
 from lead.http.openai.messages import ConversationFields, ResponseFormat
+from lead.http.openai.thinking import ThinkingFields
 from lead.http.openai.tools import ToolCall, ToolFields, call_shape
 from lead.http.openai.usage import Timings, Usage, figures
 from lead.http.openai.writers import ChatWriter, chunk_style
@@ -29,7 +31,7 @@ from lead.http.site import Site
 from lead.http.stream import Envelope, events, head_of, respond
 
 
-class ChatRequest(ConversationFields, ToolFields, AnswerFields):
+class ChatRequest(ConversationFields, ToolFields, ThinkingFields, AnswerFields):
     """Body of POST /v1/chat/completions."""
 
     max_completion_tokens: int | None = Field(None, ge=-1, lt=1 << 31)
@@ -53,17 +55,21 @@ class ChatRequest(ConversationFields, ToolFields, AnswerFields):
     def conversation(self) -> Conversation:
         """What the model is asked. Raises RequestError."""
         return Conversation(
-            self.turns(), **self.asked(), schema=self._schema(), variables=self.variables, continues=self.continues
+            self.turns(),
+            **self.asked(),
+            schema=self._schema(),
+            variables=self.variables,
+            thinking=self.thinks(),
+            continues=self.continues,
         )
 
     def questions(self, prepared: Prepared, vocabulary: Vocabulary) -> list[Question]:
         """One for each of the `n` answers. Raises RequestError."""
         question = Question(
-            prompt=prepared.prompt,
             sampling=self.sampling(DEFAULT_TEMPERATURE, prepared.grammar),
-            marks=prepared.marks,
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             streamed=bool(self.stream),
+            **prepared.fields(),
             **self.ends(vocabulary),
         )
         return [with_seed(question, i) for i in range(self.n or 1)]
@@ -72,8 +78,16 @@ class ChatRequest(ConversationFields, ToolFields, AnswerFields):
         """The conversation and its questions. Raises RequestError."""
         if self.top_logprobs and not self.logprobs:
             raise RequestError(f"top_logprobs is {self.top_logprobs}: set logprobs to true as well", "top_logprobs")
+        if self.reasoning_format is not None:
+            settings = replace(settings, reasoning_format=self.reasoning_format)
         prepared = prepare(self.conversation(), vocabulary, settings)
         return prepared, self.questions(prepared, vocabulary)
+
+    def style(self, prepared: Prepared) -> ThinkingStyle:
+        """Where thinking is told."""
+        if not self.tells_thinking:
+            return ThinkingStyle(apart=False)
+        return ThinkingStyle(marks=prepared.thinking_marks if prepared.reasoning_format == "deepseek-legacy" else None)
 
     def _schema(self) -> Mapping[str, Any] | None:
         """The schema that the answer must follow, if any."""
@@ -86,6 +100,7 @@ class ChatRequest(ConversationFields, ToolFields, AnswerFields):
 class AssistantMessage(BaseModel):
     role: Literal["assistant"] = "assistant"
     content: str | None
+    reasoning_content: str | None = Field(None, description="What the model thought before it answered.")
     refusal: None = None
     tool_calls: list[ToolCall] | None = None
 
@@ -111,6 +126,7 @@ class CallDelta(ToolCall):
 class Delta(BaseModel):
     role: Literal["assistant"] | None = None
     content: str | None = None
+    reasoning_content: str | None = None
     tool_calls: list[CallDelta] | None = None
 
 
@@ -144,28 +160,47 @@ async def chat_completions(site: Site, request: Request) -> Response:
     stream = None
     if asked.stream:
         start, logprobs = f"data: {dump(head)[:-1]}", bool(asked.logprobs)
-        writers = [ChatWriter(start, i, asked, prepared.parser(), logprobs, vocabulary) for i in range(len(answers))]
-        stream = events(answers, writers, chunk_style(answers, len(answers), start if asked.wants_usage else None))
+        style = asked.style(prepared)
+        writers = [
+            ChatWriter(start, i, asked, prepared.parser(), logprobs, vocabulary, style) for i in range(len(answers))
+        ]
+
+        def thinking() -> int:
+            return sum(writer.thinking_tokens for writer in writers)
+
+        usage_start = start if asked.wants_usage else None
+        stream = events(answers, writers, chunk_style(answers, len(answers), usage_start, thinking))
 
     def body(told: Sequence[Sequence[Piece]]) -> Mapping[str, object]:
+        readers = [AnswerReader(prepared.parser()) for _ in answers]
         choices = [
-            {"index": i, **_choice(asked, prepared.parser(), pieces, answer.summary.finish_reason, vocabulary)}
-            for i, (answer, pieces) in enumerate(zip(answers, told, strict=True))
+            {"index": i, **_choice(asked, reader, asked.style(prepared), pieces, answer.summary, vocabulary)}
+            for i, (answer, reader, pieces) in enumerate(zip(answers, readers, told, strict=True))
         ]
-        return {**head, "choices": choices, **figures([answer.summary for answer in answers], len(answers))}
+        thinking = sum(reader.thinking_tokens for reader in readers)
+        return {**head, "choices": choices, **figures([answer.summary for answer in answers], len(answers), thinking)}
 
     return await respond(request, answers, body, stream)
 
 
 def _choice(
-    asked: ChatRequest, parser: AnswerParser, pieces: Sequence[Piece], reason: FinishReason, vocabulary: Vocabulary
+    asked: ChatRequest,
+    reader: AnswerReader,
+    style: ThinkingStyle,
+    pieces: Sequence[Piece],
+    summary: Summary,
+    vocabulary: Vocabulary,
 ) -> dict[str, object]:
     """A whole answer. See `ChatChoice`."""
-    parts = [*parser.push("".join([piece.text for piece in pieces])), *parser.flush(reason)]
-    text = "".join([part.text for part in parts if isinstance(part, Text)])
-    calls = [part for part in parts if isinstance(part, Call)]
+    deltas = Deltas(style)
+    found = deltas.of([*reader.push(pieces), *reader.end(summary.finish_reason)])
+    text = "".join([delta.content for delta in found]) + deltas.end()
+    reasoning = "".join([delta.reasoning for delta in found])
+    calls = [call for delta in found for call in delta.calls]
     message: dict[str, object] = {"role": "assistant", "content": text or (None if calls else ""), "refusal": None}
+    if reasoning:
+        message["reasoning_content"] = reasoning
     if calls:
         message["tool_calls"] = [call_shape(call) for call in calls]
     logprobs = {"content": chat_logprobs(pieces, vocabulary), "refusal": None} if asked.logprobs else None
-    return {"message": message, "logprobs": logprobs, "finish_reason": parser.finish_reason(reason)}
+    return {"message": message, "logprobs": logprobs, "finish_reason": reader.finish_reason(summary.finish_reason)}

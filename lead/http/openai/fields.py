@@ -6,7 +6,7 @@ null means the default everywhere, because many clients send it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import fields, replace
 from typing import Annotated, Any, ClassVar
 
@@ -135,6 +135,7 @@ class AnswerFields(SamplingFields):
     stream_options: StreamOptions | None = None
     accepted: bool | None = Field(None, description="Streamed chunks say which back guessed each piece of their text.")
 
+    vendors: ClassVar[Collection[str]] = ("models",)  # OpenRouter's
     cannot: ClassVar[Cannot] = {
         "grammar": ((None, ""), "grammars are not taken as text, use response_format with a json_schema"),
         "stop_sequences": ((None, []), "it is called stop here"),

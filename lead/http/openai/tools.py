@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, TypedDict
+from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
-from pydantic import BaseModel, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
+from duo.errors import RequestError
 from lead.chat import conversation as chat
 from lead.chat.parts import Call
 from lead.http.parsing import Body, short
@@ -38,8 +39,14 @@ class FunctionDefinition(Body):
         return schema
 
 
+def _function(kind: object) -> object:
+    if kind == "custom":
+        raise ValueError("a custom tool takes free text, which is not supported: use a function")
+    return kind
+
+
 class Tool(Body):
-    type: Literal["function"] = "function"
+    type: Annotated[Literal["function"], BeforeValidator(_function)] = "function"
     function: FunctionDefinition
 
     def known(self) -> chat.Tool:
@@ -57,6 +64,20 @@ class NamedTool(Body):
 
     type: Literal["function"]
     function: FunctionName
+
+
+class AllowedTools(Body):
+    """Some of the tools. `mode` says whether one of them must be called."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedTool] = Field(min_length=1, max_length=MAX_TOOLS)
+
+
+class AllowedChoice(Body):
+    """Makes the answer use these tools alone."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
 
 
 class CalledFunction(BaseModel):
@@ -82,10 +103,10 @@ class ToolCall(BaseModel):
 
 
 class ToolFields(Body):
-    """What a request says about tools. `tool_choice` is 'none', 'auto', 'required' or one of the tools."""
+    """What a request says about tools. `tool_choice` is 'none', 'auto', 'required', or names tools."""
 
     tools: list[Tool] | None = Field(None, max_length=MAX_TOOLS)
-    tool_choice: Literal["none", "auto", "required"] | NamedTool | None = None
+    tool_choice: Literal["none", "auto", "required"] | NamedTool | AllowedChoice | None = None
     parallel_tool_calls: bool | None = None
 
     _CHOICES: ClassVar[Sequence[str]] = ("none", "auto", "required")
@@ -100,17 +121,35 @@ class ToolFields(Body):
         match value:
             case {"type": "function", "function": {"name": str(name)}}:
                 return NamedTool(type="function", function=FunctionName(name=name))
-        raise ValueError(f"{short(value)} is neither none, auto, required nor a tool's name as OpenAI writes it")
+            case {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required", "tools": list()}}:
+                try:
+                    return AllowedChoice.model_validate(value)
+                except ValidationError:
+                    raise ValueError(f"{short(value)} names no tools as OpenAI writes it") from None
+            case {"type": "custom"}:
+                raise ValueError("a custom tool takes free text, which is not supported: use a function")
+        raise ValueError(f"{short(value)} is neither none, auto, required nor tools by name as OpenAI writes it")
 
     def asked(self) -> ToolsAsked:
-        """What it says, as fields of a `Conversation`."""
-        choice, named = self.tool_choice, ""
-        if isinstance(choice, NamedTool):
-            choice, named = "required", choice.function.name
-        return ToolsAsked(
-            tools=[tool.known() for tool in self.tools or ()], choice=choice or "auto", named=named,
-            parallel=self.parallel_tool_calls is not False,
-        )  # fmt: skip
+        """What it says, as fields of a `Conversation`. Raises RequestError."""
+        given, named = self.tool_choice, ""
+        tools = [tool.known() for tool in self.tools or ()]
+        choice: chat.Choice = "auto"
+        if isinstance(given, NamedTool):
+            choice, named = "required", given.function.name
+        elif isinstance(given, AllowedChoice):
+            choice, tools = given.allowed_tools.mode, _among(tools, given.allowed_tools)
+        elif given is not None:
+            choice = given
+        return ToolsAsked(tools=tools, choice=choice, named=named, parallel=self.parallel_tool_calls is not False)
+
+
+def _among(tools: Sequence[chat.Tool], allowed: AllowedTools) -> list[chat.Tool]:
+    """The tools that are allowed. The model hears of no others. Raises RequestError."""
+    names = {tool.function.name for tool in allowed.tools}
+    if strange := sorted(names - {tool.name for tool in tools}):
+        raise RequestError(f"tool_choice: no tool has the name {short(strange[0])}", "tool_choice")
+    return [tool for tool in tools if tool.name in names]
 
 
 def call_shape(call: Call) -> dict[str, object]:

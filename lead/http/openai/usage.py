@@ -19,6 +19,7 @@ class CompletionDetails(BaseModel):
 
     accepted_prediction_tokens: int
     rejected_prediction_tokens: int
+    reasoning_tokens: int
 
 
 class Usage(BaseModel):
@@ -47,8 +48,8 @@ class Timings(BaseModel):
     draft_n_accepted: int
 
 
-def usage(summary: Summary) -> dict[str, object]:
-    """See `Usage`."""
+def usage(summary: Summary, thinking: int) -> dict[str, object]:
+    """See `Usage`. `thinking`: tokens of thinking."""
     return {
         "prompt_tokens": summary.prompt_tokens,
         "completion_tokens": summary.completion_tokens,
@@ -57,6 +58,7 @@ def usage(summary: Summary) -> dict[str, object]:
         "completion_tokens_details": {
             "accepted_prediction_tokens": summary.accepted,
             "rejected_prediction_tokens": summary.drafted - summary.accepted,
+            "reasoning_tokens": thinking,
         },
     }
 
@@ -79,10 +81,11 @@ def timings(summary: Summary) -> dict[str, object]:
     }
 
 
-def figures(summaries: Sequence[Summary], per_prompt: int) -> dict[str, object]:
-    """`usage` and `timings` of a request with these answers, `per_prompt` for each prompt."""
+def figures(summaries: Sequence[Summary], per_prompt: int, thinking: int = 0) -> dict[str, object]:
+    """`usage` and `timings` of a request with these answers, `per_prompt` for each prompt. `thinking`: tokens of
+    thinking in all of them."""
     summary = _together(summaries, per_prompt)
-    return {"usage": usage(summary), "timings": timings(summary)}
+    return {"usage": usage(summary, thinking), "timings": timings(summary)}
 
 
 def _together(summaries: Sequence[Summary], per_prompt: int) -> Summary:

@@ -6,14 +6,15 @@ another constant string.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from duo.engines import Vocabulary
 from lead.api import Answer, Piece, Summary
-from lead.chat.parser import AnswerParser, PlainParser
-from lead.chat.parts import Call, Part, Text
+from lead.chat.answer import AnswerReader
+from lead.chat.parser import AnswerParser
 from lead.http.errors import UNEXPECTED, dump, error_of
+from lead.http.openai.deltas import Delta, Deltas, ThinkingStyle
 from lead.http.openai.fields import AnswerFields
 from lead.http.openai.logprobs import chat_logprobs, prompt_logprobs, text_logprobs
 from lead.http.openai.tools import call_shape
@@ -46,7 +47,7 @@ class _Writer:
 
 
 class ChatWriter(_Writer):
-    """`logprobs`: whether they are asked for."""
+    """`logprobs`: whether they are asked for. `style`: where thinking is told."""
 
     def __init__(
         self,
@@ -56,49 +57,76 @@ class ChatWriter(_Writer):
         parser: AnswerParser,
         logprobs: bool,
         vocabulary: Vocabulary,
+        style: ThinkingStyle,
     ) -> None:
         super().__init__(start, index, asked, ('"delta":{"content":', "}"))
-        self._parser, self._vocabulary = parser, vocabulary
+        self._before_thought = self._before.replace('"content":', '"reasoning_content":')
+        self._reader, self._deltas, self._vocabulary = AnswerReader(parser), Deltas(style), vocabulary
         self._logprobs, self._accepted = logprobs, bool(asked.accepted)
-        self._only_text = isinstance(parser, PlainParser) and not (logprobs or self._accepted)
+        self._told = logprobs or self._accepted
+        """Whether chunks tell of their pieces."""
         self._calls = 0
         self._pieces: list[Piece] = []
         """Pieces that no chunk has told yet."""
+
+    @property
+    def thinking_tokens(self) -> int:
+        return self._reader.thinking_tokens
 
     def begin(self) -> str:
         return self._before + '"","role":"assistant"' + self._after
 
     def batch(self, pieces: Sequence[Piece]) -> str:
-        text = "".join([piece.text for piece in pieces])
-        if self._only_text:
-            return self._plain(text)
-        self._pieces += pieces
-        parts = self._parser.push(text)
-        return self._chunk(parts) if parts else ""
+        if not self._told and self._reader.plain:
+            return self._plain("".join([piece.text for piece in pieces]))
+        if self._told:
+            self._pieces += pieces
+        return self._chunks(self._deltas.of(self._reader.push(pieces)))
 
     def end(self, summary: Summary) -> str:
         reason = summary.finish_reason
-        parts = self._parser.flush(reason)
+        deltas = self._deltas.of(self._reader.end(reason))
+        if rest := self._deltas.end():
+            deltas.append(Delta("", rest))
         # Tokens without text have log probabilities too, for example one that ends the answer.
-        rest = self._chunk(parts) if parts or (self._logprobs and self._pieces) else ""
-        return rest + self._last({"delta": {}}, self._parser.finish_reason(reason), summary)
+        if self._logprobs and self._pieces and not deltas:
+            deltas.append(Delta())
+        return self._chunks(deltas) + self._last({"delta": {}}, self._reader.finish_reason(reason), summary)
 
-    def _chunk(self, parts: Sequence[Part]) -> str:
-        text = "".join([part.text for part in parts if isinstance(part, Text)])
-        calls = [part for part in parts if isinstance(part, Call)]
-        delta: dict[str, object] = {"content": text} if text or not calls else {}
-        if calls:
-            delta["tool_calls"] = [{"index": self._calls + i, **call_shape(call)} for i, call in enumerate(calls)]
-            self._calls += len(calls)
-        beside: dict[str, object] = {}
+    def _chunks(self, deltas: Sequence[Delta]) -> str:
+        if not self._told:
+            return "".join([self._chunk(delta) for delta in deltas])
+        if not deltas:
+            return ""
         pieces, self._pieces = self._pieces, []
+        beside: list[dict[str, object]] = [{} for _ in deltas]
         if self._logprobs:
-            beside["logprobs"] = {"content": chat_logprobs(pieces, self._vocabulary), "refusal": None}
+            for other in beside:
+                other["logprobs"] = {"content": [], "refusal": None}
+            beside[-1]["logprobs"] = {"content": chat_logprobs(pieces, self._vocabulary), "refusal": None}
         if self._accepted:
-            beside["accepted"], later = accepted(pieces, text, len(self._parser.held))
+            texts = [delta.reasoning or delta.content for delta in deltas]
+            told, later = accepted(pieces, texts, len(self._reader.held))
+            for other, guessed in zip(beside, told, strict=True):
+                other["accepted"] = guessed
             # Their log probabilities are told already; who guessed them is not.
             self._pieces = [Piece(piece.text, piece.backs) for piece in later]
-        return self._event({"delta": delta}, beside)
+        return "".join([self._chunk(delta, other) for delta, other in zip(deltas, beside, strict=True)])
+
+    def _chunk(self, delta: Delta, beside: Mapping[str, object] | None = None) -> str:
+        reasoning, text, calls = delta
+        if not (calls or beside):
+            if not reasoning:
+                return self._plain(text)
+            if not text:
+                return self._before_thought + dump(reasoning) + self._after
+        shape: dict[str, object] = {"reasoning_content": reasoning} if reasoning else {}
+        if text or not (calls or reasoning):
+            shape["content"] = text
+        if calls:
+            shape["tool_calls"] = [{"index": self._calls + i, **call_shape(call)} for i, call in enumerate(calls)]
+            self._calls += len(calls)
+        return self._event({"delta": shape}, beside or {})
 
 
 class Echo(NamedTuple):
@@ -157,41 +185,58 @@ class TextWriter(_Writer):
             beside["logprobs"] = text_logprobs(pieces, self._vocabulary, self._offset, self._echo.scored)
             self._offset += len(text)
         if self._accepted:
-            beside["accepted"] = accepted(pieces, text, 0)[0]
+            beside["accepted"] = accepted(pieces, [text], 0)[0][0]
         return self._event({"text": text}, beside) if text or self._logprobs else ""
 
 
-def chunk_style(answers: Sequence[Answer], per_prompt: int, usage_start: str | None) -> StreamStyle:
-    """How OpenAI's streams end. `usage_start`: how the chunk with the usage begins, if it is wanted."""
+def no_thinking() -> int:
+    return 0
+
+
+def chunk_style(
+    answers: Sequence[Answer], per_prompt: int, usage_start: str | None, thinking: Callable[[], int] = no_thinking
+) -> StreamStyle:
+    """How OpenAI's streams end. `usage_start`: how the chunk with the usage begins, if it is wanted. `thinking`: tokens
+    of thinking in all answers."""
 
     def tail() -> str:
         done = "data: [DONE]\n\n"
         if usage_start is None:
             return done
         # llama-server's clients look for the timings where the usage is.
-        last = dump({"choices": [], **figures([answer.summary for answer in answers], per_prompt)})
+        last = dump({"choices": [], **figures([answer.summary for answer in answers], per_prompt, thinking())})
         return f"{usage_start},{last[1:]}\n\n{done}"
 
     return StreamStyle(lambda error: f"data: {dump(error_of(error) if error else UNEXPECTED)}\n\n", tail)
 
 
-def accepted(pieces: Sequence[Piece], text: str, held: int) -> tuple[list[list[str]], list[Piece]]:
-    """Who guessed the text of a chunk: `[[text, back or ""], ...]`, which join to `text`.
+def accepted(pieces: Sequence[Piece], texts: Sequence[str], held: int) -> tuple[list[list[list[str]]], list[Piece]]:
+    """Who guessed each text: `[[text, back or ""], ...]`, which join to it.
 
-    `text` is the beginning of what the pieces say. The second result are the pieces of their last `held` characters,
-    for a later chunk.
+    `texts` are parts of what the pieces say, in their order. The second result are the pieces of their last `held`
+    characters, for a later chunk.
     """
-    told: list[list[str]] = []
-    left = len(text)
-    for piece in pieces:
-        shown, left = piece.text[:left], left - min(left, len(piece.text))
-        if shown:
-            told.append([shown, piece.backs[0] if piece.backs else ""])
-    if "".join(shown for shown, _ in told) != text:
-        told = [[text, ""]]  # a call was between
+    said, at, told = "".join([piece.text for piece in pieces]), 0, list[list[list[str]]]()
+    for text in texts:
+        if not text or (found := said.find(text, at)) < 0:  # a mark or a call was between
+            told.append([[text, ""]] if text else [])
+            continue
+        at = found + len(text)
+        told.append(_guessed(pieces, found, at))
     later: list[Piece] = []
     for piece in reversed(pieces):
         if held > 0 and piece.text:
             later.append(Piece(piece.text[-held:], piece.backs))
             held -= len(piece.text)
     return told, later[::-1]
+
+
+def _guessed(pieces: Sequence[Piece], start: int, stop: int) -> list[list[str]]:
+    """Who guessed the characters from `start` to `stop`."""
+    told: list[list[str]] = []
+    for piece in pieces:
+        if shown := piece.text[max(0, start) : max(0, stop)]:
+            told.append([shown, piece.backs[0] if piece.backs else ""])
+        start -= len(piece.text)
+        stop -= len(piece.text)
+    return told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing
 from typing import cast
 
@@ -16,7 +16,7 @@ from duo.sampling.logprobs import Logprobs
 from duo.sampling.params import SamplingParams
 from lead.answers import handover
 from lead.answers.answer import RunningAnswer
-from lead.answers.text import special_in
+from lead.answers.text import NO_MARKS, special_in
 from lead.api import Observer, Piece, Question
 from lead.console.console import Console
 from lead.decode.request import Request
@@ -29,6 +29,9 @@ NAMED = "<|end|>"
 
 class _Words:
     """An engine, as far as text goes: its tokens are words."""
+
+    def __init__(self, eos: Collection[int] = ()) -> None:
+        self.eos = frozenset(eos)
 
     @property
     def vocabulary(self) -> _Words:
@@ -59,15 +62,21 @@ def step(*tokens: int) -> Step:
 
 
 def shown(
-    stop: Sequence[str], *steps: Step, stop_tokens: Collection[int] = ()
+    stop: Sequence[str],
+    *steps: Step,
+    stop_tokens: Collection[int] = (),
+    marks: Mapping[int, str] = NO_MARKS,
+    eos: Collection[int] = (),
+    ignore_eos: bool = False,
 ) -> tuple[list[Piece], RunningAnswer, list[bool]]:
     cancelled: list[bool] = []
     request = Request([1], SamplingParams(), 10, False, lambda step: None, lambda error: None, stop_tokens)
     names = special_in(stop, cast(Vocabulary, _Words()))
+    words = _Words(eos)
 
     async def run() -> tuple[list[Piece], RunningAnswer]:
-        question = Question([1], SamplingParams(), stop=stop, stop_names=names)
-        answer = RunningAnswer(1, request, question, cast(Engine, _Words()), [], lambda: cancelled.append(True))
+        question = Question([1], SamplingParams(), ignore_eos=ignore_eos, stop=stop, stop_names=names, marks=marks)
+        answer = RunningAnswer(1, request, question, cast(Engine, words), [], lambda: cancelled.append(True))
         for each in steps:
             answer.steps.put_nowait([each])
         answer.steps.put_nowait(None)
@@ -126,6 +135,28 @@ def test_what_is_no_stop_string_after_all_comes_without_the_name(stop: str) -> N
 def test_a_token_that_ends_the_answer_adds_nothing_to_its_text() -> None:
     pieces, _, _ = shown([], step(1, 2), step(3), stop_tokens=[3])
     assert [(p.text, p.token) for p in pieces] == [("Return", 1), (" CPU", 2), ("", 3)]
+
+
+@pytest.mark.parametrize(
+    ("stop", "told", "stopped"),
+    [
+        ([], ["Return", NAMED, " CPU"], False),
+        ([NAMED], ["Return"], True),
+        (["n" + NAMED[:3]], ["Retur"], True),
+        ([NAMED + " CPU"], ["Return"], True),
+        ([NAMED + "."], ["Return", NAMED, " CPU"], False),
+    ],
+)
+def test_a_mark_is_text_and_may_be_in_a_stop_string(stop: Sequence[str], told: list[str], stopped: bool) -> None:
+    pieces, _, cancelled = shown(stop, step(1, 0), step(2), marks={0: NAMED})
+    assert [p.text for p in pieces if p.text] == told
+    assert cancelled == [True] * stopped
+
+
+@pytest.mark.parametrize(("ignore_eos", "text"), [(False, "Return CPU"), (True, f"Return{NAMED} CPU")])
+def test_a_mark_that_ends_the_answer_is_no_text(ignore_eos: bool, text: str) -> None:
+    pieces, _, _ = shown([], step(1, 0, 2), marks={0: NAMED}, eos=[0], ignore_eos=ignore_eos)
+    assert "".join(p.text for p in pieces) == text and [p.token for p in pieces] == [1, 0, 2]
 
 
 class Heard(Observer):

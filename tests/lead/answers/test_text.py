@@ -148,3 +148,17 @@ def test_however_a_text_is_cut_up_it_ends_at_the_first_stop_string(strings: list
         # Of two that overlap the one that is complete first counts, wherever the pieces end.
         assert whole.startswith("".join(shown))
         assert not any(string in "".join(shown) for string in strings)
+
+
+def test_marks_are_a_part_of_the_text() -> None:
+    marks = {300: "<think>", 301: "</think>"}
+
+    def without(tokens: Sequence[int]) -> str:
+        return decode([token for token in tokens if token not in marks])
+
+    stream = TextStream(without, marks=marks)
+    assert [stream.push(token) for token in (300, 65, 301, 300, 66)] == ["<think>", "A", "</think>", "<think>", "B"]
+    # A mark within a character ends it.
+    first, second = "é".encode()
+    assert [stream.push(token) for token in (first, 301, 67)] == ["", "\ufffd</think>", "C"]
+    assert second and stream.flush() == ""

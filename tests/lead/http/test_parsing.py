@@ -18,6 +18,11 @@ def tool(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
 
 
+def allowed(mode: str, *names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": name}} for name in names]
+    return {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": tools}}
+
+
 WRONG: list[tuple[dict[str, Any], str, str]] = [
     # What the lead cannot do.
     ({"functions": [{}]}, "functions", "use tools"),
@@ -55,6 +60,7 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     # Tools.
     ({"tools": [{"type": "function"}]}, "tools[0].function", "missing"),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type", "web_search"),
+    ({"tools": [{"type": "custom", "custom": {"name": "a"}}]}, "tools[0].type", "custom tool"),
     ({"tools": [tool("two words")]}, "tools[0].function.name", "two words"),
     ({"tools": [tool("a"), tool("a")]}, "tools", "two have the name"),
     *[
@@ -68,6 +74,10 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"tool_choice": "required"}, "tool_choice", "no tools"),
     ({"tools": [tool("a")], "tool_choice": "perhaps"}, "tool_choice", "perhaps"),
     ({"tools": [tool("a")], "tool_choice": {"name": "a"}}, "tool_choice", "neither"),
+    ({"tools": [tool("a")], "tool_choice": {"type": "custom", "custom": {"name": "a"}}}, "tool_choice", "custom tool"),
+    ({"tools": [tool("a")], "tool_choice": allowed("auto", "b")}, "tool_choice", '"b"'),
+    ({"tools": [tool("a")], "tool_choice": allowed("auto")}, "tool_choice", "names no tools"),
+    ({"tools": [tool("a")], "tool_choice": allowed("never", "a")}, "tool_choice", "neither"),
     ({"tools": [tool("a")], "tool_choice": {"type": "function", "function": {"name": "b"}}}, "tool_choice", "no tool"),
     # Structure.
     ({"response_format": {"type": "xml"}}, "response_format.type", "xml"),
@@ -90,6 +100,12 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"top_logprobs": 3}, "top_logprobs", "logprobs"),
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs", "20"),
     ({"logprobs": 1}, "logprobs", "1"),
+    # Thinking.
+    ({"reasoning_effort": "much"}, "reasoning_effort", "much"),
+    ({"reasoning_format": "xml"}, "reasoning_format", "xml"),
+    ({"thinking_budget_tokens": -2}, "thinking_budget_tokens", "-2"),
+    ({"thinking": {"type": "maybe"}}, "thinking.type", "maybe"),
+    ({"reasoning": {"max_tokens": "7"}}, "reasoning.max_tokens", "7"),
     # Wrong types.
     ({"messages": "Hi"}, "messages", "list"),
     ({"messages": ["Hi"]}, "messages[0]", "Hi"),
@@ -161,3 +177,44 @@ def test_bodies_that_are_no_json_object(url: str, answerer: ScriptedAnswerer, ra
 
 def test_a_long_value_makes_a_short_message(url: str, answerer: ScriptedAnswerer) -> None:
     assert len(error_of(post(url, messages=HI, temperature="x" * 100_000), 400)["message"]) < 250
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("temprature", "temperature"),
+        ("max_token", "max_tokens"),
+        ("tool_choise", "tool_choice"),
+        ("chat_template_args", "chat_template_kwargs"),
+        ("reasoning_efort", "reasoning_effort"),
+        ("Temperature", "temperature"),
+    ],
+)
+def test_misspelt_fields_are_refused(url: str, answerer: ScriptedAnswerer, name: str, meant: str) -> None:
+    fields: dict[str, Any] = {"messages": HI, name: None}
+    error = error_of(post(url, **fields), 400)
+    assert error["param"] == name and name in error["message"] and f"did you mean {meant}?" in error["message"]
+    assert answerer.asked.empty()
+
+
+def test_unknown_fields_are_taken_and_named_once(
+    url: str, answerer: ScriptedAnswerer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "lead.http")
+    fields: dict[str, Any] = {
+        "messages": HI,
+        "safety_identifier": "me",
+        "models": ["a"],
+        "cache_prompt": True,
+        "\n": 1,
+        "of_this_test": {},
+    }
+    for _ in range(2):
+        assert post(url, **fields).status_code == 200
+    named = [record.getMessage() for record in caplog.records if "of_this_test" in record.getMessage()]
+    assert len(named) == 1 and not any("\n" in record.getMessage() for record in caplog.records)
+
+
+def test_very_many_unknown_fields_take_no_time(url: str, answerer: ScriptedAnswerer) -> None:
+    fields: dict[str, Any] = {f"temperature{number:0100}": number for number in range(20_000)}
+    assert post(url, messages=HI, **fields).status_code == 200

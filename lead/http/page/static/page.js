@@ -106,8 +106,13 @@ async function ask(question) {
   const shownQuestion = article("user");
   shownQuestion.textContent = question;
   const shown = article("assistant");
+  const thoughts = document.createElement("details");
+  thoughts.className = "thoughts";
+  thoughts.hidden = true;
+  const thought = document.createElement("div");
+  thoughts.append(Object.assign(document.createElement("summary"), { textContent: "thoughts" }), thought);
   const words = document.createElement("div");
-  shown.append(words);
+  shown.append(thoughts, words);
   shown.setAttribute("aria-busy", "true");  // screen readers wait until it is complete
   const pieces = [];
   let finish = "", timings = null, due = false;
@@ -131,6 +136,12 @@ async function ask(question) {
     for await (const event of events(response)) {
       if (event.error) throw new Error(event.error.message);
       for (const choice of event.choices) {
+        const reasoning = choice.delta.reasoning_content;
+        if (reasoning) {
+          status("thinking");
+          thoughts.hidden = false;
+          thought.textContent += reasoning;
+        }
         const text = choice.delta.content;
         if (text) {
           status("");

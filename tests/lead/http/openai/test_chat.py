@@ -31,7 +31,11 @@ USAGE = {
     "completion_tokens": 6,
     "total_tokens": 17,
     "prompt_tokens_details": {"cached_tokens": 4},
-    "completion_tokens_details": {"accepted_prediction_tokens": 3, "rejected_prediction_tokens": 2},
+    "completion_tokens_details": {
+        "accepted_prediction_tokens": 3,
+        "rejected_prediction_tokens": 2,
+        "reasoning_tokens": 0,
+    },
 }
 
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from lead.chat.json_calls import CallParser
-from lead.chat.parts import Call
+from lead.chat.conversation import Tool
+from lead.chat.forms import FORMS
+from lead.chat.parser import AnswerParser, parser_for
+from lead.chat.parts import Call, Part, Text
 from tests.support.api import CALL, CHAT, HI, WEATHER, chunks, post
 from tests.support.http import SUMMARY, ScriptedAnswerer
+
+
+def parser_of(*names: str, parallel: bool = True, must_call: bool = False) -> AnswerParser:
+    return parser_for(FORMS["hermes"], [Tool(name) for name in names], parallel=parallel, must_call=must_call)
+
+
+def text_of(parts: Sequence[Part]) -> str:
+    return "".join(part.text for part in parts if isinstance(part, Text))
+
+
+def calls_of(parts: Sequence[Part]) -> list[Call]:
+    return [part for part in parts if isinstance(part, Call)]
+
 
 MARK_INSIDE = r'{"name": "weather", "arguments": {"city": "a \"</tool_call>\\"}}'
 
@@ -50,25 +66,22 @@ MARK_INSIDE = r'{"name": "weather", "arguments": {"city": "a \"</tool_call>\\"}}
         ('{"answer": 42}', '{"answer": 42}', []),
         ("<tool_call>nonsense</tool_call>!", "<tool_call>nonsense</tool_call>!", []),
         ('<tool_call>{"x</tool_call>!', '<tool_call>{"x</tool_call>!', []),
-        (f'<tool_call>{{"x</tool_call>\n<tool_call>{CALL}</tool_call>', '<tool_call>{"x</tool_call>', ["weather"]),
+        (f'<tool_call>{{"x</tool_call>\n<tool_call>{CALL}</tool_call>', '<tool_call>{"x</tool_call>\n', ["weather"]),
         ('<tool_call>{"name": "time", "arguments": []}</tool_call>',) * 2 + ([],),
         ("  \n", "  \n", []),
     ],
 )
 def test_calls_in_a_text(text: str, content: str, names: list[str], size: int) -> None:
-    parser = CallParser(["weather", "time"])
-    told, calls = "", list[Call]()
-    for at in range(0, len(text), size):
-        shown, found = parser.push(text[at : at + size])
-        told, calls = told + shown, calls + found
-    shown, found = parser.flush()
-    assert (told + shown, [call.name for call in calls + found], parser.held) == (content, names, "")
+    parser = parser_of("weather", "time")
+    parts = [part for at in range(0, len(text), size) for part in parser.push(text[at : at + size])]
+    parts += parser.flush()
+    assert (text_of(parts), [call.name for call in calls_of(parts)], parser.held) == (content, names, "")
 
 
 @pytest.mark.parametrize("arguments", ["null", '""', '"null"', "{}", '"{}"'])
 def test_a_call_without_arguments(arguments: str) -> None:
     text = f'<tool_call>{{"name": "time", "arguments": {arguments}}}</tool_call>'
-    _, (call,) = CallParser(["time"]).push(text)
+    (call,) = calls_of(parser_of("time").push(text))
     assert (call.name, call.arguments) == ("time", "{}")
 
 
@@ -90,11 +103,11 @@ def test_a_call_that_is_cut_anywhere(mark: str, head: str, arguments: str, tail:
     named = len(mark) + (head.index('weather"') + len('weather"') if '"' in head else len(head))
     given, whole = len(mark + head), len(mark + head + arguments + tail)
     for length in range(len(mark), len(text) + 1):
-        parser = CallParser(["weather", "weather_tomorrow"], must_call=not mark)
-        parts = [parser.push(text[at : min(at + size, length)]) for at in range(0, length, size)]
-        parts.append(parser.flush("length"))
-        assert "".join(shown for shown, _ in parts) == parser.held == ""
-        calls = [(call.name, call.arguments) for _, found in parts for call in found]
+        parser = parser_of("weather", "weather_tomorrow", must_call=not mark)
+        parts = [part for at in range(0, length, size) for part in parser.push(text[at : min(at + size, length)])]
+        parts += parser.flush("length")
+        assert text_of(parts) == parser.held == ""
+        calls = [(call.name, call.arguments) for call in calls_of(parts)]
         if length < whole:
             assert calls == ([("weather", arguments[: max(0, length - given)])] if length >= named else [])
             assert parser.finish_reason("length") == parser.finish_reason("stop") == "length"
@@ -170,12 +183,12 @@ def test_what_the_model_ended_itself_is_not_cut(url: str, answerer: ScriptedAnsw
 
 
 def test_only_the_first_of_calls_that_are_cut() -> None:
-    parser = CallParser(["weather"], parallel=False)
-    assert len(parser.push(f"<tool_call>{CALL}</tool_call><tool_call>{CALL[:-3]}")[1]) == 1
-    assert parser.flush("length") == ("", []) and parser.finish_reason("length") == "tool_calls"
+    parser = parser_of("weather", parallel=False)
+    assert len(parser.push(f"<tool_call>{CALL}</tool_call><tool_call>{CALL[:-3]}")) == 1
+    assert parser.flush("length") == [] and parser.finish_reason("length") == "tool_calls"
 
 
 def test_text_that_is_no_call_is_not_held_back() -> None:
-    parser = CallParser(["python"])
-    shown = "".join(parser.push(message)[0] for message in "python{x for x in y} and more")
+    parser = parser_of("python")
+    shown = "".join(text_of(parser.push(message)) for message in "python{x for x in y} and more")
     assert shown.startswith("python{x for x in y}")

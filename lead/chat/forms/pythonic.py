@@ -1,0 +1,144 @@
+"""Calls as Python writes them, and Gemma's, which are similar.
+
+[f(x="y"), g(a=1)]                                          Llama 3.2 and 4, LFM2
+```tool_code (a line) f(x="y") (a line) ```                 Gemma 3
+<|tool_call>call:f{x:<|"|>y<|"|>}<tool_call|>               Gemma 4
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from lead.chat.forms import names
+from lead.chat.forms.found import Found, Reader
+from lead.chat.forms.literals import GEMMA, PYTHON, bare_key, spaces, string, value
+from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
+
+
+def members(source: Source, found: Found) -> Reading[None]:
+    """Reads calls after the bracket of a list, and its end."""
+    while True:
+        yield from spaces(source)
+        yield from call(source, found)
+        yield from spaces(source)
+        letter = yield from source.peek()
+        if not letter:
+            return  # the last call is whole
+        source.skip()
+        if letter == "]":
+            return
+        if letter != ",":
+            raise NoCall
+        yield from spaces(source)
+        if (yield from source.peek()) in ("", "]"):
+            if (yield from source.peek()):
+                source.skip()
+            return
+
+
+def listed(end: str) -> Reader:
+    """A reader of a list of calls that a mark ends, or of calls without a list."""
+
+    def read(source: Source, found: Found) -> Reading[None]:
+        yield from source.spaces()
+        if (yield from source.more()) == "[":
+            source.skip()
+            yield from members(source, found)
+        else:
+            yield from lines(source, found)
+        yield from names.close(source, [end])
+
+    return read
+
+
+def lines(source: Source, found: Found) -> Reading[None]:
+    """Reads calls after each other. There may be `print()` around one, and `;` after it."""
+    while True:
+        name = yield from names.tool(source, found, also="print")
+        if name not in found.tools:
+            yield from source.expect("(")
+            yield from call(source, found)
+            yield from source.expect(")")
+        else:
+            yield from call(source, found, name)
+        yield from source.spaces()
+        if (yield from source.peek()) == ";":
+            source.skip()
+            yield from source.spaces()
+        letter = yield from source.peek()
+        if not (letter.isalpha() or letter == "_"):
+            return
+
+
+def call(source: Source, found: Found, name: str = "") -> Reading[None]:
+    """Reads a call, of which the name may have been read."""
+    name = name or (yield from names.tool(source, found))
+    arguments: dict[str, Any] = {}
+    try:
+        yield from source.expect("(")
+        yield from spaces(source)
+        while (yield from source.more()) != ")":
+            key = yield from _keyword(source, found, name, len(arguments))
+            arguments[key] = yield from value(source, PYTHON)
+            yield from spaces(source)
+            if (yield from source.more()) != ",":
+                break
+            source.skip()
+            yield from spaces(source)
+        yield from source.expect(")")
+    except Ended:
+        raise CutCall(name, json.dumps(arguments, ensure_ascii=False)[:-1]) from None
+    found.texts(name, arguments)
+
+
+def _keyword(source: Source, found: Found, name: str, number: int) -> Reading[str]:
+    """Reads `key=`, or finds the key of a value without one by its number."""
+    letter = yield from source.more()
+    if letter.isidentifier():
+        key = ""
+        while (letter := (yield from source.more())).isidentifier() or letter.isdigit() or letter == "-":
+            key += yield from source.take()
+        yield from spaces(source)
+        yield from source.expect("=")
+        yield from spaces(source)
+        return key
+    properties = list((found.tools[name].parameters or {}).get("properties") or ())
+    if number >= len(properties):
+        raise NoCall
+    return str(properties[number])
+
+
+def gemma(end: str) -> Reader:
+    """A reader of what follows Gemma's `<|tool_call>`."""
+
+    def read(source: Source, found: Found) -> Reading[None]:
+        yield from source.expect("call:")
+        name = yield from names.tool(source, found)
+        arguments: dict[str, Any] = {}
+        try:
+            yield from source.expect("{")
+            yield from spaces(source)
+            while (yield from source.more()) != "}":
+                key = yield from _gemma_key(source)
+                yield from source.expect(":")
+                yield from spaces(source)
+                arguments[key] = yield from value(source, GEMMA)
+                yield from spaces(source)
+                if (yield from source.more()) != ",":
+                    break
+                source.skip()
+                yield from spaces(source)
+            yield from source.expect("}")
+        except Ended:
+            raise CutCall(name, json.dumps(arguments, ensure_ascii=False)[:-1]) from None
+        yield from names.close(source, [end])
+        found.texts(name, arguments)
+
+    return read
+
+
+def _gemma_key(source: Source) -> Reading[str]:
+    if (yield from source.more()) in '<"':
+        return (yield from string(source, GEMMA))
+    return (yield from bare_key(source))

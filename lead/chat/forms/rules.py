@@ -1,0 +1,162 @@
+"""Rules of a grammar for calls, in llguidance's dialect of Lark."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from duo.sampling.json_schema import json_rule
+from lead.chat.conversation import Tool
+from lead.chat.forms.schemas import arguments_schema, moved
+from lead.chat.forms.typed import referred, schema_of, types_of
+
+MAX_CALLS = 16
+"""Calls in one answer. Small models would go on for ever."""
+MAX_EXTRA = 32
+"""Keys that a schema does not name, where it allows them and they are no JSON."""
+_WORDS: Mapping[str, Sequence[str]] = {"boolean": ("True", "False"), "null": ("None",)}
+"""Python's words for values of these types."""
+
+Values = Callable[["Rules", Mapping[str, Any]], str]
+"""Writes the rule of a value by its schema. Returns the rule's name, or another expression."""
+
+
+class Member(NamedTuple):
+    """A key that a call may have, its schema, and whether the call must have it."""
+
+    key: str
+    schema: Mapping[str, Any]
+    required: bool
+
+
+class Rules:
+    """Rules of one grammar. `marks`: special tokens by id. A grammar has their numbers in place of their names."""
+
+    def __init__(self, marks: Mapping[int, str]) -> None:
+        self._tokens = {mark: token for token, mark in marks.items()}
+        names = sorted(map(re.escape, self._tokens), key=len, reverse=True)
+        self._split = re.compile(f"({'|'.join(names)})") if names else None
+        self._rules: dict[tuple[str, str], str] = {}
+        """Names of rules by their attribute and by what they say."""
+
+    def __str__(self) -> str:
+        return "".join(f"{name}{attribute}: {says}\n" for (attribute, says), name in self._rules.items())
+
+    def rule(self, says: str, attribute: str = "") -> str:
+        """The name of a rule, which may have an attribute of llguidance."""
+        return self._rules.setdefault((attribute, says), f"r{len(self._rules)}")
+
+    def text(self, text: str) -> str:
+        """An expression for a text, in which marks may stand."""
+        parts = self._split.split(text) if self._split else [text]
+        return " ".join(
+            f"<[{self._tokens[part]}]>" if part in self._tokens else json.dumps(part, ensure_ascii=False)
+            for part in parts
+            if part
+        )
+
+    def until(self, mark: str) -> str:
+        """An expression for any text, and the mark that ends it."""
+        if self._split and self._split.match(mark):
+            return f"/(?s:.*)/ {self.text(mark)}"
+        return self.rule(rf"/(?s:.*){_escaped(mark)}/", "[lazy]")
+
+    def json(self, schema: Mapping[str, Any]) -> str:
+        """A rule for JSON of this schema, with or without a space after commas and colons, as models write it."""
+        return self.rule(json_rule(schema, spaced=True))
+
+    def any_of(self, alternatives: Sequence[str]) -> str:
+        return alternatives[0] if len(alternatives) == 1 else self.rule(" | ".join(alternatives))
+
+    def several(self, one: str, between: str, parallel: bool) -> str:
+        """One, or where they may be parallel several with something between them."""
+        return f"{one} ({between} {one}){{0,{MAX_CALLS - 1}}}" if parallel else one
+
+    def listed(self, items: Sequence[tuple[str, bool]], comma: str) -> str:
+        """Items with commas, of which some must be there. Empty if there are none."""
+        head = tail = ""
+        for item, required in reversed(items):
+            after = f"{item} {tail}".strip()
+            if required:
+                head, tail = after, f"{comma} {after}"
+            else:
+                head = f"({after} | {head})" if head else f"({after})?"
+                tail = f"({comma} {item})? {tail}".strip()
+            head, tail = (self.rule(each) if each else "" for each in (head, tail))
+        return head
+
+    def object_(self, tool: Tool) -> str:
+        """A call as JSON, in which marks before it tell that it is one."""
+        head = f'"{{\\"name\\":" " "? {self.text(json.dumps(tool.name))} "," " "? "\\"arguments\\":" " "?'
+        return self.rule(f'{head} {arguments(self, tool)} "}}"')
+
+
+def whole(rules: Rules, tool: Tool, key: str) -> str:
+    """A call as JSON without marks, with its arguments under this key. The answer may be other JSON instead, so all of
+    it is a schema: a text cannot stand beside one that begins like it."""
+    root = f"#/properties/{key}"
+    properties = {"name": {"const": tool.name}, key: moved(arguments_schema(tool), root)}
+    schema = {"type": "object", "properties": properties, "required": ["name", key], "additionalProperties": False}
+    return rules.json(schema)
+
+
+def arguments(rules: Rules, tool: Tool) -> str:
+    """The arguments of a call as JSON."""
+    return rules.json(arguments_schema(tool))
+
+
+def _escaped(text: str) -> str:
+    """The text in a regular expression between slashes."""
+    return re.sub(r"([\\^$.|?*+()\[\]{}/])", r"\\\1", text).replace("\n", "\\n")
+
+
+def members(tool: Tool) -> tuple[Sequence[Member], bool]:
+    """The keys of a tool's arguments, and whether there may be others. Only what the schema says in a simple way."""
+    schema = arguments_schema(tool)
+    properties = schema.get("properties")
+    named = properties if isinstance(properties, Mapping) else {}
+    required = schema.get("required")
+    needed = [key for key in required if isinstance(key, str)] if isinstance(required, list) else []
+    keys = dict.fromkeys([*named, *needed])
+    found = [Member(key, schema_of(schema, key), key in needed) for key in keys]
+    return found, schema.get("additionalProperties", True) is not False
+
+
+def choices(schema: Mapping[str, Any]) -> Sequence[Any] | None:
+    """The values that the schema lists, if it does."""
+    if "const" in schema:
+        return [schema["const"]]
+    values = schema.get("enum")
+    if isinstance(values, list) and values:
+        return values
+    if isinstance(reference := schema.get("$ref"), str):
+        found = referred(reference, schema)
+        return choices(found) if isinstance(found, Mapping) and "$ref" not in found else None
+    return None
+
+
+def bare(end: str, padded: bool) -> Values:
+    """Values as bare text up to a mark, which belongs to them. `padded`: line breaks may stand around them."""
+    around = '"\\n"?' if padded else ""
+
+    def write(rules: Rules, schema: Mapping[str, Any]) -> str:
+        values, types = choices(schema), types_of(schema)
+        if values is not None and all(isinstance(value, str) and value and end not in value for value in values):
+            value = " | ".join(map(rules.text, values))
+        elif types and "string" not in types:
+            value = rules.json(schema)
+        else:
+            return rules.until(end)
+        return rules.rule(f"{around} ({value}) {around} {rules.text(end)}")
+
+    return write
+
+
+def literal(rules: Rules, schema: Mapping[str, Any]) -> str:
+    """Values as Python writes them. Strings are JSON, which is the same here."""
+    types = types_of(schema) if choices(schema) is None else frozenset[str]()
+    words = [word for type, words in _WORDS.items() if type in types for word in words]
+    others = [] if types and types <= _WORDS.keys() else [rules.json(schema)]
+    return rules.any_of([*map(json.dumps, words), *others])

@@ -1,0 +1,176 @@
+"""Calls within tags: JSON, or a name and values as bare text, which the tool's schema gives types.
+
+<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>                                Hermes
+<tool_call><function=f><parameter=x>1</parameter></function></tool_call>                   Qwen3-Coder
+<tool_call>f<arg_key>x</arg_key><arg_value>1</arg_value></tool_call>                       GLM 4.5
+<minimax:tool_call><invoke name="f"><parameter name="x">1</parameter></invoke></minimax:tool_call>
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from lead.chat.forms import jsons, names
+from lead.chat.forms.found import Found, Reader
+from lead.chat.forms.literals import JSON, value
+from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
+from lead.chat.forms.typed import schema_of, typed, types_of
+
+
+@dataclass(frozen=True)
+class Tags:
+    """What stands around the name of a function, a key and a value, and what ends the function.
+
+    padded: a line break on either side of a value is not a part of it.
+    """
+
+    name: tuple[str, str]
+    key: tuple[str, str]
+    value: tuple[str, str]
+    end: str
+    padded: bool = False
+
+
+QWEN = Tags(("<function=", ">"), ("<parameter=", ">"), ("", "</parameter>"), "</function>", padded=True)
+INVOKE = Tags(('<invoke name="', '">'), ('<parameter name="', '">'), ("", "</parameter>"), "</invoke>")
+GLM = Tags(("", ""), ("<arg_key>", "</arg_key>"), ("<arg_value>", "</arg_value>"), "</tool_call>")
+
+
+def within(end: str) -> Reader:
+    """A reader of what follows `<tool_call>`, whichever of these forms it has. `end`: what closes it."""
+
+    def read(source: Source, found: Found) -> Reading[None]:
+        yield from source.spaces()
+        letter = yield from source.more()
+        if letter in "{[":
+            while letter and letter in "{[":
+                yield from jsons.calls(source, found)
+                yield from source.spaces()
+                letter = yield from source.peek()
+            yield from names.close(source, [end])
+        elif letter == "<":
+            _, begin = yield from source.one_of([QWEN.name[0], INVOKE.name[0]])
+            tags = {QWEN.name[0]: QWEN, INVOKE.name[0]: INVOKE}.get(begin)
+            if tags is None:
+                raise NoCall
+            mark = begin
+            while mark == begin:
+                yield from function(source, found, tags)
+                mark = yield from names.close(source, [begin, end])
+        else:
+            yield from function(source, found, GLM)
+
+    return read
+
+
+def alone(end: str) -> Reader:
+    """A reader of what follows `<function=` where the tag around it was forgotten. `end`: what may still close it."""
+
+    def read(source: Source, found: Found) -> Reading[None]:
+        yield from function(source, found, QWEN)
+        names.certain(source, found)
+        yield from source.spaces()
+        try:
+            here, _ = yield from source.one_of([end])
+        except Ended:
+            return
+        if not here:
+            source.rewind()
+
+    return read
+
+
+def function(source: Source, found: Found, tags: Tags) -> Reading[None]:
+    """Reads a function after `tags.name[0]`, and its end."""
+    name = yield from names.tool(source, found)
+    values = _Values(tags)
+    try:
+        yield from source.expect(tags.name[1])
+        yield from source.spaces()
+        if tags is QWEN and (yield from source.more()) == "{":
+            yield from _json(source, found, name, tags)
+            return
+        yield from values.read(source, found)
+    except Ended:
+        raise CutCall(name, values.so_far(found, name)) from None
+    found.texts(name, values.done)
+
+
+def _json(source: Source, found: Found, name: str, tags: Tags) -> Reading[None]:
+    """Reads arguments as JSON, in the function's tags. Llama 3.1 knows this form, too."""
+    place = source.place
+    try:
+        arguments = yield from value(source, JSON)
+    except Ended:
+        raise CutCall(name, source.since(place)) from None
+    yield from names.close(source, [tags.end])
+    found.call(name, arguments)
+
+
+class _Values:
+    """Keys and values of a function, as they are read."""
+
+    def __init__(self, tags: Tags) -> None:
+        self._tags = tags
+        self.done: dict[str, str] = {}
+        self._key = ""
+        self._pieces: list[str] = []
+        """The value of the key."""
+        self._closed = False
+        """Whether it is whole."""
+
+    def read(self, source: Source, found: Found) -> Reading[None]:
+        """Reads them all, and the end of the function."""
+        tags = self._tags
+        ends = [tags.key[0], tags.end]
+        mark = yield from self._between(source, found)
+        while mark == tags.key[0]:
+            key: list[str] = []
+            yield from source.until(tags.key[1], key)
+            if tags.value[0]:
+                yield from source.spaces()
+                yield from source.expect(tags.value[0])
+            self._key, self._pieces, self._closed = "".join(key).strip(), [], False
+            mark = ""
+            while not mark:
+                yield from source.until(tags.value[1], self._pieces)
+                self._closed = True
+                space = yield from source.spaces()
+                try:
+                    here, mark = yield from source.one_of(ends)
+                except Ended:
+                    if found.cut_counts:
+                        raise
+                    here, mark = True, tags.end  # the model ended it without its last mark
+                if not here:
+                    # The value has its own closing mark in it.
+                    self._pieces.append(tags.value[1] + space + mark)
+                    mark, self._closed = "", False
+            self.done[self._key] = self._text()
+            self._key = ""
+
+    def _between(self, source: Source, found: Found) -> Reading[str]:
+        ends = [self._tags.key[0], self._tags.end]
+        here, mark = yield from source.one_of(ends)
+        if not here:
+            raise NoCall
+        return mark
+
+    def _text(self) -> str:
+        text = "".join(self._pieces)
+        return text.removeprefix("\n").removesuffix("\n") if self._tags.padded else text
+
+    def so_far(self, found: Found, name: str) -> str:
+        """The beginning of the arguments as JSON."""
+        parameters = found.tools[name].parameters
+        done = dict(self.done)
+        if self._key and self._closed:
+            done[self._key] = self._text()
+        values = {key: typed(text, schema_of(parameters, key)) for key, text in done.items()}
+        if not self._key or self._closed:
+            return json.dumps(values, ensure_ascii=False)[:-1]
+        if types_of(schema_of(parameters, self._key)) != {"string"}:
+            return json.dumps(values, ensure_ascii=False)[:-1]
+        values[self._key] = self._text()
+        return json.dumps(values, ensure_ascii=False)[:-2]

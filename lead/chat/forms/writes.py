@@ -1,0 +1,194 @@
+"""Grammars of calls, each of one form: what a model must write that has to call a tool."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lead.chat.conversation import Tool
+from lead.chat.forms import channels, sections
+from lead.chat.forms.rules import MAX_EXTRA, Rules, arguments, bare, choices, literal, members, whole
+from lead.chat.forms.schemas import arguments_schema
+from lead.chat.forms.tagged import Tags
+from lead.chat.forms.typed import types_of
+
+Writes = Callable[[Rules, Sequence[Tool], bool], str]
+"""Writes the rules of calls. Returns an expression for them. Its last argument: whether there may be several."""
+
+_BREAK = '"\\n"?'
+_SPACE = '" "?'
+_COMMA = f'"," {_SPACE}'
+
+
+def tool_calls(begin: str, end: str) -> Writes:
+    """JSON between marks."""
+
+    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+        calls = rules.any_of([rules.object_(tool) for tool in tools])
+        call = rules.rule(f"{rules.text(begin)} {_BREAK} {calls} {_BREAK} {rules.text(end)}")
+        return rules.several(call, _BREAK, parallel)
+
+    return write
+
+
+def json_list(begin: str, end: str) -> Writes:
+    """A list of JSON between marks."""
+
+    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+        call = rules.any_of([rules.object_(tool) for tool in tools])
+        calls = rules.several(call, _COMMA, parallel)
+        return f'{rules.text(begin)} {_SPACE} "[" {calls} "]" {rules.text(end)}'.strip()
+
+    return write
+
+
+def objects(key: str, between: str = ";") -> Writes:
+    """JSON without marks, with the arguments under this key."""
+
+    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+        call = rules.any_of([whole(rules, tool, key) for tool in tools])
+        return rules.several(call, f"{json.dumps(between)} {_SPACE}", parallel)
+
+    return write
+
+
+def functions(begin: str, end: str, tags: Tags, together: bool = False) -> Writes:
+    """Functions with bare values, in tags. `together`: the tags are around all of them."""
+
+    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+        values = bare(tags.value[1], tags.padded)
+        between = f"{_BREAK} {rules.text(tags.value[0])}" if tags.value[0] else ""
+        calls = []
+        for tool in tools:
+            named, others = members(tool)
+            body = ""
+            for key, schema, required in named:
+                head = f"{tags.key[0]}{key}{tags.key[1]}"
+                value = rules.rule(f"{rules.text(head)} {between} {values(rules, schema)} {_BREAK}")
+                body += f" {value}" if required else f" {value}?"
+            if others:
+                key = f"{rules.text(tags.key[0])} /[\\w.-]{{1,64}}/ {rules.text(tags.key[1])} {between}"
+                body += f" ({key} {rules.until(tags.value[1])} {_BREAK}){{0,{MAX_EXTRA}}}"
+            name = rules.text(f"{tags.name[0]}{tool.name}{tags.name[1]}")
+            calls.append(rules.rule(f"{name} {_BREAK}{body} {rules.text(tags.end)}"))
+        call = rules.any_of(calls)
+        if together:
+            call = rules.several(call, _BREAK, parallel)
+        inner = _BREAK if tags.name[0] else ""
+        ends = "" if tags.end == end else f"{_BREAK} {rules.text(end)}"
+        around = rules.rule(f"{rules.text(begin)} {inner} {call} {ends}")
+        return around if together else rules.several(around, _BREAK, parallel)
+
+    return write
+
+
+def python(begin: str, end: str, brackets: tuple[str, str] = ("[", "]"), between: str = ",") -> Writes:
+    """Python's form, between marks or without them."""
+
+    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+        calls = []
+        for tool in tools:
+            named, _ = members(tool)
+            items = [
+                (rules.rule(f"{rules.text(f'{key}=')} {literal(rules, schema)}"), required)
+                for key, schema, required in named
+                if key.replace("-", "_").isidentifier() or required
+            ]
+            calls.append(rules.rule(f'{rules.text(tool.name + "(")} {rules.listed(items, _COMMA)} ")"'))
+        several = rules.several(rules.any_of(calls), f"{json.dumps(between)} {_SPACE}", parallel)
+        around = (rules.text(begin + brackets[0]), rules.text(brackets[1] + end))
+        return f"{around[0]} {several} {around[1]}".strip()
+
+    return write
+
+
+def named(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+    """Mistral's newer form."""
+    calls = [
+        rules.rule(f"{rules.text(sections.TOOL_CALLS + tool.name + sections.ARGS)} {arguments(rules, tool)}")
+        for tool in tools
+    ]
+    return rules.several(rules.any_of(calls), "", parallel)
+
+
+def kimi(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+    """Kimi K2's section."""
+    calls = [
+        rules.rule(
+            f"{rules.text(f'{sections.KIMI_CALL}functions.{tool.name}:')} /[0-9]{{1,4}}/ "
+            f"{rules.text(sections.KIMI_ARGUMENTS)} {arguments(rules, tool)} {rules.text(sections.KIMI_END)}"
+        )
+        for tool in tools
+    ]
+    several = rules.several(rules.any_of(calls), _BREAK, parallel)
+    return f"{rules.text(sections.KIMI_SECTION)} {several} {rules.text(sections.KIMI_SECTION_END)}"
+
+
+def deepseek(fenced: bool) -> Writes:
+    """DeepSeek's section. `fenced`: as V3 writes it."""
+
+    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+        calls = []
+        for tool in tools:
+            head = f"{sections.DEEPSEEK_CALL}{tool.name}{sections.DEEPSEEK_NAME}"
+            end = sections.DEEPSEEK_END
+            if fenced:
+                head = f"{sections.DEEPSEEK_CALL}function{sections.DEEPSEEK_NAME}{tool.name}\n```json\n"
+                end = f"\n```{end}"
+            calls.append(rules.rule(f"{rules.text(head)} {arguments(rules, tool)} {rules.text(end)}"))
+        several = rules.several(rules.any_of(calls), _BREAK, parallel)
+        return f"{rules.text(sections.DEEPSEEK_SECTION)} {several} {_BREAK} {rules.text(sections.DEEPSEEK_SECTION_END)}"
+
+    return write
+
+
+def harmony(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+    """A message to a function. Its end is the end of the answer, so there is one call."""
+    calls = []
+    for tool in tools:
+        head = f"{channels.CHANNEL}commentary to=functions.{tool.name} {channels.CONSTRAIN}json{channels.MESSAGE}"
+        calls.append(rules.rule(f"{rules.text(head)} {arguments(rules, tool)}"))
+    return rules.any_of(calls)
+
+
+def gemma(begin: str, end: str, quote: str) -> Writes:
+    """Gemma's own form, with quotes of its own around strings."""
+
+    def text(rules: Rules) -> str:
+        return f"{rules.text(quote)} {rules.until(quote)}"
+
+    def anything(rules: Rules) -> str:
+        return rules.rule(f"{text(rules)} | {rules.json({'type': ['number', 'boolean', 'null']})}")
+
+    def value(rules: Rules, schema: Mapping[str, Any], depth: int = 0) -> str:
+        values, types = choices(schema), types_of(schema)
+        if values is not None and all(isinstance(each, str) and quote not in each for each in values):
+            return rules.rule(" | ".join(rules.text(f"{quote}{each}{quote}") for each in values))
+        if types == {"string"}:
+            return rules.rule(text(rules))
+        if types and not types & {"string", "array", "object"}:
+            return rules.json(schema)
+        if types == {"array"} and depth < 4:
+            items = schema.get("items")
+            each = value(rules, items, depth + 1) if isinstance(items, Mapping) else anything(rules)
+            return rules.rule(f'"[" ({each} ("," {each})*)? "]"')
+        if types == {"object"} and depth < 4:
+            return rules.rule(f'"{{" {keys(rules, schema, depth + 1)} "}}"')
+        return anything(rules)
+
+    def keys(rules: Rules, schema: Mapping[str, Any], depth: int) -> str:
+        found, _ = members(Tool("", "", schema))
+        return rules.listed(
+            [(rules.rule(f"{rules.text(f'{key}:')} {value(rules, of, depth)}"), needed) for key, of, needed in found],
+            '","',
+        )
+
+    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+        calls = []
+        for tool in tools:
+            head = rules.text(f"{begin}call:{tool.name}{{")
+            calls.append(rules.rule(f"{head} {keys(rules, arguments_schema(tool), 0)} {rules.text('}' + end)}"))
+        return rules.several(rules.any_of(calls), "", parallel)
+
+    return write

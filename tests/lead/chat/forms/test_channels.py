@@ -1,0 +1,75 @@
+"""Answers of gpt-oss."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.forms import parsed
+
+CALL = '{"city": "Köln <|end|>"}'
+WEATHER = ("call", "weather", {"city": "Köln <|end|>"}, True)
+THOUGHT, ANSWER = ("thought", "Hm."), ("text", "It rains.")
+THINKS = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("<|channel|>final<|message|>It rains.", [ANSWER]),
+        (THINKS + "<|channel|>final<|message|>It rains.<|return|>", [THOUGHT, ANSWER]),
+        (f"{THINKS}<|channel|>commentary to=functions.weather <|constrain|>json<|message|>{CALL}", [THOUGHT, WEATHER]),
+        (
+            f"<|channel|>commentary to=functions.weather<|channel|>x <|constrain|>json<|message|>{CALL}<|call|>",
+            [WEATHER],
+        ),
+        (f"<|channel|>analysis to=functions.weather code<|message|>{CALL}<|call|>", [WEATHER]),
+        (f" to=functions.weather<|channel|>commentary json<|message|>{CALL}", [WEATHER]),
+        (f"{THINKS} to=functions.weather<|channel|>commentary<|message|>{CALL}", [THOUGHT, WEATHER]),
+        ("<|channel|>commentary<|message|>I look.<|end|>" + "<|start|>assistant<|channel|>final<|message|>Yes.", None),
+        ("It rains.", [ANSWER]),
+        ("to be or not", [("text", "to be or not")]),
+        ("Hm.", [("text", "Hm.")]),
+        ("", []),
+    ],
+)
+def test_messages(text: str, parts: list[object] | None) -> None:
+    expected = [("text", "I look.Yes.")] if parts is None else parts
+    assert parsed("gpt-oss", text).parts == expected
+    for at in range(len(text)):
+        assert parsed("gpt-oss", text, [at]).parts == expected
+    assert parsed("gpt-oss", text, range(1, max(1, len(text)))).parts == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|channel|>commentary to=functions.other <|constrain|>json<|message|>{}<|call|>",
+        "<|channel|>commentary to=functions.weather <|constrain|>json<|message|>nonsense<|call|>",
+        "<|channel|>commentary to=functions.weather<|message|>{} and more<|call|>",
+        "<|channel|>analysis to=browser.search code<|message|>{}<|call|>",
+        "<|message|>nothing",
+        "<|channel|>" + "x" * 500,
+    ],
+)
+def test_what_is_no_call_is_text_with_its_marks(text: str) -> None:
+    assert parsed("gpt-oss", text).parts == parsed("gpt-oss", text, range(1, len(text))).parts == [("text", text)]
+
+
+def test_a_prompt_that_began_a_message() -> None:
+    text = "Hm.<|end|><|start|>assistant<|channel|>final<|message|>It rains."
+    assert parsed("gpt-oss", text, thinking_open=True).parts == [THOUGHT, ANSWER]
+
+
+def test_cuts() -> None:
+    call = "<|channel|>commentary to=functions.weather <|constrain|>json<|message|>"
+    found = parsed("gpt-oss", call + '{"city": "K', reason="length")
+    assert found.parts == [("call", "weather", '{"city": "K', False)] and found.finish == "length"
+    assert parsed("gpt-oss", THINKS[:-20], reason="length").parts == [THOUGHT]
+    assert parsed("gpt-oss", call[:20], reason="length").parts == []
+
+
+def test_thinking_in_the_text() -> None:
+    text = THINKS.removesuffix("<|start|>assistant")
+    found = parsed("gpt-oss", THINKS + "<|channel|>final<|message|>It rains.", keep_thinking=True)
+    assert found.parts == [("text", f"{text}It rains.")]
+    assert parsed("gpt-oss", THINKS + "<|channel|>final<|message|>It rains.", tools=()).parts == [THOUGHT, ANSWER]

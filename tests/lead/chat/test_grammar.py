@@ -1,0 +1,208 @@
+"""Grammars of calls in every form: what follows them is read as a call, and nothing else follows them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jsonschema
+import pytest
+
+from duo.errors import DeadEndError
+from duo.sampling.grammar import GrammarConstraint, Grammars
+from lead.chat.conversation import Conversation, Tool
+from lead.chat.forms import FORMS, Form, form_of
+from lead.chat.forms.schemas import arguments_schema
+from lead.chat.grammar import grammar
+from tests.support.bytes_vocabulary import ByteVocabulary
+from tests.support.forms import TOOLS, WRITE, parsed, thinks
+
+ALL = sorted(FORMS)
+CALLS = [("weather", {"city": "Köln", "days": 3, "exact": True}), ("time", {})]
+ASKED = Conversation([], TOOLS, "required")
+SINGLE = {"gpt-oss"}
+"""Forms in which a call ends the answer."""
+
+
+def vocabulary_of(form: str, special: bool) -> ByteVocabulary:
+    """One in which the form's marks are special tokens, or text."""
+    marks = FORMS[form].written if special else ()
+    if form == "gpt-oss":
+        marks = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>")
+    return ByteVocabulary(
+        [mark for mark in marks if "\n" not in mark and mark != "<|call|>" and "analysis" not in mark]
+    )
+
+
+class Follower:
+    """Writes answers under a grammar."""
+
+    def __init__(self, form: str, special: bool, asked: Conversation = ASKED, prompt: str = "") -> None:
+        self.vocabulary = vocabulary_of(form, special)
+        self.form: Form = form_of(self.vocabulary, form)
+        text = grammar(asked, self.form, prompt)
+        self.constraint: GrammarConstraint = Grammars(self.vocabulary).constraint(text)
+
+    def accepts(self, text: str) -> bool:
+        """Whether this may be the whole answer."""
+        tokens = self.vocabulary.encode_rendered(text)
+        try:
+            return 256 in self.constraint.allowed(tokens)
+        except DeadEndError:
+            return False
+
+    def walk(self, seed: int, limit: int = 600) -> tuple[str, bool]:
+        """A random answer, which mostly ends where it may. Whether it ended by itself."""
+        dice = random.Random(seed)
+        tokens: list[int] = []
+        plain = set(b"abcxyz")
+        while len(tokens) < limit:
+            allowed = self.constraint.allowed(tokens).tolist()
+            if 256 in allowed and (len(allowed) == 1 or dice.random() < 0.7):
+                return self.vocabulary.named(tokens), True
+            likely = [token for token in allowed if token > 256 or chr(token) in '"}])<`,|/\n']
+            letters = [token for token in allowed if token in plain]
+            choice = likely if likely and (dice.random() < 0.6 or not letters) else letters or allowed
+            tokens.append(dice.choice([token for token in choice if token != 256] or allowed))
+        return self.vocabulary.named(tokens), False
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("form", ALL)
+def test_calls_as_the_model_writes_them_follow_their_grammar(form: str, special: bool) -> None:
+    follower = Follower(form, special)
+    for calls in (CALLS[:1], CALLS[1:]):
+        text = WRITE[form](calls).removesuffix("<|call|>")
+        assert follower.accepts(text)
+        assert not follower.accepts(text[:-1]) and not follower.accepts(text + "x")
+    assert not follower.accepts("It rains.") and not follower.accepts("")
+    assert not follower.accepts(WRITE[form]([("other", {})]).removesuffix("<|call|>"))
+    for wrong in ({"city": "a", "made_up": 1}, {"days": 1}, {"city": "a", "days": "no"}):
+        assert not follower.accepts(WRITE[form]([("weather", wrong)]).removesuffix("<|call|>"))
+
+
+@pytest.mark.parametrize("form", sorted(set(ALL) - SINGLE))
+def test_several_calls_where_they_are_parallel(form: str) -> None:
+    text = WRITE[form](CALLS)
+    assert Follower(form, True).accepts(text)
+    assert not Follower(form, True, replace(ASKED, parallel=False)).accepts(text)
+
+
+@pytest.mark.parametrize("form", ALL)
+def test_a_named_tool(form: str) -> None:
+    follower = Follower(form, True, replace(ASKED, named="time"))
+    assert follower.accepts(WRITE[form](CALLS[1:]).removesuffix("<|call|>"))
+    assert not follower.accepts(WRITE[form](CALLS[:1]).removesuffix("<|call|>"))
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("form", ALL)
+def test_thinking_comes_first_where_the_prompt_or_the_model_begins_it(form: str, special: bool) -> None:
+    open = FORMS[form].thinking.open
+    call = WRITE[form](CALLS[:1]).removesuffix("<|call|>")
+    thought = thinks(FORMS[form], "Hm < } ok")
+    follower = Follower(form, special, prompt=f"user: hi {open}")
+    assert follower.accepts(thought.removeprefix(open) + call)
+    assert not follower.accepts(call)
+    free = Follower(form, special)
+    assert free.accepts(call)
+    assert free.accepts(thought + call) == (special or form == "gpt-oss")  # else it is not known that it thinks
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize("form", ALL)
+def test_whatever_follows_a_grammar_is_a_call(form: str, special: bool) -> None:
+    follower = Follower(form, special)
+    schemas = {tool.name: arguments_schema(tool) for tool in TOOLS}
+    ended = 0
+    for seed in range(12):
+        text, whole = follower.walk(seed)
+        if not whole:
+            continue
+        ended += 1
+        found = parsed(follower.form, text, must_call=True)
+        assert found.finish == "tool_calls" and found.calls and not found.joined("text"), text
+        for name, given in found.calls:
+            jsonschema.validate(given, schemas[name])
+    assert ended >= 6
+
+
+ANSWER: Mapping[str, Any] = {
+    "type": "object",
+    "properties": {"n": {"type": "integer"}},
+    "required": ["n"],
+    "additionalProperties": False,
+}
+
+
+@pytest.mark.parametrize("form", ALL)
+def test_an_answer_of_a_schema_or_a_call(form: str) -> None:
+    follower = Follower(form, True, replace(ASKED, choice="auto", schema=ANSWER))
+    answer = "<|channel|>final<|message|>" if form == "gpt-oss" else ""
+    assert follower.accepts(answer + '{"n":1}') and not follower.accepts(answer + '{"n":"a"}')
+    assert follower.accepts(WRITE[form](CALLS[:1]).removesuffix("<|call|>"))
+    alone = Follower(form, True, replace(ASKED, choice="none", schema=ANSWER))
+    assert alone.accepts(answer + '{"n":1}')
+    assert not alone.accepts(WRITE[form](CALLS[:1]).removesuffix("<|call|>"))
+
+
+def test_free_answers_have_no_grammar() -> None:
+    assert grammar(replace(ASKED, choice="auto"), FORMS["hermes"]) == ""
+    assert grammar(Conversation([]), FORMS["hermes"]) == ""
+
+
+def test_calls_and_answers_may_hold_a_space_or_none() -> None:
+    follower = Follower("hermes", True)
+    for text in ('{"name": "time", "arguments": {}}', '{"name":"time","arguments":{}}'):
+        assert follower.accepts(f"<tool_call>{text}</tool_call>")
+    assert not follower.accepts('<tool_call>{"name":  "time","arguments":{}}</tool_call>')
+
+
+@pytest.mark.parametrize("form", ["qwen3-coder", "glm", "gemma4", "pythonic", "hermes", "kimi-k2"])
+@pytest.mark.parametrize(
+    ("schema", "given", "wrong"),
+    [
+        ({"enum": ["a", "b"]}, "b", "c"),
+        ({"type": ["string", "null"]}, "x", None),
+        ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, None, None),
+        ({"$ref": "#/$defs/kind"}, "one", "three"),
+        ({"type": "array", "items": {"type": "integer"}}, [1, 2], None),
+        ({}, "anything", None),
+    ],
+)
+def test_values_of_many_types(form: str, schema: Mapping[str, Any], given: Any, wrong: Any) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"v": schema},
+        "required": ["v"],
+        "$defs": {"kind": {"enum": ["one", "two"]}},
+    }
+    follower = Follower(form, True, Conversation([], [Tool("f", parameters=parameters)], "required"))
+    assert follower.accepts(WRITE[form]([("f", {"v": given})]))
+    if wrong is not None:
+        assert not follower.accepts(WRITE[form]([("f", {"v": wrong})]))
+
+
+@pytest.mark.parametrize("form", ALL)
+def test_keys_that_a_schema_admits(form: str) -> None:
+    """Where a schema says so, other keys may come."""
+    if form in ("gemma3", "gemma4", "functiongemma", "pythonic", "lfm2"):
+        pytest.skip("their grammars have no other keys")
+    tool = Tool("f", parameters={"type": "object", "properties": {}, "additionalProperties": {"type": "string"}})
+    follower = Follower(form, True, Conversation([], [tool], "required"))
+    assert follower.accepts(WRITE[form]([("f", {"any": "x"})]).removesuffix("<|call|>"))
+
+
+def calls_of(form: str, tools: Sequence[Tool]) -> str:
+    return grammar(Conversation([], tools, "required"), FORMS[form])
+
+
+@pytest.mark.parametrize("form", ALL)
+def test_many_tools_stay_small(form: str) -> None:
+    tools = [replace(TOOLS[0], name=f"tool_{i}") for i in range(128)]
+    text = calls_of(form, tools)
+    assert len(text) < 40 * len(json.dumps([tool.parameters for tool in tools]))
+    Grammars(vocabulary_of(form, False)).check(text)
