@@ -113,6 +113,14 @@ class _Probe:
             self.traits = replace(known, tools=False)
             return
         call, result = self._call(), self._result()
+        # Some write tools into the first turn of the user, and nothing else of that turn.
+        self._set(
+            assistant_first=self.traits.assistant_first
+            and self._writes([_assistant(_SAY), _user(_ASK)], tools)
+            and self._writes([call, result, _user(_ASK)], tools),
+            needs_user=self.traits.needs_user
+            or not (self.traits.system == "none" or self._writes([_system(_RULE)], tools)),
+        )
         self._set(
             calls_without_tools=self._writes([_user(_ASK), call, result]),
             parallel_calls=self._writes([_user(_ASK), self._call(1, 2), self._result(1), self._result(2)], tools),

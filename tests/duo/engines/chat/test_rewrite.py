@@ -32,6 +32,15 @@ def test_no_history_is_refused_and_nothing_is_lost(history: History, name: str, 
         assert word in prompt, f"{name} loses {word}"
 
 
+def test_a_call_in_the_first_turn_is_not_lost_for_the_tools() -> None:
+    """Llama's templates write tools into the first turn, which they take for the user's."""
+    for name in TEMPLATES:
+        for turns in ([CALLS, RESULT, MORE], [{"role": "system", "content": "rule0"}, CALLS, RESULT]):
+            prompt = of_llamacpp(name).render(turns, [TOOL])
+            assert "Oslo" in prompt and "rain" in prompt, name
+            assert "tool_response>" not in prompt or name not in ("llama3", "mistral"), f"{name} writes them itself"
+
+
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 @pytest.mark.parametrize("of", [of_llamacpp, of_transformers])
 @pytest.mark.parametrize("tools", [[TOOL], []])
