@@ -20,8 +20,9 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer, TokenizerWrapper
 from duo.engines.base import Vocabulary
 from duo.errors import DeadEndError, RequestError
 from duo.prefix import common_length
-from duo.sampling.json_schema import PARAM, one_line
+from duo.sampling.json_schema import one_line
 from duo.sampling.params import MAX_GRAMMAR_BYTES, Ints
+from duo.sampling.plain_schema import PARAM
 
 LIMITS = LLParserLimits(max_lexer_states=50_000, max_grammar_size=100_000, verbose_errors=False)
 """For one answer: about 20 ms a token and 100 MB in all. A common schema needs a hundredth of that."""

@@ -9,6 +9,7 @@ from textwrap import shorten
 from typing import Any
 
 from duo.errors import RequestError
+from duo.sampling.plain_schema import PARAM, plain
 
 MAX_PATTERNS = 512
 """Characters in all patterns of a schema. A few thousand of the wrong ones would take seconds and gigabytes."""
@@ -27,19 +28,6 @@ _OPTIONS = {"whitespace_flexible": False}
 """Compact JSON: small models ramble when they may add white space."""
 
 _SPACED = {"item_separator": ", ?", "key_separator": ": ?"}
-
-_FORMATS = (
-    "date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "unknown", "uri", "uuid",
-)  # fmt: skip
-"""String formats that llguidance knows."""
-
-_SCHEMAS = frozenset({"additionalProperties", "allOf", "anyOf", "items", "oneOf", "prefixItems"})
-"""Keywords whose value is a schema, or a list of schemas."""
-
-_OF_SCHEMAS = frozenset({"$defs", "definitions", "patternProperties", "properties"})
-"""Keywords whose value has schemas by name."""
-
-PARAM = "response_format"
 
 
 def of_json_schema(schema: Mapping[str, Any]) -> str:
@@ -67,7 +55,7 @@ def json_rule(schema: Mapping[str, Any], spaced: bool = False) -> str:
     spaced: a space may follow commas and colons, as models write calls.
     """
     try:
-        schema = _without_hints(schema)
+        schema = plain(schema)
         text = json.dumps({**schema, "x-guidance": {**_OPTIONS, **(_SPACED if spaced else {})}}, allow_nan=False)
         patterns = references = intersections = 0
         for key, value in _members(schema):
@@ -85,25 +73,6 @@ def json_rule(schema: Mapping[str, Any], spaced: bool = False) -> str:
         if number > limit:
             raise RequestError(f"the JSON schema has {number} {what}, at most {limit} are allowed: simplify it", PARAM)
     return f"%json {text}"
-
-
-def _without_hints(schema: Any) -> Any:
-    """The same schema without parts that demand nothing and that llguidance refuses: unknown formats, which are
-    annotations in JSON Schema, and `uniqueItems` that is false."""
-    if not isinstance(schema, Mapping):
-        return schema
-    plain: dict[str, Any] = {}
-    for key, value in schema.items():
-        if (key == "format" and value not in _FORMATS) or (key == "uniqueItems" and value is False):
-            continue
-        if key in _OF_SCHEMAS and isinstance(value, Mapping):
-            value = {name: _without_hints(inner) for name, inner in value.items()}
-        elif key in _SCHEMAS and isinstance(value, list):
-            value = [_without_hints(inner) for inner in value]
-        elif key in _SCHEMAS:
-            value = _without_hints(value)
-        plain[key] = value
-    return plain
 
 
 def _members(value: Any) -> Iterator[tuple[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from duo.sampling.json_schema import json_rule, of_lark
+from duo.sampling.json_schema import json_rule, of_json_schema, of_lark
 from lead.chat.conversation import Conversation
 from lead.chat.forms import channels
 from lead.chat.forms.form import Form
@@ -26,11 +26,14 @@ def grammar(asked: Conversation, form: Form, prompt: str = "") -> str:
         tools = [tool for tool in tools if tool.name == asked.named]
     elif asked.choice != "required" and schema is None:
         return ""
-    rules = Rules(form.marks)
+    thinking = _thinking(form, rules := Rules(form.marks), prompt)
+    if schema is not None and not (tools or thinking or form.channels):
+        return of_json_schema(schema)  # as it is where there is no conversation, so that it is compiled once
     answers = [_answer(form, rules, f"{json_rule(schema)}")] if schema is not None else []
     if tools:
-        answers.append(form.writes(rules, tools, asked.parallel))
-    start = f"{_thinking(form, rules, prompt)} ({' | '.join(answers)})"
+        # Clients that name a tool take one call of it.
+        answers.append(form.writes(rules, tools, asked.parallel and not asked.named))
+    start = f"{thinking} ({' | '.join(answers)})"
     return of_lark(f"start: {start}\n{rules}")
 
 

@@ -62,6 +62,14 @@ def test_questions_in_answers_out(url: str, answerer: ScriptedAnswerer) -> None:
     ]
 
 
+def test_thinking_is_not_the_answer(url: str, answerer: ScriptedAnswerer) -> None:
+    answerer.script = [("<think>", "Hm.\n"), ("So", "</think>"), ("Four.",)]
+    run = pipe(url, questions="one\ntwo\n")
+    assert (run.returncode, run.stdout, run.stderr) == (0, "Four.\n" * 2, "")
+    answerer.next_asked()
+    assert answerer.next_asked().messages[1] == {"role": "assistant", "content": "Four."}
+
+
 def test_options_and_commands(url: str, answerer: ScriptedAnswerer) -> None:
     answerer.views = [
         BackView("[attic]", "tiny-1m", "drafting", 1.25, 40, 31),
@@ -302,6 +310,17 @@ def test_blocks_make_the_same_page_as_the_whole() -> None:
     whole = shown(text)
     assert whole.count("x = 1") + whole.count(" x = 1") == 5
     assert shown(*text) == whole
+
+
+def test_thinking_is_a_quotation() -> None:
+    file = io.StringIO()
+    screen = chat.Rendered(Rich(file=file, width=40))
+    for thought in ("Let me\n", "see."):
+        screen.think(thought)
+    screen.write("Four.")
+    screen.end()
+    lines = [line.strip() for line in file.getvalue().splitlines() if line.strip()]
+    assert lines == ["▌ Let me see.", "Four."]
 
 
 def test_markdown_on_a_terminal(url: str, answerer: ScriptedAnswerer, state: Path) -> None:

@@ -16,7 +16,7 @@ from duo.models.corpus import questions
 
 pytestmark = pytest.mark.slow
 
-ANSWERS, BUDGET = 24, 24
+ANSWERS, BUDGET = 12, 16
 TOOL: Any = {
     "type": "function",
     "function": {
@@ -47,8 +47,8 @@ def answers(client: openai.OpenAI) -> list[Told]:
     told: list[Told] = []
     kinds: list[dict[str, Any]] = [
         {"max_tokens": BUDGET + 40},
-        {"max_tokens": 400, "tools": [TOOL], "tool_choice": "required"},
-        {"max_tokens": 400, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "boolean"}}}},
+        {"max_tokens": 200, "tools": [TOOL], "tool_choice": "required", "parallel_tool_calls": False},
+        {"max_tokens": 100, "response_format": {"type": "json_schema", "json_schema": {"schema": {"type": "boolean"}}}},
     ]
     for number, question in enumerate(questions(ANSWERS, seed=5)):
         completion = client.chat.completions.create(

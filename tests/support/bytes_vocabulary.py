@@ -6,9 +6,9 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 
-from duo.engines.base import NO_VARIABLES, Variables
+from duo.engines.base import Variables
+from duo.engines.chat.calls import Copies
 from duo.engines.chat.template import ChatVocabulary
-from duo.engines.chat.tools import Copies
 
 
 class ByteVocabulary(ChatVocabulary):
@@ -51,7 +51,7 @@ class ByteVocabulary(ChatVocabulary):
             found += [256 + self._special.index(part)] if part in self._special else list(part.encode())
         return found
 
-    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables = NO_VARIABLES) -> str:
+    def _apply(self, messages: Copies, tools: Copies | None, variables: Variables, begins: bool) -> str:
         raise NotImplementedError
 
     def named(self, tokens: Sequence[int]) -> str:

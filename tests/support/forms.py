@@ -10,11 +10,15 @@ from typing import Any
 from lead.chat.conversation import Tool
 from lead.chat.forms import FORMS, Form
 from lead.chat.parser import parser_for
-from lead.chat.parts import Call, Part, Text, Thought
+from lead.chat.parts import Call, Text, Thought
+from lead.chat.parts import Part as AnyPart
 
 Arguments = Mapping[str, Any]
 Written = Sequence[tuple[str, Arguments]]
 """Calls: names and arguments."""
+
+Part = tuple[str, str] | tuple[str, str, Any, bool]
+"""Text or thinking; or a call, with its name, its arguments, and whether it is whole."""
 
 STRING: Mapping[str, Any] = {"type": "string"}
 TOOLS = (
@@ -187,7 +191,7 @@ def says(form: Form, text: str) -> str:
 class Outcome:
     """What a parser found, with adjacent parts merged, and why the answer ended."""
 
-    parts: Sequence[tuple[str, str] | tuple[str, str, Any, bool]]
+    parts: Sequence[Part]
     finish: str
 
     @property
@@ -202,7 +206,7 @@ def parsed(form: str | Form, text: str, cuts: Sequence[int] = (), reason: str = 
     """Reads a text that comes in pieces. `cuts`: where they end."""
     tools = asked.pop("tools", TOOLS)
     parser = parser_for(FORMS[form] if isinstance(form, str) else form, tools, **asked)
-    parts: list[Part] = []
+    parts: list[AnyPart] = []
     for begin, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
         parts += parser.push(text[begin:end])
     parts += parser.flush("length" if reason == "length" else "stop")
@@ -210,8 +214,8 @@ def parsed(form: str | Form, text: str, cuts: Sequence[int] = (), reason: str = 
     return Outcome(merged(parts), parser.finish_reason("length" if reason == "length" else "stop"))
 
 
-def merged(parts: Sequence[Part]) -> list[tuple[str, str] | tuple[str, str, Any, bool]]:
-    found: list[tuple[str, str] | tuple[str, str, Any, bool]] = []
+def merged(parts: Sequence[AnyPart]) -> list[Part]:
+    found: list[Part] = []
     for part in parts:
         if isinstance(part, Call):
             arguments = json.loads(part.arguments) if part.whole else part.arguments

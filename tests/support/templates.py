@@ -286,6 +286,26 @@ KIMI = """{% if tools %}<|im_system|>tool_declare<|im_middle|>{{ tools | tojson 
 {%- elif m.role == 'tool' %}## Return of {{ m.tool_call_id }}
 {{ m.content }}{% else %}{{ m.content }}{% endif %}<|im_end|>{% endfor %}
 {%- if add_generation_prompt %}<|im_assistant|>assistant<|im_middle|>{% endif %}"""
+GEMMA4 = """{% macro value(v) %}{% if v is string %}<|"|>{{ v }}<|"|>{% else %}{{ v | tojson }}{% endif %}{% endmacro %}
+{%- set ns = namespace(last='') %}{% set rest = messages %}
+{%- if tools or messages[0].role == 'system' %}<|turn>system
+{% if messages[0].role == 'system' %}{{ messages[0].content | trim }}{% set rest = messages[1:] %}{% endif %}
+{%- for t in tools or [] %}<|tool>declaration:{{ t.function.name }}<tool|>{% endfor %}<turn|>
+{% endif %}
+{%- for m in rest %}{% if not (ns.last == 'response' and m.tool_calls) %}<|turn>
+{{- 'model' if m.role == 'assistant' else m.role }}
+{% endif %}{% set ns.last = '' %}
+{%- for c in m.tool_calls or [] %}<|tool_call>call:{{ c.function.name }}{
+{%- if c.function.arguments is mapping %}
+{%- for k, v in c.function.arguments | dictsort %}{{ '' if loop.first else ',' }}{{ k }}:{{ value(v) }}{% endfor %}
+{%- else %}{{ c.function.arguments }}{% endif %}}<tool_call|>{% endfor %}
+{%- for r in m.tool_responses or [] %}<|tool_response>response:{{ r.name }}{value:{{ value(r.response) }}}
+{{- '<tool_response|>' }}{% set ns.last = 'response' %}{% endfor %}
+{{- m.content | trim if m.content is string }}
+{%- if not (m.tool_responses and not m.content) %}<turn|>
+{% endif %}{% endfor %}
+{%- if add_generation_prompt and ns.last != 'response' %}<|turn>model
+{% endif %}"""
 VISION = """{% for m in messages %}<|{{ m.role }}|>{% for part in m['content'] %}
 {%- if part['type'] == 'image' %}<image>{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}<end>
 {% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"""
@@ -300,9 +320,9 @@ STRICT = """{% for m in messages %}
 """Raises for nearly everything."""
 
 TEMPLATES: Mapping[str, str] = {
-    "chatml": CHATML, "llama2": LLAMA2, "llama3": LLAMA3, "gemma": GEMMA, "mistral": MISTRAL, "qwen3": QWEN3,
-    "qwen35": QWEN35, "deepseek": DEEPSEEK, "phi4": PHI4, "command-r": COMMAND_R, "glm": GLM, "gpt-oss": GPT_OSS,
-    "kimi": KIMI, "vision": VISION, "strict": STRICT,
+    "chatml": CHATML, "llama2": LLAMA2, "llama3": LLAMA3, "gemma": GEMMA, "gemma4": GEMMA4, "mistral": MISTRAL,
+    "qwen3": QWEN3, "qwen35": QWEN35, "deepseek": DEEPSEEK, "phi4": PHI4, "command-r": COMMAND_R, "glm": GLM,
+    "gpt-oss": GPT_OSS, "kimi": KIMI, "vision": VISION, "strict": STRICT,
 }  # fmt: skip
 
 

@@ -113,12 +113,24 @@ class _Probe:
             self.traits = replace(known, tools=False)
             return
         call, result = self._call(), self._result()
+        # Some write tools into the first turn of the user, and nothing else of that turn.
+        self._set(
+            assistant_first=self.traits.assistant_first
+            and self._writes([_assistant(_SAY), _user(_ASK)], tools)
+            and self._writes([call, result, _user(_ASK)], tools),
+            needs_user=self.traits.needs_user
+            or not (self.traits.system == "none" or self._writes([_system(_RULE)], tools)),
+        )
         self._set(
             calls_without_tools=self._writes([_user(_ASK), call, result]),
             parallel_calls=self._writes([_user(_ASK), self._call(1, 2), self._result(1), self._result(2)], tools),
             user_after_tool=self._writes([_user(_ASK), call, result, _user(_MORE)], tools),
         )
         self._set(text_beside_calls=self._text_beside_calls(tools))
+        answered = {**self._call(), "tool_responses": [{"name": _NAME, "response": _RESULT}]}
+        written = self._written([_user(_ASK), answered], tools) or ""
+        # A template that prints whole messages does not mean it.
+        self._set(results_beside_calls=_RESULT in written and "tool_responses" not in written)
 
     def _text_beside_calls(self, tools: Copies) -> Beside:
         before, call, said = [_user(_ASK)], self._call(), _assistant(_SAY)

@@ -8,6 +8,7 @@ parse. Signatures are JSON in a system message, and calls are JSON within <tool_
 from __future__ import annotations
 
 import json
+from itertools import groupby
 
 from duo.engines.base import Objects
 from duo.engines.chat.calls import Copies, as_object
@@ -27,21 +28,16 @@ def concern(turns: Objects, tools: Objects) -> bool:
 def plain(turns: Objects, tools: Objects) -> Copies:
     """The same conversation as plain text turns of system, user and assistant. `turns`: from `calls.paired`."""
     result: Copies = []
-    answers = False  # whether the last turn holds results
-    for turn in turns:
-        role, content = turn["role"], turn["content"]
-        if role == "tool":
-            answer = f"<tool_response>\n{content}\n</tool_response>"
-            if answers:
-                result[-1]["content"] += "\n" + answer
-            else:
-                result.append({"role": "user", "content": answer})
-            answers = True
+    for are_results, group in groupby(turns, lambda turn: turn["role"] == "tool"):
+        if are_results:
+            answers = [f"<tool_response>\n{turn['content']}\n</tool_response>" for turn in group]
+            result.append({"role": "user", "content": "\n".join(answers)})
             continue
-        answers = False
-        written = [_written(call["function"]) for call in turn.get("tool_calls") or ()]
-        kept = {key: value for key, value in turn.items() if key != "tool_calls"}
-        result.append({**kept, "content": "\n".join([*([content] if content or not written else []), *written])})
+        for turn in group:
+            content = turn["content"]
+            written = [_written(call["function"]) for call in turn.get("tool_calls") or ()]
+            kept = {key: value for key, value in turn.items() if key != "tool_calls"}
+            result.append({**kept, "content": "\n".join([*([content] if content or not written else []), *written])})
     if tools:
         signatures = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
         instructions = _INSTRUCTIONS.format(tools=signatures)

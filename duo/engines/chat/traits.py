@@ -61,6 +61,9 @@ class TemplateTraits:
     """What becomes of text and calls in one turn. 'split': they need two turns. 'parted': these need an empty turn of
     the user between them. 'lost': there is no way for both."""
 
+    results_beside_calls: bool = False
+    """Whether results stand in the turn of their calls, as `tool_responses`. So do Gemma's."""
+
     parallel_calls: bool = True
     """Whether a turn may hold several calls."""
 

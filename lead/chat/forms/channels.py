@@ -74,6 +74,8 @@ class Channels:
                     self._found.text(source.kept)
                 source.settle()
             self._first = False
+        self._found.text(source.kept)
+        source.settle()
         self._found.cut |= self._found.must_call and not self._found.calls
 
     def _message(self) -> Reading[None]:

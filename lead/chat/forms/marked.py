@@ -15,6 +15,31 @@ MAX_AGAIN = 1_000_000
 whole, because an answer could be written so that each of its letters is read as often as it has letters."""
 
 
+class _Lines:
+    """Where in its lines a text ends."""
+
+    def __init__(self) -> None:
+        self.begins = True
+        """Whether only white space stands in the last line."""
+        self.fenced = False
+        """Whether the last line is within a fence. What looks like a call there is an example."""
+        self._quotes = 0
+        """Backquotes at the beginning of the line; -1 if something else stands there."""
+
+    def add(self, text: str) -> None:
+        for i, line in enumerate(text.split("\n")):
+            if i:
+                self.begins, self._quotes = True, 0
+            if self._quotes < 0 or not (rest := line if self._quotes else line.lstrip()):
+                continue
+            others = rest.lstrip("`")
+            before, self._quotes = self._quotes, self._quotes + len(rest) - len(others)
+            self.fenced ^= before < len(bare.FENCE) <= self._quotes
+            self.begins = False
+            if others:
+                self._quotes = -1
+
+
 class Marked:
     """Reads one answer.
 
@@ -32,7 +57,7 @@ class Marked:
         """Whether nothing but white space came since the beginning, a mark of thinking, or a call."""
         self._drop = thinking
         """Whether that white space belongs to nothing even if text follows."""
-        self._line_start = True
+        self._lines = _Lines()
         self._quoted = False
         """Whether a backquote is right before. Then a mark of thinking is spoken of, and not used."""
         self._again = MAX_AGAIN
@@ -93,7 +118,7 @@ class Marked:
 
     def _bare(self, letter: str) -> Reader | None:
         """What reads a call that may stand here without a mark."""
-        if self._thinking or not self._found.tools or not self._line_start:
+        if self._thinking or not self._found.tools or not self._lines.begins or self._lines.fenced:
             return None
         if letter in "{[":
             return self._line
@@ -107,7 +132,8 @@ class Marked:
             self._found.text(self._source.kept)
         self._source.settle()
         self._thinking = mark == self._form.thinking.open
-        self._begun = self._fresh = self._line_start = True
+        self._begun = self._fresh = True
+        self._lines = _Lines()
         self._drop = not self._keep
 
     def _attempt(self, reader: Reader, place: int, marked: bool = True) -> Reading[None]:
@@ -150,7 +176,8 @@ class Marked:
             self._text()
 
     def _after_call(self) -> None:
-        self._fresh = self._line_start = True
+        self._fresh = True
+        self._lines = _Lines()
         self._drop = self._thinking
 
     def _text(self) -> None:
@@ -166,8 +193,8 @@ class Marked:
         if self._fresh and self._drop:
             text = text.lstrip()
         (self._found.thought if self._thinking and not self._keep else self._found.text)(text)
-        _, newline, last = text.rpartition("\n")
-        self._line_start = not last.strip() and (bool(newline) or self._line_start)
+        if self._found.tools:
+            self._lines.add(text)
         self._quoted = text.endswith("`")
         if text.strip():
             self._begun, self._fresh, self._drop = True, False, False

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from lead.chat.forms import names
@@ -103,10 +104,11 @@ def _keyword(source: Source, found: Found, name: str, number: int) -> Reading[st
         yield from source.expect("=")
         yield from spaces(source)
         return key
-    properties = list((found.tools[name].parameters or {}).get("properties") or ())
-    if number >= len(properties):
+    properties = (found.tools[name].parameters or {}).get("properties")
+    keys = list(properties) if isinstance(properties, Mapping) else []
+    if number >= len(keys):
         raise NoCall
-    return str(properties[number])
+    return str(keys[number])
 
 
 def gemma(end: str) -> Reader:

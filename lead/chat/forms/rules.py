@@ -18,6 +18,7 @@ MAX_EXTRA = 32
 """Keys that a schema does not name, where it allows them and they are no JSON."""
 _WORDS: Mapping[str, Sequence[str]] = {"boolean": ("True", "False"), "null": ("None",)}
 """Python's words for values of these types."""
+_NO_OTHERS = {"additionalProperties": False}
 
 Values = Callable[["Rules", Mapping[str, Any]], str]
 """Writes the rule of a value by its schema. Returns the rule's name, or another expression."""
@@ -93,13 +94,15 @@ class Rules:
         return self.rule(f'{head} {arguments(self, tool)} "}}"')
 
 
-def whole(rules: Rules, tool: Tool, key: str) -> str:
-    """A call as JSON without marks, with its arguments under this key. The answer may be other JSON instead, so all of
+def wholes(rules: Rules, tools: Sequence[Tool], key: str) -> str:
+    """Calls as JSON without marks, with their arguments under this key. The answer may be other JSON instead, so all of
     it is a schema: a text cannot stand beside one that begins like it."""
-    root = f"#/properties/{key}"
-    properties = {"name": {"const": tool.name}, key: moved(arguments_schema(tool), root)}
-    schema = {"type": "object", "properties": properties, "required": ["name", key], "additionalProperties": False}
-    return rules.json(schema)
+    alternatives = []
+    for i, tool in enumerate(tools):
+        arguments = moved(arguments_schema(tool), f"#/anyOf/{i}/properties/{key}")
+        properties = {"name": {"const": tool.name}, key: arguments}
+        alternatives.append({"type": "object", "properties": properties, "required": ["name", key], **_NO_OTHERS})
+    return rules.json({"anyOf": alternatives})
 
 
 def arguments(rules: Rules, tool: Tool) -> str:

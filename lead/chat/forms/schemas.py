@@ -16,6 +16,8 @@ _ADMITS = ("additionalProperties", "patternProperties", "unevaluatedProperties",
 _TOGETHER = ("allOf", "anyOf", "oneOf", "if", "then", "else", "not", "dependentSchemas", "$ref", "$dynamicRef")
 """Keywords beside `properties` that may name further keys of the same object."""
 _HINTS = frozenset({"$defs", "definitions", "title", "description", "default", "examples"})
+_NOTHING = frozenset({"description", "title", "examples", "example", "default", "$comment", "deprecated"})
+"""Keywords that demand nothing. Agents' descriptions are longer than all the rest."""
 _SCHEMA = ("additionalProperties", "items", "contains", "unevaluatedItems", "additionalItems")
 _LIST = ("prefixItems", "items", "anyOf", "oneOf")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
@@ -33,14 +35,16 @@ def arguments_schema(tool: Tool) -> Mapping[str, Any]:
 
 
 def _closed(schema: Any, shared: frozenset[str], at: str = "#", open: bool = False) -> Any:
-    """The schema with closed objects. `shared`: references to schemas that describe a part of an object. `open`: this
-    schema describes a part of one."""
+    """The schema with closed objects, and without descriptions.
+
+    shared: references to schemas that describe a part of an object. open: this schema describes a part of one.
+    """
     if not isinstance(schema, Mapping):
         return schema
-    closed = dict(schema)
+    closed = {key: value for key, value in schema.items() if key not in _NOTHING}
     open = open or at in shared
     whole = _is_whole(schema)
-    for key, value in schema.items():
+    for key, value in list(closed.items()):
         if key in _NAMED and isinstance(value, Mapping):
             closed[key] = {name: _closed(inner, shared, f"{at}/{key}/{_step(name)}") for name, inner in value.items()}
         elif key in _LIST and isinstance(value, list):

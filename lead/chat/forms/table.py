@@ -166,7 +166,7 @@ _WRITTEN: Sequence[tuple[str, str]] = (
     ("lfm2", r"<\|tool_call_start\|>"),
     ("pythonic", r"<\|python_start\|>|\[func_name\w*\("),
     ("gemma3", r"tool_code"),
-    ("llama3", r"<\|python_tag\|>|\"parameters\": "),
+    ("llama3", r"<\|python_tag\|>|<\|start_header_id\|>.*\"parameters\": "),
 )
 """Forms, and what a template with this form has in its text. The first that fits counts."""
 _TOKENS: Sequence[tuple[str, str]] = (

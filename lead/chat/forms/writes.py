@@ -8,7 +8,7 @@ from typing import Any
 
 from lead.chat.conversation import Tool
 from lead.chat.forms import channels, sections
-from lead.chat.forms.rules import MAX_EXTRA, Rules, arguments, bare, choices, literal, members, whole
+from lead.chat.forms.rules import MAX_EXTRA, Rules, arguments, bare, choices, literal, members, wholes
 from lead.chat.forms.schemas import arguments_schema
 from lead.chat.forms.tagged import Tags
 from lead.chat.forms.typed import types_of
@@ -47,8 +47,7 @@ def objects(key: str, between: str = ";") -> Writes:
     """JSON without marks, with the arguments under this key."""
 
     def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
-        call = rules.any_of([whole(rules, tool, key) for tool in tools])
-        return rules.several(call, f"{json.dumps(between)} {_SPACE}", parallel)
+        return rules.several(wholes(rules, tools, key), f"{json.dumps(between)} {_SPACE}", parallel)
 
     return write
 

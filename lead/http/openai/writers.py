@@ -65,6 +65,9 @@ class ChatWriter(_Writer):
         self._logprobs, self._accepted = logprobs, bool(asked.accepted)
         self._told = logprobs or self._accepted
         """Whether chunks tell of their pieces."""
+        self._simple = not self._told and style.marks is None
+        self._only_text = False
+        """Whether all that follows is text, and chunks tell no more."""
         self._calls = 0
         self._pieces: list[Piece] = []
         """Pieces that no chunk has told yet."""
@@ -77,11 +80,13 @@ class ChatWriter(_Writer):
         return self._before + '"","role":"assistant"' + self._after
 
     def batch(self, pieces: Sequence[Piece]) -> str:
-        if not self._told and self._reader.plain:
+        if self._only_text:
             return self._plain("".join([piece.text for piece in pieces]))
         if self._told:
             self._pieces += pieces
-        return self._chunks(self._deltas.of(self._reader.push(pieces)))
+        deltas = self._deltas.of(self._reader.push(pieces))
+        self._only_text = self._reader.plain and self._simple
+        return self._chunks(deltas)
 
     def end(self, summary: Summary) -> str:
         reason = summary.finish_reason

@@ -23,7 +23,7 @@ def calls(*given: dict[str, Any]) -> dict[str, Any]:
     return {"role": "assistant", "tool_calls": list(given)}
 
 
-def answered(*messages: dict[str, Any]) -> dict[str, str]:
+def answered(*messages: dict[str, Any]) -> dict[str, int]:
     """The number of each result's call, by the result's text."""
     turns = with_ids(paired(messages), "any")
     ids = [one["id"] for turn in turns for one in turn.get("tool_calls") or ()]
@@ -60,7 +60,8 @@ def test_a_result_without_a_call_has_an_id_too() -> None:
 
 
 def test_a_call_that_names_no_function() -> None:
-    for broken in ({"id": "1"}, "x", {"function": {}}, {"function": {"name": 7}}):
+    given: list[Any] = [{"id": "1"}, "x", {"function": {}}, {"function": {"name": 7}}]
+    for broken in given:
         with pytest.raises(RequestError, match=r"messages\[1\]\.tool_calls\[1\] names no function"):
             paired([{"role": "user", "content": "a"}, {"role": "assistant", "tool_calls": [call("1"), broken]}])
 

@@ -17,8 +17,11 @@ IN_TURNS: dict[str, Any] = {"users_in_a_row": False, "assistants_in_a_row": Fals
 EXPECTED: dict[str, dict[str, Any]] = {
     "chatml": {},
     "llama2": {"system": "first", "needs_user": True, **IN_TURNS},
-    "llama3": {**NATIVE, "parallel_calls": False, "text_beside_calls": "split"},
+    "llama3": {
+        **NATIVE, "assistant_first": False, "needs_user": True, "parallel_calls": False, "text_beside_calls": "split",
+    },
     "gemma": {"system": "none", **IN_TURNS},
+    "gemma4": {**NATIVE, "text_beside_calls": "split", "results_beside_calls": True},
     "mistral": {
         **NATIVE, **IN_TURNS, "system": "first", "needs_user": True, "ids": "nine", "user_after_tool": False,
         "text_beside_calls": "parted",

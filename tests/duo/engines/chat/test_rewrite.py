@@ -32,13 +32,27 @@ def test_no_history_is_refused_and_nothing_is_lost(history: History, name: str, 
         assert word in prompt, f"{name} loses {word}"
 
 
+def test_a_call_in_the_first_turn_is_not_lost_for_the_tools() -> None:
+    """Llama's templates write tools into the first turn, which they take for the user's."""
+    for name in TEMPLATES:
+        for turns in ([CALLS, RESULT, MORE], [{"role": "system", "content": "rule0"}, CALLS, RESULT]):
+            prompt = of_llamacpp(name).render(turns, [TOOL])
+            assert "Oslo" in prompt and "rain" in prompt, name
+            assert "tool_response>" not in prompt or name not in ("llama3", "mistral"), f"{name} writes them itself"
+
+
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 @pytest.mark.parametrize("of", [of_llamacpp, of_transformers])
 @pytest.mark.parametrize("tools", [[TOOL], []])
 def test_a_call_its_result_and_a_question(name: str, of: Any, tools: list[Any]) -> None:
     vocabulary: ChatVocabulary = of(name)
     rule = {"role": "system", "content": "rule0"}
-    for turns in ([ASK, CALLS, RESULT, MORE], [rule, ASK, CALLS, RESULT, MORE], [rule, ASK, CALLS, RESULT]):
+    histories: list[list[Any]] = [
+        [ASK, CALLS, RESULT, MORE],
+        [rule, ASK, CALLS, RESULT, MORE],
+        [rule, ASK, CALLS, RESULT],
+    ]
+    for turns in histories:
         prompt = vocabulary.render(turns, tools)
         words = ["ask1", "Oslo", "rain", *(["more2"] if turns[-1] is MORE else [])]
         places = [prompt.rindex(word) for word in words]
@@ -47,13 +61,13 @@ def test_a_call_its_result_and_a_question(name: str, of: Any, tools: list[Any]) 
     assert "weather" in vocabulary.render([ASK], tools) or not tools
 
 
-def shapes(name: str, turns: list[dict[str, Any]], tools: Any = ()) -> list[tuple[str, Any]]:
+def shapes(name: str, turns: Any, tools: Any = ()) -> list[tuple[str, Any]]:
     """Role and content of each turn that the template gets."""
     return [(turn["role"], turn.get("content")) for turn in rewritten(turns, tools, of_llamacpp(name).traits)[0]]
 
 
 def test_turns_that_a_template_does_not_take_are_merged_or_moved() -> None:
-    turns = [
+    turns: list[dict[str, Any]] = [
         {"role": "system", "content": "rule0"}, {"role": "system", "content": "rule1"}, ASK, MORE,
         {"role": "assistant", "content": "say3"}, {"role": "assistant", "content": None},
         {"role": "assistant", "content": "say4"}, {"role": "system", "content": "rule2"},
@@ -68,6 +82,15 @@ def test_turns_that_a_template_does_not_take_are_merged_or_moved() -> None:
     assert shapes("vision", turns[2:3]) == [("user", [{"type": "text", "text": "ask1"}])]
 
 
+def test_what_was_said_before_a_call_is_not_lost_with_it() -> None:
+    says = {"role": "assistant", "content": "say3"}
+    for name in TEMPLATES:
+        assert "say3" in of_llamacpp(name).render([ASK, says, CALLS, RESULT], [TOOL]), name
+    assert shapes("mistral", [ASK, says, CALLS, RESULT], [TOOL]) == shapes(
+        "mistral", [ASK, {**CALLS, "content": "say3"}, RESULT], [TOOL]
+    )
+
+
 def test_calls_come_as_the_template_wants_them() -> None:
     talks = {**CALLS, "content": "say3"}
     assert shapes("qwen3", [ASK, talks, RESULT], [TOOL]) == [("user", "ask1"), ("assistant", "say3"), ("tool", "rain")]
@@ -76,10 +99,20 @@ def test_calls_come_as_the_template_wants_them() -> None:
         ("assistant", "say3"), ("user", ""), ("assistant", ""), ("tool", "rain"), ("assistant", ""), ("user", "more2"),
     ]  # fmt: skip
     assert shapes("deepseek", [ASK, talks, RESULT], [TOOL])[1:3] == [("assistant", "say3"), ("assistant", None)]
-    both = {**CALLS, "tool_calls": [CALL, {**CALL, "id": "other"}]}
+    both: Any = {**CALLS, "tool_calls": [CALL, {**CALL, "id": "other"}]}
     results = [{**RESULT, "tool_call_id": "other", "content": "snow"}, RESULT]
     turns = rewritten([ASK, both, *results], [TOOL], of_llamacpp("llama3").traits)[0]
     assert [len(turn.get("tool_calls", ())) or turn["content"] for turn in turns[1:]] == [1, "rain", 1, "snow"]
+
+
+def test_results_stand_in_the_turn_of_their_calls_where_the_template_wants_it() -> None:
+    says = {"role": "assistant", "content": "say3"}
+    both: Any = {**CALLS, "tool_calls": [CALL, CALL]}
+    prompt = of_llamacpp("gemma4").render([ASK, CALLS, RESULT, both, RESULT, RESULT, says, MORE], [TOOL])
+    call = '<|tool_call>call:weather{city:<|"|>Oslo<|"|>}<tool_call|>'
+    result = '<|tool_response>response:weather{value:<|"|>rain<|"|>}<tool_response|>'
+    assert f"<|turn>model\n{call}{result}{call}{call}{result}{result}say3<turn|>" in prompt
+    assert of_llamacpp("gemma4").render([ASK, CALLS, RESULT], [TOOL]).endswith(call + result), "its turn goes on"
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,14 @@ def test_a_template_without_tools_does_not_lose_them(vocabulary: Vocabulary) -> 
     assert f"<|im_start|>user\n{answers}<|im_end|>" in prompt
 
 
+def test_an_answer_continues_the_last_message(vocabulary: Vocabulary) -> None:
+    turns = [QUESTION, {"role": "assistant", "content": "It rains, and "}]
+    prompt = vocabulary.render(turns, continues=True)
+    assert prompt == vocabulary.render([QUESTION]) + "It rains, and "
+    assert vocabulary.chat(turns, continues=True) == vocabulary.encode_rendered(prompt)
+    assert vocabulary.render(turns).endswith("It rains, and <|im_end|>\n<|im_start|>assistant\n")
+
+
 def test_odd_calls_are_a_bad_request(vocabulary: Vocabulary) -> None:
     for message in ({"role": "assistant", "tool_calls": [{"id": "1"}]}, {"role": "assistant", "tool_calls": ["x"]}):
         with pytest.raises(RequestError) as caught:

@@ -7,10 +7,10 @@ import pytest
 from lead.chat.forms import FORMS
 from lead.chat.parser import parser_for
 from lead.chat.parts import Text
-from tests.support.forms import TOOLS, parsed
+from tests.support.forms import TOOLS, Part, parsed
 
 CALL = '{"name": "time", "arguments": {}}'
-TIME = ("call", "time", {}, True)
+TIME: Part = ("call", "time", {}, True)
 FORMS_WITH_JSON = ["hermes", "json", "mistral", "qwen3-coder", "llama3"]
 
 

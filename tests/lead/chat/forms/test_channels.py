@@ -64,7 +64,7 @@ def test_cuts() -> None:
     call = "<|channel|>commentary to=functions.weather <|constrain|>json<|message|>"
     found = parsed("gpt-oss", call + '{"city": "K', reason="length")
     assert found.parts == [("call", "weather", '{"city": "K', False)] and found.finish == "length"
-    assert parsed("gpt-oss", THINKS[:-30], reason="length").parts == [THOUGHT]
+    assert parsed("gpt-oss", THINKS[:-18], reason="length").parts == [THOUGHT]
     assert parsed("gpt-oss", call[:20], reason="length").parts == []
 
 

@@ -102,29 +102,17 @@ def test_thinking_may_stay_in_the_text(form: str) -> None:
         check_cuts(form, text, outcome(("text", text), finish="stop"), tools=tools, keep_thinking=True)
 
 
-UNITS = [
-    "x",
-    "<",
-    "[",
-    '{"name": "',
-    "```json\n{",
-    "<tool_call>{",
-    "<tool_call>f",
-    "</parameter>",
-    "[TOOL_CALLS][",
-    '"',
-    "\n",
-]
+UNITS = ["<", "<tool_call>{", "</parameter>", "<|channel|>", '"', "\n"]
 
 
 @pytest.mark.parametrize("size", [1, 1 << 20])
-@pytest.mark.parametrize("form", ["hermes", "qwen3-coder", "mistral", "gpt-oss", "gemma4", "pythonic", "deepseek-v3"])
+@pytest.mark.parametrize("form", ["hermes", "qwen3-coder", "gpt-oss", "gemma4"])
 def test_long_answers_take_no_quadratic_time(form: str, size: int) -> None:
-    """Letter by letter and in one piece, within calls and outside of them."""
+    """Letter by letter and in one piece, within a value and outside of calls."""
     inside = WRITE[form]([("weather", {"city": "MIDDLE"})])
-    for start in ("", inside[: inside.index("MIDDLE")], *FORMS[form].blocks):
+    for start in ("", inside[: inside.index("MIDDLE")]):
         for unit in UNITS:
-            text = start + unit * (30_000 // len(unit))
+            text = start + unit * ((20_000 if size == 1 else 60_000) // len(unit))
             parser, begun = parser_for(FORMS[form], TOOLS), time.process_time()
             parts = [part for at in range(0, len(text), size) for part in parser.push(text[at : at + size])]
             parts += parser.flush("stop")

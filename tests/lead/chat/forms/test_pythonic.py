@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.forms import parsed
+from tests.support.forms import Part, parsed
 
-TIME = ("call", "time", {}, True)
+TIME: Part = ("call", "time", {}, True)
 
 
 @pytest.mark.parametrize(

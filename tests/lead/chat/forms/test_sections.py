@@ -7,9 +7,9 @@ import pytest
 from lead.chat.forms import FORMS
 from lead.chat.parser import parser_for
 from lead.chat.parts import Call
-from tests.support.forms import TOOLS, parsed
+from tests.support.forms import TOOLS, Part, parsed
 
-TIME = ("call", "time", {}, True)
+TIME: Part = ("call", "time", {}, True)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,11 @@ CALLS = [("f", {"a": 1})]
 
 @pytest.mark.parametrize("form", sorted(set(FORMS) - {"json"}))
 def test_a_template_shows_its_form(form: str) -> None:
-    example = {"pythonic": "[func_name1(a=1), func_name2()]", "mistral-list": '"[TOOL_CALLS] ["'}
+    example = {
+        "pythonic": "[func_name1(a=1), func_name2()]",
+        "mistral-list": '"[TOOL_CALLS] ["',
+        "llama3": '<|start_header_id|> "parameters": ',
+    }
     template = "{% for tool in tools %}..{% endfor %}" + example.get(form, WRITE[form](CALLS))
     assert form_of(ByteVocabulary(template=template)).name == form
 

@@ -52,14 +52,15 @@ def test_streamed_tools_with_the_openai_client(client: OpenAI, answerer: Scripte
 
 def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
     tools = [WEATHER, TIME]
-    required = grammar_of(url, answerer, tools=tools, tool_choice="required")
-    assert "weather" in required and "time" in required and "start: call0 | call1" in required
+    required = grammar_of(url, answerer, tools=tools, tool_choice="required", parallel_tool_calls=False)
+    assert "weather" in required and "time" in required
     for name, arguments, whole in (
         ("weather", '{"city":"Köln"}', True),
         ("weather", "{}", False),
         ("time", "{}", True),
     ):
-        text = vocabulary().encode_rendered(f'{{"name":"{name}","arguments":{arguments}}}')
+        call = f'<tool_call>{{"name":"{name}","arguments":{arguments}}}</tool_call>'
+        text = vocabulary().encode_rendered(call)
         constraint = Grammars(vocabulary()).constraint(required)
         if whole:
             assert set(constraint.allowed(text)) == vocabulary().eos
@@ -70,7 +71,16 @@ def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
     only = grammar_of(url, answerer, tools=tools, tool_choice=named)
     assert "weather" not in only and "time" in only
     both = grammar_of(url, answerer, tools=tools, response_format={"type": "json_object"})
-    assert "start: answer | call0 | call1" in both
+    assert "weather" in both and "time" in both and both != required
+    assert Grammars(vocabulary()).constraint(both).allowed(vocabulary().encode_rendered("{}")).size
+    # Only some of them.
+    for mode, grammar in (("required", only), ("auto", "")):
+        allowed = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named]}}
+        given = {"messages": HI, "tools": tools, "tool_choice": allowed, "parallel_tool_calls": False}
+        assert post(url, CHAT, **given).status_code == 200
+        question = answerer.next_asked().question
+        assert question.sampling.grammar == grammar
+        assert [tool["function"]["name"] for tool in conversation(question.prompt)["tools"]] == ["time"]
     answerer.script = [(CALL.replace(" ", ""),)]
     body = post(url, CHAT, messages=HI, tools=tools, tool_choice="required").json()
     answerer.next_asked()
@@ -99,10 +109,11 @@ def test_a_call_without_parameters_has_no_arguments(
     url: str, answerer: ScriptedAnswerer, parameters: dict[str, Any], argument: bool
 ) -> None:
     tools = [{"type": "function", "function": {"name": "time", **parameters}}]
-    grammar = grammar_of(url, answerer, tools=tools, tool_choice="required")
+    grammar = grammar_of(url, answerer, tools=tools, tool_choice="required", parallel_tool_calls=False)
 
     def follows(arguments: str) -> bool:
-        text = vocabulary().encode_rendered(f'{{"name":"time","arguments":{arguments}}}')
+        call = f'<tool_call>{{"name":"time","arguments":{arguments}}}</tool_call>'
+        text = vocabulary().encode_rendered(call)
         try:
             return set(Grammars(vocabulary()).constraint(grammar).allowed(text)) == vocabulary().eos
         except DeadEndError:
