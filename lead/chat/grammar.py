@@ -31,7 +31,8 @@ def grammar(asked: Conversation, form: Form, prompt: str = "") -> str:
         return of_json_schema(schema)  # as it is where there is no conversation, so that it is compiled once
     answers = [_answer(form, rules, f"{json_rule(schema)}")] if schema is not None else []
     if tools:
-        answers.append(form.writes(rules, tools, asked.parallel))
+        # Clients that name a tool take one call of it.
+        answers.append(form.writes(rules, tools, bool(asked.parallel) and not asked.named))
     start = f"{thinking} ({' | '.join(answers)})"
     return of_lark(f"start: {start}\n{rules}")
 

@@ -62,7 +62,7 @@ class Prepared:
         return parser_for(
             self.form,
             () if asked.choice == "none" else asked.tools,
-            parallel=asked.parallel,
+            parallel=asked.parallel is not False,
             must_call=asked.choice == "required",
             thinking_open=self.begun,
             keep_thinking=self.reasoning_format == "none",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -71,7 +72,11 @@ def text(lead: LeadProcess, model: str, question: str) -> str:
 def process_of(lead: LeadProcess, name: str) -> psutil.Process | None:
     """The process of a model."""
     children = psutil.Process(lead.process.pid).children()
-    return next((one for one in children if one.cmdline()[-2:] == ["lead.models.child", name]), None)
+    for one in children:
+        with suppress(psutil.NoSuchProcess):  # it ends meanwhile
+            if one.cmdline()[-2:] == ["lead.models.child", name]:
+                return one
+    return None
 
 
 def test_two_clients_ask_in_turns_with_a_back_for_each_model(

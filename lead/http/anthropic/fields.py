@@ -167,7 +167,7 @@ class AnthropicCountRequest(Body):
         return {
             "choice": {"auto": "auto", "none": "none"}.get(choice.type, "required"),
             "named": choice.name or "" if choice.type == "tool" else "",
-            "parallel": not choice.disable_parallel_tool_use,
+            "parallel": None if (alone := choice.disable_parallel_tool_use) is None else not alone,
         }
 
     def _schema(self) -> Mapping[str, Any] | None:

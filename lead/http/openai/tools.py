@@ -93,7 +93,7 @@ class ToolsAsked(TypedDict):
     tools: Sequence[chat.Tool]
     choice: chat.Choice
     named: str
-    parallel: bool
+    parallel: bool | None
 
 
 class ToolCall(BaseModel):
@@ -141,7 +141,7 @@ class ToolFields(Body):
             choice, tools = given.allowed_tools.mode, _among(tools, given.allowed_tools)
         elif given is not None:
             choice = given
-        return ToolsAsked(tools=tools, choice=choice, named=named, parallel=self.parallel_tool_calls is not False)
+        return ToolsAsked(tools=tools, choice=choice, named=named, parallel=self.parallel_tool_calls)
 
 
 def _among(tools: Sequence[chat.Tool], allowed: AllowedTools) -> list[chat.Tool]:

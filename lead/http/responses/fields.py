@@ -119,7 +119,7 @@ class AskedFields(ThinkingFields):
             raise RequestError(f"input {missing}", "input")
         return Conversation(
             turns,
-            **asked(choice_of(self.tool_choice), tools, self.parallel_tool_calls is not False),
+            **asked(choice_of(self.tool_choice), tools, self.parallel_tool_calls),
             schema=self.text.format.answer() if self.text is not None and self.text.format is not None else None,
             variables=self.chat_template_kwargs or {},
             thinking=self.thinks(),

@@ -176,7 +176,7 @@ def choice_of(given: Any) -> Choice:
     )
 
 
-def asked(choice: Choice, tools: Sequence[ToolEntry], parallel: bool) -> ToolsAsked:
+def asked(choice: Choice, tools: Sequence[ToolEntry], parallel: bool | None) -> ToolsAsked:
     """What is asked about tools, as fields of a `Conversation`. Raises RequestError."""
     named = ""
     told: chat.Choice

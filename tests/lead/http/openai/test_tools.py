@@ -76,7 +76,8 @@ def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
     # Only some of them.
     for mode, grammar in (("required", only), ("auto", "")):
         allowed = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named]}}
-        assert post(url, CHAT, messages=HI, tools=tools, tool_choice=allowed).status_code == 200
+        given = {"messages": HI, "tools": tools, "tool_choice": allowed, "parallel_tool_calls": False}
+        assert post(url, CHAT, **given).status_code == 200
         question = answerer.next_asked().question
         assert question.sampling.grammar == grammar
         assert [tool["function"]["name"] for tool in conversation(question.prompt)["tools"]] == ["time"]
