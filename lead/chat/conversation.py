@@ -42,7 +42,7 @@ class Conversation:
     messages: in OpenAI's shape. Each has `role` and `content`, which is text. An assistant's may have `tool_calls` and
         `reasoning_content`, a tool's has `tool_call_id`.
     named: the tool that must be called; empty if none is named. `choice` is then 'required'.
-    parallel: whether one answer may hold several calls. None: nobody says. A call that is required is then the only one,
+    parallel: whether one answer may hold several calls. None: nobody says. Then a required call is the only one,
         because small models would go on calling.
     schema: the JSON schema that the answer must follow.
     continues: the answer continues the last message, which is the assistant's.

@@ -87,8 +87,9 @@ def test_calls_as_the_model_writes_them_follow_their_grammar(form: str, special:
 @pytest.mark.parametrize("form", sorted(set(ALL) - SINGLE))
 def test_several_calls_where_they_are_parallel(form: str) -> None:
     text = WRITE[form](CALLS)
-    assert Follower(form, True).accepts(text)
-    assert not Follower(form, True, replace(ASKED, parallel=False)).accepts(text)
+    assert Follower(form, True, replace(ASKED, parallel=True)).accepts(text)
+    for parallel in (False, None):
+        assert not Follower(form, True, replace(ASKED, parallel=parallel)).accepts(text)
 
 
 @pytest.mark.parametrize("form", ALL)

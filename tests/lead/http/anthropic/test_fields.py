@@ -21,17 +21,17 @@ def read(**fields: Any) -> Conversation:
 @pytest.mark.parametrize(
     ("choice", "meaning"),
     [
-        (None, ("auto", "", True)),
-        ({"type": "auto"}, ("auto", "", True)),
+        (None, ("auto", "", None)),
+        ({"type": "auto"}, ("auto", "", None)),
         ({"type": "auto", "disable_parallel_tool_use": True}, ("auto", "", False)),
-        ({"type": "any"}, ("required", "", True)),
-        ({"type": "any", "name": "weather"}, ("required", "", True)),
-        ({"type": "none"}, ("none", "", True)),
-        ({"type": "tool", "name": "weather"}, ("required", "weather", True)),
+        ({"type": "any"}, ("required", "", None)),
+        ({"type": "any", "name": "weather"}, ("required", "", None)),
+        ({"type": "none"}, ("none", "", None)),
+        ({"type": "tool", "name": "weather"}, ("required", "weather", None)),
         ({"type": "tool", "name": "weather", "disable_parallel_tool_use": True}, ("required", "weather", False)),
     ],
 )
-def test_the_choice_of_tools(choice: Any, meaning: tuple[str, str, bool]) -> None:
+def test_the_choice_of_tools(choice: Any, meaning: tuple[str, str, bool | None]) -> None:
     found = read(tools=[WEATHER], tool_choice=choice)
     assert (found.choice, found.named, found.parallel) == meaning
     assert [(tool.name, tool.parameters) for tool in found.tools] == [("weather", WEATHER["input_schema"])]
