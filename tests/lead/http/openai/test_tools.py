@@ -76,7 +76,7 @@ def test_a_choice_of_tools(url: str, answerer: ScriptedAnswerer) -> None:
     # Only some of them.
     for mode, grammar in (("required", only), ("auto", "")):
         allowed = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [named]}}
-        given = {"messages": HI, "tools": tools, "tool_choice": allowed, "parallel_tool_calls": False}
+        given: dict[str, Any] = {"messages": HI, "tools": tools, "tool_choice": allowed, "parallel_tool_calls": False}
         assert post(url, CHAT, **given).status_code == 200
         question = answerer.next_asked().question
         assert question.sampling.grammar == grammar
