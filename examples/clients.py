@@ -61,7 +61,9 @@ def with_litellm(url: str) -> None:
     streamed = litellm.completion(**asked, messages=question, temperature=0, max_tokens=24, stream=True)
     text = "".join([chunk.choices[0].delta.content or "" for chunk in streamed])
     print("the same whole and streamed:", text == whole.choices[0].message.content)
-    called = litellm.completion(**asked, messages=question, seed=SEED, tools=[LOOK_UP], tool_choice="required")
+    called = litellm.completion(
+        **asked, messages=question, seed=SEED, tools=[LOOK_UP], tool_choice="required", parallel_tool_calls=False
+    )
     (call,) = called.choices[0].message.tool_calls
     print("a call:", call.function.name, sorted(json.loads(call.function.arguments)))
     response = litellm.responses(**asked, input=QUESTION, temperature=0, max_output_tokens=24)
