@@ -80,6 +80,7 @@ def measure(cell: Cell, rounds: int, asked: int, tokens: int) -> tuple[Ratios, R
     near, far = halves()
     path, draft = real.measured(*cell), real.model(cell.model, "llamacpp", "Q4_1")
     flags = ["-m", str(path), "-t", "1", "-c", str(CONTEXT), "-np", "1", "--print-mode", "none"]
+    flags += ["--cache-ram", "0"]  # the same prompts come again with a back
     if cell.runtime == "transformers":
         flags += ["--dtype", cell.weights]
     with contextlib.ExitStack() as stack:

@@ -52,7 +52,7 @@ class LeadEntrant(Entrant):
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             model = ("-m", self._setup.target, "--engine", self._setup.runtime, "--threads", str(self._threads))
-            lead = LeadProcess(*model, "--print-mode", "none", *self._lead_flags, cpus=self._cpus)
+            lead = LeadProcess(*model, "--print-mode", "none", "--cache-ram", "0", *self._lead_flags, cpus=self._cpus)
             self.lead = stack.enter_context(lead).ready()
             stack.push(self._disconnect)
             self._stack = stack.pop_all()

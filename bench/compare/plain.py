@@ -73,7 +73,7 @@ def measure(
     cpus, _ = halves()
     found: dict[int, list[Round]] = {context: [] for context in contexts}
     with pinned(cpus), ExitStack() as stack:
-        flags = ("-m", model, "-t", "1", "-c", str(capacity), "--print-mode", "none", *flags)
+        flags = ("-m", model, "-t", "1", "-c", str(capacity), "--print-mode", "none", "--cache-ram", "0", *flags)
         lead = stack.enter_context(LeadProcess(*flags, cpus=cpus)).ready()  # alone, because it measures its speed now
         server = stack.enter_context(LlamaServer(model, cpus=cpus, context=capacity)).ready()
         engine = load_target(model, "llamacpp", context=capacity)
