@@ -102,11 +102,12 @@ class AskedFields(ThinkingFields):
         return self.input or ()
 
     def entries(self, items: Sequence[Item]) -> list[ToolEntry]:
-        """The tools, with those among the items. Raises RequestError."""
+        """The tools, with those among the items, which a history may repeat. Raises RequestError."""
         found = entries(self.tools or (), "tools")
         for item in items:
             if isinstance(item, MoreTools):
-                found += item.entries()
+                known = {entry.tool.name for entry in found}
+                found += [entry for entry in item.entries() if entry.tool.name not in known]
         return found
 
     def conversation(self, items: Sequence[Item], tools: Sequence[ToolEntry]) -> Conversation:

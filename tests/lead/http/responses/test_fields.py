@@ -75,7 +75,7 @@ def test_tools_in_the_prompt_and_in_the_grammar(url: str, answerer: ScriptedAnsw
 
 def test_tools_among_the_items(url: str, answerer: ScriptedAnswerer) -> None:
     items = [{"type": "additional_tools", "role": "developer", "tools": [READ]}, {"role": "user", "content": "Hi"}]
-    question = asked(url, answerer, input=items)
+    question = asked(url, answerer, input=[items[0], *items])
     assert [tool["function"]["name"] for tool in conversation(question.prompt)["tools"]] == ["read"]
 
 
