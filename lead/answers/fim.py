@@ -124,8 +124,8 @@ def form_of(vocabulary: Vocabulary) -> Form | None:
 def prompt_of(form: Form, gap: Gap, vocabulary: Vocabulary, context: int, max_tokens: int | None) -> list[int]:
     """The prompt of a gap. context: tokens of prompt and answer together. max_tokens: of the answer, if it is known.
 
-    What does not fit is left out: the beginning of the text before the gap, the end of the text after it, and first of
-    all other files, from the first one on.
+    What does not fit is left out. Other files go first, from the first one on. Then the text before the gap loses its
+    beginning, and the text after it its end.
     """
     begin = _begin(vocabulary)
     answer = min(USUAL_ANSWER if max_tokens is None else max_tokens, int(ANSWER_SHARE * context))

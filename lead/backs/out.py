@@ -15,8 +15,8 @@ SETTLE_SECONDS = 5.0
 
 
 class Out:
-    """The way out of a stream. A message is sent to its end even if the sender is cancelled: gRPC takes one message at
-    a time, and a stream cannot end in order before its last message has left."""
+    """The way out of a stream. A message is sent to its end, even if the sender is cancelled. gRPC takes one message
+    at a time. A stream cannot end in order before its last message has left."""
 
     def __init__(self, stream: Stream) -> None:
         self._stream = stream

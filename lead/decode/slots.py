@@ -77,10 +77,10 @@ class Slots:
         return free[0]
 
     def settle(self, slot: Slot, prompt: list[int], max_tokens: int) -> int:
-        """Leave in the slot's cache what it shares with the prompt, or copy it from a slot that shares more, or bring
-        back a prompt that shares more than all slots.
+        """Give the slot's cache the longest beginning of the prompt that is known.
 
-        Returns how many tokens that is, at most `max_tokens`.
+        The slot may have it, another slot may share it, or it is brought back from memory. Returns how many tokens
+        that is, at most `max_tokens`.
         """
 
         def useful(other: Slot) -> int:

@@ -31,7 +31,7 @@ class LoadingError(DuoError):
 
 
 class UnknownModelError(DuoError):
-    """The lead serves one model, under another name."""
+    """The lead serves no model of this name."""
 
     status = 404
 

@@ -69,7 +69,7 @@ def _calls(source: Source, found: Found, python: bool) -> Reading[None]:
     if (yield from source.more()) == "{":
         yield from jsons.members(source, found, bare=True)
     elif python:
-        yield from pythonic.members(source, found)
+        yield from pythonic.several(source, found)
     else:
         raise NoCall
 

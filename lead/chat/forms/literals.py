@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,28 +120,45 @@ def _unescaped(text: str, dialect: Dialect) -> str:
     return whole(_ESCAPED.sub(meant, text))
 
 
+def pairs(
+    source: Source, dialect: Dialect, end: str, key: Callable[[], Reading[str]], found: dict[str, Any], depth: int = 0
+) -> Reading[None]:
+    """Reads keys with their values, and the `end` after them. `key` reads a key and what divides it from its value.
+
+    They are put into `found` one by one, so those before a cut are known.
+    """
+    yield from spaces(source)
+    while (yield from source.peek()) != end:
+        name = yield from key()
+        yield from spaces(source)
+        found[name] = yield from value(source, dialect, depth)
+        yield from spaces(source)
+        if not (yield from _goes_on(source, end, dialect)):
+            break
+    yield from source.expect(end)
+
+
+def members(source: Source, dialect: Dialect, found: dict[str, Any], depth: int = 0) -> Reading[None]:
+    """Reads an object, of which the brace is next, into `found`."""
+    yield from source.expect("{")
+    yield from pairs(source, dialect, "}", lambda: _key(source, dialect), found, depth)
+
+
 def _object(source: Source, dialect: Dialect, depth: int) -> Reading[dict[str, Any]]:
     found: dict[str, Any] = {}
-    source.skip()
-    yield from spaces(source)
-    while (yield from source.peek()) != "}":
-        key = yield from _key(source, dialect)
-        yield from spaces(source)
-        yield from source.expect(":")
-        yield from spaces(source)
-        found[key] = yield from value(source, dialect, depth + 1)
-        yield from spaces(source)
-        if not (yield from _goes_on(source, "}", dialect)):
-            break
-    yield from source.expect("}")
+    yield from members(source, dialect, found, depth + 1)
     return found
 
 
 def _key(source: Source, dialect: Dialect) -> Reading[str]:
     letter = yield from source.more()
     if dialect.bare_keys and not any(quote.startswith(letter) for quote in dialect.quotes):
-        return (yield from bare_key(source))
-    return (yield from string(source, dialect))
+        key = yield from bare_key(source)
+    else:
+        key = yield from string(source, dialect)
+    yield from spaces(source)
+    yield from source.expect(":")
+    return key
 
 
 def bare_key(source: Source) -> Reading[str]:

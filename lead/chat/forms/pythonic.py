@@ -13,11 +13,11 @@ from typing import Any
 
 from lead.chat.forms import names
 from lead.chat.forms.found import Found, Reader
-from lead.chat.forms.literals import GEMMA, PYTHON, bare_key, spaces, string, value
+from lead.chat.forms.literals import GEMMA, PYTHON, members, pairs, spaces
 from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
 
 
-def members(source: Source, found: Found) -> Reading[None]:
+def several(source: Source, found: Found) -> Reading[None]:
     """Reads calls after the bracket of a list, and its end."""
     while True:
         yield from spaces(source)
@@ -45,7 +45,7 @@ def listed(end: str) -> Reader:
         yield from source.spaces()
         if (yield from source.more()) == "[":
             source.skip()
-            yield from members(source, found)
+            yield from several(source, found)
         else:
             yield from lines(source, found)
         yield from names.close(source, [end])
@@ -78,16 +78,7 @@ def call(source: Source, found: Found, name: str = "") -> Reading[None]:
     arguments: dict[str, Any] = {}
     try:
         yield from source.expect("(")
-        yield from spaces(source)
-        while (yield from source.more()) != ")":
-            key = yield from _keyword(source, found, name, len(arguments))
-            arguments[key] = yield from value(source, PYTHON)
-            yield from spaces(source)
-            if (yield from source.more()) != ",":
-                break
-            source.skip()
-            yield from spaces(source)
-        yield from source.expect(")")
+        yield from pairs(source, PYTHON, ")", lambda: _keyword(source, found, name, len(arguments)), arguments)
     except Ended:
         raise CutCall(name, json.dumps(arguments, ensure_ascii=False)[:-1]) from None
     found.texts(name, arguments)
@@ -102,7 +93,6 @@ def _keyword(source: Source, found: Found, name: str, number: int) -> Reading[st
             key += yield from source.take()
         yield from spaces(source)
         yield from source.expect("=")
-        yield from spaces(source)
         return key
     properties = (found.tools[name].parameters or {}).get("properties")
     keys = list(properties) if isinstance(properties, Mapping) else []
@@ -119,28 +109,10 @@ def gemma(end: str) -> Reader:
         name = yield from names.tool(source, found)
         arguments: dict[str, Any] = {}
         try:
-            yield from source.expect("{")
-            yield from spaces(source)
-            while (yield from source.more()) != "}":
-                key = yield from _gemma_key(source)
-                yield from source.expect(":")
-                yield from spaces(source)
-                arguments[key] = yield from value(source, GEMMA)
-                yield from spaces(source)
-                if (yield from source.more()) != ",":
-                    break
-                source.skip()
-                yield from spaces(source)
-            yield from source.expect("}")
+            yield from members(source, GEMMA, arguments)
         except Ended:
             raise CutCall(name, json.dumps(arguments, ensure_ascii=False)[:-1]) from None
         yield from names.close(source, [end])
         found.texts(name, arguments)
 
     return read
-
-
-def _gemma_key(source: Source) -> Reading[str]:
-    if (yield from source.more()) in '<"':
-        return (yield from string(source, GEMMA))
-    return (yield from bare_key(source))

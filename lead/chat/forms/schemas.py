@@ -23,6 +23,12 @@ _LIST = ("prefixItems", "items", "anyOf", "oneOf")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")
 
 
+def takes_objects(schema: Mapping[str, Any]) -> bool:
+    """Whether a value of the schema may be an object, as the arguments of a call are."""
+    given = schema.get("type") or "object"
+    return "object" in (given if isinstance(given, list) else [given])
+
+
 def arguments_schema(tool: Tool) -> Mapping[str, Any]:
     """The schema that the arguments of a call must follow. Keys that the tool's does not name are none of them, unless
     it admits others in so many words."""

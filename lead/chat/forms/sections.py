@@ -1,8 +1,8 @@
 """Calls that are a name, a mark, and arguments as JSON.
 
-[TOOL_CALLS]f[ARGS]{}                                       Mistral; before that [TOOL_CALLS][{"name": "f", ...}]
-<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>            Kimi K2, in a section
-<｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜>                                DeepSeek V3.1, in a section
+Mistral: `[TOOL_CALLS]f[ARGS]{}`. Older ones: `[TOOL_CALLS][{"name": "f", "arguments": {}}]`.
+Kimi K2, in a section: `<|tool_call_begin|>functions.f:0<|tool_call_argument_begin|>{}<|tool_call_end|>`.
+DeepSeek V3.1, in a section: `<｜tool▁call▁begin｜>f<｜tool▁sep｜>{}<｜tool▁call▁end｜>`.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Calls within tags: JSON, or a name and values as bare text, which the tool's schema gives types.
 
-<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>                                Hermes
-<tool_call><function=f><parameter=x>1</parameter></function></tool_call>                   Qwen3-Coder
-<tool_call>f<arg_key>x</arg_key><arg_value>1</arg_value></tool_call>                       GLM 4.5
-<minimax:tool_call><invoke name="f"><parameter name="x">1</parameter></invoke></minimax:tool_call>
+Hermes: `<tool_call>{"name": "f", "arguments": {"x": 1}}</tool_call>`.
+Qwen3-Coder: `<tool_call><function=f><parameter=x>1</parameter></function></tool_call>`.
+GLM 4.5: `<tool_call>f<arg_key>x</arg_key><arg_value>1</arg_value></tool_call>`.
+MiniMax: `<minimax:tool_call><invoke name="f"><parameter name="x">1</parameter></invoke></minimax:tool_call>`.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from duo.errors import RequestError
 from lead.api import Question
 from lead.chat import conversation as chat
 from lead.chat.conversation import ChatSettings, Conversation
+from lead.chat.forms.schemas import takes_objects
 from lead.chat.prepare import Prepared, prepare
 from lead.http.anthropic.blocks import Texts, Turn, lines
 from lead.http.defaults import SamplingDefaults
@@ -43,9 +44,8 @@ class ClientTool(Body):
     @field_validator("input_schema")
     @classmethod
     def _of_type_object(cls, schema: dict[str, Any]) -> dict[str, Any]:
-        given = schema.get("type") or "object"
-        if given != "object" and not (isinstance(given, list) and "object" in given):
-            raise ValueError(f"it is of type {short(given)}: the input of a tool is of type object")
+        if not takes_objects(schema):
+            raise ValueError(f"it is of type {short(schema['type'])}: the input of a tool is of type object")
         return schema
 
     def known(self) -> chat.Tool:
@@ -86,7 +86,7 @@ class OutputConfig(Body):
 class AnthropicCountRequest(Body):
     """Body of POST /v1/messages/count_tokens: all that the prompt is made of."""
 
-    model: Any = Field(None, description="Ignored: the lead serves one model.")
+    model: Any = Field(None, description="Which model is asked, if the lead serves several. Otherwise it is ignored.")
     messages: list[Turn] = Field(min_length=1, fail_fast=True)
     system: Texts | None = None
     tools: Annotated[list[ClientTool], Field(fail_fast=True)] | None = Field(None, max_length=MAX_TOOLS)

@@ -53,7 +53,7 @@ class StreamOptions(Body):
 class SamplingFields(Body):
     """How to pick tokens, and when to end."""
 
-    model: Any = Field(None, description="Ignored: the lead serves one model.")
+    model: Any = Field(None, description="Which model is asked, if the lead serves several. Otherwise it is ignored.")
     temperature: float | None = Field(None, ge=0, le=100)
     top_p: float | None = Field(None, ge=0, le=1, description="0 means the likeliest token.")
     top_k: int | None = Field(None, ge=-1, le=1 << 31)

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, TypedDict
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from duo.errors import RequestError
 from lead.chat import conversation as chat
+from lead.chat.forms.schemas import takes_objects
 from lead.chat.parts import Call
 from lead.http.parsing import Body, short
 
 MAX_TOOLS = 128
 """OpenAI has the same limit."""
-
-
-def _types(schema: Mapping[str, Any]) -> Sequence[object]:
-    """The types that a value may have."""
-    given = schema.get("type") or "object"
-    return given if isinstance(given, list) else [given]
 
 
 class FunctionDefinition(Body):
@@ -33,7 +28,7 @@ class FunctionDefinition(Body):
     @field_validator("parameters")
     @classmethod
     def _of_type_object(cls, schema: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
-        if schema and "object" not in _types(schema):
+        if schema and not takes_objects(schema):
             of, name = short(schema["type"]), info.data.get("name")
             raise ValueError(f"those of the tool {short(name)} are of type {of}: parameters must be of type object")
         return schema

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -14,7 +13,7 @@ from lead.api import Piece
 from lead.chat.prepare import prepare
 from lead.http.errors import NotFoundError, PreviousResponseError, dump, json_response
 from lead.http.parsing import parse
-from lead.http.responses.fields import CountRequest, ResponsesRequest
+from lead.http.responses.fields import AskedFields, CountRequest, ResponsesRequest
 from lead.http.responses.items import Item, Reference, items_of
 from lead.http.responses.memory import ITEM_BYTES, Kept, Memory
 from lead.http.responses.writer import ResponseWriter
@@ -22,26 +21,17 @@ from lead.http.site import Site
 from lead.http.stream import StreamStyle, events, respond
 
 
-@dataclass(frozen=True, slots=True)
-class _Past:
-    """What a response goes on from. size: about how many bytes it takes."""
-
-    items: Sequence[Item] = ()
-    size: int = 0
-
-
 async def create(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(ResponsesRequest, request)
-        past = _past(site.memory, asked.previous_response_id)
-        items = [*past.items, *_known(asked.items, site.memory)]
+        items, remembered = _items(asked, site.memory)
         # A thread, because a long prompt takes long to tokenise.
         prepared, question, tools = await asyncio.to_thread(
             asked.ready, items, vocabulary, site.options.chat, site.defaults
         )
         answers = site.ask([question])
-    given = past.size + len(await request.body())
+    given = remembered + len(await request.body())
 
     def finished(writer: ResponseWriter) -> None:
         if asked.store is not False:
@@ -63,8 +53,7 @@ async def input_tokens(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(CountRequest, request)
-        past = _past(site.memory, asked.previous_response_id)
-        items = [*past.items, *_known(asked.items, site.memory)]
+        items, _ = _items(asked, site.memory)
         conversation = asked.conversation(items, asked.entries(items))
         prepared = await asyncio.to_thread(prepare, conversation, vocabulary, site.options.chat)
     return json_response({"object": "response.input_tokens", "input_tokens": len(prepared.prompt)})
@@ -91,15 +80,17 @@ def _unknown(name: str) -> NotFoundError:
     return NotFoundError(f"the lead remembers no response {name[:100]!r}: it keeps the last ones, and none for ever")
 
 
-def _past(memory: Memory, previous: str | None) -> _Past:
+def _items(asked: AskedFields, memory: Memory) -> tuple[list[Item], int]:
+    """All items, with those of earlier responses, and about how many bytes the latter take. Raises DuoError."""
+    given, previous = _known(asked.items, memory), asked.previous_response_id
     if previous is None:
-        return _Past()
+        return given, 0
     kept = memory.find(previous)
     if kept is None:
         raise PreviousResponseError(
             f"previous_response_id: the lead remembers no response {previous[:100]!r}, send the whole conversation"
         )
-    return _Past(kept.items, kept.size)
+    return [*kept.items, *given], kept.size
 
 
 def _known(items: Sequence[Item], memory: Memory) -> list[Item]:
