@@ -17,7 +17,7 @@ from lead.api import Piece, Question, Summary
 from lead.chat.answer import AnswerReader
 from lead.chat.parser import AnswerParser
 from lead.chat.parts import Call, Part, Text
-from lead.http.errors import UNEXPECTED, dump, error_of
+from lead.http.errors import dump, error_of
 from lead.http.openai.logprobs import chat_logprobs
 from lead.http.responses.fields import ResponsesRequest
 from lead.http.responses.items import sealed
@@ -98,7 +98,7 @@ class ResponseWriter:
 
     def failed(self, error: DuoError | None) -> str:
         """The events of an answer that broke off. None: nobody expected it."""
-        told: Any = (error_of(error) if error else UNEXPECTED)["error"]
+        told: Any = error_of(error)["error"]
         code = told["code"] or "server_error"
         self.body |= {"status": "failed", "error": {"code": code, "message": told["message"]}}
         # Clients differ in which of the two they hear.
