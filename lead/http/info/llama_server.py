@@ -66,7 +66,7 @@ class DetokenizeRequest(ModelField):
 
 
 class TemplateRequest(ConversationFields, ThinkingFields, ModelField):
-    """Body of POST /apply-template: a chat request. All other fields are ignored."""
+    """Body of POST /apply-template: a chat request. Its other fields change nothing."""
 
     tools: list[Tool] | None = None
 
