@@ -53,7 +53,7 @@ class Prepared:
             "prompt": self.prompt,
             "marks": self.marks,
             "thinking": self.thinking,
-            "continues": self.conversation.continues,
+            "continues": _goes_on(self.conversation),
         }
 
     def parser(self) -> AnswerParser:
@@ -93,6 +93,12 @@ def rendered(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings
     offered = [] if asked.choice == "none" else [described(tool) for tool in asked.tools]
     variables = {**model.variables.of(thinking, vocabulary), **asked.variables}
     return vocabulary.render(asked.messages, offered, variables, asked.continues)
+
+
+def _goes_on(asked: Conversation) -> bool:
+    """Whether the answer continues a text. A last message without any counts as not there."""
+    last = asked.messages[-1] if asked.continues and asked.messages else {}
+    return bool(last.get("content") or last.get("reasoning_content"))
 
 
 def _within_thinking(asked: Conversation) -> bool:

@@ -142,9 +142,6 @@ def error_of(error: DuoError | None, style: ErrorStyle = OPENAI) -> Mapping[str,
     return style.body(error.status, str(error), getattr(error, "param", None), _CODES.get(type(error)))
 
 
-UNEXPECTED = error_of(None)
-
-
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """A response of compact JSON."""
     return Response(dump(content), status, headers, media_type="application/json")

@@ -28,7 +28,7 @@ from lead.http.errors import (
     handle_errors,
     json_response,
 )
-from lead.http.info import docs_page, openapi
+from lead.http.info import docs_page, openapi, status
 from lead.http.info.openapi import Endpoint
 from lead.http.page import routes as page
 from lead.http.parsing import short
@@ -123,13 +123,13 @@ class Front:
 
     async def models(self, request: Request) -> Response:
         shown = [model for model in self.pool.settings.models if not model.unlisted]
-        return json_response({"object": "list", "data": [listed(self.pool, one, self.created) for one in shown]})
+        return status.model_page(request, [listed(self.pool, one, self.created) for one in shown])
 
     async def model_by_name(self, request: Request) -> Response:
         name = request.path_params["name"]
         if (model := self.pool.settings.find(name)) is None:
             raise UnknownModelError(f"there is no model {name[:100]!r} here, but {self._names()}")
-        return json_response(listed(self.pool, model, self.created))
+        return json_response(status.shown(request, listed(self.pool, model, self.created)))
 
     async def load(self, request: Request) -> Response:
         self.pool.want((await self._named(request)).name)

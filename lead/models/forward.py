@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from starlette.types import Message, Receive, Scope, Send
 
 from duo.errors import DuoError
-from lead.http.errors import UNEXPECTED, ModelUnavailableError, dump, error_of, style_of
+from lead.http.errors import ModelUnavailableError, dump, error_of, style_of
 from lead.http.stream import unless_gone
 from lead.models.pool import Claim, Loaded, Pool
 
@@ -139,8 +139,8 @@ def _error_in(body: bytes) -> Mapping[str, object]:
     try:
         found = from_json(body)
     except ValueError:
-        return UNEXPECTED
-    return found if isinstance(found, dict) else UNEXPECTED
+        return error_of(None)
+    return found if isinstance(found, dict) else error_of(None)
 
 
 def error_event(error: Mapping[str, object]) -> bytes:

@@ -17,7 +17,7 @@ from lead.api import Piece, Question, Summary
 from lead.chat.answer import AnswerReader
 from lead.chat.parser import AnswerParser
 from lead.chat.parts import Call, Part, Text
-from lead.http.errors import UNEXPECTED, dump, error_of
+from lead.http.errors import dump, error_of
 from lead.http.openai.logprobs import chat_logprobs
 from lead.http.responses.fields import ResponsesRequest
 from lead.http.responses.items import sealed
@@ -98,7 +98,7 @@ class ResponseWriter:
 
     def failed(self, error: DuoError | None) -> str:
         """The events of an answer that broke off. None: nobody expected it."""
-        told: Any = (error_of(error) if error else UNEXPECTED)["error"]
+        told: Any = error_of(error)["error"]
         code = told["code"] or "server_error"
         self.body |= {"status": "failed", "error": {"code": code, "message": told["message"]}}
         # Clients differ in which of the two they hear.
@@ -113,10 +113,10 @@ class ResponseWriter:
     def _take(self, parts: Sequence[Part]) -> str:
         events = ""
         for part in parts:
-            if isinstance(part, Call):
-                events += self._call(part)
-            elif isinstance(part, Text):
+            if isinstance(part, Text):
                 events += self._text("message", part.text)
+            elif isinstance(part, Call):
+                events += self._call(part)
             elif self._tells_thinking:
                 events += self._text("reasoning", part.text)
         return events
@@ -135,8 +135,8 @@ class ResponseWriter:
         if not text:
             return events
         opened.text.append(text)
-        logprobs = ""
-        if kind == "message":
+        logprobs = opened.no_logprobs
+        if self._logprobs and kind == "message":
             told = self._scores(text)
             opened.logprobs += told
             logprobs = f',"logprobs":{dump(told)}'
@@ -145,8 +145,6 @@ class ResponseWriter:
 
     def _scores(self, text: str) -> list[dict[str, object]]:
         """Log probabilities of the tokens that this text ends with. Tokens of thinking and of calls are left out."""
-        if not self._logprobs:
-            return []
         pieces, self._pieces = self._pieces, []
         length = 0
         for at in range(len(pieces) - 1, -1, -1):
@@ -207,6 +205,8 @@ class _OpenText:
         place = dump({"type": name, **self.place})[:-1]
         self.before = f'event: {name}\ndata: {place},"sequence_number":'
         """How every delta of it begins."""
+        self.no_logprobs = ',"logprobs":[]' if kind == "message" else ""
+        """How a delta ends that tells no log probabilities."""
 
     def begun(self) -> dict[str, Any]:
         """The item, before its first text."""

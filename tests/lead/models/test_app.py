@@ -70,6 +70,22 @@ def test_with_one_model_any_name_will_do(tmp_path: Path, name: str | None) -> No
     play(tmp_path, ONE, act)
 
 
+def test_lists_in_anthropics_form(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        headers = {"anthropic-version": "2023-06-01"}
+        page = (await it.client.get("/v1/models", headers=headers)).json()
+        assert (page["first_id"], page["last_id"], page["has_more"]) == ("alpha", "beta", False)
+        assert [(one["type"], one["display_name"]) for one in page["data"]] == [
+            ("model", "The first"),
+            ("model", "beta"),
+        ]
+        assert (await it.client.get("/v1/models/alpha", headers=headers)).json() == page["data"][0]
+        plain = (await it.client.get("/v1/models")).json()
+        assert plain.keys() == {"object", "data"} and "type" not in plain["data"][0]
+
+    play(tmp_path, TWO, act)
+
+
 def test_lists_say_what_is_loaded(tmp_path: Path) -> None:
     async def act(it: Scene) -> None:
         async def states() -> dict[str, object]:
