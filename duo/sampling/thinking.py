@@ -70,10 +70,9 @@ class ThinkingConstraint:
 
     def _due(self, completion: Sequence[int]) -> int | None:
         """The token that must follow, if thinking is to end there."""
-        tokens, shared = list(completion), len(self._tokens)
-        if tokens[:shared] != self._tokens:
-            shared = common_length(tokens, self._tokens)
-            del self._tokens[shared:], self._places[shared + 1 :]
+        tokens = list(completion)
+        shared = common_length(tokens, self._tokens)
+        del self._tokens[shared:], self._places[shared + 1 :]
         for token in tokens[shared:]:
             self._tokens.append(token)
             self._places.append(self._after(self._places[-1], token))

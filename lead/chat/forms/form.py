@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lead.chat.forms.found import Reader
-from lead.chat.forms.writes import Writes
+from lead.chat.forms.rules import Writes
 
 
 class Thinking(NamedTuple):
@@ -52,11 +52,6 @@ class Form:
     def written(self) -> Sequence[str]:
         """All marks of the form, be they special tokens or text."""
         return (*self.blocks, *self.ends, *self.thinking)
-
-    @property
-    def thinking_close(self) -> str:
-        """What ends thinking."""
-        return self.thinking.close
 
     def thinking_open(self, prompt_text: str) -> bool:
         """Whether the prompt ends within thinking, so that the answer begins there."""

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from duo.sampling.json_schema import json_rule
+from duo.sampling.plain_schema import referred
 from lead.chat.conversation import Tool
 from lead.chat.forms.schemas import arguments_schema, moved
-from lead.chat.forms.typed import referred, schema_of, types_of
+from lead.chat.forms.typed import schema_of, types_of
 
 MAX_CALLS = 16
 """Calls in one answer. Small models would go on for ever."""
@@ -22,6 +23,9 @@ _NO_OTHERS = {"additionalProperties": False}
 
 Values = Callable[["Rules", Mapping[str, Any]], str]
 """Writes the rule of a value by its schema. Returns the rule's name, or another expression."""
+
+Writes = Callable[["Rules", Sequence[Tool], bool], str]
+"""Writes the rules of calls. Returns an expression for them. Its last argument: whether there may be several."""
 
 
 class Member(NamedTuple):
@@ -41,13 +45,23 @@ class Rules:
         self._split = re.compile(f"({'|'.join(names)})") if names else None
         self._rules: dict[tuple[str, str], str] = {}
         """Names of rules by their attribute and by what they say."""
+        self._recursive: dict[int, list[str]] = {}
+        """Rules that may contain themselves, by what they are known by: their names and what they say."""
 
     def __str__(self) -> str:
-        return "".join(f"{name}{attribute}: {says}\n" for (attribute, says), name in self._rules.items())
+        plain = [f"{name}{attribute}: {says}\n" for (attribute, says), name in self._rules.items()]
+        return "".join([*plain, *(f"{name}: {says}\n" for name, says in self._recursive.values())])
 
     def rule(self, says: str, attribute: str = "") -> str:
         """The name of a rule, which may have an attribute of llguidance."""
         return self._rules.setdefault((attribute, says), f"r{len(self._rules)}")
+
+    def recursive(self, key: int, says: Callable[[], str]) -> str:
+        """The name of a rule that may contain itself. It is written once for each key."""
+        if key not in self._recursive:
+            rule = self._recursive[key] = [f"s{len(self._recursive)}", ""]
+            rule[1] = says()
+        return self._recursive[key][0]
 
     def text(self, text: str) -> str:
         """An expression for a text, in which marks may stand."""

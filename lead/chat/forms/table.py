@@ -9,7 +9,7 @@ from dataclasses import replace
 from duo.engines.base import Vocabulary
 from duo.errors import ModelError
 from lead.answers.text import special_in
-from lead.chat.forms import bare, channels, pythonic, sections, tagged, writes
+from lead.chat.forms import bare, channels, gemmas, pythonic, sections, tagged, writes
 from lead.chat.forms.form import USUAL, Form, Thinking
 from lead.chat.forms.found import Reader
 
@@ -120,14 +120,14 @@ FORMS: Mapping[str, Form] = {
         Form("gemma3", writes.python("```tool_code\n", "\n```", ("", ""), "\n"), python=True),
         Form(
             "gemma4",
-            writes.gemma(*_GEMMA4, '<|"|>'),
+            gemmas.gemma(*_GEMMA4, '<|"|>'),
             {_GEMMA4[0]: pythonic.gemma(_GEMMA4[1])},
             thinking=THINKING[3],
             ends=(_GEMMA4[1], '<|"|>'),
         ),
         Form(
             "functiongemma",
-            writes.gemma(*_FUNCTION_GEMMA, "<escape>"),
+            gemmas.gemma(*_FUNCTION_GEMMA, "<escape>"),
             {_FUNCTION_GEMMA[0]: pythonic.gemma(_FUNCTION_GEMMA[1])},
             ends=(_FUNCTION_GEMMA[1], "<escape>"),
         ),

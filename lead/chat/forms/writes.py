@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from lead.chat.conversation import Tool
 from lead.chat.forms import channels, sections
-from lead.chat.forms.rules import MAX_EXTRA, Rules, arguments, bare, choices, literal, members, wholes
-from lead.chat.forms.schemas import arguments_schema
+from lead.chat.forms.rules import MAX_EXTRA, Rules, Writes, arguments, bare, literal, members, wholes
 from lead.chat.forms.tagged import Tags
-from lead.chat.forms.typed import types_of
-
-Writes = Callable[[Rules, Sequence[Tool], bool], str]
-"""Writes the rules of calls. Returns an expression for them. Its last argument: whether there may be several."""
 
 _BREAK = '"\\n"?'
 _SPACE = '" "?'
@@ -149,45 +143,3 @@ def harmony(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
         head = f"{channels.CHANNEL}commentary to=functions.{tool.name} {channels.CONSTRAIN}json{channels.MESSAGE}"
         calls.append(rules.rule(f"{rules.text(head)} {arguments(rules, tool)}"))
     return rules.any_of(calls)
-
-
-def gemma(begin: str, end: str, quote: str) -> Writes:
-    """Gemma's own form, with quotes of its own around strings."""
-
-    def text(rules: Rules) -> str:
-        return f"{rules.text(quote)} {rules.until(quote)}"
-
-    def anything(rules: Rules) -> str:
-        return rules.rule(f"{text(rules)} | {rules.json({'type': ['number', 'boolean', 'null']})}")
-
-    def value(rules: Rules, schema: Mapping[str, Any], depth: int = 0) -> str:
-        values, types = choices(schema), types_of(schema)
-        if values is not None and all(isinstance(each, str) and quote not in each for each in values):
-            return rules.rule(" | ".join(rules.text(f"{quote}{each}{quote}") for each in values))
-        if types == {"string"}:
-            return rules.rule(text(rules))
-        if types and not types & {"string", "array", "object"}:
-            return rules.json(schema)
-        if types == {"array"} and depth < 4:
-            items = schema.get("items")
-            each = value(rules, items, depth + 1) if isinstance(items, Mapping) else anything(rules)
-            return rules.rule(f'"[" ({each} ("," {each})*)? "]"')
-        if types == {"object"} and depth < 4:
-            return rules.rule(f'"{{" {keys(rules, schema, depth + 1)} "}}"')
-        return anything(rules)
-
-    def keys(rules: Rules, schema: Mapping[str, Any], depth: int) -> str:
-        found, _ = members(Tool("", "", schema))
-        return rules.listed(
-            [(rules.rule(f"{rules.text(f'{key}:')} {value(rules, of, depth)}"), needed) for key, of, needed in found],
-            '","',
-        )
-
-    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
-        calls = []
-        for tool in tools:
-            head = rules.text(f"{begin}call:{tool.name}{{")
-            calls.append(rules.rule(f"{head} {keys(rules, arguments_schema(tool), 0)} {rules.text('}' + end)}"))
-        return rules.several(rules.any_of(calls), "", parallel)
-
-    return write
