@@ -7,9 +7,6 @@ from lead.chat.conversation import Conversation
 from lead.chat.forms import channels
 from lead.chat.forms.form import Form
 from lead.chat.forms.rules import Rules
-from lead.chat.forms.schemas import NO_PARAMETERS
-
-__all__ = ["NO_PARAMETERS", "grammar"]
 
 _SPACES = "/[ \\n]{1,4}/?"
 
@@ -29,7 +26,7 @@ def grammar(asked: Conversation, form: Form, prompt: str = "") -> str:
     thinking = _thinking(form, rules := Rules(form.marks), prompt)
     if schema is not None and not (tools or thinking or form.channels):
         return of_json_schema(schema)  # as it is where there is no conversation, so that it is compiled once
-    answers = [_answer(form, rules, f"{json_rule(schema)}")] if schema is not None else []
+    answers = [_answer(form, rules, json_rule(schema))] if schema is not None else []
     if tools:
         # Clients that name a tool take one call of it.
         answers.append(form.writes(rules, tools, bool(asked.parallel) and not asked.named))

@@ -12,7 +12,8 @@ from duo.errors import RequestError
 from duo.sampling.thinking import ThinkingLimit
 from lead.chat.conversation import ChatSettings, Conversation, ReasoningFormat, Thinking, Tool
 from lead.chat.forms import Form, channels, form_of
-from lead.chat.grammar import NO_PARAMETERS, grammar
+from lead.chat.forms.schemas import NO_PARAMETERS
+from lead.chat.grammar import grammar
 from lead.chat.parser import AnswerParser, parser_for
 from lead.chat.thinking import ThinkingVariables, decided, limited
 
@@ -129,7 +130,7 @@ class _Known:
     def __init__(self, vocabulary: Vocabulary, tool_format: str) -> None:
         self.form = form_of(vocabulary, tool_format)
         self.variables = ThinkingVariables(vocabulary.chat_template)
-        self._ending = tuple(vocabulary.encode_rendered(self.form.thinking_close))
+        self._ending = tuple(vocabulary.encode_rendered(self.form.thinking.close))
 
     def limit(self, thinking: Thinking, begun: bool) -> ThinkingLimit | None:
         """The limit on thinking, if there is one and the model thinks."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from lead.chat.forms import names
 from lead.chat.forms.found import Found
 from lead.chat.forms.literals import JSON, spaces, string, value
 from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
@@ -66,8 +67,7 @@ def members(source: Source, found: Found, bare: bool = False, each: bool = False
     while True:
         yield from call(source, found, bare)
         if each:
-            source.settle()
-            found.settle()
+            names.certain(source, found)
         yield from spaces(source)
         letter = yield from source.peek()
         if letter:
@@ -167,7 +167,10 @@ def _is_id(id: str) -> bool:
 def _as_far(arguments: str) -> str:
     """The arguments at the beginning of a text, which may end within them."""
     if arguments.startswith('"'):
-        return str(from_json(arguments, allow_partial="trailing-strings"))
+        try:
+            return str(from_json(arguments, allow_partial="trailing-strings"))
+        except ValueError:  # it is cut, and no JSON before that
+            return ""
     if not arguments.startswith("{"):
         return ""
     try:

@@ -8,11 +8,7 @@ from collections.abc import Mapping
 from lead.chat.forms import bare, names, sections
 from lead.chat.forms.form import Form
 from lead.chat.forms.found import Found, Reader
-from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
-
-MAX_AGAIN = 1_000_000
-"""Letters of an answer that are read again after what began like a call was none. Then such things become text as a
-whole, because an answer could be written so that each of its letters is read as often as it has letters."""
+from lead.chat.forms.source import MAX_AGAIN, CutCall, Ended, NoCall, Reading, Source
 
 
 class _Lines:

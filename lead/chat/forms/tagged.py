@@ -124,7 +124,9 @@ class _Values:
         """Reads them all, and the end of the function."""
         tags = self._tags
         ends = [tags.key[0], tags.end]
-        mark = yield from self._between(source, found)
+        here, mark = yield from source.one_of(ends)
+        if not here:
+            raise NoCall
         while mark == tags.key[0]:
             key: list[str] = []
             yield from source.until(tags.key[1], key)
@@ -149,13 +151,6 @@ class _Values:
                     mark, self._closed = "", False
             self.done[self._key] = self._text()
             self._key = ""
-
-    def _between(self, source: Source, found: Found) -> Reading[str]:
-        ends = [self._tags.key[0], self._tags.end]
-        here, mark = yield from source.one_of(ends)
-        if not here:
-            raise NoCall
-        return mark
 
     def _text(self) -> str:
         text = "".join(self._pieces)

@@ -26,20 +26,18 @@ EXPECTED: dict[str, dict[str, Any]] = {
         **NATIVE, **IN_TURNS, "system": "first", "needs_user": True, "ids": "nine", "user_after_tool": False,
         "text_beside_calls": "parted",
     },
-    "qwen3": {**NATIVE, "arguments": "text", "thinking": "reasoning_content", "switches": {"enable_thinking"}},
+    "qwen3": {**NATIVE, "arguments": "text", "thinking": "reasoning_content"},
     "qwen35": {
         **NATIVE, "system": "first", "needs_user": True, "thinking": "reasoning_content",
-        "switches": {"enable_thinking"},
     },
     "deepseek": {
         **NATIVE, "system": "first", "arguments": "text", "content_beside_calls": "null", "text_beside_calls": "split",
     },
     "phi4": {},
     "command-r": {**NATIVE, "text_beside_calls": "split", "thinking": "reasoning_content"},
-    "glm": {**NATIVE, "thinking": "reasoning_content", "switches": {"enable_thinking"}},
+    "glm": {**NATIVE, "thinking": "reasoning_content"},
     "gpt-oss": {
         **NATIVE, "system": "first", "parallel_calls": False, "thinking": "thinking", "thinking_beside_text": False,
-        "switches": {"reasoning_effort"},
     },
     "kimi": {**NATIVE, "arguments": "text", "ids": "named"},
     "vision": {"parts": {"system", "user", "assistant"}},

@@ -55,8 +55,8 @@ def test_a_template_that_takes_tools_and_writes_no_calls(special: list[str], for
 def test_marks_of_thinking(template: str, special: list[str], texts: list[str], thinking: str, declared: bool) -> None:
     form = form_of(ByteVocabulary(special, template, texts))
     assert (form.thinking.open, form.declared) == (thinking, declared)
-    assert form.thinking_open(f"user: hi{thinking}\n") and not form.thinking_open(f"{thinking}{form.thinking_close}")
-    assert form.thinking_done(f"{thinking}{form.thinking_close}\n\n")
+    assert form.thinking_open(f"user: hi{thinking}\n") and not form.thinking_open(f"{thinking}{form.thinking.close}")
+    assert form.thinking_done(f"{thinking}{form.thinking.close}\n\n")
 
 
 def test_special_tokens_are_marks() -> None:
