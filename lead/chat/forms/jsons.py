@@ -14,7 +14,8 @@ from lead.chat.forms.literals import JSON, spaces, string, value
 from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
 
 _ARGUMENTS = ("arguments", "parameters")
-_CALL_KEYS = frozenset({"id", "type", "function", "name", "arguments", "parameters"})
+_NAMES = ("name", "function", "tool_name")
+_CALL_KEYS = frozenset({"id", "tool_call_id", "type", *_NAMES, *_ARGUMENTS})
 
 
 class _Begun:
@@ -111,7 +112,7 @@ def _member(source: Source, found: Found, begun: _Begun, key: str, bare: bool, i
     letter = yield from source.more()
     if key == "function" and letter == "{" and not inner:
         return (yield from _object(source, found, begun, bare, inner=True))
-    if key in ("name", "function"):
+    if key in _NAMES:
         name = yield from _name(source, found)
         begun.name = name
         return name
@@ -142,6 +143,8 @@ def _function(written: Mapping[str, Any]) -> Mapping[str, Any]:
         case {"function": dict(function)}:
             return function
         case {"function": str(name)}:
+            return {"name": name, **written}
+        case {"tool_name": str(name)}:
             return {"name": name, **written}
     return written
 

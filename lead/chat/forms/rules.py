@@ -74,8 +74,9 @@ class Rules:
 
     def until(self, mark: str) -> str:
         """An expression for any text, and the mark that ends it."""
-        if self._split and self._split.match(mark):
-            return f"/(?s:.*)/ {self.text(mark)}"
+        if self._split and (token := self._split.search(mark)):
+            # No text holds the token. So this text is as long as it can be, and what stands before the token ends it.
+            return f"/(?s:.*){_escaped(mark[: token.start()])}/ {self.text(mark[token.start() :])}"
         return self.rule(rf"/(?s:.*){_escaped(mark)}/", "[lazy]")
 
     def json(self, schema: Mapping[str, Any]) -> str:
@@ -102,9 +103,10 @@ class Rules:
             head, tail = (self.rule(each) if each else "" for each in (head, tail))
         return head
 
-    def object_(self, tool: Tool) -> str:
-        """A call as JSON, in which marks before it tell that it is one."""
-        head = f'"{{\\"name\\":" " "? {self.text(json.dumps(tool.name))} "," " "? "\\"arguments\\":" " "?'
+    def object_(self, tool: Tool, keys: tuple[str, str] = ("name", "arguments"), first: str = "") -> str:
+        """A call as JSON, in which marks before it tell that it is one. `first`: what stands before its keys."""
+        name, given = (json.dumps(f'"{key}":') for key in keys)
+        head = f'"{{" {first} {name} " "? {self.text(json.dumps(tool.name))} "," " "? {given} " "?'
         return self.rule(f'{head} {arguments(self, tool)} "}}"')
 
 
@@ -169,6 +171,27 @@ def bare(end: str, padded: bool) -> Values:
         return rules.rule(f"{around} ({value}) {around} {rules.text(end)}")
 
     return write
+
+
+def told(end: str, kinds: Mapping[bool, str]) -> Values:
+    """Values up to a mark, after the words that tell whether they are bare text or JSON."""
+    texts = bare(end, padded=False)
+
+    def write(rules: Rules, schema: Mapping[str, Any]) -> str:
+        values, types = choices(schema), types_of(schema)
+        alternatives = []
+        if not types or "string" in types:
+            strings = {"type": "string"} if values is None else {"enum": [each for each in values if _is_text(each)]}
+            alternatives.append(f"{rules.text(kinds[True])} {texts(rules, strings)}")
+        if types != {"string"}:
+            alternatives.append(f"{rules.text(kinds[False])} {rules.json(schema)} {rules.text(end)}")
+        return rules.any_of(alternatives)
+
+    return write
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def literal(rules: Rules, schema: Mapping[str, Any]) -> str:

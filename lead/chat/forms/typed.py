@@ -70,3 +70,20 @@ def typed(value: Any, schema: Mapping[str, Any]) -> Any:
     if not types or kind in types or (kind in ("integer", "number") and types & {"number", "integer"}):
         return meant
     return value
+
+
+def told(text: str, schema: Mapping[str, Any], string: bool) -> Any:
+    """The value of a text of which the model tells whether it is a string. Otherwise it is JSON."""
+    if string and may_be_text(schema):
+        return text
+    try:
+        meant = json.loads(text) if not string else None
+    except (ValueError, RecursionError):
+        meant = None
+    return meant if isinstance(meant, str) else typed(text, schema)
+
+
+def may_be_text(schema: Mapping[str, Any]) -> bool:
+    """Whether the schema allows a string."""
+    types = types_of(schema)
+    return not types or "string" in types

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 
 from lead.chat.conversation import Tool
 from lead.chat.forms import channels, sections
-from lead.chat.forms.rules import MAX_EXTRA, Rules, Writes, arguments, bare, literal, members, wholes
+from lead.chat.forms.rules import MAX_EXTRA, Rules, Writes, arguments, bare, literal, members, told, wholes
 from lead.chat.forms.tagged import Tags
 
 _BREAK = '"\\n"?'
 _SPACE = '" "?'
+_INDENT = "/[ \\n]{1,9}/?"
 _COMMA = f'"," {_SPACE}'
 
 
@@ -37,6 +38,18 @@ def json_list(begin: str, end: str) -> Writes:
     return write
 
 
+def actions(begin: str, end: str, numbered: bool) -> Writes:
+    """A list of Cohere's actions between marks. `numbered`: as Command R7B and later models write them."""
+
+    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+        number = f'"\\"tool_call_id\\":" {_SPACE} /"[0-9]{{1,3}}"/ {_COMMA}' if numbered else ""
+        call = rules.any_of([rules.object_(tool, ("tool_name", "parameters"), number) for tool in tools])
+        several = rules.several(call, f'"," {_INDENT}', parallel)
+        return f'{rules.text(begin)} "[" {_INDENT} {several} {_INDENT} "]" {rules.text(end)}'
+
+    return write
+
+
 def objects(key: str, between: str = ";") -> Writes:
     """JSON without marks, with the arguments under this key."""
 
@@ -50,7 +63,7 @@ def functions(begin: str, end: str, tags: Tags, together: bool = False) -> Write
     """Functions with bare values, in tags. `together`: the tags are around all of them."""
 
     def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
-        values = bare(tags.value[1], tags.padded)
+        values = told(tags.value[1], tags.kinds) if tags.kinds else bare(tags.value[1], tags.padded)
         between = f"{_BREAK} {rules.text(tags.value[0])}" if tags.value[0] else ""
         calls = []
         for tool in tools:
@@ -62,7 +75,7 @@ def functions(begin: str, end: str, tags: Tags, together: bool = False) -> Write
                 body += f" {value}" if required else f" {value}?"
             if others:
                 key = f"{rules.text(tags.key[0])} /[\\w.-]{{1,64}}/ {rules.text(tags.key[1])} {between}"
-                body += f" ({key} {rules.until(tags.value[1])} {_BREAK}){{0,{MAX_EXTRA}}}"
+                body += f" ({key} {values(rules, {})} {_BREAK}){{0,{MAX_EXTRA}}}"
             name = rules.text(f"{tags.name[0]}{tool.name}{tags.name[1]}")
             calls.append(rules.rule(f"{name} {_BREAK}{body} {rules.text(tags.end)}"))
         call = rules.any_of(calls)

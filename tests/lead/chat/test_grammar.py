@@ -32,6 +32,8 @@ def vocabulary_of(form: str, special: bool) -> ByteVocabulary:
     marks = FORMS[form].written if special else ()
     if form == "gpt-oss":
         marks = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>")
+    if form in ("deepseek-v3.2", "deepseek-v4") and special:
+        marks = ("｜DSML｜", *FORMS[form].thinking)  # a part of each mark
     return ByteVocabulary(
         [mark for mark in marks if "\n" not in mark and mark != "<|call|>" and "analysis" not in mark]
     )
@@ -54,7 +56,7 @@ class Follower:
         except DeadEndError:
             return False
 
-    def walk(self, seed: int, limit: int = 600) -> tuple[str, bool]:
+    def walk(self, seed: int, limit: int = 900) -> tuple[str, bool]:
         """A random answer, which mostly ends where it may. Whether it ended by itself."""
         dice = random.Random(seed)
         tokens: list[int] = []
