@@ -20,7 +20,11 @@ END, CALL, RETURN = "<|end|>", "<|call|>", "<|return|>"
 THINKING = "analysis"
 THINKS = f"{CHANNEL}{THINKING}{MESSAGE}"
 """How thinking begins."""
-ANSWERS = f"{END}{START}assistant{CHANNEL}final{MESSAGE}"
+TURNS = f"{END}{START}assistant{CHANNEL}"
+"""How it ends, and another channel begins."""
+NEXT = ("final", "commentary")
+"""The channels that may follow."""
+ANSWERS = f"{TURNS}final{MESSAGE}"
 """How it ends, and the answer begins."""
 MAX_HEADER = 400
 """Letters of a header. A longer one is text."""

@@ -65,7 +65,8 @@ class Follower:
             allowed = self.constraint.allowed(tokens).tolist()
             if 256 in allowed and (len(allowed) == 1 or dice.random() < 0.7):
                 return self.vocabulary.named(tokens), True
-            likely = [token for token in allowed if token > 256 or chr(token) in '"}])<`,|/\n']
+            marks = [token for token in allowed if token > 256]
+            likely = marks or [token for token in allowed if chr(token) in '"}])<`,|/\n']
             letters = [token for token in allowed if token in plain]
             choice = likely if likely and (dice.random() < 0.6 or not letters) else letters or allowed
             tokens.append(dice.choice([token for token in choice if token != 256] or allowed))
