@@ -29,11 +29,11 @@ LAST_SECONDS = 2.0
 WAITED = b"x-model-wait"
 EVENT_END = b"\n\n"
 
-_HOP = frozenset(
+HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
 ) | {b"date", b"server"}
 """Headers of one connection, and those that every server sets itself."""
-_OURS = _HOP | {b"host", b"content-length", b"authorization", b"x-api-key", b"origin", b"expect"}
+_OURS = HOP | {b"host", b"content-length", b"authorization", b"x-api-key", b"origin", b"expect"}
 
 _EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -98,7 +98,7 @@ class Forwarded(Response):
                 await self._fail(scope, send, _error_in(await response.aread()))
                 return
             if not self._began:
-                headers = [*kept(response.headers.raw, _HOP), *more]
+                headers = [*kept(response.headers.raw, HOP), *more]
                 start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
                 await send(start)
             async for chunk in response.aiter_raw():
