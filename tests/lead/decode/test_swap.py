@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lead.decode import swap
@@ -22,9 +24,10 @@ class Clock:
 
 @pytest.mark.parametrize("slower", [1.5, 10.0])
 def test_one_slow_copy_does_not_end_copies_for_ever(slower: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, engine = Clock(), SlottedEngine(MODEL, 1)
+    engine: Any = SlottedEngine(MODEL, 1)
+    clock = Clock()
     monkeypatch.setattr(swap, "time", clock)
-    monkeypatch.setattr(swap.memory, "available", lambda: None)
+    monkeypatch.setattr("lead.decode.swap.memory.available", lambda: None)
     kept = Swap(engine, 1 << 30)
     tokens = [4] * MIN_TOKENS
     for begin in range(0, MIN_TOKENS, engine.batch):
