@@ -150,6 +150,8 @@ def _settings(content: Mapping[str, Any], args: argparse.Namespace, parser: Pars
     most = content.get("max_loaded", 1)
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise SettingsError(f"max_loaded is {most!r}: a whole number of at least 1 is needed")
+    for model in models:
+        model.args.memory_shares = min(most, len(models))
     settings = Settings(models, most, _seconds(content, "healthCheckTimeout", LOAD_SECONDS, "") or math.inf)
     preload = _preload(content.get("hooks"), settings)
     return Settings(models, most, settings.load_seconds, preload)

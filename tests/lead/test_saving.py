@@ -17,6 +17,7 @@ def test_bytes_for_prompts() -> None:
     assert bytes_of(AUTO, 1000 * MIB) == 250 * MIB
     assert bytes_of(AUTO, 1 << 40) == 8192 * MIB
     assert bytes_of(AUTO, None) == 0
+    assert bytes_of(AUTO, 1000 * MIB, 2) == 125 * MIB and bytes_of(7, 1000, 2) == 7 * MIB
     assert bytes_of(0, 1 << 40) == 0
     assert bytes_of(7, 1000) == 7 * MIB
     assert bytes_of(-1, 1000) == sys.maxsize

@@ -59,6 +59,12 @@ def test_all_keys(tmp_path: Path) -> None:
     assert found.find("o3") is coder and found.find("bare") is bare and found.find("x") is None
 
 
+@pytest.mark.parametrize(("most", "shares"), [(1, 1), (2, 2), (5, 3)])
+def test_models_that_are_loaded_together_share_the_memory(tmp_path: Path, most: int, shares: int) -> None:
+    found = read(tmp_path, f"models: {{a: , b: , c: }}\nmax_loaded: {most}")
+    assert [model.args.memory_shares for model in found.models] == [shares] * 3
+
+
 def test_variables_and_the_file_of_config_hold_for_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUO_LEAD_CTX_SIZE", "256")
     config = tmp_path / "lead.yaml"
@@ -138,7 +144,7 @@ def test_the_examples_can_be_read(tmp_path: Path) -> None:
     examples = Path(lead.__file__).parents[1] / "examples"
     (target,) = read(tmp_path, (examples / "models.yaml").read_text()).models
     assert (target.ttl, target.args.context) == (600, 1024)
-    commented = (examples / "models.yaml").read_text().replace("\n  # ", "\n  ").replace("  coder:", "  coder:")
+    commented = (examples / "models.yaml").read_text().replace("\n  # ", "\n  ")
     assert [model.name for model in read(tmp_path, commented).models] == ["target", "coder"]
 
 
