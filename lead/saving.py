@@ -48,8 +48,10 @@ def of_flags(args: argparse.Namespace, engine: Engine) -> Saving:
     """What the flags ask for, with a loaded target."""
     cache_bytes = bytes_of(args.cache_ram, memory.available(), args.memory_shares)
     if engine.unsavable:
-        if args.slot_save_path or args.cache_ram not in (AUTO, 0):
-            log.warning("%s cannot save slots: %s", engine.name, engine.unsavable)
+        asked = args.slot_save_path or args.cache_ram not in (AUTO, 0)
+        if asked or cache_bytes:
+            level = logging.WARNING if asked else logging.INFO
+            log.log(level, "%s: slots cannot be saved: %s", engine.name, engine.unsavable)
         cache_bytes = 0
     elif cache_bytes:
         limit = "all memory" if cache_bytes == sys.maxsize else memory.size(cache_bytes)
