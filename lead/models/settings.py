@@ -20,7 +20,7 @@ LOAD_SECONDS = 600.0
 
 _TOP = ("models", "max_loaded", "globalTTL", "healthCheckTimeout", "hooks")
 _MODEL = ("flags", "aliases", "ttl", "name", "description", "unlisted", "env")
-_OTHERS = {
+LLAMA_SWAPS = {
     "cmd": "give the flags of `python -m lead` under flags, without the program and without ports",
     "groups": "max_loaded says how many models are loaded at once",
     "matrix": "max_loaded says how many models are loaded at once",
@@ -215,8 +215,8 @@ def _check_keys(given: Mapping[str, Any], known: Sequence[str], where: str) -> N
     for key in given:
         if key in known:
             continue
-        if key in _OTHERS:
-            raise SettingsError(f"{where}{key} is a key of llama-swap that a lead has not: {_OTHERS[key]}")
+        if key in LLAMA_SWAPS:
+            raise SettingsError(f"{where}{key} is a key of llama-swap that a lead has not: {LLAMA_SWAPS[key]}")
         near = difflib.get_close_matches(str(key), known, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"its keys are {', '.join(known)}"
         raise SettingsError(f"{where}there is no key {key!r}: {hint}")

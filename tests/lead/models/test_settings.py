@@ -128,6 +128,20 @@ def test_one_line_says_what_is_wrong_and_where(
     assert flags or "models.yaml" in line
 
 
+@pytest.mark.parametrize("key", settings.LLAMA_SWAPS)
+def test_the_page_has_what_is_said_of_llama_swaps_keys(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(lead.__file__).parents[1] / "docs" / "serving.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith("|") and f"`{key}`" in line.split("|")[1]]
+    for text in (f"models: {{a: {{{key}: x}}}}", f"models: {{a: }}\n{key}: x"):
+        with pytest.raises(SystemExit):
+            read(tmp_path, text)
+        assert (
+            f"{key} is a key of llama-swap that a lead has not: {row.split('|')[2].strip()}" in capsys.readouterr().err
+        )
+
+
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = lead.flags.parser()
     with pytest.raises(SystemExit):
