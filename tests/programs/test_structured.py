@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import openai
 import pytest
-from openai.types.chat.chat_completion import Choice
+from openai.types.chat import ChatCompletion
 
 from bench.harness.processes import BackProcess, LeadProcess
 from duo.models.corpus import questions
@@ -38,25 +38,29 @@ def all_answers(client: openai.OpenAI) -> list[str]:
     """One for each of so many questions, at temperature 1. Every other one is the arguments of a required call."""
     asked = questions(ANSWERS, seed=11)
 
-    def completion(number: int, **form: Any) -> Choice:
-        (choice,) = client.chat.completions.create(
-            model="any", messages=[{"role": "user", "content": asked[number].text}], temperature=1.0, seed=number,
-            **form,
-        ).choices  # fmt: skip
-        return choice
-
     def one(number: int) -> str:
-        if number % 2:
+        form: dict[str, Any]
+        if called := number % 2:
             tool = {"type": "function", "function": {"name": "thing", "parameters": SCHEMA}}
-            choice = completion(number, tools=[tool], tool_choice="required")
-            assert choice.finish_reason == "tool_calls"
-            (call,) = choice.message.tool_calls or ()
-            assert call.type == "function"
-            return call.function.arguments
-        schema = {"name": "thing", "strict": True, "schema": SCHEMA}
-        choice = completion(number, response_format={"type": "json_schema", "json_schema": schema})
-        assert choice.finish_reason == "stop"
-        return choice.message.content or ""
+            form = {"tools": [tool], "tool_choice": "required"}
+        else:
+            schema = {"name": "thing", "strict": True, "schema": SCHEMA}
+            form = {"response_format": {"type": "json_schema", "json_schema": schema}}
+        completion: ChatCompletion = client.chat.completions.create(
+            model="any",
+            messages=[{"role": "user", "content": asked[number].text}],
+            temperature=1.0,
+            seed=number,
+            **form,
+        )
+        (choice,) = completion.choices
+        assert choice.finish_reason == ("tool_calls" if called else "stop")
+        if not called:
+            return choice.message.content or ""
+        assert choice.message.tool_calls
+        (call,) = choice.message.tool_calls
+        assert call.type == "function"
+        return call.function.arguments
 
     with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
         return list(pool.map(one, range(ANSWERS)))
