@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from duo.errors import ModelError
@@ -85,6 +88,13 @@ def test_an_unknown_name() -> None:
     with pytest.raises(ModelError, match='no tool format "x", choose one of: auto, hermes'):
         form_of(ByteVocabulary(), "x")
     assert set(WRITE) == set(FORMS)
+
+
+def test_the_documentation_names_each_form() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "http.md").read_text("utf-8")
+    table = page[page.index("## Forms of calls") :].split("\n\n## ")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    assert sorted(re.findall(r"`(.+?)`", "".join(rows))) == sorted(FORMS)
 
 
 @pytest.mark.parametrize("form", sorted(FORMS))
