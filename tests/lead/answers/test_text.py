@@ -165,7 +165,7 @@ def test_however_a_text_is_cut_up_it_ends_at_the_first_stop_string(strings: list
         (["<|im_end|>\n", "###"], ["<|im_end|>"]),
         (["</s> [INST]"], ["</s>", "[INST]"]),
         (["a<end_of_turn>b", "<|im_end|>"], ["<end_of_turn>", "<|im_end|>"]),
-        (["<|im_end|", "im_end", "<stop>", ""], []),
+        (["<|im_end|", "end|>x", "<stop>", ""], []),
     ],
 )
 def test_special_tokens_that_stop_strings_name(stops: list[str], named: list[str]) -> None:

@@ -99,5 +99,5 @@ def test_the_documentation_names_each_form() -> None:
 
 @pytest.mark.parametrize("form", sorted(FORMS))
 def test_no_mark_begins_another(form: str) -> None:
-    marks = [*FORMS[form].blocks, *FORMS[form].thinking]
+    marks = [*FORMS[form].blocks, *FORMS[form].around, *FORMS[form].thinking]
     assert not [one for one in marks for other in marks if one is not other and one != other and other.startswith(one)]
