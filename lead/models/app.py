@@ -192,7 +192,7 @@ class Front:
         found = list[tuple[Endpoint, Callable[[Request], Awaitable[Response]]]]()
         for endpoint in endpoints.ENDPOINTS:
             usual = self.forward if endpoint.method == "post" else self.look
-            handler, changes = mine.get(endpoint.paths[0], (usual, {}))
+            handler, changes = mine.get(endpoint.paths[0], (usual, _of_a_model(endpoint)))
             found.append((replace(endpoint, **changes), handler))
         for path, handler, summary in (
             ("/models/load", self.load, "Load a model"),
@@ -219,6 +219,13 @@ def create_app(front: Front) -> FastAPI:
 async def _nobody(site: Site, request: Request) -> Response:
     """In place of a single lead's handler, which these endpoints do not have."""
     raise NotImplementedError
+
+
+def _of_a_model(endpoint: Endpoint) -> dict[str, Any]:
+    """What changes in the description of an endpoint that a model's own lead answers."""
+    query = {"name": "model", "in": "query", "required": False, "schema": {"type": "string"}}
+    statuses = {400: "The request is wrong, or names no model.", 404: "There is no such model.", **endpoint.errors}
+    return {"parameters": [*endpoint.parameters, query], "errors": statuses}
 
 
 def _read(body: bytes) -> tuple[str | None, bool]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import anyio.from_thread
 import httpx2
 import uvicorn
 from starlette.types import ASGIApp
@@ -157,6 +158,18 @@ async def scene(tmp_path: Path, text: str, metrics: bool = True) -> AsyncIterato
         stack.push_async_callback(pool.stop)
         pool.start()
         yield it
+
+
+@contextmanager
+def running(tmp_path: Path, text: str, *loaded: str) -> Iterator[str]:
+    """The models of a file of `--models` in a thread, some of them loaded. Yields the address."""
+    with (
+        anyio.from_thread.start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(scene(tmp_path, text)) as it,
+    ):
+        for name in loaded:
+            portal.call(it.load, name)
+        yield str(it.client.base_url)
 
 
 def events(lines: Sequence[str]) -> list[Any]:

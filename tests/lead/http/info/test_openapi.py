@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from html.parser import HTMLParser
 from typing import Any
 
@@ -10,16 +9,7 @@ import pytest
 import schemathesis
 from fastapi.openapi.utils import get_openapi
 from fastapi.testclient import TestClient
-from hypothesis import HealthCheck, settings
-from jsonschema import Draft202012Validator
 from schemathesis import Case
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import (
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-    status_code_conformance,
-)
 
 from duo.errors import StoppedError
 from duo.sampling.logprobs import Logprobs
@@ -29,27 +19,13 @@ from lead.http.endpoints import description
 from lead.http.site import Options
 from tests.support.fim import Filler
 from tests.support.http import vocabulary
+from tests.support.openapi import CONVERSATIONS, SECOND_NAMES, SETTINGS, check, check_events, made_simple
 
 APP = create_app(Filler(), Options(metrics=True, slot_files=True))
 DOCUMENT: Any = description()
 # Without second names of the same endpoints.
-SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP).exclude(
-    path_regex="^/(chat/completions|responses|models|v1/health)$"
-)
-CHECKS = [
-    not_a_server_error,
-    status_code_conformance,
-    content_type_conformance,
-    response_headers_conformance,
-    response_schema_conformance,
-]
-
-
+SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP).exclude(path_regex=SECOND_NAMES)
 pytestmark = pytest.mark.slow
-
-SETTINGS = settings(
-    max_examples=15, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
-)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -58,34 +34,17 @@ def loaded() -> None:
     vocabulary()
 
 
-_RULED = ("tools", "tool_choice", "json_schema", "output_config", "output_format", "system", "chat_template_kwargs")
-"""Fields with rules that no schema can say."""
-
-
-def check(case: Case[Any]) -> None:
-    answer = case.call_and_validate(checks=CHECKS)
-    if "text/event-stream" in answer.headers.get("content-type", [""])[0]:
-        check_events(case.path, answer.text)
-
-
 @SCHEMA.parametrize()
 @SETTINGS
 def test_answers_are_what_the_document_says(case: Case[Any]) -> None:
-    check(case)
+    check(case, DOCUMENT)
 
 
-@SCHEMA.include(
-    path_regex="^/(v1/chat/completions|v1/responses|messages|v1/messages|v1/messages/count_tokens)$"
-).parametrize()
+@SCHEMA.include(path_regex=CONVERSATIONS).parametrize()
 @SETTINGS
 def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) -> None:
-    # Templates and grammars have rules that no schema can say. Most generated requests would break them.
-    if isinstance(case.body, dict):
-        kept = {name: value for name, value in case.body.items() if name not in _RULED}
-        case.body = {**kept, "messages": [{"role": "user", "content": "Hi"}], "response_format": None}
-        if case.path == "/v1/responses":
-            case.body = {**kept, "input": "Hi", "text": None, "previous_response_id": None}
-    check(case)
+    made_simple(case)
+    check(case, DOCUMENT)
 
 
 @pytest.mark.parametrize(
@@ -113,27 +72,9 @@ def test_events_are_what_the_document_says(path: str, asked: dict[str, Any]) -> 
     )
     body = {**hi, "stream": True, **asked}
     client = TestClient(create_app(answerer))
-    assert check_events(path, client.post(path, json=body).text) > 2
+    assert check_events(DOCUMENT, path, client.post(path, json=body).text) > 2
     answerer.script = [("Hi",), StoppedError("the lead is stopping")]
-    assert check_events(path, client.post(path, json=body).text) >= 2
-
-
-def check_events(path: str, text: str) -> int:
-    """Checks the JSON of every event, which schemathesis does not. Returns the number of events."""
-    content = DOCUMENT["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"]
-    data = content["schema"]["properties"]["data"]
-    announced = (data["anyOf"][1] if "anyOf" in data else data)["contentSchema"]
-    validator = Draft202012Validator({**announced, "components": DOCUMENT["components"]})
-    *events, rest = text.split("\n\n")
-    assert rest == ""
-    for event in events:
-        name, _, data = event.rpartition("data: ")
-        assert "event" in content["schema"]["properties"] or not name
-        if data != "[DONE]":
-            told = json.loads(data)
-            validator.validate(told)
-            assert not name or name == f"event: {told['type']}\n"
-    return len(events)
+    assert check_events(DOCUMENT, path, client.post(path, json=body).text) >= 2
 
 
 def test_every_route_is_described() -> None:
