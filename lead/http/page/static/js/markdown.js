@@ -131,7 +131,8 @@ class Source {
     let place = node.from, done = 0, item = null;
     const begin = () => (item ??= parent.appendChild(document.createElement("li")));
     for (const child of items) {
-      if (this.text.slice(place, child.from).trim()) this.put(begin(), place, child.from);
+      const space = !this.text.slice(place, child.from).trim();
+      this.put(space && !item ? parent : begin(), place, child.from);
       if (child.name === "ListItem") {
         this.inside(begin(), child, depth + 1);
         if (++done < count) item = null;

@@ -18,7 +18,7 @@ export function table(source, parent, node, depth) {
   // What stands between rows, such as the marks of a quote, ends the row before.
   const before = () => row?.lastChild ?? parent;
   for (const child of children(node)) {
-    if (source.text.slice(place, child.from).trim()) source.put(before(), place, child.from);
+    source.put(before(), place, child.from);
     if (child.name === "TableHeader" || child.name === "TableRow") {
       row = cells(source, child, child.name === "TableHeader" ? "th" : "td", sides, depth);
       (child.name === "TableHeader" ? head : body).append(row);
