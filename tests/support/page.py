@@ -74,7 +74,7 @@ class Page:
 
     def ready(self) -> None:
         """Waits until the first answer could be asked for."""
-        self.until(lambda: self["model"].text not in ("", "connecting"), "the model's name")
+        self.until(lambda: self.texts("#model") != ["connecting"], "what the lead says of its models")
 
     def press(self, selector: str, name: str) -> None:
         """The button of this name in the last element that is selected."""
