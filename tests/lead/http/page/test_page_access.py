@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
@@ -93,9 +91,9 @@ def faults(page: Page, checker: str) -> list[str]:
 
 
 @pytest.fixture
-def furnished(scene: Page, scripted: ScriptedLead) -> Iterator[Page]:
+def furnished(scene: Page, scripted: ScriptedLead) -> Page:
     furnish(scene, scripted)
-    yield scene
+    return scene
 
 
 @pytest.mark.slow

@@ -29,8 +29,8 @@ def reload(page: Page) -> None:
 
 
 def test_a_reload_loses_nothing(scene: Page, scripted: ScriptedLead) -> None:
-    thought = [{"reasoning_content": "hm"}, {"content": "one!", "accepted": [["one", "attic"], ["!", ""]]}]
-    scripted.scripts = [thought]
+    guessed = {"content": "one!", "accepted": [["one", "attic"], ["!", ""]]}
+    scripted.scripts = [[{"reasoning_content": "hm"}, guessed]]
     say(scripted, "two!")
     scene.ask("one?")
     scene.answered()
@@ -75,7 +75,7 @@ def test_versions_of_an_answer_and_of_a_question(scene: Page, scripted: Scripted
     scene.press("article.assistant .actions", "retry")
     scene.until(lambda: scene.answers() == ["A2"] and scene.texts(".versions span") == ["2 of 2"], "a second version")
     assert asked(scripted) == [("user", "a")]
-    scene.press(".versions", "‹")
+    scene.press(".versions", "earlier")
     assert scene.answers() == ["A1"] and scene.texts(".versions span") == ["1 of 2"]
     scene.ask("b")
     scene.answered(2)
@@ -90,7 +90,7 @@ def test_versions_of_an_answer_and_of_a_question(scene: Page, scripted: Scripted
     assert asked(scripted) == [("user", "a!")]
     reload(scene)
     scene.until(lambda: scene.texts("article.user .words") == ["a!"], "the version that was shown")
-    scene.press("article.user .versions", "‹")
+    scene.press("article.user .versions", "earlier")
     assert scene.answers() == ["A1", "B1"]
 
 

@@ -104,7 +104,9 @@ def test_what_markdown_means(static: Page) -> None:
 
 
 def test_links_lead_where_they_say(static: Page) -> None:
-    text = '[a](http://x.y/z "t") <https://b.c> https://d.e [r] [f](javascript:alert(1)) ![g](data:x)\n\n[r]: http://h.i'
+    text = (
+        '[a](http://x.y/z "t") <https://b.c> https://d.e [r] [f](javascript:alert(1)) ![g](data:x)\n\n[r]: http://h.i'
+    )
     html(static, text)
     script = "return [...document.querySelectorAll('#proof a')].map((a) => [a.href, a.target, a.rel])"
     found = static.script(script)
@@ -115,7 +117,9 @@ def test_links_lead_where_they_say(static: Page) -> None:
 
 def test_code_is_highlighted(static: Page) -> None:
     html(static, "```python\ndef f():  # why\n    return 'x'\n```")
-    script = "return [...document.querySelectorAll('#proof pre span')].map((node) => [node.classList[0], node.textContent])"
+    script = (
+        "return [...document.querySelectorAll('#proof pre span')].map((node) => [node.classList[0], node.textContent])"
+    )
     assert static.script(script) == [
         ["hljs-keyword", "def"],
         ["hljs-title", "f"],
@@ -151,7 +155,11 @@ def test_marks_without_end_take_no_time(static: Page, mark: str) -> None:
 
 def test_nothing_is_lost_between_lead_and_eye(scene: Page, scripted: ScriptedLead) -> None:
     """The same through the lead's stream, with guesses, in answers of one conversation."""
-    texts = ["a<b and c>d\n\n#include <vector>\n", "<think>\n\n| a |\n|---|\n| `<x>` |\n", "> [l](u)\n> ```html\n> <p>\n"]
+    texts = [
+        "a<b and c>d\n\n#include <vector>\n",
+        "<think>\n\n| a |\n|---|\n| `<x>` |\n",
+        "> [l](u)\n> ```html\n> <p>\n",
+    ]
     for count, text in enumerate(texts, 1):
         parts = [text[i : i + 3] for i in range(0, len(text), 3)]
         guessed = [[[part, "attic" if i % 2 else ""]] for i, part in enumerate(parts)]

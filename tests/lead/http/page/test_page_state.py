@@ -21,9 +21,8 @@ HELPS = {
 
 
 def back(name: str, state: str, accepted: int = 0) -> dict[str, Any]:
-    return {
-        "name": name, "model": "m", "state": state, "round_trip_ms": 1.25, "drafted": 2 * accepted, "accepted": accepted,
-    }  # fmt: skip
+    counts = {"drafted": 2 * accepted, "accepted": accepted}
+    return {"name": name, "model": "m", "state": state, "round_trip_ms": 1.25, **counts}
 
 
 def test_backs_and_slots(page: Page, answerer: ScriptedAnswerer) -> None:
@@ -91,7 +90,8 @@ def test_the_last_minutes_in_bins(scene: Page) -> None:
         say(600, [], null);
         const { withBacks, alone, backs } = speeds.bins(600_000);
         const filled = (values) => values.flatMap((value, i) => (value === null ? [] : [[i, value]]));
-        return [BINS, filled(withBacks), filled(alone), backs.map((b) => [b.name, filled(b.states), filled(b.accepted)])];
+        const each = backs.map((back) => [back.name, filled(back.states), filled(back.accepted)]);
+        return [BINS, filled(withBacks), filled(alone), each];
         """
     )
     states = [[0, "drafting"], [4, "resting"], [59, "drafting"]]

@@ -54,8 +54,12 @@ def test_a_file_that_a_browser_has_is_not_sent_again(url: str) -> None:
 
 def test_every_library_names_its_package_and_licence() -> None:
     vendor = STATIC / "vendor"
-    listed = re.findall(r"^\| `([^`]+)` \| `[^`]+` \| [\d.]+ \| `[^`]+` \| (\S+) \|", (vendor / "README.md").read_text(), re.M)
+    listed = re.findall(
+        r"^\| `([^`]+)` \| `[^`]+` \| [\d.]+ \| `[^`]+` \| (\S+) \|", (vendor / "README.md").read_text(), re.M
+    )
     assert {folder for folder, _ in listed} == {item.name for item in vendor.iterdir() if item.is_dir()}
     for folder, licence in listed:
         text = (vendor / folder / "LICENSE").read_text()
-        assert {"MIT": "MIT License", "ISC": "ISC License", "BSD-3-Clause": "BSD 3-Clause"}[licence].lower() in text.lower()
+        assert {"MIT": "MIT License", "ISC": "ISC License", "BSD-3-Clause": "BSD 3-Clause"}[
+            licence
+        ].lower() in text.lower()

@@ -60,7 +60,7 @@ $("stop").addEventListener("click", () => {
 });
 
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") thread.stopAnswer();
+  if (event.key === "Escape" && !event.isComposing) thread.stopAnswer();
 });
 
 const colour = () => $("messages").classList.toggle("colour", $("colour").checked);

@@ -83,7 +83,7 @@ export class Message {
   versions() {
     const { parent, actions } = this;
     const go = (step, label) => {
-      const made = button(step < 0 ? "‹" : "›", () => actions.version(parent, parent.chosen + step), label);
+      const made = button(step < 0 ? "earlier" : "later", () => actions.version(parent, parent.chosen + step), label);
       made.disabled = !parent.children[parent.chosen + step];
       return made;
     };
