@@ -101,7 +101,7 @@ def test_an_answer_that_a_reload_broke_off_is_kept(scene: Page, scripted: Script
     stored = """
         const { openDB } = await import("idb");
         const all = await (await openDB("duo", 1)).getAll("conversations");
-        return all[0]?.children[0].children[0]?.pieces.length ?? 0;
+        return all[0]?.nodes.find(({ role }) => role === "assistant").pieces.length;
     """
     scene.until(lambda: scene.module(stored), "a part that is stored")
     reload(scene)
@@ -197,6 +197,39 @@ def test_several_models(scene: Page, scripted: ScriptedLead) -> None:
     assert scene.texts(".figures")[0].endswith(" · large")
     reload(scene)
     scene.until(lambda: scene["models"].get_attribute("value") == "large", "the model of the conversation")
+
+
+def test_a_long_conversation_is_kept_and_sent(scene: Page) -> None:
+    """Versions make a tree, and a long one is deep."""
+    kept = scene.module(
+        """
+        const { add, assistant, conversation, last, messages, shown, user } =
+          await import("/static/js/conversation.js");
+        const store = await import("/static/js/store.js");
+        const long = conversation({});
+        for (let turn = 0; turn < 1000; turn++) {
+          add(last(long) ?? long, user(`question ${turn}`));
+          add(last(long), assistant(""));
+        }
+        await store.save(long);
+        const loaded = await store.load(long.id);
+        return [shown(loaded).length, messages(loaded, last(loaded)).length, (await store.list())[0].title];
+        """
+    )
+    assert kept == [2000, 2000, "question 0"]
+
+
+def test_an_address_without_a_conversation_says_so(scene: Page) -> None:
+    scene.ask("a")
+    scene.answered()
+    scene.script("location.hash = 'nowhere'")
+    scene.until(lambda: scene["status"].text == "this browser has no such conversation", "the message")
+    assert scene["empty"].is_displayed()
+    scene.ask("b")
+    scene.answered()
+    scene["new"].click()
+    scene.chrome.back()
+    scene.until(lambda: scene.texts("article.user .words") == ["b"], "the conversation before the new one")
 
 
 def test_copy(scene: Page, scripted: ScriptedLead) -> None:

@@ -5,7 +5,7 @@
 // assistant:    {role: "assistant", pieces: [[text, back or ""], ...], thoughts, calls, state, ...,  children, chosen}
 // tool:         {role: "tool", results: [{id, name, text}, ...], children, chosen}
 //
-// `chosen` is the version that is shown. A state of "under way" in what was stored means that the answer broke off.
+// `chosen` is the version that is shown.
 
 const TITLE = 60;
 
@@ -70,6 +70,28 @@ export function title(root) {
   const first = shown(root)[0]?.[1].text ?? "";
   const line = first.trim().split("\n")[0];
   return line.length > TITLE ? `${line.slice(0, TITLE)}…` : line || "new conversation";
+}
+
+// The conversation as a browser can store it: a list of messages, for what is nested deeply cannot be stored.
+export function flat(root) {
+  const { children, ...rest } = root;
+  const nodes = children.map((node) => ({ ...node, parent: -1 }));
+  for (let i = 0; i < nodes.length; i++) {
+    for (const node of nodes[i].children) nodes.push({ ...node, parent: i });
+    delete nodes[i].children;
+  }
+  return { ...rest, title: title(root), nodes };
+}
+
+// The conversation of which `flat` made this. An answer that was under way has broken off.
+export function unflat({ title, nodes, ...rest }) {
+  const root = { ...rest, children: [] };
+  const made = nodes.map(({ parent, ...node }) => ({ ...node, children: [] }));
+  nodes.forEach(({ parent }, i) => (made[parent] ?? root).children.push(made[i]));
+  for (const node of made) {
+    if (node.state === "under way") Object.assign(node, { state: "failed", error: "the page was closed" });
+  }
+  return root;
 }
 
 // The messages of a request whose answer becomes a child of `until`.

@@ -1,6 +1,6 @@
 // Puts the parts of the page together.
 
-import { $ } from "./dom.js";
+import { $, status } from "./dom.js";
 import * as key from "./key.js";
 import * as layout from "./layout.js";
 import * as list from "./list.js";
@@ -26,7 +26,9 @@ function begin() {
 async function go() {
   const wanted = location.hash.slice(1);
   if (wanted && wanted === thread.id()) return;
-  if (!wanted || !(await thread.openStored(wanted))) begin();
+  const found = wanted && (await thread.openStored(wanted));
+  if (!found) begin();
+  if (wanted && !found) status("this browser has no such conversation", true);
   state.choose(thread.lastModel());
   await showList();
   layout.uncover();
@@ -34,7 +36,8 @@ async function go() {
 }
 
 $("new").addEventListener("click", () => {
-  begin();
+  if (location.hash) history.pushState(null, "", location.pathname);  // the browser's own button leads back
+  thread.fresh();
   showList();
   layout.uncover();
   $("question").focus();

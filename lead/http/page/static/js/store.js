@@ -1,7 +1,7 @@
 // Conversations in this browser. They leave it only as questions to the lead.
 
 import { openDB } from "idb";
-import { title } from "./conversation.js";
+import { flat, unflat } from "./conversation.js";
 
 const NAME = "duo";
 const STORE = "conversations";
@@ -23,12 +23,14 @@ export async function open() {
 }
 
 export async function load(id) {
-  return (database ? await database.get(STORE, id) : memory.get(id)) ?? null;
+  const found = database ? await database.get(STORE, id) : memory.get(id);
+  return found ? unflat(found) : null;
 }
 
 export async function save(conversation) {
-  if (database) await database.put(STORE, conversation);
-  else memory.set(conversation.id, conversation);
+  const flattened = flat(conversation);
+  if (database) await database.put(STORE, flattened);
+  else memory.set(conversation.id, structuredClone(flattened));
   others.postMessage(conversation.id);
 }
 
@@ -42,7 +44,7 @@ export async function forget(id) {
 export async function list() {
   const all = database ? await database.getAll(STORE) : [...memory.values()];
   return all
-    .map((one) => ({ id: one.id, title: title(one), changed: one.changed }))
+    .map(({ id, title, changed }) => ({ id, title, changed }))
     .sort((a, b) => b.changed - a.changed);
 }
 

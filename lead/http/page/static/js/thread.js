@@ -43,19 +43,10 @@ export async function openStored(wanted) {
 
 function open(found) {
   current = found;
-  if (!underWay(current.id)) mend(current);
   settings.put(current.settings);
   status("");
   draw();
   $("messages").scrollTop = $("messages").scrollHeight;
-}
-
-// Answers that the end of a page has broken off.
-function mend(node) {
-  for (const child of node.children) {
-    if (child.state === "under way") Object.assign(child, { state: "failed", error: "the page was closed" });
-    mend(child);
-  }
 }
 
 export function settingsChanged() {
