@@ -1,7 +1,8 @@
 """`python -m bench screenshots`: pictures for docs/ of the page, the lead's console and chat.py at work.
 
 A lead and a back serve the shipped pair on free ports. The console and the chat run on terminals of their own, whose
-screens become SVG files. The page becomes a PNG file, taken by Chromium.
+screens become SVG files. The page becomes a PNG file, taken by Chromium; what its lead says is scripted, because the
+shipped pair writes no tables and calls no tools (`bench.show.page_scene`).
 """
 
 from __future__ import annotations
@@ -15,13 +16,10 @@ from pathlib import Path
 
 import requests
 from rich.console import Console
-from selenium.webdriver import Chrome
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.ui import WebDriverWait
 
-from bench.harness.browser import chromium
 from bench.harness.processes import PATIENCE, ROOT, BackProcess, free_port, halves
 from bench.harness.terminal import Terminal
+from bench.show import page_scene
 
 QUESTIONS = ("What does shutil.copytree do?", "How do I use itertools.groupby?", "What does collections.deque do?")
 MIN_TOKENS = 120
@@ -81,20 +79,6 @@ def _chat(url: str) -> str:
             return chat.svg("python chat.py")
 
 
-def _page(chrome: Chrome, url: str, file: Path) -> None:
-    chrome.get(url)
-    wait = WebDriverWait(chrome, PATIENCE)
-    chrome.find_element(By.CSS_SELECTOR, "summary").click()
-    chrome.find_element(By.ID, "temperature").send_keys("0")
-    chrome.find_element(By.CSS_SELECTOR, "summary").click()
-    chrome.find_element(By.ID, "question").send_keys(f"{QUESTIONS[0]}\n")
-    wait.until(lambda page: page.find_elements(By.CLASS_NAME, "figures"))
-    with _asked(url):
-        wait.until(lambda page: len(page.find_elements(By.CSS_SELECTOR, "#slots tr.busy")) == len(QUESTIONS))
-        wait.until(lambda page: page.find_elements(By.CSS_SELECTOR, "#backs tr.drafting"))
-        chrome.save_screenshot(str(file))
-
-
 def add_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("-o", "--output", type=Path, default=Path("docs"), metavar="FOLDER", help="where to write them")
 
@@ -120,7 +104,6 @@ def main(args: argparse.Namespace) -> int:
         with lead.being_read():
             (folder / "chat.svg").write_text(_chat(url), encoding="utf-8")
             say(f"{folder / 'chat.svg'}")
-            with chromium(1180, 760) as chrome:
-                _page(chrome, url, folder / "page.png")
-            say(f"{folder / 'page.png'}")
+    page_scene.picture(folder / "page.png")
+    say(f"{folder / 'page.png'}")
     return 0

@@ -15,6 +15,7 @@ from zipfile import ZipFile
 import pytest
 
 from bench.harness.processes import ROOT
+from lead.http.page.routes import FILES
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,12 @@ def test_wheel(tmp_path: Path) -> None:
     subprocess.run([*build, str(source)], check=True, timeout=240)
     (wheel,) = tmp_path.glob("*.whl")
     with ZipFile(wheel) as archive:
-        assert {Path(name).parts[0] for name in archive.namelist() if ".dist-info" not in name} == SHIPPED
+        names = archive.namelist()
+    assert {Path(name).parts[0] for name in names if ".dist-info" not in name} == SHIPPED
+    assert {f"lead/http/page/static/{name}" for name in FILES.values()} <= set(names)
+    libraries = {Path(name).parent.name for name in FILES.values() if name.startswith("vendor/")}
+    licences = {Path(name).parent.name for name in names if ".dist-info/licenses/lead/" in name}
+    assert licences == libraries
     there = tmp_path / "there"
     # The dependencies are those of this environment: what is tested is the wheel and not the network.
     venv.create(there, with_pip=False, system_site_packages=False)

@@ -55,7 +55,7 @@ class TestKeys:
         assert (error["type"], error["code"]) == ("invalid_request_error", "invalid_api_key")
         assert words in error["message"]
 
-    @pytest.mark.parametrize("path", ["/", "/health", "/v1/health", "/static/page.js"])
+    @pytest.mark.parametrize("path", ["/", "/health", "/v1/health", "/static/icon.svg"])
     def test_public(self, locked: str, path: str) -> None:
         assert requests.get(locked + path, timeout=30).status_code == 200
 

@@ -1,0 +1,60 @@
+// Conversations in this browser. They leave it only as questions to the lead.
+
+import { openDB } from "idb";
+import { flat, unflat } from "./conversation.js";
+
+const NAME = "duo";
+const STORE = "conversations";
+
+let database = null;
+const others = new BroadcastChannel(NAME);  // this page in other tabs
+
+// Where a browser keeps nothing, conversations live as long as the page.
+const memory = new Map();
+
+// Resolves to whether conversations are kept.
+export async function open() {
+  try {
+    database = await openDB(NAME, 1, { upgrade: (db) => db.createObjectStore(STORE, { keyPath: "id" }) });
+  } catch {
+    database = null;
+  }
+  return database !== null;
+}
+
+export async function load(id) {
+  const found = database ? await database.get(STORE, id) : memory.get(id);
+  return found ? unflat(found) : null;
+}
+
+export async function save(conversation) {
+  const flattened = flat(conversation);
+  if (database) await database.put(STORE, flattened);
+  else memory.set(conversation.id, structuredClone(flattened));
+  others.postMessage(conversation.id);
+}
+
+export async function forget(id) {
+  if (database) await database.delete(STORE, id);
+  else memory.delete(id);
+  others.postMessage(id);
+}
+
+// [{id, title, changed}, ...], the last one first.
+export async function list() {
+  const all = database ? await database.getAll(STORE) : [...memory.values()];
+  return all
+    .map(({ id, title, changed }) => ({ id, title, changed }))
+    .sort((a, b) => b.changed - a.changed);
+}
+
+// The settings of the conversation that was changed last.
+export async function lastSettings() {
+  const [first] = await list();
+  return first ? (await load(first.id)).settings : {};
+}
+
+// `hear` is called with the id of a conversation that another tab has changed.
+export function onChangeElsewhere(hear) {
+  others.addEventListener("message", (event) => hear(event.data));
+}
