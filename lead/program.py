@@ -30,6 +30,7 @@ from lead.chat.conversation import ChatSettings
 from lead.console.console import Console
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
+from lead.decode.memory import Memory
 from lead.flags import sampling_flags
 from lead.http.app import create_app
 from lead.http.edge import connections
@@ -138,7 +139,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
         drafts = args.model_draft and args.policy == "tree" and loaded.speculation.speculates
         local_draft = await asyncio.to_thread(_local_draft, args, engine, loaded.limits, timeline) if drafts else None
         kept = await asyncio.to_thread(saving.of_flags, args, engine)
-        service = assemble(loaded, [console, metrics], timeline, local_draft, args.queue, kept)
+        service = assemble(loaded, [console, metrics], timeline, local_draft, args.queue, kept, Memory())
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
         admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
         # For one who is told at the end, any free port will do. The one that was free may be taken by now.
@@ -177,13 +178,14 @@ def assemble(
     local_draft: LocalDraft | None = None,
     queue: int = QUEUE,
     kept: saving.Saving = saving.NOTHING,
+    memory: Memory | None = None,
 ) -> Service:
     """The decode loop, the backs and the service of a loaded target. To be called in the event loop.
 
-    `kept`: what is saved of slots.
+    `kept`: what is saved of slots. `memory`: guesses from text.
     """
     ledger, vocabulary = Ledger(), it.engine.vocabulary
-    decoder = Decoder(it.engine, ledger, it.speculation, timeline, local_draft, kept.cache_bytes)
+    decoder = Decoder(it.engine, ledger, it.speculation, timeline, local_draft, kept.cache_bytes, memory)
     me = Identity("lead", it.engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
     backs = Backs(me, ledger, decoder, timeline)
     return Service(it, decoder, backs, observers, queue, kept.files)

@@ -20,6 +20,7 @@ from duo.trace import Trace
 from duo.wire.ledger import Entry, Ledger
 from duo.wire.messages import MAX_ENDS
 from lead.decode.local_draft import LocalDraft
+from lead.decode.memory import Memory
 from lead.decode.request import Request
 from lead.decode.session import Session
 from lead.decode.slots import Slots
@@ -37,6 +38,7 @@ class Roster:
     speculation: Speculation
     trace: Trace
     local_draft: LocalDraft | None
+    memory: Memory | None
     cache_bytes: int = 0
     """Most bytes of prompts that left their slots."""
     changed: Callable[[], None] = lambda: None
@@ -85,6 +87,8 @@ class Roster:
         request.admitted = request.stepped = time.perf_counter()
         self.reading.append(request)
         if request.max_tokens > 1 and self.speculation.speculates:
+            if self.memory is not None:
+                self.memory.begin(session, request.owner)
             backs = self.speculation.backs
             self.ledger[session.id] = Entry(
                 session.id, request.sampling, session.prompt_length, prefix, backs, sorted(ends)[:MAX_ENDS]
@@ -112,6 +116,8 @@ class Roster:
         self.slots.leave(slot)
         if self.local_draft is not None:
             self.local_draft.end(session)
+        if self.memory is not None:
+            self.memory.end(session)
         self.ledger.pop(session.id, None)
         self.changed()
         self.trace.span(

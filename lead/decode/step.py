@@ -17,8 +17,10 @@ from duo.engines.replay import NOTHING, Replayed
 from duo.errors import DeadEndError
 from duo.guesses import Expansion
 from duo.trace import Trace
+from lead.decode import memory
 from lead.decode.inbox import Inbox
 from lead.decode.local_draft import NAME, LocalDraft
+from lead.decode.memory import Memory
 from lead.decode.prefill import Prefill
 from lead.decode.request import Request
 from lead.decode.roster import Roster
@@ -65,6 +67,7 @@ class Stepper:
     speculation: Speculation
     trace: Trace
     local_draft: LocalDraft | None
+    memory: Memory | None
     stepped: Callable[[], None] = lambda: None
     """Called when answers have new tokens."""
 
@@ -112,6 +115,10 @@ class Stepper:
         sessions = {request.session.id: request.session for request in requests}
         trees = [session.tree for session in sessions.values()]
         local_draft = self.local_draft if room is None else None
+        if self.memory is not None:
+            for number, remembered in self.memory.guesses(sessions.values()).items():
+                for expansion in remembered:
+                    sessions[number].tree.merge(expansion, memory.NAME, model=False)
         while True:
             began = time.perf_counter()
             self.hear()
@@ -196,8 +203,10 @@ class Stepper:
             if len(step.path) <= len(step.drafted):
                 kept.append(len(step.path))
                 going_back += time.perf_counter() - began
+            picked = [done.token for done in step.committed]
+            if self.memory is not None:
+                self.memory.committed(request.session, picked)
             if self.local_draft is not None:
-                picked = [done.token for done in step.committed]
                 self.local_draft.committed(request.session, len(request.tokens) - len(picked), picked)
         it.replayed = Replayed(sum(bool(part.nodes) for part in it.parts), kept, going_back)
 
