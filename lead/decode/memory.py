@@ -8,6 +8,7 @@ run. Other places that match as well give other guesses for the next token.
 from __future__ import annotations
 
 import functools
+import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -122,7 +123,7 @@ class Memory:
 
 def claim(length: int) -> float:
     """How likely a place where so many tokens agree says what comes next. The record of the outcomes corrects it."""
-    return 1.0 - (3.0 / (length + 1.5)) ** 1.1
+    return 1.0 - math.pow(3.0 / (length + 1.5), 1.1)
 
 
 def _next(matches: Sequence[Match], length: int, prefix_hash: int) -> Expansion:

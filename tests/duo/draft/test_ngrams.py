@@ -27,9 +27,9 @@ def longest(texts: Sequence[Sequence[int]], tail: Sequence[int]) -> int:
 @given(st.lists(TOKENS, min_size=1, max_size=4), TOKENS)
 def test_a_text_that_grows_is_found_as_one_that_was_there_at_once(texts: list[list[int]], more: list[int]) -> None:
     index, other = NgramIndex(), NgramIndex()
-    for text in texts:
-        index.open(text)
-        other.extend(other.open([]), text)
+    for tokens in texts:
+        index.open(tokens)
+        other.extend(other.open([]), tokens)
     last, grown = index.open(more), other.open([])
     other.extend(grown, more)
     found, again = index.matches(last), other.matches(grown)
@@ -39,8 +39,8 @@ def test_a_text_that_grows_is_found_as_one_that_was_there_at_once(texts: list[li
 @given(st.lists(TOKENS, min_size=1, max_size=3), TOKENS)
 def test_matches_are_true_and_as_long_as_can_be(texts: list[list[int]], tail: list[int]) -> None:
     index = NgramIndex()
-    for text in texts:
-        index.open(text)
+    for tokens in texts:
+        index.open(tokens)
     asked = index.open(tail)
     found = index.matches(asked)
     for text, position, length in found:
