@@ -76,8 +76,8 @@ def parser() -> Parser:
     group = p.add_argument_group("speculation")
     group.add_argument(
         "--speculation", type=_sources, default=SOURCES, metavar="{auto,SOURCE,...}",
-        help="who guesses: backs, draft (the draft model beside the target) and memory (text that was seen before), with "
-        "commas between them, or none (default: auto, all of them)",
+        help="who guesses: backs, draft (the draft model beside the target), memory (text that was seen before); "
+        "several with commas, or none (default: auto, all of them)",
     )  # fmt: skip
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",
