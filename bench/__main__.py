@@ -27,6 +27,7 @@ class Command(NamedTuple):
 COMMANDS = {
     "demo": Command("asks the same questions four times, with and without a back", "bench.show.demo"),
     "step": Command("what the lead adds to a decode step", "bench.steps.step"),
+    "writers": Command("what each API adds to a streamed token, without sockets", "bench.steps.writers"),
     "plain": Command("decoding without a back, beside llama-server without speculation", "bench.compare.plain"),
     "exact": Command("what --exact on costs, without a back and with one", "bench.compare.exactness"),
     "hybrid": Command("what chains cost and gain on a model with a recurrent state", "bench.compare.hybrid"),

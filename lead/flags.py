@@ -26,6 +26,7 @@ SOURCES = frozenset({"backs", "draft", "memory"})
 
 def parser() -> Parser:
     p = Parser("lead", ABOUT)
+    p.set_defaults(memory_shares=1)  # no flag: `lead.models.settings` says how many models share the memory
     cli.add_model_flags(p, "target")
     group = p.add_argument_group("network")
     group.add_argument("--host", default="127.0.0.1", help="address to listen on, for clients and for backs")

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import socket
 import sys
+from collections.abc import AsyncIterator
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from duo.errors import AddressError
-from duo.program import values
+from duo.errors import AddressError, FileError
+from duo.program import mdns, values
+from duo.program.tls_files import Files
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
 from lead.security.credentials import Access, how_to_join, is_loopback
 
 log = logging.getLogger("lead")
+
+
+def tls_files(args: argparse.Namespace) -> Files:
+    """The files for TLS that the flags name, checked. Raises FileError."""
+    files = Files(args.tls_cert, args.tls_key, args.tls_ca)
+    files.check()
+    if args.tls_ca and not args.tls_cert:
+        raise FileError("--tls-ca needs --tls-cert and --tls-key: certificates of backs are for a lead with TLS")
+    return files
+
+
+@contextlib.asynccontextmanager
+async def announced(args: argparse.Namespace, back_port: int, model: str) -> AsyncIterator[None]:
+    """While the context is open, backs on this network find the lead, if --announce asks for that."""
+    if not args.announce:
+        yield
+        return
+    async with mdns.announced(args.host, back_port, model, bool(args.tls_cert)) as name:
+        log.info("announced as %s: backs on this network find it with --lead auto", name)
+        yield
 
 
 def http(args: argparse.Namespace, app: ASGIApp, allowed: Access) -> uvicorn.Config:

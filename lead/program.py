@@ -14,10 +14,9 @@ from duo.draft.policy import MAX_BATCH_PLACES, MAX_BATCH_ROWS, MAX_RIDERS, TREE,
 from duo.engines import Engine, measure
 from duo.engines.cost import CostCurve
 from duo.engines.meaning import compare
-from duo.errors import FileError, ModelError
+from duo.errors import ModelError
 from duo.program import flags as cli
-from duo.program import mdns, models, trace_file, values
-from duo.program.tls_files import Files
+from duo.program import models, trace_file, values
 from duo.trace import Trace
 from duo.wire.ledger import Ledger
 from duo.wire.messages import Identity
@@ -106,10 +105,7 @@ async def serve(args: argparse.Namespace, on_ready: Callable[[Ready], None] | No
 
 
 async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[Ready], None] | None) -> None:
-    files = Files(args.tls_cert, args.tls_key, args.tls_ca)
-    files.check()
-    if args.tls_ca and not args.tls_cert:
-        raise FileError("--tls-ca needs --tls-cert and --tls-key: certificates of backs are for a lead with TLS")
+    files = network.tls_files(args)
     saving.check_folder(args.slot_save_path)
     allowed = access(args)
     listening = network.listen(args.host, args.port, "--port")
@@ -151,12 +147,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
             engine.name, engine.runtime, engine.context,
             "https" if files.cert else "http", values.in_url(args.host), port, back_port,
         )  # fmt: skip
-        if args.announce:
-            name = args.alias or engine.name
-            announced = await announcing.enter_async_context(
-                mdns.announced(args.host, back_port, name, bool(files.cert))
-            )
-            log.info("announced as %s: backs on this network find it with --lead auto", announced)
+        await announcing.enter_async_context(network.announced(args, back_port, args.alias or engine.name))
         console.watch(lead)
         if on_ready is not None:
             on_ready(Ready(port, back_port, engine.name, engine.vocabulary.fingerprint))

@@ -46,10 +46,12 @@ def check_folder(folder: str) -> None:
 
 def of_flags(args: argparse.Namespace, engine: Engine) -> Saving:
     """What the flags ask for, with a loaded target."""
-    cache_bytes = bytes_of(args.cache_ram, memory.available())
+    cache_bytes = bytes_of(args.cache_ram, memory.available(), args.memory_shares)
     if engine.unsavable:
-        if args.slot_save_path or args.cache_ram not in (AUTO, 0):
-            log.warning("%s cannot save slots: %s", engine.name, engine.unsavable)
+        asked = args.slot_save_path or args.cache_ram not in (AUTO, 0)
+        if asked or cache_bytes:
+            level = logging.WARNING if asked else logging.INFO
+            log.log(level, "%s: slots cannot be saved: %s", engine.name, engine.unsavable)
         cache_bytes = 0
     elif cache_bytes:
         limit = "all memory" if cache_bytes == sys.maxsize else memory.size(cache_bytes)
@@ -66,10 +68,13 @@ def of_flags(args: argparse.Namespace, engine: Engine) -> Saving:
     return Saving(cache_bytes, SlotFolder(Path(args.slot_save_path), conditions))
 
 
-def bytes_of(mib: int, free: int | None) -> int:
-    """Bytes for prompts that left their slots. mib: as in the flag. free: free bytes; None if unknown."""
+def bytes_of(mib: int, free: int | None, shares: int = 1) -> int:
+    """Bytes for prompts that left their slots.
+
+    mib: as in the flag. free: free bytes; None if unknown. shares: leads that divide what is taken unasked.
+    """
     if mib == AUTO:
-        return min(USUAL_MIB * MIB, int(FREE_SHARE * free)) if free is not None else 0
+        return min(USUAL_MIB * MIB, int(FREE_SHARE * free)) // shares if free is not None else 0
     return sys.maxsize if mib == -1 else mib * MIB
 
 

@@ -34,8 +34,7 @@ class Target(NamedTuple):
 
 
 def load(args: argparse.Namespace) -> Target:
-    """Load what the flags name, and measure it. Raises ModelError."""
-    args = models.located(args)
+    """Load what the flags name, once `models.located` has found it, and measure it. Raises ModelError."""
     rows = max(TREE_ROWS, SCORED_CHUNK, args.draft_max + 2, 2 * args.parallel)
 
     def engine_for(chains: bool, trial: bool) -> Engine:

@@ -122,7 +122,7 @@ class GrammarConstraint:
         if tokens == self._at:
             return
         self._here = None
-        shared = len(self._at) if tokens[: len(self._at)] == self._at else common_length(tokens, self._at)
+        shared = common_length(tokens, self._at)
         if shared < len(self._at):
             self._matcher.rollback(len(self._at) - shared)
             del self._at[shared:]

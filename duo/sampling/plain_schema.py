@@ -50,6 +50,16 @@ _MAX_STEPS = 32
 """References that lead to a schema for names."""
 
 
+def referred(reference: str, root: Schema) -> object:
+    """What a reference such as `#/$defs/x` stands for within this document; None if it is of another kind."""
+    at: object = root
+    if not reference.startswith("#/"):
+        return None
+    for step in reference[2:].split("/"):
+        at = at.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(at, Mapping) else None
+    return at
+
+
 def plain(schema: Schema) -> dict[str, Any]:
     """The same schema in keywords that llguidance knows, as far as there are any. Raises RequestError."""
     return _Plain(schema).of_object(schema)
@@ -112,10 +122,7 @@ class _Plain:
             reference = names.get("$ref")
             if not isinstance(reference, str) or not reference.startswith("#/"):
                 return names
-            names = self._root
-            for step in reference[2:].split("/"):
-                step = step.replace("~1", "/").replace("~0", "~")
-                names = names.get(step) if isinstance(names, Mapping) else None
+            names = referred(reference, self._root)
         if names is True:
             return True
         raise RequestError("the JSON schema has propertyNames that name no schema, or allow no name", PARAM)

@@ -24,7 +24,8 @@ class ThinkingLimit:
     """budget: most tokens of thinking in the whole answer, those of the closing mark aside.
 
     begun: whether the answer begins within thinking. opens, closes: the marks, as text. ending: the tokens that end
-    thinking when the budget is used up; at least one. names: special tokens that are marks or parts of them, by id.
+    thinking when the budget is used up; at least one. next: tokens of which one must come after the ending; empty if
+    any may. names: special tokens that are marks or parts of them, by id.
     """
 
     budget: int
@@ -33,11 +34,12 @@ class ThinkingLimit:
     closes: Sequence[str]
     ending: Sequence[int]
     names: Mapping[int, str] = field(default_factory=dict)
+    next: Sequence[int] = ()
 
 
 class _At(NamedTuple):
-    """Where an answer stands. `used`: tokens of thinking. `ended`: tokens of the ending, if it has begun. `tail`: the
-    last bytes of the text since the last mark."""
+    """Where an answer stands. `used`: tokens of thinking. `ended`: tokens of the ending, if it has begun. If it is
+    whole, one of the next tokens must come. `tail`: the last bytes of the text since the last mark."""
 
     thinking: bool
     used: int = 0
@@ -63,35 +65,36 @@ class ThinkingConstraint:
     def allowed(self, completion: Sequence[int]) -> Ints | None:
         """See `duo.sampling.params.Constraint`."""
         within = self._within.allowed(completion) if self._within is not None else None
-        token = self._due(completion)
-        if token is None or (within is not None and not np.isin(token, within)):
-            return within
-        return np.array([token], dtype=np.int64)
+        due: Ints = np.array(sorted(self._due(completion)), dtype=np.int64)
+        if within is not None:
+            due = due[np.isin(due, within)]
+        return due if due.size else within
 
-    def _due(self, completion: Sequence[int]) -> int | None:
-        """The token that must follow, if thinking is to end there."""
-        tokens, shared = list(completion), len(self._tokens)
-        if tokens[:shared] != self._tokens:
-            shared = common_length(tokens, self._tokens)
-            del self._tokens[shared:], self._places[shared + 1 :]
+    def _due(self, completion: Sequence[int]) -> Sequence[int]:
+        """The tokens of which one must follow, if thinking is to end there."""
+        tokens = list(completion)
+        shared = common_length(tokens, self._tokens)
+        del self._tokens[shared:], self._places[shared + 1 :]
         for token in tokens[shared:]:
             self._tokens.append(token)
             self._places.append(self._after(self._places[-1], token))
         at, ending = self._places[-1], self._limit.ending
         if at.ended:
-            return ending[at.ended]
+            return self._limit.next if at.ended == len(ending) else [ending[at.ended]]
         left = self._limit.budget - at.used
         over = left <= 0 and not (left > 1 - _LONGEST_CHARACTER and _cut(at.tail))
-        return ending[0] if at.thinking and over else None
+        return [ending[0]] if at.thinking and over else []
 
     def _after(self, at: _At, token: int) -> _At:
         """Where the answer stands with one more token."""
         ending, over = self._limit.ending, at.thinking and at.used >= self._limit.budget
+        if at.ended == len(ending):
+            at = at._replace(ended=0)
         ended = 0
         if (at.ended or over) and token == ending[at.ended]:
             ended = at.ended + 1
             if ended == len(ending):
-                return _At(False, at.used)
+                return _At(False, at.used, ended if self._limit.next else 0)
         tail = at.tail + (self._names.get(token) or self._spell(token))
         for mark in self._closes if at.thinking else self._opens:
             if (place := tail.find(mark)) >= 0:

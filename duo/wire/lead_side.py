@@ -80,6 +80,8 @@ class LeadSide:
             self._hello(message.hello, now)
             return None
         if not self.greeted:
+            if kind == "pong":
+                return None  # to a ping of the one who let the back wait, and handed it on meanwhile
             if kind != "meanings":
                 raise ProtocolError(f"what the tokens mean was asked for, and came {kind or 'an empty message'}")
             self._compare(message.meanings)

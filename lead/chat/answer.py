@@ -16,6 +16,7 @@ class AnswerReader:
 
     def __init__(self, parser: AnswerParser) -> None:
         self._parser = parser
+        self._plain = False
         self.thinking_tokens = 0
         """Tokens of thinking so far. A mark belongs to what comes out after it."""
         self._pending = 0
@@ -24,7 +25,8 @@ class AnswerReader:
     @property
     def plain(self) -> bool:
         """Whether all that follows is text. Then further pieces need no reader."""
-        return self._parser.plain
+        self._plain = self._plain or self._parser.plain
+        return self._plain
 
     @property
     def held(self) -> str:
@@ -34,7 +36,9 @@ class AnswerReader:
     def push(self, pieces: Sequence[Piece]) -> list[Part]:
         """The parts that are certain by now, in their order. Neighbours of one kind are one part."""
         if self.plain:
-            return self._parser.push("".join([piece.text for piece in pieces]))
+            # The usual case, for every token of an answer. The parser has nothing to say to it.
+            text = "".join([piece.text for piece in pieces])
+            return [Text(text)] if text else []
         parts: list[Part] = []
         for piece in pieces:
             self._pending += piece.token is not None
@@ -88,6 +92,8 @@ def whole(parser: AnswerParser, pieces: Sequence[Piece], reason: FinishReason) -
 
 def _joined(parts: Sequence[Part]) -> list[Part]:
     """The same parts, with neighbours of one kind in one."""
+    if len(parts) == 1:
+        return [*parts]  # the usual case, for every token of an answer
     joined: list[Part] = []
     for kind, group in groupby(parts, type):
         if kind is Call:

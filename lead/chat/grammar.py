@@ -7,9 +7,6 @@ from lead.chat.conversation import Conversation
 from lead.chat.forms import channels
 from lead.chat.forms.form import Form
 from lead.chat.forms.rules import Rules
-from lead.chat.forms.schemas import NO_PARAMETERS
-
-__all__ = ["NO_PARAMETERS", "grammar"]
 
 _SPACES = "/[ \\n]{1,4}/?"
 
@@ -27,9 +24,9 @@ def grammar(asked: Conversation, form: Form, prompt: str = "") -> str:
     elif asked.choice != "required" and schema is None:
         return ""
     thinking = _thinking(form, rules := Rules(form.marks), prompt)
-    if schema is not None and not (tools or thinking or form.channels):
+    if schema is not None and not (tools or thinking or form.channels or form.around):
         return of_json_schema(schema)  # as it is where there is no conversation, so that it is compiled once
-    answers = [_answer(form, rules, f"{json_rule(schema)}")] if schema is not None else []
+    answers = [_answer(form, rules, json_rule(schema))] if schema is not None else []
     if tools:
         # Clients that name a tool take one call of it.
         answers.append(form.writes(rules, tools, bool(asked.parallel) and not asked.named))
@@ -40,7 +37,12 @@ def grammar(asked: Conversation, form: Form, prompt: str = "") -> str:
 def _answer(form: Form, rules: Rules, json: str) -> str:
     """JSON as the answer itself."""
     rule = rules.rule(json)
-    return f"{rules.text(f'{channels.CHANNEL}final{channels.MESSAGE}')} {rule}" if form.channels else rule
+    if form.channels:
+        return f"{rules.text(f'{channels.CHANNEL}final{channels.MESSAGE}')} {rule}"
+    if form.around:
+        mark = rules.any_of([rules.text(mark) for mark in form.around])
+        return f"{mark}? {rule} {mark}?"
+    return rule
 
 
 def _thinking(form: Form, rules: Rules, prompt: str) -> str:

@@ -106,6 +106,6 @@ def parser_for(
     tools: those that count as called. must_call: a grammar makes the answer a call. thinking_open: the prompt ends
     within thinking. keep_thinking: thinking stays in the text, with its marks.
     """
-    if keep_thinking and not tools and not form.channels:
+    if keep_thinking and not (tools or form.channels or form.around):
         return PlainParser()
     return FormParser(form, Source(), Found(tools, parallel, must_call), thinking_open, keep_thinking)

@@ -12,7 +12,8 @@ from duo.errors import RequestError
 from duo.sampling.thinking import ThinkingLimit
 from lead.chat.conversation import ChatSettings, Conversation, ReasoningFormat, Thinking, Tool
 from lead.chat.forms import Form, channels, form_of
-from lead.chat.grammar import NO_PARAMETERS, grammar
+from lead.chat.forms.schemas import NO_PARAMETERS
+from lead.chat.grammar import grammar
 from lead.chat.parser import AnswerParser, parser_for
 from lead.chat.thinking import ThinkingVariables, decided, limited
 
@@ -53,7 +54,7 @@ class Prepared:
             "prompt": self.prompt,
             "marks": self.marks,
             "thinking": self.thinking,
-            "continues": self.conversation.continues,
+            "continues": _goes_on(self.conversation),
         }
 
     def parser(self) -> AnswerParser:
@@ -95,6 +96,12 @@ def rendered(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings
     return vocabulary.render(asked.messages, offered, variables, asked.continues)
 
 
+def _goes_on(asked: Conversation) -> bool:
+    """Whether the answer continues a text. A last message without any counts as not there."""
+    last = asked.messages[-1] if asked.continues and asked.messages else {}
+    return bool(last.get("content") or last.get("reasoning_content"))
+
+
 def _within_thinking(asked: Conversation) -> bool:
     """Whether the answer continues a message that has nothing but thinking yet."""
     last = asked.messages[-1] if asked.continues and asked.messages else {}
@@ -129,7 +136,10 @@ class _Known:
     def __init__(self, vocabulary: Vocabulary, tool_format: str) -> None:
         self.form = form_of(vocabulary, tool_format)
         self.variables = ThinkingVariables(vocabulary.chat_template)
-        self._ending = tuple(vocabulary.encode_rendered(self.form.thinking_close))
+        ending, after = (channels.TURNS, channels.NEXT) if self.form.channels else (self.form.thinking.close, ())
+        self._ending = tuple(vocabulary.encode_rendered(ending))
+        # Of the name of a channel, the first token is enough.
+        self._next = tuple(vocabulary.encode_rendered(name)[0] for name in after)
 
     def limit(self, thinking: Thinking, begun: bool) -> ThinkingLimit | None:
         """The limit on thinking, if there is one and the model thinks."""
@@ -137,7 +147,8 @@ class _Known:
         if not limited(thinking) or not self._ending or not (form.declared or begun):
             return None
         closes = [channels.END, channels.START] if form.channels else [form.thinking.close]
-        return ThinkingLimit(thinking.budget or 0, begun, [form.thinking.open], closes, self._ending, form.marks)
+        budget, opens = thinking.budget or 0, [form.thinking.open]
+        return ThinkingLimit(budget, begun, opens, closes, self._ending, form.marks, self._next)
 
 
 _all_known: WeakKeyDictionary[Vocabulary, dict[str, _Known]] = WeakKeyDictionary()

@@ -15,8 +15,6 @@ _SWITCHES = ("enable_thinking", "thinking", "reasoning")
 """What templates call the switch: Qwen, GLM and Hunyuan; DeepSeek, Granite and Kimi; Command A."""
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 """From little to much."""
-_MANY = 32
-"""Words that are tried at the template, in all requests."""
 _CODE = re.compile(r"\{[{%].*?[%}]\}", re.DOTALL)
 
 
@@ -51,7 +49,7 @@ class ThinkingVariables:
         if limited(thinking) and "thinking_budget" in self._read:
             variables["thinking_budget"] = thinking.budget
         if thinking.effort and "reasoning_effort" in self._read:
-            if thinking.effort not in self._efforts and len(self._efforts) < _MANY:
+            if thinking.effort not in self._efforts:
                 self._efforts[thinking.effort] = _nearest(thinking.effort, vocabulary)
             if (effort := self._efforts.get(thinking.effort)) is not None:
                 variables["reasoning_effort"] = effort

@@ -16,6 +16,9 @@ MIN_TOKENS = 64
 """A copy of fewer tokens is not worth its trouble."""
 RATE = 0.3
 """How far one copy moves what is known of the speed of copies."""
+FORGET = 0.1
+"""With every copy that is not made, as copies are too slow, they count as this much faster: so one is tried again. The
+one that was measured may have been slow by chance, on a busy machine."""
 FREE_SHARE = 0.5
 """A copy may take this share of the memory that is free at the time."""
 
@@ -66,7 +69,10 @@ class Swap:
             return
         size = self._engine.copy_bytes(slot)
         # A copy is made now, and is put back later.
-        if not self.cache.fits(size) or not self._pays(len(tokens), 2 * size) or self.cache.holds(tokens):
+        if not self.cache.fits(size) or self.cache.holds(tokens):
+            return
+        if not self._pays(len(tokens), 2 * size):
+            self._byte_seconds *= 1.0 - FORGET
             return
         free = memory.available()
         if free is not None and size > FREE_SHARE * free:

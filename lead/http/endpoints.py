@@ -45,6 +45,7 @@ async def _docs(site: Site, request: Request) -> Response:
     return HTMLResponse(_docs_page(), headers={"Content-Security-Policy": policy})
 
 
+_UNKNOWN = "Unknown fields are taken. A name that is nearly a known one is refused."
 _NO_RESPONSE = {404: "The lead does not remember this response."}
 _RESPONSE_ID = {"name": "response_id", "in": "path", "required": True, "schema": {"type": "string"}}
 
@@ -52,17 +53,17 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "Answers", "post", ["/v1/chat/completions", "/chat/completions"], chat.chat_completions,
         "Answer a conversation", chat.ChatCompletion, chat.ChatRequest,
-        "OpenAI's chat completions. Unknown fields are ignored.", events=chat.ChatChunk,
+        f"OpenAI's chat completions. {_UNKNOWN}", events=chat.ChatChunk,
     ),
     Endpoint(
         "Answers", "post", ["/v1/completions", "/completions"], completions.completions,
         "Continue a text", completions.Completion, completions.CompletionRequest,
-        "OpenAI's completions. Unknown fields are ignored.", events=completions.Completion,
+        f"OpenAI's completions. {_UNKNOWN}", events=completions.Completion,
     ),
     Endpoint(
         "Answers", "post", ["/v1/responses", "/responses"], responses.create,
         "Answer the items of a conversation", shapes.Response, responses_fields.ResponsesRequest,
-        "OpenAI's Responses API.", events=shapes.ResponseEvent, named_events=True,
+        f"OpenAI's Responses API. {_UNKNOWN}", events=shapes.ResponseEvent, named_events=True,
         errors={404: "An item that the input refers to is not remembered."},
     ),
     Endpoint(
@@ -82,7 +83,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "Answers", "post", ["/v1/messages"], messages,
         "Answer a conversation, in Anthropic's form", AnthropicMessage, AnthropicRequest,
-        "Anthropic's messages. Unknown fields are ignored.", events=MessageEvent, named_events=True,
+        f"Anthropic's messages. {_UNKNOWN}", events=MessageEvent, named_events=True,
     ),
     Endpoint(
         "Answers", "post", ["/v1/messages/count_tokens"], count_tokens,
@@ -92,7 +93,7 @@ ENDPOINTS: Sequence[Endpoint] = (
     Endpoint(
         "Answers", "post", ["/infill"], infill.infill,
         "Fill a gap in code", infill.Infill, infill.InfillRequest,
-        "As in llama-server. Unknown fields are ignored. The event with `stop` ends a stream.", events=infill.Infill,
+        f"As in llama-server. {_UNKNOWN} The event with `stop` ends a stream.", events=infill.Infill,
         errors={501: "The vocabulary of the model has no tokens for code in the middle."},
     ),
     Endpoint(

@@ -6,7 +6,7 @@ The handlers cover what the lead raises, what the router finds, and what nobody 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from fastapi import FastAPI, Request
@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 from duo.errors import BusyError, ContextError, DuoError
 from lead.api import CLIENT_GONE
 from lead.http.anthropic.errors import NO_THREADS, AnthropicError, anthropic_error
+from lead.http.responses.failure import blank, failing
 
 _RETRY_SECONDS = 1
 
@@ -119,20 +120,32 @@ def error_object(status: int, message: str, param: str | None = None, code: str 
 
 
 class ErrorStyle(NamedTuple):
-    """How an API writes an error. body: made of status, message, field at fault and OpenAI's code. shape: its model."""
+    """How an API writes an error.
+
+    body: made of status, message, field at fault and OpenAI's code. shape: its model. ending: the last events of a
+    stream that ends with such a body, made of the model's name, the body, and how many events the stream has.
+    """
 
     shape: type[BaseModel]
     body: Callable[[int, str, str | None, str | None], Mapping[str, object]]
+    ending: Callable[[str, Mapping[str, object], int], Sequence[Mapping[str, object]]] = lambda _, body, __: [body]
 
 
 OPENAI = ErrorStyle(ErrorResponse, error_object)
+RESPONSES = OPENAI._replace(ending=lambda model, body, count: failing(blank(model), body, count))
 ANTHROPIC = ErrorStyle(AnthropicError, anthropic_error)
-_ANTHROPICS = "/v1/messages"
+_STYLES = {"/v1/messages": ANTHROPIC, "/v1/responses": RESPONSES, "/responses": RESPONSES}
 
 
 def style_of(path: str) -> ErrorStyle:
     """How errors are written for requests of this path, whether anything is there or not."""
-    return ANTHROPIC if f"{path}/".startswith(f"{_ANTHROPICS}/") else OPENAI
+    return next((style for start, style in _STYLES.items() if f"{path}/".startswith(f"{start}/")), OPENAI)
+
+
+def named_event(event: Mapping[str, object]) -> str:
+    """An event of a stream that is named after its type. One without a type has no name."""
+    name = f"event: {event['type']}\n" if "type" in event else ""
+    return f"{name}data: {dump(event)}\n\n"
 
 
 def error_of(error: DuoError | None, style: ErrorStyle = OPENAI) -> Mapping[str, object]:
@@ -140,9 +153,6 @@ def error_of(error: DuoError | None, style: ErrorStyle = OPENAI) -> Mapping[str,
     if error is None:
         return style.body(500, "the lead failed in a way it does not know: its log says more", None, None)
     return style.body(error.status, str(error), getattr(error, "param", None), _CODES.get(type(error)))
-
-
-UNEXPECTED = error_of(None)
 
 
 def json_response(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

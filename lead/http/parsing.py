@@ -9,11 +9,13 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
 from duo.errors import RequestError
@@ -41,8 +43,15 @@ class Body(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore")
     cannot: ClassVar[Cannot] = {}
+    """Adds to what the classes above it cannot do. What one of them says of the same field counts no more."""
     vendors: ClassVar[Collection[str]] = ()
-    """Fields that other servers of this API take. They are no misspellings of ours."""
+    """Fields that other servers of this API take. They are no misspellings of ours. Adds to those above it."""
+
+
+class ModelField(Body):
+    """What every request may say."""
+
+    model: Any = Field(None, description="Which model is asked, if the lead serves several. Otherwise it is ignored.")
 
 
 Asked = TypeVar("Asked", bound=Body)
@@ -56,9 +65,22 @@ async def parse(shape: type[Asked], request: Request) -> Asked:
         raise RequestError(f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise RequestError("the body must be a JSON object")
-    refuse(fields, shape.cannot)
-    _unknown.judge(fields, shape)
+    names = names_of(shape)
+    refuse(fields, names.cannot)
+    _unknown.judge(fields, names)
     return checked(shape, fields)
+
+
+@contextmanager
+def own_names(grammar_of: str) -> Iterator[None]:
+    """Errors of the core name OpenAI's fields of chat. `grammar_of`: the field of this API in place of
+    `response_format`."""
+    try:
+        yield
+    except RequestError as error:
+        if error.param != "response_format":
+            raise
+        raise RequestError(str(error), grammar_of) from None
 
 
 def checked(shape: type[Asked], fields: Mapping[str, object], where: str = "") -> Asked:
@@ -76,19 +98,35 @@ def refuse(fields: Mapping[str, object], cannot: Cannot, where: str = "") -> Non
             raise RequestError(f"{where}{name} is {short(fields[name])}: {why}", where + name)
 
 
+class Names(NamedTuple):
+    """Names of fields that a shape knows, refuses, or leaves to other servers."""
+
+    known: Sequence[str]
+    cannot: Cannot
+    vendors: Collection[str]
+
+
+@cache
+def names_of(shape: type[Body]) -> Names:
+    """With those of the classes above it. A field that the shape knows is not refused."""
+    known = [field.alias or name for name, field in shape.model_fields.items()]
+    classes = [base for base in reversed(shape.__mro__) if issubclass(base, Body)]
+    cannot = {name: why for base in classes for name, why in base.cannot.items() if name not in known}
+    return Names(known, cannot, {name for base in classes for name in base.vendors})
+
+
 class _Unknown:
     """Judges fields that no shape knows."""
 
     def __init__(self) -> None:
         self._named: set[str] = set()
 
-    def judge(self, fields: Mapping[str, object], shape: type[Body]) -> None:
+    def judge(self, fields: Mapping[str, object], names: Names) -> None:
         """Names them once in the log. Raises RequestError for one that is nearly a field of the shape."""
-        known = [*shape.model_fields, *(field.alias for field in shape.model_fields.values() if field.alias)]
-        unknown = [name for name in fields if name not in shape.cannot and name not in known][:_LOOKED_AT]
+        unknown = [name for name in fields if name not in names.cannot and name not in names.known][:_LOOKED_AT]
         for name in unknown:
-            near = len(name) <= _LONGEST and name not in shape.vendors
-            if near and (meant := difflib.get_close_matches(name, known, 1, _MISSPELT)):
+            near = len(name) <= _LONGEST and name not in names.vendors
+            if near and (meant := difflib.get_close_matches(name, names.known, 1, _MISSPELT)):
                 raise RequestError(f"there is no field {short(name)}: did you mean {meant[0]}?", name)
             if name not in self._named and len(self._named) < _NAMED:
                 self._named.add(name)

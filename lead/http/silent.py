@@ -9,6 +9,11 @@ from duo.sampling.logprobs import Logprobs
 from lead.api import Answer, Piece, Summary
 
 
+def told_of(answers: Sequence[Answer], no_answer: bool) -> Sequence[Answer]:
+    """The answers as the client hears of them. `no_answer`: it wants none."""
+    return [SilentAnswer(answer) for answer in answers] if no_answer else answers
+
+
 class SilentAnswer:
     """An answer that tells nothing. See `lead.api.Answer`."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -73,8 +73,6 @@ class Site:
             raise RequestError(f"{len(questions)} answers in one request: this lead takes {most} at once", "n")
         try:
             for question in questions:
-                if question.max_tokens is None and (limit := self.options.sampling.max_tokens) is not None:
-                    question = replace(question, max_tokens=limit)
                 answers.append(self.answerer.ask(question))
         except BaseException:
             for answer in answers:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import httpx2
@@ -28,13 +28,13 @@ from lead.http.errors import (
     handle_errors,
     json_response,
 )
-from lead.http.info import docs_page, openapi
+from lead.http.info import docs_page, openapi, status
 from lead.http.info.openapi import Endpoint
 from lead.http.page import routes as page
 from lead.http.parsing import short
 from lead.http.site import Site
 from lead.models.figures import merged
-from lead.models.forward import Forwarded, kept, request_of
+from lead.models.forward import HOP, Forwarded, kept, request_of
 from lead.models.listing import ListedBacks, ListedModel, ListedModels, Named, Success, listed
 from lead.models.pool import Loaded, Pool
 from lead.models.settings import ModelSettings
@@ -60,13 +60,16 @@ class Front:
 
     def model(self, name: str | None) -> ModelSettings:
         """The model that a request names. Raises RequestError, UnknownModelError."""
-        models = self.pool.settings.models
-        if name and (found := self.pool.settings.find(name)):
-            return found
-        if len(models) == 1:
+        if len(models := self.pool.settings.models) == 1:
             return models[0]  # as with a lead that has no names
         if not name:
             raise RequestError(f"model is missing: it says who is asked, {self._names()}", "model")
+        return self._known(name)
+
+    def _known(self, name: str) -> ModelSettings:
+        """The model with this name or alias. Raises UnknownModelError."""
+        if found := self.pool.settings.find(name):
+            return found
         raise UnknownModelError(f"there is no model {name[:100]!r} here, but {self._names()}")
 
     def _names(self) -> str:
@@ -76,19 +79,9 @@ class Front:
 
     async def asked(self, request: Request) -> tuple[ModelSettings, bytes, bool]:
         """The model that the request names, its body, and whether it wants a stream. Raises RequestError."""
-        body, fields = await request.body(), dict[str, object]()
-        if body:
-            try:
-                parsed = from_json(body, allow_inf_nan=False)
-            except ValueError as error:
-                raise RequestError(f"the body is not JSON: {error}") from None
-            if not isinstance(parsed, dict):
-                raise RequestError("the body must be a JSON object")
-            fields = parsed
-        name = fields.get("model")
-        if name is not None and not isinstance(name, str):
-            raise RequestError(f"model is {short(name)}: it must be a text", "model")
-        return self.model(name or request.query_params.get("model")), body, fields.get("stream") is True
+        body = await request.body()
+        name, streamed = _read(body)
+        return self.model(name or request.query_params.get("model")), body, streamed
 
     def looked_at(self, request: Request) -> Loaded | None:
         """The model that a request without a question is about; None if no model is loaded. It loads nothing."""
@@ -107,7 +100,7 @@ class Front:
         return Forwarded(self.pool, model.name, body, streamed)
 
     async def look(self, request: Request) -> Response:
-        """A single lead's own word about its state."""
+        """A single lead's own word about its state, or about a response that it remembers."""
         loaded = self.looked_at(request)
         if loaded is None:
             if request.url.path == "/slots":
@@ -118,18 +111,17 @@ class Front:
                 found = await loaded.http.send(request_of(loaded, request.scope, b""))
         except (httpx2.TransportError, TimeoutError):
             raise ModelUnavailableError(f"{loaded.name} does not answer") from None
-        headers = kept(found.headers.raw, (b"content-length", b"date", b"server"))
-        return Response(found.content, found.status_code, {k.decode(): v.decode("latin-1") for k, v in headers})
+        answer = Response(found.content, found.status_code)
+        answer.raw_headers = kept(found.headers.raw, HOP)
+        return answer
 
     async def models(self, request: Request) -> Response:
         shown = [model for model in self.pool.settings.models if not model.unlisted]
-        return json_response({"object": "list", "data": [listed(self.pool, one, self.created) for one in shown]})
+        return status.model_page(request, [listed(self.pool, one, self.created) for one in shown])
 
     async def model_by_name(self, request: Request) -> Response:
-        name = request.path_params["name"]
-        if (model := self.pool.settings.find(name)) is None:
-            raise UnknownModelError(f"there is no model {name[:100]!r} here, but {self._names()}")
-        return json_response(listed(self.pool, model, self.created))
+        model = self._known(request.path_params["name"])
+        return json_response(status.shown(request, listed(self.pool, model, self.created)))
 
     async def load(self, request: Request) -> Response:
         self.pool.want((await self._named(request)).name)
@@ -141,16 +133,16 @@ class Front:
 
     async def _named(self, request: Request) -> ModelSettings:
         """Of a request to load or unload. Any name will not do, even if there is one model."""
-        model, body, _ = await self.asked(request)
-        if not body or not from_json(body).get("model"):
+        name, _ = _read(await request.body())
+        if not name:
             raise RequestError("model is missing", "model")
-        return model
+        return self._known(name)
 
     async def health(self, request: Request) -> Response:
         return json_response({"status": "ok"})
 
     async def backs(self, request: Request) -> Response:
-        held = [_back(back, None) for back in self.held()]
+        held = [asdict(back) | {"target": None} for back in self.held()]
         pool = self.pool
         found = await asyncio.gather(*(self._get(one, "/backs") for one in pool.loaded.values()))
         drafting = [back | {"target": name} for name, answer in found if answer for back in answer.json()["data"]]
@@ -199,7 +191,7 @@ class Front:
         }
         found = list[tuple[Endpoint, Callable[[Request], Awaitable[Response]]]]()
         for endpoint in endpoints.ENDPOINTS:
-            usual = self.look if endpoint.method == "get" else self.forward
+            usual = self.forward if endpoint.method == "post" else self.look
             handler, changes = mine.get(endpoint.paths[0], (usual, {}))
             found.append((replace(endpoint, **changes), handler))
         for path, handler, summary in (
@@ -229,8 +221,15 @@ async def _nobody(site: Site, request: Request) -> Response:
     raise NotImplementedError
 
 
-def _back(back: BackView, target: str | None) -> dict[str, object]:
-    return {
-        "name": back.name, "model": back.model, "state": back.state, "round_trip_ms": back.round_trip_ms,
-        "drafted": back.drafted, "accepted": back.accepted, "target": target,
-    }  # fmt: skip
+def _read(body: bytes) -> tuple[str | None, bool]:
+    """What a request says of its model, and whether it wants a stream. Raises RequestError."""
+    try:
+        fields = from_json(body or b"{}", allow_inf_nan=False)
+    except ValueError as error:
+        raise RequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise RequestError("the body must be a JSON object")
+    name = fields.get("model")
+    if name is not None and not isinstance(name, str):
+        raise RequestError(f"model is {short(name)}: it must be a text", "model")
+    return name, fields.get("stream") is True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 import httpx2
 from fastapi.responses import Response
@@ -16,7 +16,7 @@ from pydantic_core import from_json
 from starlette.types import Message, Receive, Scope, Send
 
 from duo.errors import DuoError
-from lead.http.errors import UNEXPECTED, ModelUnavailableError, dump, error_of, style_of
+from lead.http.errors import ModelUnavailableError, error_of, named_event, style_of
 from lead.http.stream import unless_gone
 from lead.models.pool import Claim, Loaded, Pool
 
@@ -27,12 +27,13 @@ COMMENT_SECONDS = 5.0
 LAST_SECONDS = 2.0
 """For the end of a process after its connection broke."""
 WAITED = b"x-model-wait"
+EVENT_END = b"\n\n"
 
-_HOP = frozenset(
+HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
 ) | {b"date", b"server"}
 """Headers of one connection, and those that every server sets itself."""
-_OURS = _HOP | {b"host", b"content-length", b"authorization", b"x-api-key", b"origin", b"expect"}
+_OURS = HOP | {b"host", b"content-length", b"authorization", b"x-api-key", b"origin", b"expect"}
 
 _EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -51,6 +52,8 @@ class Forwarded(Response):
         self._streamed = streamed
         self._began = False
         """The client has status 200, and has heard that the model loads."""
+        self._events = 0
+        """Events of the answer that were handed on."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._pool.claim(self._name) as claim:
@@ -68,7 +71,7 @@ class Forwarded(Response):
         except DuoError as error:
             if not self._began:
                 raise
-            await send(_body(error_event(error_of(error, style_of(scope["path"]))), more=False))
+            await self._fail(scope, send, error_of(error, style_of(scope["path"])))
 
     async def _wait(self, claim: Claim, send: Send) -> None:
         """Tell the client of a stream that the model loads."""
@@ -92,22 +95,29 @@ class Forwarded(Response):
             raise await broken(self._pool, loaded) from None
         try:
             if self._began and response.status_code != 200:
-                await send(_body(error_event(_error_in(await response.aread())), more=False))
+                await self._fail(scope, send, _error_in(await response.aread()))
                 return
             if not self._began:
-                headers = [*kept(response.headers.raw, _HOP), *more]
+                headers = [*kept(response.headers.raw, HOP), *more]
                 start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
                 await send(start)
             async for chunk in response.aiter_raw():
+                self._events += chunk.count(EVENT_END)
                 await send(_body(chunk))
             await send(_body(b"", more=False))
         except httpx2.TransportError:
             if not (self._began or self._streamed):
                 return  # the server closes the connection, because the answer is not complete
             error = await broken(self._pool, loaded)
-            await send(_body(error_event(error_of(error, style_of(scope["path"]))), more=False))
+            await self._fail(scope, send, error_of(error, style_of(scope["path"])))
         finally:
             await response.aclose()
+
+    async def _fail(self, scope: Scope, send: Send, error: Mapping[str, object]) -> None:
+        """End a stream that has begun with an error, in the form of its API."""
+        events = style_of(scope["path"]).ending(self._name, error, self._events)
+        # What came before may have broken off in the middle of an event, which must not take up this one.
+        await send(_body(EVENT_END + "".join(map(named_event, events)).encode(), more=False))
 
 
 async def broken(pool: Pool, loaded: Loaded) -> ModelUnavailableError:
@@ -129,9 +139,9 @@ def request_of(loaded: Loaded, scope: Scope, body: bytes) -> httpx2.Request:
     return loaded.http.build_request(scope["method"], url, headers=headers, content=body or None)
 
 
-def kept(headers: Iterable[tuple[bytes, bytes]], without: Iterable[bytes]) -> list[tuple[bytes, bytes]]:
+def kept(headers: Iterable[tuple[bytes, bytes]], without: Collection[bytes]) -> list[tuple[bytes, bytes]]:
     """Headers without some."""
-    return [(name, value) for name, value in headers if name.lower() not in set(without)]
+    return [(name, value) for name, value in headers if name.lower() not in without]
 
 
 def _error_in(body: bytes) -> Mapping[str, object]:
@@ -139,14 +149,8 @@ def _error_in(body: bytes) -> Mapping[str, object]:
     try:
         found = from_json(body)
     except ValueError:
-        return UNEXPECTED
-    return found if isinstance(found, dict) else UNEXPECTED
-
-
-def error_event(error: Mapping[str, object]) -> bytes:
-    """An error object as the last event of a stream. An API whose error objects say so names its events."""
-    name = b"event: error\n" if error.get("type") == "error" else b""
-    return name + b"data: " + dump(error).encode() + b"\n\n"
+        found = None
+    return found if isinstance(found, dict) and "error" in found else error_of(None)
 
 
 def _body(content: bytes, more: bool = True) -> Message:

@@ -29,8 +29,7 @@ class ListedModel(status.Model):
     description: str | None = None
 
 
-class ListedModels(BaseModel):
-    object: Literal["list"]
+class ListedModels(status.ModelPage):
     data: list[ListedModel]
 
 

@@ -133,11 +133,12 @@ class Pool:
     def _step(self) -> None:
         if self._ending:
             return
-        now = self._clock()
+        now, loop = self._clock(), asyncio.get_running_loop()
         decided = self._registry.step(now)
         for name, why in decided.stop.items():
             log.info("%s is put away: %s", name, why)
-            self._lives[name].cancel()
+            # Not at once: a task that is cancelled before it begins never runs, and would not tell of its end.
+            loop.call_soon(self._lives[name].cancel)
         for name in decided.start:
             log.info("%s is loading", name)
             self._lives[name] = asyncio.ensure_future(self._live(name))
@@ -148,7 +149,7 @@ class Pool:
             self._timer.cancel()
             self._timer = None
         if (at := self._registry.next_at()) < float("inf"):
-            self._timer = asyncio.get_running_loop().call_later(max(0.0, at - now), self._step)
+            self._timer = loop.call_later(max(0.0, at - now), self._step)
         for changed in self.on_change:
             changed()
 

@@ -20,6 +20,8 @@ from lead.program import Ready
 STOP_SECONDS = 10.0
 """For a process that was asked to stop. Then it is killed."""
 LAST_WORDS_SECONDS = 2.0
+EXIT_SECONDS = 1.0
+"""How often an end is looked for that asyncio does not tell of, because a process of its own holds a pipe open."""
 SPARE_CONNECTIONS = 16
 """Connections to a model beyond those of clients: to look at its state."""
 KEEP_ALIVE_SECONDS = 75
@@ -82,16 +84,37 @@ class Process:
                 json.dumps(vars(_settings(model.args, model.name, self.key, self.token))).encode() + b"\n"
             )
             await process.stdin.drain()
-        async for line in process.stdout:
+        if line := await self._report(process.stdout):
             report = json.loads(line)
             if "ready" in report:
                 return Ready(**report["ready"])
             raise LoadError(str(report["error"]), own=True)
         raise LoadError(await self.ended())
 
+    async def _report(self, reports: asyncio.StreamReader) -> bytes:
+        """What the process reports first; empty if it ends without a report."""
+        reading, ending = asyncio.ensure_future(reports.readline()), asyncio.ensure_future(self._exit())
+        try:
+            await asyncio.wait((reading, ending), return_when=asyncio.FIRST_COMPLETED)
+            if not reading.done():  # it may have said something just before its end
+                await asyncio.wait((reading,), timeout=LAST_WORDS_SECONDS)
+            return reading.result() if reading.done() else b""
+        finally:
+            reading.cancel()
+            ending.cancel()
+            await asyncio.gather(reading, ending, return_exceptions=True)
+
+    async def _exit(self) -> int:
+        """The exit code, once there is one. Pipes may be open then: `wait` of asyncio would wait for them too."""
+        process = self._process
+        assert process is not None
+        while process.returncode is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), EXIT_SECONDS)
+        return process.returncode
+
     async def ended(self) -> str:
-        assert self._process is not None
-        code = await self._process.wait()
+        code = await self._exit()
         if self._reading is not None:  # what it said last; a process of its own may keep the log open
             await asyncio.wait([self._reading], timeout=LAST_WORDS_SECONDS)
         if code < 0:
@@ -105,14 +128,20 @@ class Process:
         process = self._process
         if process is None:
             return
-        with contextlib.suppress(ProcessLookupError):
-            process.terminate()
-        try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
-        except TimeoutError:
+        if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+                os.kill(process.pid, signal.SIGTERM)  # `terminate` may take the exit code from asyncio
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._exit(), STOP_SECONDS)
+        # With it go the processes that it has started: its session is its own.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await self._exit()
+        assert process.stdout is not None and self._reading is not None
+        reading = [self._reading, asyncio.ensure_future(process.stdout.read())]
+        _, open_ones = await asyncio.wait(reading, timeout=LAST_WORDS_SECONDS)  # until its pipes are closed
+        for one in open_ones:
+            one.cancel()
 
     async def _pass_on(self, log: asyncio.StreamReader) -> None:
         while True:

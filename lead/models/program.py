@@ -7,9 +7,7 @@ import asyncio
 import contextlib
 import logging
 
-from duo.errors import FileError
-from duo.program import mdns, values
-from duo.program.tls_files import Files
+from duo.program import values
 from lead import network
 from lead.backs.admission import Admission
 from lead.http.edge import connections
@@ -24,10 +22,7 @@ log = logging.getLogger("lead")
 
 async def serve_several(args: argparse.Namespace, settings: Settings) -> None:
     """Listen, load models as they are asked for, and hand on, until cancelled."""
-    files = Files(args.tls_cert, args.tls_key, args.tls_ca)
-    files.check()
-    if args.tls_ca and not args.tls_cert:
-        raise FileError("--tls-ca needs --tls-cert and --tls-key: certificates of backs are for a lead with TLS")
+    files = network.tls_files(args)
     allowed = access(args)
     listening = network.listen(args.host, args.port, "--port")
     port = listening.getsockname()[1]
@@ -46,12 +41,7 @@ async def serve_several(args: argparse.Namespace, settings: Settings) -> None:
             "%d models, %d at once: %s://%s:%d for clients, port %d for backs",
             len(settings.models), settings.max_loaded, scheme, values.in_url(args.host), port, back_number,
         )  # fmt: skip
-        if args.announce:
-            name = settings.models[0].name
-            announced = await announcing.enter_async_context(
-                mdns.announced(args.host, back_number, name, bool(files.cert))
-            )
-            log.info("announced as %s: backs on this network find it with --lead auto", announced)
+        await announcing.enter_async_context(network.announced(args, back_number, settings.models[0].name))
         pool.start()
         await http
     finally:

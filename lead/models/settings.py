@@ -20,7 +20,7 @@ LOAD_SECONDS = 600.0
 
 _TOP = ("models", "max_loaded", "globalTTL", "healthCheckTimeout", "hooks")
 _MODEL = ("flags", "aliases", "ttl", "name", "description", "unlisted", "env")
-_OTHERS = {
+LLAMA_SWAPS = {
     "cmd": "give the flags of `python -m lead` under flags, without the program and without ports",
     "groups": "max_loaded says how many models are loaded at once",
     "matrix": "max_loaded says how many models are loaded at once",
@@ -150,6 +150,8 @@ def _settings(content: Mapping[str, Any], args: argparse.Namespace, parser: Pars
     most = content.get("max_loaded", 1)
     if isinstance(most, bool) or not isinstance(most, int) or most < 1:
         raise SettingsError(f"max_loaded is {most!r}: a whole number of at least 1 is needed")
+    for model in models:
+        model.args.memory_shares = min(most, len(models))
     settings = Settings(models, most, _seconds(content, "healthCheckTimeout", LOAD_SECONDS, "") or math.inf)
     preload = _preload(content.get("hooks"), settings)
     return Settings(models, most, settings.load_seconds, preload)
@@ -213,8 +215,8 @@ def _check_keys(given: Mapping[str, Any], known: Sequence[str], where: str) -> N
     for key in given:
         if key in known:
             continue
-        if key in _OTHERS:
-            raise SettingsError(f"{where}{key} is a key of llama-swap that a lead has not: {_OTHERS[key]}")
+        if key in LLAMA_SWAPS:
+            raise SettingsError(f"{where}{key} is a key of llama-swap that a lead has not: {LLAMA_SWAPS[key]}")
         near = difflib.get_close_matches(str(key), known, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"its keys are {', '.join(known)}"
         raise SettingsError(f"{where}there is no key {key!r}: {hint}")

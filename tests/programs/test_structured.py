@@ -1,4 +1,4 @@
-"""Structured answers over real processes: every one is valid, and the same with a back and without."""
+"""Answers and calls that follow a schema, over real processes: each is valid, and the same with a back and without."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import openai
 import pytest
+from openai.types.chat import ChatCompletion
 
 from bench.harness.processes import BackProcess, LeadProcess
 from duo.models.corpus import questions
@@ -34,21 +35,32 @@ SCHEMA: dict[str, Any] = {
 
 
 def all_answers(client: openai.OpenAI) -> list[str]:
-    """One for each of so many questions, at temperature 1."""
+    """One for each of so many questions, at temperature 1. Every other one is the arguments of a required call."""
     asked = questions(ANSWERS, seed=11)
 
     def one(number: int) -> str:
-        completion = client.chat.completions.create(
+        form: dict[str, Any]
+        if called := number % 2:
+            tool = {"type": "function", "function": {"name": "thing", "parameters": SCHEMA}}
+            form = {"tools": [tool], "tool_choice": "required"}
+        else:
+            schema = {"name": "thing", "strict": True, "schema": SCHEMA}
+            form = {"response_format": {"type": "json_schema", "json_schema": schema}}
+        completion: ChatCompletion = client.chat.completions.create(
             model="any",
             messages=[{"role": "user", "content": asked[number].text}],
             temperature=1.0,
             seed=number,
-            response_format={"type": "json_schema", "json_schema": {"name": "thing", "strict": True, "schema": SCHEMA}},
+            **form,
         )
         (choice,) = completion.choices
-        assert choice.finish_reason == "stop"
-        assert choice.message.content
-        return choice.message.content
+        assert choice.finish_reason == ("tool_calls" if called else "stop")
+        if not called:
+            return choice.message.content or ""
+        assert choice.message.tool_calls
+        (call,) = choice.message.tool_calls
+        assert call.type == "function"
+        return call.function.arguments
 
     with concurrent.futures.ThreadPoolExecutor(CLIENTS) as pool:
         return list(pool.map(one, range(ANSWERS)))

@@ -74,6 +74,29 @@ def _minimax(calls: Written) -> str:
     return f"<minimax:tool_call>\n{written}</minimax:tool_call>"
 
 
+def _dsml(word: str) -> Callable[[Written], str]:
+    def write(calls: Written) -> str:
+        written = ""
+        for name, given in calls:
+            values = "".join(
+                f'<｜DSML｜parameter name="{key}" string="{str(isinstance(value, str)).lower()}">{_bare(value)}'
+                "</｜DSML｜parameter>\n"
+                for key, value in given.items()
+            )
+            written += f'<｜DSML｜invoke name="{name}">\n{values}</｜DSML｜invoke>\n'
+        return f"<｜DSML｜{word}>\n{written}</｜DSML｜{word}>"
+
+    return write
+
+
+def _actions(calls: Written, numbered: bool) -> str:
+    written = [
+        dumped(({"tool_call_id": str(i)} if numbered else {}) | {"tool_name": name, "parameters": given})
+        for i, (name, given) in enumerate(calls)
+    ]
+    return "[\n    " + ",\n    ".join(written) + "\n]"
+
+
 def _glm(calls: Written) -> str:
     return "\n".join(
         f"<tool_call>{name}\n"
@@ -163,6 +186,10 @@ WRITE: Mapping[str, Callable[[Written], str]] = {
     "mistral-list": _json_list("[TOOL_CALLS]", ""),
     "deepseek-v3": _deepseek_v3,
     "deepseek-v3.1": _deepseek,
+    "deepseek-v3.2": _dsml("function_calls"),
+    "deepseek-v4": _dsml("tool_calls"),
+    "command-r": lambda calls: f"Action: ```json\n{_actions(calls, numbered=False)}```",
+    "command-r7b": lambda calls: f"<|START_ACTION|>{_actions(calls, numbered=True)}<|END_ACTION|>",
     "kimi-k2": _kimi,
     "gpt-oss": _harmony,
     "gemma3": lambda calls: "```tool_code\n" + "\n".join(_python_call(*call) for call in calls) + "\n```",

@@ -11,7 +11,7 @@ import json
 import re
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,8 +37,9 @@ class FakeHub:
     """Repositories by name, each with its files.
 
     breaks: files whose next answers end after so many bytes, one number for each answer. held: files whose connection
-    then stays open, without a byte more, until `released`. wrong: what is sent instead of
-    a file's content. gated: repositories that need `token`. down: every request gets this status; 0: none does.
+    then stays open, without a byte more, until `released`. wrong: what is sent instead of a file's content. endless:
+    files that are sent again and again without a length. refuses: statuses of a file's next answers. gated:
+    repositories that need `token`. down: every request gets this status; 0: none does.
     """
 
     repositories: dict[str, dict[str, bytes]] = field(default_factory=dict)
@@ -46,6 +47,8 @@ class FakeHub:
     held: set[str] = field(default_factory=set)
     released: threading.Event = field(default_factory=threading.Event)
     wrong: dict[str, bytes] = field(default_factory=dict)
+    endless: set[str] = field(default_factory=set)
+    refuses: dict[str, list[int]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     token: str = "hf_right"
     down: int = 0
@@ -122,6 +125,12 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command == "HEAD":
             self._send(200, {**headers, "Content-Length": str(len(content))})
             return
+        if refusals := self.hub.refuses.get(name):
+            self._send(refusals.pop(0))
+            return
+        if name in self.hub.endless:
+            self._endless(content)
+            return
         content = self.hub.wrong.get(name, content)
         begin = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         status, headers = 200, {**headers, "Accept-Ranges": "bytes", "Content-Length": str(len(content))}
@@ -139,6 +148,15 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(status, headers, content)
         if self.close_connection and name in self.hub.held:
             self.hub.released.wait()
+
+    def _endless(self, content: bytes) -> None:
+        self.close_connection = True
+        self.send_response(200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        with suppress(ConnectionError):
+            while True:
+                self.wfile.write(content)
 
     def _missing(self) -> None:
         return self._send(401, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})

@@ -74,15 +74,17 @@ def with_ids(turns: Copies, ids: Ids) -> Copies:
     result: Copies = []
     new: defaultdict[str, deque[str]] = defaultdict(deque)  # by the old id, for calls that have no result yet
     seen = set[str]()
-    number = 0
+    number = made = 0
     for turn in turns:
         if turn["role"] == "assistant":
             new.clear()
             calls: Copies = []
             for call in turn.get("tool_calls") or ():
                 id = _id(call["id"], call["function"]["name"], number, ids)
-                if id in seen:
-                    id = _id(_made_up(number), call["function"]["name"], number, ids)
+                made = max(made, number)
+                while id in seen:
+                    id = _id(_made_up(made), call["function"]["name"], made, ids)
+                    made += 1
                 seen.add(id)
                 number += 1
                 new[call["id"]].append(id)

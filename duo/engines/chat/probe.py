@@ -41,11 +41,6 @@ _TOOL: Mapping[str, Any] = {
         },
     },
 }
-_SWITCHES: Mapping[str, tuple[object, object]] = {
-    "enable_thinking": (True, False),
-    "thinking": (True, False),
-    "reasoning_effort": ("low", "high"),
-}
 _THINKING_KEYS = ("reasoning_content", "thinking", "reasoning")
 
 Content = str | None | list[dict[str, str]]
@@ -146,7 +141,7 @@ class _Probe:
         return "lost"
 
     def look_at_thinking(self) -> None:
-        """Where the template reads thinking from, and which variables switch it."""
+        """Where the template reads thinking from."""
         tools = [dict(_TOOL)] if self.traits.tools else None
         for key in _THINKING_KEYS:
             thought = {"role": "assistant", key: _THINK, "content": self._content("assistant", _SAY)}
@@ -159,12 +154,6 @@ class _Probe:
         if self.traits.thinking and self.traits.tools:
             turn = {**self._call(text=_SAY), self.traits.thinking: _THINK}
             self._set(thinking_beside_text=self._written([_user(_ASK), turn, self._result()], tools) is not None)
-        found = set()
-        for name, (on, off) in _SWITCHES.items():
-            with_it = [self._written([_user(_ASK)], tools, {name: value}) for value in (on, off)]
-            if None not in with_it and with_it[0] != with_it[1]:
-                found.add(name)
-        self._set(switches=frozenset(found))
 
     def _form_of_arguments(self, tools: Copies) -> Arguments | None:
         """Which form the template writes well; None if it writes neither.

@@ -79,6 +79,3 @@ class TemplateTraits:
 
     thinking_beside_text: bool = True
     """Whether thinking, text and calls may stand in one turn."""
-
-    switches: frozenset[str] = frozenset()
-    """The variables that say whether and how much to think: of enable_thinking, thinking and reasoning_effort."""

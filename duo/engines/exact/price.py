@@ -15,6 +15,8 @@ from itertools import accumulate
 from operator import mul
 from typing import NamedTuple
 
+import numpy as np
+
 from duo.engines.cost import CostCurve
 from duo.engines.exact.widths import WidthClass
 
@@ -64,18 +66,13 @@ def speed(cost: Cost, guesses: int, trees: bool, mean: float, crowd: float) -> S
     mean: how sure the draft is of its first guesses, on average. crowd: tokens per second of many answers.
     """
     plain = 1.0 / cost(1)
-    prices = [cost(1 + count) for count in range(guesses + 1)]
+    prices = np.array([cost(1 + count) for count in range(guesses + 1)])
+    drafts = _drafts(guesses, mean)
+    tokens = drafts.trees if trees else drafts.chains
     rate = plain
     for _ in range(RATE_ROUNDS):
-        tokens = seconds = 0.0
-        for chances in _drafts(guesses, trees, mean):
-            best, expected, value = (1.0, prices[0]), 1.0, 1.0 - rate * prices[0]
-            for chance, price in zip(chances, prices[1:], strict=False):
-                expected += chance
-                if expected - rate * price > value:
-                    best, value = (expected, price), expected - rate * price
-            tokens, seconds = tokens + best[0], seconds + best[1]
-        rate = tokens / seconds
+        best = np.argmax(tokens - rate * prices, axis=1)
+        rate = float(tokens[np.arange(len(tokens)), best].sum() / prices[best].sum())
     return Speed(plain, rate, crowd)
 
 
@@ -168,16 +165,22 @@ def score(measured: Mapping[int, float], widths: WidthClass) -> float:
     return shares.plain * shares.guessing
 
 
+class _Drafts(NamedTuple):
+    """Random trees and their likeliest lines. A row has the tokens to expect with no guess, with one, two and so on."""
+
+    trees: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+    chains: np.ndarray[tuple[int, int], np.dtype[np.float64]]
+
+
 @cache
-def _drafts(guesses: int, trees: bool, mean: float) -> Sequence[Sequence[float]]:
-    """Path probabilities of the guesses of random trees, falling: of the whole tree, or of its likeliest line."""
+def _drafts(guesses: int, mean: float) -> _Drafts:
     draw = random.Random(0)
-    found = []
-    for _ in range(RANDOM_TREES):
+    trees, chains = np.ones((2, RANDOM_TREES, guesses + 1))
+    for tree, chain in zip(trees, chains, strict=True):
         line = [_first_probability(draw, mean) for _ in range(guesses + 1)]
-        whole = list(_tree(line, draw, guesses, mean))  # in any case: the next tree must be the same for both
-        found.append(whole if trees else list(accumulate(line[:guesses], mul)))
-    return found
+        tree[1:] = list(_tree(line, draw, guesses, mean))
+        chain[1:] = list(accumulate(line[:guesses], mul))
+    return _Drafts(np.cumsum(trees, axis=1), np.cumsum(chains, axis=1))
 
 
 def _tree(line: Sequence[float], draw: random.Random, count: int, mean: float) -> Iterator[float]:

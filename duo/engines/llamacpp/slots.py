@@ -177,7 +177,9 @@ class SlotRuntime(Runtime):
     @property
     def unsavable(self) -> str:
         if self.model.windowed:
-            return "its attention sees only the last tokens, and a copy would lack the others"
+            # llama.cpp leaves out what is out of sight. Only where slots share their cells is there a way round that.
+            why = "its attention sees only the last tokens, and a copy would lack the others"
+            return why if self.recurrent else f"{why}; with --exact off they can be saved"
         return ""
 
     def copy_bytes(self, slot: int) -> int:

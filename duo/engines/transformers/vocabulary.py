@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from transformers.utils.chat_template_utils import render_jinja_template
+
 from duo.engines.base import Variables
 from duo.engines.chat.calls import Copies
 from duo.engines.chat.template import ChatVocabulary
@@ -75,8 +77,16 @@ class HFVocabulary(ChatVocabulary):
         return [int(t) for t in self._tokenizer.encode(text, add_special_tokens=add_special, verbose=False)]
 
     def _apply(self, messages: Copies, tools: Copies | None, variables: Variables, begins: bool) -> str:
-        apply = self._tokenizer.apply_chat_template
-        return str(apply(messages, tools=tools, add_generation_prompt=begins, tokenize=False, **variables))
+        # Without the library's wrapper, which takes away what is null. Some templates know calls by null content.
+        given: Any = tools
+        rendered: Any = render_jinja_template(
+            conversations=[messages],
+            tools=given,
+            chat_template=self._tokenizer.get_chat_template(tools=tools),
+            add_generation_prompt=begins,
+            **{**self._tokenizer.special_tokens_map, **variables},
+        )
+        return str(rendered[0][0])
 
     @cached_property
     def _bytes(self) -> list[bytes]:

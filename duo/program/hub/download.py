@@ -35,6 +35,10 @@ _SHA256, _SHA1 = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 _CHUNK = 1 << 20
 PARTIAL = 206
 """The status of an answer that begins in the middle of a file."""
+FINAL = (401, 403, 404)
+"""Statuses that will be the same at the next try."""
+BEYOND_END = 416
+"""The status of an answer that would begin after the end of the file."""
 TRIES, PAUSE = 5, 0.5
 """How often in a row a download may bring nothing, and half the seconds before it is tried again. They double."""
 
@@ -121,7 +125,7 @@ class Hub:
     def _reason(self, error: Exception, repository: str) -> str:
         """What an exception of the library means, without a full stop."""
         page = f"{self._where}/{repository}"
-        status = getattr(getattr(error, "response", None), "status_code", 0)
+        status = _status(error)
         if isinstance(error, errors.GatedRepoError):
             return f"{page} is gated: accept its terms on its page, and set HF_TOKEN to a token of yours"
         if isinstance(error, errors.RepositoryNotFoundError):
@@ -241,12 +245,15 @@ class Download:
         idle = 0
         while (before := _size(part)) < size:
             try:
-                self._read_once(name, part, before, report)
+                self._read_once(name, part, size, report)
             except Exception as error:  # the network may do anything
                 if isinstance(error, OSError) and error.errno == errno.ENOSPC:
                     raise
+                status = _status(error)
+                if status == BEYOND_END:
+                    break
                 idle = 0 if _size(part) > before else idle + 1
-                if idle >= TRIES or getattr(error, "response", None) is not None:
+                if idle >= TRIES or status in FINAL:
                     raise ModelError(
                         f"{name} of {self.repository} broke off at {_amount(_size(part))} of {_amount(size)}, the "
                         f"next start goes on there: {first_line(error)}"
@@ -257,7 +264,9 @@ class Download:
                 if _size(part) < size:
                     break  # the hub thinks that this is all
 
-    def _read_once(self, name: str, part: Path, begin: int, report: Callable[[int], None]) -> None:
+    def _read_once(self, name: str, part: Path, size: int, report: Callable[[int], None]) -> None:
+        """Read on, at most a block beyond the size: a server that never ends shall not fill the disk."""
+        begin = _size(part)
         headers = build_hf_headers(token=self._source.token) | {"Accept-Encoding": "identity"}
         if begin:
             headers["Range"] = f"bytes={begin}-"
@@ -269,6 +278,8 @@ class Download:
             for block in response.iter_bytes():
                 file.write(block)
                 report(file.tell())
+                if file.tell() > size:
+                    break
 
     def _link(self, name: str) -> None:
         """Give the content its name in the snapshot. Downloads nothing if the content is there."""
@@ -297,6 +308,12 @@ def _bar(name: str, size: int) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
         task = bar.add_task(name.rpartition("/")[2], total=size)
         yield lambda done: bar.update(task, completed=done)
+
+
+def _status(error: Exception) -> int:
+    """The HTTP status that an exception of the library stands for; 0 if it stands for none."""
+    status: int = getattr(getattr(error, "response", None), "status_code", 0)
+    return status
 
 
 def _part(blob: Path) -> Path:

@@ -60,6 +60,12 @@ def fence(python: bool) -> Reader:
     return read
 
 
+def action(source: Source, found: Found) -> Reading[None]:
+    """Reads the fence after Command R's `Action:`."""
+    yield from source.spaces()
+    yield from fence(python=False)(source, found)
+
+
 def _calls(source: Source, found: Found, python: bool) -> Reading[None]:
     if (yield from source.more()) == "{":
         yield from jsons.call(source, found, bare=True)

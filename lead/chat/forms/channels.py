@@ -13,17 +13,19 @@ import re
 from lead.chat.forms.found import Found
 from lead.chat.forms.literals import JSON, value
 from lead.chat.forms.names import certain
-from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
+from lead.chat.forms.source import MAX_AGAIN, CutCall, Ended, NoCall, Reading, Source
 
 START, CHANNEL, CONSTRAIN, MESSAGE = "<|start|>", "<|channel|>", "<|constrain|>", "<|message|>"
 END, CALL, RETURN = "<|end|>", "<|call|>", "<|return|>"
 THINKING = "analysis"
 THINKS = f"{CHANNEL}{THINKING}{MESSAGE}"
 """How thinking begins."""
-ANSWERS = f"{END}{START}assistant{CHANNEL}final{MESSAGE}"
+TURNS = f"{END}{START}assistant{CHANNEL}"
+"""How it ends, and another channel begins."""
+NEXT = ("final", "commentary")
+"""The channels that may follow."""
+ANSWERS = f"{TURNS}final{MESSAGE}"
 """How it ends, and the answer begins."""
-MAX_AGAIN = 1_000_000
-"""As `lead.chat.forms.marked` has it."""
 MAX_HEADER = 400
 """Letters of a header. A longer one is text."""
 
@@ -123,7 +125,10 @@ class Channels:
         if letter != "<":
             yield from source.expect("to=")
         while True:
-            yield from source.run(_IN_HEADER)
+            while (yield from source.more()) != "<":
+                source.skip()
+                if source.place - place > MAX_HEADER:
+                    raise NoCall
             here, mark = yield from source.one_of([START, CHANNEL, CONSTRAIN, MESSAGE])
             if not here or source.place - place > MAX_HEADER:
                 raise NoCall

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lead.chat.forms.found import Reader
-from lead.chat.forms.writes import Writes
+from lead.chat.forms.rules import Writes
 
 
 class Thinking(NamedTuple):
@@ -47,16 +47,13 @@ class Form:
     marks: Mapping[int, str] = field(default_factory=dict)
     ends: Sequence[str] = ()
     """Marks within calls and after them."""
+    around: Sequence[str] = ()
+    """Marks around text that is neither thinking nor a call. They are no part of it."""
 
     @property
     def written(self) -> Sequence[str]:
         """All marks of the form, be they special tokens or text."""
-        return (*self.blocks, *self.ends, *self.thinking)
-
-    @property
-    def thinking_close(self) -> str:
-        """What ends thinking."""
-        return self.thinking.close
+        return (*self.blocks, *self.ends, *self.around, *self.thinking)
 
     def thinking_open(self, prompt_text: str) -> bool:
         """Whether the prompt ends within thinking, so that the answer begins there."""

@@ -8,12 +8,14 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from lead.chat.forms import names
 from lead.chat.forms.found import Found
 from lead.chat.forms.literals import JSON, spaces, string, value
 from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
 
 _ARGUMENTS = ("arguments", "parameters")
-_CALL_KEYS = frozenset({"id", "type", "function", "name", "arguments", "parameters"})
+_NAMES = ("name", "function", "tool_name")
+_CALL_KEYS = frozenset({"id", "tool_call_id", "type", *_NAMES, *_ARGUMENTS})
 
 
 class _Begun:
@@ -66,8 +68,7 @@ def members(source: Source, found: Found, bare: bool = False, each: bool = False
     while True:
         yield from call(source, found, bare)
         if each:
-            source.settle()
-            found.settle()
+            names.certain(source, found)
         yield from spaces(source)
         letter = yield from source.peek()
         if letter:
@@ -111,7 +112,7 @@ def _member(source: Source, found: Found, begun: _Begun, key: str, bare: bool, i
     letter = yield from source.more()
     if key == "function" and letter == "{" and not inner:
         return (yield from _object(source, found, begun, bare, inner=True))
-    if key in ("name", "function"):
+    if key in _NAMES:
         name = yield from _name(source, found)
         begun.name = name
         return name
@@ -143,6 +144,8 @@ def _function(written: Mapping[str, Any]) -> Mapping[str, Any]:
             return function
         case {"function": str(name)}:
             return {"name": name, **written}
+        case {"tool_name": str(name)}:
+            return {"name": name, **written}
     return written
 
 
@@ -167,7 +170,10 @@ def _is_id(id: str) -> bool:
 def _as_far(arguments: str) -> str:
     """The arguments at the beginning of a text, which may end within them."""
     if arguments.startswith('"'):
-        return str(from_json(arguments, allow_partial="trailing-strings"))
+        try:
+            return str(from_json(arguments, allow_partial="trailing-strings"))
+        except ValueError:  # it is cut, and no JSON before that
+            return ""
     if not arguments.startswith("{"):
         return ""
     try:

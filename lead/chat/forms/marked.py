@@ -8,11 +8,7 @@ from collections.abc import Mapping
 from lead.chat.forms import bare, names, sections
 from lead.chat.forms.form import Form
 from lead.chat.forms.found import Found, Reader
-from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
-
-MAX_AGAIN = 1_000_000
-"""Letters of an answer that are read again after what began like a call was none. Then such things become text as a
-whole, because an answer could be written so that each of its letters is read as often as it has letters."""
+from lead.chat.forms.source import MAX_AGAIN, CutCall, Ended, NoCall, Reading, Source
 
 
 class _Lines:
@@ -61,7 +57,8 @@ class Marked:
         self._quoted = False
         """Whether a backquote is right before. Then a mark of thinking is spoken of, and not used."""
         self._again = MAX_AGAIN
-        letters = {mark[0] for mark in (*self._blocks, *form.thinking)} | (set("{[`") if found.tools else set())
+        letters = {mark[0] for mark in (*self._blocks, *form.around, *form.thinking)}
+        letters |= set("{[`") if found.tools else set()
         stop = re.escape("".join(sorted(letters)))
         self._run = re.compile(f"[^{stop}]*+")
         self._run_of_thinking = re.compile(rf"(?:[^{stop}]*[^{stop}\s])?")
@@ -70,7 +67,7 @@ class Marked:
     @property
     def plain(self) -> bool:
         """Whether all that follows is text."""
-        return self._begun and not (self._found.tools or self._form.declared or self._thinking)
+        return self._begun and not (self._found.tools or self._form.declared or self._form.around or self._thinking)
 
     def read(self) -> Reading[None]:
         """Reads the answer to its end."""
@@ -104,7 +101,7 @@ class Marked:
                 self._text()
 
     def _marks(self, letter: str) -> dict[str, Reader | None]:
-        """The marks that may stand here, with their readers. Those of thinking have none."""
+        """The marks that may stand here, with their readers. Those of thinking and text have none."""
         marks: dict[str, Reader | None] = {mark: reader for mark, reader in self._blocks.items() if mark[0] == letter}
         open, close = self._form.thinking
         if self._thinking:
@@ -114,7 +111,8 @@ class Marked:
         else:
             # The prompt may have begun thinking in a way that nobody saw.
             thinking = [open, close] if self._fresh else [open]
-        return marks | {mark: None for mark in thinking if mark[0] == letter}
+        around = () if self._thinking or self._quoted else self._form.around
+        return marks | {mark: None for mark in (*thinking, *around) if mark[0] == letter}
 
     def _bare(self, letter: str) -> Reader | None:
         """What reads a call that may stand here without a mark."""
@@ -127,14 +125,15 @@ class Marked:
         return sections.bare if self._form.names and not self._begun else None
 
     def _turn(self, mark: str) -> None:
-        """Thinking begins or ends."""
-        if self._keep:
+        """Thinking or text begins or ends."""
+        around = mark in self._form.around
+        if self._keep and not around:
             self._found.text(self._source.kept)
         self._source.settle()
         self._thinking = mark == self._form.thinking.open
         self._begun = self._fresh = True
         self._lines = _Lines()
-        self._drop = not self._keep
+        self._drop = around or not self._keep
 
     def _attempt(self, reader: Reader, place: int, marked: bool = True) -> Reading[None]:
         """Reads calls, or text if they are none. `place`: where the mark begins, after white space."""

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from duo.sampling.json_schema import json_rule
+from duo.sampling.plain_schema import referred
 from lead.chat.conversation import Tool
 from lead.chat.forms.schemas import arguments_schema, moved
-from lead.chat.forms.typed import referred, schema_of, types_of
+from lead.chat.forms.typed import schema_of, types_of
 
 MAX_CALLS = 16
 """Calls in one answer. Small models would go on for ever."""
@@ -22,6 +23,9 @@ _NO_OTHERS = {"additionalProperties": False}
 
 Values = Callable[["Rules", Mapping[str, Any]], str]
 """Writes the rule of a value by its schema. Returns the rule's name, or another expression."""
+
+Writes = Callable[["Rules", Sequence[Tool], bool], str]
+"""Writes the rules of calls. Returns an expression for them. Its last argument: whether there may be several."""
 
 
 class Member(NamedTuple):
@@ -41,13 +45,23 @@ class Rules:
         self._split = re.compile(f"({'|'.join(names)})") if names else None
         self._rules: dict[tuple[str, str], str] = {}
         """Names of rules by their attribute and by what they say."""
+        self._recursive: dict[int, list[str]] = {}
+        """Rules that may contain themselves, by what they are known by: their names and what they say."""
 
     def __str__(self) -> str:
-        return "".join(f"{name}{attribute}: {says}\n" for (attribute, says), name in self._rules.items())
+        plain = [f"{name}{attribute}: {says}\n" for (attribute, says), name in self._rules.items()]
+        return "".join([*plain, *(f"{name}: {says}\n" for name, says in self._recursive.values())])
 
     def rule(self, says: str, attribute: str = "") -> str:
         """The name of a rule, which may have an attribute of llguidance."""
         return self._rules.setdefault((attribute, says), f"r{len(self._rules)}")
+
+    def recursive(self, key: int, says: Callable[[], str]) -> str:
+        """The name of a rule that may contain itself. It is written once for each key."""
+        if key not in self._recursive:
+            rule = self._recursive[key] = [f"s{len(self._recursive)}", ""]
+            rule[1] = says()
+        return self._recursive[key][0]
 
     def text(self, text: str) -> str:
         """An expression for a text, in which marks may stand."""
@@ -60,8 +74,9 @@ class Rules:
 
     def until(self, mark: str) -> str:
         """An expression for any text, and the mark that ends it."""
-        if self._split and self._split.match(mark):
-            return f"/(?s:.*)/ {self.text(mark)}"
+        if self._split and (token := self._split.search(mark)):
+            # No text holds the token. So this text is as long as it can be, and what stands before the token ends it.
+            return f"/(?s:.*){_escaped(mark[: token.start()])}/ {self.text(mark[token.start() :])}"
         return self.rule(rf"/(?s:.*){_escaped(mark)}/", "[lazy]")
 
     def json(self, schema: Mapping[str, Any]) -> str:
@@ -88,9 +103,10 @@ class Rules:
             head, tail = (self.rule(each) if each else "" for each in (head, tail))
         return head
 
-    def object_(self, tool: Tool) -> str:
-        """A call as JSON, in which marks before it tell that it is one."""
-        head = f'"{{\\"name\\":" " "? {self.text(json.dumps(tool.name))} "," " "? "\\"arguments\\":" " "?'
+    def object_(self, tool: Tool, keys: tuple[str, str] = ("name", "arguments"), first: str = "") -> str:
+        """A call as JSON, in which marks before it tell that it is one. `first`: what stands before its keys."""
+        name, given = (json.dumps(f'"{key}":') for key in keys)
+        head = f'"{{" {first} {name} " "? {self.text(json.dumps(tool.name))} "," " "? {given} " "?'
         return self.rule(f'{head} {arguments(self, tool)} "}}"')
 
 
@@ -155,6 +171,27 @@ def bare(end: str, padded: bool) -> Values:
         return rules.rule(f"{around} ({value}) {around} {rules.text(end)}")
 
     return write
+
+
+def told(end: str, kinds: Mapping[bool, str]) -> Values:
+    """Values up to a mark, after the words that tell whether they are bare text or JSON."""
+    texts = bare(end, padded=False)
+
+    def write(rules: Rules, schema: Mapping[str, Any]) -> str:
+        values, types = choices(schema), types_of(schema)
+        alternatives = []
+        if not types or "string" in types:
+            strings = {"type": "string"} if values is None else {"enum": [each for each in values if _is_text(each)]}
+            alternatives.append(f"{rules.text(kinds[True])} {texts(rules, strings)}")
+        if types != {"string"}:
+            alternatives.append(f"{rules.text(kinds[False])} {rules.json(schema)} {rules.text(end)}")
+        return rules.any_of(alternatives)
+
+    return write
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def literal(rules: Rules, schema: Mapping[str, Any]) -> str:

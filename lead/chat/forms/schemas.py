@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from duo.sampling.plain_schema import referred
 from lead.chat.conversation import Tool
-from lead.chat.forms.typed import referred
 
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 """OpenAI's documentation and most clients write this for no parameters. In JSON Schema it is any object."""
@@ -15,9 +15,10 @@ _ADMITS = ("additionalProperties", "patternProperties", "unevaluatedProperties",
 """Keywords by which a schema says that there may be other keys, or that there may not."""
 _TOGETHER = ("allOf", "anyOf", "oneOf", "if", "then", "else", "not", "dependentSchemas", "$ref", "$dynamicRef")
 """Keywords beside `properties` that may name further keys of the same object."""
-_HINTS = frozenset({"$defs", "definitions", "title", "description", "default", "examples"})
 _NOTHING = frozenset({"description", "title", "examples", "example", "default", "$comment", "deprecated"})
 """Keywords that demand nothing. Agents' descriptions are longer than all the rest."""
+_HINTS = _NOTHING | {"$defs", "definitions"}
+"""Keywords that demand nothing beside a reference."""
 _SCHEMA = ("additionalProperties", "items", "contains", "unevaluatedItems", "additionalItems")
 _LIST = ("prefixItems", "items", "anyOf", "oneOf")
 _NAMED = ("properties", "patternProperties", "$defs", "definitions")

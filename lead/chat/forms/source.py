@@ -14,6 +14,10 @@ T = TypeVar("T")
 Reading = Generator[None, None, T]
 """Reads from a source. It yields wherever the source has no more text for now."""
 
+MAX_AGAIN = 1_000_000
+"""Letters of an answer that are read again after what began like a call was none. Then such things become text as a
+whole, because an answer could be written so that each of its letters is read as often as it has letters."""
+
 SPACES = re.compile(r"\s*+")
 
 

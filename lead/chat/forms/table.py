@@ -9,7 +9,7 @@ from dataclasses import replace
 from duo.engines.base import Vocabulary
 from duo.errors import ModelError
 from lead.answers.text import special_in
-from lead.chat.forms import bare, channels, pythonic, sections, tagged, writes
+from lead.chat.forms import bare, channels, gemmas, pythonic, sections, tagged, writes
 from lead.chat.forms.form import USUAL, Form, Thinking
 from lead.chat.forms.found import Reader
 
@@ -33,6 +33,9 @@ _MINIMAX = ("<minimax:tool_call>", "</minimax:tool_call>")
 _LFM2 = ("<|tool_call_start|>", "<|tool_call_end|>")
 _GEMMA4 = ("<|tool_call>", "<tool_call|>")
 _FUNCTION_GEMMA = ("<start_function_call>", "<end_function_call>")
+_DSML = ("<｜DSML｜function_calls>", "</｜DSML｜function_calls>")
+_DSML4 = ("<｜DSML｜tool_calls>", "</｜DSML｜tool_calls>")
+_ACTION = ("<|START_ACTION|>", "<|END_ACTION|>")
 _PYTHON_TAG = "<|python_tag|>"
 _PYTHON = ("<|python_start|>", "<|python_end|>")
 
@@ -40,6 +43,12 @@ _PYTHON = ("<|python_start|>", "<|python_end|>")
 def _tags(begin: str, end: str) -> dict[str, Reader]:
     """Tags around calls, which models forget around functions."""
     return {begin: tagged.within(end), tagged.QWEN.name[0]: tagged.alone(end)}
+
+
+def _dsml(name: str, begin: str, end: str) -> Form:
+    """DeepSeek's later form."""
+    blocks = {begin: tagged.within(end), tagged.DSML.name[0]: tagged.alone(end, tagged.DSML)}
+    return Form(name, writes.functions(begin, end, tagged.DSML, together=True), blocks, ends=(end,))
 
 
 def _list(name: str, begin: str, end: str) -> Form:
@@ -115,19 +124,21 @@ FORMS: Mapping[str, Form] = {
         replace(_MISTRAL, name="mistral-list", writes=writes.json_list(sections.TOOL_CALLS, "")),
         _DEEPSEEK,
         replace(_DEEPSEEK, name="deepseek-v3.1", writes=writes.deepseek(fenced=False)),
+        _dsml("deepseek-v3.2", *_DSML),
+        _dsml("deepseek-v4", *_DSML4),
         _KIMI,
         _HARMONY,
         Form("gemma3", writes.python("```tool_code\n", "\n```", ("", ""), "\n"), python=True),
         Form(
             "gemma4",
-            writes.gemma(*_GEMMA4, '<|"|>'),
+            gemmas.gemma(*_GEMMA4, '<|"|>'),
             {_GEMMA4[0]: pythonic.gemma(_GEMMA4[1])},
             thinking=THINKING[3],
             ends=(_GEMMA4[1], '<|"|>'),
         ),
         Form(
             "functiongemma",
-            writes.gemma(*_FUNCTION_GEMMA, "<escape>"),
+            gemmas.gemma(*_FUNCTION_GEMMA, "<escape>"),
             {_FUNCTION_GEMMA[0]: pythonic.gemma(_FUNCTION_GEMMA[1])},
             ends=(_FUNCTION_GEMMA[1], "<escape>"),
         ),
@@ -139,6 +150,15 @@ FORMS: Mapping[str, Form] = {
             {_MINIMAX[0]: tagged.within(_MINIMAX[1])},
             ends=_MINIMAX[1:],
         ),
+        Form("command-r", writes.actions("Action: ```json\n", "```", numbered=False), {"Action:": bare.action}),
+        Form(
+            "command-r7b",
+            writes.actions(*_ACTION, numbered=True),
+            {_ACTION[0]: tagged.within(_ACTION[1])},
+            thinking=THINKING[4],
+            ends=_ACTION[1:],
+            around=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
+        ),
         _list("phi4", "<|tool_call|>", "<|/tool_call|>"),
         _list("nemotron", "<TOOLCALL>", "</TOOLCALL>"),
         _list("apriel", "<tool_calls>", "</tool_calls>"),
@@ -148,6 +168,9 @@ FORMS: Mapping[str, Form] = {
 
 _WRITTEN: Sequence[tuple[str, str]] = (
     ("gpt-oss", r"<\|channel\|>.*<\|message\|>"),
+    ("deepseek-v4", r"｜DSML｜.*tool_calls>"),
+    ("deepseek-v3.2", r"｜DSML｜"),
+    ("command-r7b", r"<\|START_ACTION\|>"),
     ("deepseek-v3", r"<｜tool▁calls?▁begin｜>.*```json"),
     ("deepseek-v3.1", r"<｜tool▁calls?▁begin｜>"),
     ("kimi-k2", r"<\|tool_calls_section_begin\|>"),
@@ -167,12 +190,14 @@ _WRITTEN: Sequence[tuple[str, str]] = (
     ("pythonic", r"<\|python_start\|>|\[func_name\w*\("),
     ("gemma3", r"tool_code"),
     ("llama3", r"<\|python_tag\|>|<\|start_header_id\|>.*\"parameters\": "),
+    ("command-r", r"Action:.*tool_name|tool_name.*Action:"),
 )
 """Forms, and what a template with this form has in its text. The first that fits counts."""
 _TOKENS: Sequence[tuple[str, str]] = (
-    ("gpt-oss", "<|constrain|>"), ("deepseek-v3.1", sections.DEEPSEEK_SECTION), ("kimi-k2", sections.KIMI_SECTION),
-    ("gemma4", "<|tool_call>"), ("mistral", sections.ARGS), ("mistral-list", sections.TOOL_CALLS),
-    ("lfm2", "<|tool_call_start|>"), ("llama3", "<|python_tag|>"),
+    ("gpt-oss", "<|constrain|>"), ("deepseek-v3.2", "｜DSML｜"), ("deepseek-v3.1", sections.DEEPSEEK_SECTION),
+    ("kimi-k2", sections.KIMI_SECTION), ("gemma4", "<|tool_call>"), ("mistral", sections.ARGS),
+    ("mistral-list", sections.TOOL_CALLS), ("lfm2", "<|tool_call_start|>"), ("llama3", "<|python_tag|>"),
+    ("command-r7b", "<|START_ACTION|>"),
 )  # fmt: skip
 """Forms, and the token that shows one where the template takes tools and does not write calls."""
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-_DEPTH = 8
-"""References and alternatives that are followed."""
+from duo.sampling.plain_schema import referred
+
 _WORDS = {"True": True, "False": False, "None": None}
 """Python's spelling, which some templates use."""
 _NAMES: Mapping[type, str] = {
@@ -28,7 +28,27 @@ def schema_of(parameters: Mapping[str, Any] | None, name: str) -> Mapping[str, A
 
 def types_of(schema: Mapping[str, Any]) -> frozenset[str]:
     """The types that the schema allows, as far as it says so in a simple way; empty if it does not say."""
-    return frozenset(_types(schema, schema, 0))
+    types, seen = set[str](), set[int]()
+    waiting: list[object] = [schema]
+    while waiting:
+        each = waiting.pop()
+        if not isinstance(each, Mapping) or id(each) in seen:
+            continue
+        seen.add(id(each))  # schemas may refer to each other many times
+        given = each.get("type")
+        if isinstance(given, str):
+            types.add(given)
+        elif isinstance(given, list):
+            types.update(kind for kind in given if isinstance(kind, str))
+        elif "enum" in each or "const" in each:
+            values = each["enum"] if isinstance(each.get("enum"), list) else [each.get("const")]
+            types.update(_NAMES[type(value)] for value in values if type(value) in _NAMES)
+        elif isinstance(reference := each.get("$ref"), str):
+            waiting.append(referred(reference, schema))
+        else:
+            for key in ("anyOf", "oneOf", "allOf"):
+                waiting += each[key] if isinstance(each.get(key), list) else ()
+    return frozenset(types)
 
 
 def typed(value: Any, schema: Mapping[str, Any]) -> Any:
@@ -52,30 +72,18 @@ def typed(value: Any, schema: Mapping[str, Any]) -> Any:
     return value
 
 
-def _types(schema: object, root: Mapping[str, Any], depth: int) -> Iterator[str]:
-    if not isinstance(schema, Mapping) or depth > _DEPTH:
-        return
-    given = schema.get("type")
-    if isinstance(given, str):
-        yield given
-    elif isinstance(given, list):
-        yield from (each for each in given if isinstance(each, str))
-    elif "enum" in schema or "const" in schema:
-        values = schema["enum"] if isinstance(schema.get("enum"), list) else [schema.get("const")]
-        yield from (_NAMES[type(each)] for each in values if type(each) in _NAMES)
-    elif isinstance(reference := schema.get("$ref"), str):
-        yield from _types(referred(reference, root), root, depth + 1)
-    else:
-        for key in ("anyOf", "oneOf", "allOf"):
-            for each in schema[key] if isinstance(schema.get(key), list) else ():
-                yield from _types(each, root, depth + 1)
+def told(text: str, schema: Mapping[str, Any], string: bool) -> Any:
+    """The value of a text of which the model tells whether it is a string. Otherwise it is JSON."""
+    if string and may_be_text(schema):
+        return text
+    try:
+        meant = json.loads(text) if not string else None
+    except (ValueError, RecursionError):
+        meant = None
+    return meant if isinstance(meant, str) else typed(text, schema)
 
 
-def referred(reference: str, root: Mapping[str, Any]) -> object:
-    """What a reference such as `#/$defs/x` stands for; None if it is of another kind."""
-    at: object = root
-    if not reference.startswith("#/"):
-        return None
-    for step in reference[2:].split("/"):
-        at = at.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(at, Mapping) else None
-    return at
+def may_be_text(schema: Mapping[str, Any]) -> bool:
+    """Whether the schema allows a string."""
+    types = types_of(schema)
+    return not types or "string" in types

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from lead.chat.conversation import Tool
 from lead.chat.forms import channels, sections
-from lead.chat.forms.rules import MAX_EXTRA, Rules, arguments, bare, choices, literal, members, wholes
-from lead.chat.forms.schemas import arguments_schema
+from lead.chat.forms.rules import MAX_EXTRA, Rules, Writes, arguments, bare, literal, members, told, wholes
 from lead.chat.forms.tagged import Tags
-from lead.chat.forms.typed import types_of
-
-Writes = Callable[[Rules, Sequence[Tool], bool], str]
-"""Writes the rules of calls. Returns an expression for them. Its last argument: whether there may be several."""
 
 _BREAK = '"\\n"?'
 _SPACE = '" "?'
+_INDENT = "/[ \\n]{1,9}/?"
 _COMMA = f'"," {_SPACE}'
 
 
@@ -43,6 +38,18 @@ def json_list(begin: str, end: str) -> Writes:
     return write
 
 
+def actions(begin: str, end: str, numbered: bool) -> Writes:
+    """A list of Cohere's actions between marks. `numbered`: as Command R7B and later models write them."""
+
+    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
+        number = f'"\\"tool_call_id\\":" {_SPACE} /"[0-9]{{1,3}}"/ {_COMMA}' if numbered else ""
+        call = rules.any_of([rules.object_(tool, ("tool_name", "parameters"), number) for tool in tools])
+        several = rules.several(call, f'"," {_INDENT}', parallel)
+        return f'{rules.text(begin)} "[" {_INDENT} {several} {_INDENT} "]" {rules.text(end)}'
+
+    return write
+
+
 def objects(key: str, between: str = ";") -> Writes:
     """JSON without marks, with the arguments under this key."""
 
@@ -56,7 +63,7 @@ def functions(begin: str, end: str, tags: Tags, together: bool = False) -> Write
     """Functions with bare values, in tags. `together`: the tags are around all of them."""
 
     def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
-        values = bare(tags.value[1], tags.padded)
+        values = told(tags.value[1], tags.kinds) if tags.kinds else bare(tags.value[1], tags.padded)
         between = f"{_BREAK} {rules.text(tags.value[0])}" if tags.value[0] else ""
         calls = []
         for tool in tools:
@@ -68,7 +75,7 @@ def functions(begin: str, end: str, tags: Tags, together: bool = False) -> Write
                 body += f" {value}" if required else f" {value}?"
             if others:
                 key = f"{rules.text(tags.key[0])} /[\\w.-]{{1,64}}/ {rules.text(tags.key[1])} {between}"
-                body += f" ({key} {rules.until(tags.value[1])} {_BREAK}){{0,{MAX_EXTRA}}}"
+                body += f" ({key} {values(rules, {})} {_BREAK}){{0,{MAX_EXTRA}}}"
             name = rules.text(f"{tags.name[0]}{tool.name}{tags.name[1]}")
             calls.append(rules.rule(f"{name} {_BREAK}{body} {rules.text(tags.end)}"))
         call = rules.any_of(calls)
@@ -149,45 +156,3 @@ def harmony(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
         head = f"{channels.CHANNEL}commentary to=functions.{tool.name} {channels.CONSTRAIN}json{channels.MESSAGE}"
         calls.append(rules.rule(f"{rules.text(head)} {arguments(rules, tool)}"))
     return rules.any_of(calls)
-
-
-def gemma(begin: str, end: str, quote: str) -> Writes:
-    """Gemma's own form, with quotes of its own around strings."""
-
-    def text(rules: Rules) -> str:
-        return f"{rules.text(quote)} {rules.until(quote)}"
-
-    def anything(rules: Rules) -> str:
-        return rules.rule(f"{text(rules)} | {rules.json({'type': ['number', 'boolean', 'null']})}")
-
-    def value(rules: Rules, schema: Mapping[str, Any], depth: int = 0) -> str:
-        values, types = choices(schema), types_of(schema)
-        if values is not None and all(isinstance(each, str) and quote not in each for each in values):
-            return rules.rule(" | ".join(rules.text(f"{quote}{each}{quote}") for each in values))
-        if types == {"string"}:
-            return rules.rule(text(rules))
-        if types and not types & {"string", "array", "object"}:
-            return rules.json(schema)
-        if types == {"array"} and depth < 4:
-            items = schema.get("items")
-            each = value(rules, items, depth + 1) if isinstance(items, Mapping) else anything(rules)
-            return rules.rule(f'"[" ({each} ("," {each})*)? "]"')
-        if types == {"object"} and depth < 4:
-            return rules.rule(f'"{{" {keys(rules, schema, depth + 1)} "}}"')
-        return anything(rules)
-
-    def keys(rules: Rules, schema: Mapping[str, Any], depth: int) -> str:
-        found, _ = members(Tool("", "", schema))
-        return rules.listed(
-            [(rules.rule(f"{rules.text(f'{key}:')} {value(rules, of, depth)}"), needed) for key, of, needed in found],
-            '","',
-        )
-
-    def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
-        calls = []
-        for tool in tools:
-            head = rules.text(f"{begin}call:{tool.name}{{")
-            calls.append(rules.rule(f"{head} {keys(rules, arguments_schema(tool), 0)} {rules.text('}' + end)}"))
-        return rules.several(rules.any_of(calls), "", parallel)
-
-    return write

@@ -17,8 +17,8 @@ from lead.chat.prepare import Prepared, prepare
 from lead.http.anthropic.blocks import Texts, Turn, lines
 from lead.http.defaults import SamplingDefaults
 from lead.http.errors import ThreadError
-from lead.http.openai.fields import SamplingFields, Stop
-from lead.http.parsing import Body, Cannot, short
+from lead.http.openai.fields import SamplingFields, Stop, other_forms
+from lead.http.parsing import Body, Cannot, ModelField, short
 
 MAX_TOOLS = 1024
 _BILLING = "x-anthropic-billing-header:"
@@ -83,10 +83,9 @@ class OutputConfig(Body):
     format: OutputFormat | None = None
 
 
-class AnthropicCountRequest(Body):
+class AnthropicCountRequest(ModelField):
     """Body of POST /v1/messages/count_tokens: all that the prompt is made of."""
 
-    model: Any = Field(None, description="Which model is asked, if the lead serves several. Otherwise it is ignored.")
     messages: list[Turn] = Field(min_length=1, fail_fast=True)
     system: Texts | None = None
     tools: Annotated[list[ClientTool], Field(fail_fast=True)] | None = Field(None, max_length=MAX_TOOLS)
@@ -133,9 +132,6 @@ class AnthropicCountRequest(Body):
         if last.calls:
             where = f"messages[{len(self.messages) - 1}]"
             raise RequestError(f"{where}: it calls tools, and no message after it has their results", where)
-        continues = last.role == "assistant" and bool(messages[-1]["content"] or "reasoning_content" in messages[-1])
-        if last.role == "assistant" and not continues:
-            messages.pop()  # there is nothing to continue
         system = self._system()
         return Conversation(
             messages=[*([{"role": "system", "content": system}] if system else []), *messages],
@@ -143,7 +139,7 @@ class AnthropicCountRequest(Body):
             schema=self._schema(),
             variables=self.chat_template_kwargs or {},
             thinking=self._thinking(),
-            continues=continues,
+            continues=last.role == "assistant",
             **self._choice(),
         )
 
@@ -198,10 +194,11 @@ class AnthropicRequest(AnthropicCountRequest, SamplingFields):
     stream: bool | None = None
 
     cannot: ClassVar[Cannot] = {
-        **AnthropicCountRequest.cannot,
+        **other_forms("use output_config.format"),
         "stop": ((None, []), "it is called stop_sequences here"),
         "n": ((None, 1), "there is one answer to a request"),
     }
+    may_be_silent: ClassVar[bool] = True
 
     def ready(
         self, vocabulary: Vocabulary, settings: ChatSettings, defaults: SamplingDefaults
@@ -212,12 +209,8 @@ class AnthropicRequest(AnthropicCountRequest, SamplingFields):
             sampling=self.sampling(defaults, prepared.grammar),
             streamed=bool(self.stream),
             **prepared.fields(),
-            **self.ends(vocabulary),
+            **self.ends(vocabulary, defaults),
         )
-
-    def limit(self) -> int | None:
-        # Where only the prompt is to be read, one token is made and not told.
-        return 1 if self.no_answer else super().limit()
 
     @property
     def shows_thinking(self) -> bool:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 
 from fastapi import Request
 from fastapi.responses import Response
 
-from duo.errors import RequestError
-from lead.api import Answer, Piece
+from lead.api import Piece
 from lead.chat.answer import AnswerReader, whole
 from lead.chat.prepare import prepare
 from lead.http.anthropic.errors import new_request_id
@@ -19,8 +17,8 @@ from lead.http.anthropic.fields import AnthropicCountRequest, AnthropicRequest
 from lead.http.anthropic.shapes import content, stopped, usage_of
 from lead.http.anthropic.writer import STYLE, MessageWriter
 from lead.http.errors import json_response
-from lead.http.parsing import parse
-from lead.http.silent import SilentAnswer
+from lead.http.parsing import own_names, parse
+from lead.http.silent import told_of
 from lead.http.site import Site
 from lead.http.stream import events, respond
 
@@ -28,13 +26,11 @@ from lead.http.stream import events, respond
 async def messages(site: Site, request: Request) -> Response:
     with site.refusals():
         asked = await parse(AnthropicRequest, request)
-        with _own_names(asked):
+        with own_names(asked.grammar_of):
             # A thread, because a long prompt takes long to tokenise.
             vocabulary, options = site.answerer.info.vocabulary, site.options
             prepared, question = await asyncio.to_thread(asked.ready, vocabulary, options.chat, site.defaults)
-            answers: Sequence[Answer] = site.ask([question])
-    if asked.no_answer:
-        answers = [SilentAnswer(answer) for answer in answers]
+            answers = told_of(site.ask([question]), asked.no_answer)
     head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": site.model}
     limit = 0 if asked.no_answer else question.max_tokens
     stream = None
@@ -59,21 +55,10 @@ async def messages(site: Site, request: Request) -> Response:
 async def count_tokens(site: Site, request: Request) -> Response:
     with site.refusals():
         asked = await parse(AnthropicCountRequest, request)
-        with _own_names(asked):
+        with own_names(asked.grammar_of):
             vocabulary = site.answerer.info.vocabulary
             prepared = await asyncio.to_thread(lambda: prepare(asked.conversation(), vocabulary, site.options.chat))
     return _named(json_response({"input_tokens": len(prepared.prompt)}))
-
-
-@contextmanager
-def _own_names(asked: AnthropicCountRequest) -> Iterator[None]:
-    """Errors of the core name OpenAI's fields. Here they name this API's."""
-    try:
-        yield
-    except RequestError as error:
-        if error.param != "response_format":
-            raise
-        raise RequestError(str(error), asked.grammar_of) from None
 
 
 def _named(response: Response) -> Response:

@@ -26,7 +26,7 @@ from lead.http.errors import SwitchedOffError, json_response
 from lead.http.openai.messages import ConversationFields
 from lead.http.openai.thinking import ThinkingFields
 from lead.http.openai.tools import Tool
-from lead.http.parsing import Body, Cannot, parse, short
+from lead.http.parsing import Cannot, ModelField, parse, short
 from lead.http.site import Site
 
 MAX_TOKEN = (1 << 31) - 1
@@ -49,7 +49,7 @@ def _parts(value: object) -> object:
 Parts = Annotated[list[str | int], BeforeValidator(_parts, json_schema_input_type=str | list[str | Token])]
 
 
-class TokenizeRequest(Body):
+class TokenizeRequest(ModelField):
     """Body of POST /tokenize. In a list, texts become tokens and tokens stay as they are."""
 
     content: Parts | None = None
@@ -59,14 +59,14 @@ class TokenizeRequest(Body):
     cannot: ClassVar[Cannot] = {"parse_special": ((None, True), "special tokens are always read as such")}
 
 
-class DetokenizeRequest(Body):
+class DetokenizeRequest(ModelField):
     """Body of POST /detokenize."""
 
     tokens: list[Token] | None = None
 
 
-class TemplateRequest(ConversationFields, ThinkingFields):
-    """Body of POST /apply-template: a chat request. All other fields are ignored."""
+class TemplateRequest(ConversationFields, ThinkingFields, ModelField):
+    """Body of POST /apply-template: a chat request. Its other fields change nothing."""
 
     tools: list[Tool] | None = None
 

@@ -8,13 +8,13 @@ from pydantic import BaseModel
 
 from duo.errors import RequestError
 from lead.http.errors import SwitchedOffError, json_response
-from lead.http.parsing import Body, parse, short
+from lead.http.parsing import ModelField, parse, short
 from lead.http.site import Site
 
 ACTIONS = ("save", "restore", "erase")
 
 
-class SlotActionRequest(Body):
+class SlotActionRequest(ModelField):
     """Body of POST /slots/N. `erase` needs no file."""
 
     filename: str | None = None

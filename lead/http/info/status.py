@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Literal
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -20,14 +22,27 @@ class Health(BaseModel):
 
 
 class Model(BaseModel):
+    """The last three are Anthropic's, for clients that send `anthropic-version`."""
+
     id: str
     object: Literal["model"]
     created: int
     owned_by: str
+    type: Literal["model"] | None = None
+    display_name: str | None = None
+    created_at: str | None = None
 
 
-class ModelList(BaseModel):
+class ModelPage(BaseModel):
+    """A list. The last three are Anthropic's, for clients that send `anthropic-version`. It is always whole."""
+
     object: Literal["list"]
+    has_more: Literal[False] | None = None
+    first_id: str | None = None
+    last_id: str | None = None
+
+
+class ModelList(ModelPage):
     data: list[Model]
 
 
@@ -52,14 +67,14 @@ async def health(site: Site, request: Request) -> Response:
 
 
 async def models(site: Site, request: Request) -> Response:
-    return json_response({"object": "list", "data": [_model(site)]})
+    return model_page(request, [_model(site)])
 
 
 async def model_by_name(site: Site, request: Request) -> Response:
     name = request.path_params["name"]
     if name != site.model:
         raise UnknownModelError(f"there is no model {name[:100]!r} here: GET /v1/models names the one that is")
-    return json_response(_model(site))
+    return json_response(shown(request, _model(site)))
 
 
 async def backs(site: Site, request: Request) -> Response:
@@ -70,6 +85,27 @@ async def metrics(site: Site, request: Request) -> Response:
     if not site.options.metrics:
         raise SwitchedOffError("GET /metrics is switched off: start the lead with --metrics")
     return Response(site.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+
+def model_page(request: Request, models: Sequence[Mapping[str, Any]]) -> Response:
+    """A list of models, each in OpenAI's form. See `ModelPage`."""
+    page: dict[str, Any] = {"object": "list", "data": [shown(request, model) for model in models]}
+    if _is_anthropic(request):
+        first, last = (models[0]["id"], models[-1]["id"]) if models else (None, None)
+        page |= {"has_more": False, "first_id": first, "last_id": last}
+    return json_response(page)
+
+
+def shown(request: Request, model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A model in OpenAI's form, and in Anthropic's beside it if the client knows that one. See `Model`."""
+    if not _is_anthropic(request):
+        return model
+    created = datetime.fromtimestamp(model["created"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {**model, "type": "model", "display_name": model.get("name", model["id"]), "created_at": created}
+
+
+def _is_anthropic(request: Request) -> bool:
+    return "anthropic-version" in request.headers
 
 
 def _model(site: Site) -> dict[str, object]:

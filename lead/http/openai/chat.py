@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -22,30 +22,25 @@ from lead.http.errors import dump
 from lead.http.openai.deltas import Deltas, ThinkingStyle
 from lead.http.openai.fields import MAX_TOP_LOGPROBS, AnswerFields, with_seed
 from lead.http.openai.logprobs import ChatLogprobs, chat_logprobs
-from lead.http.openai.messages import ConversationFields, ResponseFormat
+from lead.http.openai.messages import ConversationFields, FormFields
 from lead.http.openai.thinking import ThinkingFields
 from lead.http.openai.tools import ToolCall, ToolFields, call_shape
 from lead.http.openai.usage import Timings, Usage, figures
 from lead.http.openai.writers import ChatWriter, chunk_style
-from lead.http.parsing import Cannot, parse
+from lead.http.parsing import Cannot, own_names, parse
 from lead.http.site import Site
 from lead.http.stream import Envelope, events, head_of, respond
 
 
-class ChatRequest(ConversationFields, ToolFields, ThinkingFields, AnswerFields):
+class ChatRequest(ConversationFields, ToolFields, ThinkingFields, FormFields, AnswerFields):
     """Body of POST /v1/chat/completions."""
 
     max_completion_tokens: int | None = Field(None, ge=-1, lt=1 << 31)
     logprobs: bool | None = None
     top_logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
-    response_format: ResponseFormat | None = None
-    json_schema: dict[str, Any] | None = Field(
-        None, description="From llama-server: the same as a response_format of type json_schema."
-    )
 
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_completion_tokens", "max_tokens")
     cannot: ClassVar[Cannot] = {
-        **AnswerFields.cannot,
         "functions": ((None, []), "functions are not supported, use tools"),
         "function_call": ((None, "none", "auto"), "functions are not supported, use tools and tool_choice"),
         "modalities": ((None, [], ["text"]), "only text is supported"),
@@ -58,7 +53,7 @@ class ChatRequest(ConversationFields, ToolFields, ThinkingFields, AnswerFields):
         return Conversation(
             self.turns(),
             **self.asked(),
-            schema=self._schema(),
+            schema=self.schema_asked(),
             variables=self.variables,
             thinking=self.thinks(),
             continues=self.continues,
@@ -71,7 +66,7 @@ class ChatRequest(ConversationFields, ToolFields, ThinkingFields, AnswerFields):
             top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             streamed=bool(self.stream),
             **prepared.fields(),
-            **self.ends(vocabulary),
+            **self.ends(vocabulary, defaults),
         )
         return [with_seed(question, i) for i in range(self.n or 1)]
 
@@ -91,13 +86,6 @@ class ChatRequest(ConversationFields, ToolFields, ThinkingFields, AnswerFields):
         if not self.tells_thinking:
             return ThinkingStyle(apart=False)
         return ThinkingStyle(marks=prepared.thinking_marks if prepared.reasoning_format == "deepseek-legacy" else None)
-
-    def _schema(self) -> Mapping[str, Any] | None:
-        """The schema that the answer must follow, if any."""
-        given = self.response_format.answer() if self.response_format is not None else None
-        if given is not None and self.json_schema:
-            raise RequestError("json_schema and response_format say the same: give one of them", "json_schema")
-        return given or self.json_schema or given
 
 
 class AssistantMessage(BaseModel):
@@ -156,9 +144,10 @@ async def chat_completions(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(ChatRequest, request)
-        # A thread, because a long prompt takes long to tokenise.
-        prepared, questions = await asyncio.to_thread(asked.ready, vocabulary, site.options.chat, site.defaults)
-        answers = site.ask(questions)
+        with own_names(asked.grammar_of):
+            # A thread, because a long prompt takes long to tokenise.
+            prepared, questions = await asyncio.to_thread(asked.ready, vocabulary, site.options.chat, site.defaults)
+            answers = site.ask(questions)
     head = head_of("chatcmpl", "chat.completion.chunk" if asked.stream else "chat.completion", site.model)
     stream = None
     if asked.stream:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -27,11 +27,11 @@ from lead.http.openai.fields import (
     with_seed,
 )
 from lead.http.openai.logprobs import TextLogprobs, prompt_logprobs, text_logprobs
-from lead.http.openai.messages import ResponseFormat
+from lead.http.openai.messages import FormFields
 from lead.http.openai.usage import Timings, Usage, figures
 from lead.http.openai.writers import Echo, TextWriter, chunk_style
-from lead.http.parsing import parse, short
-from lead.http.silent import SilentAnswer
+from lead.http.parsing import own_names, parse, short
+from lead.http.silent import told_of
 from lead.http.site import Site
 from lead.http.stream import Envelope, events, head_of, respond
 
@@ -60,7 +60,7 @@ Prompts = Annotated[
 ]
 
 
-class CompletionRequest(AnswerFields):
+class CompletionRequest(FormFields, AnswerFields):
     """Body of POST /v1/completions. Each prompt gets `n` answers, in the order of the prompts."""
 
     prompt: Prompts = Field(min_length=1, max_length=MAX_CHOICES)
@@ -69,13 +69,11 @@ class CompletionRequest(AnswerFields):
     )
     logprobs: int | None = Field(None, ge=0, le=MAX_TOP_LOGPROBS)
     best_of: int | None = Field(None, description="Must be the same as n.")
-    response_format: ResponseFormat | None = None
-    json_schema: dict[str, Any] | None = Field(
-        None, description="From llama-server: the answer is JSON of this schema."
-    )
     suffix: str | None = Field(
         None, description="What follows the answer, for models that fill gaps in code. The prompt stands before it."
     )
+
+    may_be_silent: ClassVar[bool] = True
 
     def questions(self, vocabulary: Vocabulary, context: int, defaults: SamplingDefaults) -> list[Question]:
         """`n` questions for each prompt. context: tokens of a prompt and its answer. Raises RequestError."""
@@ -98,7 +96,7 @@ class CompletionRequest(AnswerFields):
             raise RequestError(
                 f"{scores} log probabilities of prompts: at most {MAX_PROMPT_LOGPROBS} at a time", "logprobs"
             )
-        schema = self.response_format.answer() if self.response_format is not None else self.json_schema or None
+        schema = self.schema_asked()
         sampling = self.sampling(defaults, of_json_schema(schema) if schema is not None else "")
         question = Question(
             prompt=(),
@@ -107,7 +105,7 @@ class CompletionRequest(AnswerFields):
             prompt_logprobs=scored,
             continues=True,
             streamed=bool(self.stream),
-            **self.ends(vocabulary),
+            **self.ends(vocabulary, defaults),
         )
         if form is not None:
             after = plain_tokens(self.suffix or "", vocabulary, form)
@@ -115,10 +113,6 @@ class CompletionRequest(AnswerFields):
             if not question.ignore_eos:
                 question = replace(question, stop_tokens=(*question.stop_tokens, *form.stops))
         return [with_seed(replace(question, prompt=tokens), i) for tokens in prompts for i in range(count)]
-
-    def limit(self) -> int | None:
-        # Where only the prompt is asked for, one token is made and not told.
-        return 1 if self.no_answer else super().limit()
 
     def echoes(self, questions: Sequence[Question], vocabulary: Vocabulary) -> list[Echo]:
         """One for each question: what stands before its answer."""
@@ -170,12 +164,11 @@ async def completions(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(CompletionRequest, request)
-        # A thread, because a long prompt takes long to tokenise.
-        questions = await asyncio.to_thread(asked.questions, vocabulary, site.answerer.info.context, site.defaults)
-        echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
-        answers = site.ask(questions)
-    if asked.no_answer:
-        answers = [SilentAnswer(answer) for answer in answers]
+        with own_names(asked.grammar_of):
+            # A thread, because a long prompt takes long to tokenise.
+            questions = await asyncio.to_thread(asked.questions, vocabulary, site.answerer.info.context, site.defaults)
+            echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
+            answers = told_of(site.ask(questions), asked.no_answer)
     head, per_prompt = head_of("cmpl", "text_completion", site.model), asked.n or 1
     stream = None
     if asked.stream:

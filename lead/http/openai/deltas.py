@@ -36,6 +36,8 @@ class Deltas:
         """Whether the content ends within thinking."""
 
     def of(self, parts: Sequence[Part]) -> list[Delta]:
+        if len(parts) == 1 and isinstance(parts[0], Text) and not self._thinks:
+            return [Delta("", parts[0].text)]  # the usual case, for every token of an answer
         found: list[Delta] = []
         for is_thought, group in groupby(parts, lambda part: isinstance(part, Thought)):
             some = [*group]

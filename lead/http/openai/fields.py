@@ -18,7 +18,7 @@ from duo.sampling.params import SEED_BITS, SamplingParams
 from lead.answers.text import special_in
 from lead.api import Question
 from lead.http.defaults import SamplingDefaults
-from lead.http.parsing import Body, Cannot, short
+from lead.http.parsing import Body, Cannot, ModelField, short
 
 MAX_CHOICES = 128
 """Most answers to one request. OpenAI has the same limit."""
@@ -44,16 +44,29 @@ _String = Annotated[str, Field(max_length=MAX_STOP_LENGTH)]
 Stop = Annotated[_Strings, BeforeValidator(_stops, json_schema_input_type=_String | _Strings)]
 
 
+_FORMS = (
+    "response_format", "json_schema", "grammar", "structured_outputs",
+    "guided_json", "guided_regex", "guided_choice", "guided_grammar",
+)  # fmt: skip
+
+
+def other_forms(why: str) -> Cannot:
+    """The fields with which other APIs and servers ask for an answer of some form. `why`: what to use instead.
+
+    A request that knows one of them takes it.
+    """
+    return {name: ((None, "", {"type": "text"}), why) for name in _FORMS}
+
+
 class StreamOptions(Body):
     """With `include_usage`, one more chunk at the end holds the usage."""
 
     include_usage: bool | None = None
 
 
-class SamplingFields(Body):
+class SamplingFields(ModelField):
     """How to pick tokens, and when to end."""
 
-    model: Any = Field(None, description="Which model is asked, if the lead serves several. Otherwise it is ignored.")
     temperature: float | None = Field(None, ge=0, le=100)
     top_p: float | None = Field(None, ge=0, le=1, description="0 means the likeliest token.")
     top_k: int | None = Field(None, ge=-1, le=1 << 31)
@@ -73,6 +86,21 @@ class SamplingFields(Body):
     repeat_penalty: float | None = Field(None, gt=0, le=100)
     logit_bias: dict[str, float] | None = Field(None, description="What to add to the logits of tokens, by token id.")
     ignore_eos: bool | None = None
+
+    vendors: ClassVar[Collection[str]] = ("models",)  # OpenRouter's
+    cannot: ClassVar[Cannot] = {
+        "stop_sequences": ((None, []), "it is called stop here"),
+        "min_tokens": ((None, 0, 1), "use ignore_eos with max_tokens, or logit_bias"),
+        "mirostat": ((None, 0, False), "use temperature, top_k, top_p and min_p"),
+        "typical_p": ((None, 1), "use top_p or min_p"),
+        "dynatemp_range": ((None, 0), "use temperature"),
+        "xtc_probability": ((None, 0), "use top_k, top_p and min_p"),
+        "dry_multiplier": ((None, 0), "use presence_penalty, frequency_penalty or repetition_penalty"),
+    }
+    limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
+    """Fields that limit an answer's tokens. The first one that is given counts."""
+    may_be_silent: ClassVar[bool] = False
+    """Whether a limit of 0 is taken: it asks for the prompt alone. One token is made then, and not told."""
 
     def sampling(self, defaults: SamplingDefaults, grammar: str = "") -> SamplingParams:
         """`defaults` count where the request says nothing. Raises RequestError."""
@@ -97,31 +125,32 @@ class SamplingFields(Body):
         found = {name: fields[name] for name in whole if isinstance(fields.get(name), float)}
         return {**fields, **{name: int(value) for name, value in found.items() if value.is_integer()}}
 
-    def ends(self, vocabulary: Vocabulary) -> dict[str, Any]:
+    def ends(self, vocabulary: Vocabulary, defaults: SamplingDefaults) -> dict[str, Any]:
         """Where the answer ends, as fields of a `Question`. Slow: it tokenises stop strings. Raises RequestError."""
+        limit = self.limit()
         return {
-            "max_tokens": self.limit(),
+            "max_tokens": defaults.max_tokens if limit is None else limit,
             "ignore_eos": bool(self.ignore_eos),
             "stop": tuple(self.stop or ()),
             "stop_names": special_in(self.stop or (), vocabulary),
             "stop_tokens": tuple(self.stop_token_ids or ()),
         }
 
-    limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
-    """Fields that limit an answer's tokens. The first one that is given counts."""
-
     def limit(self) -> int | None:
-        """Most tokens of an answer; None means no limit but the context. Raises RequestError for 0."""
+        """Most tokens to make; None means that the request sets no limit. Raises RequestError for a 0 that means
+        nothing here."""
         name = self._limited_by
         tokens: int | None = getattr(self, name)
-        if tokens == 0:
+        if tokens != 0:
+            return None if tokens == -1 else tokens
+        if not self.may_be_silent:
             raise RequestError(f"{name} is 0: it must be at least 1, or -1 for no limit", name)
-        return None if tokens == -1 else tokens
+        return 1
 
     @property
     def no_answer(self) -> bool:
         """Whether the request wants no answer, only its prompt."""
-        return bool(getattr(self, self._limited_by) == 0)
+        return self.may_be_silent and bool(getattr(self, self._limited_by) == 0)
 
     @property
     def _limited_by(self) -> str:
@@ -136,22 +165,9 @@ class AnswerFields(SamplingFields):
     stream_options: StreamOptions | None = None
     accepted: bool | None = Field(None, description="Streamed chunks say which back guessed each piece of their text.")
 
-    vendors: ClassVar[Collection[str]] = ("models",)  # OpenRouter's
     cannot: ClassVar[Cannot] = {
-        "grammar": ((None, ""), "grammars are not taken as text, use response_format with a json_schema"),
-        "stop_sequences": ((None, []), "it is called stop here"),
-        "min_tokens": ((None, 0, 1), "use ignore_eos with max_tokens, or logit_bias"),
+        **other_forms("use response_format with a json_schema"),
         "n_probs": ((None, 0), "use logprobs"),
-        "mirostat": ((None, 0, False), "use temperature, top_k, top_p and min_p"),
-        "typical_p": ((None, 1), "use top_p or min_p"),
-        "dynatemp_range": ((None, 0), "use temperature"),
-        "xtc_probability": ((None, 0), "use top_k, top_p and min_p"),
-        "dry_multiplier": ((None, 0), "use presence_penalty, frequency_penalty or repetition_penalty"),
-        "structured_outputs": ((None,), "use response_format"),
-        "guided_json": ((None,), "use response_format"),
-        "guided_regex": ((None,), "use response_format with a json_schema"),
-        "guided_choice": ((None,), "use response_format with a json_schema"),
-        "guided_grammar": ((None,), "use response_format with a json_schema"),
     }
 
     @property

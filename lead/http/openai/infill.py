@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from fastapi import Request
@@ -15,10 +15,10 @@ from lead.answers.fim import NO_GAPS, Form, Gap, form_of, plain_tokens, prompt_o
 from lead.api import Piece, Question, Summary
 from lead.http.defaults import SamplingDefaults
 from lead.http.errors import UnsupportedError, dump, error_of
-from lead.http.openai.fields import AnswerFields, SamplingFields
+from lead.http.openai.fields import SamplingFields, other_forms
 from lead.http.openai.usage import Timings, timings
 from lead.http.parsing import Body, Cannot, parse
-from lead.http.silent import SilentAnswer
+from lead.http.silent import told_of
 from lead.http.site import Site
 from lead.http.stream import StreamStyle, events, respond
 
@@ -49,12 +49,16 @@ class InfillRequest(SamplingFields):
         None, max_length=64, description="Only these fields of the answer, such as `timings/prompt_n`, by their paths."
     )
 
-    cannot: ClassVar[Cannot] = AnswerFields.cannot
-    limits: ClassVar[Sequence[str]] = ("n_predict", "max_tokens")
+    cannot: ClassVar[Cannot] = {
+        **other_forms("/infill gives plain text: use /v1/completions with suffix and response_format"),
+        "n_probs": ((None, 0), "/infill tells no log probabilities: use /v1/completions with suffix and logprobs"),
+        "n": ((None, 1), "/infill gives one answer: use /v1/completions with suffix"),
+    }
+    may_be_silent: ClassVar[bool] = True
 
     def question(self, form: Form, vocabulary: Vocabulary, context: int, defaults: SamplingDefaults) -> Question:
         """Slow: it tokenises. Raises RequestError."""
-        ends = self.ends(vocabulary)
+        ends = self.ends(vocabulary, defaults)
         if not ends["ignore_eos"]:
             ends["stop_tokens"] += tuple(form.stops)
         gap = Gap(
@@ -69,10 +73,6 @@ class InfillRequest(SamplingFields):
             streamed=bool(self.stream),
             **ends,
         )
-
-    def limit(self) -> int | None:
-        # Editors ask for no token at all so that the cache holds other files by the time of the next question.
-        return 1 if self.no_answer else super().limit()
 
 
 class Infill(BaseModel):
@@ -103,16 +103,13 @@ async def infill(site: Site, request: Request) -> Response:
         if form is None:
             raise UnsupportedError(f"/infill: {NO_GAPS}")
         question = await asyncio.to_thread(asked.question, form, info.vocabulary, info.context, site.defaults)
-        answers = site.ask([question])
-    if asked.no_answer:
-        answers = [SilentAnswer(answers[0])]
-    answer, ends = answers[0], {*form.stops, *info.vocabulary.eos}
+        answers = told_of(site.ask([question]), asked.no_answer)
 
     def body(told: Sequence[Sequence[Piece]]) -> Mapping[str, object]:
         text = "".join([piece.text for piece in told[0]])
-        return chosen(_whole(text, site.model, answer.summary, told[0], ends), asked.response_fields)
+        return chosen(_whole(text, site.model, answers[0].summary), asked.response_fields)
 
-    writer = _Writer(site.model, ends, len(question.prompt))
+    writer = _Writer(site.model, len(question.prompt))
     stream = events(answers, [writer], _STYLE) if asked.stream else None
     return await respond(request, answers, body, stream)
 
@@ -131,12 +128,10 @@ def chosen(body: Mapping[str, Any], paths: Sequence[str] | None) -> Mapping[str,
     return found
 
 
-def _whole(
-    text: str, model: str, summary: Summary, pieces: Sequence[Piece], ends: Collection[int]
-) -> Mapping[str, object]:
-    """See `Infill`. pieces: the last ones at least."""
-    last = pieces[-1].token if pieces else None
-    stop_type = "limit" if summary.finish_reason == "length" else "eos" if last in ends else "word"
+def _whole(text: str, model: str, summary: Summary) -> Mapping[str, object]:
+    """See `Infill`."""
+    word = "" if summary.finish_reason == "length" else summary.stop_string
+    stop_type = "limit" if summary.finish_reason == "length" else "word" if word else "eos"
     return {
         "index": 0,
         "content": text,
@@ -146,7 +141,7 @@ def _whole(
         "tokens_evaluated": summary.prompt_tokens,
         "truncated": False,
         "stop_type": stop_type,
-        "stopping_word": "",
+        "stopping_word": word,
         "tokens_cached": summary.prompt_tokens + summary.completion_tokens,
         "timings": timings(summary),
     }
@@ -155,23 +150,21 @@ def _whole(
 class _Writer:
     """Writes the answer as events. The last one has no text, and says how it ended."""
 
-    def __init__(self, model: str, ends: Collection[int], prompt: int) -> None:
-        self._model, self._ends, self._prompt = model, ends, prompt
+    def __init__(self, model: str, prompt: int) -> None:
+        self._model, self._prompt = model, prompt
         self._count = 0
-        self._last: Sequence[Piece] = ()
 
     def begin(self) -> str:
         return ""
 
     def batch(self, pieces: Sequence[Piece]) -> str:
         self._count += len(pieces)
-        self._last = pieces or self._last
         text = "".join([piece.text for piece in pieces])
         figures = {"tokens_predicted": self._count, "tokens_evaluated": self._prompt}
         return f"data: {dump({'index': 0, 'content': text, 'stop': False, **figures})}\n\n" if text else ""
 
     def end(self, summary: Summary) -> str:
-        return f"data: {dump(_whole('', self._model, summary, self._last, self._ends))}\n\n"
+        return f"data: {dump(_whole('', self._model, summary))}\n\n"
 
 
 _STYLE = StreamStyle(lambda error: f"data: {dump(error_of(error))}\n\n", lambda: "")

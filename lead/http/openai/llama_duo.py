@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from duo.engines import Vocabulary
 from lead.api import Question
 from lead.http.defaults import SamplingDefaults
-from lead.http.openai.fields import SamplingFields
+from lead.http.openai.fields import SamplingFields, other_forms
 from lead.http.openai.messages import Message, Text
 from lead.http.parsing import Cannot, parse
 from lead.http.site import Site
@@ -27,7 +27,7 @@ class MessagesRequest(SamplingFields):
 
     cannot: ClassVar[Cannot] = {
         "stream": ((None, False), "/messages does not stream: use /v1/chat/completions"),
-        "stop_sequences": ((None, []), "it is called stop here"),
+        **other_forms("/messages gives plain text: use /v1/chat/completions with response_format"),
         "n": ((None, 1), "/messages gives one answer: use /v1/chat/completions"),
         "tools": ((None, []), "/messages knows no tools: use /v1/chat/completions"),
     }
@@ -38,7 +38,7 @@ class MessagesRequest(SamplingFields):
         return Question(
             prompt=vocabulary.chat(system + [message.plain() for message in self.messages]),
             sampling=self.sampling(defaults.greedy() if self.seed is None else defaults),
-            **self.ends(vocabulary),
+            **self.ends(vocabulary, defaults),
         )
 
 

@@ -12,7 +12,9 @@ from lead.http.parsing import Body, short
 
 
 class TextPart(Body):
-    type: Literal["text"]
+    """The last two types are the Responses API's."""
+
+    type: Literal["text", "input_text", "output_text"]
     text: str
 
 
@@ -21,6 +23,9 @@ class RefusalPart(Body):
 
     type: Literal["refusal"]
     refusal: str
+
+
+_TEXTS = ("text", "input_text", "output_text", "refusal")
 
 
 def joined(content: object, info: ValidationInfo) -> object:
@@ -34,7 +39,7 @@ def joined(content: object, info: ValidationInfo) -> object:
                 texts.append(text)
             case {"type": "refusal", "refusal": str(text)} if info.data.get("role") == "assistant":
                 texts.append(text)
-            case {"type": str(kind)} if kind != "text":
+            case {"type": str(kind)} if kind not in _TEXTS:
                 raise ValueError(f"a part of type {short(kind)} cannot be read, only text can (it is part {i})")
             case _:
                 raise ValueError(f"{short(part)} is not a text part")
@@ -165,6 +170,29 @@ class ResponseFormat(Body):
         if schema is None:
             raise RequestError("response_format.json_schema.schema is missing", "response_format.json_schema.schema")
         return schema
+
+
+class FormFields(Body):
+    """The form of the answer."""
+
+    response_format: ResponseFormat | None = None
+    json_schema: dict[str, Any] | None = Field(
+        None, description="From llama-server: the same as a response_format of type json_schema."
+    )
+
+    def schema_asked(self) -> Mapping[str, Any] | None:
+        """The schema that the answer must follow, if any. Raises RequestError."""
+        given = self.response_format.answer() if self.response_format is not None else None
+        if given is not None and self.json_schema:
+            raise RequestError("json_schema and response_format say the same: give one of them", "json_schema")
+        return given or self.json_schema or given
+
+    @property
+    def grammar_of(self) -> str:
+        """The field that asks for an answer of some form."""
+        if self.response_format is not None and self.response_format.type != "text":
+            return "response_format"
+        return "json_schema" if self.json_schema else "tools"
 
 
 class ConversationFields(Body):

@@ -13,7 +13,7 @@ from duo.engines import Vocabulary
 from lead.api import Answer, Piece, Summary
 from lead.chat.answer import AnswerReader
 from lead.chat.parser import AnswerParser
-from lead.http.errors import UNEXPECTED, dump, error_of
+from lead.http.errors import dump, error_of
 from lead.http.openai.deltas import Delta, Deltas, ThinkingStyle
 from lead.http.openai.fields import AnswerFields
 from lead.http.openai.logprobs import chat_logprobs, prompt_logprobs, text_logprobs
@@ -212,7 +212,7 @@ def chunk_style(
         last = dump({"choices": [], **figures([answer.summary for answer in answers], per_prompt, thinking())})
         return f"{usage_start},{last[1:]}\n\n{done}"
 
-    return StreamStyle(lambda error: f"data: {dump(error_of(error) if error else UNEXPECTED)}\n\n", tail)
+    return StreamStyle(lambda error: f"data: {dump(error_of(error))}\n\n", tail)
 
 
 def accepted(pieces: Sequence[Piece], texts: Sequence[str], held: int) -> tuple[list[list[list[str]]], list[Piece]]:

@@ -14,10 +14,11 @@ from lead.api import Question
 from lead.chat.conversation import ChatSettings, Conversation
 from lead.chat.prepare import Prepared, prepare
 from lead.http.defaults import SamplingDefaults
-from lead.http.openai.fields import MAX_TOP_LOGPROBS, AnswerFields, SamplingFields
+from lead.http.openai.fields import MAX_TOP_LOGPROBS, SamplingFields, other_forms
 from lead.http.openai.thinking import ReasoningOptions, ThinkingFields
-from lead.http.parsing import Body, Cannot
-from lead.http.responses.items import Item, MoreTools, items_of, messages_of
+from lead.http.openai.tools import MAX_TOOLS
+from lead.http.parsing import Body, Cannot, ModelField
+from lead.http.responses.items import Item, MoreTools, items_of, messages_of, unfinished
 from lead.http.responses.tools import Choice, Tool, ToolEntry, asked, choice_of, entries
 
 Includable = Literal[
@@ -74,7 +75,7 @@ class ReasoningSettings(ReasoningOptions):
 _Items = Annotated[Any, BeforeValidator(items_of, json_schema_input_type=str | list[Item])]
 
 
-class AskedFields(ThinkingFields):
+class AskedFields(ThinkingFields, ModelField):
     """What a prompt is made of."""
 
     input: _Items = Field(None, description="A text, or items. May be absent after a previous response.")
@@ -93,7 +94,7 @@ class AskedFields(ThinkingFields):
         "conversation": ((None,), "the lead keeps no conversations, use previous_response_id"),
         "prompt": ((None,), "the lead keeps no prompt templates, use instructions and input"),
         "messages": ((None,), "it is called input here"),
-        "response_format": ((None,), "it is called text.format here"),
+        **other_forms("it is called text.format here, and takes a json_schema"),
     }
 
     @property
@@ -104,10 +105,14 @@ class AskedFields(ThinkingFields):
     def entries(self, items: Sequence[Item]) -> list[ToolEntry]:
         """The tools, with those among the items, which a history may repeat. Raises RequestError."""
         found = entries(self.tools or (), "tools")
+        known = {entry.tool.name for entry in found}
         for item in items:
             if isinstance(item, MoreTools):
-                known = {entry.tool.name for entry in found}
-                found += [entry for entry in item.entries() if entry.tool.name not in known]
+                new = [entry for entry in item.entries() if entry.tool.name not in known]
+                known.update(entry.tool.name for entry in new)
+                found += new
+        if len(found) > MAX_TOOLS:
+            raise RequestError(f"tools: {len(found)} are too many, at most {MAX_TOOLS} are taken", "tools")
         return found
 
     def conversation(self, items: Sequence[Item], tools: Sequence[ToolEntry]) -> Conversation:
@@ -124,7 +129,23 @@ class AskedFields(ThinkingFields):
             schema=self.text.format.answer() if self.text is not None and self.text.format is not None else None,
             variables=self.chat_template_kwargs or {},
             thinking=self.thinks(),
+            continues=unfinished(items) and "tool_calls" not in turns[-1],
         )
+
+    def prepared(
+        self, items: Sequence[Item], vocabulary: Vocabulary, settings: ChatSettings
+    ) -> tuple[Prepared, list[ToolEntry]]:
+        """The conversation, and the tools. Takes long for a long one. Raises RequestError."""
+        tools = self.entries(items)
+        if self.reasoning_format is not None:
+            settings = replace(settings, reasoning_format=self.reasoning_format)
+        return prepare(self.conversation(items, tools), vocabulary, settings), tools
+
+    @property
+    def grammar_of(self) -> str:
+        """The field that asks for an answer of some form."""
+        form = self.text.format if self.text is not None else None
+        return "text.format" if form is not None and form.type != "text" else "tools"
 
 
 class ResponsesRequest(AskedFields, SamplingFields):
@@ -151,10 +172,9 @@ class ResponsesRequest(AskedFields, SamplingFields):
     )  # fmt: skip
     limits: ClassVar[Sequence[str]] = ("n_predict", "max_output_tokens", "max_tokens")
     cannot: ClassVar[Cannot] = {
-        **AskedFields.cannot,
-        **AnswerFields.cannot,
         "background": ((None, False), "the lead answers while the client waits"),
         "n": ((None, 1), "a response has one answer, use /v1/chat/completions"),
+        "n_probs": ((None, 0), "it is called top_logprobs here"),
         "moderation": ((None,), "the lead moderates nothing"),
     }
 
@@ -170,16 +190,13 @@ class ResponsesRequest(AskedFields, SamplingFields):
         self, items: Sequence[Item], vocabulary: Vocabulary, settings: ChatSettings, defaults: SamplingDefaults
     ) -> tuple[Prepared, Question, list[ToolEntry]]:
         """The conversation, its question, and the tools. Takes long for a long one. Raises RequestError."""
-        tools = self.entries(items)
-        if self.reasoning_format is not None:
-            settings = replace(settings, reasoning_format=self.reasoning_format)
-        prepared = prepare(self.conversation(items, tools), vocabulary, settings)
+        prepared, tools = self.prepared(items, vocabulary, settings)
         question = Question(
             sampling=self.sampling(defaults, prepared.grammar),
             top_logprobs=(self.top_logprobs or 0) if self.wants_logprobs else None,
             streamed=bool(self.stream),
             **prepared.fields(),
-            **self.ends(vocabulary),
+            **self.ends(vocabulary, defaults),
         )
         return prepared, question, tools
 

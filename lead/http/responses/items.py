@@ -7,14 +7,14 @@ holds its thinking, its text and its calls together.
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, ValidationInfo
 
 from duo.errors import RequestError
 from lead.http.errors import dump
+from lead.http.openai.messages import Text, TextPart, joined
 from lead.http.parsing import Body, checked, short
 from lead.http.responses.tools import ToolEntry, entries, prompt_name
 
@@ -24,42 +24,15 @@ _SEALED = "duo."
 """How the `encrypted_content` of our own thinking begins. It is packed, and not secret."""
 
 
-class InputText(Body):
-    type: Literal["input_text", "output_text", "text"]
-    text: str
-
-
-class Refusal(Body):
-    type: Literal["refusal"]
-    refusal: str
-
-
-def _joined(content: object) -> object:
-    """Joins a list of parts with line breaks, as in chat. Leaves anything else for the type to judge."""
-    if not isinstance(content, list):
-        return content
-    texts: list[str] = []
-    for i, part in enumerate(content):
-        match part:
-            case {"type": "input_text" | "output_text" | "text", "text": str(text)}:
-                texts.append(text)
-            case {"type": "refusal", "refusal": str(text)}:
-                texts.append(text)
-            case {"type": str(kind)} if kind not in ("input_text", "output_text", "text", "refusal"):
-                raise ValueError(f"part {i} is of type {short(kind)}, which cannot be read: only text can")
-            case _:
-                raise ValueError(f"part {i} is {short(part)}, which is no text part")
-    return "\n".join(texts)
-
-
-Text = Annotated[str, BeforeValidator(_joined, json_schema_input_type=str | list[InputText | Refusal])]
-
-
 class MessageItem(Body):
-    """A turn of the user, of the assistant, or of whoever instructs it. `type` may be absent."""
+    """A turn of the user, of the assistant, or of whoever instructs it. `type` may be absent.
+
+    `status`: an answer goes on with the last item if that is the assistant's and is not completed.
+    """
 
     type: Literal["message"] = "message"
     id: str | None = None
+    status: str | None = None
     role: Literal["user", "assistant", "system", "developer"]
     content: Text
 
@@ -107,14 +80,14 @@ class HostedCall(Body):
         return self.type.removesuffix("_call"), dump(self.action or self.operation or {})
 
 
-def _of_shell(output: object) -> object:
+def _of_shell(output: object, info: ValidationInfo) -> object:
     """Makes text of a shell's output, which is a list of what each command wrote."""
     match output:
         case [{"stdout": str()}, *_]:
             return dump(output)
         case None:
             return ""
-    return _joined(output)
+    return joined(output, info)
 
 
 class Output(Body):
@@ -126,7 +99,7 @@ class Output(Body):
     ]  # fmt: skip
     id: str | None = None
     call_id: str | None = None
-    output: Annotated[str, BeforeValidator(_of_shell, json_schema_input_type=str | list[InputText])] = ""
+    output: Annotated[str, BeforeValidator(_of_shell, json_schema_input_type=str | list[TextPart])] = ""
 
 
 class ReasoningText(Body):
@@ -139,6 +112,7 @@ class Reasoning(Body):
 
     type: Literal["reasoning"]
     id: str | None = None
+    status: str | None = None
     summary: list[ReasoningText] | None = None
     content: list[ReasoningText] | None = None
     encrypted_content: str | None = None
@@ -235,49 +209,69 @@ def _item(value: object, where: str) -> Item | None:
     return checked(shape, {**value, "type": kind}, where)
 
 
+class _Assistant:
+    """A turn of the assistant that still grows."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+        self.thoughts: list[str] = []
+        self.calls: list[dict[str, Any]] = []
+
+    def turn(self) -> dict[str, Any]:
+        """The turn in OpenAI's chat shape."""
+        turn: dict[str, Any] = {"role": "assistant", "content": "\n".join(self.texts)}
+        if self.thoughts:
+            turn["reasoning_content"] = "\n".join(self.thoughts)
+        return {**turn, "tool_calls": self.calls} if self.calls else turn
+
+
 def messages_of(items: Sequence[Item]) -> list[dict[str, Any]]:
     """The conversation in OpenAI's chat shape. What the assistant says in a row becomes one turn."""
-    turns: list[dict[str, Any]] = []
+    turns: list[dict[str, Any] | _Assistant] = []
     names: dict[str, str] = {}
     for item in items:
         match item:
             case MessageItem(role="assistant"):
-                _say(_turn(turns), "content", item.content)
+                _assistant(turns).texts.extend([item.content] if item.content else [])
             case MessageItem():
                 # "developer" is OpenAI's newer word for system. Chat templates do not know it.
                 role = "system" if item.role == "developer" else item.role
                 turns.append({"role": role, "content": item.content})
             case Reasoning():
-                if item.text:
-                    _say(_turn(turns), "reasoning_content", item.text)
+                if text := item.text:
+                    _assistant(turns).thoughts.append(text)
             case FunctionCall() | CustomCall() | HostedCall():
                 name, arguments = item.told()
                 call_id = item.call_id or item.id
                 names[call_id or ""] = name
                 call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}
-                _turn(turns, call=True).setdefault("tool_calls", []).append(call)
+                _assistant(turns, call=True).calls.append(call)
             case Output():
                 turns.append(_answer(item, names))
             case Reference() | MoreTools():
                 pass  # the first is replaced before, the second is no turn
-    return turns
+    return [turn.turn() if isinstance(turn, _Assistant) else turn for turn in turns]
 
 
-def _turn(turns: list[dict[str, Any]], call: bool = False) -> dict[str, Any]:
+def unfinished(items: Sequence[Item]) -> bool:
+    """Whether the last item is one of the assistant's that a limit has cut. As in vLLM, the answer then goes on with
+    it."""
+    match items[-1] if items else None:
+        case MessageItem(role="assistant", status=status) | Reasoning(status=status):
+            return status in ("in_progress", "incomplete")
+    return False
+
+
+def _assistant(turns: list[dict[str, Any] | _Assistant], call: bool = False) -> _Assistant:
     """The assistant's turn that goes on, or a new one.
 
     Text after text is a new turn, unless a call was between: its output has to follow its turn.
     """
-    last = turns[-1] if turns else {}
-    if last.get("role") == "assistant" and (call or "tool_calls" in last or not last["content"]):
+    last = turns[-1] if turns else None
+    if isinstance(last, _Assistant) and (call or last.calls or not last.texts):
         return last
-    turns.append({"role": "assistant", "content": ""})
-    return turns[-1]
-
-
-def _say(turn: dict[str, Any], key: str, text: str) -> None:
-    before = turn.get(key)
-    turn[key] = f"{before}\n{text}" if before else text
+    turns.append(made := _Assistant())
+    return made
 
 
 def _answer(item: Output, names: Mapping[str, str]) -> dict[str, Any]:
@@ -302,5 +296,5 @@ def unsealed(content: str) -> str:
         return ""
     try:
         return base64.b64decode(content.removeprefix(_SEALED), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, or no text in it
         return ""

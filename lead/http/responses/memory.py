@@ -5,8 +5,8 @@ It is bounded. The response that was not used for the longest time goes first.
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lead.http.responses.items import Item
@@ -15,19 +15,54 @@ MAX_RESPONSES = 1000
 MAX_BYTES = 64 << 20
 ITEM_BYTES = 1 << 10
 """What an item takes beside its text."""
+POINTER_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A response. items: the whole conversation, to the end of the answer. made: how many of them the answer has.
+@dataclass(frozen=True, slots=True, eq=False)
+class Turn:
+    """What one response adds to its conversation: the items of its request, then those of its answer.
 
-    body: the response object as JSON. size: about how many bytes it takes.
+    made: how many the answer has. text: bytes of all of them.
     """
 
     items: Sequence[Item]
     made: int
+    text: int
+
+    @property
+    def answer(self) -> Sequence[Item]:
+        return self.items[len(self.items) - self.made :]
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return self.text + ITEM_BYTES * len(self.items)
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A response. turns: the whole conversation, to the end of the answer. Responses of one conversation share them.
+
+    body: the response object as JSON.
+    """
+
+    turns: Sequence[Turn]
     body: str
-    size: int
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes beside its turns."""
+        return len(self.body) + POINTER_BYTES * len(self.turns)
+
+
+def bytes_of(items: Sequence[Item]) -> int:
+    """Bytes of the texts of these items. Takes a while for long ones."""
+    return sum(len(item.model_dump_json()) for item in items)
+
+
+def items_in(turns: Sequence[Turn]) -> Iterator[Item]:
+    """The items of all these turns."""
+    return (item for turn in turns for item in turn.items)
 
 
 class Memory:
@@ -38,6 +73,8 @@ class Memory:
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._made: dict[str, Item] = {}
         """The items of answers, by id. Items of requests have ids that a client chose."""
+        self._uses: Counter[Turn] = Counter()
+        """How many responses hold a turn. It counts once, for as long as one of them does."""
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -51,8 +88,9 @@ class Memory:
     def keep(self, response_id: str, kept: Kept) -> None:
         """Remembers a response. One that is too large alone is forgotten at once."""
         self._kept[response_id] = kept
-        self._bytes += kept.size
-        self._made |= {item.id: item for item in _made(kept) if item.id}
+        self._bytes += kept.size + sum(turn.size for turn in kept.turns if turn not in self._uses)
+        self._uses.update(kept.turns)
+        self._made |= {item.id: item for item in kept.turns[-1].answer if item.id}
         while self._bytes > self._most_bytes or len(self._kept) > self._most:
             self.forget(next(iter(self._kept)))
 
@@ -72,10 +110,11 @@ class Memory:
         if kept is None:
             return False
         self._bytes -= kept.size
-        for item in _made(kept):
+        for turn in kept.turns:
+            self._uses[turn] -= 1
+            if not self._uses[turn]:
+                del self._uses[turn]
+                self._bytes -= turn.size
+        for item in kept.turns[-1].answer:
             self._made.pop(item.id or "", None)
         return True
-
-
-def _made(kept: Kept) -> Sequence[Item]:
-    return kept.items[len(kept.items) - kept.made :]

@@ -10,12 +10,11 @@ from fastapi.responses import Response
 
 from duo.errors import RequestError
 from lead.api import Piece
-from lead.chat.prepare import prepare
 from lead.http.errors import NotFoundError, PreviousResponseError, dump, json_response
-from lead.http.parsing import parse
+from lead.http.parsing import own_names, parse
 from lead.http.responses.fields import AskedFields, CountRequest, ResponsesRequest
 from lead.http.responses.items import Item, Reference, items_of
-from lead.http.responses.memory import ITEM_BYTES, Kept, Memory
+from lead.http.responses.memory import Kept, Memory, Turn, bytes_of, items_in
 from lead.http.responses.writer import ResponseWriter
 from lead.http.site import Site
 from lead.http.stream import StreamStyle, events, respond
@@ -25,17 +24,19 @@ async def create(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(ResponsesRequest, request)
-        items, remembered = _items(asked, site.memory)
-        # A thread, because a long prompt takes long to tokenise.
-        prepared, question, tools = await asyncio.to_thread(
-            asked.ready, items, vocabulary, site.options.chat, site.defaults
-        )
-        answers = site.ask([question])
-    given = remembered + len(await request.body())
+        before, given = _given(asked, site.memory)
+        items, stored = [*items_in(before), *given], asked.store is not False
+        with own_names(asked.grammar_of):
+            # A thread, because a long prompt takes long to tokenise.
+            prepared, question, tools = await asyncio.to_thread(
+                asked.ready, items, vocabulary, site.options.chat, site.defaults
+            )
+            text = await asyncio.to_thread(bytes_of, given) if stored else 0
+            answers = site.ask([question])
 
     def finished(writer: ResponseWriter) -> None:
-        if asked.store is not False:
-            site.memory.keep(writer.id, _kept(items, given, writer))
+        if stored:
+            site.memory.keep(writer.id, _kept(before, given, text, writer))
 
     writer = ResponseWriter(asked, question, prepared.parser(), tools, site.model, vocabulary, finished)
 
@@ -53,9 +54,10 @@ async def input_tokens(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(CountRequest, request)
-        items, _ = _items(asked, site.memory)
-        conversation = asked.conversation(items, asked.entries(items))
-        prepared = await asyncio.to_thread(prepare, conversation, vocabulary, site.options.chat)
+        before, given = _given(asked, site.memory)
+        items = [*items_in(before), *given]
+        with own_names(asked.grammar_of):
+            prepared, _ = await asyncio.to_thread(asked.prepared, items, vocabulary, site.options.chat)
     return json_response({"object": "response.input_tokens", "input_tokens": len(prepared.prompt)})
 
 
@@ -80,34 +82,39 @@ def _unknown(name: str) -> NotFoundError:
     return NotFoundError(f"the lead remembers no response {name[:100]!r}: it keeps the last ones, and none for ever")
 
 
-def _items(asked: AskedFields, memory: Memory) -> tuple[list[Item], int]:
-    """All items, with those of earlier responses, and about how many bytes the latter take. Raises DuoError."""
-    given, previous = _known(asked.items, memory), asked.previous_response_id
-    if previous is None:
-        return given, 0
-    kept = memory.find(previous)
-    if kept is None:
-        raise PreviousResponseError(
-            f"previous_response_id: the lead remembers no response {previous[:100]!r}, send the whole conversation"
-        )
-    return [*kept.items, *given], kept.size
+def _given(asked: AskedFields, memory: Memory) -> tuple[Sequence[Turn], list[Item]]:
+    """The turns that the request goes on from, and its own items, with those that references stand for.
 
-
-def _known(items: Sequence[Item], memory: Memory) -> list[Item]:
-    """The items, with those that references stand for. Raises NotFoundError."""
+    Raises DuoError.
+    """
+    before: Sequence[Turn] = ()
+    if (previous := asked.previous_response_id) is not None:
+        if (kept := memory.find(previous)) is None:
+            raise PreviousResponseError(
+                f"previous_response_id: the lead remembers no response {previous[:100]!r}, send the whole conversation"
+            )
+        before = kept.turns
+    there = {item.id for item in items_in(before)}
     found: list[Item] = []
-    for item in items:
+    for item in asked.items:
         if isinstance(item, Reference):
-            known = memory.item(item.id)
-            if known is None:
-                raise NotFoundError(f"input: the lead remembers no item {item.id[:100]!r}, send the item", "input")
-            item = known
+            if item.id in there:
+                raise RequestError(f"input: the item {item.id[:100]!r} is there twice, refer to it once", "input")
+            there.add(item.id)
+            item = _known(item, memory)
         found.append(item)
-    return found
+    return before, found
 
 
-def _kept(items: Sequence[Item], given: int, writer: ResponseWriter) -> Kept:
-    """What to remember. `given`: bytes of what the client has sent."""
+def _known(reference: Reference, memory: Memory) -> Item:
+    known = memory.item(reference.id)
+    if known is None:
+        raise NotFoundError(f"input: the lead remembers no item {reference.id[:100]!r}, send the item", "input")
+    return known
+
+
+def _kept(before: Sequence[Turn], given: Sequence[Item], text: int, writer: ResponseWriter) -> Kept:
+    """What to remember. `text`: bytes of the given items."""
     made = items_of(writer.output)
-    body = dump(writer.body)
-    return Kept((*items, *made), len(made), body, given + len(body) + ITEM_BYTES * (len(items) + len(made)))
+    turn = Turn((*given, *made), len(made), text + bytes_of(made))
+    return Kept((*before, turn), dump(writer.body))

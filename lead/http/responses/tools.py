@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from duo.errors import RequestError
 from lead.chat import conversation as chat
-from lead.http.openai.tools import MAX_TOOLS, FunctionDefinition, ToolsAsked
+from lead.http.openai.tools import FunctionDefinition, ToolsAsked
 from lead.http.parsing import Body, checked, short
 
 TEXT_INPUT: Mapping[str, Any] = {
@@ -85,8 +85,6 @@ def entries(tools: Sequence[Mapping[str, Any]], where: str) -> list[ToolEntry]:
     found: list[ToolEntry] = []
     for i, given in enumerate(tools):
         found += _entries(given, f"{where}[{i}]", "")
-    if len(found) > MAX_TOOLS:
-        raise RequestError(f"{where}: {len(found)} tools are too many, at most {MAX_TOOLS} are taken", where)
     return found
 
 

@@ -6,7 +6,6 @@ A response that is not streamed is written in the same way, and its events are d
 from __future__ import annotations
 
 import json
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
@@ -17,8 +16,9 @@ from lead.api import Piece, Question, Summary
 from lead.chat.answer import AnswerReader
 from lead.chat.parser import AnswerParser
 from lead.chat.parts import Call, Part, Text
-from lead.http.errors import UNEXPECTED, dump, error_of
+from lead.http.errors import dump, error_of, named_event
 from lead.http.openai.logprobs import chat_logprobs
+from lead.http.responses.failure import blank, failing, new_id
 from lead.http.responses.fields import ResponsesRequest
 from lead.http.responses.items import sealed
 from lead.http.responses.tools import ToolEntry
@@ -98,25 +98,22 @@ class ResponseWriter:
 
     def failed(self, error: DuoError | None) -> str:
         """The events of an answer that broke off. None: nobody expected it."""
-        told: Any = (error_of(error) if error else UNEXPECTED)["error"]
-        code = told["code"] or "server_error"
-        self.body |= {"status": "failed", "error": {"code": code, "message": told["message"]}}
-        # Clients differ in which of the two they hear.
-        flat = {"code": code, "message": told["message"], "param": told["param"], "error": {**told, "code": code}}
-        return self._event("error", **flat) + self._event("response.failed", response=self.body)
+        events = failing(self.body, error_of(error), self._number)
+        self.body = events[-1]["response"]
+        return "".join(map(named_event, events))
 
     def _event(self, kind: str, **fields: object) -> str:
-        event = dump({"type": kind, "sequence_number": self._number, **fields})
+        event = named_event({"type": kind, "sequence_number": self._number, **fields})
         self._number += 1
-        return f"event: {kind}\ndata: {event}\n\n"
+        return event
 
     def _take(self, parts: Sequence[Part]) -> str:
         events = ""
         for part in parts:
-            if isinstance(part, Call):
-                events += self._call(part)
-            elif isinstance(part, Text):
+            if isinstance(part, Text):
                 events += self._text("message", part.text)
+            elif isinstance(part, Call):
+                events += self._call(part)
             elif self._tells_thinking:
                 events += self._text("reasoning", part.text)
         return events
@@ -135,8 +132,8 @@ class ResponseWriter:
         if not text:
             return events
         opened.text.append(text)
-        logprobs = ""
-        if kind == "message":
+        logprobs = opened.no_logprobs
+        if self._logprobs and kind == "message":
             told = self._scores(text)
             opened.logprobs += told
             logprobs = f',"logprobs":{dump(told)}'
@@ -145,8 +142,6 @@ class ResponseWriter:
 
     def _scores(self, text: str) -> list[dict[str, object]]:
         """Log probabilities of the tokens that this text ends with. Tokens of thinking and of calls are left out."""
-        if not self._logprobs:
-            return []
         pieces, self._pieces = self._pieces, []
         length = 0
         for at in range(len(pieces) - 1, -1, -1):
@@ -158,7 +153,7 @@ class ResponseWriter:
 
     def _begin(self, kind: Kind) -> str:
         index = len(self.output)
-        opened = self._open = _OpenText(kind, _new_id(_PREFIXES[kind]), index)
+        opened = self._open = _OpenText(kind, new_id(_PREFIXES[kind]), index)
         part = opened.part()
         return self._event("response.output_item.added", output_index=index, item=opened.begun()) + self._event(
             "response.content_part.added", **opened.place, part=part
@@ -207,6 +202,8 @@ class _OpenText:
         place = dump({"type": name, **self.place})[:-1]
         self.before = f'event: {name}\ndata: {place},"sequence_number":'
         """How every delta of it begins."""
+        self.no_logprobs = ',"logprobs":[]' if kind == "message" else ""
+        """How a delta ends that tells no log probabilities."""
 
     def begun(self) -> dict[str, Any]:
         """The item, before its first text."""
@@ -229,7 +226,7 @@ def _call_item(call: Call, entry: ToolEntry | None) -> tuple[dict[str, Any], str
     kind, key = ("custom_tool_call", "input") if custom else ("function_call", "arguments")
     given = _input(call.arguments) if custom else call.arguments
     item: dict[str, Any] = {
-        "id": _new_id(_PREFIXES[kind]),
+        "id": new_id(_PREFIXES[kind]),
         "type": kind,
         "status": "completed" if call.whole else "incomplete",
         "call_id": call.id,
@@ -251,10 +248,6 @@ def _input(arguments: str) -> str:
     return given if isinstance(given, str) else arguments
 
 
-def _new_id(prefix: str) -> str:
-    return f"{prefix}_{secrets.token_hex(24)}"
-
-
 def _usage(summary: Summary, thinking: int) -> dict[str, object]:
     """See `lead.http.responses.shapes.ResponseUsage`. `thinking`: tokens of thinking."""
     return {
@@ -273,16 +266,7 @@ def _opening(asked: ResponsesRequest, question: Question, model: str) -> dict[st
     """The response object before its first item. See `lead.http.responses.shapes.Response`."""
     form = asked.text.format if asked.text is not None else None
     return {
-        "id": _new_id("resp"),
-        "object": "response",
-        "created_at": int(time.time()),
-        "completed_at": None,
-        "status": "in_progress",
-        "model": model,
-        "output": [],
-        "error": None,
-        "incomplete_details": None,
-        "usage": None,
+        **blank(model),
         "instructions": asked.instructions,
         "max_output_tokens": question.max_tokens,
         "max_tool_calls": asked.max_tool_calls,

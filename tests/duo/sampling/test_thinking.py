@@ -33,8 +33,10 @@ def spell(token: int) -> bytes:
     return b"" if token in NAMES else word if isinstance(word, bytes) else word.encode()
 
 
-def limit(budget: int, begun: bool = True, ending: Sequence[int] = (CLOSE,)) -> ThinkingLimit:
-    return ThinkingLimit(budget, begun, ["<think>"], ["</think>"], ending, NAMES)
+def limit(
+    budget: int, begun: bool = True, ending: Sequence[int] = (CLOSE,), after: Sequence[int] = ()
+) -> ThinkingLimit:
+    return ThinkingLimit(budget, begun, ["<think>"], ["</think>"], ending, NAMES, after)
 
 
 def within(constraint: ThinkingConstraint, *tokens: int) -> list[int] | None:
@@ -86,6 +88,20 @@ def test_what_follows_the_mark_is_a_part_of_the_ending() -> None:
     assert forced(channels, A, CLOSE, A, B) is None
 
 
+def test_one_of_some_tokens_comes_after_the_ending() -> None:
+    """As where a channel must be chosen that is not one of thinking."""
+    for ending in ((CLOSE,), (CLOSE, C1)):
+        channels = limit(1, ending=ending, after=(B, A))
+        assert forced(channels, A, *ending) == [A, B]
+        assert forced(channels, A, *ending, A) is None
+        assert forced(channels, A, *ending, B, A, A) is None
+        assert forced(channels, A, *ending, A, OPEN) == [CLOSE], "thinking again has no budget left"
+        assert forced(channels, A, *ending, A, OPEN, *ending) == [A, B]
+        assert within(ThinkingConstraint(channels, spell, Only(A, D1, *ending)), A, *ending) == [A]
+        assert within(ThinkingConstraint(channels, spell, Only(D1, D2)), A, *ending) == [D1, D2]
+    assert forced(limit(9, after=(A,)), A, CLOSE) is None, "thinking ended by itself"
+
+
 def test_no_character_is_cut() -> None:
     assert forced(limit(1), D1) is None
     assert forced(limit(1), D1, D2) is None
@@ -116,11 +132,12 @@ def test_a_grammar_has_the_last_word() -> None:
     st.integers(0, 4),
     st.booleans(),
     st.sampled_from([(CLOSE,), (C1, C2, C3), (CLOSE, A, B)]),
+    st.sampled_from([(), (A, C1)]),
 )
 def test_only_the_answer_so_far_decides(
-    asked: list[list[int]], budget: int, begun: bool, ending: tuple[int, ...]
+    asked: list[list[int]], budget: int, begun: bool, ending: tuple[int, ...], after: tuple[int, ...]
 ) -> None:
-    given = limit(budget, begun, ending)
+    given = limit(budget, begun, ending, after)
     constraint = ThinkingConstraint(given, spell)
     for tokens in asked:
         assert within(constraint, *tokens) == forced(given, *tokens)

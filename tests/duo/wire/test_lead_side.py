@@ -291,6 +291,19 @@ def test_vocabularies_that_differ_in_a_few_tokens_work_together_and_both_sides_s
     assert back.events[1] == Begun(1, SAMPLING, 5, ends=(5, 7))
 
 
+def test_a_late_pong_does_not_disturb_the_comparison() -> None:
+    """Who serves several models pings a back that waits. The pong may come when the back is with one of them."""
+    lead = LeadSide(Identity("lead", "target-13m", "a", SIZE, MEANINGS), Ledger(), 0.0)
+    back = BackSide(Identity("mini", "draft-1m", "b", SIZE, MEANINGS), 0.0)
+    lead.receive(back.hello([]), 0.0)
+    assert lead.receive(pb.BackMessage(pong=pb.Pong(value=1)).SerializeToString(), 0.0) is None
+    (compare,) = lead.send(0.0)
+    back.receive(compare, 0.0)
+    for message in back.send(0.0):
+        lead.receive(message, 0.0)
+    assert lead.greeted
+
+
 def test_a_large_vocabulary_goes_in_bounded_messages() -> None:
     target = [b"%d" % token * 20 for token in range(50_000)]
     _, _, welcomed = compared(target, [*target[:49_999], b"?" * 256])

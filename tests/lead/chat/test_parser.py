@@ -133,6 +133,8 @@ def test_a_call_that_is_cut_anywhere(mark: str, head: str, arguments: str, tail:
         ('[TOOL_CALLS]weather[ARGS]{"city": "a"}[TOOL', "", ['{"city": "a"}'], "tool_calls"),
         (r'<tool_call>{"name": "weather", "arguments": "{\"city\": \"K', "", ['{"city": "K'], "length"),
         ('<tool_call>{"name": "weather", "arguments": nul', "", [""], "length"),
+        (r'<tool_call>{"name": "weather", "arguments": "{\'city', "", [""], "length"),
+        (r'<tool_call>{"name": "weather", "arguments": "\x', "", [""], "length"),
         (CALL[:-1], "", ['{"city": "Köln"}'], "length"),
         # Possibly a call, or none.
         (CALL[:10], CALL[:10], [], "length"),

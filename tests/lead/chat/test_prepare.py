@@ -9,9 +9,11 @@ import pytest
 
 from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.errors import RequestError
+from duo.sampling.grammar import Grammars
+from duo.sampling.thinking import ThinkingConstraint
 from lead.api import Piece
 from lead.chat.answer import whole
-from lead.chat.conversation import ChatSettings, Conversation, Thinking, Tool
+from lead.chat.conversation import ChatSettings, Choice, Conversation, Thinking, Tool
 from lead.chat.parts import Call, Text, Thought
 from lead.chat.prepare import form_for, prepare, rendered
 from tests.support.bytes_vocabulary import ByteVocabulary
@@ -60,6 +62,30 @@ def test_the_lead_decides_what_the_request_leaves_open(
     prepared = prepare(conversation, model, settings)
     assert rendered(conversation, model, settings) == model.decode(prepared.prompt) == prompt
     assert (prepared.thinking.budget if prepared.thinking else None) == limit
+
+
+def harmony(budget: int, choice: Choice, answer: str) -> list[str]:
+    """What may follow an answer of gpt-oss, whose marks are special tokens. Empty if anything may."""
+    marks = ["<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>", "<|call|>"]
+    model = ByteVocabulary(marks)
+    asked = Conversation([{"role": "user", "content": "Hi"}], [TOOL], choice, thinking=Thinking(budget=budget))
+    prepared = prepare(asked, model, ChatSettings("gpt-oss"))
+    assert prepared.thinking is not None
+    inner = Grammars(model).constraint(prepared.grammar) if prepared.grammar else None
+    constraint = ThinkingConstraint(prepared.thinking, model.token_bytes, inner)
+    allowed = constraint.allowed(model.encode_rendered(answer))
+    return [] if allowed is None else [model.named([int(token)]) for token in allowed]
+
+
+def test_gpt_oss_may_call_after_its_budget_for_thinking_is_used_up() -> None:
+    thought = "<|channel|>analysis<|message|>Hm."
+    assert harmony(3, "auto", thought[:-1]) == []
+    assert harmony(3, "auto", thought) == ["<|end|>"]
+    ended = f"{thought}<|end|><|start|>assistant<|channel|>"
+    assert harmony(3, "auto", f"{thought}<|end|><|start|>assistant") == ["<|channel|>"]
+    assert harmony(3, "auto", ended) == ["c", "f"], "commentary or final, and not analysis"
+    assert harmony(3, "auto", f"{ended}c") == harmony(3, "auto", f"{ended}final<|message|>So.") == []
+    assert harmony(3, "required", ended) == ["c"]
 
 
 def test_a_model_that_does_not_think_has_no_limit() -> None:

@@ -7,6 +7,13 @@ from typing import Any
 
 import pytest
 
+from lead.http.endpoints import ENDPOINTS
+from lead.http.openai.chat import ChatRequest
+from lead.http.openai.completions import CompletionRequest
+from lead.http.openai.infill import InfillRequest
+from lead.http.openai.llama_duo import MessagesRequest
+from lead.http.parsing import Body, ModelField, names_of
+from lead.http.responses.fields import ResponsesRequest
 from tests.support.api import HI, error_of, post
 from tests.support.http import ScriptedAnswerer
 
@@ -16,6 +23,10 @@ CALL: dict[str, Any] = {"id": "1", "type": "function", "function": {"name": "f",
 
 def tool(name: str) -> dict[str, Any]:
     return {"type": "function", "function": {"name": name, "parameters": {"type": "object", "properties": {}}}}
+
+
+def bad_tool() -> dict[str, Any]:
+    return {"function": {"name": "b", "parameters": {"type": "object", "properties": {"x": {"type": "nothing"}}}}}
 
 
 def allowed(mode: str, *names: str) -> dict[str, Any]:
@@ -83,7 +94,8 @@ WRONG: list[tuple[dict[str, Any], str, str]] = [
     ({"response_format": {"type": "xml"}}, "response_format.type", "xml"),
     ({"response_format": {"type": "json_schema"}}, "response_format.json_schema.schema", "missing"),
     ({"response_format": {"type": "json_object"}, "json_schema": {"type": "object"}}, "json_schema", "one of them"),
-    ({"json_schema": {"type": "nothing"}}, "response_format", "nothing"),
+    ({"json_schema": {"type": "nothing"}}, "json_schema", "nothing"),
+    ({"tools": [bad_tool()], "tool_choice": "required"}, "tools", "nothing"),
     # How many, and where to end.
     ({"n": 0}, "n", "n is 0"),
     ({"n": 129}, "n", "128"),
@@ -211,8 +223,27 @@ def test_unknown_fields_are_taken_and_named_once(
     }
     for _ in range(2):
         assert post(url, **fields).status_code == 200
-    named = [record.getMessage() for record in caplog.records if "of_this_test" in record.getMessage()]
-    assert len(named) == 1 and not any("\n" in record.getMessage() for record in caplog.records)
+    said = [record.getMessage() for record in caplog.records if record.name == "lead.http"]
+    assert sum("of_this_test" in line for line in said) == 1 and not any("\n" in line for line in said)
+
+
+@pytest.mark.parametrize("shape", [it.asked for it in ENDPOINTS if it.asked is not None])
+def test_every_request_may_name_a_model(shape: type[Body]) -> None:
+    """With several models, the name says who is asked, in every body that is handed on."""
+    assert issubclass(shape, ModelField)
+
+
+@pytest.mark.parametrize("shape", [ChatRequest, CompletionRequest, InfillRequest, MessagesRequest, ResponsesRequest])
+def test_what_is_refused_names_no_field_that_is_not_there(shape: type[Body]) -> None:
+    """What a class above refuses, a request below may know, and only then others are sent there."""
+    names = names_of(shape)
+    assert not set(names.cannot) & set(names.known)
+    assert {"mirostat", "min_tokens", "dry_multiplier", "stop_sequences", "guided_json", "grammar"} <= set(names.cannot)
+    assert "models" in names.vendors
+    for name, (_, why) in names.cannot.items():
+        for field in ("response_format", "logprobs"):
+            there = field in names.known or "/v1/" in why
+            assert there or field not in why.replace("top_logprobs", ""), name
 
 
 def test_very_many_unknown_fields_take_no_time(url: str, answerer: ScriptedAnswerer) -> None:

@@ -53,7 +53,7 @@ def test_names_that_are_wrong(tmp_path: Path) -> None:
         assert not it.workers, "nothing is loaded for a wrong name"
         for content in (b"{", b"[]"):
             assert (await it.client.post("/v1/chat/completions", content=content)).status_code == 400
-        assert (await it.client.post("/v1/models/load", json={})).status_code in (404, 405)
+        assert (await it.client.post("/v1/models/load", json={})).status_code == 405, "it is GET for a model's name"
         assert (await it.client.get("/v1/models/delta")).status_code == 404
         stranger = await it.client.post("/v1/chat/completions", headers={"Authorization": "Bearer x"}, json={})
         assert stranger.status_code == 401
@@ -68,6 +68,22 @@ def test_with_one_model_any_name_will_do(tmp_path: Path, name: str | None) -> No
         assert (await it.chat(name)).json()["model"] == "alpha"
 
     play(tmp_path, ONE, act)
+
+
+def test_lists_in_anthropics_form(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        headers = {"anthropic-version": "2023-06-01"}
+        page = (await it.client.get("/v1/models", headers=headers)).json()
+        assert (page["first_id"], page["last_id"], page["has_more"]) == ("alpha", "beta", False)
+        assert [(one["type"], one["display_name"]) for one in page["data"]] == [
+            ("model", "The first"),
+            ("model", "beta"),
+        ]
+        assert (await it.client.get("/v1/models/alpha", headers=headers)).json() == page["data"][0]
+        plain = (await it.client.get("/v1/models")).json()
+        assert plain.keys() == {"object", "data"} and "type" not in plain["data"][0]
+
+    play(tmp_path, TWO, act)
 
 
 def test_lists_say_what_is_loaded(tmp_path: Path) -> None:
@@ -115,6 +131,32 @@ def test_a_look_loads_nothing(tmp_path: Path) -> None:
         assert len(it.workers) == 2
 
     play(tmp_path, TWO, act)
+
+
+def test_each_model_remembers_its_own_responses(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        await it.load("beta")
+        made = (await it.client.post("/v1/responses", json={"model": "beta", "input": "Hi"})).json()
+        path = f"/v1/responses/{made['id']}"
+        assert (await it.client.get(path)).json()["output"] == made["output"]
+        await it.load("alpha")
+        assert (await it.chat("alpha")).status_code == 200
+        assert (await it.client.get(path)).status_code == 404, "the one that was used last is asked"
+        assert (await it.client.delete(f"{path}?model=gamma")).status_code == 503
+        assert len(it.workers) == 2, "to forget loads nothing"
+        assert (await it.client.delete(f"{path}?model=beta")).json()["deleted"] is True
+        assert (await it.client.get(f"{path}?model=beta")).status_code == 404
+
+    play(tmp_path, TWO, act)
+
+
+def test_by_hand_a_name_must_be_right_even_of_one_model(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        for action in ("load", "unload"):
+            for body, status in (({}, 400), ({"model": ""}, 400), ({"model": "x"}, 404), ({"model": "alpha"}, 200)):
+                assert (await it.client.post(f"/models/{action}", json=body)).status_code == status
+
+    play(tmp_path, ONE, act)
 
 
 def test_backs_and_figures_of_all_models(tmp_path: Path) -> None:

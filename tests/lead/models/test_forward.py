@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import httpx2
 import pytest
 
+from lead.http.responses.shapes import ResponseEvent
 from lead.models import forward
 from tests.support.http import PATIENCE, AnswerGate
 from tests.support.models_front import Scene, events, scene, text_of
 
 MODELS = "models: {alpha: {}, beta: {}}"
+HI = [{"role": "user", "content": "Hi"}]
 
 
 @pytest.fixture(autouse=True)
@@ -30,13 +36,17 @@ def play(tmp_path: Path, act: Callable[[Scene], Awaitable[None]]) -> None:
     asyncio.run(run())
 
 
-def test_a_whole_answer_waits_and_says_how_long(tmp_path: Path) -> None:
+def test_a_whole_answer_waits_and_says_how_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def act(it: Scene) -> None:
+        now = 100.0
+        monkeypatch.setattr(forward, "time", SimpleNamespace(monotonic=lambda: now))
         asking = asyncio.ensure_future(it.chat("alpha"))
-        (await it.worker()).loaded()
+        worker = await it.worker()
+        now = 112.34
+        worker.loaded()
         answer = await asking
         assert answer.json()["choices"][0]["message"]["content"] == "Hello, world!"
-        assert float(answer.headers["x-model-wait"]) >= 0
+        assert answer.headers["x-model-wait"] == "12.3"
         assert "x-model-wait" not in (await it.chat("alpha")).headers
 
     play(tmp_path, act)
@@ -74,6 +84,61 @@ def test_a_stream_that_has_begun_to_wait_hears_of_a_failure_as_an_event(tmp_path
             (await it.worker()).fails("it does not fit")
             (event,) = events([line async for line in lines])
             assert "it does not fit" in event["error"]["message"]
+
+    play(tmp_path, act)
+
+
+def test_each_api_hears_of_a_failure_in_its_own_form(tmp_path: Path) -> None:
+    async def act(it: Scene) -> None:
+        bodies: dict[str, dict[str, Any]] = {
+            "/v1/messages": {"messages": HI, "max_tokens": 5},
+            "/v1/completions": {"prompt": "Hi"},
+            "/responses": {"input": "Hi"},
+            "/v1/responses": {"input": "Hi"},
+        }
+        ends = dict[str, str]()
+        for number, (path, body) in enumerate(bodies.items()):
+            async with it.client.stream("POST", path, json={"model": "alpha", "stream": True, **body}) as response:
+                lines = response.aiter_lines()
+                await anext(lines)
+                (await it.worker(number)).fails("its process was ended by SIGKILL", own=False)
+                ends[path] = "\n".join([line async for line in lines])
+        assert "event: error" in ends["/v1/messages"] and '"api_error"' not in ends["/v1/messages"]
+        assert "event:" not in ends["/v1/completions"]
+        for path in ("/responses", "/v1/responses"):
+            error, failed = events(ends[path].splitlines())
+            assert "event: error\n" in ends[path] and "event: response.failed\n" in ends[path]
+            for number, told in enumerate((error, failed)):
+                assert ResponseEvent.model_validate(told).sequence_number == number
+            assert "SIGKILL" in error["message"] and "SIGKILL" in failed["response"]["error"]["message"]
+            assert (failed["response"]["status"], failed["response"]["model"]) == ("failed", "alpha")
+
+    play(tmp_path, act)
+
+
+def test_a_break_in_the_middle_of_an_event_is_heard_as_an_event_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forward, "LAST_SECONDS", 0.01)
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b'event: response.created\ndata: {"type": "response.created"}\n\n'
+        yield b"event: response.outp"
+        raise httpx2.ReadError("reset by peer")
+
+    async def act(it: Scene) -> None:
+        await it.load("alpha")
+        broken = httpx2.MockTransport(lambda request: httpx2.Response(200, content=half()))
+        http = httpx2.AsyncClient(transport=broken, base_url="http://it", headers={"authorization": "x"})
+        it.pool.loaded["alpha"] = replace(it.pool.loaded["alpha"], http=http)
+        body = {"model": "alpha", "stream": True, "input": "Hi"}
+        answer = await it.client.post("/v1/responses", json=body)
+        created, _, error, failed, rest = answer.text.split("\n\n")
+        assert created and not rest
+        assert error.startswith("event: error\ndata: ") and failed.startswith("event: response.failed\ndata: ")
+        numbers = [event["sequence_number"] for event in events(answer.text.splitlines()[1:]) if len(event) > 1]
+        assert numbers == [1, 2]
+        assert "try again" in events(error.splitlines())[0]["message"]
 
     play(tmp_path, act)
 

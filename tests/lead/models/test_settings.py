@@ -59,6 +59,12 @@ def test_all_keys(tmp_path: Path) -> None:
     assert found.find("o3") is coder and found.find("bare") is bare and found.find("x") is None
 
 
+@pytest.mark.parametrize(("most", "shares"), [(1, 1), (2, 2), (5, 3)])
+def test_models_that_are_loaded_together_share_the_memory(tmp_path: Path, most: int, shares: int) -> None:
+    found = read(tmp_path, f"models: {{a: , b: , c: }}\nmax_loaded: {most}")
+    assert [model.args.memory_shares for model in found.models] == [shares] * 3
+
+
 def test_variables_and_the_file_of_config_hold_for_all_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUO_LEAD_CTX_SIZE", "256")
     config = tmp_path / "lead.yaml"
@@ -122,6 +128,20 @@ def test_one_line_says_what_is_wrong_and_where(
     assert flags or "models.yaml" in line
 
 
+@pytest.mark.parametrize("key", settings.LLAMA_SWAPS)
+def test_the_page_has_what_is_said_of_llama_swaps_keys(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = (Path(lead.__file__).parents[1] / "docs" / "serving.md").read_text()
+    (row,) = [line for line in page.splitlines() if line.startswith("|") and f"`{key}`" in line.split("|")[1]]
+    for text in (f"models: {{a: {{{key}: x}}}}", f"models: {{a: }}\n{key}: x"):
+        with pytest.raises(SystemExit):
+            read(tmp_path, text)
+        assert (
+            f"{key} is a key of llama-swap that a lead has not: {row.split('|')[2].strip()}" in capsys.readouterr().err
+        )
+
+
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     parser = lead.flags.parser()
     with pytest.raises(SystemExit):
@@ -138,7 +158,7 @@ def test_the_examples_can_be_read(tmp_path: Path) -> None:
     examples = Path(lead.__file__).parents[1] / "examples"
     (target,) = read(tmp_path, (examples / "models.yaml").read_text()).models
     assert (target.ttl, target.args.context) == (600, 1024)
-    commented = (examples / "models.yaml").read_text().replace("\n  # ", "\n  ").replace("  coder:", "  coder:")
+    commented = (examples / "models.yaml").read_text().replace("\n  # ", "\n  ")
     assert [model.name for model in read(tmp_path, commented).models] == ["target", "coder"]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from duo.engines.chat.calls import as_object, as_text, paired, with_ids
+from duo.engines.chat.traits import Ids
 from duo.errors import RequestError
 
 
@@ -52,6 +53,14 @@ def test_ids_that_are_missing_or_there_twice() -> None:
     same = [calls(call("x"), call("x")), result("x", "0"), result("x", "1"), calls(call("x")), result("x", "2")]
     assert answered(*same) == {"0": 0, "1": 1, "2": 2}
     assert with_ids(paired(none), "nine")[:3] == with_ids(paired(none[:3]), "nine"), "as in the turn before"
+
+
+@pytest.mark.parametrize("ids", ["any", "nine", "named"])
+def test_an_id_that_is_made_up_may_be_taken(ids: Ids) -> None:
+    given = ["call00001", "call00004", "functions.f:3", "x", "x", "call00000", "x", "x", None, None]
+    turns = with_ids(paired([calls(*map(call, given))]), ids)
+    found = [one["id"] for turn in turns for one in turn["tool_calls"]]
+    assert len(set(found)) == len(given)
 
 
 def test_a_result_without_a_call_has_an_id_too() -> None:

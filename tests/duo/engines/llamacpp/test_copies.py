@@ -12,19 +12,22 @@ from duo.engines import Logits, Row
 from duo.engines.llamacpp import engine as engine_module
 from duo.engines.llamacpp.engine import LlamaCppEngine
 from duo.errors import ContextError
+from tests.support import gguf_kinds
 from tests.support.llamacpp_books import assert_books_agree
 from tests.support.tiny_gguf import SIZE, WINDOW, decoder_tensors, open_engine, windowed, write
 
 TOKENS = [(7 * i + 3) % SIZE for i in range(60)]
 
 
-@pytest.fixture(scope="module", params=["all", "window"])
-def path(request: pytest.FixtureRequest, folder: Path, plain: Path) -> Path:
-    if request.param == "all":
-        return plain
+def with_window(folder: Path) -> Path:
     tensors = decoder_tensors(("post_attention_norm", "post_ffw_norm"))
     del tensors["output.weight"]
     return write(folder / "window.gguf", "gemma2", tensors, windowed)
+
+
+@pytest.fixture(scope="module", params=["all", "window"])
+def path(request: pytest.FixtureRequest, folder: Path, plain: Path) -> Path:
+    return plain if request.param == "all" else with_window(folder)
 
 
 @pytest.fixture
@@ -97,3 +100,12 @@ def test_what_is_no_copy_is_refused(two: tuple[LlamaCppEngine, LlamaCppEngine]) 
     with pytest.raises(ContextError, match="do not fit the context"):
         second.restore(0, copy._replace(length=200), [1] * 200)
     assert second.restore(0, copy, TOKENS) == 60
+
+
+def test_with_the_same_bits_a_window_forbids_copies_and_says_what_helps(folder: Path) -> None:
+    engine = gguf_kinds.open_engine(with_window(folder), context=64, slots=2, chains=True)
+    assert "--exact off" in engine.unsavable
+    engine.extend(0, [1, 2, 3])
+    with pytest.raises(ContextError, match="--exact off"):
+        engine.save(0)
+    engine.close()

@@ -127,9 +127,9 @@ def test_it_goes_on_where_an_earlier_start_ended(hub: Hub, server: FakeHub, cach
 
 
 def test_it_says_where_it_broke_off(hub: Hub, server: FakeHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(self: Download, name: str, part: Path, begin: int, report: object) -> None:
-        tries.append(begin)
-        if not begin:
+    def broken(self: Download, name: str, part: Path, size: int, report: object) -> None:
+        tries.append(part.stat().st_size)
+        if not tries[-1]:
             part.write_bytes(BIG[:110_000])
         raise ConnectionResetError("reset by peer\nby peer")
 
@@ -248,10 +248,51 @@ def test_a_gated_repository(hub: Hub, server: FakeHub, cache: Path) -> None:
     assert elsewhere and not any(asked.token for asked in elsewhere), "no other host sees the token"
 
 
-@pytest.mark.parametrize("status", [200, 401, 403, 404, 429, 500])
-def test_a_hub_that_refuses(hub: Hub, server: FakeHub, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (200, "does not answer a/b as a hub does: check HF_ENDPOINT"),
+        (401, "/a/b is not for everyone (401): set HF_TOKEN"),
+        (403, "/a/b is not for everyone (403): set HF_TOKEN"),
+        (404, "answers 404 for a/b: try again later"),
+        (429, "answers 429 for a/b: try again later"),
+        (500, "answers 500 for a/b: try again later"),
+    ],
+)
+def test_a_hub_that_refuses(hub: Hub, server: FakeHub, status: int, words: str) -> None:
     server.down = status
-    assert "a/b" in line_of(hub, Wanted("a/b"))
+    line = line_of(hub, Wanted("a/b"))
+    assert line.startswith("a/b: ") and words in line and line.endswith(", and the cache does not have it")
+
+
+def test_a_hub_that_is_busy_is_asked_again(hub: Hub, server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "PAUSE", 0)
+    server.refuses["m-Q8_0.gguf"] = [429, 503, 500]
+    assert hub.get(Wanted("a/b", "Q8_0")).read_bytes() == BIG
+    assert server.downloads("m-Q8_0.gguf") == [None] * 4
+    server.refuses["m-Q4_K_M.gguf"] = [503] * 20
+    assert "broke off at 0 bytes of 9 bytes" in line_of(hub, Wanted("a/b"))
+    assert len(server.downloads("m-Q4_K_M.gguf")) == download.TRIES
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refusal_that_stays_is_told_at_once(hub: Hub, server: FakeHub, status: int) -> None:
+    server.refuses["m-Q8_0.gguf"] = [status] * 2
+    assert str(status) in line_of(hub, Wanted("a/b", "Q8_0"))
+    assert len(server.downloads("m-Q8_0.gguf")) == 1
+
+
+def test_a_rest_that_the_hub_has_not_is_thrown_away(hub: Hub, server: FakeHub, cache: Path) -> None:
+    partial(cache, BIG, 1000)
+    server.refuses["m-Q8_0.gguf"] = [416]
+    assert hub.get(Wanted("a/b", "Q8_0")).read_bytes() == BIG
+    assert server.downloads("m-Q8_0.gguf") == ["bytes=1000-", None]
+
+
+def test_an_endless_file_does_not_fill_the_disk(hub: Hub, server: FakeHub, cache: Path) -> None:
+    server.endless.add("m-Q8_0.gguf")
+    assert "another size or checksum" in line_of(hub, Wanted("a/b", "Q8_0"))
+    assert not list(cache.rglob("*.duo-part"))
 
 
 def test_a_full_disk(hub: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.forms import parsed
+from lead.chat.forms import FORMS
+from lead.chat.forms.channels import MAX_HEADER
+from lead.chat.parser import parser_for
+from tests.support.forms import TOOLS, merged, parsed
 
 CALL = '{"city": "Köln <|end|>"}'
 WEATHER = ("call", "weather", {"city": "Köln <|end|>"}, True)
@@ -53,6 +56,15 @@ def test_messages(text: str, parts: list[object] | None) -> None:
 )
 def test_what_is_no_call_is_text_with_its_marks(text: str) -> None:
     assert parsed("gpt-oss", text).parts == parsed("gpt-oss", text, range(1, len(text))).parts == [("text", text)]
+
+
+@pytest.mark.parametrize("begin", ["<|channel|>", "<|channel|>commentary to=functions.weather ", " to="])
+def test_a_header_that_is_too_long_is_text_at_once(begin: str) -> None:
+    """It is not held back until the answer ends."""
+    text = begin + "x" * (MAX_HEADER + 1)
+    parser = parser_for(FORMS["gpt-oss"], TOOLS)
+    parts = [part for letter in text for part in parser.push(letter)]
+    assert merged(parts) == [("text", text)] and parser.held == ""
 
 
 def test_a_prompt_that_began_a_message() -> None:

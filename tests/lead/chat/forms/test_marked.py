@@ -173,6 +173,7 @@ CALL: st.SearchStrategy[tuple[str, Any]] = st.one_of(
 WORDS = st.text(st.sampled_from("ab é.\n\t{["), max_size=8)
 UNWRITABLE = {
     "qwen3-coder": ("</parameter>",), "seed": ("</parameter>",), "minimax": ("</parameter>",), "glm": ("</arg_value>",),
+    "deepseek-v3.2": ("</｜DSML｜parameter>",), "deepseek-v4": ("</｜DSML｜parameter>",),
     "gemma4": ('<|"|>',), "functiongemma": ("<escape>",),
 }  # fmt: skip
 

@@ -28,6 +28,8 @@ def test_a_template_shows_its_form(form: str) -> None:
     [
         (["<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"], "kimi-k2"),
         (["<｜tool▁calls▁begin｜>"], "deepseek-v3.1"),
+        (["<｜tool▁calls▁begin｜>", "｜DSML｜"], "deepseek-v3.2"),
+        (["<|START_ACTION|>"], "command-r7b"),
         (["[TOOL_CALLS]"], "mistral-list"),
         (["[TOOL_CALLS]", "[ARGS]"], "mistral"),
         (["<|python_tag|>"], "llama3"),
@@ -55,8 +57,21 @@ def test_a_template_that_takes_tools_and_writes_no_calls(special: list[str], for
 def test_marks_of_thinking(template: str, special: list[str], texts: list[str], thinking: str, declared: bool) -> None:
     form = form_of(ByteVocabulary(special, template, texts))
     assert (form.thinking.open, form.declared) == (thinking, declared)
-    assert form.thinking_open(f"user: hi{thinking}\n") and not form.thinking_open(f"{thinking}{form.thinking_close}")
-    assert form.thinking_done(f"{thinking}{form.thinking_close}\n\n")
+    assert form.thinking_open(f"user: hi{thinking}\n") and not form.thinking_open(f"{thinking}{form.thinking.close}")
+    assert form.thinking_done(f"{thinking}{form.thinking.close}\n\n")
+
+
+@pytest.mark.parametrize(
+    ("template", "form"),
+    [
+        ("{% set d = '｜DSML｜' %}{{ '<' ~ d ~ 'function_calls>' }}{{ message.tool_calls }}", "deepseek-v3.2"),
+        ("{% set d = '｜DSML｜' %}{{ '<' ~ d ~ 'tool_calls>' }}", "deepseek-v4"),
+        ('Write "Action:" and a list of actions: {"tool_name": title}', "command-r"),
+        ('{"tool_name": ..} <|START_ACTION|> Action:', "command-r7b"),
+    ],
+)
+def test_templates_that_make_their_marks(template: str, form: str) -> None:
+    assert form_of(ByteVocabulary(template=template)).name == form
 
 
 def test_special_tokens_are_marks() -> None:

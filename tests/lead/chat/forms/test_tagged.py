@@ -92,6 +92,79 @@ def test_spellings_of_a_call(text: str) -> None:
         assert parsed(form, text, range(1, len(text)), tools=TOOLS).parts == [("call", "f", {"s": "x"}, True)]
 
 
+def dsml(*values: tuple[str, bool, str]) -> str:
+    written = "".join(
+        f'<｜DSML｜parameter name="{key}" string="{str(string).lower()}">{value}</｜DSML｜parameter>\n'
+        for key, string, value in values
+    )
+    invoke = f'<｜DSML｜invoke name="f">\n{written}</｜DSML｜invoke>'
+    return f"<｜DSML｜function_calls>\n{invoke}\n</｜DSML｜function_calls>"
+
+
+@pytest.mark.parametrize(
+    ("key", "string", "written", "value"),
+    [
+        ("s", True, "12", "12"),
+        ("s", True, "\n x\n", "\n x\n"),
+        ("s", False, "12", "12"),
+        ("s", False, '"12"', "12"),
+        ("any", True, "12", "12"),
+        ("any", True, "null", "null"),
+        ("any", False, "12", 12),
+        ("any", False, '"a\\n"', "a\n"),
+        ("any", False, "words", "words"),
+        ("unknown", True, "true", "true"),
+        ("unknown", False, "true", True),
+        ("maybe", True, "null", "null"),
+        ("maybe", False, "null", None),
+        ("i", True, "12", 12),
+        ("i", False, "12", 12),
+        ("o", False, '{"a": ["</｜DSML｜parameter>"]}', {"a": ["</｜DSML｜parameter>"]}),
+        ("l", False, "[" * 100_000, "[" * 100_000),
+        ("any", False, "NaN", "NaN"),
+    ],
+)
+def test_values_of_which_the_model_tells_the_type(key: str, string: bool, written: str, value: Any) -> None:
+    assert parsed("deepseek-v3.2", dsml((key, string, written)), tools=TOOLS).calls == [("f", {key: value})]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        dsml(("s", True, "x")).replace("string", "text"),
+        dsml(("s", True, "x")).replace(' string="true"', ""),
+        dsml(("s", True, "x")).replace('"true"', '"maybe"'),
+        dsml(("s", True, "x")).replace('"f"', '"h"'),
+        dsml(("s", True, "x")).replace("invoke", "invite"),
+    ],
+)
+def test_what_is_no_call_of_dsml_is_text(text: str) -> None:
+    for cuts in ((), range(1, len(text))):
+        assert parsed("deepseek-v3.2", text, cuts, tools=TOOLS).parts == [("text", text)]
+
+
+def test_a_function_of_dsml_without_its_section() -> None:
+    text = dsml(("s", True, "x"))
+    text = text[text.index("\n") + 1 : text.rindex("\n")]
+    assert parsed("deepseek-v3.2", f"{text}\n{text}!", tools=TOOLS).parts == [
+        ("call", "f", {"s": "x"}, True),
+        ("call", "f", {"s": "x"}, True),
+        ("text", "!"),
+    ]
+
+
+def test_a_cut_value_of_dsml() -> None:
+    text = dsml(("any", True, 'say "hi"'), ("s", False, '"x"'), ("i", True, "12"))
+    for end, expected in [
+        ('"hi', '{"any": "say \\"hi'),
+        ('"hi"</', '{"any": "say \\"hi\\"'),
+        ('"x', '{"any": "say \\"hi\\""'),
+        ("12", '{"any": "say \\"hi\\"", "s": "x"'),
+    ]:
+        cut = parsed("deepseek-v3.2", text[: text.index(end) + len(end)], reason="length", tools=TOOLS)
+        assert cut.parts == [("call", "f", expected, False)] and cut.finish == "length"
+
+
 def test_several_functions_in_one_tag() -> None:
     text = "<tool_call><function=g></function>\n<function=f><parameter=i>1</parameter></function></tool_call>!"
     found = parsed("qwen3-coder", text, tools=TOOLS)

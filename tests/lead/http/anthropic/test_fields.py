@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lead.chat.conversation import Conversation, Thinking
 from lead.http.anthropic.fields import AnthropicCountRequest, AnthropicRequest
+from lead.http.defaults import SamplingFlags
+from lead.http.site import Options
 from tests.support.anthropic import COUNT, HI, WEATHER, asked, fault, say
-from tests.support.http import ScriptedAnswerer, conversation
+from tests.support.http import SUMMARY, ScriptedAnswerer, conversation, serving, vocabulary
 
 SAID: dict[str, Any] = {"role": "assistant", "content": "The answer is ("}
 
@@ -71,7 +75,8 @@ def test_a_last_message_of_the_assistant_is_continued() -> None:
     nothing: list[Any] = ["", []]
     for empty in nothing:
         found = read(messages=[*HI, {"role": "assistant", "content": empty}])
-        assert not found.continues and found.messages == HI
+        prompt = vocabulary().render(found.messages, continues=found.continues)
+        assert json.loads(prompt)["messages"] == HI, "an empty one counts as not there"
     assert not read().continues
 
 
@@ -108,6 +113,10 @@ def test_of_a_request(url: str, answerer: ScriptedAnswerer) -> None:
         ({"stop_sequences": [5]}, "stop_sequences[0] is 5"),
         ({"stop_sequences": [""]}, "stop_sequences[0]"),
         ({"n": 2}, "n is 2"),
+        ({"mirostat": 2}, "mirostat is 2"),
+        ({"min_tokens": 5}, "min_tokens is 5"),
+        ({"response_format": {"type": "json_object"}}, 'response_format is {"type": "json_object"}: use output_config'),
+        ({"grammar": "root ::= x"}, 'grammar is "root ::= x": use output_config.format'),
         ({"mcp_servers": [{"url": "http://a"}]}, "mcp_servers is "),
         ({"compaction": {"instructions": "short"}}, "compaction is "),
         ({"thinking": {"type": "enabled"}}, "thinking.budget_tokens is missing"),
@@ -147,6 +156,14 @@ def test_of_a_request(url: str, answerer: ScriptedAnswerer) -> None:
 def test_of_a_request_that_is_refused(url: str, answerer: ScriptedAnswerer, fields: dict[str, Any], words: str) -> None:
     assert fault(say(url, **fields), 400, "invalid_request_error").startswith(words)
     assert answerer.asked.empty()
+
+
+def test_what_a_limit_of_the_lead_ends_is_no_full_context() -> None:
+    """`-n` limits a request whose own limit is -1."""
+    answerer = ScriptedAnswerer()
+    answerer.summary = replace(SUMMARY, finish_reason="length", completion_tokens=20)
+    with serving(answerer, Options(sampling=SamplingFlags(max_tokens=20))) as url:
+        assert say(url, max_tokens=-1).json()["stop_reason"] == "max_tokens"
 
 
 def test_only_a_count_needs_no_limit(url: str, answerer: ScriptedAnswerer) -> None:

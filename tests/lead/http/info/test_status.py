@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import requests
+from anthropic import Anthropic
 from openai import OpenAI
 
 from lead.api import BackView
@@ -33,6 +36,20 @@ def test_models(client: OpenAI, answerer: ScriptedAnswerer) -> None:
     assert listed.object == "list"
     (model,) = listed.data
     assert (model.id, model.object, model.created, model.owned_by) == ("fake-13m", "model", 1_700_000_000, "duo")
+
+
+def test_models_in_anthropics_form(claude: Anthropic, url: str, answerer: ScriptedAnswerer) -> None:
+    listed = claude.models.list()
+    (model,) = listed
+    assert (model.id, model.type, model.display_name) == ("fake-13m", "model", "fake-13m")
+    assert model.created_at == datetime.fromtimestamp(1_700_000_000, UTC)
+    assert (listed.has_more, listed.first_id, listed.last_id) == (False, "fake-13m", "fake-13m")
+    assert claude.models.retrieve("fake-13m") == model
+    # Clients of OpenAI's form find theirs all the same, and no others where nobody asks.
+    version = {"anthropic-version": "2023-06-01"}
+    both = requests.get(f"{url}/v1/models", headers=version, timeout=PATIENCE).json()
+    plain = requests.get(f"{url}/v1/models", timeout=PATIENCE).json()
+    assert plain.keys() == {"object", "data"} < both.keys() and plain["data"][0].items() <= both["data"][0].items()
 
 
 def test_backs(url: str, answerer: ScriptedAnswerer) -> None:

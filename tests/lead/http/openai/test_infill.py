@@ -35,7 +35,7 @@ def prompt_of(filler: Filler) -> str:
 
 def test_infill(at: str, filler: Filler) -> None:
     body = post(at, "/infill", input_prefix="def f(", input_suffix="):", prompt="a", n_predict=7).json()
-    assert (body["content"], body["stop"], body["stop_type"], body["index"]) == ("Hello, world!", True, "word", 0)
+    assert (body["content"], body["stop"], body["stop_type"], body["index"]) == ("Hello, world!", True, "eos", 0)
     assert (body["tokens_predicted"], body["tokens_evaluated"], body["tokens_cached"]) == (6, 11, 17)
     assert body["timings"]["draft_n"] == 5 and body["model"] == "fake-13m"
     question = filler.next_asked().question
@@ -67,13 +67,19 @@ def test_streamed_infill(at: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("reason", "token", "expected"), [("stop", 1, "eos"), ("length", 70, "limit")])
-def test_what_ended_it(at: str, filler: Filler, stream: bool, reason: Any, token: int, expected: str) -> None:
-    filler.script = [(Piece("Hi", token=70),), (Piece("", token=token),)]
-    filler.summary = replace(filler.summary, finish_reason=reason)
+@pytest.mark.parametrize(
+    ("reason", "word", "expected"),
+    [("stop", "", ("eos", "")), ("length", "", ("limit", "")), ("stop", "\n\n", ("word", "\n\n"))],
+)
+def test_what_ended_it(
+    at: str, filler: Filler, stream: bool, reason: Any, word: str, expected: tuple[str, str]
+) -> None:
+    """Where a stop string ends the answer, the last token is often one that could end it as well."""
+    filler.script = [(Piece("Hi", token=70),), (Piece("", token=1),)]
+    filler.summary = replace(filler.summary, finish_reason=reason, stop_string=word)
     response = post(at, "/infill", input_prefix="a", input_suffix="b", stream=stream)
     last = json.loads(response.text.strip().rpartition("data: ")[2])
-    assert last["stop_type"] == expected
+    assert (last["stop_type"], last["stopping_word"]) == expected
 
 
 def test_an_editor_may_warm_the_cache(at: str, filler: Filler) -> None:
@@ -104,6 +110,10 @@ def test_a_model_without_marks(url: str) -> None:
         ({"input_extra": [{"text": "x"}] * 257}, "input_extra"),
         ({"prompt": ["a"]}, "prompt"),
         ({"grammar": "root ::= x"}, "grammar"),
+        ({"json_schema": {"type": "object"}}, "json_schema"),
+        ({"n_probs": 3}, "n_probs"),
+        ({"mirostat": 2}, "mirostat"),
+        ({"stop_sequences": ["a"]}, "stop_sequences"),
         ({"temperature": -1}, "temperature"),
     ],
 )

@@ -6,11 +6,26 @@ from typing import Any
 
 import pytest
 
+from duo.sampling.json_schema import MAX_PATTERNS
 from lead.api import Question
 from tests.support.api import error_of, post
 from tests.support.http import ScriptedAnswerer, conversation
 
 PATH = "/v1/responses"
+MANY, OTHERS = (
+    {"type": "additional_tools", "tools": [{"type": "function", "name": f"{letter}{i}"} for i in range(65)]}
+    for letter in "ab"
+)
+
+
+def taking(schema: dict[str, Any]) -> dict[str, Any]:
+    """A tool whose parameters have this schema."""
+    parameters = {"type": "object", "properties": {"x": schema}}
+    return {"type": "function", "name": "take", "parameters": parameters}
+
+
+BAD: dict[str, Any] = {"type": "nothing"}
+COMPLEX: dict[str, Any] = {"anyOf": [{"type": "string", "pattern": f"a{i}"} for i in range(MAX_PATTERNS + 1)]}
 READ: dict[str, Any] = {"type": "function", "name": "read", "parameters": {"type": "object", "maxProperties": 0}}
 
 
@@ -79,6 +94,40 @@ def test_tools_among_the_items(url: str, answerer: ScriptedAnswerer) -> None:
     assert [tool["function"]["name"] for tool in conversation(question.prompt)["tools"]] == ["read"]
 
 
+@pytest.mark.parametrize(("path", "schema"), [(PATH, BAD), (PATH, COMPLEX), (f"{PATH}/input_tokens", COMPLEX)])
+def test_schemas_that_are_refused_are_named_by_their_field(url: str, path: str, schema: dict[str, Any]) -> None:
+    form = {"type": "json_schema", "name": "a", "schema": schema}
+    error = error_of(post(url, path, input="Hi", text={"format": form}), 400)
+    assert error["param"] == "text.format"
+    error = error_of(post(url, path, input="Hi", tools=[taking(schema)], tool_choice="required"), 400)
+    assert error["param"] == "tools"
+
+
+HI_AND: list[Any] = [{"role": "user", "content": "Hi"}]
+SAID: dict[str, Any] = {"type": "message", "role": "assistant", "content": "The answer is ("}
+THOUGHT: dict[str, Any] = {"type": "reasoning", "content": [{"type": "reasoning_text", "text": "Well"}]}
+CALL: dict[str, Any] = {"type": "function_call", "call_id": "a", "name": "b", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("items", "continues"),
+    [
+        ([SAID], False),
+        ([{**SAID, "status": "completed"}], False),
+        ([{**SAID, "status": "incomplete"}], True),
+        ([{**SAID, "status": "in_progress"}], True),
+        ([{**THOUGHT, "status": "incomplete"}], True),
+        ([{**SAID, "status": "incomplete"}, *HI_AND], False),
+        ([CALL, {**SAID, "status": "incomplete"}], False),
+    ],
+)
+def test_only_an_unfinished_item_is_continued(
+    url: str, answerer: ScriptedAnswerer, items: list[Any], continues: bool
+) -> None:
+    """At OpenAI an answer is always a message of its own. In vLLM it goes on with an item that is not completed."""
+    assert asked(url, answerer, input=[*HI_AND, *items]).continues is continues
+
+
 def test_what_agents_send_beside(url: str, answerer: ScriptedAnswerer) -> None:
     """A request as Codex writes it."""
     parts = [{"type": "input_text", "text": "Hi"}]
@@ -126,6 +175,10 @@ def test_what_agents_send_beside(url: str, answerer: ScriptedAnswerer) -> None:
         ({"input": "a", "tools": {}}, "tools", "list"),
         ({"input": "a", "tools": ["x"]}, "tools[0]", "dictionary"),
         ({"input": "a", "tools": [READ, READ]}, "tools", "two have the name"),
+        ({"input": [MANY, OTHERS, {"role": "user", "content": "a"}]}, "tools", "130 are too many"),
+        ({"input": "a", "mirostat": 2}, "mirostat", "use temperature"),
+        ({"input": "a", "n_probs": 2}, "n_probs", "top_logprobs"),
+        ({"input": "a", "guided_json": {}}, "guided_json", "text.format"),
         ({"input": "a", "tool_choice": "required"}, "tool_choice", "there are no tools"),
         ({"input": "a", "tool_choice": {"type": "function", "name": "x"}}, "tool_choice", "there are no tools"),
         ({"input": "a", "max_output_tokens": 0}, "max_output_tokens", "at least 1"),

@@ -104,7 +104,7 @@ def test_thinking(item: dict[str, Any], thinking: str) -> None:
     assert found[1]["reasoning_content"] == thinking
 
 
-@pytest.mark.parametrize("content", ["gAAAAABo", "duo.", "duo.*", "duo.w7w=x", "duo._w==", ""])
+@pytest.mark.parametrize("content", ["gAAAAABo", "duo.", "duo.*", "duo.w7w=x", "duo._w==", "duo.é", ""])
 def test_thinking_that_cannot_be_read_is_none(content: str) -> None:
     assert unsealed(content) == ""
     found = turns(USER, {"type": "reasoning", "summary": [], "encrypted_content": content}, call())
@@ -171,11 +171,11 @@ def test_what_other_servers_did_themselves_is_left_out() -> None:
         ({"role": "tool", "content": "x"}, "input[1].role", "'user', 'assistant', 'system' or 'developer'"),
         ({"role": "user"}, "input[1].content", "is missing"),
         ({"role": "user", "content": 1}, "input[1].content", "string"),
-        ({"role": "user", "content": ["a"]}, "input[1].content", "part 0"),
+        ({"role": "user", "content": [1]}, "input[1].content", "not a text part"),
         (
             {"role": "user", "content": [{"type": "input_image", "image_url": "x"}]},
             "input[1].content",
-            'part 0 is of type "input_image"',
+            'type "input_image" cannot be read',
         ),
         ({"type": "function_call", "call_id": "c", "arguments": "{}"}, "input[1].name", "is missing"),
         ({"type": "function_call", "name": "a", "arguments": []}, "input[1].arguments", "string"),

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from lead.http.responses.items import MessageItem
-from lead.http.responses.memory import Kept, Memory
+from lead.http.responses.memory import ITEM_BYTES, POINTER_BYTES, Kept, Memory, Turn, bytes_of, items_in
+
+BESIDE = POINTER_BYTES + 2 * ITEM_BYTES
+"""What a response of one turn takes beside its body and its texts."""
 
 
-def kept(name: str, size: int = 10, past: tuple[MessageItem, ...] = ()) -> Kept:
+def turn(name: str, text: int = 10) -> Turn:
     asked = MessageItem(id=f"asked_{name}", role="user", content="Hi")
     made = MessageItem(id=f"made_{name}", role="assistant", content=f"I am {name}")
-    return Kept((*past, asked, made), 1, f'"{name}"', size)
+    return Turn((asked, made), 1, text)
+
+
+def kept(name: str, text: int = 10, before: tuple[Turn, ...] = ()) -> Kept:
+    return Kept((*before, turn(name, text)), f'"{name}"')
 
 
 def test_what_was_kept_is_found_until_it_is_forgotten() -> None:
     memory = Memory()
     memory.keep("a", kept("a"))
     found = memory.find("a")
-    assert found is not None and found.body == '"a"' and memory.bytes == 10
+    assert found is not None and found.body == '"a"' and memory.bytes == len(found.body) + 10 + BESIDE
     assert memory.find("b") is None
     assert memory.forget("a") and not memory.forget("a")
     assert memory.find("a") is None and memory.item("made_a") is None and memory.bytes == 0
@@ -42,9 +49,34 @@ def test_the_number_is_bounded_and_the_oldest_use_goes_first() -> None:
 
 
 def test_the_bytes_are_bounded() -> None:
-    memory = Memory(most_bytes=100)
+    one = 30 + len('"a"') + BESIDE
+    memory = Memory(most_bytes=3 * one)
     for name in "abcde":
         memory.keep(name, kept(name, 30))
-    assert [name for name in "abcde" if memory.find(name)] == ["c", "d", "e"] and memory.bytes == 90
-    memory.keep("large", kept("large", 101))
+    assert [name for name in "abcde" if memory.find(name)] == ["c", "d", "e"] and memory.bytes == 3 * one
+    memory.keep("large", kept("large", 3 * one))
     assert memory.find("large") is None and len(memory) == 0 and memory.bytes == 0
+
+
+def test_a_long_conversation_counts_once() -> None:
+    """Its responses share their turns. A turn takes its bytes for as long as one of them is there."""
+    memory, turns, count = Memory(), tuple[Turn, ...](), 500
+    for number in range(count):
+        found = kept(f"{number:03}", 1000, turns)
+        turns = tuple(found.turns)
+        memory.keep(f"{number:03}", found)
+    texts, bodies = count * (1000 + 2 * ITEM_BYTES), count * len('"000"')
+    pointers = POINTER_BYTES * count * (count + 1) // 2
+    assert memory.bytes == texts + bodies + pointers
+    for number in range(count - 1):
+        memory.forget(f"{number:03}")
+    last = memory.find("499")
+    assert last is not None and len(list(items_in(last.turns))) == 2 * count
+    assert memory.bytes == texts + len('"499"') + POINTER_BYTES * count
+    memory.forget("499")
+    assert memory.bytes == 0
+
+
+def test_items_weigh_what_their_texts_do() -> None:
+    few, many = (bytes_of([MessageItem(role="user", content="x" * length)]) for length in (10, 1010))
+    assert many - few == 1000

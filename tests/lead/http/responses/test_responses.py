@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from duo.errors import BusyError, ContextError, StoppedError
 from tests.support.api import error_of, post
-from tests.support.http import PATIENCE, ScriptedAnswerer, conversation
+from tests.support.http import PATIENCE, AnswerGate, ScriptedAnswerer, conversation
 
 PATH = "/v1/responses"
 READ: Any = {
@@ -134,6 +134,27 @@ def test_a_streamed_response_is_remembered_too(client: OpenAI, answerer: Scripte
     assert [message["content"] for message in answerer.next_asked().messages] == ["Hi", "Hello, world!", "Again"]
 
 
+def test_an_answer_that_a_limit_cut_goes_on(client: OpenAI, answerer: ScriptedAnswerer) -> None:
+    answerer.summary = replace(answerer.summary, finish_reason="length")
+    cut = client.responses.create(model="any", input="Hi")
+    assert cut.output[0].type == "message" and cut.output[0].status == "incomplete"
+    answerer.next_asked()
+    client.responses.create(model="any", input=[], previous_response_id=cut.id)
+    assert answerer.next_asked().question.continues
+
+
+def test_an_answer_whose_client_leaves_is_not_remembered(url: str, answerer: ScriptedAnswerer) -> None:
+    """It ends where the client leaves. What nobody has read to its end, nobody goes on from."""
+    gate = AnswerGate()
+    answerer.script = [("Hel",), gate, ("lo",)]
+    with requests.post(f"{url}{PATH}", json={"input": "Hi", "stream": True}, stream=True, timeout=PATIENCE) as left:
+        lines = (line for line in left.iter_lines() if line.startswith(b"data: "))
+        name = json.loads(next(lines).removeprefix(b"data: "))["response"]["id"]
+    answer = answerer.next_asked()
+    assert answer.cancelled.wait(PATIENCE) and answer.ended.wait(PATIENCE)
+    assert error_of(requests.get(f"{url}{PATH}/{name}", timeout=PATIENCE), 404)["code"] == "not_found"
+
+
 def test_what_is_not_stored_is_not_remembered(client: OpenAI, answerer: ScriptedAnswerer) -> None:
     response = client.responses.create(model="any", input="Hi", store=False)
     with pytest.raises(openai.NotFoundError):
@@ -151,6 +172,10 @@ def test_references_to_items(client: OpenAI, answerer: ScriptedAnswerer) -> None
     assert [message["content"] for message in answerer.next_asked().messages] == ["Hi", "Hello, world!", "Again"]
     with pytest.raises(openai.NotFoundError, match="remembers no item 'msg_1'"):
         client.responses.create(model="any", input=[{"type": "item_reference", "id": "msg_1"}])
+    with pytest.raises(openai.BadRequestError, match="is there twice"):
+        client.responses.create(model="any", input=[*items, items[1]])
+    with pytest.raises(openai.BadRequestError, match="is there twice"):
+        client.responses.create(model="any", input=[items[1]], previous_response_id=first.id)
 
 
 def test_how_many_tokens_a_prompt_has(client: OpenAI, answerer: ScriptedAnswerer) -> None:

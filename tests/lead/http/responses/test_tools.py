@@ -65,11 +65,6 @@ def test_bad_tools_are_named_with_their_place(tool: dict[str, Any], place: str, 
     assert refused.value.param == place and said in str(refused.value) and str(refused.value).startswith(place)
 
 
-def test_the_number_of_tools_is_bounded() -> None:
-    with pytest.raises(RequestError, match="130 tools are too many"):
-        entries([{**SPACE, "tools": [READ] * 130}], "tools")
-
-
 TOOLS = entries([READ, PATCH, SPACE], "tools")
 
 

@@ -1,0 +1,49 @@
+"""Whether what a slot held is copied, by how long copies have taken."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lead.decode import swap
+from lead.decode.swap import MIN_TOKENS, Swap
+from tests.support.loop import MODEL
+from tests.support.slotted import SlottedEngine
+
+
+class Clock:
+    """It goes on by `step` with every look at it."""
+
+    now = step = 0.0
+
+    def perf_counter(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+@pytest.mark.parametrize("slower", [1.5, 10.0])
+def test_one_slow_copy_does_not_end_copies_for_ever(slower: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine: Any = SlottedEngine(MODEL, 1)
+    clock = Clock()
+    monkeypatch.setattr(swap, "time", clock)
+    monkeypatch.setattr("lead.decode.swap.memory.available", lambda: None)
+    kept = Swap(engine, 1 << 30)
+    tokens = [4] * MIN_TOKENS
+    for begin in range(0, MIN_TOKENS, engine.batch):
+        engine.extend(0, tokens[begin : begin + engine.batch])
+    kept.token_seconds = 0.001
+    clock.step = slower * MIN_TOKENS * kept.token_seconds / 2  # there and back, it is so much slower than reading
+    kept.keep(0, tokens)
+    assert engine.copies == 1
+    clock.step = 0.0
+    kept.cache.clear()
+    tries = 0
+    while engine.copies == 1:
+        kept.keep(0, tokens)
+        tries += 1
+        assert tries < 100, "it is never tried again"
+    assert tries > 3, "a copy that is too slow is not made at once again"
+    kept.cache.clear()
+    kept.keep(0, tokens)
+    assert engine.copies == 3, "it was fast this time"
