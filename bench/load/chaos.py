@@ -1,8 +1,9 @@
 """`python -m bench chaos`: everything goes wrong at once, for minutes, and no answer is wrong.
 
-Clients ask without a pause, greedily and sampled, streamed and not. Some hang up in the middle. Meanwhile backs are
-started, killed, stopped and resumed at random, and the lead is killed and started again. Other connections say nothing,
-or half of a request, or nonsense. Every answer that completes must be what the same question gave before.
+Clients ask without a pause, in three APIs, greedily and sampled, streamed and not. Some hang up in the middle.
+Meanwhile backs are started, killed, stopped and resumed at random, and the lead is killed and started again. Other
+connections say nothing, or half of a request, or nonsense. Every answer that completes must be what the same question
+gave before.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ import requests
 from rich.console import Console
 
 from bench.harness import prompts
-from bench.harness.processes import BackProcess, LeadProcess, Reply, free_port
+from bench.harness.processes import BackProcess, LeadProcess, free_port
+from bench.load import apis
+from bench.load.apis import CHAT, MESSAGES, RESPONSES, Api
 from duo.program.values import positive
 
 MAX_BACKS = 3
@@ -33,13 +36,17 @@ LEAD_LIFETIME = (12.0, 25.0)
 """The lead is killed after a random number of seconds between these."""
 TOKENS = 64
 
-VARIANTS: Sequence[Mapping[str, Any]] = (
-    {"temperature": 0, "stream": True},
-    {"temperature": 0, "stream": False},
-    {"temperature": 0.8, "seed": 7, "stream": True},
-    {"temperature": 1.0, "seed": 11, "stream": False},
-    {"temperature": 0.8, "seed": 3, "top_p": 0.9, "presence_penalty": 0.5, "stream": True},
-    {"temperature": 0, "stop": ["the ", "."], "stream": True},
+VARIANTS: Sequence[tuple[Api, Mapping[str, Any]]] = (
+    (CHAT, {"temperature": 0, "stream": True}),
+    (CHAT, {"temperature": 0, "stream": False}),
+    (CHAT, {"temperature": 0.8, "seed": 7, "stream": True}),
+    (CHAT, {"temperature": 1.0, "seed": 11, "stream": False}),
+    (CHAT, {"temperature": 0.8, "seed": 3, "top_p": 0.9, "presence_penalty": 0.5, "stream": True}),
+    (CHAT, {"temperature": 0, "stop": ["the ", "."], "stream": True}),
+    (MESSAGES, {"temperature": 0, "stream": True}),
+    (MESSAGES, {"temperature": 0, "stop_sequences": ["the "], "stream": False}),
+    (RESPONSES, {"temperature": 0, "stream": True}),
+    (RESPONSES, {"temperature": 0, "stream": False}),
 )
 
 INTERRUPTED = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout)
@@ -137,25 +144,15 @@ class Scene:
             program.close()
 
 
-def ask(url: str, question: str, variant: Mapping[str, Any], hang_up: bool = False) -> str | None:
+def ask(url: str, question: str, variant: int, hang_up: bool = False) -> str | None:
     """The text of an answer. None if the client hung up. Raises one of INTERRUPTED if the lead goes away."""
-    body = {"messages": [{"role": "user", "content": question}], "max_tokens": TOKENS, **variant}
-    if not variant["stream"]:
-        response = requests.post(f"{url}/v1/chat/completions", json=body, timeout=120)
-        if response.status_code == 503:
-            raise requests.ConnectionError("busy or loading")
-        response.raise_for_status()
-        text: str = response.json()["choices"][0]["message"]["content"]
-        return text
-    reply = Reply()
-    stream = LeadProcess.streamed(url, body, reply)
-    for number, _ in enumerate(stream):
-        if hang_up and number == 1:
-            stream.close()
-            return None
-    if not reply.finish_reason:
-        raise requests.ConnectionError("the stream broke off")
-    return reply.text
+    api, fields = VARIANTS[variant]
+    return apis.ask(url, api, question, TOKENS, fields, hang_up)
+
+
+def described(question: str, variant: int) -> str:
+    api, fields = VARIANTS[variant]
+    return f"{question!r} to {api.path}, {fields}"
 
 
 class Clients:
@@ -172,22 +169,21 @@ class Clients:
         while not self._over.is_set():
             question, variant = rng.choice(list(self._expected))
             try:
-                text = ask(self._url, question, VARIANTS[variant], hang_up=rng.random() < 0.1)
+                text = ask(self._url, question, variant, hang_up=rng.random() < 0.1)
             except INTERRUPTED:
                 self._toll.count("answers interrupted")
                 self._over.wait(0.3)
                 continue
             except Exception as error:
-                self._toll.bad(f"{question!r}, {VARIANTS[variant]}: {error!r}")
+                self._toll.bad(f"{described(question, variant)}: {error!r}")
                 continue
             if text is None:
                 self._toll.count("clients that hung up")
             elif text == self._expected[question, variant]:
                 self._toll.count("right answers")
             else:
-                self._toll.bad(
-                    f"{question!r}, {VARIANTS[variant]}: {text!r}, not {self._expected[question, variant]!r}"
-                )
+                expected = self._expected[question, variant]
+                self._toll.bad(f"{described(question, variant)}: {text!r}, not {expected!r}")
 
     def stop(self) -> None:
         self._over.set()
@@ -209,7 +205,7 @@ def run(
     try:
         say("what the answers are when nothing goes wrong")
         expected = {
-            (question, variant): str(ask(scene.lead.url, question, VARIANTS[variant]))
+            (question, variant): str(ask(scene.lead.url, question, variant))
             for question in questions
             for variant in range(len(VARIANTS))
         }
@@ -222,8 +218,8 @@ def run(
         finally:
             crowd.stop()
         for question, variant in rng.sample(list(expected), 6):
-            if ask(scene.lead.url, question, VARIANTS[variant]) != expected[question, variant]:
-                toll.bad(f"after it all, {question!r}, {VARIANTS[variant]}")
+            if ask(scene.lead.url, question, variant) != expected[question, variant]:
+                toll.bad(f"after it all, {described(question, variant)}")
     finally:
         scene.close()
     return toll

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 import requests
+import transformers
 
 from bench.harness.processes import ROOT, BackProcess, LeadProcess, wait_for
 from duo.program.hub.choice import Source, Wanted
 from duo.program.hub.download import Hub
 from tests.support import tiny_gguf
 from tests.support.hub import FakeHub, checksum, serving_hub
+from tests.support.tiny_transformers import SHAPE, make_model, make_tokenizer
 
 pytestmark = pytest.mark.slow
 
@@ -37,6 +39,9 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gguf.mkdir()
     for quant in ("Q4_K_M", "Q8_0"):
         tiny_gguf.write(gguf / f"tiny-{quant}.gguf", "llama", tiny_gguf.decoder_tensors(), described)
+    checkpoint = folder / "checkpoint"
+    checkpoint.mkdir()
+    make_model(checkpoint, transformers.LlamaConfig(**SHAPE), make_tokenizer())
     return folder
 
 
@@ -70,6 +75,14 @@ def test_a_gguf_by_its_quantisation_and_the_same_as_a_draft(hub: FakeHub) -> Non
             lead.ask("Hello", **GREEDY)
 
 
+def test_a_repository_of_safetensors(hub: FakeHub) -> None:
+    with LeadProcess("-hf", "user/checkpoint", "-t", "1", "--exact", "off") as lead:
+        lead.ready()
+        assert "downloading model.safetensors of user/checkpoint" in lead.log
+        assert "user/checkpoint on transformers" in lead.log
+        assert lead.ask("Hello", **GREEDY).usage["completion_tokens"] == 8
+
+
 def test_killed_in_the_middle_and_started_again(hub: FakeHub, tmp_path: Path) -> None:
     content = hub.repositories["user/tiny"]["tiny-Q8_0.gguf"]
     cut = len(content) // 2
@@ -99,12 +112,22 @@ def test_without_a_network(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> Non
         assert lead.ask("Hello", **GREEDY).usage["completion_tokens"] == 8
 
 
+def last_line(program: str, model: str) -> str:
+    """The one line with which a program ends that cannot have its model."""
+    ports = ("--port", "0", "--back-port", "0") if program == "lead" else ()
+    command = [sys.executable, "-m", program, "-hf", model, *ports]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
+    assert ended.returncode == 1 and "Traceback" not in ended.stderr
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
 @pytest.mark.parametrize("program", ["lead", "back"])
 def test_what_is_not_there_ends_the_program_with_a_line(hub: FakeHub, program: str) -> None:
-    ports = ("--port", "0", "--back-port", "0") if program == "lead" else ()
-    command = [sys.executable, "-m", program, "-hf", "user/tiny:Q2_K", *ports]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=ROOT, check=False)
-    assert ended.returncode == 1
-    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert line == "error: user/tiny has no Q2_K, but Q4_K_M, Q8_0"
-    assert "Traceback" not in ended.stderr
+    assert last_line(program, "user/tiny:Q2_K") == "error: user/tiny has no Q2_K, but Q4_K_M, Q8_0"
+
+
+def test_a_wrong_checksum_ends_the_program_with_a_line(hub: FakeHub, tmp_path: Path) -> None:
+    hub.wrong["tiny-Q8_0.gguf"] = hub.repositories["user/tiny"]["tiny-Q8_0.gguf"][:-1] + b"?"
+    assert "tiny-Q8_0.gguf came with another size or checksum" in last_line("lead", "user/tiny:Q8_0")
+    assert not list((tmp_path / "hub").rglob("*.duo-part")), "it is thrown away"

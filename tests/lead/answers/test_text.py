@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lead.answers.text import Stops, TextStream
+from lead.answers.text import Stops, TextStream, special_in
+from tests.support.bytes_vocabulary import ByteVocabulary
 
 # A byte-level vocabulary: the 256 bytes, then tokens of several, some of which begin or end inside a character.
 PIECES = [bytes([byte]) for byte in range(256)] + [
@@ -155,6 +156,27 @@ def test_however_a_text_is_cut_up_it_ends_at_the_first_stop_string(strings: list
         # Of two that overlap the one that is complete first counts, wherever the pieces end.
         assert whole.startswith("".join(shown))
         assert not any(string in "".join(shown) for string in strings)
+
+
+@pytest.mark.parametrize(
+    ("stops", "named"),
+    [
+        (["<|im_end|>"], ["<|im_end|>"]),
+        (["<|im_end|>\n", "###"], ["<|im_end|>"]),
+        (["</s> [INST]"], ["</s>", "[INST]"]),
+        (["a<end_of_turn>b", "<|im_end|>"], ["<end_of_turn>", "<|im_end|>"]),
+        (["<|im_end|", "end|>x", "<stop>", ""], []),
+    ],
+)
+def test_special_tokens_that_stop_strings_name(stops: list[str], named: list[str]) -> None:
+    """They may stop the answer, though they are no end of the model's. `<stop>` is a token that is text."""
+    vocabulary = ByteVocabulary(["<|im_end|>", "</s>", "[INST]", "<end_of_turn>"], texts=["<stop>"])
+    marks = special_in(stops, vocabulary)
+    assert sorted(marks.values()) == sorted(named) and not vocabulary.eos & marks.keys()
+    stream, found = TextStream(vocabulary.decode, marks=marks), Stops(stops)
+    pushed = [found.push(stream.push(token)) for token in vocabulary.encode_rendered(f"So. {stops[0]}")]
+    assert "".join(text for text, _ in pushed) == "So. "
+    assert [stopped for _, stopped in pushed] == [False] * (len(pushed) - 1) + [True]
 
 
 def test_marks_are_a_part_of_the_text() -> None:

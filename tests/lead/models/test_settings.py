@@ -137,9 +137,8 @@ def test_the_page_has_what_is_said_of_llama_swaps_keys(
     for text in (f"models: {{a: {{{key}: x}}}}", f"models: {{a: }}\n{key}: x"):
         with pytest.raises(SystemExit):
             read(tmp_path, text)
-        assert (
-            f"{key} is a key of llama-swap that a lead has not: {row.split('|')[2].strip()}" in capsys.readouterr().err
-        )
+        told = row.split("|")[2].strip()
+        assert f"{key} is a key of llama-swap that a lead has not: {told}" in capsys.readouterr().err
 
 
 def test_a_file_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

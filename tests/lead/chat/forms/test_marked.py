@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 
 from lead.chat.conversation import Tool
 from lead.chat.forms import FORMS
+from lead.chat.forms.form import Thinking
+from lead.chat.forms.table import THINKING
 from lead.chat.parser import parser_for
 from tests.support.forms import STRING, TOOLS, WRITE, Outcome, parsed, says, thinks
 
@@ -138,17 +141,6 @@ MARKS = [
     "<think>",
     "\n",
 ]
-TEXTS = st.lists(
-    st.one_of(st.sampled_from(MARKS), st.text(st.characters(exclude_categories=["Cs"]), max_size=6)), max_size=4
-)
-STRINGS = TEXTS.map("".join)
-VALUES: st.SearchStrategy[Any] = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), STRINGS),
-    lambda inner: st.one_of(
-        st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["a", "b c", "é"]), inner, max_size=3)
-    ),
-    max_leaves=6,
-)
 ANY = (
     Tool(
         "any",
@@ -156,20 +148,33 @@ ANY = (
     ),
     *TOOLS,
 )
-CALL: st.SearchStrategy[tuple[str, Any]] = st.one_of(
-    st.tuples(
-        st.just("any"),
-        st.fixed_dictionaries(
-            {},
-            optional={
-                "s": STRINGS,
-                "o": st.dictionaries(st.sampled_from(["a", "b", "é"]), VALUES, max_size=3),
-                "l": st.lists(VALUES, max_size=3),
-            },
+Strategy = st.SearchStrategy[tuple[str, Any]]
+
+
+@cache
+def calls_in(form: str) -> Strategy:
+    """Any calls. Their strings hold marks of this form and of others."""
+    marks = st.sampled_from([*MARKS, *FORMS[form].written])
+    letters = st.text(st.characters(exclude_categories=["Cs"]), max_size=6)
+    strings = st.lists(st.one_of(marks, letters), max_size=4).map("".join)
+    scalars = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False))
+    values: st.SearchStrategy[Any] = st.recursive(
+        st.one_of(scalars, strings),
+        lambda inner: st.one_of(
+            st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(["a", "b c", "é"]), inner, max_size=3)
         ),
-    ),
-    st.just(("time", {})),
-)
+        max_leaves=6,
+    )
+    optional: dict[Any, Any] = {
+        "s": strings,
+        "o": st.dictionaries(st.sampled_from(["a", "b", "é"]), values, max_size=3),
+        "l": st.lists(values, max_size=3),
+    }
+    return st.one_of(
+        st.tuples(st.just("any"), st.fixed_dictionaries({}, optional=optional)), st.just(("time", dict[str, Any]()))
+    )
+
+
 WORDS = st.text(st.sampled_from("ab é.\n\t{["), max_size=8)
 UNWRITABLE = {
     "qwen3-coder": ("</parameter>",), "seed": ("</parameter>",), "minimax": ("</parameter>",), "glm": ("</arg_value>",),
@@ -182,7 +187,7 @@ UNWRITABLE = {
 @given(st.data())
 @pytest.mark.parametrize("form", ALL)
 def test_any_calls_cut_anywhere(form: str, data: st.DataObject) -> None:
-    calls = data.draw(st.lists(CALL, min_size=1, max_size=3))
+    calls = data.draw(st.lists(calls_in(form), min_size=1, max_size=3))
     thought, text = (
         data.draw(WORDS),
         # A line that begins so may be the beginning of a call without marks.
@@ -221,6 +226,24 @@ def test_anything_cut_anywhere(form: str, data: st.DataObject) -> None:
     assert parsed(form, text, cuts, **asked) == parsed(form, text, **asked)
 
 
+@settings(max_examples=80, deadline=None)
+@given(st.data())
+@pytest.mark.parametrize("form", ALL)
+def test_a_damaged_call_is_a_call_or_text(form: str, data: st.DataObject) -> None:
+    """Garbage within a call, or in place of its end: no letter is lost where no call is left."""
+    written = WRITE[form](CALLS[: data.draw(st.integers(1, 2))])
+    begin = data.draw(st.integers(0, len(written)))
+    end = data.draw(st.integers(begin, len(written)))
+    garbage = data.draw(st.text(st.sampled_from("ab{}[]()<>\"'`\\:;,=/|_ \n\0é日😀"), max_size=8))
+    text = written[:begin] + garbage + written[end:]
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=6)))
+    for reason in ("stop", "length"):
+        assert parsed(form, text, cuts, reason) == parsed(form, text, reason=reason)
+    found = parsed(form, text)
+    assert all(isinstance(given, dict) for _, given in found.calls)
+    assert found.calls or FORMS[form].channels or found.joined("text") == text
+
+
 # -- Thinking --------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +265,20 @@ def test_anything_cut_anywhere(form: str, data: st.DataObject) -> None:
 )
 def test_thinking_without_calls(text: str, parts: list[Any], tools: tuple[Tool, ...]) -> None:
     check_cuts("hermes", text, outcome(*parts, finish="stop"), tools=tools)
+
+
+@pytest.mark.parametrize("marks", THINKING, ids=lambda marks: marks.open.strip())
+def test_the_marks_of_all_models_that_think(marks: Thinking) -> None:
+    form = replace(FORMS["hermes"], thinking=marks, declared=True)
+    call = WRITE["hermes"](CALLS[:1])
+    for text, parts in [
+        (f"{marks.open}Hm.{marks.close}So.", [("thought", "Hm."), ("text", "So.")]),
+        (f"{marks.open}Hm.{marks.close}\n{call}", [("thought", "Hm."), WEATHER]),
+        (f"{marks.open}Hm. {call}", [("thought", "Hm."), WEATHER]),
+    ]:
+        for at in range(len(text) + 1):
+            assert parsed(form, text, [at]).parts == parts
+        assert parsed(form, text, range(1, len(text))).parts == parts
 
 
 def test_thinking_anywhere_in_a_model_that_thinks() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from duo.errors import ModelError
@@ -87,7 +90,14 @@ def test_an_unknown_name() -> None:
     assert set(WRITE) == set(FORMS)
 
 
+def test_the_documentation_names_each_form() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "http.md").read_text("utf-8")
+    table = page[page.index("## Forms of calls") :].split("\n\n## ")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    assert sorted(re.findall(r"`(.+?)`", "".join(rows))) == sorted(FORMS)
+
+
 @pytest.mark.parametrize("form", sorted(FORMS))
 def test_no_mark_begins_another(form: str) -> None:
-    marks = [*FORMS[form].blocks, *FORMS[form].thinking]
+    marks = [*FORMS[form].blocks, *FORMS[form].around, *FORMS[form].thinking]
     assert not [one for one in marks for other in marks if one is not other and one != other and other.startswith(one)]

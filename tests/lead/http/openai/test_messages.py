@@ -98,6 +98,12 @@ def test_thinking_reaches_the_template(url: str, answerer: ScriptedAnswerer, tur
     assert (message["reasoning_content"], message["content"]) == ("Hm.", "Hi.")
 
 
+@pytest.mark.parametrize("rest", [{}, {"content": None}, {"content": "", "tool_calls": []}, {"content": []}])
+def test_an_assistant_that_only_thought(url: str, answerer: ScriptedAnswerer, rest: dict[str, Any]) -> None:
+    (message,) = given(url, answerer, {"role": "assistant", "reasoning_content": "Hm.", **rest})
+    assert (message["reasoning_content"], message["content"]) == ("Hm.", "")
+
+
 def test_fields_of_others_are_ignored(url: str, answerer: ScriptedAnswerer) -> None:
     turn = {"role": "assistant", "content": "Hi.", "reasoning_content": {"a": 1}, "reasoning": 7, "audience": []}
     assert given(url, answerer, turn) == [{"role": "assistant", "content": "Hi."}]
