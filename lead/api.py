@@ -32,6 +32,7 @@ class Question:
     prompt_logprobs: whether to report the same for the tokens of the prompt.
     continues: whether the answer continues the text of the prompt. It may then begin with a space.
     streamed: whether somebody reads the answer as it comes.
+    owner: whose text the answer may be guessed from. It stands for the API key of the request.
     """
 
     prompt: Sequence[int]
@@ -47,6 +48,7 @@ class Question:
     prompt_logprobs: bool = False
     continues: bool = False
     streamed: bool = False
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,8 @@ from lead.plan.limits import Limits
 
 ABOUT = "`python -m lead`: serve the target model over HTTP, and take guesses from backs over gRPC."
 SLOTS = 4
+SOURCES = frozenset({"backs", "draft", "memory"})
+"""Who may guess."""
 
 
 def parser() -> Parser:
@@ -74,6 +76,11 @@ def parser() -> Parser:
     _add_sampling_flags(p.add_argument_group("sampling"))
     group = p.add_argument_group("speculation")
     group.add_argument(
+        "--speculation", type=_sources, default=SOURCES, metavar="{auto,SOURCE,...}",
+        help="who guesses: backs, draft (the draft model beside the target), memory (text that was seen before); "
+        "several with commas, or none (default: auto, all of them)",
+    )  # fmt: skip
+    group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",
         help="verify what pays and wait where that pays; or, for comparison, verify all that is there and never wait",
     )  # fmt: skip
@@ -102,6 +109,15 @@ def parser() -> Parser:
     )  # fmt: skip
     cli.add_common_flags(p)
     return p
+
+
+def _sources(text: str) -> frozenset[str]:
+    """For argparse: names of sources, or auto or none."""
+    names = {"auto": SOURCES, "none": frozenset[str]()}.get(text, frozenset(text.split(",")))
+    if strange := sorted(names - SOURCES):
+        known = ", ".join(sorted(SOURCES))
+        raise argparse.ArgumentTypeError(f"{strange[0]!r} is no source of guesses: there are {known}, auto and none")
+    return names
 
 
 def _budget(text: str) -> int | None:

@@ -29,6 +29,8 @@ from lead.chat.conversation import ChatSettings
 from lead.console.console import Console
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
+from lead.decode.memory import Memory
+from lead.decode.sources import Sources
 from lead.flags import sampling_flags
 from lead.http.app import create_app
 from lead.http.edge import connections
@@ -131,12 +133,12 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
         args = await asyncio.to_thread(models.located, args)
         loaded = await asyncio.to_thread(target.load, args)
         engine = loaded.engine
-        drafts = args.model_draft and args.policy == "tree" and loaded.speculation.speculates
-        local_draft = await asyncio.to_thread(_local_draft, args, engine, loaded.limits, timeline) if drafts else None
+        sources = await asyncio.to_thread(_sources, args, loaded, timeline)
         kept = await asyncio.to_thread(saving.of_flags, args, engine)
-        service = assemble(loaded, [console, metrics], timeline, local_draft, args.queue, kept)
+        service = assemble(loaded, [console, metrics], timeline, sources, args.queue, kept)
         timeline.title(f"lead: {engine.name} on {engine.runtime}")
-        admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
+        backs = args.max_backs if "backs" in args.speculation else 0
+        admission = Admission(allowed.tokens, files, backs, args.max_message, args.max_guesses)
         # For one who is told at the end, any free port will do. The one that was free may be taken by now.
         back_port = await service.backs.serve(args.host, 0 if on_ready else back_port, admission)
         lead.service = service
@@ -165,19 +167,28 @@ def assemble(
     it: target.Target,
     observers: Sequence[Observer],
     timeline: Trace,
-    local_draft: LocalDraft | None = None,
+    sources: Sources = Sources(),  # noqa: B008 - it is frozen
     queue: int = QUEUE,
     kept: saving.Saving = saving.NOTHING,
 ) -> Service:
     """The decode loop, the backs and the service of a loaded target. To be called in the event loop.
 
-    `kept`: what is saved of slots.
+    `sources`: what guesses in the lead itself. `kept`: what is saved of slots.
     """
     ledger, vocabulary = Ledger(), it.engine.vocabulary
-    decoder = Decoder(it.engine, ledger, it.speculation, timeline, local_draft, kept.cache_bytes)
+    decoder = Decoder(it.engine, ledger, it.speculation, timeline, sources, kept.cache_bytes)
     me = Identity("lead", it.engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
     backs = Backs(me, ledger, decoder, timeline)
     return Service(it, decoder, backs, observers, queue, kept.files)
+
+
+def _sources(args: argparse.Namespace, loaded: target.Target, timeline: Trace) -> Sources:
+    """What guesses in this lead. Raises ModelError for a draft model that does not fit."""
+    if not loaded.speculation.speculates or args.policy != "tree":
+        return Sources()
+    drafts = args.model_draft and "draft" in args.speculation
+    draft = _local_draft(args, loaded.engine, loaded.limits, timeline) if drafts else None
+    return Sources(draft, Memory() if "memory" in args.speculation else None)
 
 
 def _local_draft(args: argparse.Namespace, served: Engine, limits: Limits, timeline: Trace) -> LocalDraft:

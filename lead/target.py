@@ -66,7 +66,8 @@ def _speculation(args: argparse.Namespace, served: decision.LoadedTarget, rows: 
     """Which guesses are verified, and why none are."""
     engine = served.engine
     rows = min(rows, engine.batch, engine.capacity)
-    limits = Limits(min(args.draft_max, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
+    most = args.draft_max if args.speculation else 0
+    limits = Limits(min(most, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
     cost = CostCurve(served.seconds)
     replay = Replay(served.checkpoints, cost) if served.checkpoints is not None else None
     if reason := without_guesses(limits, replay):

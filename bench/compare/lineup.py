@@ -36,12 +36,12 @@ class Parts:
 
 
 LAYOUTS: dict[str, Layout] = {
-    "none": Layout(back=False),
+    "none": Layout(back=False, flags=("--speculation", "none")),
     "ours": Layout(local_draft=True),
     "back-only": Layout(),
     "own-only": Layout(back=False, local_draft=True),
     "chain": Layout(flags=("--policy", "chain")),
-    "both-cores": Layout(back=False, both_cores=True),
+    "both-cores": Layout(back=False, both_cores=True, flags=("--speculation", "none")),
 }
 """Entrants that are our own programs."""
 

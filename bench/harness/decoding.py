@@ -15,6 +15,7 @@ from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
 from lead.decode.session import Step
+from lead.decode.sources import Sources
 from lead.plan.speculation import Speculation
 
 
@@ -71,7 +72,7 @@ class LeadLoop:
     """A lead's decode loop, driven from this thread. No back can join it: guesses are merged by hand."""
 
     def __init__(self, target: Engine, speculation: Speculation, local_draft: LocalDraft | None = None) -> None:
-        self._decoder = Decoder(target, Ledger(), speculation, Trace(), local_draft)
+        self._decoder = Decoder(target, Ledger(), speculation, Trace(), Sources(local_draft))
 
     def ask(
         self, asked: Sequence[Asked], before_step: Callable[[Sequence[Answered]], None] = lambda answers: None

@@ -15,7 +15,8 @@ from duo.wire.pings import Pings
 
 
 def too_many_backs(limit: int) -> RefusedError:
-    return RefusedError(f"the lead has {limit} backs already", pb.Refusal.REASON_TOO_MANY_BACKS)
+    why = f"the lead has {limit} backs already" if limit else "the lead takes no backs (its --speculation)"
+    return RefusedError(why, pb.Refusal.REASON_TOO_MANY_BACKS)
 
 
 def refusal_of(error: Exception) -> bytes:

@@ -101,6 +101,7 @@ class Service:
             on_step=lambda step: self._handover.step(answer, step),
             on_end=lambda error: self._handover.end(answer, error),
             top_logprobs=question.top_logprobs,
+            owner=question.owner,
             prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = RunningAnswer(

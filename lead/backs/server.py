@@ -24,9 +24,9 @@ from lead.api import BackView
 from lead.backs.admission import Admission, Allowance, Refusals, host_of
 from lead.backs.out import SETTLE_SECONDS, Out, Stream, first_of
 from lead.decode.inbox import Message
-from lead.decode.local_draft import NAME
 from lead.decode.loop import Decoder
 from lead.decode.session import Step, Tally
+from lead.decode.sources import NAMES
 
 log = logging.getLogger("lead")
 
@@ -176,7 +176,7 @@ class Backs:
     def _join(self, back: _Back) -> None:
         self._admit()
         wanted, number = back.name, 2
-        while (other := self._backs.get(back.name)) is not None or back.name == NAME:
+        while (other := self._backs.get(back.name)) is not None or back.name in NAMES:
             if other is not None and other.side.silent(time.perf_counter()):
                 other.replaced = True  # the same back, after a connection that broke silently
                 break

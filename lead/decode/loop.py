@@ -17,10 +17,10 @@ from duo.errors import StoppedError
 from duo.trace import Trace
 from duo.wire.ledger import Ledger
 from lead.decode.inbox import Inbox
-from lead.decode.local_draft import LocalDraft
 from lead.decode.prefill import Prefill
 from lead.decode.request import Request
 from lead.decode.roster import Roster
+from lead.decode.sources import Sources
 from lead.decode.step import Stepper
 from lead.plan.speculation import Speculation
 
@@ -36,18 +36,18 @@ class Decoder:
         ledger: Ledger,
         speculation: Speculation,
         trace: Trace,
-        local_draft: LocalDraft | None = None,
+        sources: Sources = Sources(),  # noqa: B008 - it is frozen
         cache_bytes: int = 0,
     ) -> None:
-        """`ledger`: told of the sessions that backs may draft for. `local_draft`: a draft model beside the target.
+        """`ledger`: told of the sessions that backs may draft for. `sources`: what guesses in the lead itself.
         `cache_bytes`: most bytes of prompts that left their slots."""
         self._apart = not engine.mixes
         """Whether prompts are read in forward passes of their own."""
         self.speculation = speculation
-        self._roster = Roster(engine, ledger, speculation, trace, local_draft, cache_bytes)
+        self._roster = Roster(engine, ledger, speculation, trace, sources, cache_bytes)
         self._prefill = Prefill(engine, self._roster, speculation, trace)
         self.inbox = Inbox()
-        self._stepper = Stepper(engine, self._roster, self._prefill, self.inbox, speculation, trace, local_draft)
+        self._stepper = Stepper(engine, self._roster, self._prefill, self.inbox, speculation, trace, sources)
         self.grammars = self._roster.grammars
         self.slots = self._roster.slots
         """For what `call` does, and for figures."""

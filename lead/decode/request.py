@@ -23,7 +23,7 @@ class Request:
     """One answer to generate. The decoder calls `on_step` and `on_end` from its own thread.
 
     `stop_tokens`: tokens that end the answer, beside the model's own. `thinking`: the limit on
-    thinking. `top_logprobs`: as in `Session`.
+    thinking. `top_logprobs`: as in `Session`. `owner`: whose text the answer may be guessed from.
     """
 
     prompt: Sequence[int]
@@ -35,6 +35,7 @@ class Request:
     stop_tokens: Collection[int] = ()
     thinking: ThinkingLimit | None = None
     top_logprobs: int | None = None
+    owner: str = ""
     prompt_logprobs: list[Logprobs] | None = None
     """Of the prompt's tokens but the first, as far as they have been read; None if nobody asked for them."""
     cancelled: threading.Event = field(default_factory=threading.Event)

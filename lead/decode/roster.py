@@ -19,10 +19,10 @@ from duo.sampling.thinking import ThinkingConstraint
 from duo.trace import Trace
 from duo.wire.ledger import Entry, Ledger
 from duo.wire.messages import MAX_ENDS
-from lead.decode.local_draft import LocalDraft
 from lead.decode.request import Request
 from lead.decode.session import Session
 from lead.decode.slots import Slots
+from lead.decode.sources import Sources
 from lead.plan.speculation import Speculation
 
 log = logging.getLogger("lead")
@@ -36,7 +36,7 @@ class Roster:
     ledger: Ledger
     speculation: Speculation
     trace: Trace
-    local_draft: LocalDraft | None
+    sources: Sources
     cache_bytes: int = 0
     """Most bytes of prompts that left their slots."""
     changed: Callable[[], None] = lambda: None
@@ -85,6 +85,7 @@ class Roster:
         request.admitted = request.stepped = time.perf_counter()
         self.reading.append(request)
         if request.max_tokens > 1 and self.speculation.speculates:
+            self.sources.admitted(session, request.owner)
             backs = self.speculation.backs
             self.ledger[session.id] = Entry(
                 session.id, request.sampling, session.prompt_length, prefix, backs, sorted(ends)[:MAX_ENDS]
@@ -110,8 +111,7 @@ class Roster:
         session, slot = request.session, request.slot
         (self.reading if request.status == "reading" else self.answering).remove(request)
         self.slots.leave(slot)
-        if self.local_draft is not None:
-            self.local_draft.end(session)
+        self.sources.ended(session)
         self.ledger.pop(session.id, None)
         self.changed()
         self.trace.span(

@@ -18,11 +18,12 @@ from duo.errors import DeadEndError
 from duo.guesses import Expansion
 from duo.trace import Trace
 from lead.decode.inbox import Inbox
-from lead.decode.local_draft import NAME, LocalDraft
+from lead.decode.local_draft import LocalDraft
 from lead.decode.prefill import Prefill
 from lead.decode.request import Request
 from lead.decode.roster import Roster
 from lead.decode.session import Step
+from lead.decode.sources import Sources
 from lead.plan.speculation import Expand, Speculation, Verify, Wait
 from lead.plan.tree import Node
 
@@ -64,7 +65,7 @@ class Stepper:
     inbox: Inbox
     speculation: Speculation
     trace: Trace
-    local_draft: LocalDraft | None
+    sources: Sources
     stepped: Callable[[], None] = lambda: None
     """Called when answers have new tokens."""
 
@@ -109,13 +110,13 @@ class Stepper:
 
     def _guesses(self, requests: Sequence[Request], room: int | None) -> Sequence[Sequence[Node]]:
         """The guesses to verify of the first requests, or of all of them."""
-        sessions = {request.session.id: request.session for request in requests}
-        trees = [session.tree for session in sessions.values()]
-        local_draft = self.local_draft if room is None else None
+        sessions = [request.session for request in requests]
+        trees = [session.tree for session in sessions]
+        self.sources.remember(sessions)
         while True:
             began = time.perf_counter()
             self.hear()
-            offer = local_draft.offer(sessions.values()) if local_draft is not None else None
+            offer = self.sources.offer(sessions) if room is None else None
             action = self.speculation.next(trees, time.perf_counter(), offer, room)
             planned = time.perf_counter()
             if self.trace.on:
@@ -131,9 +132,7 @@ class Stepper:
                     ended, at_most = time.perf_counter(), round(seconds * 1000, 3)
                     self.trace.span("decoder", "wait", planned, ended, at_most_ms=at_most)
                 case Expand():
-                    assert local_draft is not None, "it made the offer"
-                    for number, found in local_draft.expand(sessions.values(), began).items():
-                        self.speculation.drafted(sessions[number].tree.learn(found, NAME))
+                    self.speculation.drafted(self.sources.expand(sessions, began))
 
     def hear(self) -> None:
         """Put what has come from the backs into the trees, as far as a share of a step's time allows."""
@@ -147,8 +146,7 @@ class Stepper:
                     continue
                 new = session.tree.learn(_in_time(found, until), back)
                 heard += new
-                if new and self.local_draft is not None:
-                    self.local_draft.merge(session, [place.guesses for place in new])
+                self.sources.heard(session, new)
             if heard:
                 self.speculation.heard(came, back, heard)
             if time.perf_counter() > until:
@@ -196,9 +194,7 @@ class Stepper:
             if len(step.path) <= len(step.drafted):
                 kept.append(len(step.path))
                 going_back += time.perf_counter() - began
-            if self.local_draft is not None:
-                picked = [done.token for done in step.committed]
-                self.local_draft.committed(request.session, len(request.tokens) - len(picked), picked)
+            self.sources.committed(request.session, [done.token for done in step.committed])
         it.replayed = Replayed(sum(bool(part.nodes) for part in it.parts), kept, going_back)
 
     # -- Tell: the speculation, the backs, those who asked -----------------------------------------------------------
@@ -244,8 +240,8 @@ class Stepper:
                 self.roster.end(request, None)
         self.stepped()
         new = [it for it, _ in steps if it.session.steps == 1 and it.status == "answering"]
-        if self.local_draft is not None and new:
-            self._draft_beside(self.local_draft, new)
+        if self.sources.draft is not None and new:
+            self._draft_beside(self.sources.draft, new)
 
     def _draft_beside(self, local_draft: LocalDraft, requests: Sequence[Request]) -> None:
         """Tell the draft model beside the target of answers that have their first tokens.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastapi import Request
 from fastapi.responses import Response
@@ -15,6 +15,7 @@ from lead.api import CLIENT_GONE, Answer, Answerer, Question
 from lead.chat.conversation import ChatSettings
 from lead.http.defaults import SamplingDefaults, SamplingFlags, sampling_defaults
 from lead.http.info.metrics import Metrics
+from lead.http.owner import owner_of
 from lead.http.responses.memory import Memory
 
 BODY_LIMIT = 4 << 20
@@ -66,14 +67,15 @@ class Site:
             self.metrics.refused(error.status if isinstance(error, DuoError) else 500)
             raise
 
-    def ask(self, questions: Sequence[Question]) -> list[Answer]:
-        """Asks all of the questions or none. Raises what `Answerer.ask` raises."""
+    def ask(self, request: Request, questions: Sequence[Question]) -> list[Answer]:
+        """Asks all of the questions of a request or none. Raises what `Answerer.ask` raises."""
         answers, most = list[Answer](), self.answerer.info.max_questions
         if len(questions) > most:
             raise RequestError(f"{len(questions)} answers in one request: this lead takes {most} at once", "n")
+        owner = owner_of(request.scope)
         try:
             for question in questions:
-                answers.append(self.answerer.ask(question))
+                answers.append(self.answerer.ask(replace(question, owner=owner)))
         except BaseException:
             for answer in answers:
                 answer.cancel()

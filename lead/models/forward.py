@@ -17,6 +17,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from duo.errors import DuoError
 from lead.http.errors import ModelUnavailableError, error_of, named_event, style_of
+from lead.http.owner import HEADER, owner_of
 from lead.http.stream import unless_gone
 from lead.models.pool import Claim, Loaded, Pool
 
@@ -27,13 +28,14 @@ COMMENT_SECONDS = 5.0
 LAST_SECONDS = 2.0
 """For the end of a process after its connection broke."""
 WAITED = b"x-model-wait"
+OWNER = HEADER.encode()
 EVENT_END = b"\n\n"
 
 HOP = frozenset(
     b"connection keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding upgrade".split()
 ) | {b"date", b"server"}
 """Headers of one connection, and those that every server sets itself."""
-_OURS = HOP | {b"host", b"content-length", b"authorization", b"x-api-key", b"origin", b"expect"}
+_OURS = HOP | {b"host", b"content-length", b"authorization", b"x-api-key", b"origin", b"expect", OWNER}
 
 _EVENTS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -135,7 +137,8 @@ def request_of(loaded: Loaded, scope: Scope, body: bytes) -> httpx2.Request:
     query = scope["query_string"]
     target = scope.get("raw_path") or scope["path"].encode()
     url = loaded.http.base_url.copy_with(raw_path=target + (b"?" + query if query else b""))
-    headers = [*kept(scope["headers"], _OURS), (b"authorization", loaded.http.headers["authorization"].encode())]
+    ours = [(b"authorization", loaded.http.headers["authorization"].encode()), (OWNER, owner_of(scope).encode())]
+    headers = [*kept(scope["headers"], _OURS), *ours]
     return loaded.http.build_request(scope["method"], url, headers=headers, content=body or None)
 
 

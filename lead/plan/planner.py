@@ -159,7 +159,7 @@ class Planner(Speculation):
             trees = trees[: self._together(trees)]
         answers = len(trees)
         if self._surprised is None:
-            self._surprised = any(not tree.root.children for tree in trees)
+            self._surprised = any(not tree.root.expanded for tree in trees)
         best, ranked = self._likeliest(trees)
         if not ranked and offer is None and self._arrivals.nobody:
             return Verify([[] for _ in trees])  # nothing to choose, and nobody to wait for
@@ -267,13 +267,8 @@ class Planner(Speculation):
         return more > 0.0 and self._missed > lookahead.rate * offer.arrears
 
     def _leaves(self, tree: GuessTree, ranked: Sequence[tuple[Node, float]]) -> list[float]:
-        """Path probabilities of the nodes without children, where guesses could be of use."""
+        """Path probabilities of the places that no model has expanded, where guesses could be of use."""
         if not self.limits.rollback.trees and len(ranked) >= self._max_guesses:
             return []  # the chain is as long as it may be
-
-        def useful(node: Node) -> bool:
-            return not node.children and tree.useful_below(node)
-
-        if not tree.root.children:
-            return [1.0] if useful(tree.root) else []
-        return [path for node, path in ranked if useful(node)]
+        places = [(tree.root, 1.0), *ranked]
+        return [path * node.open_share for node, path in places if node.open_share > 0.0 and tree.useful_below(node)]

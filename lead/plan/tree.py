@@ -34,7 +34,7 @@ class Place(NamedTuple):
 class Node:
     """One guessed token. `length` and `hash`: of the whole prefix that ends with it."""
 
-    __slots__ = ("chance", "chances", "children", "hash", "length", "parent", "token")
+    __slots__ = ("chance", "chances", "children", "expanded", "hash", "length", "parent", "token")
 
     def __init__(self, token: int, parent: Node | None, length: int, prefix_hash: int) -> None:
         self.token = token
@@ -46,6 +46,13 @@ class Node:
         """By back: the probability that it claims for this token, given the parent."""
         self.chance = 0.0
         """Probability of this token, given its parent: the best of the calibrated claims."""
+        self.expanded = False
+        """Whether a model has said what may follow. Guesses without a model leave room for its own."""
+
+    @property
+    def open_share(self) -> float:
+        """The probability that something follows which a model might still guess."""
+        return 0.0 if self.expanded else max(0.0, 1.0 - sum(child.chance for child in self.children.values()))
 
     def subtree(self) -> Iterator[Node]:
         """This node and all below it, parents before children."""
@@ -89,8 +96,11 @@ class GuessTree:
         """Number of guesses held."""
         return len(self.by_hash) - 1
 
-    def merge(self, expansion: Expansion, back: str) -> int:
-        """Take in one expansion. Returns how many of its tokens the tree has now; 0 if it lacks the prefix."""
+    def merge(self, expansion: Expansion, back: str, model: bool = True) -> int:
+        """Take in one expansion. Returns how many of its tokens the tree has now; 0 if it lacks the prefix.
+
+        `model`: whether a model made it, so that other models have little to add.
+        """
         anchor = self.by_hash.get(expansion.hash)
         if anchor is None or anchor.length != expansion.length:
             return 0
@@ -113,14 +123,15 @@ class GuessTree:
             else:
                 child.chance = max(self._calibration[who].chance(claim) for who, claim in child.chances.items())
             taken += 1
+        anchor.expanded |= model and taken > 0
         if len(self) > self._max_nodes:
             self._prune()
         return taken
 
     def place(self, prefix_hash: int) -> Place | None:
-        """The guesses after this prefix; None if there are none."""
+        """The guesses after this prefix; None if no model has made any."""
         node = self.by_hash.get(prefix_hash)
-        if node is None or not node.children:
+        if node is None or not node.expanded:
             return None
         path, at = 1.0, node
         while at.parent is not None:
@@ -128,18 +139,18 @@ class GuessTree:
         return Place(path, _guesses(node))
 
     def learn(self, expansions: Iterable[Expansion], back: str) -> list[Place]:
-        """Merge expansions. Returns the places that had no guesses before."""
+        """Merge expansions of a model. Returns the places that had none before."""
         new: list[Place] = []
         for expansion in expansions:
             node = self.by_hash.get(expansion.hash)
-            known = node is not None and bool(node.children)
+            known = node is not None and node.expanded
             if self.merge(expansion, back) and not known and (place := self.place(expansion.hash)) is not None:
                 new.append(place)
         return new
 
     def known(self) -> list[Expansion]:
-        """All guesses, parents before children."""
-        return [_guesses(node) for node in self.root.subtree() if node.children]
+        """What models have guessed, parents before children."""
+        return [_guesses(node) for node in self.root.subtree() if node.expanded]
 
     def advance(self, token: int, prefix_hash: int) -> None:
         """Commit one token. Its node becomes the root; without one, the tree starts empty."""
@@ -202,5 +213,6 @@ class GuessTree:
         for node in list(self.root.subtree()):
             if node is self.root or id(node) in kept:
                 node.children = {token: child for token, child in node.children.items() if id(child) in kept}
+                node.expanded &= bool(node.children)
             else:
                 del self.by_hash[node.hash]

@@ -18,6 +18,7 @@ from lead.decode.inbox import Message
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
 from lead.decode.session import Step
+from lead.decode.sources import Sources
 from lead.plan.limits import Limits
 from lead.plan.planner import Planner
 from lead.plan.speculation import Speculation
@@ -86,11 +87,12 @@ class Loop:
         schedule: Speculation | None = None,
         engine: SlottedEngine | None = None,
         cache_bytes: int = 0,
+        sources: Sources = Sources(),  # noqa: B008 - it is frozen
     ) -> None:
         self.engine = engine or SlottedEngine(MODEL, slots)
         self.ledger = Ledger()
         planner = schedule or Planner(Fixed(FLAT), Limits(draft_max=8, rows=32))
-        self.decoder = Decoder(cast(Engine, self.engine), self.ledger, planner, Trace(), cache_bytes=cache_bytes)
+        self.decoder = Decoder(cast(Engine, self.engine), self.ledger, planner, Trace(), sources, cache_bytes)
 
     def ask(self, asked: Asked) -> Asked:
         self.decoder.submit(asked.request)

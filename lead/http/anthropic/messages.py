@@ -30,7 +30,7 @@ async def messages(site: Site, request: Request) -> Response:
             # A thread, because a long prompt takes long to tokenise.
             vocabulary, options = site.answerer.info.vocabulary, site.options
             prepared, question = await asyncio.to_thread(asked.ready, vocabulary, options.chat, site.defaults)
-            answers = told_of(site.ask([question]), asked.no_answer)
+            answers = told_of(site.ask(request, [question]), asked.no_answer)
     head = {"id": f"msg_{secrets.token_hex(12)}", "type": "message", "role": "assistant", "model": site.model}
     limit = 0 if asked.no_answer else question.max_tokens
     stream = None

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from lead.http.endpoints import is_public
 from lead.http.errors import error_response, style_of
+from lead.http.owner import mark
 from lead.security.credentials import matches
 
 
@@ -57,10 +58,12 @@ class _Guard:
             await _refusal(scope, 403, wrong, "forbidden_origin")(scope, receive, send)
             return
         public = is_public(scope["path"]) and scope["method"] in ("GET", "HEAD")
-        if self._keys and not public and (wrong := self._wrong(headers)):
+        key = _key_in(headers) if self._keys else ""
+        if self._keys and not public and (wrong := self._wrong(key)):
             refusal = _refusal(scope, 401, wrong, "invalid_api_key", {"WWW-Authenticate": "Bearer"})
             await refusal(scope, receive, send)
             return
+        mark(scope, key, headers)
         length = headers.get("content-length", "")
         if not length.isdecimal() and "transfer-encoding" not in headers:
             await self._app(scope, receive, send)
@@ -105,13 +108,11 @@ class _Guard:
             return False
         return True
 
-    def _wrong(self, headers: Headers) -> str:
-        """Why these headers hold no right key; empty if they do."""
-        scheme, _, bearer = headers.get("authorization", "").partition(" ")
-        given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
-        if not given:
+    def _wrong(self, key: str) -> str:
+        """Why this key is not right; empty if it is."""
+        if not key:
             return "this lead needs an API key: send it as 'Authorization: Bearer KEY'"
-        return "" if matches(given, self._keys) else "the API key is wrong: this lead was started with another one"
+        return "" if matches(key, self._keys) else "the API key is wrong: this lead was started with another one"
 
     async def _body(self, receive: Receive) -> Message | None:
         """The whole body as one message, or the client's disconnect; None if the body is too large."""
@@ -126,6 +127,12 @@ class _Guard:
             parts.append(part)
             more = message.get("more_body", False)
         return {"type": "http.request", "body": b"".join(parts), "more_body": False}
+
+
+def _key_in(headers: Headers) -> str:
+    """The API key that a request holds; empty if it has none."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    return bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
 
 
 def _refusal(scope: Scope, status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Response:

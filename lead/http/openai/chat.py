@@ -147,7 +147,7 @@ async def chat_completions(site: Site, request: Request) -> Response:
         with own_names(asked.grammar_of):
             # A thread, because a long prompt takes long to tokenise.
             prepared, questions = await asyncio.to_thread(asked.ready, vocabulary, site.options.chat, site.defaults)
-            answers = site.ask(questions)
+            answers = site.ask(request, questions)
     head = head_of("chatcmpl", "chat.completion.chunk" if asked.stream else "chat.completion", site.model)
     stream = None
     if asked.stream:

@@ -168,7 +168,7 @@ async def completions(site: Site, request: Request) -> Response:
             # A thread, because a long prompt takes long to tokenise.
             questions = await asyncio.to_thread(asked.questions, vocabulary, site.answerer.info.context, site.defaults)
             echoes = await asyncio.to_thread(asked.echoes, questions, vocabulary)
-            answers = told_of(site.ask(questions), asked.no_answer)
+            answers = told_of(site.ask(request, questions), asked.no_answer)
     head, per_prompt = head_of("cmpl", "text_completion", site.model), asked.n or 1
     stream = None
     if asked.stream:

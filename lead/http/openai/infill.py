@@ -103,7 +103,7 @@ async def infill(site: Site, request: Request) -> Response:
         if form is None:
             raise UnsupportedError(f"/infill: {NO_GAPS}")
         question = await asyncio.to_thread(asked.question, form, info.vocabulary, info.context, site.defaults)
-        answers = told_of(site.ask([question]), asked.no_answer)
+        answers = told_of(site.ask(request, [question]), asked.no_answer)
 
     def body(told: Sequence[Sequence[Piece]]) -> Mapping[str, object]:
         text = "".join([piece.text for piece in told[0]])

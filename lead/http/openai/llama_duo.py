@@ -55,7 +55,7 @@ async def messages(site: Site, request: Request) -> Response:
         asked = await parse(MessagesRequest, request)
         # A thread, because a long prompt takes long to tokenise.
         question = await asyncio.to_thread(asked.question, site.answerer.info.vocabulary, site.defaults)
-        answers = site.ask([question])
+        answers = site.ask(request, [question])
     return await respond(
         request, answers, lambda told: {"content": {"text": "".join([piece.text for piece in told[0]])}}
     )

@@ -32,7 +32,7 @@ async def create(site: Site, request: Request) -> Response:
                 asked.ready, items, vocabulary, site.options.chat, site.defaults
             )
             text = await asyncio.to_thread(bytes_of, given) if stored else 0
-            answers = site.ask([question])
+            answers = site.ask(request, [question])
 
     def finished(writer: ResponseWriter) -> None:
         if stored:

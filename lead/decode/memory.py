@@ -1,0 +1,149 @@
+"""Guesses without a model: text goes on as it went on before, in the prompt, in this answer or in an earlier one.
+
+Text is kept by owner, which is the API key of the request. Nothing crosses from one owner to another, and the text is
+bounded. The longest match is followed. While the answer agrees with it, the match grows, and so do the claims and the
+run. Other places that match as well give other guesses for the next token.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from duo.draft.ngrams import Match, NgramIndex, Text
+from duo.guesses import Expansion
+from duo.prefix import extend_hash
+from lead.decode.session import Session
+
+NAME = "memory"
+"""The name under which its guesses are in the tree."""
+MAX_RUN = 64
+"""Tokens of a run that is guessed ahead."""
+MIN_PATH = 0.02
+"""A run ends where it is less likely than this."""
+CHILDREN = 3
+"""Guesses for the next token."""
+MAX_TOKENS = 1 << 18
+"""Tokens of all owners together, about. The owner that asked least recently is forgotten first."""
+
+
+@dataclass(slots=True, eq=False)
+class _Follower:
+    """An answer, and the place in a text that it follows. `run`: what the tree has of it. `hash`: of the run's end."""
+
+    index: NgramIndex
+    text: Text
+    match: Match | None = None
+    run: list[int] = field(default_factory=list)
+    hash: int = 0
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """The answer goes on, as the run does or otherwise."""
+        self.index.extend(self.text, tokens)
+        count = len(tokens)
+        if self.match is not None and self.run[:count] == list(tokens):
+            self.match = Match(self.match.text, self.match.position + count, self.match.length + count)
+            del self.run[:count]
+        else:
+            self.match = None
+
+    def expand(self, session: Session) -> list[Expansion]:
+        """Find a place to follow if there is none, and guess as far ahead as it deserves."""
+        found: list[Expansion] = []
+        if self.match is not None and not self.run and self._after_run() is None:
+            self.match = None  # the text ends here
+        if self.match is None:
+            if not (matches := self.index.matches(self.text)):
+                return found
+            self.match, self.run, self.hash = matches[0], [], session.prefix.hash
+            found.append(_next(matches, len(session.prefix), self.hash))
+            self._append(found[0].tokens[0])
+        most = _longest_run(min(self.match.length, MAX_RUN))
+        while len(self.run) < most and (token := self._after_run()) is not None:
+            chance = claim(self.match.length + len(self.run))
+            found.append(Expansion(len(session.prefix) + len(self.run), self.hash, [token], [chance]))
+            self._append(token)
+        return found
+
+    def _append(self, token: int) -> None:
+        self.run.append(token)
+        self.hash = extend_hash(self.hash, token)
+
+    def _after_run(self) -> int | None:
+        """What comes next where the text is followed. An answer that repeats itself can be followed beyond its end."""
+        assert self.match is not None
+        text, at = self.match.text, self.match.position + len(self.run)
+        if at < len(text.tokens):
+            return text.tokens[at]
+        beyond = at - len(text.tokens)
+        return self.run[beyond] if text is self.text and beyond < len(self.run) else None
+
+
+class Memory:
+    """What all answers have said and were asked. The decoder's thread uses it."""
+
+    def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
+        self._max_tokens = max_tokens
+        self._owners: OrderedDict[str, NgramIndex] = OrderedDict()
+        self._followers: dict[int, _Follower] = {}
+
+    def __len__(self) -> int:
+        """Tokens kept."""
+        return sum(map(len, self._owners.values()))
+
+    def begin(self, session: Session, owner: str) -> None:
+        """An answer begins. `owner`: whose text it may be guessed from."""
+        index = self._owners.pop(owner, None) or NgramIndex()
+        self._owners[owner] = index
+        self._followers[session.id] = _Follower(index, index.open(session.prefix.tokens))
+        while len(self._owners) > 1 and len(self) > self._max_tokens:
+            self._owners.popitem(last=False)
+
+    def end(self, session: Session) -> None:
+        """The answer is over. Its text is kept."""
+        self._followers.pop(session.id, None)
+
+    def committed(self, session: Session, tokens: Sequence[int]) -> None:
+        """The answer goes on."""
+        if (follower := self._followers.get(session.id)) is not None:
+            follower.extend(tokens)
+
+    def guesses(self, sessions: Iterable[Session]) -> Mapping[int, Sequence[Expansion]]:
+        """What the trees do not have yet, by session."""
+        found = {}
+        for session in sessions:
+            follower = self._followers.get(session.id)
+            if follower is not None and (expansions := follower.expand(session)):
+                found[session.id] = expansions
+        return found
+
+
+def claim(length: int) -> float:
+    """How likely a place where so many tokens agree says what comes next. The record of the outcomes corrects it."""
+    return 1.0 - math.pow(3.0 / (length + 1.5), 1.1)
+
+
+def _next(matches: Sequence[Match], length: int, prefix_hash: int) -> Expansion:
+    """What comes next at these places. Each counts by the square of how many tokens agree."""
+    weights: defaultdict[int, float] = defaultdict(float)
+    for text, position, agreed in matches:
+        weights[text.tokens[position]] += agreed * agreed
+    first = matches[0].text.tokens[matches[0].position]
+    others = sorted((token for token in weights if token != first), key=lambda token: -weights[token])
+    tokens = [first, *others[: CHILDREN - 1]]
+    scale = claim(matches[0].length) / sum(weights.values())
+    return Expansion(length, prefix_hash, tokens, [scale * weights[token] for token in tokens])
+
+
+@functools.cache
+def _longest_run(length: int) -> int:
+    """How many tokens to guess ahead after a match of this length."""
+    path = 1.0
+    for count in range(MAX_RUN):
+        path *= claim(length + count)
+        if path < MIN_PATH:
+            return count
+    return MAX_RUN

@@ -1,0 +1,76 @@
+"""What guesses in the lead itself. Guesses of all sources, and of all backs, meet in one tree for each answer.
+
+    source        costs                      is asked                       module
+    backs         messages alone             never: they guess ahead        lead.backs
+    draft model   the lead's time            if the planner says `Expand`   lead.decode.local_draft
+    memory        next to nothing            before each plan               lead.decode.memory
+
+Each source has a name, under which its claims are calibrated. A source goes on from what the others have guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from lead.decode import local_draft, memory
+from lead.decode.local_draft import LocalDraft
+from lead.decode.memory import Memory
+from lead.decode.session import Session
+from lead.plan.arrivals import DraftOffer
+from lead.plan.tree import Place
+
+NAMES = frozenset({local_draft.NAME, memory.NAME})
+"""No back may have such a name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """The sources that this lead has. The decoder's thread uses them."""
+
+    draft: LocalDraft | None = None
+    memory: Memory | None = None
+
+    def admitted(self, session: Session, owner: str) -> None:
+        """A request has a slot, and its prompt will be read. `owner`: whose text it may be guessed from."""
+        if self.memory is not None:
+            self.memory.begin(session, owner)
+
+    def committed(self, session: Session, picked: Sequence[int]) -> None:
+        """These tokens of the answer, the last ones, are final."""
+        if self.memory is not None:
+            self.memory.committed(session, picked)
+        if self.draft is not None:
+            self.draft.committed(session, len(session.prefix) - len(picked), picked)
+
+    def heard(self, session: Session, places: Sequence[Place]) -> None:
+        """Backs have guessed this."""
+        if self.draft is not None and places:
+            self.draft.merge(session, [place.guesses for place in places])
+
+    def ended(self, session: Session) -> None:
+        """The answer is over."""
+        for source in (self.memory, self.draft):
+            if source is not None:
+                source.end(session)
+
+    def remember(self, sessions: Collection[Session]) -> None:
+        """Put into the trees what costs nothing."""
+        if self.memory is None:
+            return
+        found = self.memory.guesses(sessions)
+        for session in sessions:
+            for expansion in found.get(session.id, ()):
+                session.tree.merge(expansion, memory.NAME, model=False)
+
+    def offer(self, sessions: Iterable[Session]) -> DraftOffer | None:
+        """What it takes to have more guesses; None if there is nothing to expand."""
+        return self.draft.offer(sessions) if self.draft is not None else None
+
+    def expand(self, sessions: Collection[Session], since: float) -> list[Place]:
+        """Do what was offered. Returns the places that got guesses. `since`: when its planning began."""
+        assert self.draft is not None, "it made the offer"
+        found = self.draft.expand(sessions, since)
+        return [
+            place for it in sessions for place in it.tree.learn(found.get(it.id, ()), local_draft.NAME)
+        ]  # fmt: skip
