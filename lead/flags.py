@@ -189,6 +189,9 @@ def _add_access_flags(group: argparse._ArgumentGroup) -> None:
         "--token", action="append", type=values.secret, metavar="TOKEN", help="what backs need (also several)"
     )
     group.add_argument("--token-file", metavar="FILE", default="", help="file with tokens, one per line")
+    group.add_argument(
+        "--new-secrets", action="store_true", help="make another key and another token, and keep these from now on"
+    )
     group.add_argument("--insecure", action="store_true", help="need neither, whatever the address")
     cli.add_tls_flags(group, "speak TLS on both ports: its", "take only backs with a certificate of this authority")
 

@@ -37,6 +37,7 @@ from lead.http.info.metrics import Metrics
 from lead.http.site import Options
 from lead.plan.limits import Limits
 from lead.security.credentials import access
+from lead.security.joining import joining, reachable
 
 log = logging.getLogger("lead")
 
@@ -115,7 +116,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
     with network.listen(args.host, args.back_port, "--back-port") as tried:
         back_port = tried.getsockname()[1]
     port = listening.getsockname()[1]
-    network.tell_access(args, allowed, port, back_port)
+    commands = joining(args, allowed, port, back_port)
+    network.tell_access(args, allowed, commands)
     lead = Lead()
     options = Options(
         alias=args.alias or "",
@@ -124,6 +126,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
         chat=ChatSettings(args.tool_format, args.reasoning_format, args.reasoning_budget),
         slot_files=bool(args.slot_save_path),
         sampling=sampling_flags(args),
+        joining=commands,
     )
     metrics = Metrics(lead)
     server = connections.Server(network.http(args, create_app(lead, options, metrics), allowed))
@@ -147,7 +150,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
         log.info(
             "%s on %s, %d tokens of context: %s://%s:%d for clients, port %d for backs",
             engine.name, engine.runtime, engine.context,
-            "https" if files.cert else "http", values.in_url(args.host), port, back_port,
+            "https" if files.cert else "http", values.in_url(reachable(args.host)), port, back_port,
         )  # fmt: skip
         if args.announce:
             name = args.alias or engine.name

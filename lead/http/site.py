@@ -16,6 +16,7 @@ from lead.chat.conversation import ChatSettings
 from lead.http.defaults import SamplingDefaults, SamplingFlags, sampling_defaults
 from lead.http.info.metrics import Metrics
 from lead.http.responses.memory import Memory
+from lead.security.joining import Joining
 
 BODY_LIMIT = 4 << 20
 """Bytes of a request's body. This is more text than any context holds."""
@@ -25,7 +26,7 @@ BODY_LIMIT = 4 << 20
 class Options:
     """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them.
     chat: how conversations are read and written. slot_files: whether clients may save slots to files. sampling: what
-    the flags say for requests that say nothing."""
+    the flags say for requests that say nothing. joining: how other machines join, if they can."""
 
     alias: str = ""
     slots: bool = True
@@ -33,6 +34,7 @@ class Options:
     chat: ChatSettings = field(default_factory=ChatSettings)
     slot_files: bool = False
     sampling: SamplingFlags = field(default_factory=SamplingFlags)
+    joining: Joining | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from lead.models.back_port import BackPort
 from lead.models.pool import Pool
 from lead.models.settings import Settings
 from lead.security.credentials import access
+from lead.security.joining import joining, reachable
 
 log = logging.getLogger("lead")
 
@@ -34,17 +35,20 @@ async def serve_several(args: argparse.Namespace, settings: Settings) -> None:
     pool = Pool(settings)
     back_port = BackPort(pool)
     admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
-    server = connections.Server(network.http(args, create_app(Front(pool, back_port.held, args.metrics)), allowed))
     announcing = contextlib.AsyncExitStack()
+    server: connections.Server | None = None
     http: asyncio.Future[None] | None = None
     try:
         back_number = await back_port.serve(args.host, args.back_port, admission)
-        network.tell_access(args, allowed, port, back_number)
+        commands = joining(args, allowed, port, back_number)
+        network.tell_access(args, allowed, commands)
+        front = Front(pool, back_port.held, args.metrics, commands)
+        server = connections.Server(network.http(args, create_app(front), allowed))
         http = asyncio.ensure_future(server.serve(sockets=[listening]))
         scheme = "https" if files.cert else "http"
         log.info(
             "%d models, %d at once: %s://%s:%d for clients, port %d for backs",
-            len(settings.models), settings.max_loaded, scheme, values.in_url(args.host), port, back_number,
+            len(settings.models), settings.max_loaded, scheme, values.in_url(reachable(args.host)), port, back_number,
         )  # fmt: skip
         if args.announce:
             name = settings.models[0].name
@@ -56,7 +60,8 @@ async def serve_several(args: argparse.Namespace, settings: Settings) -> None:
         await http
     finally:
         await announcing.aclose()
-        server.should_exit = True
+        if server is not None:
+            server.should_exit = True
         await back_port.stop()
         await pool.stop()
         if http is None:
