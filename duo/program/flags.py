@@ -22,7 +22,10 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     group.add_argument(
         "--engine", choices=("auto", "transformers", "llamacpp"), default="auto", help="runtime; auto: by the model"
     )
-    group.add_argument("-t", "--threads", type=count_or_auto, metavar="N", default=0, help="CPU threads (default: all)")
+    group.add_argument(
+        "-t", "--threads", type=count_or_auto, metavar="N", default=0,
+        help="CPU threads (default: one for each core; from four cores on, one less)",
+    )  # fmt: skip
     group.add_argument(
         "-c", "--ctx-size", "--n-ctx", "--n_ctx", dest="context", type=count, metavar="N", default=0,
         help="tokens of context of each slot; llama-server counts all slots together (default: the model's own, as far "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -15,6 +14,7 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from duo.engines import threads as threads_of
 from duo.engines.base import InterruptedForwardError
 from duo.engines.options import GPU_ALL, GPU_AUTO, EngineOptions
 from duo.errors import ContextError, ModelError
@@ -252,7 +252,7 @@ def _flash_attention(options: EngineOptions) -> int:
 
 def threads(options: EngineOptions) -> int:
     """Threads of a decode."""
-    return options.threads or _cores()
+    return options.threads or threads_of.usual()
 
 
 def free(context: Any, model: Any) -> None:
@@ -316,17 +316,3 @@ def failed(code: int) -> InterruptedForwardError | ContextError | ModelError:
     if code == NO_ROOM:
         return ContextError("llama.cpp has no room left for these tokens; keep fewer rows or ask for a smaller context")
     return ModelError(f"llama.cpp failed with code {code}: {_reason()}; start again, with a smaller batch if it recurs")
-
-
-def _cores() -> int:
-    """Physical cores that this process may use. A second thread on a core slows llama.cpp down."""
-    if sys.platform != "linux":
-        return max(1, (os.cpu_count() or 2) // 2)
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
-        try:
-            cores.add(((topology / "physical_package_id").read_text(), (topology / "core_id").read_text()))
-        except OSError:
-            cores.add((str(cpu), ""))
-    return len(cores)
