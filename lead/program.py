@@ -16,7 +16,7 @@ from duo.engines.cost import CostCurve
 from duo.engines.meaning import compare
 from duo.errors import FileError, ModelError
 from duo.program import flags as cli
-from duo.program import mdns, models, trace_file, values
+from duo.program import mdns, models, trace_file
 from duo.program.tls_files import Files
 from duo.trace import Trace
 from duo.wire.ledger import Ledger
@@ -37,7 +37,7 @@ from lead.http.info.metrics import Metrics
 from lead.http.site import Options
 from lead.plan.limits import Limits
 from lead.security.credentials import access
-from lead.security.joining import joining, reachable
+from lead.security.joining import http_address, joining
 
 log = logging.getLogger("lead")
 
@@ -148,9 +148,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
         back_port = await service.backs.serve(args.host, 0 if on_ready else back_port, admission)
         lead.service = service
         log.info(
-            "%s on %s, %d tokens of context: %s://%s:%d for clients, port %d for backs",
-            engine.name, engine.runtime, engine.context,
-            "https" if files.cert else "http", values.in_url(reachable(args.host)), port, back_port,
+            "%s on %s, %d tokens of context: %s for clients, port %d for backs",
+            engine.name, engine.runtime, engine.context, http_address(args, port), back_port,
         )  # fmt: skip
         if args.announce:
             name = args.alias or engine.name

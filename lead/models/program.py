@@ -8,7 +8,7 @@ import contextlib
 import logging
 
 from duo.errors import FileError
-from duo.program import mdns, values
+from duo.program import mdns
 from duo.program.tls_files import Files
 from lead import network
 from lead.backs.admission import Admission
@@ -18,7 +18,7 @@ from lead.models.back_port import BackPort
 from lead.models.pool import Pool
 from lead.models.settings import Settings
 from lead.security.credentials import access
-from lead.security.joining import joining, reachable
+from lead.security.joining import http_address, joining
 
 log = logging.getLogger("lead")
 
@@ -45,10 +45,9 @@ async def serve_several(args: argparse.Namespace, settings: Settings) -> None:
         front = Front(pool, back_port.held, args.metrics, commands)
         server = connections.Server(network.http(args, create_app(front), allowed))
         http = asyncio.ensure_future(server.serve(sockets=[listening]))
-        scheme = "https" if files.cert else "http"
         log.info(
-            "%d models, %d at once: %s://%s:%d for clients, port %d for backs",
-            len(settings.models), settings.max_loaded, scheme, values.in_url(reachable(args.host)), port, back_number,
+            "%d models, %d at once: %s for clients, port %d for backs",
+            len(settings.models), settings.max_loaded, http_address(args, port), back_number,
         )  # fmt: skip
         if args.announce:
             name = settings.models[0].name

@@ -11,6 +11,8 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from zeroconf import get_all_addresses, get_all_addresses_v6
+
 from duo.program import values
 from duo.program.hub import ollama
 from duo.program.hub.choice import is_repository
@@ -71,7 +73,7 @@ def _commands(args: argparse.Namespace, access: Access, port: int, back_port: in
         ),
         shlex.join(
             [
-                *(*chat, f"{'https' if args.tls_cert else 'http'}://{host}:{port}"),
+                *(*chat, http_address(args, port)),
                 *(("--api-key", key) if access.keys else ()),
                 *trust,
             ]
@@ -111,5 +113,13 @@ def reachable(host: str) -> str:
         try:
             s.connect((far, 9))  # sends nothing, but makes the system choose an address
             return str(s.getsockname()[0])
-        except OSError:
-            return socket.gethostname()
+        except OSError:  # there is no way to other networks
+            own = get_all_addresses_v6() if ":" in host else get_all_addresses()
+            found = [each[0][0] if isinstance(each, tuple) else each for each in own]
+            found = [each for each in found if not ipaddress.ip_address(each).is_loopback]
+            return str(found[0]) if found else socket.gethostname()
+
+
+def http_address(args: argparse.Namespace, port: int) -> str:
+    """The lead's address for clients, as it can be opened in a browser."""
+    return f"{'https' if args.tls_cert else 'http'}://{values.in_url(reachable(args.host))}:{port}"

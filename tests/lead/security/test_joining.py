@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import pytest
 
 import back.__main__
 from lead.flags import parser
+from lead.security import joining as joining_module
 from lead.security.credentials import Access
-from lead.security.joining import Commands, joining, reachable
+from lead.security.joining import Commands, http_address, joining, reachable
 
 MADE = Access(("k",), ("t",), frozenset("kt"))
 GIVEN = Access(("secret",), ("secret",))
@@ -91,7 +93,37 @@ def test_a_back_takes_its_line(flags: Sequence[str]) -> None:
     assert args.token == "t" and args.lead.endswith(":5556")
 
 
-def test_an_address_that_can_be_opened() -> None:
-    assert reachable("192.168.1.20") == "192.168.1.20"
+def address(*flags: str) -> str:
+    return http_address(parser().parse_args([*flags]), 5555)
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", ""])
+def test_an_address_that_can_be_opened(host: str) -> None:
+    """http://0.0.0.0:5555 opens in few browsers, and on no other machine."""
+    found = address("--host", host)
+    assert "0.0.0.0" not in found and "[::]" not in found and "//:" not in found
+
+
+def test_an_address_that_was_given_stays() -> None:
+    assert address() == "http://127.0.0.1:5555"
+    assert address("--host", "fd00::1", "--tls-cert", "c") == "https://[fd00::1]:5555"
     assert reachable("lead.lan") == "lead.lan"
-    assert reachable("0.0.0.0") not in ("", "0.0.0.0")
+
+
+def test_a_machine_on_one_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system then knows no way to the address that is tried."""
+
+    class Nowhere:
+        def __init__(self, *kind: int) -> None: ...
+        def __enter__(self) -> Nowhere:
+            return self
+
+        def __exit__(self, *error: object) -> None: ...
+        def connect(self, address: tuple[str, int]) -> None:
+            raise OSError("Network is unreachable")
+
+    monkeypatch.setattr(socket, "socket", Nowhere)
+    monkeypatch.setattr(joining_module, "get_all_addresses", lambda: ["127.0.0.1", "10.1.2.3"])
+    assert reachable("0.0.0.0") == "10.1.2.3"
+    monkeypatch.setattr(joining_module, "get_all_addresses", lambda: ["127.0.0.1"])
+    assert reachable("0.0.0.0") == socket.gethostname()
