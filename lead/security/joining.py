@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zeroconf import get_all_addresses, get_all_addresses_v6
+from zeroconf import get_all_addresses, get_all_addresses_v6  # type: ignore[attr-defined]
 
 from duo.program import values
 from duo.program.hub import ollama

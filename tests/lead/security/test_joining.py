@@ -22,7 +22,7 @@ LAN = ("--host", "192.168.1.20")
 
 def printed(flags: Sequence[str], access: Access = MADE, program: str = "/x/lead/__main__.py") -> Commands | None:
     found = joining(parser().parse_args(list(flags)), access, 5555, 5556, program)
-    return found and found.whole
+    return found.whole if found else None
 
 
 def test_secrets_that_were_made_are_in_them_and_those_that_were_given_are_not() -> None:
