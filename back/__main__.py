@@ -1,4 +1,4 @@
-"""`python -m back`: run a draft model on this machine and keep guessing ahead for a lead."""
+"""`python -m back`: runs the draft, a small language model, and guesses what the large model of a lead will say."""
 
 from __future__ import annotations
 
@@ -39,28 +39,32 @@ def parser() -> argparse.ArgumentParser:
     group = p.add_argument_group("lead")
     group.add_argument(
         "--lead", type=address, default="localhost:5556", metavar="HOST:PORT",
-        help="address of the lead; auto: look for one that announces itself on this network",
+        help="address of the lead, which it prints when it starts; auto: look for a lead with --announce on this "
+        "network",
     )  # fmt: skip
-    group.add_argument("--name", default=socket.gethostname(), help="name of this back at the lead")
+    group.add_argument("--name", default=socket.gethostname(), help="name under which the lead shows this back")
     group = p.add_argument_group("access")
     group.add_argument(
-        "--token", type=values.secret, metavar="TOKEN", help="the token that the lead wants of its backs"
+        "--token",
+        type=values.secret,
+        metavar="TOKEN",
+        help="token that the lead asks for; the lead prints it when it has made it",
     )
     group.add_argument("--token-file", metavar="FILE", default="", help="file with the token in its first line")
-    group.add_argument("--tls", action="store_true", help="use TLS, and trust the authorities of this system")
-    cli.add_tls_flags(group, "if the lead wants one: this back's", "use TLS, and trust this authority, PEM")
+    group.add_argument("--tls", action="store_true", help="encrypt with TLS, and trust the authorities of this system")
+    cli.add_tls_flags(group, "if the lead asks for one: this back's", "encrypt with TLS, and trust this authority, PEM")
     group = p.add_argument_group("drafting")
     group.add_argument(
         "-na", "--n-ahead", "--n_ahead", dest="n_ahead", type=values.positive, default=16, metavar="N",
-        help="maximum unverified tokens in one line",
+        help="how many tokens it guesses ahead of the lead, at most",
     )  # fmt: skip
     group.add_argument(
         "-np", "--parallel", type=values.positive, default=4, metavar="N",
-        help="slots: answers whose tokens are held at once; if there are more answers, they take turns",
+        help="slots, which are places for answers: for how many it guesses at once; if there are more, they take turns",
     )  # fmt: skip
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",
-        help="grow a tree, likeliest first; or, for comparison, one line of the likeliest tokens",
+        help="how it guesses. tree: several ways to go on, likeliest first. chain: one way, for comparison",
     )  # fmt: skip
     cli.add_common_flags(p)
     return p

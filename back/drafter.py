@@ -63,7 +63,7 @@ class Drafter:
             except Exception as error:
                 if not isinstance(error, ProtocolError):
                     log.exception("drafting failed")
-                    error = ProtocolError(f"drafting failed: {error}")
+                    error = ProtocolError("drafting failed, as logged above; this is a fault of duo or of the runtime")
                 busy = False
                 self.drafting.forget()
                 self._failed(error)

@@ -14,8 +14,9 @@ import grpc
 
 from back.drafter import Drafter
 from back.drafting import Found
+from back.reach import broken, unreachable
 from back.tls import ClientTls, why
-from duo.errors import DuoError, ProtocolError, RefusedError
+from duo.errors import DuoError, ProtocolError, RefusedError, first_line
 from duo.trace import Trace
 from duo.wire.back_side import BackSide
 from duo.wire.messages import (
@@ -94,17 +95,19 @@ class Link:
                 except ProtocolError as error:
                     self._say(f"gave up the stream to {self._address}: {error}")
                 except grpc.aio.AioRpcError as error:
-                    reason = (error.details() or error.code().name).splitlines()[0]
+                    log.debug("gRPC: %s", error.details() or error.code().name)
                     if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                        self._say(f"refused by the lead at {self._address}: {reason}")
+                        # The lead's own words.
+                        self._say(f"refused by the lead at {self._address}: {first_line(error.details())}")
                         wait = REFUSED_WAIT
                     elif not side.welcomed and (words := await why(self._address, self._tls)) is not None:
                         self._say(f"no lead for this back at {self._address}: {words}")
                         wait = REFUSED_WAIT
+                    elif side.welcomed:
+                        self._say(f"lost the lead at {self._address}: {broken(error.code())}")
                     else:
-                        lost = "lost the lead" if side.welcomed else "no lead"
-                        self._say(f"{lost} at {self._address}: {reason}")
-                        if self._look is not None and not side.welcomed:
+                        self._say(f"no lead at {self._address}: {await unreachable(self._address)}")
+                        if self._look is not None:
                             self._address = await self._look()
                 if side.welcomed or side.waits:
                     wait = FIRST_WAIT

@@ -84,7 +84,7 @@ class AddressError(DuoError):
     exit_code = 4
 
 
-def first_line(error: BaseException) -> str:
+def first_line(error: object) -> str:
     """The first line of an error's message, short enough for a terminal."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return shorten(text, 200, placeholder="...")

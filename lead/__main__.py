@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from duo import installing
 from duo.program import run
 from lead.security import certs
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lead.flags import parser
         from lead.program import serve
     except ModuleNotFoundError as error:
-        print(f"error: a lead needs {error.name}: pip install 'duo-speculative[lead]'", file=sys.stderr)
+        print(f"error: a lead needs {error.name}: {installing.command('lead')}", file=sys.stderr)
         return 1
     lead_parser = parser()
     args = lead_parser.parse_args(given)
@@ -27,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from lead.models import settings
         from lead.models.program import serve_several
     except ModuleNotFoundError as error:
-        print(f"error: --models needs {error.name}: pip install 'duo-speculative[lead]'", file=sys.stderr)
+        print(f"error: --models needs {error.name}: {installing.command('lead')}", file=sys.stderr)
         return 1
     models = settings.read(args.models, args, lead_parser, parser())
     return run.run(lambda: serve_several(args, models), args.verbose)

@@ -25,6 +25,8 @@ class Question:
     stop: strings that end the answer and are not a part of it.
     stop_names: the special tokens in `stop`, as `lead.answers.text.special_in` finds them.
     stop_tokens: tokens that end the answer and add nothing to its text.
+    turns: what begins somebody's turn, where the prompt writes turns as plain text. It ends the answer as an end token
+        does.
     marks: special tokens whose names are a part of the answer's text, by id.
     thinking: the limit on the model's thinking, if there is one.
     top_logprobs: how many of the likeliest tokens to report with each token. 0 reports only the token's own log
@@ -42,6 +44,7 @@ class Question:
     stop: Sequence[str] = ()
     stop_names: Mapping[int, str] = field(default_factory=dict)
     stop_tokens: Sequence[int] = ()
+    turns: Sequence[str] = ()
     marks: Mapping[int, str] = field(default_factory=dict)
     thinking: ThinkingLimit | None = None
     top_logprobs: int | None = None

@@ -18,7 +18,11 @@ from lead.http.edge import connections
 from lead.http.site import BODY_LIMIT
 from lead.plan.limits import Limits
 
-ABOUT = "`python -m lead`: serve the target model over HTTP, and take guesses from backs over gRPC."
+ABOUT = (
+    "`python -m lead`: runs the target, a large language model, and answers over HTTP. Backs (`python -m back`) are "
+    "programs on other machines. They run a small model, the draft, and guess what the target will say. The lead "
+    "checks their guesses, so its answers come sooner and stay the same."
+)
 SLOTS = 4
 SOURCES = frozenset({"backs", "draft", "memory"})
 """Who may guess."""
@@ -32,45 +36,52 @@ def parser() -> Parser:
     group.add_argument("--host", default="127.0.0.1", help="address to listen on, for clients and for backs")
     group.add_argument("--port", type=values.port, default=5555, metavar="N", help="HTTP port for clients")
     group.add_argument("--back-port", type=values.port, default=5556, metavar="N", help="gRPC port for backs")
-    group.add_argument("--announce", action="store_true", help="let backs with --lead auto find this lead (mDNS)")
+    group.add_argument(
+        "--announce", action="store_true", help="let backs with --lead auto find this lead without its address (mDNS)"
+    )
     group.add_argument(
         "--cors-origin", "--cors-origins", action="append", default=[], metavar="ORIGIN",
-        help="let pages from there ask in a browser, such as http://localhost:3000, or * for all (also several; "
-        "default: none)",
+        help="let web pages of this origin ask the lead, such as http://localhost:3000; * lets all of them. May be "
+        "given several times (default: none)",
     )  # fmt: skip
     group.add_argument(
         "--allowed-host", action="append", default=[], metavar="NAME",
-        help="without a key, answer those too who call this host so, as a proxy before it may (also several; "
-        "default: localhost, addresses and --host)",
+        help="a further name by which clients may call this machine, such as that of a proxy; of use without a key "
+        "only. May be given several times (default: localhost, addresses and --host)",
     )  # fmt: skip
     _add_access_flags(p.add_argument_group("access"))
     _add_limit_flags(p.add_argument_group("limits"))
     group = p.add_argument_group("serving")
     group.add_argument(
         "--models", metavar="FILE",
-        help="serve several models by name, from a YAML file with models: NAME: flags: -m MODEL (docs/serving.md)",
+        help="serve several models. The YAML file has their names and flags (docs/serving.md, examples/models.yaml)",
     )  # fmt: skip
     group.add_argument("-a", "--alias", metavar="NAME", help="name of the model for clients (default: its own)")
     group.add_argument("--metrics", action="store_true", help="serve GET /metrics for Prometheus")
     group.add_argument(
         "--slots", action=argparse.BooleanOptionalAction, default=True,
-        help="serve GET /slots: what is being answered (default: yes)",
+        help="serve GET /slots, which shows what is being answered (default: yes)",
     )  # fmt: skip
     group.add_argument(
-        "-np", "--parallel", type=_slots, default=SLOTS, metavar="N", help="slots: answers that are generated at once"
+        "-np",
+        "--parallel",
+        type=_slots,
+        default=SLOTS,
+        metavar="N",
+        help="slots, which are places for answers: how many are generated at once",
     )
     group.add_argument(
         "--queue", type=values.count, default=64, metavar="N",
-        help="most questions that wait for a slot; more get a 503",
+        help="how many questions may wait for a slot; further ones get an error (status 503)",
     )  # fmt: skip
     group.add_argument(
         "-cram", "--cache-ram", type=values.mib_or_auto, default="auto", metavar="N",
-        help="MiB for prompts that left their slot, which are put back when they are asked again; 0: none, -1: no "
-        "limit (default: a quarter of the free memory, at most 8192)",
+        help="MiB of memory for prompts that have left their slot, so that they need not be read again; 0: none, -1: "
+        "no limit (default: a quarter of the free memory, at most 8192)",
     )  # fmt: skip
     group.add_argument(
         "--slot-save-path", metavar="FOLDER", default="",
-        help="serve POST /slots/N: slots are saved to files in FOLDER, and restored from them",
+        help="serve POST /slots/N, which saves slots to files in FOLDER and restores them",
     )  # fmt: skip
     _add_chat_flags(p.add_argument_group("conversations"))
     _add_sampling_flags(p.add_argument_group("sampling"))
@@ -82,30 +93,32 @@ def parser() -> Parser:
     )  # fmt: skip
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",
-        help="verify what pays and wait where that pays; or, for comparison, verify all that is there and never wait",
+        help="which guesses are checked. tree: those that save time. chain: all that are there, for comparison",
     )  # fmt: skip
     group.add_argument(
         "--draft-max", "--draft", "--draft-n", "--spec-draft-n-max", type=values.count, default=Limits().draft_max,
-        metavar="N", help="most guesses of an answer verified in one forward pass; 0: none",
+        metavar="N", help="how many guesses of an answer are checked at once, at most; 0: none",
     )  # fmt: skip
     group.add_argument(
         "--draft-min", "--draft-n-min", "--spec-draft-n-min", type=values.count, default=Limits().draft_min,
-        metavar="N", help="fewest guesses worth a forward pass with guesses",
+        metavar="N", help="how many guesses there must be before any is checked",
     )  # fmt: skip
     group.add_argument(
         "--draft-p-min", "--spec-draft-p-min", type=values.probability, default=Limits().p_min, metavar="P",
-        help="least probability of a guess that is verified",
+        help="how likely a guess must be to be checked, from 0 to 1",
     )  # fmt: skip
     cli.add_draft_model_flags(group)
     group.add_argument(
         "--exact", type=_mode, nargs="?", const="on", default="auto", metavar="{on,off,auto}",
-        help="the same bits for the same text, with backs or none, however many answers: chains, and passes of one "
-        "class of widths; auto: where that costs at most 3 %% by what was measured",
+        help="on: the text never depends on backs or on other answers, not even by rounding. off: rounding may "
+        "change a word now and then, and it is faster. auto: on if that costs at most 3 %% of the speed "
+        "(docs/exactness.md)",
     )  # fmt: skip
     group = p.add_argument_group("console")
     group.add_argument(
         "--print-mode", "--print_mode", choices=("none", "accepted", "all"), default="accepted",
-        help="show nothing, the text with accepted guesses in green, or rejected ones too",
+        help="what the terminal shows. none: no text. accepted: the text, with right guesses in green. all: wrong "
+        "guesses too, in red",
     )  # fmt: skip
     cli.add_common_flags(p)
     return p
@@ -133,39 +146,49 @@ def _add_chat_flags(group: argparse._ArgumentGroup) -> None:
     )  # fmt: skip
     group.add_argument(
         "--reasoning-format", choices=get_args(ReasoningFormat), default=default.reasoning_format,
-        help="thinking stays in the content (none), is told apart as reasoning_content (deepseek), or both "
-        "(deepseek-legacy); auto: apart",
+        help="where clients find what the model thinks. none: in the text. deepseek: apart, in reasoning_content. "
+        "deepseek-legacy: both. auto: apart",
     )  # fmt: skip
     group.add_argument(
         "--reasoning-budget", type=_budget, default=default.reasoning_budget, metavar="N",
-        help="most tokens of thinking in an answer, unless its request says; 0: the model does not think; -1: no limit "
-        "(default: -1)",
+        help="how many tokens the model may think before it answers, where a request does not say; 0: none, -1: no "
+        "limit (default: -1)",
     )  # fmt: skip
 
 
 def _add_sampling_flags(group: argparse._ArgumentGroup) -> None:
     group.description = (
-        "For requests that do not say. Without a flag, what the model's makers suggest counts: generation_config.json, "
-        "or general.sampling in a GGUF. GET /props says where each value comes from."
+        "How words are chosen, where a request does not say. Without a flag the lead uses what the model's makers "
+        "suggest, in generation_config.json or in the GGUF file. GET /props says where each value comes from."
     )
     for flags, name, what in (
         (
             ("--temp", "--temperature"),
             "temperature",
-            f"temperature; 0: the likeliest token (the lead's own: {DEFAULT_TEMPERATURE})",
+            f"how random the choice is; 0: always the likeliest token (without any suggestion: {DEFAULT_TEMPERATURE})",
         ),
-        (("--top-k",), "top_k", "only the N likeliest tokens; 0: all"),
-        (("--top-p",), "top_p", "only the likeliest tokens that make up this probability; 1: all"),
-        (("--min-p",), "min_p", "only tokens with this share of the likeliest one's probability; 0: all"),
-        (("--repeat-penalty",), "repetition_penalty", "divides the scores of tokens that were there; 1: none"),
-        (("--presence-penalty",), "presence_penalty", "taken from the scores of tokens of the answer; 0: none"),
-        (("--frequency-penalty",), "frequency_penalty", "the same for each time that they were there; 0: none"),
+        (("--top-k",), "top_k", "choose among the N likeliest tokens; 0: among all"),
+        (("--top-p",), "top_p", "choose among the likeliest tokens that have this probability together; 1: among all"),
+        (
+            ("--min-p",),
+            "min_p",
+            "choose among tokens with at least this share of the likeliest one's probability; 0: among all",
+        ),
+        (("--repeat-penalty",), "repetition_penalty", "make tokens less likely that were there before; 1: off"),
+        (("--presence-penalty",), "presence_penalty", "make tokens less likely that are in the answer; 0: off"),
+        (("--frequency-penalty",), "frequency_penalty", "the same, again for each time that they are there; 0: off"),
     ):
         group.add_argument(*flags, dest=name, type=values.sampling(name), metavar="N", help=what)
-    group.add_argument("-s", "--seed", type=values.seed, metavar="N", help="seed; -1: a random one each time")
+    group.add_argument(
+        "-s",
+        "--seed",
+        type=values.seed,
+        metavar="N",
+        help="number from which all random choices follow; -1: another one each time",
+    )
     group.add_argument(
         "-n", "--predict", "--n-predict", dest="n_predict", type=values.limit, metavar="N",
-        help="most tokens of an answer; -1: as many as the context holds",
+        help="how many tokens an answer may have; -1: as many as fit the context",
     )  # fmt: skip
 
 
@@ -194,20 +217,30 @@ def _slots(text: str) -> int:
 
 def _add_access_flags(group: argparse._ArgumentGroup) -> None:
     group.description = (
-        "On a loopback address nothing is needed. On any other a key and a token are, and those that are not given are "
-        "made and printed. `python -m lead certs --help` says how to come by certificates."
+        "On 127.0.0.1, where only this machine can ask, nothing is needed. With another --host, clients need a key and "
+        "backs need a token. The lead makes what is not given, prints it, and keeps it for the next start. "
+        "`python -m lead certs --help` says how to make certificates."
     )
     group.add_argument(
         "--api-key", action="append", type=values.secret, metavar="KEY",
-        help="what clients need (again, or with commas, for several)",
+        help="key that clients must give; several with commas",
     )  # fmt: skip
     group.add_argument("--api-key-file", metavar="FILE", default="", help="file with API keys, one per line")
     group.add_argument(
-        "--token", action="append", type=values.secret, metavar="TOKEN", help="what backs need (also several)"
+        "--token",
+        action="append",
+        type=values.secret,
+        metavar="TOKEN",
+        help="token that backs must give; several with commas",
     )
     group.add_argument("--token-file", metavar="FILE", default="", help="file with tokens, one per line")
-    group.add_argument("--insecure", action="store_true", help="need neither, whatever the address")
-    cli.add_tls_flags(group, "speak TLS on both ports: its", "take only backs with a certificate of this authority")
+    group.add_argument(
+        "--new-secrets", action="store_true", help="make another key and another token, and keep these from now on"
+    )
+    group.add_argument("--insecure", action="store_true", help="ask for no key and no token, whatever the address")
+    cli.add_tls_flags(
+        group, "encrypt both ports with TLS: the lead's", "take only backs with a certificate of this authority, PEM"
+    )
 
 
 def _message_bytes(text: str) -> int:

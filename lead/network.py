@@ -17,7 +17,8 @@ from duo.program import mdns, values
 from duo.program.tls_files import Files
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
-from lead.security.credentials import Access, how_to_join, is_loopback
+from lead.security.credentials import Access
+from lead.security.joining import Joining
 
 log = logging.getLogger("lead")
 
@@ -63,16 +64,16 @@ def http(args: argparse.Namespace, app: ASGIApp, allowed: Access) -> uvicorn.Con
     )
 
 
-def tell_access(args: argparse.Namespace, allowed: Access, port: int, back_port: int) -> None:
+def tell_access(args: argparse.Namespace, allowed: Access, commands: Joining | None) -> None:
     """What a person has to know of a lead that others can reach."""
-    if is_loopback(args.host):
+    if commands is None:
         return
     if not allowed.keys or not allowed.tokens:
         who = " and ".join(("clients",) * (not allowed.keys) + ("backs",) * (not allowed.tokens))
         log.warning("WARNING: --insecure: everyone who can reach %s may be one of its %s", args.host, who)
     if not args.tls_cert:
         log.warning("without TLS (--tls-cert) others on the way can read all that is said, with keys and tokens")
-    for line in how_to_join(args, allowed, port, back_port):
+    for line in commands.whole.lines():
         # Not a log line: it may hold secrets, and is there to be copied.
         print(line, file=sys.stderr, flush=True)
 

@@ -16,7 +16,7 @@ from duo.engines.cost import CostCurve
 from duo.engines.meaning import compare
 from duo.errors import ModelError
 from duo.program import flags as cli
-from duo.program import models, trace_file, values
+from duo.program import models, trace_file
 from duo.trace import Trace
 from duo.wire.ledger import Ledger
 from duo.wire.messages import Identity
@@ -38,6 +38,7 @@ from lead.http.info.metrics import Metrics
 from lead.http.site import Options
 from lead.plan.limits import Limits
 from lead.security.credentials import access
+from lead.security.joining import http_address, joining
 
 log = logging.getLogger("lead")
 
@@ -113,7 +114,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
     with network.listen(args.host, args.back_port, "--back-port") as tried:
         back_port = tried.getsockname()[1]
     port = listening.getsockname()[1]
-    network.tell_access(args, allowed, port, back_port)
+    commands = joining(args, allowed, port, back_port)
+    network.tell_access(args, allowed, commands)
     lead = Lead()
     options = Options(
         alias=args.alias or "",
@@ -122,6 +124,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
         chat=ChatSettings(args.tool_format, args.reasoning_format, args.reasoning_budget),
         slot_files=bool(args.slot_save_path),
         sampling=sampling_flags(args),
+        joining=commands,
     )
     metrics = Metrics(lead)
     server = connections.Server(network.http(args, create_app(lead, options, metrics), allowed))
@@ -143,9 +146,8 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
         back_port = await service.backs.serve(args.host, 0 if on_ready else back_port, admission)
         lead.service = service
         log.info(
-            "%s on %s, %d tokens of context: %s://%s:%d for clients, port %d for backs",
-            engine.name, engine.runtime, engine.context,
-            "https" if files.cert else "http", values.in_url(args.host), port, back_port,
+            "%s on %s, %d tokens of context: %s for clients, port %d for backs",
+            engine.name, engine.runtime, engine.context, http_address(args, port), back_port,
         )  # fmt: skip
         await announcing.enter_async_context(network.announced(args, back_port, args.alias or engine.name))
         console.watch(lead)

@@ -57,6 +57,12 @@ def start_lines(served: decision.LoadedTarget, limits: Limits, reason: str) -> I
     if engine.sampling:
         told = ", ".join(f"{name} {value:g}" for name, value in engine.sampling.items())
         yield f"{engine.name} is sampled as its makers suggest, unless a flag or a request says otherwise: {told}"
+    if not engine.vocabulary.chat_template:
+        yield (
+            f"{engine.name} has no chat template: it is a base model, made to continue texts. Conversations become "
+            "lines such as `user: ...`, and an answer ends where the next turn would begin. For a chat take an "
+            "instruct model; POST /v1/completions continues a text"
+        )
     yield served.line
     if reason and served.guesses:  # else the line about bits says so
         yield f"{engine.name} is served without guesses: {reason}"

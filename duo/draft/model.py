@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from duo import installing
 from duo.draft.batch import Part, gather
 from duo.draft.draft import Draft
 from duo.draft.policy import MAX_BATCH_ROWS, MAX_RIDERS, Policy
@@ -168,7 +169,7 @@ class DraftModel:
                 self._warned = True
                 why: object = error
                 if isinstance(error, ModuleNotFoundError):
-                    why = f"{error.name} is not installed: pip install 'duo-speculative[grammar]'"
+                    why = f"{error.name} is not installed: {installing.command('grammar')}"
                 log.warning("drafting without the grammar of an answer: %s", why)
             return None
 

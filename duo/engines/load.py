@@ -11,6 +11,7 @@ from duo.engines.base import Engine
 from duo.engines.options import EngineOptions, Progress, Runtime
 from duo.engines.transformers.directory import is_checkpoint, locate
 from duo.errors import ModelError
+from duo.installing import command
 
 
 def runtime_of(model: str) -> Literal["transformers", "llamacpp"]:
@@ -62,4 +63,4 @@ def after_trial(engine: Engine, chains: bool) -> Engine:
 
 def _need(module: str, extra: str) -> None:
     if find_spec(module) is None:
-        raise ModelError(f"this model needs {module}, which is not installed: pip install 'duo-speculative[{extra}]'")
+        raise ModelError(f"this model needs {module}, which is not installed: {command(extra)}")

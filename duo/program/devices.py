@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from duo.engines import threads
 
 
 class ListDevices(argparse.Action):
@@ -24,13 +25,9 @@ class ListDevices(argparse.Action):
 
 def devices() -> Iterator[str]:
     """Yield a line per device. It begins with the flag that chooses the device."""
-    yield f"{'--threads ' + str(_threads()):22} CPU: {_processor()}"
+    yield f"{'--threads ' + str(threads.usual()):22} CPU: {_processor()}"
     yield from _of_torch() if find_spec("torch") else ["(transformers: torch is not installed)"]
     yield from _of_llama() if find_spec("llama_cpp") else ["(llama.cpp: llama-cpp-python is not installed)"]
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _processor() -> str:

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from duo import engines as runtimes
-from duo.engines import Engine, EngineOptions
+from duo.engines import Engine, EngineOptions, threads
 from duo.engines.conditions import conditions, fingerprint, model_files
 from duo.engines.options import GPU_AUTO
 from duo.errors import ModelError
@@ -157,7 +157,8 @@ def _gpu_layers(options: EngineOptions) -> int:
 def _options(args: argparse.Namespace) -> EngineOptions:
     """How the flags ask to run the model."""
     return EngineOptions(
-        threads=args.threads, context=args.context, gpu_layers=args.gpu_layers, device=args.device, dtype=args.dtype,
+        threads=args.threads or threads.usual(), context=args.context, gpu_layers=args.gpu_layers,
+        device=args.device, dtype=args.dtype,
         flash_attention=args.flash_attention, name=getattr(args, "model_name", "") or "",
     )  # fmt: skip
 

@@ -76,7 +76,9 @@ class RunningAnswer:
         self._cancel = cancel
         before = question.prompt if question.continues else ()
         self._text = TextStream(engine.vocabulary.decode, before, question.marks)
-        self._stops = Stops(question.stop)
+        turns = () if question.ignore_eos else question.turns
+        self._asked_stops = question.stop
+        self._stops = Stops((*question.stop, *turns))
         self._names = {token: name for token, name in question.stop_names.items() if token not in question.marks}
         """Of special tokens that stop strings may hold and the text does not."""
         ends = engine.vocabulary.eos if question.marks and not question.ignore_eos else ()
@@ -89,7 +91,7 @@ class RunningAnswer:
         self.tokens = 0
         """Tokens of the answer so far."""
         # A stop string is found in the event loop: the decode loop should not go on for long behind it.
-        self.read = question.streamed or bool(question.stop) or any(observer.reads for observer in observers)
+        self.read = question.streamed or bool(question.stop or turns) or any(observer.reads for observer in observers)
         """Whether its steps are to be handed over soon."""
         self._finish_reason: FinishReason | None = None
         self._summary: Summary | None = None
@@ -170,6 +172,11 @@ class RunningAnswer:
             pieces.append(Piece(cut.text[: self._clear], cut.backs))
         return pieces
 
+    @property
+    def stop_string(self) -> str:
+        """The string of the client's that has ended the answer; empty if none has."""
+        return self._stops.found if self._stops.found in self._asked_stops else ""
+
     def _summarised(self) -> Summary | None:
         request = self._request
         if request.status == "waiting" or not (reason := self._finish_reason or request.session.finish_reason):
@@ -187,7 +194,7 @@ class RunningAnswer:
             accepted=session.total.accepted,
             queued_seconds=request.admitted - request.submitted,
             backs={name: replace(tally) for name, tally in list(session.by_back.items())},
-            stop_string=self._stops.found,
+            stop_string=self.stop_string,
         )
 
     def cancel(self) -> None:

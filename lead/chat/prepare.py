@@ -8,6 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from duo.engines.base import Vocabulary
+from duo.engines.chat.template import PLAIN_TURNS
 from duo.errors import RequestError
 from duo.sampling.thinking import ThinkingLimit
 from lead.chat.conversation import ChatSettings, Conversation, ReasoningFormat, Thinking, Tool
@@ -24,7 +25,8 @@ class Prepared:
 
     grammar: what the answer must follow; empty if it is free. marks: special tokens that the parser needs to see, with
     their names. Their names are then a part of the answer's text. begun: the answer begins within thinking. thinking:
-    the limit on thinking, if there is one. reasoning_format: 'auto' means 'deepseek'.
+    the limit on thinking, if there is one. reasoning_format: 'auto' means 'deepseek'. turns: how turns begin in the
+    text, for a model that has no token for their end.
     """
 
     prompt: Sequence[int]
@@ -34,6 +36,7 @@ class Prepared:
     begun: bool = False
     thinking: ThinkingLimit | None = None
     reasoning_format: ReasoningFormat = "auto"
+    turns: Sequence[str] = ()
 
     @property
     def marks(self) -> Mapping[int, str]:
@@ -55,6 +58,7 @@ class Prepared:
             "marks": self.marks,
             "thinking": self.thinking,
             "continues": _goes_on(self.conversation),
+            "turns": self.turns,
         }
 
     def parser(self) -> AnswerParser:
@@ -84,6 +88,7 @@ def prepare(asked: Conversation, vocabulary: Vocabulary, settings: ChatSettings)
         begun,
         model.limit(decided(asked.thinking, settings.reasoning_budget), begun),
         settings.reasoning_format,
+        () if vocabulary.chat_template else PLAIN_TURNS,
     )
 
 

@@ -16,7 +16,7 @@ from lead.http.anthropic.fields import AnthropicCountRequest, AnthropicRequest
 from lead.http.anthropic.messages import count_tokens, messages
 from lead.http.anthropic.shapes import AnthropicMessage, AnthropicTokenCount, MessageEvent
 from lead.http.errors import json_response
-from lead.http.info import docs_page, llama_server, openapi, slot_actions, status
+from lead.http.info import docs_page, join, llama_server, openapi, slot_actions, status
 from lead.http.info.openapi import LOCKED, OFF, Endpoint
 from lead.http.openai import chat, completions, infill, llama_duo
 from lead.http.page import routes as page
@@ -149,6 +149,9 @@ ENDPOINTS: Sequence[Endpoint] = (
         ],
     ),
     Endpoint("State", "get", ["/backs"], status.backs, "The backs that are connected", status.BackList),
+    Endpoint(
+        "State", "get", ["/join"], join.join, "Commands for other machines", join.Join, while_loading=True,
+    ),
     Endpoint(
         "State", "get", ["/metrics"], status.metrics, "Figures for Prometheus", {"type": "string"},
         media="text/plain", errors=OFF, while_loading=True,

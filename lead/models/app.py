@@ -28,7 +28,7 @@ from lead.http.errors import (
     handle_errors,
     json_response,
 )
-from lead.http.info import docs_page, openapi, status
+from lead.http.info import docs_page, join, openapi, status
 from lead.http.info.openapi import Endpoint
 from lead.http.page import routes as page
 from lead.http.parsing import short
@@ -38,6 +38,7 @@ from lead.models.forward import HOP, Forwarded, kept, request_of
 from lead.models.listing import ListedBacks, ListedModel, ListedModels, Named, Success, listed
 from lead.models.pool import Loaded, Pool
 from lead.models.settings import ModelSettings
+from lead.security.joining import Joining
 
 NAMED = 20
 """Names of models in an error message."""
@@ -48,11 +49,19 @@ LOOK_SECONDS = 5.0
 class Front:
     """What the endpoints work with."""
 
-    def __init__(self, pool: Pool, held: Callable[[], Sequence[BackView]], metrics: bool = False) -> None:
-        """`held`: backs that wait for a model of their vocabulary. `metrics`: whether clients may see figures."""
+    def __init__(
+        self,
+        pool: Pool,
+        held: Callable[[], Sequence[BackView]],
+        metrics: bool = False,
+        joining: Joining | None = None,
+    ) -> None:
+        """`held`: backs that wait for a model of their vocabulary. `metrics`: whether clients may see figures.
+        `joining`: how other machines join, if they can."""
         self.pool = pool
         self.held = held
         self.metrics = metrics
+        self.joining = joining
         self.created = int(time.time())
         self._document: dict[str, Any] = {}
 
@@ -148,6 +157,9 @@ class Front:
         drafting = [back | {"target": name} for name, answer in found if answer for back in answer.json()["data"]]
         return json_response({"data": [*drafting, *held]})
 
+    async def join(self, request: Request) -> Response:
+        return join.answer(self.joining, request)
+
     async def figures(self, request: Request) -> Response:
         if not self.metrics:
             raise SwitchedOffError("GET /metrics is switched off: start the lead with --metrics")
@@ -185,6 +197,7 @@ class Front:
             "/v1/models/{name:path}": (self.model_by_name, {"answer": ListedModel}),
             "/health": (self.health, {}),
             "/backs": (self.backs, {"answer": ListedBacks}),
+            "/join": (self.join, {}),
             "/metrics": (self.figures, {}),
             "/openapi.json": (self.description, {}),
             "/docs": (self.docs, {}),

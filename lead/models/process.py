@@ -160,7 +160,8 @@ def _settings(args: argparse.Namespace, name: str, key: str, token: str) -> argp
     connections = args.max_connections + SPARE_CONNECTIONS
     own: Mapping[str, Any] = {
         "host": "127.0.0.1", "port": 0, "back_port": 0, "announce": False, "alias": name,
-        "api_key": [key], "api_key_file": "", "token": [token], "token_file": "", "insecure": False,
+        "api_key": [key], "api_key_file": "", "token": [token], "token_file": "", "new_secrets": False,
+        "insecure": False,
         "tls_cert": "", "tls_key": "", "tls_ca": "", "cors_origin": [], "allowed_host": [], "metrics": True,
         "models": None, "config": None,
         "max_connections": connections, "max_connections_per_address": connections,

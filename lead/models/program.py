@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 
-from duo.program import values
 from lead import network
 from lead.backs.admission import Admission
 from lead.http.edge import connections
@@ -16,6 +15,7 @@ from lead.models.back_port import BackPort
 from lead.models.pool import Pool
 from lead.models.settings import Settings
 from lead.security.credentials import access
+from lead.security.joining import http_address, joining
 
 log = logging.getLogger("lead")
 
@@ -29,24 +29,27 @@ async def serve_several(args: argparse.Namespace, settings: Settings) -> None:
     pool = Pool(settings)
     back_port = BackPort(pool)
     admission = Admission(allowed.tokens, files, args.max_backs, args.max_message, args.max_guesses)
-    server = connections.Server(network.http(args, create_app(Front(pool, back_port.held, args.metrics)), allowed))
     announcing = contextlib.AsyncExitStack()
+    server: connections.Server | None = None
     http: asyncio.Future[None] | None = None
     try:
         back_number = await back_port.serve(args.host, args.back_port, admission)
-        network.tell_access(args, allowed, port, back_number)
+        commands = joining(args, allowed, port, back_number)
+        network.tell_access(args, allowed, commands)
+        front = Front(pool, back_port.held, args.metrics, commands)
+        server = connections.Server(network.http(args, create_app(front), allowed))
         http = asyncio.ensure_future(server.serve(sockets=[listening]))
-        scheme = "https" if files.cert else "http"
         log.info(
-            "%d models, %d at once: %s://%s:%d for clients, port %d for backs",
-            len(settings.models), settings.max_loaded, scheme, values.in_url(args.host), port, back_number,
+            "%d models, %d at once: %s for clients, port %d for backs",
+            len(settings.models), settings.max_loaded, http_address(args, port), back_number,
         )  # fmt: skip
         await announcing.enter_async_context(network.announced(args, back_number, settings.models[0].name))
         pool.start()
         await http
     finally:
         await announcing.aclose()
-        server.should_exit = True
+        if server is not None:
+            server.should_exit = True
         await back_port.stop()
         await pool.stop()
         if http is None:

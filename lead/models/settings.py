@@ -37,7 +37,7 @@ OF_THE_LEAD = frozenset(
     (
         *("models", "config", "alias", "metrics", "print_mode", "host", "port", "back_port", "announce"),
         *("cors_origin", "allowed_host", "api_key", "api_key_file", "token", "token_file", "insecure"),
-        *("tls_cert", "tls_key", "tls_ca", "head_timeout", "body_timeout", "keep_alive", "max_body"),
+        *("new_secrets", "tls_cert", "tls_key", "tls_ca", "head_timeout", "body_timeout", "keep_alive", "max_body"),
         *("max_connections", "max_connections_per_address", "max_backs", "max_message", "max_guesses"),
     )
 )

@@ -39,15 +39,21 @@ _HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*", re.IGNORECASE)
 
 def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(prog="lead certs", description=__doc__.split("\n")[0] if __doc__ else None)
-    p.add_argument("directory", type=Path, metavar="DIR", help="where they are, or shall be")
+    p.add_argument("directory", type=Path, metavar="DIR", help="folder for the certificates")
     p.add_argument(
         "--host", action="append", default=[], metavar="NAME_OR_IP",
-        help="how others reach the lead, beside this machine's name, localhost and what lead.pem is for already; "
-        "several times for several",
+        help="name or address by which others reach the lead; may be given several times. This machine's name and "
+        "localhost are always in the certificate",
     )  # fmt: skip
-    p.add_argument("--back", action="append", default=[], metavar="NAME", help="a back (default: one called back)")
-    p.add_argument("--days", type=int, default=DAYS, help=f"how long they are valid (default: {DAYS})")
-    p.add_argument("--renew", action="store_true", help="make them new where they are there already")
+    p.add_argument(
+        "--back",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="name of a back that gets a certificate (default: back)",
+    )
+    p.add_argument("--days", type=int, default=DAYS, help=f"days for which they are valid (default: {DAYS})")
+    p.add_argument("--renew", action="store_true", help="replace certificates that are there already")
     return p
 
 

@@ -45,4 +45,4 @@ def test_a_failure_in_the_thread_is_told_once_and_it_goes_on() -> None:
     finally:
         drafter.stop()
     (error,) = errors
-    assert isinstance(error, ProtocolError) and str(error) == "drafting failed: out of memory"
+    assert isinstance(error, ProtocolError) and "out of memory" not in str(error)

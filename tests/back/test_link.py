@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -34,8 +35,29 @@ class _Call:
     def cancel(self) -> None: ...
 
 
+class _Broken(_Call):
+    """A stream that fails in gRPC's own words."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    async def write(self, message: bytes) -> None: ...
+
+    async def code(self) -> grpc.StatusCode:
+        return self._code
+
+    async def details(self) -> str:
+        return "Internal error from Core"
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        return grpc.aio.Metadata()
+
+    trailing_metadata = initial_metadata
+
+
 class _Channel:
-    def __init__(self) -> None:
+    def __init__(self, call: Callable[[], _Call] = _Call) -> None:
+        self._call = call
         self.calls = 0
         self.enough = asyncio.Event()
 
@@ -48,17 +70,15 @@ class _Channel:
         self.calls += 1
         if self.calls == 3:
             self.enough.set()
-        return lambda metadata: _Call()
+        return lambda metadata: self._call()
 
 
-def test_a_back_goes_on_trying_when_its_lead_closes_the_stream(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def tries(channel: _Channel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A back tries three times to join the lead behind this channel."""
     monkeypatch.setattr(link, "FIRST_WAIT", 0.001)
 
     async def run() -> None:
-        back = Link("nowhere:1", Identity("back", "draft", "fp", 12), Trace())
-        channel = _Channel()
+        back = Link("localhost:1", Identity("back", "draft", "fp", 12), Trace())
         monkeypatch.setattr(grpc.aio, "insecure_channel", lambda address, options: channel)
         monkeypatch.setattr("duo.wire.back_side.BackSide.send", lambda self, now: [b"a ping"])
         running = asyncio.ensure_future(back.run(Drafter(Desk().drafting, back.fail)))
@@ -69,4 +89,32 @@ def test_a_back_goes_on_trying_when_its_lead_closes_the_stream(
         await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(run())
-    assert "lost the lead at nowhere:1: it closed the stream; trying again" in caplog.text
+
+
+def test_a_back_goes_on_trying_when_its_lead_closes_the_stream(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries(_Channel(), monkeypatch)
+    assert "lost the lead at localhost:1: it closed the stream; trying again" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("welcomed", "code", "said"),
+    [
+        (True, grpc.StatusCode.INTERNAL, "lost the lead at localhost:1: the connection broke; trying again"),
+        (True, grpc.StatusCode.RESOURCE_EXHAUSTED, "lost the lead at localhost:1: a message was too large"),
+        (False, grpc.StatusCode.UNAVAILABLE, "no lead at localhost:1: nothing listens there; start the lead"),
+    ],
+)
+def test_grpc_s_words_do_not_reach_a_person(
+    welcomed: bool,
+    code: grpc.StatusCode,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(
+        "duo.wire.back_side.BackSide.welcomed", property(lambda side: welcomed, lambda *_: None), raising=False
+    )
+    tries(_Channel(lambda: _Broken(code)), monkeypatch)
+    assert said in caplog.text and "Core" not in caplog.text

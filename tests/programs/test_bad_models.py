@@ -63,10 +63,10 @@ def of_a_long_context(folder: Path) -> Path:
 
 
 CASES: list[tuple[Make, int, str]] = [
-    (of_an_unknown_architecture, 64, "unknown model architecture: 'tomorrow'"),
+    (of_an_unknown_architecture, 64, "a model of type tomorrow, which llama.cpp"),
     (of_an_unknown_type, 64, "tomorrow"),
-    (truncated, 64, "download"),
-    (damaged, 64, "download"),
+    (truncated, 64, "the file is damaged, or not whole; download it again"),
+    (damaged, 64, "download it again"),
     (without_a_part, 64, "m-00003-of-00003.gguf cannot be found"),
     (of_a_long_context, 10**9, "needs "),
 ]

@@ -104,4 +104,4 @@ def test_a_back_and_a_chat_need_nothing_of_a_lead_s(module: str) -> None:
 def test_a_lead_without_its_extra_says_so(package: str) -> None:
     done = run_without([package], "lead", "--help")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"error: a lead needs {package}: pip install 'duo-speculative[lead]'\n"
+    assert done.stderr == f"error: a lead needs {package}: pip install '.[lead]' in the folder of duo's sources\n"

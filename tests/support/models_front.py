@@ -26,6 +26,7 @@ from lead.models.pool import Pool
 from lead.models.process import LoadError
 from lead.models.settings import ModelSettings
 from lead.program import Ready
+from lead.security.joining import Joining
 from tests.support.http import PATIENCE, ScriptedAnswerer, vocabulary
 
 KEY = "key-of-the-process"
@@ -124,7 +125,9 @@ async def hosted(app: ASGIApp) -> AsyncIterator[int]:
 
 
 @asynccontextmanager
-async def scene(tmp_path: Path, text: str, metrics: bool = True) -> AsyncIterator[Scene]:
+async def scene(
+    tmp_path: Path, text: str, metrics: bool = True, joining: Joining | None = None
+) -> AsyncIterator[Scene]:
     """The models of a file of `--models`."""
     vocabulary()  # the first time takes seconds
     path = tmp_path / "models.yaml"
@@ -147,7 +150,7 @@ async def scene(tmp_path: Path, text: str, metrics: bool = True) -> AsyncIterato
             own = create_app(answerer, Options(alias=model.name, metrics=True), counts)
             ports[model.name] = await stack.enter_async_context(hosted(guarded(own, [KEY], BODY_LIMIT)))
         pool = Pool(found, spawn)
-        front = app.Front(pool, lambda: it.held, metrics)
+        front = app.Front(pool, lambda: it.held, metrics, joining)
         port = await stack.enter_async_context(hosted(guarded(app.create_app(front), ["client"], BODY_LIMIT)))
         client = await stack.enter_async_context(
             httpx2.AsyncClient(

@@ -27,6 +27,10 @@ RUNTIME_VARIABLES = frozenset(
 """Variables that the templating of transformers and llama-cpp-python takes for itself. Requests may not set them."""
 
 
+PLAIN_TURNS = ("\nuser:", "\nassistant:", "\nsystem:", "\ntool:")
+"""How turns begin in the prompt of a model without a chat template."""
+
+
 class ChatVocabulary(Vocabulary, ABC):
     """The part of a vocabulary that is about conversations, and how prompts begin."""
 

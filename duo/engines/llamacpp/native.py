@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
-import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -15,9 +15,13 @@ import llama_cpp
 import numpy as np
 from numpy.typing import NDArray
 
+from duo.engines import threads as threads_of
 from duo.engines.base import InterruptedForwardError
+from duo.engines.llamacpp import reasons
 from duo.engines.options import GPU_ALL, GPU_AUTO, EngineOptions
 from duo.errors import ContextError, ModelError
+
+log = logging.getLogger("duo")
 
 NO_ROOM = 1
 """llama_decode's code if it finds no free cells. It has changed nothing then."""
@@ -126,11 +130,12 @@ def forget_errors() -> None:
     _errors.clear()
 
 
-def _reason() -> str:
-    # The first line of a failure is the cause. Later ones say what could not be done because of it.
-    reason = " ".join(_errors[0].split()) if _errors else "llama.cpp does not say why"
+def _said() -> list[str]:
+    """llama.cpp's errors since they were last forgotten, for those who look closer (-v)."""
+    said = [" ".join(error.split()) for error in _errors]
     _errors.clear()
-    return reason
+    log.debug("llama.cpp: %s", "; ".join(said) or "no error was reported")
+    return said
 
 
 def check_file(path: Path) -> None:
@@ -197,10 +202,8 @@ def load(path: Path, options: EngineOptions, progress: Callable[[float], None]) 
     if model is None:
         if raised:
             raise raised[0]
-        fewer = ", and if the GPU's memory is too small put fewer layers there with -ngl" if options.gpu_layers else ""
-        raise ModelError(
-            f"{path} cannot be loaded: {_reason()}; if the file is damaged, download or convert it again{fewer}"
-        )
+        fewer = "; if the GPU's memory is too small, put fewer layers there with -ngl" if options.gpu_layers else ""
+        raise ModelError(f"{path} cannot be loaded: {reasons.of_loading(_said())}{fewer}")
     return model
 
 
@@ -235,8 +238,9 @@ def make_context(
     _errors.clear()
     context = llama_cpp.llama_init_from_model(model, params)
     if context is None:
+        _said()
         raise ModelError(
-            f"{path.name} cannot run with {cells} tokens of memory: {_reason()}; try a smaller context or fewer slots"
+            f"{path.name} cannot run with {cells} tokens of memory; try a smaller context (-c) or fewer slots (-np)"
         )
     return context
 
@@ -252,7 +256,7 @@ def _flash_attention(options: EngineOptions) -> int:
 
 def threads(options: EngineOptions) -> int:
     """Threads of a decode."""
-    return options.threads or _cores()
+    return options.threads or threads_of.usual()
 
 
 def free(context: Any, model: Any) -> None:
@@ -285,7 +289,8 @@ def restore_state(context: Any, sequence: int, state: State, flags: int) -> bool
 
 def refused() -> ContextError:
     """The error for a state that `restore_state` does not take."""
-    return ContextError(f"llama.cpp does not take this copy of a slot: {_reason()}")
+    _said()
+    return ContextError("llama.cpp does not take this copy of a slot; it may be of another version")
 
 
 class Stop:
@@ -315,18 +320,5 @@ def failed(code: int) -> InterruptedForwardError | ContextError | ModelError:
         return InterruptedForwardError()
     if code == NO_ROOM:
         return ContextError("llama.cpp has no room left for these tokens; keep fewer rows or ask for a smaller context")
-    return ModelError(f"llama.cpp failed with code {code}: {_reason()}; start again, with a smaller batch if it recurs")
-
-
-def _cores() -> int:
-    """Physical cores that this process may use. A second thread on a core slows llama.cpp down."""
-    if sys.platform != "linux":
-        return max(1, (os.cpu_count() or 2) // 2)
-    cores = set()
-    for cpu in os.sched_getaffinity(0):
-        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
-        try:
-            cores.add(((topology / "physical_package_id").read_text(), (topology / "core_id").read_text()))
-        except OSError:
-            cores.add((str(cpu), ""))
-    return len(cores)
+    _said()
+    return ModelError(f"llama.cpp could not compute (code {code}); start again, with a smaller batch (-b) if it recurs")

@@ -9,6 +9,7 @@ the same call. To commit or forget rows copies nothing. Where each slot has its 
 from __future__ import annotations
 
 import gc
+import logging
 from collections.abc import Collection, Sequence
 from itertools import product
 from operator import attrgetter
@@ -32,6 +33,8 @@ from duo.engines.transformers.runner import ModelRunner
 from duo.engines.transformers.states import States
 from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.errors import ContextError, ModelError, first_line
+
+log = logging.getLogger("duo")
 
 
 class TransformersEngine:
@@ -366,7 +369,10 @@ class TransformersEngine:
             try:
                 wanted = proof.references(model, texts, self._device)
             except Exception as fault:  # from code that is not ours
-                raise ModelError(f"{self.name} ({kind}) does not run: {first_line(fault)}") from fault
+                log.debug("transformers: %s", first_line(fault))
+                raise ModelError(
+                    f"{self.name} ({kind}) does not run in transformers here: use another model, or a GGUF of this one"
+                ) from fault
             runner.size = wanted[0].shape[1]
             for (attention, apart), form in product(ways, self._sight.forms):
                 runner.form = form
@@ -379,7 +385,8 @@ class TransformersEngine:
                         proof.error(self, texts[:count], wanted[:count], places) for count in range(1, len(texts) + 1)
                     )
                 except Exception as fault:  # a model's code may raise anything over an unknown mask or cache
-                    failure = first_line(fault)
+                    log.debug("transformers: %s", first_line(fault))
+                    failure = "its code fails with one"
                     continue
                 if error <= proof.TOLERANCE.get(self._dtype, proof.LOOSE_TOLERANCE):
                     self._masks.attends = bool(self.cache.layers)

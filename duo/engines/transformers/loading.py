@@ -22,6 +22,11 @@ from duo.errors import ModelError, first_line
 DEFAULT_CONTEXT = 4096
 """Most tokens per slot, unless more is asked for."""
 
+log = logging.getLogger("duo")
+
+_SHARD = re.compile(r"[\w.-]+-\d{5}-of-\d{5}\.safetensors")
+"""How a part of the weights is called."""
+
 FULL, SLIDING, CHUNKED = "full_attention", "sliding_attention", "chunked_attention"
 
 PLAIN_LAYERS = frozenset({FULL, SLIDING, CHUNKED})
@@ -38,15 +43,16 @@ def read_config(source: str, name: str) -> Any:
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the file or the network may do anything
+        log.debug("transformers: %s", first_line(error))
         if strange := re.search(r"model type `(.+?)`.*does not recognize", str(error)):
             raise ModelError(
                 f"{name} is a model of type {strange[1]}, which transformers {transformers.__version__} does not know: "
                 "update transformers, or use a GGUF of this model"
             ) from error
         if Path(source).is_dir():
-            raise ModelError(f"cannot read {name}'s config.json: {first_line(error)}") from error
+            raise ModelError(f"{name}'s config.json cannot be read: put the model's own there") from error
         raise ModelError(
-            f"{name} is neither a local directory nor a model that the Hugging Face hub gives out: {first_line(error)}"
+            f"{name} is neither a folder here nor a model that the Hugging Face hub gives out: check the name"
         ) from error
     if config.is_encoder_decoder:
         raise ModelError(f"{name} is an encoder-decoder model ({config.model_type}): use a decoder-only one")
@@ -145,9 +151,8 @@ def read_tokenizer(source: str, name: str) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:  # the file or the network may do anything
-        raise ModelError(
-            f"{name} has no usable tokenizer, put its tokenizer.json beside its config.json: {first_line(error)}"
-        ) from error
+        log.debug("transformers: %s", first_line(error))
+        raise ModelError(f"{name} has no usable tokenizer: put its tokenizer.json beside its config.json") from error
     if not tokenizer.get_vocab():
         raise ModelError(f"{name}'s tokenizer is empty: put its tokenizer.json beside its config.json")
     return tokenizer
@@ -176,12 +181,14 @@ def read_weights(source: str, name: str, config: Any, dtype: str, device: torch.
             ignore_mismatched_sizes=True,
         )
     except Exception as error:  # the file or the network may do anything
+        log.debug("transformers: %s", first_line(error))
         if isinstance(error, ValueError) and "Unrecognized configuration class" in str(error):
             raise ModelError(
                 f"{name} is not a language model that predicts the next token: use another model"
             ) from error
         kind = "quantised weights" if quantised else "weights (safetensors)"
-        raise ModelError(f"cannot load {name}'s {kind}: {first_line(error)}: get the whole model again") from error
+        what = f"{part[0]} is missing or damaged" if (part := _SHARD.search(str(error))) else "they are damaged"
+        raise ModelError(f"cannot load {name}'s {kind}: {what}; get the whole model again") from error
     if mismatched := sorted(report["mismatched_keys"]):
         tensor = mismatched[0][0] if isinstance(mismatched[0], tuple) else mismatched[0]
         raise ModelError(f"{name}'s weights do not fit its config.json, first {tensor}: get both from one place")
@@ -197,7 +204,9 @@ def read_weights(source: str, name: str, config: Any, dtype: str, device: torch.
             model = model.to(wanted)
         return model.eval()
     except (RuntimeError, ValueError, AssertionError) as error:
-        raise ModelError(f"cannot move {name} to {device}: {first_line(error)}") from error
+        log.debug("torch: %s", first_line(error))
+        what = "its memory is too small" if isinstance(error, torch.OutOfMemoryError) else "it cannot be used"
+        raise ModelError(f"{name} cannot run on {device}: {what}; --list-devices shows what is here") from error
 
 
 def device_of(wanted: str) -> torch.device:

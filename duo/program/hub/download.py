@@ -124,6 +124,7 @@ class Hub:
 
     def _reason(self, error: Exception, repository: str) -> str:
         """What an exception of the library means, without a full stop."""
+        log.debug("the hub: %s", first_line(error))
         page = f"{self._where}/{repository}"
         status = _status(error)
         if isinstance(error, errors.GatedRepoError):
@@ -139,12 +140,12 @@ class Hub:
         if isinstance(error, json.JSONDecodeError):
             return f"{self._where} does not answer {repository} as a hub does: check HF_ENDPOINT, and any proxy"
         if isinstance(error, ValueError):
-            return f"{repository}: {first_line(error)}"
+            return f"{repository} is no name of a model of the hub, which is user/repo"
         if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             return f"the disk of {self._cache} is full: make room, or let HF_HUB_CACHE name another folder"
         if isinstance(error, OSError) and error.errno is not None:
             return f"the cache {self._cache} cannot be written: {(error.strerror or str(error)).lower()}"
-        return f"{self._where} cannot be reached: {first_line(error)}"
+        return f"{self._where} cannot be reached: check the network, and HF_ENDPOINT if it is set"
 
 
 class Download:
@@ -254,9 +255,11 @@ class Download:
                     break
                 idle = 0 if _size(part) > before else idle + 1
                 if idle >= TRIES or status in FINAL:
+                    log.debug("the hub: %s", first_line(error))
+                    answered = f" (the hub answers {status})" if status else ""
                     raise ModelError(
                         f"{name} of {self.repository} broke off at {_amount(_size(part))} of {_amount(size)}, the "
-                        f"next start goes on there: {first_line(error)}"
+                        f"next start goes on there{answered}"
                     ) from error
                 if idle:
                     time.sleep(PAUSE * 2**idle)

@@ -9,9 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from duo.engines import EngineOptions, conditions, store
+from duo.engines import EngineOptions, conditions, store, threads
 from duo.engines.exact.widths import WidthClass, without_unsteady
-from duo.engines.llamacpp import native
 
 OPTIONS = EngineOptions(threads=1)
 
@@ -88,7 +87,7 @@ def test_the_threads_that_run_count(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path.write_bytes(b"GGUF")
     found = []
     for cores in (1, 2):
-        monkeypatch.setattr(native, "_cores", lambda cores=cores: cores)
+        monkeypatch.setattr(threads, "cores", lambda cores=cores: cores)
         found.append(about(path, options=EngineOptions()))
         assert about(path, options=EngineOptions(threads=cores)) == found[-1]
     assert found[0] != found[1]

@@ -165,7 +165,7 @@ def test_a_back_without_llguidance_drafts_without_grammars(
     for session in range(2):
         assert model.open(session, SamplingParams(grammar=GRAMMAR), 3).constraint is None
     (said,) = caplog.messages
-    assert said.endswith("llguidance is not installed: pip install 'duo-speculative[grammar]'")
+    assert said.endswith("llguidance is not installed: pip install '.[grammar]' in the folder of duo's sources")
 
 
 # -- A function of the answer so far -------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ def shown(
     marks: Mapping[int, str] = NO_MARKS,
     eos: Collection[int] = (),
     ignore_eos: bool = False,
+    turns: Sequence[str] = (),
 ) -> tuple[list[Piece], RunningAnswer, list[bool]]:
     cancelled: list[bool] = []
     request = Request([1], SamplingParams(), 10, False, lambda step: None, lambda error: None, stop_tokens)
@@ -75,7 +76,9 @@ def shown(
     words = _Words(eos)
 
     async def run() -> tuple[list[Piece], RunningAnswer]:
-        question = Question([1], SamplingParams(), ignore_eos=ignore_eos, stop=stop, stop_names=names, marks=marks)
+        question = Question(
+            [1], SamplingParams(), ignore_eos=ignore_eos, stop=stop, stop_names=names, marks=marks, turns=turns
+        )
         answer = RunningAnswer(1, request, question, cast(Engine, words), [], lambda: cancelled.append(True))
         for each in steps:
             answer.steps.put_nowait([each])
@@ -157,6 +160,16 @@ def test_a_mark_is_text_and_may_be_in_a_stop_string(stop: Sequence[str], told: l
 def test_a_mark_that_ends_the_answer_is_no_text(ignore_eos: bool, text: str) -> None:
     pieces, _, _ = shown([], step(1, 0, 2), marks={0: NAMED}, eos=[0], ignore_eos=ignore_eos)
     assert "".join(p.text for p in pieces) == text and [p.token for p in pieces] == [1, 0, 2]
+
+
+def test_a_turn_ends_the_answer_and_is_no_stop_string_of_the_client() -> None:
+    pieces, answer, cancelled = shown([".."], step(1, 2), step(6, 4), turns=["\n after"])
+    assert "".join(p.text for p in pieces) == "Return CPU" and cancelled == [True]
+    assert answer.stop_string == ""
+    _, answer, _ = shown(["\n after"], step(1, 2), step(6, 4), turns=["\n after"])
+    assert answer.stop_string == "\n after"
+    pieces, _, cancelled = shown([], step(1, 2), step(6, 4), turns=["\n after"], ignore_eos=True)
+    assert "".join(p.text for p in pieces) == "Return CPU\n after" and not cancelled
 
 
 class Heard(Observer):

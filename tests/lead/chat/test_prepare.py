@@ -31,7 +31,17 @@ def test_a_plain_conversation() -> None:
     assert vocabulary().decode(prepared.prompt) == "Hi"
     assert (prepared.grammar, prepared.begun, prepared.thinking) == ("", False, None)
     question = prepared.fields()
-    assert question == {"prompt": prepared.prompt, "marks": prepared.marks, "thinking": None, "continues": False}
+    assert question == {
+        "prompt": prepared.prompt, "marks": prepared.marks, "thinking": None, "continues": False, "turns": (),
+    }  # fmt: skip
+
+
+def test_a_base_model_ends_its_answer_where_it_would_speak_for_the_user() -> None:
+    """It went on with a dialogue that nobody asked for, to the end of the context."""
+    prepared = prepare(Conversation(HI), vocabulary(""), ChatSettings())
+    assert vocabulary().decode(prepared.prompt) == "user: Hi\nassistant:"
+    turns = prepared.fields()["turns"]
+    assert "\nuser:" in turns and "\nassistant:" in turns
 
 
 def test_thinking_that_the_prompt_opens() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lead.api import BackView
+from lead.security.joining import Commands, Joining
 from tests.support.http import AnswerGate
 from tests.support.models_front import Scene, events, scene, text_of
 
@@ -179,6 +180,19 @@ def test_figures_are_off_unless_asked_for(tmp_path: Path) -> None:
     async def run() -> None:
         async with scene(tmp_path, ONE, metrics=False) as it:
             assert (await it.client.get("/metrics")).status_code == 501
+
+    asyncio.run(run())
+
+
+def test_how_other_machines_join(tmp_path: Path) -> None:
+    """The lead that has the ports says it. Those of the models are on loopback."""
+    commands = Commands("python -m back --token t", "python chat.py")
+
+    async def run() -> None:
+        async with scene(tmp_path, ONE, joining=Joining(commands, commands)) as it:
+            assert (await it.client.get("/join")).json() == {"back": commands.back, "chat": commands.chat}
+        async with scene(tmp_path, ONE) as it:
+            assert (await it.client.get("/join")).json() == {"back": None, "chat": None}
 
     asyncio.run(run())
 

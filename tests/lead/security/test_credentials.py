@@ -10,7 +10,7 @@ import pytest
 from duo.errors import AddressError, FileError
 from lead.backs.admission import Allowance
 from lead.flags import parser
-from lead.security.credentials import Access, access, how_to_join, is_loopback, reachable
+from lead.security.credentials import Access, access, is_loopback
 
 
 def asked(*flags: str) -> Access:
@@ -51,11 +51,24 @@ def test_what_is_given_is_needed_anywhere(tmp_path: Path) -> None:
     assert asked("--token", "t", "--insecure", "--host", "0.0.0.0").tokens == ("t",)
 
 
-def test_made_ones_are_new_each_time() -> None:
+@pytest.mark.usefixtures("users_files")
+def test_made_ones_last_from_one_start_to_the_next() -> None:
+    """They were new at each start, so every back and every client had to be told again."""
     many = [asked("--host", "0.0.0.0") for _ in range(3)]
     made = {secret for one in many for secret in one.made}
-    assert len(made) == 6
+    assert len(made) == 2
     assert all(len(secret) >= 32 and secret.isalnum() for secret in made)
+    other = asked("--host", "0.0.0.0", "--new-secrets")
+    assert made.isdisjoint(other.made) and len(other.made) == 2
+    assert asked("--host", "0.0.0.0") == other
+    assert asked("--host", "0.0.0.0", "--token", "t") == Access(other.keys, ("t",), frozenset(other.keys))
+
+
+def test_nothing_is_kept_where_nothing_is_made(users_files: Path) -> None:
+    asked()
+    asked("--host", "0.0.0.0", "--insecure")
+    asked("--host", "0.0.0.0", "--api-key", "k", "--token", "t")
+    assert not [*users_files.rglob("*.json")]
 
 
 def test_what_is_wrong(tmp_path: Path) -> None:
@@ -79,28 +92,6 @@ def test_a_secret_that_is_none_is_not_taken_for_one(capsys: pytest.CaptureFixtur
 def test_a_name_that_cannot_be_one() -> None:
     with pytest.raises(AddressError, match=r"--host 192\.168\.1\.\.20: it cannot be the name of a host"):
         is_loopback("192.168.1..20")
-
-
-def test_how_to_join() -> None:
-    """Secrets that were made are in the commands, those that were given are not."""
-    args = parser().parse_args(["--host", "192.168.1.20"])
-    lines = how_to_join(args, Access(("k",), ("t",), frozenset("kt")), 5555, 5556)
-    assert [line.partition(":")[2].strip() for line in lines] == [
-        "python -m back --lead 192.168.1.20:5556 --token t",
-        "python chat.py http://192.168.1.20:5555 --api-key k",
-    ]
-    args = parser().parse_args(["--host", "fd00::1", "--tls-cert", "c", "--tls-key", "k", "--tls-ca", "a"])
-    lines = how_to_join(args, Access(("secret",), ("secret",)), 1, 2)
-    assert [line.partition(":")[2].strip() for line in lines] == [
-        "python -m back --lead [fd00::1]:2 --token TOKEN --tls-ca ca.pem --tls-cert back.pem --tls-key back-key.pem",
-        "python chat.py https://[fd00::1]:1 --api-key KEY --tls-ca ca.pem",
-    ]
-
-
-def test_reachable() -> None:
-    assert reachable("192.168.1.20") == "192.168.1.20"
-    assert reachable("lead.lan") == "lead.lan"
-    assert reachable("0.0.0.0") not in ("", "0.0.0.0")
 
 
 def test_allowance() -> None:

@@ -55,7 +55,7 @@ def test_files_that_cannot_be_run(plain: Path, tmp_path: Path) -> None:
     write(tmp_path / "bert.gguf", "bert", encoder_tensors(), encoder)
     expected = {
         "missing.gguf": "there is no file",
-        "cut.gguf": "cannot be loaded: .*(bounds|corrupted|incomplete)",
+        "cut.gguf": "cannot be loaded: the file is damaged, or not whole",
         "stub.gguf": "cannot be loaded: ",
         "text.gguf": "is not a GGUF file",
         "bert.gguf": "encoder",
@@ -65,7 +65,7 @@ def test_files_that_cannot_be_run(plain: Path, tmp_path: Path) -> None:
         with pytest.raises(ModelError, match=reason) as error:
             open_engine(tmp_path / name)
         assert "\n" not in str(error.value)
-        assert "does not say why" not in str(error.value)
+        assert "tensor" not in str(error.value)
 
 
 def test_options_that_cannot_be_met(plain: Path) -> None:

@@ -131,7 +131,7 @@ def test_unreachable_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError("no network\nand more")
 
     monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", offline)
-    with pytest.raises(ModelError, match=r"some/model is neither a local directory nor .*: no network$"):
+    with pytest.raises(ModelError, match=r"some/model is neither a folder here nor .*: check the name$"):
         engine_of("some/model")
 
 

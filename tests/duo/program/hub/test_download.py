@@ -138,7 +138,7 @@ def test_it_says_where_it_broke_off(hub: Hub, server: FakeHub, cache: Path, monk
         changed.setattr(Download, "_read_once", broken)
         changed.setattr(download, "PAUSE", 0)
         line = line_of(hub, Wanted("a/b", "Q8_0"))
-    assert "broke off at 0.1 MB of 0.2 MB, the next start goes on there: reset by peer" in line
+    assert "broke off at 0.1 MB of 0.2 MB, the next start goes on there" in line and "peer" not in line
     assert tries == [0] + [110_000] * download.TRIES
     assert hub.get(Wanted("a/b", "Q8_0")).read_bytes() == BIG
     assert server.downloads("m-Q8_0.gguf") == ["bytes=110000-"]

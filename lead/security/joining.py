@@ -1,0 +1,125 @@
+"""The commands that other machines run to join a lead, and the addresses in them."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import re
+import shlex
+import socket
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from zeroconf import get_all_addresses, get_all_addresses_v6  # type: ignore[attr-defined]
+
+from duo.program import values
+from duo.program.hub import ollama
+from duo.program.hub.choice import is_repository
+from duo.program.models import SHIPPED
+from lead.security.credentials import Access, is_loopback
+
+ANY_DRAFT = "auto"
+"""As -m of a back: the best draft model on its machine."""
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Whole command lines: of a back, and of a chat."""
+
+    back: str
+    chat: str
+
+    def lines(self) -> list[str]:
+        return [f"to draft for it:  {self.back}", f"to talk to it:    {self.chat}"]
+
+
+@dataclass(frozen=True)
+class Joining:
+    """The commands with the secrets that the lead has made, and the same with KEY and TOKEN in their place."""
+
+    whole: Commands
+    without_secrets: Commands
+
+
+def joining(
+    args: argparse.Namespace, access: Access, port: int, back_port: int, program: str | None = None
+) -> Joining | None:
+    """The commands for other machines; None if these cannot reach the lead.
+
+    program: how the lead was started, as in sys.argv[0].
+    """
+    if is_loopback(args.host):
+        return None
+    program = sys.argv[0] if program is None else program
+    secret = replace(access, made=frozenset())
+    return Joining(*(_commands(args, each, port, back_port, program) for each in (access, secret)))
+
+
+def _commands(args: argparse.Namespace, access: Access, port: int, back_port: int, program: str) -> Commands:
+    host = values.in_url(reachable(args.host))
+    key = access.keys[0] if access.keys and access.keys[0] in access.made else "KEY"
+    token = access.tokens[0] if access.tokens and access.tokens[0] in access.made else "TOKEN"
+    trust = ("--tls-ca", "ca.pem") if args.tls_cert else ()
+    identity = ("--tls-cert", "back.pem", "--tls-key", "back-key.pem") if args.tls_ca else ()
+    back, chat = _programs(program)
+    return Commands(
+        shlex.join(
+            [
+                *(*back, *_draft(args), "--lead", f"{host}:{back_port}"),
+                *(("--token", token) if access.tokens else ()),
+                *(*trust, *identity),
+            ]
+        ),
+        shlex.join(
+            [
+                *(*chat, http_address(args, port)),
+                *(("--api-key", key) if access.keys else ()),
+                *trust,
+            ]
+        ),
+    )
+
+
+def _programs(started: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A back and a chat in the form in which the lead was started: installed commands, or Python with a checkout."""
+    if re.fullmatch(r"duo-lead(\.exe)?", Path(started).name):
+        return ("duo-back",), ("duo-chat",)
+    return ("python", "-m", "back"), ("python", "chat.py")
+
+
+def _draft(args: argparse.Namespace) -> tuple[str, ...]:
+    """Flags that name a draft model which other machines can find too. None are needed for the shipped target."""
+    if args.models is None and not args.model and not args.hf_repo:
+        return ()
+    if args.hf_repo_draft:
+        return ("-hf", args.hf_repo_draft)
+    draft = args.model_draft
+    elsewhere = draft and draft != SHIPPED and not Path(draft).expanduser().exists()
+    if elsewhere and (is_repository(draft) or ollama.parse(draft) is not None):
+        return ("-m", draft)
+    return ("-m", ANY_DRAFT)
+
+
+def reachable(host: str) -> str:
+    """An address under which others reach a lead that listens on `host`."""
+    try:
+        if not ipaddress.ip_address(host or "0.0.0.0").is_unspecified:
+            return host
+    except ValueError:
+        return host
+    family, far = (socket.AF_INET6, "2001:db8::1") if ":" in host else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as s:
+        try:
+            s.connect((far, 9))  # sends nothing, but makes the system choose an address
+            return str(s.getsockname()[0])
+        except OSError:  # there is no way to other networks
+            own = get_all_addresses_v6() if ":" in host else get_all_addresses()
+            found = [each[0][0] if isinstance(each, tuple) else each for each in own]
+            found = [each for each in found if not ipaddress.ip_address(each).is_loopback]
+            return str(found[0]) if found else socket.gethostname()
+
+
+def http_address(args: argparse.Namespace, port: int) -> str:
+    """The lead's address for clients, as it can be opened in a browser."""
+    return f"{'https' if args.tls_cert else 'http'}://{values.in_url(reachable(args.host))}:{port}"
