@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.harness import jsonl
 from duo.errors import FileError
+from duo.program import jsonl
 
 Message = dict[str, str]
 T = TypeVar("T")

@@ -15,14 +15,14 @@ from typing import Literal, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from bench.sim import cells, replay, typed, world
+from bench.sim import cells, recordings, typed
 from bench.sim.cells import Speeds
-from bench.sim.lead import Machine, run
-from bench.sim.replay import Replayed
-from bench.sim.typed import Points
-from bench.sim.world import Acceptance, Asked, Cost, Link
 from duo.errors import DuoError
 from duo.program import values
+from lead.simulation import curves, world
+from lead.simulation.lead import Machine, run
+from lead.simulation.replay import Replayed
+from lead.simulation.world import Acceptance, Asked, Cost, Link
 
 T = TypeVar("T")
 
@@ -39,13 +39,13 @@ class PlanError(DuoError):
 def add_flags(p: argparse.ArgumentParser) -> None:
     target = p.add_argument_group("target").add_mutually_exclusive_group(required=True)
     target.add_argument(
-        "--target-ms", type=typed.target_points, metavar="ROWS:MS,...",
-        help=f"its forward pass over so many tokens: {typed.EXAMPLE}",
+        "--target-ms", type=curves.target_points, metavar="ROWS:MS,...",
+        help=f"its forward pass over so many tokens: {curves.EXAMPLE}",
     )  # fmt: skip
     target.add_argument("--target", metavar="MODEL", help="measure this model here")
     draft = p.add_argument_group("draft").add_mutually_exclusive_group(required=True)
     draft.add_argument(
-        "--draft-ms", type=typed.points, nargs="+", metavar="MS",
+        "--draft-ms", type=curves.points, nargs="+", metavar="MS",
         help="time of a draft token, or a curve as above; one for each back, or one for all",
     )  # fmt: skip
     draft.add_argument("--draft", metavar="MODEL", help="measure this model here")
@@ -181,9 +181,9 @@ def named(speeds: Speeds) -> list[tuple[str, float]]:
 
 def figures(args: argparse.Namespace) -> Figures:
     """Raises DuoError."""
-    replayed = Replayed(replay.read(args.replay)) if args.replay else None
-    target = typed.target_cost(args.target_ms or measured(args.target, "target", args.threads))
-    drafts = [typed.draft_cost(it) for it in args.draft_ms or [measured(args.draft, "draft", args.threads)]]
+    replayed = Replayed(recordings.read(args.replay)) if args.replay else None
+    target = curves.target_cost(args.target_ms or measured(args.target, "target", args.threads))
+    drafts = [curves.draft_cost(it) for it in args.draft_ms or [measured(args.draft, "draft", args.threads)]]
     trips = [ms / 1000 for ms in args.round_trip]
     text = replayed or world.Varying(args.acceptance, seed=1)
     return Figures(
@@ -195,7 +195,7 @@ def figures(args: argparse.Namespace) -> Figures:
     )
 
 
-def measured(model: str, which: Literal["target", "draft"], threads: int) -> Points:
+def measured(model: str, which: Literal["target", "draft"], threads: int) -> curves.Points:
     """The cost curve of a model on this machine, in milliseconds. Raises ModelError."""
     from duo.draft.policy import MAX_BATCH_PLACES, MAX_ROWS
     from duo.engines import EngineOptions, load, measure

@@ -17,8 +17,7 @@ from bench.compare.trial import seed
 from bench.harness import prompts
 from bench.harness.models import Runtime
 from bench.harness.prompts import Message
-from bench.sim import calibration, replay
-from bench.sim.replay import Recorded
+from bench.sim import calibration, recordings
 from duo.draft.policy import CHILDREN, MAX_ROWS, MIN_PROBABILITY
 from duo.draft.scaling import Scale, Sharpness
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
@@ -26,6 +25,7 @@ from duo.errors import FileError
 from duo.program import values
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
+from lead.simulation.replay import Recorded
 from lead.target import TREE_ROWS
 
 SLOT = 0
@@ -137,6 +137,6 @@ def main(args: argparse.Namespace) -> int:
         args.temperature,
     )  # fmt: skip
     answers = record(wanted)
-    replay.write(args.out, answers)
+    recordings.write(args.out, answers)
     print(calibration.markdown(answers))
     return 0

@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.sim import cells, replay, typed, world
+from bench.sim import cells, recordings, typed
 from bench.sim.cells import Cells, Place, Speeds
-from bench.sim.lead import Machine
-from bench.sim.replay import Replayed
-from bench.sim.world import TARGETS, Absences, Acceptance, Asked, Link
 from duo.errors import FileError
 from duo.program import values
+from lead.simulation import world
+from lead.simulation.lead import Machine
+from lead.simulation.replay import Replayed
+from lead.simulation.world import TARGETS, Absences, Acceptance, Asked, Link
 
 DRAFT_MS = "2,8,15,30"
 ROUND_TRIPS_MS = "0.5,1,5,10,40"
@@ -117,7 +118,7 @@ class Conditions:
 
 @lru_cache
 def _recording(path: Path) -> Replayed:
-    return Replayed(replay.read(path))
+    return Replayed(recordings.read(path))
 
 
 def simulate(conditions: Conditions, place: Place) -> Speeds:

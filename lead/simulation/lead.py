@@ -1,7 +1,8 @@
-"""The production planner and drafting policy in simulated time. `bench.sim.sweep` has the command.
+"""The production planner and drafting policy in simulated time.
 
-`Lead` and `bench.sim.back.Back` stand for `lead/decode/step.py` and `back/drafter.py`. Their forward passes take as
-long as a cost says, and their messages as long as a link says. Hours of decoding take seconds.
+`Lead` and `lead.simulation.back.Back` stand for `lead/decode/step.py` and `back/drafter.py`. Their forward passes take
+as long as a cost says, and their messages as long as a link says. Hours of decoding take seconds. `python -m lead
+match` expects speed-ups by it, and `python -m bench simulate` sweeps over machines and links.
 """
 
 from __future__ import annotations
@@ -10,10 +11,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.sim import world
-from bench.sim.back import READ, Back, Machine, News, drafting, revealed
-from bench.sim.clock import Clock
-from bench.sim.world import Acceptance, Asked, Cost
 from duo.draft.batch import next_batch
 from duo.draft.policy import CHAIN, MAX_RIDERS, TREE, Policy
 from duo.engines.replay import NOTHING, Checkpoints, Replayed
@@ -24,6 +21,10 @@ from lead.plan.limits import Limits
 from lead.plan.speculation import Expand, Speculation, Verify, Wait
 from lead.plan.tree import GuessTree, Node
 from lead.plan.verify_all import VerifyAll
+from lead.simulation import world
+from lead.simulation.back import READ, Back, Machine, News, drafting, revealed
+from lead.simulation.clock import Clock
+from lead.simulation.world import Acceptance, Asked, Cost
 
 __all__ = ["Answered", "Back", "Clock", "Lead", "Machine", "answers", "chain", "run", "speed"]
 
