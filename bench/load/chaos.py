@@ -23,9 +23,9 @@ from typing import Any
 import requests
 from rich.console import Console
 
-from bench.harness import prompts
 from bench.harness.processes import BackProcess, LeadProcess, Reply, free_port
 from duo.program.values import positive
+from lead.match import prompts
 
 MAX_BACKS = 3
 """Backs at a time."""

@@ -50,10 +50,12 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     draft.add_argument("--draft", metavar="MODEL", help="measure this model here")
     p.add_argument(
-        "--round-trip", type=typed.number, nargs="+", default=[1.0], metavar="MS",
+        "--round-trip", type=values.not_negative, nargs="+", default=[1.0], metavar="MS",
         help="from lead to back and back again; one for each back, or one for all",
     )  # fmt: skip
-    p.add_argument("--jitter", type=typed.number, default=0.0, metavar="MS", help="by which a message may be late")
+    p.add_argument(
+        "--jitter", type=values.not_negative, default=0.0, metavar="MS", help="by which a message may be late"
+    )
     text = p.add_mutually_exclusive_group()
     text.add_argument(
         "--acceptance", type=typed.share, default=0.75, metavar="P", help="share of the draft's tokens that are right"
@@ -197,16 +199,7 @@ def figures(args: argparse.Namespace) -> Figures:
 
 def measured(model: str, which: Literal["target", "draft"], threads: int) -> curves.Points:
     """The cost curve of a model on this machine, in milliseconds. Raises ModelError."""
-    from duo.draft.policy import MAX_BATCH_PLACES, MAX_ROWS
-    from duo.engines import EngineOptions, load, measure
-    from duo.engines.conditions import conditions
-    from lead.plan.limits import Limits
-    from lead.target import TREE_ROWS
+    from lead.match import measured
 
-    rows, most = (TREE_ROWS, 1 + Limits().draft_max) if which == "target" else (MAX_ROWS, MAX_BATCH_PLACES)
-    options = EngineOptions(threads=threads, tree_rows=rows)
-    engine = load(model, "auto", options)
-    # What a lead or a back with the same flags says of its speed, so that they use the same measurement.
-    found = measure.remembered(engine, most, conditions(model, engine.runtime, options))
-    engine.close()
-    return [(rows, 1000 * seconds) for rows, seconds in sorted(found.seconds.items())]
+    found = measured.curve(argparse.Namespace(threads=threads), model, which)
+    return [(rows, 1000 * seconds) for rows, seconds in sorted(found.items())]

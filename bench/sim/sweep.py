@@ -44,7 +44,7 @@ NAMES = {"varying": "acceptance that varies", "iid": "i.i.d. acceptance", "burst
 def add_flags(p: argparse.ArgumentParser) -> None:
     grid = p.add_argument_group("grid", "numbers with commas; every combination is a cell")
     grid.add_argument("--targets", type=_targets, default=",".join(TARGETS), metavar="NAMES", help=", ".join(TARGETS))
-    number, share = typed.listed(typed.number), typed.listed(typed.share)
+    number, share = typed.listed(values.not_negative), typed.listed(typed.share)
     grid.add_argument("--draft-ms", type=number, default=DRAFT_MS, metavar="MS", help="time of a draft token")
     grid.add_argument("--round-trips", type=number, default=ROUND_TRIPS_MS, metavar="MS", help="lead to back")
     grid.add_argument("--acceptance", type=share, default=MEANS, metavar="P", help="of the first guess")
@@ -54,7 +54,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     text.add_argument("--replay", type=Path, metavar="FILE", help="what `python -m bench record` wrote")
     backs = p.add_argument_group("backs and answers")
     backs.add_argument("--backs", type=values.positive, default=1, metavar="N", help="also ours with N equal backs")
-    backs.add_argument("--jitter", type=typed.number, default=0.0, metavar="MS", help="by which a message may be late")
+    backs.add_argument(
+        "--jitter", type=values.not_negative, default=0.0, metavar="MS", help="by which a message may be late"
+    )
     backs.add_argument(
         "--away", type=typed.pair, metavar="UP:DOWN", help="backs come and go: seconds there and away, on average"
     )

@@ -25,14 +25,6 @@ def share(text: str) -> float:
     return value
 
 
-def number(text: str) -> float:
-    """At least 0."""
-    value = _float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
-    return value
-
-
 def _float(text: str) -> float:
     """-1 for what is no number."""
     try:

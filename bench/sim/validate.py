@@ -31,10 +31,8 @@ from bench.compare.options import add_flags as compare_flags
 from bench.compare.ours import BACK_TRACE, LEAD_TRACE, LeadEntrant
 from bench.compare.run import models
 from bench.compare.trial import seed
-from bench.harness import prompts
 from bench.harness.models import load_target
 from bench.harness.processes import pinned
-from bench.harness.prompts import Question
 from bench.show import trace
 from bench.sim import record, recordings, schedules
 from bench.sim.costs import Observed, Seen, observed
@@ -44,6 +42,8 @@ from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.conditions import conditions
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
+from lead.match import prompts
+from lead.match.prompts import Question
 from lead.plan.limits import Limits
 from lead.plan.planner import Planner
 from lead.plan.verify_all import VerifyAll

@@ -19,6 +19,11 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
         f"(default: the shipped {shipped})",
     )  # fmt: skip
     add_hub_flags(group)
+    add_runtime_flags(group)
+
+
+def add_runtime_flags(group: argparse._ArgumentGroup) -> None:
+    """Add how to run a model."""
     group.add_argument(
         "--engine", choices=("auto", "transformers", "llamacpp"), default="auto", help="runtime; auto: by the model"
     )
@@ -53,6 +58,11 @@ def add_hub_flags(group: argparse._ArgumentGroup) -> None:
         "Q8_0, else the first one (HF_ENDPOINT, HF_TOKEN and HF_HUB_CACHE count)",
     )  # fmt: skip
     group.add_argument("-hff", "--hf-file", metavar="FILE", default="", help="the GGUF file of -hf, by its name there")
+    add_hub_access_flags(group)
+
+
+def add_hub_access_flags(group: argparse._ArgumentGroup) -> None:
+    """Add how models of the hub are reached."""
     group.add_argument(
         "-hft", "--hf-token", metavar="TOKEN", default="", help="token for gated repositories (default: HF_TOKEN)"
     )
