@@ -10,8 +10,8 @@ from duo.program.models import SHIPPED
 from duo.program.values import count, count_or_auto, gpu_layers, positive
 
 
-def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
-    """Add -m and how to run the model, also in the spellings of llama_duo and llama-server."""
+def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> argparse._ArgumentGroup:
+    """Returns their group. Adds -m and how to run the model, also in the spellings of llama_duo and llama-server."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "-m", "--model", metavar="MODEL",
@@ -20,6 +20,7 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
     )  # fmt: skip
     add_hub_flags(group)
     add_runtime_flags(group)
+    return group
 
 
 def add_runtime_flags(group: argparse._ArgumentGroup) -> None:
