@@ -69,10 +69,9 @@ def expected(
     def simulated(machines: Sequence[Machine], beside: Cost | None) -> list[Answered]:
         text = Replayed(record)
         asked = text.asked(sum(len(answer.tokens) for answer in record))
-        overhead = STEP_SECONDS + (MESSAGE_SECONDS if machines else 0.0)
         return answers(
-            text, passes, machines, asked, planner=plan(), n_ahead=AHEAD, overhead=overhead, local_draft=beside,
-            checkpoints=target.checkpoints,
+            text, passes, machines, asked, planner=plan(), n_ahead=AHEAD, overhead=STEP_SECONDS, local_draft=beside,
+            checkpoints=target.checkpoints, messages=MESSAGE_SECONDS,
         )  # fmt: skip
 
     alone = 1 / (passes(1) + STEP_SECONDS)
