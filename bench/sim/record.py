@@ -87,7 +87,7 @@ def record(wanted: Wanted, warm: bool = False) -> list[Recorded]:
                 texts.append((question.prompt, answer(question.prompt, params), params))
         scale, sharpness = Scale(), Sharpness()
         for _ in range(1 + warm):
-            made = [along(draft, scale, sharpness, *text) for text in texts]
+            made = [along(draft, scale, sharpness, *text, target.vocabulary.size) for text in texts]
         return made
 
 

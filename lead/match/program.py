@@ -112,7 +112,7 @@ def _tried(args: argparse.Namespace, model: str, given: dict[int, float] | None,
     try:
         compared = _compared(args, model, answers.meanings)
         if not compared.few:
-            return Tried(model, f"another one: {compared}")
+            return Tried(model, f"it has another vocabulary: {compared}")
         with measured.loaded_draft(args, model) as draft:
             record = _record(draft.engine, compared, answers, draft.engine.context)
             seconds = {rows: ms / 1000 for rows, ms in given.items()} if given else draft.seconds

@@ -62,20 +62,25 @@ def _together(target: Engine, prompts: Sequence[Prompt], count: int) -> list[lis
 
 def along(
     draft: Engine, scale: Scale, sharpness: Sharpness, prompt: Sequence[int], tokens: Sequence[int],
-    params: SamplingParams, size: int | None = None, differing: Collection[int] = (),
+    params: SamplingParams, size: int, differing: Collection[int] = (),
 ) -> Recorded:  # fmt: skip
     """What the draft model guesses at each place of an answer. `scale` and `sharpness` learn along the way.
 
-    size: of the target's vocabulary; None: the draft model's own. differing: tokens with another meaning for the draft
-    model. It does not guess these. Those that it lacks it reads as its token 0.
+    size: of the target's vocabulary. differing: tokens with another meaning for the draft model. It does not guess
+    these. Those that it lacks it reads as the end of a line, as a back does.
     """
-    own = draft.vocabulary.size if size is not None else 0
-    unsayable = [*range(size or 0, own), *(t for t in differing if t < own)]
-    sampler, guesses = Sampler(params, prompt), []
+    own = draft.vocabulary.size
+    differing = [token for token in differing if token < own]
+    unsayable = [*range(size, own), *differing]
+    lacking = {token for token in differing if not draft.vocabulary.meanings[token]}
 
     def as_read(some: Sequence[int]) -> list[int]:
-        return [0 if size is not None and token >= own else token for token in some]
+        if not lacking and max(some) < own:
+            return list(some)
+        line_end = next(reversed(draft.vocabulary.encode_rendered("\n")), 0)
+        return [line_end if token >= own or token in lacking else token for token in some]
 
+    sampler, guesses = Sampler(params, prompt), []
     draft.truncate(SLOT, 0)
     if prompt[:-1]:
         draft.extend(SLOT, as_read(prompt[:-1]))

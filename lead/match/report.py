@@ -50,12 +50,12 @@ def ordered(tried: Sequence[Tried]) -> list[Tried]:
 
 
 def table(tried: Sequence[Tried]) -> Table:
-    made = Table(title=None)
+    made = Table()
     for name in ("draft", "vocabulary", "first guess right", "a token", "expected speed", "with -md too"):
         made.add_column(name, justify="left" if name in ("draft", "vocabulary") else "right", overflow="fold")
     for it in tried:
         if it.expected is None or it.seconds is None:
-            made.add_row(it.model, it.reason, "", "", "", "")
+            made.add_row(it.model, "cannot draft", "", "", "", "")
             continue
         found = it.expected
         made.add_row(
@@ -67,6 +67,7 @@ def table(tried: Sequence[Tried]) -> Table:
 
 def said(run: Run, tried: Sequence[Tried]) -> Iterator[str]:
     """The lines after the table."""
+    yield from (f"{it.model} cannot draft: {it.reason}" for it in tried if it.reason)
     best = next((it for it in tried if it.expected is not None), None)
     alone = f", {best.expected.alone:.1f} tokens/s alone" if best is not None and best.expected is not None else ""
     yield f"Measured: {run.target} takes {curves.typed(run.seconds)} (rows:ms){alone}. It gave {run.answers} answers"

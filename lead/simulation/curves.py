@@ -53,4 +53,4 @@ def draft_cost(found: Points) -> Cost:
 
 def typed(seconds: Mapping[int, float]) -> str:
     """A measured curve in the form that `points` reads."""
-    return ",".join(f"{rows}:{1000 * taken:.3g}" for rows, taken in sorted(seconds.items()))
+    return ",".join(f"{rows}:{1000 * taken:.4g}" for rows, taken in sorted(seconds.items()))

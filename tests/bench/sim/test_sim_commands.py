@@ -18,6 +18,7 @@ from bench.sim import calibration, cells, plan, recordings, sweep, typed, valida
 from bench.sim.cells import Place, Speeds
 from bench.sim.costs import Observed, Seen, observed
 from duo.errors import FileError
+from lead.match import measured
 from lead.simulation import curves, world
 from lead.simulation.lead import Machine
 from lead.simulation.replay import Recorded
@@ -56,6 +57,21 @@ class TestTyped:
     def test_a_share(self, text: str) -> None:
         with pytest.raises(argparse.ArgumentTypeError, match="between 0 and 1"):
             typed.share(text)
+
+
+def test_a_curve_is_printed_as_it_is_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def curve(given: argparse.Namespace, model: str, which: str) -> dict[int, float]:
+        asked.append((given.threads, model, which))
+        return {2: 0.0123, 1: 0.009, 8: 1.5}
+
+    monkeypatch.setattr(measured, "curve", curve)
+    assert main(["curve", "m.gguf", "--as", "target", "-t", "3"]) == 0
+    printed = capsys.readouterr().out.strip()
+    assert printed == "1:9,2:12.3,8:1500"
+    assert curves.points(printed) == [(1, 9.0), (2, 12.3), (8, 1500.0)]
+    assert asked == [(3, "m.gguf", "target")]
 
 
 class TestPlan:
