@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from back import choosing
+from duo.engines import memory
 from duo.engines.meaning import Meanings, sample
 from duo.errors import ModelError
 from duo.program.hub.caches import LocalModel
@@ -32,12 +33,12 @@ TARGET = sample(OURS, "fp")
 
 
 def test_the_smallest_with_the_vocabulary(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing.memory, "available", lambda: 4 << 30)
+    monkeypatch.setattr(memory, "available", lambda: 4 << 30)
     assert choosing.choose(TARGET, None).name == "tiny.gguf"
 
 
 def test_one_that_does_not_fit(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(choosing.memory, "available", lambda: 1 << 29)
+    monkeypatch.setattr(memory, "available", lambda: 1 << 29)
     with pytest.raises(ModelError, match=r"tiny\.gguf is the smallest .* 1\.0 GiB do not fit into the 512 MiB"):
         choosing.choose(TARGET, None)
 

@@ -104,7 +104,7 @@ class _RefusingCall:
 
 class _RefusingChannel(_Channel):
     def stream_stream(self, method: str) -> Any:
-        self.calls += 1
+        super().stream_stream(method)
         return lambda metadata: _RefusingCall()
 
 
@@ -130,9 +130,7 @@ def test_a_refused_back_tells_once_what_the_target_s_vocabulary_is(monkeypatch: 
         me = Identity("back", "draft", fingerprint(other), 1000, other)
         back = Link("lead:1", me, Trace(), unsuited=unsuited)
         running = asyncio.ensure_future(back.run(Drafter(Desk().drafting, back.fail)))
-        async with asyncio.timeout(60):
-            while channel.calls < 3:
-                await asyncio.sleep(0.001)
+        await asyncio.wait_for(channel.enough.wait(), 60)
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 

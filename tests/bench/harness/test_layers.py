@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from bench.harness.layers import with_layers
-from duo.engines import ROOT, Row
+from duo.engines import ROOT, Logits, Row
 from duo.errors import ModelError
 from tests.support.tiny_gguf import attention, decoder_tensors, open_engine, write
 
 
-def last_logits(path: Path) -> np.ndarray:
+def last_logits(path: Path) -> Logits:
     engine = open_engine(path, context=64, tree_rows=32, batch=32)
     engine.extend(0, [5, 6, 7])
-    logits = engine.forward([Row(0, 0, 8, ROOT)])[0].copy()
+    logits: Logits = engine.forward([Row(0, 0, 8, ROOT)])[0].copy()
     engine.close()
     return logits
 
