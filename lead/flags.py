@@ -18,7 +18,10 @@ from lead.http.edge import connections
 from lead.http.site import BODY_LIMIT
 from lead.plan.limits import Limits
 
-ABOUT = "`python -m lead`: serve the target model over HTTP, and take guesses from backs over gRPC."
+ABOUT = (
+    "`python -m lead`: serve the target model over HTTP, and take guesses from backs over gRPC. `python -m lead match` "
+    "says which draft model fits; `python -m lead certs` makes certificates."
+)
 SLOTS = 4
 
 

@@ -1,4 +1,4 @@
-"""Loads a model as a lead or a back would, and measures it with what a start of theirs remembers."""
+"""Loads a model as a lead or a back would, and measures it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def loaded_target(given: argparse.Namespace, model: str) -> Iterator[Target]:
     """Raises ModelError."""
     found = target.load(named(given, model))
     try:
-        yield found
+        yield found._replace(seconds=_fastest(found.engine, 1 + found.limits.max_guesses, found.seconds))
     finally:
         found.engine.close()
 
@@ -62,7 +62,7 @@ def loaded_draft(given: argparse.Namespace, model: str) -> Iterator[Draft]:
     engine = models.load_engine(args, "draft", row_capacity(BACK_SLOTS), BACK_SLOTS)
     try:
         found = measure.remembered(engine, MAX_BATCH_PLACES, models.speed(args, "draft"))
-        yield Draft(engine, found.seconds, _ranking(engine))
+        yield Draft(engine, _fastest(engine, MAX_BATCH_PLACES, found.seconds), _ranking(engine))
     finally:
         engine.close()
 
@@ -74,6 +74,12 @@ def curve(given: argparse.Namespace, model: str, which: Literal["target", "draft
             return found.seconds
     with loaded_draft(given, model) as draft:
         return draft.seconds
+
+
+def _fastest(engine: Engine, max_rows: int, before: Mapping[int, float]) -> Mapping[int, float]:
+    """Measured once more: the machine may have been busy when it was measured before. The faster time counts."""
+    now = measure.measure(engine, max_rows).seconds
+    return {rows: min(it[rows] for it in (before, now) if rows in it) for rows in sorted({*before, *now})}
 
 
 def _ranking(engine: Engine) -> float:
