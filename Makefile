@@ -8,7 +8,7 @@ PARALLEL := --numprocesses 2 --dist loadfile
 # Tests that need neither torch nor llama.cpp.
 UNIT := tests/test_layout.py tests/test_sentences.py tests/duo/draft tests/duo/wire tests/duo/sampling/test_sampler.py \
 	tests/duo/engines/test_meaning.py tests/lead/plan tests/lead/decode/test_session.py tests/lead/answers/test_text.py \
-	tests/bench/sim/test_lead.py
+	tests/lead/simulation
 # Threads that wait for work are not to take the other process's core.
 export OMP_WAIT_POLICY := PASSIVE
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from back import choosing
 from back.drafter import Drafter
 from back.drafting import Drafting
 from back.link import Link
@@ -19,6 +20,7 @@ from duo.draft.model import DraftModel, check_drafts
 from duo.draft.policy import CHAIN, MAX_BATCH_PLACES, MAX_BATCH_ROWS, MAX_RIDERS, TREE, row_capacity
 from duo.engines import measure
 from duo.engines.cost import CostCurve
+from duo.engines.meaning import Sample
 from duo.errors import FileError
 from duo.program import flags as cli
 from duo.program import mdns, models, run, trace_file, values
@@ -30,12 +32,17 @@ from duo.wire.messages import Identity
 log = logging.getLogger("back")
 
 AUTO = "auto"
-"""Instead of an address: look for the lead on this network."""
+"""Instead of an address: look for the lead on this network. Instead of a model: look for one that suits the lead."""
 
 
 def parser() -> argparse.ArgumentParser:
     p = Parser("back", __doc__)
-    cli.add_model_flags(p, "draft")
+    model = cli.add_model_flags(p, "draft")
+    model.add_argument(
+        "--models-dir", metavar="FOLDER", default="",
+        help="a folder of models: -m auto takes the smallest model with the target's vocabulary, from here and from "
+        "the caches of Hugging Face, Ollama, LM Studio and llama.cpp",
+    )  # fmt: skip
     group = p.add_argument_group("lead")
     group.add_argument(
         "--lead", type=address, default="localhost:5556", metavar="HOST:PORT",
@@ -108,10 +115,26 @@ def credentials(args: argparse.Namespace) -> tuple[str, ClientTls | None]:
     return token, ClientTls(files) if args.tls or args.tls_ca or args.tls_cert else None
 
 
+async def _chosen(args: argparse.Namespace, link: Link) -> argparse.Namespace:
+    """The flags with the draft model that suits the lead best. Raises ModelError."""
+    target = await link.vocabulary()
+    model = await asyncio.to_thread(choosing.choose, target, _folder(args))
+    log.info("-m auto: %s is the smallest model here with the vocabulary of the lead's target", model.name)
+    return argparse.Namespace(**{**vars(args), "model": str(model.path)})
+
+
+def _folder(args: argparse.Namespace) -> Path | None:
+    return Path(args.models_dir).expanduser() if args.models_dir else None
+
+
 async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     token, tls = credentials(args)
     if tls is not None:
         tls.credentials()  # report errors before the model is loaded
+    look = mdns.find if args.lead == AUTO else None
+    if args.model == AUTO:
+        lead = await look() if look else args.lead
+        args = await _chosen(args, Link(lead, Identity(args.name, "", "", 0), Trace(), token, tls, look))
     args = await asyncio.to_thread(models.located, args)
     engine = await asyncio.to_thread(models.load_engine, args, "draft", row_capacity(args.parallel), args.parallel)
     check_drafts(engine)
@@ -119,11 +142,14 @@ async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     measured = await asyncio.to_thread(measure.remembered, engine, MAX_BATCH_PLACES, models.speed(args, "draft"))
     cost = CostCurve(measured.seconds)
     policy = TREE if args.policy == "tree" else CHAIN
-    look = mdns.find if args.lead == AUTO else None
     lead = await look() if look else args.lead
     vocabulary = engine.vocabulary
     me = Identity(args.name, engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
-    link = Link(lead, me, timeline, token, tls, look)
+
+    async def unsuited(target: Sample) -> None:
+        log.info("%s", await asyncio.to_thread(choosing.advice, target, _folder(args)))
+
+    link = Link(lead, me, timeline, token, tls, look, unsuited)
     model = DraftModel(engine, cost, min(args.n_ahead, MAX_BATCH_ROWS - MAX_RIDERS), policy, timeline, "drafter")
     drafting = Drafting(model, link.send, timeline, time.perf_counter)
     await link.run(Drafter(drafting, link.fail))

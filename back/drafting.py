@@ -10,9 +10,9 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from back.pacing import MIN_PAUSE, Pacing
 from duo.draft.draft import Draft
 from duo.draft.model import DraftModel
+from duo.draft.pacing import MIN_PAUSE, Pacing
 from duo.errors import ContextError, DuoError
 from duo.guesses import Expansion
 from duo.prefix import Prefix

@@ -16,6 +16,7 @@ from back.drafter import Drafter
 from back.drafting import Found
 from back.reach import broken, unreachable
 from back.tls import ClientTls, why
+from duo.engines.meaning import Sample
 from duo.errors import DuoError, ProtocolError, RefusedError, first_line
 from duo.trace import Trace
 from duo.wire.back_side import BackSide
@@ -47,6 +48,12 @@ PROBES = 8
 HEARD: dict[type[Event], str] = {Welcomed: "welcome", Begun: "begin", CommittedTokens: "commit", Ended: "end"}
 """Names of the lead's messages in a trace, the same as on the lead."""
 
+OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # Each try opens its own connection, or gRPC would add its back-off to ours.
+    ("grpc.use_local_subchannel_pool", 1),
+]
+
 Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
@@ -61,8 +68,13 @@ class Link:
         token: str = "",
         tls: ClientTls | None = None,
         look: Callable[[], Awaitable[str]] | None = None,
+        unsuited: Callable[[Sample], Awaitable[None]] | None = None,
     ) -> None:
-        """`look` finds the lead when it has left this address."""
+        """`look` finds the lead when it has left this address. `unsuited` hears of a target's vocabulary that is not
+        the draft model's, once for each."""
+        self._unsuited = unsuited
+        self._refused_by: set[str] = set()
+        """Fingerprints of vocabularies that `unsuited` has heard of."""
         self._address = address
         self._me = me
         self._look = look
@@ -84,37 +96,77 @@ class Link:
         try:
             while True:
                 self._side = side = BackSide(self._me, time.perf_counter(), PROBES if self._trace.on else 0)
-                try:
-                    # gRPC's Python raises InvalidStateError for a write to a stream that has ended.
-                    with contextlib.suppress(asyncio.InvalidStateError):
-                        await self._stream(side, drafter)
-                    self._say(f"lost the lead at {self._address}: it closed the stream")
-                except RefusedError as error:
-                    self._say(f"refused by the lead at {self._address}: {error}")
-                    wait = REFUSED_WAIT
-                except ProtocolError as error:
-                    self._say(f"gave up the stream to {self._address}: {error}")
-                except grpc.aio.AioRpcError as error:
-                    log.debug("gRPC: %s", error.details() or error.code().name)
-                    if error.code() is grpc.StatusCode.UNAUTHENTICATED:
-                        # The lead's own words.
-                        self._say(f"refused by the lead at {self._address}: {first_line(error.details())}")
-                        wait = REFUSED_WAIT
-                    elif not side.welcomed and (words := await why(self._address, self._tls)) is not None:
-                        self._say(f"no lead for this back at {self._address}: {words}")
-                        wait = REFUSED_WAIT
-                    elif side.welcomed:
-                        self._say(f"lost the lead at {self._address}: {broken(error.code())}")
-                    else:
-                        self._say(f"no lead at {self._address}: {await unreachable(self._address)}")
-                        if self._look is not None:
-                            self._address = await self._look()
-                if side.welcomed or side.waits:
-                    wait = FIRST_WAIT
-                await asyncio.sleep(wait * random.uniform(0.8, 1.2))
-                wait = min(wait * 1.6, LONGEST_WAIT)
+                wait = await self._attempt(side, self._stream(side, drafter), wait)
+                if side.target is not None and self._unsuited and side.target.fingerprint not in self._refused_by:
+                    self._refused_by.add(side.target.fingerprint)
+                    await self._unsuited(side.target)
+                wait = await self._pause(wait)
         finally:
             await asyncio.to_thread(drafter.stop)
+
+    async def vocabulary(self) -> Sample:
+        """Shows the target's vocabulary. Connects until a lead has said it, or until cancelled."""
+        wait = FIRST_WAIT
+        while True:
+            side = BackSide(self._me, time.perf_counter(), looks=True)
+            wait = await self._attempt(side, self._look_at(side), wait)
+            if side.target is not None:
+                return side.target
+            wait = await self._pause(wait)
+
+    async def _attempt(self, side: BackSide, stream: Awaitable[None], wait: float) -> float:
+        """One stream, to its end, and a line that says why it ended. Returns the seconds until the next try."""
+        try:
+            # gRPC's Python raises InvalidStateError for a write to a stream that has ended.
+            with contextlib.suppress(asyncio.InvalidStateError):
+                await stream
+            if side.target is None:
+                self._say(f"lost the lead at {self._address}: it closed the stream")
+        except RefusedError as error:
+            self._say(f"refused by the lead at {self._address}: {error}")
+            wait = REFUSED_WAIT
+        except ProtocolError as error:
+            self._say(f"gave up the stream to {self._address}: {error}")
+        except grpc.aio.AioRpcError as error:
+            log.debug("gRPC: %s", error.details() or error.code().name)
+            if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                # The lead's own words.
+                self._say(f"refused by the lead at {self._address}: {first_line(error.details())}")
+                wait = REFUSED_WAIT
+            elif not side.welcomed and (words := await why(self._address, self._tls)) is not None:
+                self._say(f"no lead for this back at {self._address}: {words}")
+                wait = REFUSED_WAIT
+            elif side.welcomed:
+                self._say(f"lost the lead at {self._address}: {broken(error.code())}")
+            else:
+                self._say(f"no lead at {self._address}: {await unreachable(self._address)}")
+                if self._look is not None:
+                    self._address = await self._look()
+        return FIRST_WAIT if side.welcomed or side.waits else wait
+
+    @staticmethod
+    async def _pause(wait: float) -> float:
+        """Wait before the next try. Returns the seconds of the pause after it."""
+        await asyncio.sleep(wait * random.uniform(0.8, 1.2))
+        return min(wait * 1.6, LONGEST_WAIT)
+
+    async def _look_at(self, side: BackSide) -> None:
+        """A stream that ends when the lead has shown its vocabulary. Raises as `_stream` does."""
+        async with self._channel(OPTIONS) as channel:
+            call: Stream = channel.stream_stream(METHOD)(metadata=self._metadata)
+            await call.write(side.hello([]))
+            while isinstance(data := await call.read(), bytes):
+                try:
+                    came = side.receive(data, time.perf_counter())
+                except RefusedError:
+                    if side.target is None:
+                        raise
+                    return
+                if isinstance(came, WaitCame):
+                    log.info("the lead at %s lets this back wait: %s", self._address, came.message)
+                for message in side.send(time.perf_counter()):
+                    await call.write(message)
+            await _check_end(call)
 
     def _say(self, words: str) -> None:
         """Log it, unless it was logged last."""
@@ -124,14 +176,9 @@ class Link:
 
     async def _stream(self, side: BackSide, drafter: Drafter) -> None:
         """One stream, to its end."""
-        options = [
-            ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-            # Each try opens its own connection, or gRPC would add its back-off to ours.
-            ("grpc.use_local_subchannel_pool", 1),
-        ]
         self._outbox.clear()
         self._error = None
-        async with self._channel(options) as channel:
+        async with self._channel(OPTIONS) as channel:
             call: Stream = channel.stream_stream(METHOD)(metadata=self._metadata)
             await call.write(side.hello(drafter.drafting.known()))
             jobs = (self._read(call, side, drafter), self._write(call, side, drafter), self._watch(side))
@@ -175,11 +222,7 @@ class Link:
                 drafter.hear(event)
             else:
                 self._news.set()
-        # The status of the stream says why it ended.
-        if await call.code() is not grpc.StatusCode.OK:
-            raise grpc.aio.AioRpcError(
-                await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
-            )
+        await _check_end(call)
 
     def _record(self, side: BackSide, event: Event | None, now: float, size: int) -> None:
         """Trace a message. After a pong the distance of the clocks may be known better."""
@@ -233,3 +276,11 @@ class Link:
             self._loop.call_soon_threadsafe(apply)
         except RuntimeError:
             return  # the event loop is closed: the program ends
+
+
+async def _check_end(call: Stream) -> None:
+    """The status of a stream says why it ended. Raises AioRpcError."""
+    if await call.code() is not grpc.StatusCode.OK:
+        raise grpc.aio.AioRpcError(
+            await call.code(), await call.initial_metadata(), await call.trailing_metadata(), await call.details()
+        )

@@ -38,6 +38,7 @@ COMMANDS = {
     "models": Command("serves tiny random models of many kinds, and compares with transformers", "bench.kinds.run"),
     "simulate": Command("the planner and the policy in simulated time", "bench.sim.sweep"),
     "plan": Command("which speed-up to expect of two machines, and where the limit is", "bench.sim.plan"),
+    "curve": Command("what a model's forward passes take here, as plan and match read it", "bench.sim.curve"),
     "trace": Command("merges the files that --trace wrote, and sums them up", "bench.show.trace"),
     "compare": Command("ours against every other schedule of the same two models", "bench.compare.run"),
     "load": Command("several clients at once, with backs and without", "bench.load.load"),

@@ -15,6 +15,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given[:1] == ["certs"]:
         return certs.main(given[1:])
     try:
+        if given[:1] == ["match"]:
+            from lead.match import program
+
+            return program.main(given[1:])
         from lead.flags import parser
         from lead.program import serve
     except ModuleNotFoundError as error:

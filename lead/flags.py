@@ -21,7 +21,8 @@ from lead.plan.limits import Limits
 ABOUT = (
     "`python -m lead`: runs the target, a large language model, and answers over HTTP. Backs (`python -m back`) are "
     "programs on other machines. They run a small model, the draft, and guess what the target will say. The lead "
-    "checks their guesses, so its answers come sooner and stay the same."
+    "checks their guesses, so its answers come sooner and stay the same. `python -m lead match` says which draft fits; "
+    "`python -m lead certs` makes certificates."
 )
 SLOTS = 4
 SOURCES = frozenset({"backs", "draft", "memory"})

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from duo.engines import Engine
 from duo.engines.cost import CostCurve
 from duo.engines.exact import decision
-from duo.engines.replay import Replay
+from duo.engines.replay import Checkpoints, Replay
 from duo.program import models
 from lead.decode.prefill import SCORED_CHUNK
 from lead.plan.limits import Limits, without_guesses
@@ -25,12 +26,17 @@ TREE_ROWS = 32
 
 
 class Target(NamedTuple):
-    """exactness: a line for people about the bits of its text."""
+    """speculation: one that has learned nothing yet. exactness: a line for people about the bits of its text.
+
+    seconds, checkpoints: as measured, of passes by width, and of going back.
+    """
 
     engine: Engine
     limits: Limits
     speculation: Speculation
     exactness: str
+    seconds: Mapping[int, float] = MappingProxyType({})
+    checkpoints: Checkpoints | None = None
 
 
 def load(args: argparse.Namespace) -> Target:
@@ -42,10 +48,11 @@ def load(args: argparse.Namespace) -> Target:
 
     asked = decision.ExactOptions(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
     served = decision.load_target(engine_for, asked, models.speed(args, "target"))
-    limits, speculation, reason = _speculation(args, served, rows)
+    limits, reason = _limits(args, served, rows)
     for line in start_lines(served, limits, reason):
         log.info("%s", line)
-    return Target(served.engine, limits, speculation, served.line)
+    plan = speculation(args.policy, limits, served.seconds, served.checkpoints)
+    return Target(served.engine, limits, plan, served.line, served.seconds, served.checkpoints)
 
 
 def start_lines(served: decision.LoadedTarget, limits: Limits, reason: str) -> Iterator[str]:
@@ -68,16 +75,26 @@ def start_lines(served: decision.LoadedTarget, limits: Limits, reason: str) -> I
         yield f"{engine.name} is served without guesses: {reason}"
 
 
-def _speculation(args: argparse.Namespace, served: decision.LoadedTarget, rows: int) -> tuple[Limits, Speculation, str]:
+def _limits(args: argparse.Namespace, served: decision.LoadedTarget, rows: int) -> tuple[Limits, str]:
     """Which guesses are verified, and why none are."""
     engine = served.engine
     rows = min(rows, engine.batch, engine.capacity)
     most = args.draft_max if args.speculation else 0
     limits = Limits(min(most, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
-    cost = CostCurve(served.seconds)
-    replay = Replay(served.checkpoints, cost) if served.checkpoints is not None else None
-    if reason := without_guesses(limits, replay):
+    if reason := without_guesses(limits, _replay(served.checkpoints, CostCurve(served.seconds))):
         limits = Limits(0, args.draft_min, args.draft_p_min, rows, engine.rollback)
-    if args.policy == "tree":
-        return limits, Planner(cost, limits, replay=replay), reason
-    return limits, VerifyAll(limits), reason
+    return limits, reason
+
+
+def _replay(checkpoints: Checkpoints | None, cost: CostCurve) -> Replay | None:
+    return Replay(checkpoints, cost) if checkpoints is not None else None
+
+
+def speculation(
+    policy: str, limits: Limits, seconds: Mapping[int, float], checkpoints: Checkpoints | None
+) -> Speculation:
+    """What decides about the guesses of a target that was measured so. policy: tree or chain."""
+    if policy != "tree":
+        return VerifyAll(limits)
+    cost = CostCurve(seconds)
+    return Planner(cost, limits, replay=_replay(checkpoints, cost))

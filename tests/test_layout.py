@@ -16,8 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 BELOW = {"chat": "", "duo": "", "lead": "duo", "back": "duo", "bench": "duo lead back chat"}
 """The other parts of the product that each part may import."""
-PURE_OF_MODELS = ("lead.models.registry", "lead.models.places")
-PURE = ("duo.sampling", "duo.wire", "duo.draft", "duo.guesses", "duo.prefix", "lead.plan", *PURE_OF_MODELS)
+PURE_OF_LEAD = ("lead.plan", "lead.simulation", "lead.models.registry", "lead.models.places")
+PURE = ("duo.sampling", "duo.wire", "duo.draft", "duo.guesses", "duo.prefix", *PURE_OF_LEAD)
 """Modules and folders without a clock, a thread, a socket or a runtime. Time comes in as an argument."""
 SHELLS = {"duo.draft.model"}
 """The impure modules in pure folders."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 from bench.harness.models import Runtime
-from bench.harness.prompts import Question
+from lead.match.prompts import Question
 
 
 @dataclass(frozen=True)

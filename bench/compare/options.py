@@ -35,14 +35,14 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )
     asked.add_argument(
         "--temperature",
-        type=not_negative,
+        type=values.not_negative,
         nargs="+",
         default=[0.0, 0.8],
         metavar="T",
         help="temperatures, one after the other",
     )
     asked.add_argument(
-        "--round-trip", type=not_negative, nargs="+", default=[0.0], metavar="MS",
+        "--round-trip", type=values.not_negative, nargs="+", default=[0.0], metavar="MS",
         help="milliseconds from lead to back and back again, one after the other",
     )  # fmt: skip
     p.add_argument(
@@ -50,14 +50,3 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--backs", action="store_true", help="ours also with bad backs")
     p.add_argument("--out", type=Path, default=Path("build/compare"), metavar="DIR", help="folder for the results")
-
-
-def not_negative(text: str) -> float:
-    """For argparse: a number of at least 0."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 0")
-    return value

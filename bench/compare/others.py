@@ -11,7 +11,7 @@ from bench.compare.entrant import Answer, Entrant, Setting, Setup
 from bench.compare.llama_server import LlamaServer
 from bench.compare.peers import Completion
 from bench.compare.worker import WorkerProcess
-from bench.harness.prompts import Question
+from lead.match.prompts import Question
 
 
 def _answer(worker: WorkerProcess, completion: Completion) -> Answer:

@@ -13,7 +13,7 @@ import requests
 from bench.compare.entrant import Answer, Entrant, Setup
 from bench.harness.delay_proxy import delayed
 from bench.harness.processes import PATIENCE, BackProcess, LeadProcess, Program
-from bench.harness.prompts import Question
+from lead.match.prompts import Question
 
 LEAD_TRACE, BACK_TRACE = "trace-lead.json", "trace-back.json"
 

@@ -23,10 +23,11 @@ from bench.compare.names import LABELS, OURS
 from bench.compare.options import add_flags as add_flags
 from bench.compare.trial import Say, Trial, Workload
 from bench.compare.worker import WorkerProcess
-from bench.harness import padding, prompts
+from bench.harness import padding
 from bench.harness.processes import halves
-from bench.harness.prompts import Conversation, Message, Question
 from duo.errors import FileError
+from lead.match import prompts
+from lead.match.prompts import Conversation, Message, Question
 
 TREE_MARGIN = 40
 """Tokens of context that stay free for a tree of guesses."""

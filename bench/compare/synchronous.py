@@ -9,7 +9,7 @@ from bench.compare.entrant import Answer, Entrant
 from bench.compare.speculate import Decoded
 from bench.compare.worker import WorkerProcess
 from bench.harness.delay_proxy import delayed
-from bench.harness.prompts import Question
+from lead.match.prompts import Question
 
 
 class InWorker(Entrant):

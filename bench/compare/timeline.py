@@ -10,10 +10,10 @@ from pathlib import Path
 from bench.compare.entrant import Setup
 from bench.compare.ours import BACK_TRACE, LEAD_TRACE, LeadEntrant
 from bench.compare.trial import Workload
-from bench.harness.prompts import Question
 from bench.show import charts, trace
 from bench.show.charts import BAD, OURS, PALE, Lane, Span
 from bench.show.trace import Event, named
+from lead.match.prompts import Question
 
 FORWARDS = 16
 """The picture shows this many forward passes of the lead, from the middle of the answer."""

@@ -14,7 +14,7 @@ from typing import TypeVar
 from bench.compare.entrant import Answer, Entrant, Setting
 from bench.compare.figures import Record, best
 from bench.compare.names import BASE
-from bench.harness.prompts import Question
+from lead.match.prompts import Question
 
 Say = Callable[[str], None]
 T = TypeVar("T")

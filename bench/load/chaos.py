@@ -24,11 +24,11 @@ from typing import Any
 import requests
 from rich.console import Console
 
-from bench.harness import prompts
 from bench.harness.processes import BackProcess, LeadProcess, free_port
 from bench.load import apis
 from bench.load.apis import CHAT, MESSAGES, RESPONSES, Api
 from duo.program.values import positive
+from lead.match import prompts
 
 MAX_BACKS = 3
 """Backs at a time."""

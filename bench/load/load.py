@@ -26,12 +26,12 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness import prompts
 from bench.harness.padding import model
 from bench.harness.processes import BackProcess, LeadProcess, Reply, halves, pinned
 from bench.load.allowed import Allowance, Allowed
 from duo.errors import DuoError
 from duo.program.values import positive
+from lead.match import prompts
 
 MIN_ROUNDS_FOR_ERROR = 4
 """A ratio has an error from this many rounds on."""

@@ -23,13 +23,13 @@ import psutil
 import requests
 from rich.console import Console
 
-from bench.harness import prompts
 from bench.harness.models import shipped
 from bench.harness.processes import LeadProcess, Reply
 from duo.engines import EngineOptions, load
 from duo.program.values import positive
 from duo.wire.back_side import BackSide
 from duo.wire.messages import METHOD, Identity
+from lead.match import prompts
 
 WARM_SECONDS = 60.0
 """After this time the lead should not grow any more."""

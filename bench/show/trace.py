@@ -17,8 +17,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench.harness.jsonl import text_of
 from duo.errors import FileError
+from duo.program.jsonl import text_of
 
 Event = Mapping[str, Any]
 Span = tuple[float, float]

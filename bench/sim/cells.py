@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from bench.sim import schedules
-from bench.sim.lead import Machine, chain, run
-from bench.sim.world import Acceptance, Asked, Cost
 from duo.draft.policy import MAX_BATCH_ROWS, TREE
+from lead.simulation.lead import Machine, chain, run
+from lead.simulation.world import Acceptance, Asked, Cost
 
 CHILDREN = 4
 """Guesses at each place that the bound of trees has: as many as a back sends."""

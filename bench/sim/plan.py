@@ -15,14 +15,14 @@ from typing import Literal, TypeVar
 from rich.console import Console
 from rich.table import Table
 
-from bench.sim import cells, replay, typed, world
+from bench.sim import cells, recordings, typed
 from bench.sim.cells import Speeds
-from bench.sim.lead import Machine, run
-from bench.sim.replay import Replayed
-from bench.sim.typed import Points
-from bench.sim.world import Acceptance, Asked, Cost, Link
 from duo.errors import DuoError
 from duo.program import values
+from lead.simulation import curves, world
+from lead.simulation.lead import Machine, run
+from lead.simulation.replay import Replayed
+from lead.simulation.world import Acceptance, Asked, Cost, Link
 
 T = TypeVar("T")
 
@@ -39,21 +39,23 @@ class PlanError(DuoError):
 def add_flags(p: argparse.ArgumentParser) -> None:
     target = p.add_argument_group("target").add_mutually_exclusive_group(required=True)
     target.add_argument(
-        "--target-ms", type=typed.target_points, metavar="ROWS:MS,...",
-        help=f"its forward pass over so many tokens: {typed.EXAMPLE}",
+        "--target-ms", type=curves.target_points, metavar="ROWS:MS,...",
+        help=f"its forward pass over so many tokens: {curves.EXAMPLE}",
     )  # fmt: skip
     target.add_argument("--target", metavar="MODEL", help="measure this model here")
     draft = p.add_argument_group("draft").add_mutually_exclusive_group(required=True)
     draft.add_argument(
-        "--draft-ms", type=typed.points, nargs="+", metavar="MS",
+        "--draft-ms", type=curves.points, nargs="+", metavar="MS",
         help="time of a draft token, or a curve as above; one for each back, or one for all",
     )  # fmt: skip
     draft.add_argument("--draft", metavar="MODEL", help="measure this model here")
     p.add_argument(
-        "--round-trip", type=typed.number, nargs="+", default=[1.0], metavar="MS",
+        "--round-trip", type=values.not_negative, nargs="+", default=[1.0], metavar="MS",
         help="from lead to back and back again; one for each back, or one for all",
     )  # fmt: skip
-    p.add_argument("--jitter", type=typed.number, default=0.0, metavar="MS", help="by which a message may be late")
+    p.add_argument(
+        "--jitter", type=values.not_negative, default=0.0, metavar="MS", help="by which a message may be late"
+    )
     text = p.add_mutually_exclusive_group()
     text.add_argument(
         "--acceptance", type=typed.share, default=0.75, metavar="P", help="share of the draft's tokens that are right"
@@ -181,9 +183,9 @@ def named(speeds: Speeds) -> list[tuple[str, float]]:
 
 def figures(args: argparse.Namespace) -> Figures:
     """Raises DuoError."""
-    replayed = Replayed(replay.read(args.replay)) if args.replay else None
-    target = typed.target_cost(args.target_ms or measured(args.target, "target", args.threads))
-    drafts = [typed.draft_cost(it) for it in args.draft_ms or [measured(args.draft, "draft", args.threads)]]
+    replayed = Replayed(recordings.read(args.replay)) if args.replay else None
+    target = curves.target_cost(args.target_ms or measured(args.target, "target", args.threads))
+    drafts = [curves.draft_cost(it) for it in args.draft_ms or [measured(args.draft, "draft", args.threads)]]
     trips = [ms / 1000 for ms in args.round_trip]
     text = replayed or world.Varying(args.acceptance, seed=1)
     return Figures(
@@ -195,18 +197,9 @@ def figures(args: argparse.Namespace) -> Figures:
     )
 
 
-def measured(model: str, which: Literal["target", "draft"], threads: int) -> Points:
+def measured(model: str, which: Literal["target", "draft"], threads: int) -> curves.Points:
     """The cost curve of a model on this machine, in milliseconds. Raises ModelError."""
-    from duo.draft.policy import MAX_BATCH_PLACES, MAX_ROWS
-    from duo.engines import EngineOptions, load, measure
-    from duo.engines.conditions import conditions
-    from lead.plan.limits import Limits
-    from lead.target import TREE_ROWS
+    from lead.match import measured
 
-    rows, most = (TREE_ROWS, 1 + Limits().draft_max) if which == "target" else (MAX_ROWS, MAX_BATCH_PLACES)
-    options = EngineOptions(threads=threads, tree_rows=rows)
-    engine = load(model, "auto", options)
-    # What a lead or a back with the same flags says of its speed, so that they use the same measurement.
-    found = measure.remembered(engine, most, conditions(model, engine.runtime, options))
-    engine.close()
-    return [(rows, 1000 * seconds) for rows, seconds in sorted(found.seconds.items())]
+    found = measured.curve(argparse.Namespace(threads=threads), model, which)
+    return [(rows, 1000 * seconds) for rows, seconds in sorted(found.items())]

@@ -14,23 +14,20 @@ from pathlib import Path
 
 from bench.compare.speculate import ChainDraft, Target, synchronous
 from bench.compare.trial import seed
-from bench.harness import prompts
 from bench.harness.models import Runtime
-from bench.harness.prompts import Message
-from bench.sim import calibration, replay
-from bench.sim.replay import Recorded
-from duo.draft.policy import CHILDREN, MAX_ROWS, MIN_PROBABILITY
+from bench.sim import calibration, recordings
+from duo.draft.policy import MAX_ROWS
 from duo.draft.scaling import Scale, Sharpness
-from duo.engines import ROOT, Engine, EngineOptions, Row, load
+from duo.engines import Engine, EngineOptions, load
 from duo.errors import FileError
 from duo.program import values
 from duo.sampling.params import SamplingParams
-from duo.sampling.sampler import Sampler
+from lead.match import prompts
+from lead.match.prompts import Message
+from lead.match.recording import along
+from lead.simulation.replay import Recorded
 from lead.target import TREE_ROWS
 
-SLOT = 0
-ROWS = 32
-"""Tokens of an answer that the draft reads in one forward pass."""
 DRAFT = (6, 0.3)
 """Length and floor of the drafts that speed up the target's answers. They do not change them."""
 
@@ -90,7 +87,7 @@ def record(wanted: Wanted, warm: bool = False) -> list[Recorded]:
                 texts.append((question.prompt, answer(question.prompt, params), params))
         scale, sharpness = Scale(), Sharpness()
         for _ in range(1 + warm):
-            made = [along(draft, scale, sharpness, *text) for text in texts]
+            made = [along(draft, scale, sharpness, *text, target.vocabulary.size) for text in texts]
         return made
 
 
@@ -103,31 +100,6 @@ def _loaded(model: str, wanted: Wanted, rows: int) -> Iterator[Engine]:
         engine.close()
 
 
-def along(
-    draft: Engine, scale: Scale, sharpness: Sharpness, prompt: Sequence[int], tokens: Sequence[int],
-    params: SamplingParams,
-) -> Recorded:  # fmt: skip
-    """What the draft guesses at each place of an answer."""
-    sampler, guesses = Sampler(params, prompt), []
-    draft.truncate(SLOT, 0)
-    draft.extend(SLOT, prompt[:-1])
-    read = [prompt[-1], *tokens[:-1]]
-    for start in range(0, len(read), ROWS):
-        rows = [Row(i, SLOT, token, i - 1 if i else ROOT) for i, token in enumerate(read[start : start + ROWS])]
-        for place, logits in enumerate(draft.forward(rows), start):
-            ranked = sampler.rank(logits, tokens[:place], CHILDREN, scale.value, sharpness.value)
-            if params.temperature:
-                picks = sampler.picks(logits, tokens[:place], Sharpness.CANDIDATES)
-                sharpness.outcome(picks, tokens[place])
-            guesses.append(ranked)
-            # Learned from what a back would have sent.
-            sent = ranked[:1] + [guess for guess in ranked[1:] if guess[1] >= MIN_PROBABILITY]
-            picked = [token for token, _ in sent]
-            scale.outcome([p for _, p in sent], picked.index(tokens[place]) if tokens[place] in picked else None)
-        draft.commit(SLOT, [row.id for row in rows])
-    return Recorded(list(prompt), list(tokens), guesses)
-
-
 def main(args: argparse.Namespace) -> int:
     from bench.compare.run import models
 
@@ -137,6 +109,6 @@ def main(args: argparse.Namespace) -> int:
         args.temperature,
     )  # fmt: skip
     answers = record(wanted)
-    replay.write(args.out, answers)
+    recordings.write(args.out, answers)
     print(calibration.markdown(answers))
     return 0

@@ -6,10 +6,10 @@ import heapq
 import itertools
 from dataclasses import dataclass
 
-from bench.sim.world import DRAFT_MAX, Acceptance, Cost, planner
 from duo.guesses import Expansion
 from duo.prefix import EMPTY, extend_hash
 from lead.plan.tree import GuessTree
+from lead.simulation.world import DRAFT_MAX, Acceptance, Cost, planner
 
 
 def no_back(target: Cost) -> float:

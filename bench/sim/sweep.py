@@ -20,13 +20,14 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from bench.sim import cells, replay, typed, world
+from bench.sim import cells, recordings, typed
 from bench.sim.cells import Cells, Place, Speeds
-from bench.sim.lead import Machine
-from bench.sim.replay import Replayed
-from bench.sim.world import TARGETS, Absences, Acceptance, Asked, Link
 from duo.errors import FileError
 from duo.program import values
+from lead.simulation import world
+from lead.simulation.lead import Machine
+from lead.simulation.replay import Replayed
+from lead.simulation.world import TARGETS, Absences, Acceptance, Asked, Link
 
 DRAFT_MS = "2,8,15,30"
 ROUND_TRIPS_MS = "0.5,1,5,10,40"
@@ -43,7 +44,7 @@ NAMES = {"varying": "acceptance that varies", "iid": "i.i.d. acceptance", "burst
 def add_flags(p: argparse.ArgumentParser) -> None:
     grid = p.add_argument_group("grid", "numbers with commas; every combination is a cell")
     grid.add_argument("--targets", type=_targets, default=",".join(TARGETS), metavar="NAMES", help=", ".join(TARGETS))
-    number, share = typed.listed(typed.number), typed.listed(typed.share)
+    number, share = typed.listed(values.not_negative), typed.listed(typed.share)
     grid.add_argument("--draft-ms", type=number, default=DRAFT_MS, metavar="MS", help="time of a draft token")
     grid.add_argument("--round-trips", type=number, default=ROUND_TRIPS_MS, metavar="MS", help="lead to back")
     grid.add_argument("--acceptance", type=share, default=MEANS, metavar="P", help="of the first guess")
@@ -53,7 +54,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     text.add_argument("--replay", type=Path, metavar="FILE", help="what `python -m bench record` wrote")
     backs = p.add_argument_group("backs and answers")
     backs.add_argument("--backs", type=values.positive, default=1, metavar="N", help="also ours with N equal backs")
-    backs.add_argument("--jitter", type=typed.number, default=0.0, metavar="MS", help="by which a message may be late")
+    backs.add_argument(
+        "--jitter", type=values.not_negative, default=0.0, metavar="MS", help="by which a message may be late"
+    )
     backs.add_argument(
         "--away", type=typed.pair, metavar="UP:DOWN", help="backs come and go: seconds there and away, on average"
     )
@@ -117,7 +120,7 @@ class Conditions:
 
 @lru_cache
 def _recording(path: Path) -> Replayed:
-    return Replayed(replay.read(path))
+    return Replayed(recordings.read(path))
 
 
 def simulate(conditions: Conditions, place: Place) -> Speeds:

@@ -31,25 +31,26 @@ from bench.compare.options import add_flags as compare_flags
 from bench.compare.ours import BACK_TRACE, LEAD_TRACE, LeadEntrant
 from bench.compare.run import models
 from bench.compare.trial import seed
-from bench.harness import prompts
 from bench.harness.models import load_target
 from bench.harness.processes import pinned
-from bench.harness.prompts import Question
 from bench.show import trace
-from bench.sim import record, replay, schedules, world
+from bench.sim import record, recordings, schedules
 from bench.sim.costs import Observed, Seen, observed
-from bench.sim.lead import Machine, answers
 from bench.sim.record import Wanted
-from bench.sim.replay import Recorded, Replayed
-from bench.sim.world import Cost, Link
 from duo.draft.policy import CHAIN, MAX_BATCH_PLACES, MAX_ROWS, TREE
 from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.conditions import conditions
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
+from lead.match import prompts
+from lead.match.prompts import Question
 from lead.plan.limits import Limits
 from lead.plan.planner import Planner
 from lead.plan.verify_all import VerifyAll
+from lead.simulation import world
+from lead.simulation.lead import Machine, answers
+from lead.simulation.replay import Recorded, Replayed
+from lead.simulation.world import Cost, Link
 
 AHEAD = 16
 """How far ahead a back is, if nobody says otherwise."""
@@ -244,14 +245,14 @@ def recorded(run: Run, setup: Setup, temperature: float) -> list[Recorded]:
     """The texts of the run. They are kept beside it."""
     path = run.path.with_name(f"{run.path.stem}-{temperature:g}.jsonl")
     if path.exists():
-        return replay.read(path)
+        return recordings.read(path)
     args = run.args
     rounds = args.rounds if temperature else 1
     wanted = Wanted(
         setup.target, setup.draft, args.runtime, args.prompts, args.questions, args.tokens, rounds, temperature
     )
     made = record.record(wanted, warm=True)  # a run begins with answers that do not count
-    replay.write(path, made)
+    recordings.write(path, made)
     return made
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from duo.engines import gguf_files
 from duo.engines.base import Engine
+from duo.engines.meaning import Meanings
 from duo.engines.options import EngineOptions, Progress, Runtime
 from duo.engines.transformers.directory import is_checkpoint, locate
 from duo.errors import ModelError
@@ -45,6 +46,20 @@ def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progres
     from duo.engines.transformers.engine import TransformersEngine
 
     return TransformersEngine(model, options, report)
+
+
+def meanings_in(model: str, runtime: Runtime = "auto") -> Meanings:
+    """What the tokens of a model mean, without loading its weights. `model`: as for `load`. Raises ModelError."""
+    chosen = runtime_of(model) if runtime == "auto" else runtime
+    if chosen == "llamacpp":
+        _need("llama_cpp", "llamacpp")
+        from duo.engines.llamacpp import vocabulary as of_gguf
+
+        return of_gguf.meanings_in(gguf_files.locate(Path(model)))
+    _need("transformers", "transformers")
+    from duo.engines.transformers import vocabulary as of_checkpoint
+
+    return of_checkpoint.meanings_in(*locate(model))
 
 
 def after_trial(engine: Engine, chains: bool) -> Engine:

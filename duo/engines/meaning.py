@@ -13,6 +13,7 @@ import hashlib
 import re
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 Meanings = Sequence[bytes]
 """The meaning of every token, by id; empty if it has none."""
@@ -46,6 +47,39 @@ def fingerprint(meanings: Meanings) -> str:
         if meaning:
             digest.update(struct.pack("<II", token, len(meaning)) + meaning)
     return digest.hexdigest()
+
+
+SAMPLED = 256
+"""Tokens that are enough to tell the vocabularies of two families apart."""
+SAMPLE_SHARE = 50
+"""Of a sample, at most one in this many may differ. A few fall on tokens that fine-tunes rename."""
+
+
+class Sample(NamedTuple):
+    """Shows a vocabulary in few bytes. size: without the padding at its end. meanings: of evenly spaced tokens."""
+
+    fingerprint: str
+    size: int
+    meanings: Meanings
+
+    def resembles(self, meanings: Meanings) -> bool:
+        """Whether a vocabulary is the same but for a few tokens, as far as the sample shows."""
+        if fingerprint(meanings) == self.fingerprint:
+            return True
+        count = len(self.meanings)
+        there = trimmed(meanings)
+        differing = sum(
+            (meanings[at] if (at := number * self.size // count) < there else b"") != meaning
+            for number, meaning in enumerate(self.meanings)
+        )
+        return differing <= count // SAMPLE_SHARE and count > 0
+
+
+def sample(meanings: Meanings, known: str) -> Sample:
+    """Of a whole vocabulary. known: its fingerprint."""
+    size = trimmed(meanings)
+    count = min(SAMPLED, size)
+    return Sample(known, size, [meanings[number * size // count] for number in range(count)])
 
 
 def trimmed(meanings: Meanings) -> int:

@@ -10,8 +10,8 @@ from duo.program.models import SHIPPED
 from duo.program.values import count, count_or_auto, gpu_layers, positive
 
 
-def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
-    """Add -m and how to run the model, also in the spellings of llama_duo and llama-server."""
+def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> argparse._ArgumentGroup:
+    """Returns their group. Adds -m and how to run the model, also in the spellings of llama_duo and llama-server."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "-m", "--model", metavar="MODEL",
@@ -19,6 +19,12 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> None:
         f"name of a model that Ollama has downloaded (default: the {shipped} that comes with duo)",
     )  # fmt: skip
     add_hub_flags(group)
+    add_runtime_flags(group)
+    return group
+
+
+def add_runtime_flags(group: argparse._ArgumentGroup) -> None:
+    """Add how to run a model."""
     group.add_argument(
         "--engine",
         choices=("auto", "transformers", "llamacpp"),
@@ -71,6 +77,11 @@ def add_hub_flags(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "-hff", "--hf-file", metavar="FILE", default="", help="which GGUF file of -hf, by its name there"
     )
+    add_hub_access_flags(group)
+
+
+def add_hub_access_flags(group: argparse._ArgumentGroup) -> None:
+    """Add how models of the hub are reached."""
     group.add_argument(
         "-hft",
         "--hf-token",

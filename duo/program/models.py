@@ -110,7 +110,7 @@ def load_engine(
         drafts=shipped == "draft", target_context=getattr(args, "target_context", 0),
         draft_max=getattr(args, "draft_max", EngineOptions().draft_max), chains=chains, trial=trial,
     )  # fmt: skip
-    model = args.model or _shipped(shipped, args.engine)
+    model = args.model or shipped_path(shipped, args.engine)
     name = options.name or model.rstrip("/").rpartition("/")[2] or model
     terminal = Console(stderr=True)
     if not terminal.is_terminal:
@@ -132,7 +132,7 @@ def load_engine(
 
 def speed(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> list[object]:
     """All that changes the speed, or the bits, of the model that the flags name."""
-    model = args.model or _shipped(shipped, args.engine)
+    model = args.model or shipped_path(shipped, args.engine)
     runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
     options = _options(args)
     if runtime == "llamacpp" and find_spec("llama_cpp"):
@@ -142,7 +142,7 @@ def speed(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> list
 
 def identity(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> str:
     """Identifies the content of the model that the flags name, wherever its files lie."""
-    model = args.model or _shipped(shipped, args.engine)
+    model = args.model or shipped_path(shipped, args.engine)
     runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
     return fingerprint(model_files(model, runtime))
 
@@ -163,7 +163,7 @@ def _options(args: argparse.Namespace) -> EngineOptions:
     )  # fmt: skip
 
 
-def _shipped(which: Literal["target", "draft"], runtime: str) -> str:
+def shipped_path(which: Literal["target", "draft"], runtime: str) -> str:
     """Path of a shipped model for the runtime. For llama.cpp it is converted to GGUF once. Raises ModelError."""
     from duo import models
 

@@ -42,6 +42,11 @@ def seconds(text: str) -> float:
     return _number(float, text, lambda value: 0 < value < float("inf"), "a number of seconds over 0")
 
 
+def not_negative(text: str) -> float:
+    """Parse a number of at least 0."""
+    return _number(float, text, lambda value: 0 <= value < float("inf"), "a number of at least 0")
+
+
 def count(text: str) -> int:
     """Parse a whole number of at least 0."""
     if not text.isdecimal():

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 
-from duo.engines.meaning import MAX_DIFFERING, MAX_MEANING_BYTES, describe, trimmed
+from duo.engines.meaning import MAX_DIFFERING, MAX_MEANING_BYTES, SAMPLED, Sample, describe, trimmed
 from duo.errors import ProtocolError, RefusedError
 from duo.guesses import Expansion, Share
 from duo.prefix import Prefix
@@ -20,9 +20,15 @@ from duo.wire.pings import Pings
 class BackSide:
     """One stream to the lead, from `hello` to its end."""
 
-    def __init__(self, me: messages.Identity, now: float, probes: int = 0) -> None:
-        """`probes`: quick pings right after the Welcome, which measure the distance between the two clocks."""
+    def __init__(self, me: messages.Identity, now: float, probes: int = 0, looks: bool = False) -> None:
+        """`probes`: quick pings right after the Welcome, which measure the distance between the two clocks.
+
+        looks: the back has no model yet. It wants to see the target's vocabulary, and the stream ends with a refusal.
+        """
         self._me = me
+        self._looks = looks
+        self.target: Sample | None = None
+        """Shows the target's vocabulary, once the lead has refused this one."""
         self._pings = Pings(now, probes)
         self.state: messages.State = "waiting"
         """What the back is doing; `send` reports it to the lead."""
@@ -49,6 +55,7 @@ class BackSide:
                 model=self._me.model,
                 vocabulary_fingerprint=self._me.fingerprint,
                 vocabulary_size=self._me.vocabulary_size,
+                looks=self._looks,
                 known=[pb.Known(session=s, length=len(p), hash=p.hash) for s, p in known[-messages.MAX_KNOWN :]],
             )
         ).SerializeToString()
@@ -60,6 +67,8 @@ class BackSide:
         kind = message.WhichOneof("kind")
         if kind == "refusal":
             why = printable(message.refusal.message, 500) or "it does not say why"
+            if message.refusal.HasField("target"):
+                self.target = _shown(message.refusal.target)
             raise RefusedError(why, message.refusal.reason)
         if not self.welcomed:
             return self._unwelcomed(message, kind)
@@ -89,6 +98,8 @@ class BackSide:
         match kind:
             case "welcome":
                 return self._welcome(message.welcome)
+            case "compare" if self._looks:
+                raise ProtocolError("it is of an older release and does not show its vocabulary: give a draft with -m")
             case "compare" if self._to_describe is None:
                 self._to_describe = min(message.compare.tokens, trimmed(self._me.meanings))
                 return None
@@ -180,3 +191,12 @@ class BackSide:
         # While it compares vocabularies the lead has nothing to say.
         comparing = self._to_describe is not None and not self.welcomed
         return now - self.received_at >= (messages.COMPARED_WITHIN if comparing else messages.LOST_AFTER)
+
+
+def _shown(target: pb.Vocabulary) -> Sample | None:
+    """A vocabulary that a refusal shows; None if that makes no sense."""
+    meanings = list(target.sample)
+    sizes = 0 < len(meanings) <= min(SAMPLED, target.tokens) and target.tokens <= messages.MAX_VOCABULARY
+    if not sizes or any(len(meaning) > MAX_MEANING_BYTES for meaning in meanings):
+        return None
+    return Sample(printable(target.fingerprint), target.tokens, meanings)

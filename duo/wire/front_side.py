@@ -29,6 +29,8 @@ class FrontSide:
             raise ProtocolError(f"the first message must be a Hello, not {kind or 'an empty one'}")
         self.hello = hello
         self.back = identity_of(message.hello)
+        self.looks = message.hello.looks
+        """It has no model yet: it wants to see the vocabulary of one here."""
         self.received_at = now
         """When the back was heard last."""
         self._pings = Pings(now)

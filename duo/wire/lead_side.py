@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from duo.engines.meaning import MAX_DIFFERING, MAX_MEANING_BYTES, Comparison
+from duo.engines.meaning import MAX_DIFFERING, MAX_MEANING_BYTES, Comparison, Sample, sample
 from duo.errors import ProtocolError, RefusedError
 from duo.v1 import duo_pb2 as pb
 from duo.wire import messages
@@ -19,10 +19,13 @@ def too_many_backs(limit: int) -> RefusedError:
     return RefusedError(why, pb.Refusal.REASON_TOO_MANY_BACKS)
 
 
-def refusal_of(error: Exception) -> bytes:
+def refusal_of(error: Exception, target: Sample | None = None) -> bytes:
     """The last message of a stream that ends with this error."""
     reason = error.reason if isinstance(error, RefusedError) else pb.Refusal.REASON_MALFORMED
     refusal = pb.Refusal(reason=pb.Refusal.Reason.Name(reason), message=str(error))
+    if target is not None and reason == pb.Refusal.REASON_VOCABULARY:
+        shown = pb.Vocabulary(fingerprint=target.fingerprint, tokens=target.size, sample=target.meanings)
+        refusal.target.CopyFrom(shown)
     return pb.LeadMessage(refusal=refusal).SerializeToString()
 
 
@@ -56,6 +59,8 @@ class LeadSide:
         """When the last message came."""
         self.back: messages.Identity | None = None
         """Who the back is; None before its Hello."""
+        self.looks = False
+        """The back has no model yet, and is refused: it looks for one."""
         self.greeted = False
         """Whether it is certain that the back can work here."""
         self.comparison: Comparison | None = None
@@ -104,6 +109,11 @@ class LeadSide:
 
     def _hello(self, hello: pb.Hello, now: float) -> None:
         self.back = identity_of(hello)
+        if hello.looks:
+            self.looks = True
+            raise RefusedError(
+                f"the target is {self._me.model}: use a draft of the same family", pb.Refusal.REASON_VOCABULARY
+            )
         self.known = {known.session: (known.length, known.hash) for known in hello.known}
         self.greeted = hello.vocabulary_fingerprint == self._me.fingerprint
         if not self.greeted:
@@ -234,4 +244,4 @@ class LeadSide:
 
     def refusal(self, error: Exception) -> bytes:
         """The last message of a stream."""
-        return refusal_of(error)
+        return refusal_of(error, sample(self._me.meanings, self._me.fingerprint))

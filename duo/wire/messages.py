@@ -58,6 +58,9 @@ SILENT_AFTER = 3.0
 LOST_AFTER = 15.0
 """Seconds without a message from the other side. Then the stream ends."""
 
+MAX_VOCABULARY = 1 << 24
+"""Tokens of a vocabulary at most. The largest ones have some 2^18."""
+
 COMPARED_WITHIN = 300.0
 """Seconds that a back has to send all meanings. 262,144 tokens take this long at 64 kbit/s."""
 

@@ -131,7 +131,10 @@ class Backs:
             await first_of(self._read(requests, back), self._write(out, back), self._watch(back))
             log.info("back %s left", back.name)
         except (ProtocolError, RefusedError) as error:
-            self._refusals.log(back.name if side.back else host_of(stream.peer()), error)
+            if side.looks:
+                log.info("back %s looks for a draft model with this vocabulary", back.name)
+            else:
+                self._refusals.log(back.name if side.back else host_of(stream.peer()), error)
             if await out.settle():
                 with contextlib.suppress(TimeoutError):  # it may not listen
                     await asyncio.wait_for(out.send(side.refusal(error)), SETTLE_SECONDS)

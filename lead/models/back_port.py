@@ -197,6 +197,9 @@ class BackPort:
                         visitor.welcomed = True
                         self._learn(visitor, name, True)
                         log.info("back %s drafts for %s, from %s", visitor.side.back.name, name, visitor.peer)
+                    case "unsuited" if visitor.side.looks:
+                        await visitor.out.send(data)
+                        return "ended"
                     case "unsuited":
                         self._learn(visitor, name, False)
                         return "unsuited"

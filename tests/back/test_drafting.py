@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from back.drafting import Found
-from back.pacing import MIN_PAUSE
+from duo.draft.pacing import MIN_PAUSE
 from duo.wire.back_side import BackSide
 from duo.wire.messages import Identity, Welcomed
 from tests.support.desk import LONG, SURE, UNSURE, Desk, Moody

@@ -12,7 +12,11 @@ import pytest
 from back import link
 from back.drafter import Drafter
 from back.link import Link
+from duo.engines.meaning import Sample, fingerprint
+from duo.errors import RefusedError
 from duo.trace import Trace
+from duo.wire.lead_side import LeadSide
+from duo.wire.ledger import Ledger
 from duo.wire.messages import Identity
 from tests.support.desk import Desk
 
@@ -118,3 +122,66 @@ def test_grpc_s_words_do_not_reach_a_person(
     )
     tries(_Channel(lambda: _Broken(code)), monkeypatch)
     assert said in caplog.text and "Core" not in caplog.text
+
+
+MEANINGS = [b"%d" % token for token in range(1000)]
+LEAD = Identity("lead", "target", fingerprint(MEANINGS), 1000, MEANINGS)
+
+
+class _RefusingCall:
+    """A stream to a lead that answers a Hello with a refusal for another vocabulary."""
+
+    def __init__(self) -> None:
+        self._side = LeadSide(LEAD, Ledger(), 0.0)
+        self._answers: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def write(self, message: bytes) -> None:
+        try:
+            self._side.receive(message, 0.0)
+        except RefusedError as error:
+            self._answers.put_nowait(self._side.refusal(error))
+        else:
+            for answer in self._side.send(0.0):
+                self._answers.put_nowait(answer)
+
+    async def read(self) -> bytes:
+        return await self._answers.get()
+
+    def cancel(self) -> None: ...
+
+
+class _RefusingChannel(_Channel):
+    def stream_stream(self, method: str) -> Any:
+        super().stream_stream(method)
+        return lambda metadata: _RefusingCall()
+
+
+def test_a_back_without_a_model_asks_for_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> Sample:
+        monkeypatch.setattr(grpc.aio, "insecure_channel", lambda address, options: _RefusingChannel())
+        return await asyncio.wait_for(Link("lead:1", Identity("back", "", "", 0), Trace()).vocabulary(), 60)
+
+    assert asyncio.run(run()).resembles(MEANINGS)
+
+
+def test_a_refused_back_tells_once_what_the_target_s_vocabulary_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link, "REFUSED_WAIT", 0.001)
+    shown: list[Sample] = []
+
+    async def unsuited(target: Sample) -> None:
+        shown.append(target)
+
+    async def run() -> None:
+        channel = _RefusingChannel()
+        monkeypatch.setattr(grpc.aio, "insecure_channel", lambda address, options: channel)
+        other = [b"x%d" % token for token in range(1000)]
+        me = Identity("back", "draft", fingerprint(other), 1000, other)
+        back = Link("lead:1", me, Trace(), unsuited=unsuited)
+        running = asyncio.ensure_future(back.run(Drafter(Desk().drafting, back.fail)))
+        await asyncio.wait_for(channel.enough.wait(), 60)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(run())
+    (target,) = shown
+    assert target.resembles(MEANINGS)

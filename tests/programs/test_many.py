@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import requests
 
-from bench.harness import prompts
 from bench.harness.models import RUNTIMES, Runtime
 from bench.harness.processes import BackProcess, LeadProcess, wait_for
 from bench.load import chaos
+from lead.match import prompts
 
 pytestmark = pytest.mark.slow
 

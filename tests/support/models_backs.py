@@ -39,10 +39,10 @@ def identity(name: str, model: str, vocabulary: str) -> Identity:
 class Stream:
     """A back's stream at the port, driven by the protocol's own code."""
 
-    def __init__(self, name: str, vocabulary: str, hello: bytes | None = None) -> None:
+    def __init__(self, name: str, vocabulary: str, hello: bytes | None = None, looks: bool = False) -> None:
         self.refused = ""
         """Why, as the back hears it."""
-        self.side = BackSide(identity(name, "draft", vocabulary), 0.0)
+        self.side = BackSide(identity(name, "draft", vocabulary), 0.0, looks=looks)
         self.heard: list[str] = []
         """Kinds of the messages that came."""
         self.changed = asyncio.Event()

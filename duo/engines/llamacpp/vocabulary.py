@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import llama_cpp
@@ -13,7 +15,8 @@ from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 from duo.engines.base import Variables
 from duo.engines.chat.calls import Copies
 from duo.engines.chat.template import ChatVocabulary
-from duo.engines.meaning import meaning_of
+from duo.engines.llamacpp import native
+from duo.engines.meaning import Meanings, meaning_of
 from duo.errors import ModelError
 
 _USER_DEFINED = llama_cpp.LLAMA_TOKEN_ATTR_USER_DEFINED
@@ -143,3 +146,17 @@ class LlamaCppVocabulary(ChatVocabulary):
             if count >= 0:
                 return buffer[:count]
             size = -count
+
+
+def meanings_in(path: Path) -> Meanings:
+    """What the tokens of a GGUF file mean, from its header. No weights are loaded. Raises ModelError."""
+    native.start()
+    params = llama_cpp.llama_model_default_params()
+    params.vocab_only = True
+    model = llama_cpp.llama_model_load_from_file(os.fsencode(path), params)
+    if not model:
+        raise ModelError(f"llama.cpp cannot read the vocabulary of {path}")
+    try:
+        return LlamaCppVocabulary(model).meanings
+    finally:
+        llama_cpp.llama_model_free(model)

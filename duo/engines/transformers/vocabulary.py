@@ -13,7 +13,8 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from duo.engines.base import Variables
 from duo.engines.chat.calls import Copies
 from duo.engines.chat.template import ChatVocabulary
-from duo.engines.meaning import meaning_of
+from duo.engines.meaning import Meanings, meaning_of
+from duo.engines.transformers.loading import read_tokenizer
 
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
@@ -140,3 +141,10 @@ def _byte_alphabet() -> dict[str, int]:
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
     return {chr(byte) if byte in printable else chr(next(others)): byte for byte in range(256)}
+
+
+def meanings_in(source: str, name: str) -> Meanings:
+    """What the tokens of a model mean, from the files of its tokenizer. No weights are loaded. Raises ModelError."""
+    tokenizer = read_tokenizer(source, name)
+    size = 1 + max(tokenizer.get_vocab().values())
+    return HFVocabulary(tokenizer, size, frozenset()).meanings

@@ -33,6 +33,13 @@ class Name(NamedTuple):
     tag: str
 
     @property
+    def short(self) -> str:
+        """The name as Ollama shows it."""
+        host = "" if self.host == HOST else f"{self.host}/"
+        owner = "" if self.owner == OWNER and not host else f"{self.owner}/"
+        return f"{host}{owner}{self.name}:{self.tag}"
+
+    @property
     def of_the_hub(self) -> bool:
         """Whether Ollama takes it from the Hugging Face hub."""
         return self.host in HUB_HOSTS
@@ -53,6 +60,13 @@ def folders() -> list[Path]:
     given = os.environ.get("OLLAMA_MODELS")
     places = [Path(given)] if given else []
     return [*places, Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
+
+
+def names(place: Path) -> list[Name]:
+    """All models of one of Ollama's folders."""
+    manifests = place / "manifests"
+    found = [file.relative_to(manifests).parts for file in sorted(manifests.glob("*/*/*/*")) if file.is_file()]
+    return [Name(*parts) for parts in found]
 
 
 def blob(name: Name, places: Sequence[Path] | None = None) -> Path | None:

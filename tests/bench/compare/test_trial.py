@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.compare import trial
 from bench.compare.entrant import Answer, Entrant, Setting
 from bench.compare.trial import Trial, Workload
-from bench.harness.prompts import Question
+from lead.match.prompts import Question
 
 
 class Scripted(Entrant):

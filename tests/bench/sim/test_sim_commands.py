@@ -8,37 +8,35 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytest
 from rich.console import Console
 
 from bench.__main__ import main
-from bench.sim import calibration, cells, plan, record, replay, sweep, typed, validate, world
+from bench.sim import calibration, cells, plan, recordings, sweep, typed, validate
 from bench.sim.cells import Place, Speeds
 from bench.sim.costs import Observed, Seen, observed
-from bench.sim.lead import Machine
-from bench.sim.replay import Recorded
-from bench.sim.world import TARGETS, Link
-from duo.draft.scaling import Scale, Sharpness
-from duo.engines import ROOT, Engine, Logits, Row
 from duo.errors import FileError
-from duo.sampling.params import SamplingParams
+from lead.match import measured
+from lead.simulation import curves, world
+from lead.simulation.lead import Machine
+from lead.simulation.replay import Recorded
+from lead.simulation.world import TARGETS, Link
 
 SMALL = ("--targets", "bf16", "--draft-ms", "15", "--round-trips", "5", "--acceptance", "0.8", "--tokens", "60")
 
 
 class TestTyped:
     def test_a_curve(self) -> None:
-        assert typed.points("1:65,2:72.5") == [(1, 65.0), (2, 72.5)]
-        cost = typed.target_cost(typed.target_points("1:10,3:20"))
+        assert curves.points("1:65,2:72.5") == [(1, 65.0), (2, 72.5)]
+        cost = curves.target_cost(curves.target_points("1:10,3:20"))
         assert [cost(rows) for rows in (1, 2, 3, 5)] == pytest.approx([0.01, 0.015, 0.02, 0.03])
 
     def test_a_lone_figure(self) -> None:
-        assert typed.draft_cost(typed.points("8"))(1) == pytest.approx(0.008)
+        assert curves.draft_cost(curves.points("8"))(1) == pytest.approx(0.008)
         with pytest.raises(argparse.ArgumentTypeError, match="what several do: type a curve such as 1:65,2:72"):
-            typed.target_points("65")
+            curves.target_points("65")
 
     @pytest.mark.parametrize(
         ("text", "words"),
@@ -53,12 +51,27 @@ class TestTyped:
     )
     def test_what_is_wrong_is_said(self, text: str, words: str) -> None:
         with pytest.raises(argparse.ArgumentTypeError, match=words):
-            typed.points(text)
+            curves.points(text)
 
     @pytest.mark.parametrize("text", ["0", "1", "1.5", "much"])
     def test_a_share(self, text: str) -> None:
         with pytest.raises(argparse.ArgumentTypeError, match="between 0 and 1"):
             typed.share(text)
+
+
+def test_a_curve_is_printed_as_it_is_typed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    asked: list[tuple[Any, ...]] = []
+
+    def curve(given: argparse.Namespace, model: str, which: str) -> dict[int, float]:
+        asked.append((given.threads, model, which))
+        return {2: 0.0123, 1: 0.009, 8: 1.5}
+
+    monkeypatch.setattr(measured, "curve", curve)
+    assert main(["curve", "m.gguf", "--as", "target", "-t", "3"]) == 0
+    printed = capsys.readouterr().out.strip()
+    assert printed == "1:9,2:12.3,8:1500"
+    assert curves.points(printed) == [(1, 9.0), (2, 12.3), (8, 1500.0)]
+    assert asked == [(3, "m.gguf", "target")]
 
 
 class TestPlan:
@@ -71,6 +84,16 @@ class TestPlan:
             assert word in printed
         for word in ("twice as fast", "no round trip", "one more back", "half as many wrong drafts (acceptance 0.88)"):
             assert word in printed
+
+    def test_a_curve_of_the_draft(self) -> None:
+        """The draft model beside the target falls behind by more tokens than a batch, and reads them at once."""
+        parser = argparse.ArgumentParser()
+        plan.add_flags(parser)
+        flags = ("--target-ms", "1:65,2:72,4:91,8:132,16:181", "--draft-ms", "1:8,2:9,4:11,8:14", "--tokens", "1000")
+        now = plan.figures(parser.parse_args(flags))
+        assert now.machines[0].cost(8) == pytest.approx(0.014)
+        assert now.machines[0].cost(3000) == pytest.approx(0.014 + 2992 * 0.00075)
+        assert now.speed() > 1.5 / 0.065
 
     def test_backs_that_differ(self) -> None:
         costs = [world.drafting(0.008), world.drafting(0.03)]
@@ -89,7 +112,7 @@ class TestPlan:
         assert capsys.readouterr().err == f"error: cannot read {path}: no such file or directory\n"
 
     def test_where_the_target_is_the_limit(self) -> None:
-        steep = typed.target_cost([(1, 10.0), (2, 90.0), (3, 200.0)])
+        steep = curves.target_cost([(1, 10.0), (2, 90.0), (3, 200.0)])
         speeds = Speeds(100, 50, 40, 60, 100, 100, 100, 100)
         said = " ".join(plan.limits(speeds, steep, {"a": 100.0, "b": 101.0}))
         assert "The target is the limit: a forward pass over 2 tokens costs 9.0 times one over 1" in said
@@ -157,15 +180,15 @@ def recording(count: int = 400, seed: int = 1) -> list[Recorded]:
 class TestRecordings:
     def test_written_and_read(self, tmp_path: Path) -> None:
         path, made = tmp_path / "answers.jsonl", recording(20)
-        replay.write(path, made)
-        assert replay.read(path) == made
+        recordings.write(path, made)
+        assert recordings.read(path) == made
 
     @pytest.mark.parametrize("line", ["{", "[]", '{"prompt": [1], "tokens": [1], "guesses": []}', '{"prompt": 1}'])
     def test_a_line_that_is_none(self, tmp_path: Path, line: str) -> None:
         path = tmp_path / "answers.jsonl"
         path.write_text(f"\n{line}\n")
         with pytest.raises(FileError, match=r"answers.jsonl:2: "):
-            replay.read(path)
+            recordings.read(path)
 
     def test_calibration(self) -> None:
         first, others = calibration.judged(recording(4000))
@@ -177,46 +200,6 @@ class TestRecordings:
         table = calibration.markdown(recording(100))
         assert "First guesses: 100, " in table
         assert "| 0.9 to 0.97 |" in table
-
-
-class Counting:
-    """An engine whose model says that each token is followed by the next one, and the one after that is half as likely.
-
-    What it is given must be one chain.
-    """
-
-    def __init__(self) -> None:
-        self.committed: list[int] = []
-        self.rows: list[Row] = []
-
-    def truncate(self, slot: int, length: int) -> None:
-        del self.committed[length:]
-
-    def extend(self, slot: int, tokens: Sequence[int]) -> None:
-        self.committed += tokens
-
-    def forward(self, rows: Sequence[Row]) -> Logits:
-        assert [row.parent for row in rows] == [ROOT, *(row.id for row in rows[:-1])]
-        self.rows = list(rows)
-        logits = np.full((len(rows), 100), -20.0, np.float32)
-        for i, row in enumerate(rows):
-            logits[i, row.token + 1], logits[i, row.token + 2] = 0.0, np.log(0.5)
-        return logits
-
-    def commit(self, slot: int, path: Sequence[int]) -> None:
-        self.committed += [self.rows[i].token for i in path]
-
-
-def test_what_is_recorded_is_what_a_back_would_have_guessed() -> None:
-    engine, tokens = Counting(), [*range(12, 60), 61, 62]
-    scale = Scale()
-    made = record.along(cast(Engine, engine), scale, Sharpness(), [10, 11], tokens, SamplingParams(temperature=0.0))
-    assert engine.committed == [10, 11, *tokens[:-1]]
-    assert made.tokens == tokens
-    assert [token for token, _ in made.guesses[0][:2]] == [12, 13]
-    assert [chance for _, chance in made.guesses[0][:2]] == pytest.approx([2 / 3, 1 / 3], abs=0.01)
-    assert [place for _, place in made.picked()] == [0] * 48 + [1, 0]
-    assert scale.value < 1  # surer than it says
 
 
 class TestValidate:

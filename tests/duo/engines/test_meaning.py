@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from duo.engines.meaning import (
     MAX_DIFFERING,
     MAX_MEANING_BYTES,
+    SAMPLED,
     Comparison,
     compare,
     describe,
     fingerprint,
     meaning_of,
+    sample,
     trimmed,
 )
 
@@ -92,3 +94,19 @@ def test_a_long_meaning_is_its_hash() -> None:
     long, other = b"x" * (MAX_MEANING_BYTES + 1), b"x" * (MAX_MEANING_BYTES + 2)
     assert len(meaning_of(long)) == len(meaning_of(other)) == 32
     assert meaning_of(long) != meaning_of(other) and meaning_of(long[1:]) == long[1:]
+
+
+class TestSample:
+    def test_it_is_small_and_knows_its_own_vocabulary(self) -> None:
+        shown = sample([*PLAIN, b"", b""], "fp")
+        assert (shown.size, len(shown.meanings)) == (1000, SAMPLED)
+        assert shown.resembles(PLAIN) and shown.resembles([*PLAIN, *[b""] * 99])
+        assert sample(PLAIN[:7], "fp").meanings == PLAIN[:7]
+
+    def test_a_fine_tune_resembles_it_and_another_family_does_not(self) -> None:
+        shown = sample(PLAIN, fingerprint(PLAIN))
+        assert shown.resembles([*PLAIN[:990], *[b"<|new|>"] * 10])
+        assert not shown.resembles([*PLAIN[:900], *[b"<|new|>"] * 100])
+        assert not shown.resembles(PLAIN[:500])
+        assert not shown.resembles([b"x", *PLAIN[:-1]])
+        assert not shown.resembles([])

@@ -139,3 +139,28 @@ def test_a_refusal_is_shown_safely_whatever_it_says() -> None:
         BackSide(BACK, 0.0).receive(message.SerializeToString(), 0.0)
     one_line(error.value)
     assert str(error.value).startswith("no??[2Jway")
+
+
+def test_a_lead_that_does_not_show_its_vocabulary() -> None:
+    """An older one asks what the tokens mean."""
+    back = BackSide(Identity("mini", "", "", 0), 0.0, looks=True)
+    with pytest.raises(ProtocolError, match="older release and does not show its vocabulary: give a draft with -m"):
+        back.receive(pb.LeadMessage(compare=pb.Compare(tokens=SIZE)).SerializeToString(), 0.0)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        pb.Vocabulary(fingerprint="fp"),
+        pb.Vocabulary(fingerprint="fp", tokens=1, sample=[b"a", b"b"]),
+        pb.Vocabulary(fingerprint="fp", tokens=2**32 - 1, sample=[b"a"]),
+        pb.Vocabulary(fingerprint="fp", tokens=9000, sample=[b"a"] * 9000),
+        pb.Vocabulary(fingerprint="fp", tokens=2, sample=[b"a" * 5000, b"b"]),
+    ],
+)
+def test_a_vocabulary_that_makes_no_sense_is_none(shown: pb.Vocabulary) -> None:
+    back = BackSide(BACK, 0.0)
+    refusal = pb.Refusal(reason=pb.Refusal.REASON_VOCABULARY, message="no", target=shown)
+    with pytest.raises(RefusedError):
+        back.receive(pb.LeadMessage(refusal=refusal).SerializeToString(), 0.0)
+    assert back.target is None

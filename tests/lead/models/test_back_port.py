@@ -8,7 +8,7 @@ import pytest
 
 from lead.models import back_port, places
 from tests.support.http import PATIENCE
-from tests.support.models_backs import Stream, joined, port_of
+from tests.support.models_backs import VOCABULARIES, Stream, joined, port_of
 
 
 def test_a_back_waits_for_its_model() -> None:
@@ -69,6 +69,23 @@ def test_nearly_the_same_vocabulary_is_compared_by_the_model_s_lead() -> None:
             stream = Stream("mini", "nearly")
             async with joined(port, stream):
                 await stream.until("compare", "welcome")
+
+    asyncio.run(run())
+
+
+def test_a_back_that_looks_for_a_model_waits_until_there_is_a_vocabulary_to_show() -> None:
+    async def run() -> None:
+        async with port_of("counter") as (models, port):
+            stream = Stream("mini", "letters", looks=True)
+            async with joined(port, stream) as serving:
+                await stream.until("wait")
+                await models.load("counter", "numbers")
+                await stream.until("wait", "refusal")
+                await asyncio.wait_for(serving, PATIENCE)
+            assert stream.side.target is not None and stream.side.target.resembles(VOCABULARIES["numbers"])
+            again = Stream("mini", "letters")
+            async with joined(port, again):
+                await again.until("compare")
 
     asyncio.run(run())
 

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.sim import schedules, world
-from bench.sim.lead import Machine, run
-from bench.sim.world import TARGETS, Link, Varying
+from bench.sim import schedules
 from duo.engines.base import UNBOUNDED, Rollback
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Checkpoints, Replay, Replayed
@@ -24,6 +22,9 @@ from lead.plan.planner import Planner
 from lead.plan.speculation import Speculation
 from lead.plan.tree import GuessTree, Node
 from lead.plan.verify_all import VerifyAll
+from lead.simulation import world
+from lead.simulation.lead import Machine, run
+from lead.simulation.world import TARGETS, Link, Varying
 from tests.support.planning import FLAT, guessed, line, waits
 
 CHAIN = Rollback(trees=False, depth=UNBOUNDED)

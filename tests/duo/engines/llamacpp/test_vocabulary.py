@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from duo.engines.llamacpp.engine import LlamaCppEngine
+from duo.engines.llamacpp.vocabulary import meanings_in
 from duo.engines.meaning import fingerprint
 from duo.errors import ModelError, RequestError
 from tests.support.fim import QWEN, gguf_with
@@ -23,6 +24,15 @@ def test_vocabulary(engine: LlamaCppEngine) -> None:
     assert vocabulary.eos == {END, TOKENS.index("<|endoftext|>")}
     the = [TOKENS.index(text) for text in ("Ġthe", "Ġ?", "Ġ.")]
     assert vocabulary.encode(" the ? .") == the
+
+
+def test_meanings_without_the_weights(tmp_path: Path, engine: LlamaCppEngine) -> None:
+    path = write(tmp_path / "m.gguf", "llama", decoder_tensors(), attention)
+    whole = path.read_bytes()
+    assert meanings_in(path) == engine.vocabulary.meanings
+    path.write_bytes(whole[:1000])
+    with pytest.raises(ModelError, match="cannot read the vocabulary of"):
+        meanings_in(path)
 
 
 def test_decoding(engine: LlamaCppEngine) -> None:

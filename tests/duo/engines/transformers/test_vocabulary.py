@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import transformers
 
-from duo.engines.meaning import fingerprint
+from duo.engines.meaning import fingerprint, trimmed
+from duo.engines.transformers.vocabulary import meanings_in
 from duo.errors import RequestError
 from tests.support.reference import engine_of
 from tests.support.tiny_transformers import GPT2, LOGITS, SHAPE, make_model, make_tokenizer
@@ -31,6 +32,15 @@ def test_vocabulary(tmp_path: Path) -> None:
     assert vocabulary.fingerprint == fingerprint(meanings[: len(raw)])
     assert vocabulary.encode("<s>in the") == vocabulary.encode("in the"), "one BOS"
     assert vocabulary.encode("<s><s>in")[:3] == [0, 0, vocabulary.encode("in")[1]], "who writes two has two"
+
+
+def test_meanings_without_the_weights(tmp_path: Path) -> None:
+    folder = make_model(tmp_path, transformers.LlamaConfig(**SHAPE), make_tokenizer(bos=True))
+    whole = engine_of(folder).vocabulary.meanings
+    for weights in tmp_path.glob("*.safetensors"):
+        weights.unlink()
+    found = meanings_in(folder, "tiny")
+    assert found == whole[: trimmed(whole)]
 
 
 def test_fingerprint_depends_on_what_ids_mean(folder: str, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The production planner and drafting policy in simulated time. `bench.sim.sweep` has the command.
+"""The production planner and drafting policy in simulated time.
 
-`Lead` and `bench.sim.back.Back` stand for `lead/decode/step.py` and `back/drafter.py`. Their forward passes take as
-long as a cost says, and their messages as long as a link says. Hours of decoding take seconds.
+`Lead` and `lead.simulation.back.Back` stand for `lead/decode/step.py` and `back/drafter.py`. Their forward passes take
+as long as a cost says, and their messages as long as a link says. Hours of decoding take seconds. `python -m lead
+match` expects speed-ups by it, and `python -m bench simulate` sweeps over machines and links.
 """
 
 from __future__ import annotations
@@ -10,10 +11,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.sim import world
-from bench.sim.back import READ, Back, Machine, News, drafting, revealed
-from bench.sim.clock import Clock
-from bench.sim.world import Acceptance, Asked, Cost
 from duo.draft.batch import next_batch
 from duo.draft.policy import CHAIN, MAX_RIDERS, TREE, Policy
 from duo.engines.replay import NOTHING, Checkpoints, Replayed
@@ -24,6 +21,10 @@ from lead.plan.limits import Limits
 from lead.plan.speculation import Expand, Speculation, Verify, Wait
 from lead.plan.tree import GuessTree, Node
 from lead.plan.verify_all import VerifyAll
+from lead.simulation import world
+from lead.simulation.back import READ, Back, Machine, News, drafting, revealed
+from lead.simulation.clock import Clock
+from lead.simulation.world import Acceptance, Asked, Cost
 
 __all__ = ["Answered", "Back", "Clock", "Lead", "Machine", "answers", "chain", "run", "speed"]
 
@@ -79,7 +80,8 @@ class Lead:
     """The lead's loop: plan, forward, pick, commit, tell. One answer after the other.
 
     `overhead`: seconds that a step takes beside its forward pass. `local_draft`: what a draft model beside the target
-    costs, if there is one. `checkpoints`: what going back takes, if the target has no other way.
+    costs, if there is one. `checkpoints`: what going back takes, if the target has no other way. `messages`: seconds
+    that a step takes longer while backs send and are sent messages.
     """
 
     def __init__(
@@ -92,6 +94,7 @@ class Lead:
         overhead: float = 0.0,
         local_draft: Cost | None = None,
         checkpoints: Checkpoints | None = None,
+        messages: float = 0.0,
     ) -> None:
         self.acceptance = acceptance
         self.clock = Clock()
@@ -105,6 +108,7 @@ class Lead:
         self._cost = cost
         self._overhead = overhead
         self._checkpoints = checkpoints
+        self._messages = messages
         self._planner = planner
         self._local_draft = _LocalDraft(local_draft, acceptance) if local_draft is not None else None
         self._reading = True
@@ -180,6 +184,7 @@ class Lead:
         match self._planner.next([self._tree], self.clock.now, offer):
             case Verify((nodes,)):
                 seconds = self._cost(1 + len(nodes)) + self._save(len(nodes)) + self._overhead
+                seconds += self._messages if self.backs and not self._resting else 0.0
                 self.clock.after(seconds, lambda: self._verified(nodes))
             case Wait(_, seconds):
                 self._waiting = number = self._plans
@@ -265,10 +270,11 @@ def answers(
     overhead: float = 0.0,
     local_draft: Cost | None = None,
     checkpoints: Checkpoints | None = None,
+    messages: float = 0.0,
 ) -> list[Answered]:
     """How long each answer of a lead with these backs takes. `local_draft`: cost of a draft model beside the target."""
     planner = planner or world.planner(target)
-    lead = Lead(acceptance, target, planner, 1, asked, overhead, local_draft, checkpoints)
+    lead = Lead(acceptance, target, planner, 1, asked, overhead, local_draft, checkpoints, messages)
     lead.backs = [Back(machine, f"back {i}", lead, policy, n_ahead) for i, machine in enumerate(machines)]
     for back in lead.backs:
         lead.joined(back.name)

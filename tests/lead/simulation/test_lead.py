@@ -9,11 +9,12 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from bench.sim import cells, schedules, world
-from bench.sim.lead import Machine, answers, chain, run
-from bench.sim.replay import Recorded, Replayed
-from bench.sim.world import TARGETS, Absences, Acceptance, Bursty, Constant, Link, Varying
+from bench.sim import cells, schedules
 from duo.prefix import EMPTY, Prefix, extend_hash
+from lead.simulation import world
+from lead.simulation.lead import Machine, answers, chain, run
+from lead.simulation.replay import Recorded, Replayed
+from lead.simulation.world import TARGETS, Absences, Acceptance, Bursty, Constant, Link, Varying
 
 TOKENS = 400
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from bench.sim.world import Link
+from lead.simulation.world import Link
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 An `Acceptance` says how often a draft is right. At every prefix the draft ranks a few tokens, and the target picks one
 of them, or none. Both are pure functions of the prefix, so every schedule and any number of backs meet the same text
-(`bench.sim.replay` has a recorded one). Costs are seconds of a forward pass by its rows.
+(`lead.simulation.replay` has a recorded one). Costs are seconds of a forward pass by its rows.
 """
 
 from __future__ import annotations
@@ -156,11 +156,16 @@ Cost = Callable[[int], float]
 
 
 def curve(*points: tuple[int, float]) -> Cost:
-    """A true cost: a table of (rows, seconds), linear in between and after."""
-    rows, seconds = zip(*points, strict=True)
-    slope = (seconds[-1] - seconds[-2]) / (rows[-1] - rows[-2])
-    table = [float(np.interp(k, rows, seconds)) + max(0, k - rows[-1]) * slope for k in range(513)]
-    return table.__getitem__
+    """A true cost: a table of (rows, seconds), linear in between and after. One point alone is the same for all rows.
+
+    A width costs no more than a wider one: else its measurement was disturbed.
+    """
+    rows, taken = zip(*points, strict=True)
+    seconds = np.minimum.accumulate(taken[::-1])[::-1]
+    last = float(seconds[-1])
+    slope = float(seconds[-1] - seconds[-2]) / (rows[-1] - rows[-2]) if len(rows) > 1 else 0.0
+    table = [float(np.interp(k, rows, seconds)) for k in range(rows[-1] + 1)]
+    return lambda k: table[k] if k < len(table) else last + (k - rows[-1]) * slope
 
 
 TARGETS: dict[str, Cost] = {

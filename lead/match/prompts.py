@@ -1,4 +1,4 @@
-"""Questions: from the domain of the shipped models, or from a file."""
+"""Questions: those of any model, those that the shipped models know, or those of a file."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.harness import jsonl
 from duo.errors import FileError
+from duo.program import jsonl
+from lead.match.general import GENERAL
 
 Message = dict[str, str]
 T = TypeVar("T")
@@ -28,6 +29,11 @@ class Question:
 
     messages: Sequence[Message]
     prompt: Sequence[int]
+
+
+def general() -> list[Conversation]:
+    """Everyday requests, for any model."""
+    return [Conversation([text]) for text in GENERAL]
 
 
 def shipped(count: int = 20) -> list[Conversation]:

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from back.pacing import BUNDLE_SECONDS, MIN_PAUSE, Pacing
+from duo.draft.pacing import BUNDLE_SECONDS, MIN_PAUSE, Pacing
 
 
 def regular(period: float, unguessed: bool = False) -> Pacing:

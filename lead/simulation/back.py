@@ -10,16 +10,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from back.pacing import Pacing
-from bench.sim import world
-from bench.sim.clock import Clock, Wire
-from bench.sim.world import Acceptance, Cost, Link
 from duo.draft.batch import next_batch
 from duo.draft.draft import Draft
+from duo.draft.pacing import Pacing
 from duo.draft.policy import Policy
 from duo.guesses import Expansion, Share
 from duo.prefix import common_length
 from duo.sampling.params import SamplingParams
+from lead.simulation import world
+from lead.simulation.clock import Clock, Wire
+from lead.simulation.world import Acceptance, Cost, Link
 
 READ = 512
 """Most tokens of a prompt in one forward pass."""
@@ -71,7 +71,7 @@ class News(NamedTuple):
 
 
 class Lead(Protocol):
-    """The lead as a back sees it: `bench.sim.lead` has it."""
+    """The lead as a back sees it: `lead.simulation.lead` has it."""
 
     clock: Clock
     rng: random.Random

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from bench.harness import prompts
-from bench.harness.prompts import Conversation
 from duo.errors import FileError
+from lead.match import prompts
+from lead.match.prompts import Conversation
 
 
 def test_prompts_of_both_forms(tmp_path: Path) -> None:

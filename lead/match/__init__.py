@@ -1,0 +1,1 @@
+"""`python -m lead match`: which draft model fits a target, and what it would give."""

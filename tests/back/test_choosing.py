@@ -1,0 +1,57 @@
+"""Which model on this disk a back could draft with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from back import choosing
+from duo.engines import memory
+from duo.engines.meaning import Meanings, sample
+from duo.errors import ModelError
+from duo.program.hub.caches import LocalModel
+
+OURS: Meanings = [b"%d" % token for token in range(1000)]
+MODELS = {"tiny": 1, "small": 2, "large": 3, "other": 0, "broken": 0}
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    def meanings(path: str) -> Meanings:
+        if path == "broken":
+            raise ModelError("llama.cpp cannot read it")
+        return OURS if path != "other" else OURS[::-1]
+
+    found = [LocalModel(f"{name}.gguf", Path(name), size << 30) for name, size in MODELS.items()]
+    monkeypatch.setattr(choosing, "local_models", lambda folder: sorted(found, key=lambda model: model.bytes))
+    monkeypatch.setattr(choosing, "meanings_in", meanings)
+    monkeypatch.setattr(choosing, "places", lambda folder: [Path("/")])
+
+
+TARGET = sample(OURS, "fp")
+
+
+def test_the_smallest_with_the_vocabulary(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 4 << 30)
+    assert choosing.choose(TARGET, None).name == "tiny.gguf"
+
+
+def test_one_that_does_not_fit(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 1 << 29)
+    with pytest.raises(ModelError, match=r"tiny\.gguf is the smallest .* 1\.0 GiB do not fit into the 512 MiB"):
+        choosing.choose(TARGET, None)
+
+
+def test_a_refused_back_names_what_would_do(disk: None) -> None:
+    assert choosing.advice(TARGET, None) == (
+        "models here with the lead's vocabulary, smallest first: -m tiny.gguf (1.0 GiB), -m small.gguf (2.0 GiB), "
+        "-m large.gguf (3.0 GiB); -m auto takes the first one"
+    )
+
+
+def test_none(disk: None) -> None:
+    strange = sample([b"x%d" % token for token in range(1000)], "strange")
+    with pytest.raises(ModelError, match=r"no model here has the target's vocabulary \(searched: /\): give one"):
+        choosing.choose(strange, None)
+    assert choosing.advice(strange, None).startswith("no model here has the lead's vocabulary (searched: /)")

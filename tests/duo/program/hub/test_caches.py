@@ -1,0 +1,103 @@
+"""The models that other programs have left on this disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from duo.program.hub import caches
+from duo.program.hub.caches import LocalModel, local_models
+from duo.program.hub.ollama import Name, parse
+from tests.support.gguf_headers import header
+from tests.support.manifests import pulled
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home folder with nothing in it, and both runtimes installed."""
+    monkeypatch.setattr(Path, "home", lambda: tmp_path)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(caches, "find_spec", lambda name: name)
+    for variable in ("OLLAMA_MODELS", "LLAMA_CACHE"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+def put(path: Path, size: int, **entries: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    start = header({"general.architecture": "llama", **entries})
+    path.write_bytes(start + b"\0" * (size - len(start)))
+    return path
+
+
+def checkpoint(folder: Path, size: int, architecture: str = "LlamaForCausalLM") -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"architectures": [architecture]}))
+    (folder / "model.safetensors").write_bytes(b"\0" * size)
+    return folder
+
+
+def test_nothing_is_here(home: Path) -> None:
+    assert local_models() == []
+
+
+def test_all_places_smallest_first(home: Path) -> None:
+    snapshot = home / "hub" / "models--user--repo" / "snapshots" / "abc"
+    of_hub = put(snapshot / "small-Q4_0.gguf", 400)
+    folder = checkpoint(home / "hub" / "models--user--plain" / "snapshots" / "def", 300)
+    of_studio = put(home / ".lmstudio" / "models" / "maker" / "repo" / "m.gguf", 500)
+    of_llama = put(home / ".cache" / "llama.cpp" / "l.gguf", 600)
+    mine = put(home / "mine" / "x.gguf", 700)
+    name = parse("qwen3:0.6b")
+    assert name is not None
+    blob = pulled(home / ".ollama" / "models", name)
+    put(blob, 200)
+    assert local_models(home / "mine") == [
+        LocalModel("qwen3:0.6b", blob, 200),
+        LocalModel(str(folder), folder, 300),
+        LocalModel(str(of_hub), of_hub, 400),
+        LocalModel(str(of_studio), of_studio, 500),
+        LocalModel(str(of_llama), of_llama, 600),
+        LocalModel(str(mine), mine, 700),
+    ]
+
+
+def test_a_file_in_two_places_is_one_model(home: Path) -> None:
+    first = put(home / ".cache" / "llama.cpp" / "l.gguf", 400)
+    again = home / "mine" / "again.gguf"
+    again.parent.mkdir()
+    again.symlink_to(first)
+    assert [model.path for model in local_models(home / "mine")] == [first]
+
+
+def test_what_cannot_draft_is_left_out(home: Path) -> None:
+    put(home / "mine" / "bge.gguf", 400, **{"general.architecture": "bert"})
+    put(home / "mine" / "mmproj-model.gguf", 400)
+    put(home / "mine" / "lora.gguf", 400, **{"general.type": "adapter"})
+    checkpoint(home / "mine" / "encoder", 400, "BertModel")
+    (home / "mine" / "damaged.gguf").write_bytes(b"GGUF")
+    assert local_models(home / "mine") == []
+
+
+def test_only_what_an_installed_runtime_can_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, folder = put(home / "mine" / "x.gguf", 400), checkpoint(home / "mine" / "plain", 300)
+    monkeypatch.setattr(caches, "find_spec", lambda name: None if name == "torch" else name)
+    assert [model.path for model in local_models(home / "mine")] == [file]
+    monkeypatch.setattr(caches, "find_spec", lambda name: None if name == "llama_cpp" else name)
+    assert [model.path for model in local_models(home / "mine")] == [folder]
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        (Name("registry.ollama.ai", "library", "qwen3", "8b"), "qwen3:8b"),
+        (Name("registry.ollama.ai", "someone", "m", "latest"), "someone/m:latest"),
+        (Name("hf.co", "user", "repo", "Q4_K_M"), "hf.co/user/repo:Q4_K_M"),
+    ],
+)
+def test_names_of_ollama(name: Name, short: str) -> None:
+    assert name.short == short
+    assert parse(short) == name
