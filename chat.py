@@ -371,6 +371,7 @@ _WIDE = r"\u1100-\u115f\u2e80-\ua4cf\uac00-\ud7a3\uf900-\ufaff\uff00-\uffe6\U000
 """Characters between which a line may be broken, as in Chinese."""
 _WORD = re.compile(rf"[ \t]*(?:[{_WIDE}]|[^ \t\n{_WIDE}]*)[ \t]?")
 """With the spaces before it, and one after it."""
+_WITHIN_WORD = re.compile(r"[^ \t\n]{2}")
 _LINE = re.compile(r"[^\n]*")
 _FENCE = re.compile(r"[ \t]*(?:(?:[-*+>]|\d{1,9}[.)])[ \t]+)*(`{3,}|~{3,})([^`\n]*)")
 _ITEM = re.compile(r"[ \t]*(?:[-*+]|\d{1,9}[.)])[ \t]")
@@ -398,7 +399,7 @@ class Styler:
         """What was shown of the line."""
         self._column = self._indent = 0
         self._cut = False
-        """Whether the last word was too long to wait for its end."""
+        """Whether the last word goes on."""
         self._fence = ""
         """The mark that began the code that the text is in."""
         self._syntax = Syntax("", "")
@@ -424,19 +425,25 @@ class Styler:
         return shown
 
     def _next(self) -> str:
-        """A line break, a word or a line of code, if it is complete, or a part if it is too long to wait for."""
+        """A line break, a word or a line of code, if it is complete. Of what is longer than a line, a part."""
         if self._held.startswith("\n"):
             return "\n"
         whole = self._fence or _FENCE.match(self._line + self._held)
         found = (_LINE if whole else _WORD).match(self._held)
         unit = found[0] if found else ""
-        if len(unit) < len(self._held) or (not whole and unit.strip(" \t") and unit[-1] in " \t"):
-            return unit
-        return unit[: self.width] if len(unit) > self.width else ""
+        if len(unit) > self.width > 0:
+            return unit[: self.width]
+        ended = len(unit) < len(self._held) or (not whole and unit.strip(" \t") and unit[-1] in " \t")
+        return unit if ended else ""
 
     def _show(self, unit: str, shown: Text) -> None:
         length = cell_len(unit.expandtabs())
-        if not (self._fence or self._cut) and length and self._indent < self._column > self.width - length:
+        if (
+            not (self._fence or self._cut)
+            and unit.strip()
+            and length
+            and self._indent < self._column > self.width - length
+        ):
             # A narrow screen has no room for much indent.
             self._column = self._indent if self._indent + length <= self.width else 0
             shown.append("\n" + " " * self._column)
@@ -446,8 +453,8 @@ class Styler:
         if _ITEM.fullmatch(self._line):
             self._indent = self._column
         if self._column > self.width > 0:
-            self._column %= self.width  # the terminal has broken the line
-        self._cut = unit[-1] not in " \t" and len(unit) == self.width
+            self._column = (self._column - 1) % self.width + 1  # the terminal has broken the line
+        self._cut = len(unit) == self.width and _WITHIN_WORD.match(self._held, self.width - 1) is not None
 
     def _end_line(self) -> None:
         if self._fence:
