@@ -252,7 +252,7 @@ def _read(response: requests.Response, answer: Answer) -> dict[str, Any]:
             figures["finish_reason"] = choice["finish_reason"] or figures.get("finish_reason")
         figures |= {name: event[name] for name in ("timings", "usage") if event.get(name)}
     for name, arguments in calls.values():
-        answer.write(f"\n[calls {name}({arguments})]\n")
+        answer.write(f"{chr(10) if answer.text else ''}[calls {name}({arguments})]\n")
     return figures
 
 
@@ -341,7 +341,7 @@ class StyledAnswer(Answer):
         super().think(text)
         if self._live is None:
             self._print(self._styler.end())
-            self._live = Live(console=self._console, transient=True, get_renderable=self._last_thoughts)
+            self._live = Live(console=self._console, transient=True, get_renderable=self.last_thoughts)
             self._live.start()
 
     def end(self) -> None:
@@ -358,7 +358,7 @@ class StyledAnswer(Answer):
         self._live = None
         self._print(Text(f"{line}\n", style="dim"))
 
-    def _last_thoughts(self) -> Text:
+    def last_thoughts(self) -> Text:
         text = Text(clean(self.thoughts[-THOUGHT_CHARACTERS:]), style=THOUGHT_STYLE)
         lines = text.wrap(self._console, self._console.width)
         return Text("\n").join(lines[-max(1, min(THOUGHT_LINES, self._console.height - 2)) :])
@@ -575,8 +575,8 @@ class Chat:
                 if line.startswith(":"):
                     if self.command(line):
                         return 0
-                elif (word := line.partition(" ")[0]) in _ELSEWHERE:
-                    self.note(f"{word} is {_ELSEWHERE[word]} here; :help lists the commands")
+                elif (word := line.partition(" ")[0]) in ELSEWHERE:
+                    self.note(f"{word} is {ELSEWHERE[word]} here; :help lists the commands")
                 elif line:
                     self.report(self.ask(line))
             except ChatError as error:
@@ -595,22 +595,29 @@ class Chat:
         """Answer the lines of standard input. Returns the exit code."""
         self.lead.wait_until_ready()
         asked = failed = 0
-        for line in map(str.strip, sys.stdin):
-            if line.startswith(":"):
-                if self.command(line):
-                    break
-            elif line:
-                asked += 1
-                try:
-                    self.ask(line)
-                except KeyNeededError:
-                    raise
-                except ChatError as error:
-                    failed += 1
-                    self.note(f"{PROGRAM}: question {asked}: {error}")
-        if failed:
-            self.note(f"{PROGRAM}: {failed} of {asked} questions failed")
+        try:
+            for line in map(str.strip, sys.stdin):
+                if line.startswith(":"):
+                    if self.command(line):
+                        break
+                elif line:
+                    asked += 1
+                    failed += not self._answered(line, asked)
+        finally:
+            if failed:
+                self.note(f"{PROGRAM}: {failed} of {asked} questions failed")
         return 1 if failed else 0
+
+    def _answered(self, question: str, number: int) -> bool:
+        """Ask. Returns False, and says why, if there was no answer. Raises KeyNeededError: others would fail too."""
+        try:
+            self.ask(question)
+        except KeyNeededError:
+            raise
+        except ChatError as error:
+            self.note(f"{PROGRAM}: question {number}: {error}")
+            return False
+        return True
 
     def ask(self, question: str) -> str:
         """Ask, show the answer as it comes, and return a line of figures. Raises ChatError."""
@@ -786,7 +793,7 @@ class Chat:
         self.console.print(Text(clean(str(error)), style="red"), soft_wrap=True)
 
 
-_ELSEWHERE = {
+ELSEWHERE = {
     "/bye": ":quit", "/exit": ":quit", "/quit": ":quit", "/?": ":help", "/help": ":help", "/clear": ":new",
     "/regen": ":retry", "/save": ":save FILE", "/load": ":load FILE", "/show": ":stats",
     "/set": ":system, :temperature or :seed",
@@ -818,15 +825,15 @@ _ALONE: dict[str, Callable[[Chat], None]] = {
 }  # fmt: skip
 _WITH_VALUE: dict[str, Callable[[Chat, str], None]] = {":key": Chat.key, ":save": Chat.save, ":load": Chat.load}
 _SETTINGS: dict[str, Callable[[str], object]] = {":system": str, ":temperature": _temperature, ":seed": _whole}
-_NAMES = sorted((*_LEAVE, *_ALONE, *_WITH_VALUE, *_SETTINGS))
+NAMES = sorted((*_LEAVE, *_ALONE, *_WITH_VALUE, *_SETTINGS))
 
 
 def _command(word: str) -> str:
     """The command of this name, or the only command that begins with it. Raises ChatError."""
     word = word.lower()
-    if word in _NAMES:
+    if word in NAMES:
         return word
-    matching = [name for name in _NAMES if name.startswith(word)] if len(word) > 1 else []
+    matching = [name for name in NAMES if name.startswith(word)] if len(word) > 1 else []
     if len(matching) > 1:
         raise ChatError(f"{word} may be {' or '.join(matching)}")
     if not matching:

@@ -99,6 +99,14 @@ def test_nothing_is_lost_at_length(text: str, sizes: Sequence[int], width: int) 
     check_that_nothing_is_lost(text, sizes, width)
 
 
+def test_words_come_when_they_are_complete() -> None:
+    styler = chat.Styler(80)
+    assert [styler.push(piece).plain for piece in ("on", "e t", "wo", "\n```py\nx =", " 1\n", "``", "`\n日", "本")] == [
+        "", "one ", "", "two\n```py\n", "x = 1\n", "", "```\n", "日"
+    ]  # fmt: skip
+    assert styler.end().plain == "本\n"
+
+
 @given(st.lists(st.text("abc*`_", min_size=1, max_size=9), min_size=1, max_size=60).map(" ".join))
 @settings(max_examples=60)
 def test_lines_are_broken_between_words(text: str) -> None:
