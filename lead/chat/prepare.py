@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from duo.engines.base import Vocabulary
 from duo.errors import RequestError
 from duo.sampling.thinking import ThinkingLimit
+from lead.api import ThinkingMarks
 from lead.chat.conversation import ChatSettings, Conversation, ReasoningFormat, Thinking, Tool
 from lead.chat.forms import Form, channels, form_of
 from lead.chat.grammar import NO_PARAMETERS, grammar
@@ -53,6 +54,9 @@ class Prepared:
             "prompt": self.prompt,
             "marks": self.marks,
             "thinking": self.thinking,
+            "thinking_marks": ThinkingMarks(
+                [self.form.thinking.open], closing_marks(self.form), self.begun, self.form.declared
+            ),
             "continues": self.conversation.continues,
         }
 
@@ -101,6 +105,11 @@ def _within_thinking(asked: Conversation) -> bool:
     return bool(last.get("reasoning_content") and not last.get("content"))
 
 
+def closing_marks(form: Form) -> Sequence[str]:
+    """Marks of which each ends thinking."""
+    return [channels.END, channels.START] if form.channels else [form.thinking.close]
+
+
 def form_for(vocabulary: Vocabulary, settings: ChatSettings) -> Form:
     """How the model writes calls and thinking. The first time takes a while for a large vocabulary."""
     return _known(vocabulary, settings.tool_format).form
@@ -136,8 +145,9 @@ class _Known:
         form = self.form
         if not limited(thinking) or not self._ending or not (form.declared or begun):
             return None
-        closes = [channels.END, channels.START] if form.channels else [form.thinking.close]
-        return ThinkingLimit(thinking.budget or 0, begun, [form.thinking.open], closes, self._ending, form.marks)
+        return ThinkingLimit(
+            thinking.budget or 0, begun, [form.thinking.open], closing_marks(form), self._ending, form.marks
+        )
 
 
 _all_known: WeakKeyDictionary[Vocabulary, dict[str, _Known]] = WeakKeyDictionary()

@@ -9,7 +9,7 @@ import pytest
 
 from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.errors import RequestError
-from lead.api import Piece
+from lead.api import Piece, ThinkingMarks
 from lead.chat.answer import whole
 from lead.chat.conversation import ChatSettings, Conversation, Thinking, Tool
 from lead.chat.parts import Call, Text, Thought
@@ -29,7 +29,13 @@ def test_a_plain_conversation() -> None:
     assert vocabulary().decode(prepared.prompt) == "Hi"
     assert (prepared.grammar, prepared.begun, prepared.thinking) == ("", False, None)
     question = prepared.fields()
-    assert question == {"prompt": prepared.prompt, "marks": prepared.marks, "thinking": None, "continues": False}
+    assert question == {
+        "prompt": prepared.prompt,
+        "marks": prepared.marks,
+        "thinking": None,
+        "thinking_marks": ThinkingMarks(["<think>"], ["</think>"], begun=False, anywhere=False),
+        "continues": False,
+    }
 
 
 def test_thinking_that_the_prompt_opens() -> None:
