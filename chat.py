@@ -123,26 +123,15 @@ class Lead:
             other = f"what answers at {self.url} is not a lead (HTTP status {response.status_code})"
             raise ChatError(_error(response, other)[0])
 
-    def models(self) -> list[str]:
-        """Names of the models. Raises ChatError."""
-        return [str(model["id"]) for model in self._get("/v1/models")["data"]]
-
-    def backs(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """The backs, and what is known of the speed with them and without. Raises ChatError."""
-        answer = self._get("/backs")
-        return answer["data"], answer.get("speedup") or {}
-
-    def _get(self, path: str) -> dict[str, Any]:
+    def get(self, path: str) -> dict[str, Any]:
         """Fetch an object with a list `data`. Raises ChatError."""
         response = self._call("GET", path)
         if response.status_code != 200:
             raise ChatError(_error(response)[0])
-        try:
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             answer: dict[str, Any] = response.json()
             if isinstance(answer["data"], list):
                 return answer
-        except (ValueError, KeyError, TypeError):
-            pass
         raise ChatError(f"what answers at {self.url} is not a lead")
 
     def answer(self, body: dict[str, Any], answer: Answer) -> dict[str, Any]:
@@ -585,7 +574,7 @@ class Chat:
                 self.note("stopped")
 
     def greet(self) -> None:
-        models = self.lead.models()
+        models = [model["id"] for model in self.lead.get("/v1/models")["data"]]
         if len(models) > 1 and self.options.model is None:
             self.options.model = models[0]
             self.note(f"this lead has {', '.join(models)}: --model chooses")
@@ -596,28 +585,23 @@ class Chat:
         self.lead.wait_until_ready()
         asked = failed = 0
         try:
-            for line in map(str.strip, sys.stdin):
+            for line in filter(None, map(str.strip, sys.stdin)):
                 if line.startswith(":"):
                     if self.command(line):
                         break
-                elif line:
-                    asked += 1
-                    failed += not self._answered(line, asked)
+                    continue
+                asked += 1
+                try:
+                    self.ask(line)
+                except KeyNeededError:
+                    raise  # others would fail too
+                except ChatError as error:
+                    failed += 1
+                    self.note(f"{PROGRAM}: question {asked}: {error}")
         finally:
             if failed:
                 self.note(f"{PROGRAM}: {failed} of {asked} questions failed")
         return 1 if failed else 0
-
-    def _answered(self, question: str, number: int) -> bool:
-        """Ask. Returns False, and says why, if there was no answer. Raises KeyNeededError: others would fail too."""
-        try:
-            self.ask(question)
-        except KeyNeededError:
-            raise
-        except ChatError as error:
-            self.note(f"{PROGRAM}: question {number}: {error}")
-            return False
-        return True
 
     def ask(self, question: str) -> str:
         """Ask, show the answer as it comes, and return a line of figures. Raises ChatError."""
@@ -654,10 +638,10 @@ class Chat:
         """Say the figures of an answer, and why backs rest, if they do."""
         self.note(figures)
         with contextlib.suppress(ChatError):  # the answer is there
-            self._rest(self.lead.backs()[1])
+            self._rest(self.lead.get("/backs"))
 
-    def _rest(self, speedup: dict[str, Any]) -> None:
-        if speedup.get("state") == "resting":
+    def _rest(self, backs: dict[str, Any]) -> None:
+        if (speedup := backs.get("speedup") or {}).get("state") == "resting":
             self.note(speedup.get("says") or "resting: the target is faster without backs")
 
     def _messages(self) -> list[Turn]:
@@ -764,10 +748,11 @@ class Chat:
         self.note(f"loaded {path}: {len(self.turns)} messages")
 
     def stats(self) -> None:
-        backs, speedup = self.lead.backs()
+        backs = self.lead.get("/backs")
+        speedup = backs.get("speedup") or {}
         if times := _times(speedup):
             self.note(f"{times}: {speedup['with_backs']:.1f} tokens/s with them, {speedup['alone']:.1f} without")
-        self._rest(speedup)
+        self._rest(backs)
         if self.last is None:
             self.note("no answer yet")
         else:
@@ -775,11 +760,11 @@ class Chat:
             for name, show in _STATS:
                 table.add_row(name, show(self.last), show(self.total))
             self.console.print(table)
-        if not backs:
+        if not backs["data"]:
             self.note("no back is connected")
             return
         table = _table("back", "model", "state", "round trip", "guesses", "accepted")
-        for back in backs:
+        for back in backs["data"]:
             trip = back["round_trip_ms"]
             shown = "-" if trip is None else f"{trip:.1f} ms"
             cells = (back["name"], back["model"], back["state"], shown, back["drafted"], back["accepted"])
