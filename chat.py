@@ -47,7 +47,7 @@ THOUGHT_LINES, THOUGHT_CHARACTERS = 10, 4000
 THOUGHT_STYLE = "dim italic"
 CONTEXT_LINES = 40
 """So many lines before a line of code decide its colours: it may be within a string."""
-LINE_CHARACTERS = 2000
+LINE_CHARACTERS = 1000
 """So many characters before a word decide its style."""
 HISTORY_LINES = 1000
 
@@ -396,15 +396,16 @@ class Styler:
 
     def push(self, text: str) -> Text:
         """Take more text. Returns what can be shown by now."""
-        self._held += text
         shown = Text()
-        while unit := self._next():
-            if unit == "\n":
-                self._end_line()
-                shown.append(unit)
-            else:
-                self._show(unit, shown)
-            self._held = self._held[len(unit) :]
+        for at in range(0, len(text), LINE_CHARACTERS):
+            self._held += text[at : at + LINE_CHARACTERS]
+            while unit := self._next():
+                if unit == "\n":
+                    self._end_line()
+                    shown.append(unit)
+                else:
+                    self._show(unit, shown)
+                self._held = self._held[len(unit) :]
         return shown
 
     def end(self) -> Text:

@@ -87,6 +87,7 @@ SIZES, WIDTHS = st.lists(st.integers(0, 12), max_size=20), st.integers(1, 100)
 
 @given(ANSWERS, SIZES, WIDTHS)
 @example("```c\n#include <vector>\n```\nif a<b and c>d <think>\n\nhm </think>", (), 80)
+@example("many *words* in `one` line " * 60, (7, 1500), 80)
 @settings(max_examples=60)
 def test_nothing_is_lost(text: str, sizes: Sequence[int], width: int) -> None:
     check_that_nothing_is_lost(text, sizes, width)
