@@ -18,6 +18,19 @@ from lead.decode.session import Tally as Tally
 
 
 @dataclass(frozen=True, slots=True)
+class ThinkingMarks:
+    """How a model marks its thinking.
+
+    begun: the answer begins within thinking. anywhere: whether thinking may begin after other text.
+    """
+
+    opens: Sequence[str] = ()
+    closes: Sequence[str] = ()
+    begun: bool = False
+    anywhere: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Question:
     """Asks for one answer to the tokens of a prompt.
 
@@ -29,6 +42,7 @@ class Question:
         does.
     marks: special tokens whose names are a part of the answer's text, by id.
     thinking: the limit on the model's thinking, if there is one.
+    thinking_marks: where thinking begins and ends, for those who watch the answer.
     top_logprobs: how many of the likeliest tokens to report with each token. 0 reports only the token's own log
         probability, None reports nothing.
     prompt_logprobs: whether to report the same for the tokens of the prompt.
@@ -47,6 +61,7 @@ class Question:
     turns: Sequence[str] = ()
     marks: Mapping[int, str] = field(default_factory=dict)
     thinking: ThinkingLimit | None = None
+    thinking_marks: ThinkingMarks = field(default_factory=ThinkingMarks)
     top_logprobs: int | None = None
     prompt_logprobs: bool = False
     continues: bool = False
@@ -63,6 +78,7 @@ class Piece:
     backs: who guessed the token; empty for the target's own token.
     rejected: the text of the wrong guess that the same forward pass verified after this token, for the console.
     token: None if this is text alone, the part of a token before a stop string.
+    thought: whether it is thinking. Only observers that read are told.
     """
 
     text: str
@@ -70,6 +86,7 @@ class Piece:
     rejected: str = ""
     token: int | None = None
     logprobs: Logprobs | None = None
+    thought: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from duo.engines import Engine
 from duo.errors import DuoError
 from duo.sampling.logprobs import Logprobs
 from lead.answers.text import Stops, TextStream
+from lead.answers.thoughts import Thoughts
 from lead.api import CLIENT_GONE, FinishReason, Observer, Piece, Question, Summary
 from lead.decode.request import Request
 from lead.decode.session import Step
@@ -91,7 +92,9 @@ class RunningAnswer:
         self.tokens = 0
         """Tokens of the answer so far."""
         # A stop string is found in the event loop: the decode loop should not go on for long behind it.
-        self.read = question.streamed or bool(question.stop or turns) or any(observer.reads for observer in observers)
+        watched = any(observer.reads for observer in observers)
+        self._thoughts = Thoughts(question.thinking_marks) if watched else None
+        self.read = question.streamed or bool(question.stop or turns) or watched
         """Whether its steps are to be handed over soon."""
         self._finish_reason: FinishReason | None = None
         self._summary: Summary | None = None
@@ -151,6 +154,8 @@ class RunningAnswer:
 
     def _hold(self, piece: Piece) -> None:
         """Keep it until it is clear that it may be shown."""
+        if self._thoughts is not None and self._thoughts.take(piece.text):
+            piece = replace(piece, thought=True)
         searched = piece.text + self._names.get(-1 if piece.token is None else piece.token, "")
         self._held.append((piece, len(searched)))
         text, stopped = self._stops.push(searched)
@@ -169,7 +174,7 @@ class RunningAnswer:
             pieces.append(piece)
         if stopped and self._clear:
             cut = self._held[0][0]
-            pieces.append(Piece(cut.text[: self._clear], cut.backs))
+            pieces.append(Piece(cut.text[: self._clear], cut.backs, thought=cut.thought))
         return pieces
 
     @property

@@ -11,6 +11,7 @@ from duo.engines.base import Vocabulary
 from duo.engines.chat.template import PLAIN_TURNS
 from duo.errors import RequestError
 from duo.sampling.thinking import ThinkingLimit
+from lead.api import ThinkingMarks
 from lead.chat.conversation import ChatSettings, Conversation, ReasoningFormat, Thinking, Tool
 from lead.chat.forms import Form, channels, form_of
 from lead.chat.forms.schemas import NO_PARAMETERS
@@ -57,6 +58,9 @@ class Prepared:
             "prompt": self.prompt,
             "marks": self.marks,
             "thinking": self.thinking,
+            "thinking_marks": ThinkingMarks(
+                [self.form.thinking.open], closing_marks(self.form), self.begun, self.form.declared
+            ),
             "continues": _goes_on(self.conversation),
             "turns": self.turns,
         }
@@ -113,6 +117,11 @@ def _within_thinking(asked: Conversation) -> bool:
     return bool(last.get("reasoning_content") and not last.get("content"))
 
 
+def closing_marks(form: Form) -> Sequence[str]:
+    """Marks of which each ends thinking."""
+    return [channels.END, channels.START] if form.channels else [form.thinking.close]
+
+
 def form_for(vocabulary: Vocabulary, settings: ChatSettings) -> Form:
     """How the model writes calls and thinking. The first time takes a while for a large vocabulary."""
     return _known(vocabulary, settings.tool_format).form
@@ -151,9 +160,8 @@ class _Known:
         form = self.form
         if not limited(thinking) or not self._ending or not (form.declared or begun):
             return None
-        closes = [channels.END, channels.START] if form.channels else [form.thinking.close]
         budget, opens = thinking.budget or 0, [form.thinking.open]
-        return ThinkingLimit(budget, begun, opens, closes, self._ending, form.marks, self._next)
+        return ThinkingLimit(budget, begun, opens, closing_marks(form), self._ending, form.marks, self._next)
 
 
 _all_known: WeakKeyDictionary[Vocabulary, dict[str, _Known]] = WeakKeyDictionary()

@@ -2,8 +2,9 @@
 
 On a terminal a live view (`lead.console.live`) shows the newest text of all answers. A finished answer is printed above
 it. Without a terminal, one answer is printed as it comes and the others after it, so that they do not mix. Accepted
-guesses are green and rejected ones, in print mode `all`, red. Tokens that nobody guessed are plain. rich decides about
-colours, by the terminal and by NO_COLOR and FORCE_COLOR.
+guesses are green and rejected ones, in print mode `all`, red. Tokens that nobody guessed are plain. Thinking is dim. In
+a finished answer above the live view, one line stands for it. rich decides about colours, by the terminal and by
+NO_COLOR and FORCE_COLOR.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Literal
 from rich.console import Console as Terminal
 
 from lead.api import Answerer, Observer, Piece, Summary
-from lead.console.live import Live, shown
+from lead.console.live import Live, folded, shown
 
 PrintMode = Literal["none", "accepted", "all"]
 
@@ -34,6 +35,8 @@ class Console(Observer):
         self._live: Live | None = None
         self._text: dict[int, list[str]] = {}
         """Text not printed yet, by answer under way, in order of their start."""
+        self._thought: dict[int, int] = {}
+        """Tokens of thinking that is under way or has just ended, by answer. Only with the live view."""
         self._streamed: int | None = None
         """The answer under way that is printed as it comes."""
         self._waiting: list[str] = []
@@ -63,19 +66,39 @@ class Console(Observer):
     def pieces(self, answer: int, pieces: Sequence[Piece]) -> None:
         if not self.reads:
             return
-        # Escape codes instead of rich, because this shares the interpreter with the decode loop.
-        out: list[str] = []
-        for piece in pieces:
-            text = shown(piece.text)
-            out.append(f"{_GREEN}{text}{_OFF}" if text and piece.backs and self._colours else text)
-            if piece.rejected and self._shows_rejected and self._colours:
-                out.append(f"{_RED}{shown(piece.rejected)}{_OFF}")
-        if answer == self._streamed:
-            self._write("".join(out))
-            return
-        self._text[answer].append("".join(out))
         if self._live is not None:
             self._live.pieces(answer, pieces)
+            out = self._folded(answer, pieces)
+        else:
+            out = [self._coloured(piece) for piece in pieces]
+        if answer == self._streamed:
+            self._write("".join(out))
+        else:
+            self._text[answer].append("".join(out))
+
+    def _folded(self, answer: int, pieces: Sequence[Piece]) -> list[str]:
+        """The pieces as they are printed, with one line instead of thinking."""
+        out: list[str] = []
+        for piece in pieces:
+            if piece.thought:
+                self._thought[answer] = self._thought.get(answer, 0) + (piece.token is not None)
+                continue
+            if piece.text.strip() and answer in self._thought:
+                out.append(self._dim(folded(self._thought.pop(answer))))
+            out.append(self._coloured(piece))
+        return out
+
+    def _coloured(self, piece: Piece) -> str:
+        # Escape codes instead of rich, because this shares the interpreter with the decode loop.
+        text = shown(piece.text)
+        if not self._colours:
+            return text
+        if text and (piece.backs or piece.thought):
+            text = f"{_DIM if piece.thought else ''}{_GREEN if piece.backs else ''}{text}{_OFF}"
+        return f"{text}{_RED}{shown(piece.rejected)}{_OFF}" if piece.rejected and self._shows_rejected else text
+
+    def _dim(self, line: str) -> str:
+        return f"{_DIM}{line}{_OFF}\n" if self._colours else f"{line}\n"
 
     def finished(self, answer: int, summary: Summary) -> None:
         self._end(answer, figures(summary))
@@ -86,9 +109,9 @@ class Console(Observer):
     def _end(self, answer: int, closing: Sequence[str]) -> None:
         if answer not in self._text:
             return  # it had no text yet, or nothing is printed
-        dim, off = (_DIM, _OFF) if self._colours else ("", "")
-        lines = ["", *closing, ""]
-        whole = "".join([*self._text.pop(answer), *(f"{dim}{line}{off}\n" for line in lines)])
+        thought = [folded(self._thought.pop(answer))] if answer in self._thought else []
+        lines = [*thought, "", *closing, ""]
+        whole = "".join([*self._text.pop(answer), *map(self._dim, lines)])
         if self._live is not None:
             self._live.finished(answer, whole)
             return

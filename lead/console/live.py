@@ -41,19 +41,36 @@ def shown(text: str) -> str:
     return text if text.isprintable() else "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
+def folded(tokens: int) -> str:
+    """What takes the place of thinking that has ended."""
+    return f"thought for {tokens} tokens"
+
+
 @dataclass(slots=True)
 class _Words:
-    """The newest text of an answer, as parts (text, whether a back guessed it)."""
+    """The newest text of an answer, as parts (text, style). thought: tokens of thinking under way."""
 
-    parts: deque[tuple[str, bool]] = field(default_factory=deque)
+    parts: deque[tuple[str, str]] = field(default_factory=deque)
     length: int = 0
+    thought: int = 0
 
-    def add(self, text: str, guessed: bool) -> None:
+    def take(self, piece: Piece) -> None:
+        if piece.thought:
+            self.thought += piece.token is not None
+        elif self.thought and piece.text.strip():
+            line, self.thought = folded(self.thought), 0
+            self.parts.clear()
+            self.length = 0
+            self.add(f"{line}\n", "dim")
+        if text := shown(piece.text):
+            self.add(text, "dim" if piece.thought else "green" if piece.backs else "")
+
+    def add(self, text: str, style: str) -> None:
         self.length += len(text)
-        if self.parts and self.parts[-1][1] == guessed and len(self.parts[-1][0]) < RUN:
+        if self.parts and self.parts[-1][1] == style and len(self.parts[-1][0]) < RUN:
             # Drawing few long parts is faster than many short ones.
             text = self.parts.pop()[0] + text
-        self.parts.append((text, guessed))
+        self.parts.append((text, style))
         while self.length - len(self.parts[0][0]) > TAIL:
             self.length -= len(self.parts.popleft()[0])
 
@@ -61,11 +78,11 @@ class _Words:
         """At most `count` lines, not wider than the terminal."""
         newest: list[tuple[str, str]] = []
         room = count * terminal.width
-        for part, guessed in reversed(self.parts):
+        for part in reversed(self.parts):
             if room <= 0:
                 break
-            room -= len(part)
-            newest.append((part, "green" if guessed else ""))
+            room -= len(part[0])
+            newest.append(part)
         lines = Text.assemble(*reversed(newest)).wrap(terminal, terminal.width, tab_size=4)
         return [line for line in lines if line.plain.strip()][-count:]
 
@@ -108,8 +125,7 @@ class Live:
     def pieces(self, answer: int, pieces: Sequence[Piece]) -> None:
         words = self._words[answer]
         for piece in pieces:
-            if text := shown(piece.text):
-                words.add(text, bool(piece.backs))
+            words.take(piece)
 
     def finished(self, answer: int, whole: str) -> None:
         """Print `whole`, the answer and its figures with colours, above the view."""

@@ -6,7 +6,6 @@ The lead at the other end is the real HTTP side with scripted answers (see http_
 from __future__ import annotations
 
 import ast
-import io
 import json
 import re
 import socket
@@ -19,17 +18,15 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from rich.console import Console as Rich
 
 import chat
-from bench.harness import terminal as screens
 from duo.errors import ContextError, DuoError
 from duo.program.tls_files import Files
 from lead.api import BackView
 from lead.http.app import create_app
 from lead.http.edge.auth import guarded
 from lead.security import certs
-from tests.support.chat import CHAT, ENVIRONMENT, SUMMARY_LINE, free_port, pipe
+from tests.support.chat import CHAT, ENVIRONMENT, free_port, pipe
 from tests.support.http import PATIENCE, AnswerGate, ScriptedAnswerer, served
 from tests.support.locked import locked
 
@@ -117,26 +114,28 @@ def test_no_lead() -> None:
         assert run.stderr.startswith("chat.py: no lead at http://127.0.0.1:") and run.stderr.count("\n") == 1
 
 
-@pytest.mark.parametrize(
-    ("question", "fault", "message"),
-    [
-        ("one", ContextError("the prompt has 5000 tokens"), "the prompt has 5000 tokens"),
-        (":nonsense", None, "no command :nonsense: :help lists them"),
-    ],
-)
-def test_errors_end_the_pipe(
-    url: str, answerer: ScriptedAnswerer, question: str, fault: Exception | None, message: str
-) -> None:
-    answerer.refusal = fault
-    run = pipe(url, questions=f"{question}\ntwo\n")
-    assert (run.returncode, run.stdout, run.stderr) == (1, "", f"chat.py: {message}\n")
+def test_questions_after_one_that_failed(url: str, answerer: ScriptedAnswerer) -> None:
+    """They are asked, without it. The end says how many failed."""
+    answerer.scripts = [[("one",)], [("Hel",), DuoError("the engine lost its context")], [("three",)]]
+    run = pipe(url, questions="a\nb\n\nc\n")
+    assert (run.returncode, run.stdout) == (1, "one\nHel\nthree\n")
+    assert run.stderr == (
+        "chat.py: question 2: the lead ended the answer: the engine lost its context\n"
+        "chat.py: 1 of 3 questions failed\n"
+    )
+    answers = [answerer.next_asked() for _ in range(3)]
+    assert [turn["content"] for turn in answers[2].messages] == ["a", "one", "c"]
+    answerer.refusal = ContextError("the prompt has 5000 tokens")
+    run = pipe(url, questions="a\nb\n:stats\n")
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr.startswith("chat.py: question 1: the prompt has 5000 tokens\nchat.py: question 2: ")
+    assert run.stderr.endswith("chat.py: 2 of 2 questions failed\n")
 
 
-def test_an_error_in_the_middle_of_an_answer(url: str, answerer: ScriptedAnswerer) -> None:
-    answerer.script = [("Hel",), DuoError("the engine lost its context")]
-    run = pipe(url, questions="one\ntwo\n")
-    assert (run.returncode, run.stdout) == (1, "Hel\n")
-    assert run.stderr == "chat.py: the lead ended the answer: the engine lost its context\n"
+def test_a_command_that_fails_ends_the_pipe(url: str, answerer: ScriptedAnswerer) -> None:
+    """The questions after it may need it."""
+    run = pipe(url, questions=":nonsense\ntwo\n")
+    assert (run.returncode, run.stdout, run.stderr) == (1, "", "chat.py: no command :nonsense: :help lists them\n")
 
 
 def test_wrong_arguments() -> None:
@@ -233,8 +232,11 @@ FIRST = b"data: " + json.dumps({"choices": [{"delta": {"content": "Hel"}, "finis
 )
 def test_the_connection_breaks_in_the_middle(broken_lead: Callable[[bytes], str], body: bytes) -> None:
     run = pipe(broken_lead(body), questions="one\ntwo\n")
-    assert (run.returncode, run.stdout) == (1, "Hel\n")
-    assert run.stderr == "chat.py: the connection to the lead broke in the middle of the answer\n"
+    assert (run.returncode, run.stdout) == (1, "Hel\n" * 2)
+    broke = "the connection to the lead broke in the middle of the answer"
+    assert run.stderr == (
+        f"chat.py: question 1: {broke}\nchat.py: question 2: {broke}\nchat.py: 2 of 2 questions failed\n"
+    )
 
 
 def test_something_else_is_at_the_address(broken_lead: Callable[[bytes], str]) -> None:
@@ -257,7 +259,7 @@ def test_what_does_not_speak_http() -> None:
         run = pipe(url)
         listener.shutdown(socket.SHUT_RDWR)
     what = f"what listens at {url} broke the connection"
-    assert run.stderr == f"chat.py: {what}: name the lead's port for clients (chat.py URL), or try again\n"
+    assert run.stderr == f"chat.py: {what}: name the lead's port for clients (chat.py HOST:PORT), or try again\n"
     assert run.returncode == 1
 
 
@@ -266,85 +268,6 @@ def test_a_lead_that_is_not_known_by_that_name(answerer: ScriptedAnswerer) -> No
     with served(app) as url:
         run = pipe(url.replace("127.0.0.1", "127.1"))  # short for the same address, but not one to the lead
     assert run.returncode == 1 and "--allowed-host" in run.stderr and run.stderr.count("\n") == 1
-
-
-# -- Markdown as it comes ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "finished"),
-    [
-        ("", ""),
-        ("one line\n", ""),
-        ("one\n\n", ""),
-        ("one\n\nt", ""),
-        ("one\n\ntwo\n", "one\n\n"),
-        ("one\n\ntwo\n\nthree\n", "one\n\ntwo\n\n"),
-        ("```\na\n\nb\n", ""),
-        ("```\na\n\nb\n```\n\nc\n", "```\na\n\nb\n```\n\n"),
-        ("````\n```\n\nb\n", ""),
-        ("~~~\n```\n\nb\n~~~\n\nc\n", "~~~\n```\n\nb\n~~~\n\n"),
-        ("1. a\n\n2. b\n", ""),
-        ("- a\n\n  more of a\n", ""),
-        ("- a\n\n- b\n\nc\n", "- a\n\n- b\n\n"),
-    ],
-)
-def test_blocks_that_nothing_can_change_any_more(text: str, finished: str) -> None:
-    assert text[: chat.finished_blocks(text)] == finished
-
-
-def test_blocks_make_the_same_page_as_the_whole() -> None:
-    """Shown block by block, character by character, a long answer is what it is when shown at once."""
-    block = "# Title\n\nSome *words* and `code`.\n\n- one\n\n- two\n\n```python\nx = 1\n\ny = 2\n```\n\n"
-    text = block * 5 + "The end"
-
-    def shown(*parts: str) -> list[str]:
-        out = io.StringIO()
-        here = Rich(file=out, width=60, height=10, force_terminal=False)
-        screen = chat.Rendered(here)
-        for part in parts:
-            screen.write(part)
-        screen.end()
-        return [line.rstrip() for line in out.getvalue().splitlines() if line.strip()]
-
-    whole = shown(text)
-    assert whole.count("x = 1") + whole.count(" x = 1") == 5
-    assert shown(*text) == whole
-
-
-def test_thinking_is_a_quotation() -> None:
-    file = io.StringIO()
-    screen = chat.Rendered(Rich(file=file, width=40))
-    for thought in ("Let me\n", "see."):
-        screen.think(thought)
-    screen.write("Four.")
-    screen.end()
-    lines = [line.strip() for line in file.getvalue().splitlines() if line.strip()]
-    assert lines == ["▌ Let me see.", "Four."]
-
-
-def test_markdown_on_a_terminal(url: str, answerer: ScriptedAnswerer, state: Path) -> None:
-    """What grows is drawn in place, even if longer than the screen; escapes and hidden links do not get through."""
-    gate = AnswerGate()
-    hostile = "&#27;[2J \x1b]0;title\x07 [here](http://evil.example/x)"
-    answerer.script = [("Some **bold** wor",), gate, (f"ds.\n\n{hostile}\n\n" + "- item\n" * 40 + "\n`the end`",)]
-    with screens.Terminal([str(CHAT), url], {"XDG_STATE_HOME": str(state)}, columns=80, lines=12) as here:
-        written = bytearray()
-
-        def until(condition: Callable[[str], bool]) -> str:
-            while not condition(here.text()):
-                written.extend(here.read())
-            return here.text()
-
-        until(lambda text: text.rstrip().endswith("\n>"))
-        here.type("one\n")
-        until(lambda text: "Some bold wor" in text)
-        assert here.screen.buffer[2][5].bold
-        gate.open()
-        text = until(lambda text: SUMMARY_LINE in text and text.rstrip().endswith("\n>"))
-        assert text.count("item") >= 5 and "the end" in text and "**" not in text
-    assert b"\x1b]" not in written and b"\x1b[2J" not in written
-    assert b"http://evil.example/x" in written
 
 
 # -- A key, and TLS ------------------------------------------------------------------------------------------------
@@ -356,7 +279,7 @@ def test_a_lead_that_wants_a_key(answerer: ScriptedAnswerer, monkeypatch: pytest
         run = pipe(url, questions="one\n")
         assert (run.returncode, run.stdout) == (1, "")
         assert run.stderr == (
-            f"chat.py: the lead at {url} wants a key: give its own with --api-key KEY or in DUO_API_KEY\n"
+            f"chat.py: the lead at {url} wants a key: give its own with --api-key KEY, in DUO_API_KEY, or with :key\n"
         )
         run = pipe(url, "--api-key", "wrong", questions="one\n")
         assert run.returncode == 1 and f"the lead at {url} does not take this key: " in run.stderr

@@ -97,7 +97,7 @@ def test_a_conversation(url: str, answerer: ScriptedAnswerer, terminal: Callable
     here.expect(f"talking to fake-13m at {url}; :help lists the commands\r\n> ")
     here.type("one\n")
     # What would steer the terminal is not shown.
-    assert here.expect(SUMMARY_LINE) == "one\nHello,\nwor[2Jld\n"
+    assert here.expect(SUMMARY_LINE).startswith("one\nHello,\nwor[2Jld\n")
     here.expect("> ")
     here.type("two\n")
     here.expect(SUMMARY_LINE)

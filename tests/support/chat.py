@@ -12,7 +12,7 @@ import chat
 
 CHAT = Path(chat.__file__)
 
-SUMMARY_LINE = "6 tokens · 3.0 tokens/s · 3 of 5 guesses accepted (60%)"
+SUMMARY_LINE = "3.0 tokens/s · 6 tokens · 3 of 5 guesses accepted (60%)"
 
 
 def pipe(*arguments: str, questions: str = "") -> subprocess.CompletedProcess[str]:

@@ -17,7 +17,7 @@ from duo.sampling.params import SamplingParams
 from lead.answers import handover
 from lead.answers.answer import RunningAnswer
 from lead.answers.text import NO_MARKS, special_in
-from lead.api import Observer, Piece, Question
+from lead.api import Observer, Piece, Question, ThinkingMarks
 from lead.console.console import Console
 from lead.decode.request import Request
 from lead.decode.session import Committed, Step
@@ -243,6 +243,21 @@ def test_what_nobody_reads_is_handed_over_seldom(monkeypatch: pytest.MonkeyPatch
     expected = 1.0 / (handover.UNREAD_PACE if read == "not" else handover.PACE)
     # The first word is handed over at once, and the end as well.
     assert expected * 0.7 <= len(calls) - 2 <= expected + 1
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_who_watches_is_told_what_is_thinking(watched: bool) -> None:
+    """The mark that ends it counts as thinking, and a part before a stop string is what its token is."""
+    request = Request([1], SamplingParams(), 10, False, lambda step: None, lambda error: None)
+    question = Question([1], SamplingParams(), stop=["gum"], thinking_marks=ThinkingMarks([], [" CPU"], begun=True))
+
+    async def run() -> list[Piece]:
+        answer = await _made(request, question, [Console("accepted" if watched else "none")])
+        answer.steps.put_nowait([step(1, 2, 4, 3)])
+        return [piece async for pieces in answer for piece in pieces]
+
+    told = [(piece.text, piece.thought) for piece in asyncio.run(run())]
+    assert told == [("Return", watched), (" CPU", watched), (" after", False), (" ar", False)]
 
 
 async def _made(request: Request, question: Question, observers: Sequence[Observer]) -> RunningAnswer:

@@ -11,7 +11,7 @@ from duo.engines.transformers.vocabulary import HFVocabulary
 from duo.errors import RequestError
 from duo.sampling.grammar import Grammars
 from duo.sampling.thinking import ThinkingConstraint
-from lead.api import Piece
+from lead.api import Piece, ThinkingMarks
 from lead.chat.answer import whole
 from lead.chat.conversation import ChatSettings, Choice, Conversation, Thinking, Tool
 from lead.chat.parts import Call, Text, Thought
@@ -32,8 +32,13 @@ def test_a_plain_conversation() -> None:
     assert (prepared.grammar, prepared.begun, prepared.thinking) == ("", False, None)
     question = prepared.fields()
     assert question == {
-        "prompt": prepared.prompt, "marks": prepared.marks, "thinking": None, "continues": False, "turns": (),
-    }  # fmt: skip
+        "prompt": prepared.prompt,
+        "marks": prepared.marks,
+        "thinking": None,
+        "thinking_marks": ThinkingMarks(["<think>"], ["</think>"], begun=False, anywhere=False),
+        "continues": False,
+        "turns": (),
+    }
 
 
 def test_a_base_model_ends_its_answer_where_it_would_speak_for_the_user() -> None:

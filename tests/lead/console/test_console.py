@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import logging
+import re
 from collections.abc import Sequence
 from typing import cast
 
@@ -125,6 +126,42 @@ def test_answers_do_not_mix(capsys: pytest.CaptureFixture[str]) -> None:
     assert say(5, "five") == "five"
 
 
+THINKING = [
+    Piece("<think>", token=1, thought=True),
+    Piece("Hm", ("one",), token=2, thought=True),
+    Piece(".</think>", token=3, thought=True),
+    Piece("\n", token=4),
+    Piece("Two", token=5),
+]
+
+
+@pytest.mark.usefixtures("colours")
+def test_thinking_is_dim(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console("accepted")
+    console.first_text(1, 0.1)
+    console.pieces(1, THINKING)
+    assert capsys.readouterr().out == ("\x1b[2m<think>\x1b[0m\x1b[2m\x1b[32mHm\x1b[0m\x1b[2m.</think>\x1b[0m\nTwo")
+
+
+@pytest.mark.parametrize(("told", "expected"), [(5, "\nthought for 3 tokens\nTwo"), (2, "thought for 2 tokens\n")])
+def test_thinking_is_one_line_above_the_live_view(told: int, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, out = terminal()
+    monkeypatch.setattr("lead.console.console.Terminal", lambda: here)
+
+    async def run() -> None:
+        console = Console("accepted")
+        console.watch(cast(Answerer, ScriptedAnswerer()))
+        console.first_text(1, 0.1)
+        for piece in THINKING[:told]:
+            console.pieces(1, [piece])
+        console.failed(1, 499)
+        await console.stop()
+
+    asyncio.run(run())
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue()).replace("\r", "")
+    assert expected in plain and "Hm" not in plain and "<think>" not in plain
+
+
 # -- The live view -------------------------------------------------------------------------------------------------
 
 
@@ -173,6 +210,16 @@ class TestLive:
         frame = live.frame(1e9)
         green = [frame.plain[span.start : span.end] for span in frame.spans if span.style == "green"]
         assert "".join(green) == "gues[2Jsed"
+
+    def test_thinking_is_dim_while_it_goes_on(self, busy: ScriptedAnswerer) -> None:
+        live = Live(terminal()[0], cast(Answerer, busy))
+        live.began(7)
+        live.pieces(7, THINKING[:2])
+        frame = live.frame(1e9)
+        assert lines(live)[-1] == "<think>Hm"
+        assert any(span.style == "dim" and frame.plain[span.start : span.end] == "<think>Hm" for span in frame.spans)
+        live.pieces(7, THINKING[2:])
+        assert lines(live)[-3:] == ["answer 7", "thought for 3 tokens", "Two"]
 
     def test_guesses_per_second(self, busy: ScriptedAnswerer) -> None:
         live = Live(terminal()[0], cast(Answerer, busy))
