@@ -122,7 +122,7 @@ def test_no_serious_fault_while_a_key_is_asked_for(chrome: Chrome, checker: str)
 def test_by_keyboard_alone(scene: Page, scripted: ScriptedLead) -> None:
     """Ask, stop, retry, edit, settings, another conversation. The pointer is not used."""
     scripted.pause = 0.05
-    scripted.script = [{"content": "word "}] * 200
+    scripted.script = [{"content": "word "}] * 2000
     scene.until(lambda: scene.script("return document.activeElement.id") == "question", "the focus")
     scene.keys("a story", Keys.ENTER)
     scene.until(lambda: any("word" in one for one in scene.answers()), "the first words")

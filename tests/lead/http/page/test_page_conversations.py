@@ -95,7 +95,7 @@ def test_versions_of_an_answer_and_of_a_question(scene: Page, scripted: Scripted
 
 
 def test_an_answer_that_a_reload_broke_off_is_kept(scene: Page, scripted: ScriptedLead) -> None:
-    scripted.script = [{"content": "first "}] + [{"content": "more "}] * 100
+    scripted.script = [{"content": "first "}] + [{"content": "more "}] * 2000
     scripted.pause = 0.05
     scene.ask("a")
     stored = """
