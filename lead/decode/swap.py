@@ -19,6 +19,10 @@ RATE = 0.3
 FORGET = 0.1
 """With every copy that is not made, as copies are too slow, they count as this much faster: so one is tried again. The
 one that was measured may have been slow by chance, on a busy machine."""
+PRIOR_COPIES = 8.0
+"""Before any is made, so many copies count as made, and half of them as asked for."""
+MEMORY_FADE = 0.99
+"""What remains of the record of copies when another is made, or is not made because it does not pay."""
 FREE_SHARE = 0.5
 """A copy may take this share of the memory that is free at the time."""
 
@@ -45,6 +49,8 @@ class Swap:
         """Seconds that a token of a prompt takes to read, lately; 0: not known."""
         self._byte_seconds = 0.0
         """Seconds that a byte takes to copy, in one direction; 0: not known."""
+        self._made = self._asked = 0.0
+        """Copies that were made, and those of them that were asked for; old ones fade."""
 
     @property
     def on(self) -> bool:
@@ -60,7 +66,7 @@ class Swap:
         found = self.cache.find(prompt, max_tokens)
         if found is None or found.length - known < MIN_TOKENS:
             return None
-        return found if self._pays(found.length - known, found.kept.bytes) else None
+        return found if self._faster(found.length - known, found.kept.bytes) else None
 
     def keep(self, slot: int, tokens: list[int]) -> None:
         """The slot holds these tokens, and is about to lose them: copy it, if that pays."""
@@ -68,11 +74,15 @@ class Swap:
         if not self.on or len(tokens) < MIN_TOKENS:
             return
         size = self._engine.copy_bytes(slot)
-        # A copy is made now, and is put back later.
         if not self.cache.fits(size) or self.cache.holds(tokens):
             return
-        if not self._pays(len(tokens), 2 * size):
+        # A copy is made now, and is put back if it is asked for. Often nobody ever asks.
+        share = (self._asked + PRIOR_COPIES / 2) / (self._made + PRIOR_COPIES)
+        pays = self._faster(share * len(tokens), (1 + share) * size)
+        self._made, self._asked = MEMORY_FADE * self._made, MEMORY_FADE * self._asked
+        if not self._faster(len(tokens), 2 * size):
             self._byte_seconds *= 1.0 - FORGET
+        if not pays:
             return
         free = memory.available()
         if free is not None and size > FREE_SHARE * free:
@@ -86,6 +96,7 @@ class Swap:
         if copy.length:
             self._learn(copy.bytes, time.perf_counter() - started)
             self.counts.saved += self.cache.add(tokens, copy)
+            self._made += 1.0
 
     def bring_back(self, slot: int, found: Found) -> bool:
         """Restore the slot from a copy. Returns whether it could be done; else the slot is empty."""
@@ -98,11 +109,12 @@ class Swap:
             return False
         self._learn(found.kept.copy.bytes, time.perf_counter() - started)
         self.cache.used(found)
+        self._asked = min(self._made, self._asked + 1.0)
         self.counts.hits += 1
         self.counts.tokens += min(found.length, count)
         return True
 
-    def _pays(self, tokens: int, size: float) -> bool:
+    def _faster(self, tokens: float, size: float) -> bool:
         """Whether to copy these bytes is faster than to read so many tokens, by what is known."""
         return not self.token_seconds or size * self._byte_seconds < tokens * self.token_seconds
 

@@ -47,3 +47,23 @@ def test_one_slow_copy_does_not_end_copies_for_ever(slower: float, monkeypatch: 
     kept.cache.clear()
     kept.keep(0, tokens)
     assert engine.copies == 3, "it was fast this time"
+
+
+@pytest.mark.parametrize("asked", [False, True])
+def test_copies_that_nobody_asks_for_become_rare(asked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine: Any = SlottedEngine(MODEL, 1)
+    clock = Clock()
+    monkeypatch.setattr(swap, "time", clock)
+    monkeypatch.setattr("lead.decode.swap.memory.available", lambda: None)
+    kept = Swap(engine, 1 << 30)
+    tokens = [4] * MIN_TOKENS
+    kept.token_seconds = 0.001
+    clock.step = 0.2 * MIN_TOKENS * kept.token_seconds  # a copy is five times as fast as reading
+    for begin in range(0, MIN_TOKENS, engine.batch):
+        engine.extend(0, tokens[begin : begin + engine.batch])
+    for _ in range(200):
+        kept.keep(0, tokens)
+        if asked and (found := kept.find(tokens, MIN_TOKENS, 0)) is not None:
+            kept.bring_back(0, found)
+        kept.cache.clear()
+    assert engine.copies == 200 if asked else engine.copies < 60
