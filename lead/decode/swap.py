@@ -17,7 +17,7 @@ MIN_TOKENS = 64
 RATE = 0.3
 """How far one copy moves what is known of the speed of copies."""
 FORGET = 0.1
-"""With every copy that is not made, as copies are too slow, they count as this much faster: so one is tried again. The
+"""With every copy that is not made, as it does not pay, copies count as this much faster: so one is tried again. The
 one that was measured may have been slow by chance, on a busy machine."""
 PRIOR_COPIES = 8.0
 """Before any is made, so many copies count as made, and half of them as asked for."""
@@ -49,6 +49,8 @@ class Swap:
         """Seconds that a token of a prompt takes to read, lately; 0: not known."""
         self._byte_seconds = 0.0
         """Seconds that a byte takes to copy, in one direction; 0: not known."""
+        self._doubted = True
+        """Whether the next copy alone says how fast copies are."""
         self._made = self._asked = 0.0
         """Copies that were made, and those of them that were asked for; old ones fade."""
 
@@ -80,9 +82,9 @@ class Swap:
         share = (self._asked + PRIOR_COPIES / 2) / (self._made + PRIOR_COPIES)
         pays = self._faster(share * len(tokens), (1 + share) * size)
         self._made, self._asked = MEMORY_FADE * self._made, MEMORY_FADE * self._asked
-        if not self._faster(len(tokens), 2 * size):
-            self._byte_seconds *= 1.0 - FORGET
         if not pays:
+            self._byte_seconds *= 1.0 - FORGET
+            self._doubted = True
             return
         free = memory.available()
         if free is not None and size > FREE_SHARE * free:
@@ -120,4 +122,5 @@ class Swap:
 
     def _learn(self, size: int, seconds: float) -> None:
         rate = seconds / max(1, size)
-        self._byte_seconds += (rate - self._byte_seconds) * (RATE if self._byte_seconds else 1.0)
+        self._byte_seconds += (rate - self._byte_seconds) * (1.0 if self._doubted else RATE)
+        self._doubted = False
