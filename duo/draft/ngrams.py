@@ -3,30 +3,43 @@
 The ideas are those of prompt lookup decoding (Saxena, 2023), of llama.cpp's n-gram drafts, and of SuffixDecoding (arXiv
 2411.04975). Two lengths of n-grams are hashed. The end of each one links to where the same n-gram ended before. What is
 found is compared backwards, so a match knows how many tokens agree.
+
+Texts are indexed in pieces, so that a long one holds nobody up.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import chain, count, islice
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from duo.prefix import Prefix
+
 LENGTHS = (8, 3)
 """Lengths of n-grams, the longest first. A shorter one is looked up only if the longer one is not known."""
 MAX_MATCH = 64
 """Tokens that are compared backwards."""
-MAX_MATCHES = 8
+MAX_LOOKS = 8
 """Places that are looked at for an n-gram, the newest first."""
 MAX_COMPARED = 8
 """Recent texts that a new one is compared with."""
+SPACING = 64
+"""Tokens between two hashes of a text's beginnings, by which it is compared."""
+PIECE = 256
+"""Tokens that are indexed at once."""
 MAX_TOKENS = 1 << 16
 """Tokens of a generation. If the young one is full, the old one is dropped. A token takes about 220 bytes."""
+TEXT_COST = 64
+"""A text counts as so many tokens more."""
 
+_SMALL = 24
+"""So many tokens are indexed one by one: faster than by numpy."""
 _FACTOR = 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 _POSITION_BITS = 32
@@ -35,14 +48,33 @@ _NEVER = -1
 
 @dataclass(slots=True, eq=False)
 class Text:
-    """A text that is indexed while it grows, from the place `start` on. Another one has the n-grams before."""
+    """A text that grows. `tokens`: those from the place `begin` on; another text has the ones before.
+
+    `marks`: hashes of its beginnings, one every `SPACING` tokens. Places below count from `begin`.
+    """
 
     number: int
     generation: _Generation
-    tokens: array[int]
+    begin: int
     start: int
+    """N-grams that end before this place are known from another text."""
+    tokens: array[int]
+    marks: array[int] = field(default_factory=lambda: array("Q"))
     before: tuple[array[int], ...] = field(default_factory=lambda: tuple(array("q") for _ in LENGTHS))
     """By length of n-gram and place from `start` on: where the same n-gram ended before; -1 if nowhere."""
+
+    @property
+    def unindexed(self) -> int:
+        """Places whose n-grams are not indexed yet. That of the last token never is: nothing is known to follow it."""
+        return len(self.tokens) - 1 - self.start - len(self.before[0])
+
+    def take(self, prefix: Prefix) -> int:
+        """Take in what the prefix has beyond this text. Returns how many tokens that is."""
+        new = prefix.tokens[self.begin + len(self.tokens) :]
+        self.tokens.extend(new)
+        first = SPACING * (len(self.marks) + 1)
+        self.marks.extend([prefix.hash_at(at) for at in range(first, len(prefix) + 1, SPACING)])
+        return len(new)
 
 
 @dataclass(slots=True, eq=False)
@@ -70,45 +102,57 @@ class NgramIndex:
         self._max_tokens = max_tokens
         self._numbers = count()
         self._young, self._old = _Generation(), _Generation()
+        self._behind: deque[Text] = deque()
+        """Texts that are not indexed to their ends."""
 
     def __len__(self) -> int:
-        """Tokens in all texts."""
+        """Tokens in all texts, and what the texts count beside them."""
         return self._young.tokens + self._old.tokens
 
-    def open(self, tokens: Sequence[int]) -> Text:
-        """A new text that begins with these tokens.
+    def open(self, prefix: Prefix) -> Text:
+        """A new text that begins like this.
 
-        What it shares with the beginning of a recent text is not indexed again: each turn of a conversation sends all
-        that came before.
+        What it shares with a recent text is not taken in again: each turn of a conversation sends all that came before.
         """
-        if self._young.tokens and self._young.tokens + len(tokens) > self._max_tokens:
-            self._old, self._young = self._young, _Generation()
-        held = array("i", tokens)
         recent = islice(reversed(self._young.texts.values()), MAX_COMPARED)
-        start = max((_common(held, text.tokens) for text in recent), default=0)
-        text = Text(next(self._numbers), self._young, held, max(0, start - 1))
+        shared = max((_common(text, prefix) for text in recent), default=0)
+        begin = max(0, shared - MAX_MATCH)
+        new = len(prefix) - begin
+        if self._young.tokens and self._young.tokens + new > self._max_tokens:
+            self._old, self._young = self._young, _Generation()
+            shared, begin = 0, max(0, len(prefix) - self._max_tokens)
+        text = Text(next(self._numbers), self._young, begin, max(0, shared - 1 - begin), array("i"))
         self._young.texts[text.number] = text
-        self._young.tokens += len(tokens) - text.start
-        for length, newest, before in zip(LENGTHS, text.generation.newest, text.before, strict=True):
-            _index(text, length, newest, before)
+        self._young.tokens += text.take(prefix) + TEXT_COST
+        self._behind.append(text)
         return text
 
-    def extend(self, text: Text, tokens: Sequence[int]) -> None:
-        """The text goes on."""
-        held, at = text.tokens, text.number << _POSITION_BITS
-        text.generation.tokens += len(tokens)
-        for token in tokens:
-            end = len(held) - 1  # of n-grams that get to know what follows them
-            held.append(token)
-            if end < text.start:
-                continue
-            for length, newest, before in zip(LENGTHS, text.generation.newest, text.before, strict=True):
-                if end < length - 1:
-                    before.append(_NEVER)
-                    continue
-                key = _hash(held, end, length)
-                before.append(newest.get(key, _NEVER))
-                newest[key] = at | end
+    def extend(self, text: Text, prefix: Prefix) -> None:
+        """The text goes on, as the prefix says."""
+        if not text.unindexed > 0:
+            self._behind.append(text)
+        text.generation.tokens += text.take(prefix)
+
+    def catch_up(self, most: int = PIECE) -> int:
+        """Index at most so many places. The texts take turns. Returns how many places that were."""
+        done = 0
+        while self._behind and done < most:
+            text = self._behind.popleft()
+            done += self._index(text, most - done)
+            if text.unindexed > 0:
+                self._behind.append(text)
+        return done
+
+    @staticmethod
+    def _index(text: Text, most: int) -> int:
+        """Index at most so many places of the text. Returns how many."""
+        first = text.start + len(text.before[0])
+        last = first + max(0, min(most, text.unindexed))
+        for length, newest, before in zip(LENGTHS, text.generation.newest, text.before, strict=True):
+            short = min(max(first, length - 1), last)
+            before.extend([_NEVER] * (short - first))
+            (_index if last - short > _SMALL else _index_singly)(text, length, newest, before, short, last)
+        return last - first
 
     def matches(self, text: Text) -> list[Match]:
         """Where the last tokens of the text were seen before. The longest matches come first, then the newest."""
@@ -117,13 +161,11 @@ class NgramIndex:
             if len(text.tokens) < length:
                 continue
             key = _hash(text.tokens, len(text.tokens) - 1, length)
-            for generation in (self._young, self._old):
-                for other, end in _seen(generation, kind, key):
-                    agreed = _agreed(other.tokens, end, text.tokens)
-                    if agreed >= length:  # else the hashes are equal by chance
-                        found.append(Match(other, end + 1, agreed))
-                    if len(found) == MAX_MATCHES:
-                        break
+            seen = chain.from_iterable(_seen(generation, kind, key) for generation in (self._young, self._old))
+            for other, end in islice(seen, MAX_LOOKS):
+                agreed = _agreed(other.tokens, end, text.tokens)
+                if agreed >= length:  # else the hashes are equal by chance
+                    found.append(Match(other, end + 1, agreed))
             if found:
                 break
         found.sort(key=lambda match: -match.length)
@@ -139,13 +181,11 @@ def _seen(generation: _Generation, kind: int, key: int) -> Iterator[tuple[Text, 
         place = text.before[kind][end - text.start]
 
 
-def _common(tokens: array[int], others: array[int]) -> int:
-    """Length of the longest common prefix."""
-    most = min(len(tokens), len(others))
-    if not most:
-        return 0  # numpy takes no empty buffer
-    differ = np.frombuffer(tokens, np.int32, most) != np.frombuffer(others, np.int32, most)
-    return int(differ.argmax()) if differ.any() else most
+def _common(text: Text, prefix: Prefix) -> int:
+    """How many of the first tokens are the same, to the last mark."""
+    marks, most = text.marks, min(len(text.marks), len(prefix) // SPACING)
+    equal = next((i for i in range(most) if marks[i] != prefix.hash_at(SPACING * (i + 1))), most)
+    return SPACING * equal
 
 
 def _agreed(tokens: array[int], end: int, others: array[int]) -> int:
@@ -163,23 +203,27 @@ def _hash(tokens: array[int], end: int, length: int) -> int:
     return key
 
 
-def _index(text: Text, length: int, newest: dict[int, int], before: array[int]) -> None:
-    """Index the n-grams of a whole text at once, as `NgramIndex.extend` does one by one."""
-    first, last = max(text.start, length - 1), len(text.tokens) - 1
-    before.extend([_NEVER] * (min(first, last) - text.start))
-    if first >= last:
-        return
-    begin = first - length + 1
-    tokens = np.array(text.tokens[begin:last], np.uint64)
-    count = last - first
-    keys: NDArray[np.uint64] = np.zeros(count, np.uint64)
+def _index_singly(text: Text, length: int, newest: dict[int, int], before: array[int], first: int, last: int) -> None:
+    """Index the n-grams that end at the places from `first` to `last`."""
+    at = text.number << _POSITION_BITS
+    for end in range(first, last):
+        key = _hash(text.tokens, end, length)
+        before.append(newest.get(key, _NEVER))
+        newest[key] = at | end
+
+
+def _index(text: Text, length: int, newest: dict[int, int], before: array[int], first: int, last: int) -> None:
+    """The same for many places at once."""
+    size = last - first
+    tokens = np.array(text.tokens[first - length + 1 : last], np.uint64)
+    keys: NDArray[np.uint64] = np.zeros(size, np.uint64)
     for i in range(length):
-        keys = keys * np.uint64(_FACTOR) + tokens[i : i + count] + np.uint64(1)
+        keys = keys * np.uint64(_FACTOR) + tokens[i : i + size] + np.uint64(1)
     # In a stable order of keys, the one before it with the same key is where the n-gram was seen before.
     order = np.argsort(keys, kind="stable")
     new = np.flatnonzero(np.diff(keys[order], prepend=keys[order[0]] + np.uint64(1)))
     places = np.arange(first, last, dtype=np.int64) | np.int64(text.number << _POSITION_BITS)
-    links = np.empty(count, np.int64)
+    links = np.empty(size, np.int64)
     links[order[1:]] = places[order[:-1]]
     links[order[new]] = [newest.get(key, _NEVER) for key in keys[order[new]].tolist()]
     before.frombytes(links.tobytes())

@@ -1,8 +1,8 @@
 """Guesses without a model: text goes on as it went on before, in the prompt, in this answer or in an earlier one.
 
 Text is kept by owner, which is the API key of the request. Nothing crosses from one owner to another, and the text is
-bounded. The longest match is followed. While the answer agrees with it, the match grows, and so do the claims and the
-run. Other places that match as well give other guesses for the next token.
+bounded. The likeliest token is guessed, and the longest match that says it is followed. While the answer agrees, the
+match grows, and so do the claims and the run. Other places that match give other guesses for the next token.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from duo.draft.ngrams import Match, NgramIndex, Text
+from duo.draft.ngrams import PIECE, Match, NgramIndex, Text
 from duo.guesses import Expansion
 from duo.prefix import extend_hash
 from lead.decode.session import Session
@@ -26,8 +26,9 @@ MIN_PATH = 0.02
 """A run ends where it is less likely than this."""
 CHILDREN = 3
 """Guesses for the next token."""
-MAX_TOKENS = 1 << 18
+MAX_TOKENS_OF_ALL = 1 << 18
 """Tokens of all owners together, about. The owner that asked least recently is forgotten first."""
+MAX_OWNERS = 64
 
 
 @dataclass(slots=True, eq=False)
@@ -40,9 +41,9 @@ class _Follower:
     run: list[int] = field(default_factory=list)
     hash: int = 0
 
-    def extend(self, tokens: Sequence[int]) -> None:
+    def extend(self, session: Session, tokens: Sequence[int]) -> None:
         """The answer goes on, as the run does or otherwise."""
-        self.index.extend(self.text, tokens)
+        self.index.extend(self.text, session.prefix)
         count = len(tokens)
         if self.match is not None and self.run[:count] == list(tokens):
             self.match = Match(self.match.text, self.match.position + count, self.match.length + count)
@@ -53,20 +54,26 @@ class _Follower:
     def expand(self, session: Session) -> list[Expansion]:
         """Find a place to follow if there is none, and guess as far ahead as it deserves."""
         found: list[Expansion] = []
-        if self.match is not None and not self.run and self._after_run() is None:
-            self.match = None  # the text ends here
-        if self.match is None:
+        if self.match is None or self._at_the_end or (self.run and self.hash not in session.tree.by_hash):
+            self.match = None
             if not (matches := self.index.matches(self.text)):
                 return found
-            self.match, self.run, self.hash = matches[0], [], session.prefix.hash
-            found.append(_next(matches, len(session.prefix), self.hash))
-            self._append(found[0].tokens[0])
+            guesses = _next(matches, len(session.prefix), session.prefix.hash)
+            self.match = next(it for it in matches if it.text.tokens[it.position] == guesses.tokens[0])
+            self.run, self.hash = [], session.prefix.hash
+            found.append(guesses)
+            self._append(guesses.tokens[0])
         most = _longest_run(min(self.match.length, MAX_RUN))
         while len(self.run) < most and (token := self._after_run()) is not None:
             chance = claim(self.match.length + len(self.run))
             found.append(Expansion(len(session.prefix) + len(self.run), self.hash, [token], [chance]))
             self._append(token)
         return found
+
+    @property
+    def _at_the_end(self) -> bool:
+        """Whether nothing follows where the text is followed."""
+        return not self.run and self._after_run() is None
 
     def _append(self, token: int) -> None:
         self.run.append(token)
@@ -85,21 +92,27 @@ class _Follower:
 class Memory:
     """What all answers have said and were asked. The decoder's thread uses it."""
 
-    def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(self, max_tokens: int = MAX_TOKENS_OF_ALL) -> None:
         self._max_tokens = max_tokens
         self._owners: OrderedDict[str, NgramIndex] = OrderedDict()
         self._followers: dict[int, _Follower] = {}
 
     def __len__(self) -> int:
-        """Tokens kept."""
+        """Tokens kept, and what the texts count beside them."""
         return sum(map(len, self._owners.values()))
+
+    @property
+    def owners(self) -> int:
+        """How many owners have text here."""
+        return len(self._owners)
 
     def begin(self, session: Session, owner: str) -> None:
         """An answer begins. `owner`: whose text it may be guessed from."""
-        index = self._owners.pop(owner, None) or NgramIndex()
+        if (index := self._owners.pop(owner, None)) is None:
+            index = NgramIndex()
         self._owners[owner] = index
-        self._followers[session.id] = _Follower(index, index.open(session.prefix.tokens))
-        while len(self._owners) > 1 and len(self) > self._max_tokens:
+        self._followers[session.id] = _Follower(index, index.open(session.prefix))
+        while len(self._owners) > MAX_OWNERS or (len(self._owners) > 1 and len(self) > self._max_tokens):
             self._owners.popitem(last=False)
 
     def end(self, session: Session) -> None:
@@ -109,10 +122,18 @@ class Memory:
     def committed(self, session: Session, tokens: Sequence[int]) -> None:
         """The answer goes on."""
         if (follower := self._followers.get(session.id)) is not None:
-            follower.extend(tokens)
+            follower.extend(session, tokens)
 
-    def guesses(self, sessions: Iterable[Session]) -> Mapping[int, Sequence[Expansion]]:
-        """What the trees do not have yet, by session."""
+    def guesses(self, sessions: Iterable[Session], read: int = 0) -> Mapping[int, Sequence[Expansion]]:
+        """What the trees do not have yet, by session. A piece of what was not indexed yet is indexed before.
+
+        `read`: tokens of prompts that the next forward pass reads. So many more are indexed, which takes far less time.
+        """
+        left = PIECE + read
+        for index in reversed(self._owners.values()):
+            if left <= 0:
+                break
+            left -= index.catch_up(left)
         found = {}
         for session in sessions:
             follower = self._followers.get(session.id)
@@ -127,13 +148,11 @@ def claim(length: int) -> float:
 
 
 def _next(matches: Sequence[Match], length: int, prefix_hash: int) -> Expansion:
-    """What comes next at these places. Each counts by the square of how many tokens agree."""
+    """What comes next at these places, the likeliest first. Each counts by the square of how many tokens agree."""
     weights: defaultdict[int, float] = defaultdict(float)
     for text, position, agreed in matches:
         weights[text.tokens[position]] += agreed * agreed
-    first = matches[0].text.tokens[matches[0].position]
-    others = sorted((token for token in weights if token != first), key=lambda token: -weights[token])
-    tokens = [first, *others[: CHILDREN - 1]]
+    tokens = sorted(weights, key=lambda token: -weights[token])[:CHILDREN]
     scale = claim(matches[0].length) / sum(weights.values())
     return Expansion(length, prefix_hash, tokens, [scale * weights[token] for token in tokens])
 

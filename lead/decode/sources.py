@@ -1,11 +1,6 @@
 """What guesses in the lead itself. Guesses of all sources, and of all backs, meet in one tree for each answer.
 
-    source        costs                      is asked                       module
-    backs         messages alone             never: they guess ahead        lead.backs
-    draft model   the lead's time            if the planner says `Expand`   lead.decode.local_draft
-    memory        next to nothing            before each plan               lead.decode.memory
-
-Each source has a name, under which its claims are calibrated. A source goes on from what the others have guessed.
+docs/planning.md has the table of sources. Each one has a name, under which its claims are calibrated.
 """
 
 from __future__ import annotations
@@ -54,11 +49,11 @@ class Sources:
             if source is not None:
                 source.end(session)
 
-    def remember(self, sessions: Collection[Session]) -> None:
-        """Put into the trees what costs nothing."""
+    def remember(self, sessions: Collection[Session], read: int) -> None:
+        """Put into the trees what costs nothing. `read`: tokens of prompts that the next forward pass reads."""
         if self.memory is None:
             return
-        found = self.memory.guesses(sessions)
+        found = self.memory.guesses(sessions, read)
         for session in sessions:
             for expansion in found.get(session.id, ()):
                 session.tree.merge(expansion, memory.NAME, model=False)

@@ -91,6 +91,7 @@ class Stepper:
 
     def _plan(self, requests: Sequence[Request], chunks: Chunks) -> list[Part]:
         """Who takes part in the pass, and with which guesses, after such waits and drafts as are worth it."""
+        self.sources.remember([it.session for it in requests], sum(len(chunk.tokens) for chunk in chunks.values()))
         if not requests:
             return []
         requests = sorted(requests, key=lambda request: request.stepped)
@@ -112,7 +113,6 @@ class Stepper:
         """The guesses to verify of the first requests, or of all of them."""
         sessions = [request.session for request in requests]
         trees = [session.tree for session in sessions]
-        self.sources.remember(sessions)
         while True:
             began = time.perf_counter()
             self.hear()

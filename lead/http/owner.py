@@ -22,6 +22,6 @@ def mark(scope: Scope, key: str, headers: Headers) -> None:
 
 
 def owner_of(scope: Scope) -> str:
-    """Whose request this is. Empty: it was not marked, because there are no keys to tell apart."""
+    """Whose request this is. Empty without the guard that marks it, as in tests."""
     owner: str = scope.get(_ENTRY, "")
     return owner

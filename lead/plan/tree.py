@@ -1,8 +1,8 @@
 """The lead's tree of guesses for one session, rooted at the committed prefix.
 
-The messages of all backs merge into it. A guess names the prefix that it continues, by length and hash. So late,
-repeated and reordered guesses do no harm: the tree has the prefix, or the guess is dropped. A commit moves the root
-along the committed tokens, and the agreeing subtree stays.
+The guesses of all sources merge into it: of backs, of the draft model beside the target, of memory. A guess names the
+prefix that it continues, by length and hash. So late, repeated and reordered guesses do no harm: the tree has the
+prefix, or the guess is dropped. A commit moves the root along the committed tokens, and the agreeing subtree stays.
 
 Backs are not trusted. The tree is bounded in nodes and depth, and a wrong claim can only cost time.
 """
@@ -43,7 +43,7 @@ class Node:
         self.hash = prefix_hash
         self.children: dict[int, Node] = {}
         self.chances: dict[str, float] = {}
-        """By back: the probability that it claims for this token, given the parent."""
+        """By source: the probability that it claims for this token, given the parent."""
         self.chance = 0.0
         """Probability of this token, given its parent: the best of the calibrated claims."""
         self.expanded = False
@@ -82,7 +82,7 @@ class GuessTree:
         max_nodes: int = MAX_NODES,
         max_depth: int = MAX_DEPTH,
     ) -> None:
-        """`calibration`: by back, shared by all sessions. The tree also teaches it. `limit`: the length of prefix at
+        """`calibration`: by source, shared by all sessions. The tree also teaches it. `limit`: the length of prefix at
         which the answer ends; guesses of that length or more are of no use."""
         self._calibration = defaultdict(Calibration) if calibration is None else calibration
         self.limit = limit
@@ -96,7 +96,7 @@ class GuessTree:
         """Number of guesses held."""
         return len(self.by_hash) - 1
 
-    def merge(self, expansion: Expansion, back: str, model: bool = True) -> int:
+    def merge(self, expansion: Expansion, source: str, model: bool = True) -> int:
         """Take in one expansion. Returns how many of its tokens the tree has now; 0 if it lacks the prefix.
 
         `model`: whether a model made it, so that other models have little to add.
@@ -106,7 +106,7 @@ class GuessTree:
             return 0
         if anchor.length - self.root.length >= self._max_depth:
             return 0
-        taken, calibration = 0, self._calibration[back]
+        taken, calibration = 0, self._calibration[source]
         for token, claimed in zip(expansion.tokens, expansion.probabilities, strict=False):
             chance = min(1.0, max(0.0, claimed)) if math.isfinite(claimed) else 0.0
             child = anchor.children.get(token)
@@ -117,11 +117,11 @@ class GuessTree:
                 child = Node(token, anchor, anchor.length + 1, child_hash)
                 anchor.children[token] = child
                 self.by_hash[child_hash] = child
-            child.chances[back] = chance
+            child.chances[source] = chance
             if len(child.chances) == 1:
                 child.chance = calibration.chance(chance)
             else:
-                child.chance = max(self._calibration[who].chance(claim) for who, claim in child.chances.items())
+                child.chance = max(self._calibration[source].chance(claim) for source, claim in child.chances.items())
             taken += 1
         anchor.expanded |= model and taken > 0
         if len(self) > self._max_nodes:
@@ -138,13 +138,13 @@ class GuessTree:
             path, at = path * at.chance, at.parent
         return Place(path, _guesses(node))
 
-    def learn(self, expansions: Iterable[Expansion], back: str) -> list[Place]:
+    def learn(self, expansions: Iterable[Expansion], source: str) -> list[Place]:
         """Merge expansions of a model. Returns the places that had none before."""
         new: list[Place] = []
         for expansion in expansions:
             node = self.by_hash.get(expansion.hash)
             known = node is not None and node.expanded
-            if self.merge(expansion, back) and not known and (place := self.place(expansion.hash)) is not None:
+            if self.merge(expansion, source) and not known and (place := self.place(expansion.hash)) is not None:
                 new.append(place)
         return new
 
@@ -155,8 +155,8 @@ class GuessTree:
     def advance(self, token: int, prefix_hash: int) -> None:
         """Commit one token. Its node becomes the root; without one, the tree starts empty."""
         for child in self.root.children.values():
-            for back, claim in child.chances.items():
-                self._calibration[back].outcome(claim, child.token == token)
+            for source, claim in child.chances.items():
+                self._calibration[source].outcome(claim, child.token == token)
         root = self.root.children.pop(token, None)
         if root is None:
             root = Node(-1, None, self.root.length + 1, prefix_hash)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from duo.draft.ngrams import LENGTHS, MAX_COMPARED, MAX_MATCH, NgramIndex
+from duo.draft.ngrams import LENGTHS, MAX_LOOKS, MAX_MATCH, PIECE, SPACING, TEXT_COST, NgramIndex, Text
+from duo.prefix import Prefix
 
 TOKENS = st.lists(st.integers(0, 3), max_size=60)
 
@@ -24,52 +25,84 @@ def longest(texts: Sequence[Sequence[int]], tail: Sequence[int]) -> int:
     return most
 
 
-@given(st.lists(TOKENS, min_size=1, max_size=4), TOKENS)
-def test_a_text_that_grows_is_found_as_one_that_was_there_at_once(texts: list[list[int]], more: list[int]) -> None:
+def opened(index: NgramIndex, tokens: Iterable[int]) -> Text:
+    """A text of these tokens, indexed to its end."""
+    text = index.open(Prefix(tokens))
+    while index.catch_up():
+        pass
+    return text
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=4), TOKENS, st.integers(1, 40))
+def test_a_text_is_found_however_it_was_indexed(texts: list[list[int]], more: list[int], most: int) -> None:
     index, other = NgramIndex(), NgramIndex()
     for tokens in texts:
-        index.open(tokens)
-        other.extend(other.open([]), tokens)
-    last, grown = index.open(more), other.open([])
-    other.extend(grown, more)
-    found, again = index.matches(last), other.matches(grown)
-    assert [match.length for match in found[:1]] == [match.length for match in again[:1]]
+        opened(index, tokens)
+        prefix = Prefix(tokens[:5])
+        text = other.open(prefix)
+        for token in tokens[5:]:
+            prefix.extend([token])
+            other.extend(text, prefix)
+            other.catch_up(most)
+        while other.catch_up(most):
+            pass
+    found, again = index.matches(opened(index, more)), other.matches(opened(other, more))
+    assert [match.length for match in found] == [match.length for match in again]
 
 
 @given(st.lists(TOKENS, min_size=1, max_size=3), TOKENS)
 def test_matches_are_true_and_as_long_as_can_be(texts: list[list[int]], tail: list[int]) -> None:
     index = NgramIndex()
     for tokens in texts:
-        index.open(tokens)
-    asked = index.open(tail)
+        opened(index, tokens)
+    asked = opened(index, tail)
     found = index.matches(asked)
     for text, position, length in found:
         assert list(text.tokens[position - length : position]) == tail[-length:]
         assert position < len(text.tokens)
     best = longest([*texts, tail], tail)
     assert bool(found) == (best >= min(LENGTHS))
-    if found and best < max(LENGTHS):
+    if found:
         assert found[0].length <= best
-    if best >= max(LENGTHS):
-        assert found[0].length >= max(LENGTHS)
 
 
-def test_the_turns_of_a_conversation_are_indexed_once() -> None:
-    index = NgramIndex()
-    turn = list(range(1000))
-    for length in range(100, 1000, 100):
-        index.open(turn[:length])
-    assert len(index) < 1000 + MAX_COMPARED
-    asked = index.open([5000, *turn[300:340]])
-    assert asked.tokens[-1] == 339
-    (match, *_) = index.matches(asked)
+def test_the_turns_of_a_conversation_are_taken_in_once() -> None:
+    index, turn = NgramIndex(), list(range(5000))
+    for length in range(500, 5000, 100):
+        opened(index, turn[:length])
+    assert len(index) < 5000 + 45 * (TEXT_COST + SPACING + MAX_MATCH)
+    (match, *_) = index.matches(opened(index, [9000, *turn[300:340]]))
     assert (match.text.tokens[match.position], match.length) == (340, 40)
+    (match, *_) = index.matches(opened(index, [9000, *turn[4600:4640]]))
+    assert (match.text.tokens[match.position], match.length) == (4640, 40)
 
 
 def test_the_oldest_texts_are_dropped() -> None:
     index = NgramIndex(max_tokens=1000)
     for number in range(100):
-        index.open(range(100 * number, 100 * number + 100))
-        assert len(index) <= 2 * 1000
-    assert not index.matches(index.open(range(10)))
-    assert index.matches(index.open(range(9800, 9810)))
+        opened(index, range(100 * number, 100 * number + 100))
+        assert len(index) <= 2 * (1000 + TEXT_COST)
+    assert not index.matches(opened(index, range(10)))
+    assert index.matches(opened(index, range(9800, 9810)))
+
+
+def test_a_text_that_is_too_long_is_known_by_its_end() -> None:
+    index = NgramIndex(max_tokens=1000)
+    opened(index, [7])
+    opened(index, range(5000))
+    assert len(index) <= 2 * (1000 + TEXT_COST)
+    assert index.matches(opened(index, range(4900, 4910)))
+
+
+def test_few_places_are_looked_at_however_often_an_n_gram_was_seen() -> None:
+    index = NgramIndex(max_tokens=3000)
+    for first in (1, 2):  # one in each generation
+        opened(index, [first, *[0] * 2500])
+    assert len(index.matches(opened(index, [5, *[0] * 10]))) == MAX_LOOKS
+
+
+def test_a_long_text_is_indexed_in_pieces() -> None:
+    index = NgramIndex()
+    index.open(Prefix(range(1000)))
+    assert index.catch_up() == PIECE
+    assert sum(iter(index.catch_up, 0)) == 999 - PIECE

@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from duo.draft.ngrams import TEXT_COST
 from duo.prefix import Prefix
 from duo.sampling.params import SamplingParams
-from lead.decode.memory import MAX_RUN, NAME, Memory, claim
+from lead.decode.memory import MAX_OWNERS, MAX_RUN, NAME, Memory, claim
 from lead.decode.session import Session
 from lead.plan.calibration import Calibration
+from lead.plan.tree import GuessTree
 
 LIMIT = 1 << 20
 
@@ -22,7 +24,9 @@ def session(tokens: Sequence[int], number: int = 1) -> Session:
 
 
 def guess(memory: Memory, *sessions: Session) -> None:
-    """As the decode loop does before it plans."""
+    """As the decode loop does before it plans. All is indexed first."""
+    for _ in range(20):
+        memory.guesses([])
     for number, found in memory.guesses(sessions).items():
         tree = next(it.tree for it in sessions if it.id == number)
         for expansion in found:
@@ -109,8 +113,30 @@ def test_it_is_bounded_over_many_answers_and_owners() -> None:
         commit(memory, it, [1, 2, 3])
         memory.end(it)
         if not number % 500:
-            assert len(memory) <= 5000 + 43
-    assert len(memory) <= 5000 + 43
+            assert len(memory) <= 5000 + 43 + TEXT_COST
+            assert memory.owners <= MAX_OWNERS
+
+
+def test_the_likelier_token_is_followed_though_another_place_agrees_longer() -> None:
+    memory = Memory()
+    often = [[number, 1, 2, 3, 4, 5, 6, 7, 8, 100, 101, 102] for number in (50, 51, 52)]
+    once = [60, 61, 0, 1, 2, 3, 4, 5, 6, 7, 8, 200, 201, 202]
+    for number, text in enumerate([once, *often]):
+        memory.begin(session(text, number), "")
+    it = session([61, 0, 1, 2, 3, 4, 5, 6, 7, 8], 9)
+    memory.begin(it, "")
+    guess(memory, it)
+    assert run(it)[:3] == [100, 101, 102]
+    assert 200 in it.tree.root.children
+
+
+def test_a_run_that_the_tree_has_dropped_is_guessed_again() -> None:
+    memory, it = Memory(), session([*range(50), *range(20)])
+    memory.begin(it, "")
+    guess(memory, it)
+    it.tree = GuessTree(len(it.prefix), it.prefix.hash)
+    guess(memory, it)
+    assert run(it)[:3] == [20, 21, 22]
 
 
 @given(st.lists(st.integers(0, 2), min_size=1, max_size=40), st.lists(st.integers(0, 2), max_size=60))
