@@ -17,7 +17,7 @@ from lead.answers.answer import RunningAnswer
 from lead.answers.handover import Handover
 from lead.answers.slot_files import SlotFiles, SlotFolder
 from lead.answers.text import check_tokens
-from lead.api import CacheView, ModelInfo, Observer, Question, SlotView
+from lead.api import Benefit, CacheView, ModelInfo, Observer, Question, SlotView
 from lead.backs.server import Backs
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
@@ -114,6 +114,11 @@ class Service:
         """See `lead.api.Answerer.cache`."""
         swap = self._decoder.slots.swap
         return CacheView(len(swap.cache), swap.cache.bytes, swap.counts.hits, swap.counts.tokens)
+
+    @property
+    def benefit(self) -> Benefit | None:
+        """See `lead.api.Answerer.benefit`."""
+        return self._speculation.benefit
 
     @property
     def waiting(self) -> int:

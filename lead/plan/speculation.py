@@ -20,6 +20,7 @@ from duo.engines.replay import NOTHING, Replayed
 from lead.plan.arrivals import DraftOffer
 from lead.plan.calibration import Calibration
 from lead.plan.limits import Limits
+from lead.plan.speedup import Benefit
 from lead.plan.tree import GuessTree, Node, Place
 
 MAX_CALIBRATED = 256
@@ -81,6 +82,11 @@ class Speculation:
     def resting(self) -> bool:
         """Whether the target is faster alone: the backs need not hear of what is committed."""
         return False
+
+    @property
+    def benefit(self) -> Benefit | None:
+        """What backs bring; None while that is not known."""
+        return None
 
     def joined(self, back: str) -> None:
         """A back has connected. Another thread may call this and `left`."""
