@@ -12,7 +12,7 @@ from duo.engines import Engine
 from duo.errors import DuoError
 from duo.sampling.logprobs import Logprobs
 from lead.answers.text import Stops, TextStream
-from lead.api import CLIENT_GONE, FinishReason, Observer, Piece, Question, Summary
+from lead.api import CLIENT_GONE, FinishReason, Observer, Piece, Question, Speedup, Summary
 from lead.decode.request import Request
 from lead.decode.session import Step
 
@@ -69,7 +69,10 @@ class RunningAnswer:
         engine: Engine,
         observers: Sequence[Observer],
         cancel: Callable[[], None],
+        speedup: Callable[[], Speedup | None],
     ) -> None:
+        """`speedup`: over the target alone, of what is there by now."""
+        self._speedup = speedup
         self._report = Report(number, observers)
         self._request = request
         self._engine = engine
@@ -188,6 +191,7 @@ class RunningAnswer:
             queued_seconds=request.admitted - request.submitted,
             backs={name: replace(tally) for name, tally in list(session.by_back.items())},
             stop_string=self._stops.found,
+            speedup=self._speedup(),
         )
 
     def cancel(self) -> None:

@@ -104,8 +104,9 @@ class Service:
             prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = RunningAnswer(
-            next(self._numbers), request, question, self._engine, self._observers, lambda: self._decoder.cancel(request)
-        )
+            next(self._numbers), request, question, self._engine, self._observers,
+            lambda: self._decoder.cancel(request), lambda: self._speculation.speedup(request.gain),
+        )  # fmt: skip
         self._decoder.submit(request)
         return answer
 

@@ -205,7 +205,7 @@ class Stepper:
 
     def _account(self, it: Pass) -> None:
         """Time and tokens of the step, for the speculation, the answers and the trace."""
-        done = time.perf_counter()
+        done, counted = time.perf_counter(), None
         seconds = done - it.started
         if it.chunks:
             self.prefill.have_read(it.chunks, it.started, done)
@@ -214,13 +214,17 @@ class Stepper:
         if it.steps:
             # What follows the forward pass grows with its rows as well, so it counts.
             tokens = sum(len(step.committed) for _, step in it.steps)
-            self.speculation.finished(done, it.rows, seconds, tokens, len(it.parts), bool(it.chunks), it.replayed)
+            counted = self.speculation.finished(
+                done, it.rows, seconds, tokens, len(it.parts), bool(it.chunks), it.replayed
+            )
         else:
             self.speculation.skipped(done)
         self.roster.tell_rest()
         if self.trace.on:
             self._record(it, done)
-        for request, _ in it.steps:
+        for request, step in it.steps:
+            if counted is not None:
+                request.gain.step(done - max(request.stepped, request.answering), len(step.committed), counted)
             request.stepped, request.decode_seconds = done, done - request.answering
 
     def _record(self, it: Pass, done: float) -> None:
@@ -260,6 +264,7 @@ class Stepper:
                 took = time.perf_counter() - started
                 request.prompt_seconds += took
                 request.answering += took
+                request.stepped += took
 
 
 def _in_time(expansions: Iterable[Expansion], until: float) -> Iterator[Expansion]:
