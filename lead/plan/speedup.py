@@ -177,6 +177,28 @@ class Lately:
         return Benefit(times, error, with_backs, with_backs / times, state)
 
 
+class Verdict:
+    """Notices when backs are laid to rest, also after another trial, and when they work again."""
+
+    def __init__(self) -> None:
+        self._last: State = "none"
+        self._rested = False
+        """Whether a rest is the last that was told."""
+
+    def news(self, benefit: Benefit | None) -> str | None:
+        """One line for people; None if nothing has changed."""
+        if benefit is None or benefit.state == self._last:
+            return None
+        self._last = benefit.state
+        if benefit.state == "resting":
+            self._rested = True
+            return benefit.says
+        if benefit.state == "with" and self._rested:
+            self._rested = False
+            return f"at work again: {benefit.says}"
+        return None
+
+
 def mean(speedups: Sequence[Speedup | None]) -> Speedup | None:
     """Of several answers; None if one of them is not known.
 
