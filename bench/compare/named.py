@@ -67,7 +67,7 @@ class Trial:
 
     def __init__(self, setup: Setup, conversations: Sequence[Conversation], tokens: int) -> None:
         self._setup = setup
-        self._questions = [[*conversation.before, {"role": "user", "content": conversation.turns[0]}] for conversation in conversations]
+        self._questions = [[*it.before, {"role": "user", "content": it.turns[0]}] for it in conversations]
         self._tokens = tokens
         self._stack, self._back = ExitStack(), ExitStack()
         self._on = False
@@ -93,6 +93,8 @@ class Trial:
                 speed = self._tokens * len(found) / sum(answer.seconds for answer in found)
                 words = ", ".join(f"{it.times:.2f} ± {it.error:.2f}" if it.times else "none" for it in found)
                 say(f"round {number + 1}, back {'on ' if on else 'off'}: {speed:.1f} tokens/s; the lead names {words}")
+                if on and (lately := self._lead.speedup()):
+                    say(f"  {lately['says']}")
 
     def _switch(self, on: bool) -> None:
         if on == self._on:

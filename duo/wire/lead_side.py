@@ -62,8 +62,8 @@ class LeadSide:
         self._compare_until = float("inf")
         self._compare_sent = False
         self._hears_benefit = False
-        self._said = ""
-        """What the back heard last of what backs bring."""
+        self._said = ledger.says
+        """What the back heard last of what backs bring. What was said before it came is not about it."""
         self.round_trip: float | None = None
         """Seconds, as measured last."""
 

@@ -105,7 +105,7 @@ class Governor:
 
         `alone`: tokens per second of the target alone, as measured at load; None if a draft model is beside it.
         `slower`: seconds of the target's forward passes lately, over those measured at load. `expected`: seconds that a
-        token takes alone, by the cost curve as it follows the passes; scaled like `seconds`.
+        token takes alone, as passes with backs tell; scaled like `seconds`.
         """
         if self._steps < SETTLE_STEPS or seconds is None or not self.resting or self._silent >= SETTLE_SECONDS:
             self._steps += 1
@@ -136,7 +136,7 @@ class Governor:
                 self._enter("with", STEPS_AFTER_CLEAR if self._known else STEPS_AFTER_CLOSE)
             elif self._steps >= (MAX_ALONE_STEPS if self._known else FIRST_STEPS) or self._certain:
                 self._measured = True
-                self._judge()
+                self._judge(alone is not None)
         elif self._state == "with":
             best_alone = max(alone or 0.0, self._alone.value)
             if alone is not None and self._measured and self._with.value > SURE_GAIN * best_alone:
@@ -146,7 +146,7 @@ class Governor:
                     self._alone.forget()  # contexts may have grown since
                 self._enter("measuring", MIN_ALONE_STEPS)
         else:
-            self._judge()
+            self._judge(alone is not None)
 
     @property
     def _known(self) -> bool:
@@ -165,18 +165,17 @@ class Governor:
 
     @property
     def _useless(self) -> bool:
-        """Whether few steps are enough to tell that backs are not worth having.
+        """Whether few steps are enough to tell that backs are not worth having."""
+        return self._with.value + USELESS_ERRORS * self._doubt < MIN_GAIN * self._alone.value
 
-        No forward pass is faster for their being there. So they bring no more than a step yields, beside one alone.
-        """
-        yields_nothing = self._with.mean < MIN_GAIN * self._alone.mean
-        return yields_nothing or self._with.value + USELESS_ERRORS * self._doubt < MIN_GAIN * self._alone.value
-
-    def _judge(self) -> None:
+    def _judge(self, bare: bool) -> None:
+        """`bare`: no draft model is beside the target."""
         if self._state == "trial" and self._trial.value > CLEAR_GAIN * self._alone.value:
             self._with = self._trial  # they have become useful
         early = not self._known and not self._useless
-        if self._with.value >= (MIN_EARLY_GAIN if early else MIN_GAIN) * self._alone.value:
+        # No forward pass is faster for their being there. So they bring no more than their steps yield.
+        yields = not bare or self._with.mean >= MIN_GAIN * self._alone.mean
+        if yields and self._with.value >= (MIN_EARLY_GAIN if early else MIN_GAIN) * self._alone.value:
             self._rest = FIRST_REST_STEPS
             clear = self._with.value > CLEAR_GAIN * self._alone.value
             close = STEPS_AFTER_CLOSE if self._known or clear else FIRST_STEPS

@@ -25,6 +25,7 @@ from lead.plan.arrivals import RANKS, Arrivals, Coming, DraftOffer
 from lead.plan.governor import Governor
 from lead.plan.limits import Limits
 from lead.plan.lookahead import DRAFTING, WAITING, Lookahead
+from lead.plan.ratio import Ratio
 from lead.plan.sharing import Sharing
 from lead.plan.speculation import Action, Expand, Speculation, Verify, Wait
 from lead.plan.speedup import Benefit, Counted, Gain, Lately, Speedup
@@ -34,6 +35,10 @@ MAX_LATER = 1.25
 """Leave it to a back if its guesses come within this many times what the draft model beside the target takes."""
 MIN_LOCAL_SHARE = 0.004
 """Share of the time that the draft model beside the target gets in any case. Else nothing would be learned of it."""
+
+
+LEVEL_FADE = 1 - 1 / 32
+"""How fast it is forgotten how long passes took."""
 
 
 _Ranked = tuple[float, int, Node]
@@ -59,6 +64,8 @@ class Planner(Speculation):
         self._arrivals = Arrivals()
         self._governor, self._governor_of_many = Governor(), Governor()
         self._lately, self._lately_of_many = Lately(), Lately()
+        self._level, self._level_of_many = Ratio(), Ratio()
+        """Seconds of forward passes with backs, over those measured at load."""
         self._present: tuple[str, ...] = ()
         """Connected backs. Another thread replaces the tuple."""
         self._gone: deque[str] = deque()
@@ -149,6 +156,8 @@ class Planner(Speculation):
             self.sharing.curve(answers).observe(rows, passed)
         self.sharing.step(answers, took, tokens)
         self._idle += took or 0.0
+        if passed is not None and self._present and not self.resting:
+            self._levels.step(passed, self._at_load(rows), LEVEL_FADE)
         counted = self._counted() if took is not None else None
         if self._present and self._committed is not None:
             if counted is not None and took is not None and not counted.resting:
@@ -166,11 +175,20 @@ class Planner(Speculation):
     def _counted(self) -> Counted:
         """What the step that has ended says about backs."""
         return Counted(
-            self._alone_by(self.sharing.curve(self._under_way), self._under_way),
+            self._expected,
             self._under_way > 1,
             bool(self._present),
             self.resting or not self._present,
         )
+
+    @property
+    def _levels(self) -> Ratio:
+        return self._level if self._under_way == 1 else self._level_of_many
+
+    @property
+    def _expected(self) -> float:
+        """Seconds that a token of one answer takes alone, if all passes take as much longer as those with backs."""
+        return self._levels.value * self._alone_by(self._at_load, self._under_way)
 
     def _alone_by(self, cost: CostCurve, many: int) -> float:
         """Seconds that a token of one of so many answers takes without guesses. They share passes, or take turns."""
@@ -182,7 +200,7 @@ class Planner(Speculation):
         # The curve as measured at load. One that follows the passes would hide what backs cost them.
         cost, many, slower = self._at_load, self._under_way, self.sharing.curve(answers).slower
         alone = 1 / (cost(1) * min(1.0, slower)) if not self._beside else None
-        expected = self._alone_by(self.sharing.curve(many), many)
+        expected = self._expected
         if many == 1:
             self._governor.step(took, tokens, alone, slower, expected)
             return
@@ -203,6 +221,8 @@ class Planner(Speculation):
         answers = len(trees)
         if self._surprised is None:
             self._surprised = any(not tree.root.children for tree in trees)
+        if self.resting and not self._beside:
+            return Verify([[] for _ in trees])  # what backs said before they came to rest would not be the target alone
         best, ranked = self._likeliest(trees)
         if not ranked and offer is None and self._arrivals.nobody:
             return Verify([[] for _ in trees])  # nothing to choose, and nobody to wait for

@@ -1,9 +1,10 @@
 """What backs bring, in one figure: the speed with them over the speed of the target alone.
 
 Nobody can measure both at once. So each step with backs is compared with what its tokens would have taken alone, in the
-same conditions: the cost of a forward pass without guesses, by the cost curve as it follows this context and this
-machine. What that curve does not know is learned when the backs rest and the target is measured alone. Then the two are
-compared (`Correction`). It has what the loop adds to a pass, and what backs take from the target by being there.
+same conditions. A forward pass without guesses was measured at load. All passes with backs tell how much longer they
+take by now, because the context has grown or the machine is busy. What these passes cannot tell is learned when the
+backs rest and the target is measured alone (`Correction`): what backs take from the target by being there, and what the
+loop adds to a pass.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ MEMORY_STEPS = 64
 MIN_CORRECTED_STEPS = 4
 """Steps alone before a correction says anything."""
 MAX_STRAY = 2.0
-"""A step alone counts as at most this many times as slow as the curve says: something else took the time."""
+"""A step alone counts as at most this many times as slow as expected: something else took the time."""
 LATELY_SECONDS = 120.0
 """Seconds of decoding over which `Lately` averages."""
 MIN_KNOWN_SHARE = 0.5
@@ -65,7 +66,7 @@ class Benefit:
 class Counted(NamedTuple):
     """What a step says about backs.
 
-    expected: seconds that one token of an answer takes alone, by the cost curve. several: whether answers shared the
+    expected: seconds that one token of an answer takes alone, not corrected yet. several: whether answers shared the
     forward passes. backs: whether backs were there. resting: whether they rested, or none was there.
     """
 
@@ -76,14 +77,14 @@ class Counted(NamedTuple):
 
 
 class Correction:
-    """How many times what the cost curve says a token alone really takes, where backs are connected."""
+    """How many times the expected seconds a token really takes alone."""
 
     def __init__(self) -> None:
         self._ratio = Ratio()
         self._expected = 0.0
 
     def with_backs(self, expected: float) -> None:
-        """A step with backs. `expected`: seconds that a token takes alone, by the curve as it is among such steps."""
+        """A step with backs. `expected`: seconds that a token takes alone, as such steps tell."""
         self._expected = expected
 
     def alone(self, seconds: float, tokens: float) -> None:
@@ -160,7 +161,7 @@ class Lately:
         self._tokens = 0.0
 
     def step(self, seconds: float, tokens: float, expected: float) -> None:
-        """`tokens`: per answer. `expected`: seconds that one token takes alone, by the curve."""
+        """`tokens`: per answer. `expected`: seconds that one token takes alone, not corrected."""
         fade = math.exp(-seconds / LATELY_SECONDS)
         self._ratio.step(expected * tokens, seconds, fade)
         self._tokens = self._tokens * fade + tokens

@@ -196,6 +196,19 @@ def test_at_rest_a_back_hears_of_no_session_and_of_all_of_it_afterwards() -> Non
     agree(ledger, back)
 
 
+def test_a_back_hears_once_that_it_rests_and_why_unless_it_does_not_know_the_message() -> None:
+    ledger = Ledger()
+    ledger.says = "resting: before it came"
+    for hears in (True, False):
+        side = LeadSide(LEAD, ledger, 0.0)
+        side.receive(hello(hears_benefit=hears), 0.0)
+        list(side.send(0.0))
+        ledger.says = f"resting: 19.6 tokens/s without backs, {hears}"
+        told = [pb.LeadMessage.FromString(message) for message in side.send(0.0)]
+        assert [message.benefit.message for message in told] == ([ledger.says] if hears else [])
+        assert not list(side.send(0.0)), "nothing is said twice"
+
+
 def test_the_name_that_the_lead_gives_is_told() -> None:
     back = Back()
     side = joined(Ledger(), back)
