@@ -163,7 +163,9 @@ class Planner(Speculation):
             if counted is not None and took is not None and not counted.resting:
                 lately = self._lately_of_many if counted.several else self._lately
                 lately.step(took, tokens / self._under_way, counted.expected)
-            self._weigh(took, tokens, answers)
+            # A step that verifies what backs said before they came to rest is not the target alone.
+            left_over = self.resting and not self._beside and rows > answers
+            self._weigh(took if not left_over else None, tokens, answers)
         if self._surprised and self._committed is not None and not self.resting:
             self._arrivals.passed(self._committed, now)
         while self._gone:
@@ -221,8 +223,6 @@ class Planner(Speculation):
         answers = len(trees)
         if self._surprised is None:
             self._surprised = any(not tree.root.children for tree in trees)
-        if self.resting and not self._beside:
-            return Verify([[] for _ in trees])  # what backs said before they came to rest would not be the target alone
         best, ranked = self._likeliest(trees)
         if not ranked and offer is None and self._arrivals.nobody:
             return Verify([[] for _ in trees])  # nothing to choose, and nobody to wait for

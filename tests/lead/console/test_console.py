@@ -11,7 +11,7 @@ from typing import cast
 import pytest
 from rich.console import Console as Terminal
 
-from lead.api import Answerer, BackView, Piece, SlotView, Speedup, Summary, Tally
+from lead.api import Answerer, BackView, Benefit, Piece, SlotView, Speedup, Summary, Tally
 from lead.console.console import Console, PrintMode
 from lead.console.live import TAIL, Live
 from tests.support.http import SUMMARY, ScriptedAnswerer
@@ -175,6 +175,14 @@ class TestLive:
         frame = live.frame(1e9)
         green = [frame.plain[span.start : span.end] for span in frame.spans if span.style == "green"]
         assert "".join(green) == "gues[2Jsed"
+
+    def test_what_backs_bring(self, busy: ScriptedAnswerer) -> None:
+        live = Live(terminal()[0], cast(Answerer, busy))
+        busy.benefit = Benefit(0.96, 0.02, 18.9, 19.6, "resting", 180)
+        busy.views = [BackView("attic", "tiny-1m", "resting", 1.25, 40, 30)]
+        seen = lines(live)
+        assert "resting: 19.6 tokens/s without backs, 18.9 with them; next trial in 180 tokens" in seen
+        assert any(line.split()[:3] == ["attic", "tiny-1m", "resting"] for line in seen)
 
     def test_guesses_per_second(self, busy: ScriptedAnswerer) -> None:
         live = Live(terminal()[0], cast(Answerer, busy))
