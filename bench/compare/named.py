@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import requests
@@ -40,9 +40,9 @@ def main(args: argparse.Namespace) -> int:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     trial = Trial(models(args), prompts.shipped(args.questions), args.tokens)
     trial.run(args.rounds, console.print)
-    measured, named = trial.measured, trial.named
+    measured, named = trial.compared.measured, trial.compared.named
     console.print(f"measured: {measured.value:.3f} x (± {measured.error * measured.value:.3f})")
-    console.print(f"the lead names: {named:.3f} x, and for single answers {trial.spread}")
+    console.print(f"the lead names: {named:.3f} x, and for single answers {trial.compared.spread}")
     apart = named / measured.value - 1
     console.print(f"that is {apart:+.1%}, and {MAX_APART:.0%} is allowed")
     return int(abs(apart) > MAX_APART)
@@ -57,6 +57,33 @@ class Answered:
     error: float = 0.0
 
 
+@dataclass
+class Comparison:
+    """Answers without a back and with one, to the same questions."""
+
+    off: list[Answered] = field(default_factory=list)
+    on: list[Answered] = field(default_factory=list)
+
+    @property
+    def measured(self) -> Ratio:
+        """Seconds without a back over those with one, question by question."""
+        ratio = Ratio()
+        for off, on in zip(self.off, self.on, strict=True):
+            ratio.step(off.seconds, on.seconds)
+        return ratio
+
+    @property
+    def named(self) -> float:
+        """What the lead says, of all answers together."""
+        known = [(it.times, it.seconds) for it in self.on if it.times is not None]
+        return sum(times * seconds for times, seconds in known) / max(1e-9, sum(seconds for _, seconds in known))
+
+    @property
+    def spread(self) -> str:
+        times = sorted(it.times for it in self.on if it.times is not None)
+        return f"{times[0]:.2f} to {times[-1]:.2f}" if times else "nothing"
+
+
 class Trial:
     """Two leads, and a back at one of them."""
 
@@ -64,7 +91,7 @@ class Trial:
         self._setup = setup
         self._questions = [[*it.before, {"role": "user", "content": it.turns[0]}] for it in conversations]
         self._tokens = tokens
-        self._answers: dict[bool, list[Answered]] = {False: [], True: []}
+        self.compared = Comparison()
 
     def run(self, rounds: int, say: Callable[[str], None]) -> None:
         with ExitStack() as stack:
@@ -80,8 +107,8 @@ class Trial:
                     found = {on: self._ask(leads[on], question) for on in ((False, True), (True, False))[number % 2]}
                     number += 1
                     off, it = found[False].seconds, found[True]
-                    self._answers[False].append(found[False])
-                    self._answers[True].append(it)
+                    self.compared.off.append(found[False])
+                    self.compared.on.append(it)
                     named = f"{it.times:.2f} ± {it.error:.2f}" if it.times else "nothing"
                     say(f"question {question + 1}: {self._tokens / off:.1f} tokens/s without a back, "
                         f"{off / it.seconds:.2f} x with one; the lead names {named}")  # fmt: skip
@@ -102,22 +129,3 @@ class Trial:
         timings: dict[str, Any] = response.json()["timings"]
         named = timings["speedup"] or {"times": None, "error": 0.0}
         return Answered(timings["predicted_ms"] / 1000, named["times"], named["error"])
-
-    @property
-    def measured(self) -> Ratio:
-        """Seconds without a back over those with one, question by question."""
-        ratio = Ratio()
-        for off, on in zip(self._answers[False], self._answers[True], strict=True):
-            ratio.step(off.seconds, on.seconds)
-        return ratio
-
-    @property
-    def named(self) -> float:
-        """What the lead says, of all answers together."""
-        known = [(it.times, it.seconds) for it in self._answers[True] if it.times is not None]
-        return sum(times * seconds for times, seconds in known) / max(1e-9, sum(seconds for _, seconds in known))
-
-    @property
-    def spread(self) -> str:
-        times = sorted(it.times for it in self._answers[True] if it.times is not None)
-        return f"{times[0]:.2f} to {times[-1]:.2f}" if times else "nothing"
