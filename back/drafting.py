@@ -124,7 +124,7 @@ class Drafting:
         self._model.slots.leave(draft)
         if it.drafted:
             log.info(
-                "drafted %d tokens (%.0f tokens/s), %.0f%% of an answer of %d tokens guessed",
+                "drafted %d guesses (%.0f/s); %.0f%% of an answer of %d tokens were among them",
                 it.drafted, it.drafted / max(it.drafting, 1e-9),
                 100 * draft.guessed / max(1, draft.answered), len(draft.prefix) - draft.prompt_length,
             )  # fmt: skip

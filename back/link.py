@@ -25,6 +25,7 @@ from duo.wire.messages import (
     MAX_MESSAGE_BYTES,
     METHOD,
     Begun,
+    BenefitCame,
     CommittedTokens,
     Ended,
     Event,
@@ -209,6 +210,9 @@ class Link:
             if isinstance(came, WaitCame):
                 log.info("the lead at %s lets this back wait: %s", self._address, came.message)
                 self._last_logged = ""
+                continue
+            if isinstance(came, BenefitCame):
+                log.info("%s", came.message)
                 continue
             event = None if isinstance(came, PingCame) else came
             if self._trace.on:

@@ -41,6 +41,7 @@ COMMANDS = {
     "curve": Command("what a model's forward passes take here, as plan and match read it", "bench.sim.curve"),
     "trace": Command("merges the files that --trace wrote, and sums them up", "bench.show.trace"),
     "compare": Command("ours against every other schedule of the same two models", "bench.compare.run"),
+    "figure": Command("whether the speed-up that the lead names is the one that is measured", "bench.compare.named"),
     "load": Command("several clients at once, with backs and without", "bench.load.load"),
     "chaos": Command("backs and leads die while clients ask, and no answer is wrong", "bench.load.chaos"),
     "soak": Command("ten thousand requests, a thousand backs, and a lead that does not grow", "bench.load.soak"),

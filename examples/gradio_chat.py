@@ -72,7 +72,7 @@ def main() -> None:
     about = gradio.Markdown(render=False)
     with gradio.Blocks(title="duo", analytics_enabled=False) as page:
         gradio.ChatInterface(chat.answer, title="duo", additional_outputs=[about])
-        about.render()
+        about.render()  # type: ignore[no-untyped-call]
     page.launch(server_port=options.port)
 
 

@@ -15,6 +15,8 @@ from duo.sampling.params import SamplingParams
 from duo.sampling.thinking import ThinkingLimit
 from lead.decode.session import FinishReason as FinishReason
 from lead.decode.session import Tally as Tally
+from lead.plan.speedup import Benefit as Benefit
+from lead.plan.speedup import Speedup as Speedup
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,7 @@ class Summary:
     """Figures of a finished answer.
 
     drafted: guesses that the target verified. stop_string: the one of `Question.stop` that ended the answer, if any.
+    speedup: over the target alone; None if that is not known.
     """
 
     finish_reason: FinishReason
@@ -108,6 +111,7 @@ class Summary:
     queued_seconds: float = 0.0
     backs: Mapping[str, Tally] = field(default_factory=dict)
     stop_string: str = ""
+    speedup: Speedup | None = None
 
 
 class Answer(Protocol):
@@ -157,7 +161,8 @@ class Observer:
         """The answer broke off. `status`: of HTTP, `CLIENT_GONE` if its reader stopped."""
 
 
-BackState = Literal["waiting", "catching up", "drafting", "silent"]
+BackState = Literal["waiting", "catching up", "drafting", "resting", "silent"]
+"""waiting: nothing to draft. resting: the lead lets it rest, because the target is faster alone."""
 
 SlotState = Literal["idle", "reading", "answering"]
 
@@ -255,6 +260,10 @@ class Answerer(Protocol):
         """Queues a question. Raises RequestError, ContextError or BusyError if it will not be answered."""
 
     def backs(self) -> Sequence[BackView]: ...
+
+    @property
+    def benefit(self) -> Benefit | None:
+        """What the backs bring; None while that is not known."""
 
     @property
     def cache(self) -> CacheView:

@@ -22,7 +22,7 @@ from duo.wire.ledger import Ledger
 from duo.wire.messages import Identity
 from lead import network, saving, target
 from lead.answers.service import QUEUE, Service
-from lead.api import Answer, BackView, CacheView, ModelInfo, Observer, Question, SlotFile, SlotView
+from lead.api import Answer, BackView, Benefit, CacheView, ModelInfo, Observer, Question, SlotFile, SlotView
 from lead.backs.admission import Admission
 from lead.backs.server import Backs
 from lead.chat.conversation import ChatSettings
@@ -81,6 +81,10 @@ class Lead:
 
     def backs(self) -> Sequence[BackView]:
         return self.service.backs.view() if self.service else []
+
+    @property
+    def benefit(self) -> Benefit | None:
+        return self._loaded.benefit
 
     @property
     def _loaded(self) -> Service:

@@ -30,7 +30,7 @@ import chat
 import lead.__main__
 from bench.harness.processes import BackProcess, LeadProcess
 from bench.show.trace import load
-from lead.api import BackView, Tally
+from lead.api import BackView, Benefit, Tally
 from lead.http.app import create_app
 from lead.http.info.metrics import Metrics
 from lead.http.site import Options
@@ -140,6 +140,7 @@ def metric_names() -> str:
     answerer = ScriptedAnswerer()
     answerer.summary = replace(SUMMARY, backs={"mac": Tally(5, 3)})
     answerer.views = [BackView("mac", "draft", "drafting", 1.5, 5, 3)]
+    answerer.benefit = Benefit(2.1, 0.1, 41.2, 19.6, "with")
     metrics = Metrics(answerer)
     answerer.observers = [metrics]
     client = TestClient(create_app(answerer, Options(metrics=True), metrics))

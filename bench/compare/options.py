@@ -14,15 +14,7 @@ def add_flags(p: argparse.ArgumentParser) -> None:
         "llama.cpp's server competes if `python -m bench build-llama-server` has built it, or DUO_LLAMA_SERVER names "
         "it. The results are results.json, results.md, speedup.svg, timeline.svg and trace.json (for Perfetto)."
     )
-    models = p.add_argument_group("models")
-    models.add_argument("--runtime", choices=("transformers", "llamacpp"), default="llamacpp", help="runs both models")
-    models.add_argument(
-        "--pair", default="shipped", metavar="PAIR",
-        help="shipped, or a size to pad the shipped target to with zeros: 0.3B, 1B; for llama.cpp also with a type: "
-        "1B-q8_0; the draft can be padded too: 1B+60M",
-    )  # fmt: skip
-    models.add_argument("--target", metavar="MODEL", help="any other target (GGUF file, directory or hub id)")
-    models.add_argument("--draft", metavar="MODEL", help="any other draft")
+    add_model_flags(p)
     asked = p.add_argument_group("questions")
     asked.add_argument(
         "--prompts", type=Path, metavar="FILE",
@@ -50,3 +42,16 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--backs", action="store_true", help="ours also with bad backs")
     p.add_argument("--out", type=Path, default=Path("build/compare"), metavar="DIR", help="folder for the results")
+
+
+def add_model_flags(p: argparse.ArgumentParser) -> None:
+    """Which two models."""
+    models = p.add_argument_group("models")
+    models.add_argument("--runtime", choices=("transformers", "llamacpp"), default="llamacpp", help="runs both models")
+    models.add_argument(
+        "--pair", default="shipped", metavar="PAIR",
+        help="shipped, or a size to pad the shipped target to with zeros: 0.3B, 1B; for llama.cpp also with a type: "
+        "1B-q8_0; the draft can be padded too: 1B+60M",
+    )  # fmt: skip
+    models.add_argument("--target", metavar="MODEL", help="any other target (GGUF file, directory or hub id)")
+    models.add_argument("--draft", metavar="MODEL", help="any other draft")

@@ -176,6 +176,11 @@ class LeadProcess(Program):
         data: list[dict[str, Any]] = requests.get(f"{self.url}/backs", timeout=10).json()["data"]
         return data
 
+    def speedup(self) -> dict[str, Any] | None:
+        """What the lead says that its backs bring."""
+        found: dict[str, Any] | None = requests.get(f"{self.url}/backs", timeout=10).json()["speedup"]
+        return found
+
     def has_backs(self, count: int) -> None:
         """Waits until the lead has this many backs that are not silent."""
         wait_for(lambda: sum(b["state"] != "silent" for b in self.backs()) == count, f"{count} backs at the lead")

@@ -18,6 +18,8 @@ from rich.table import Table
 
 from bench.harness.delay_proxy import DelayProxy
 from bench.harness.processes import ROOT, BackProcess, LeadProcess, Reply, halves
+from lead.plan.ratio import Ratio
+from lead.plan.speedup import Speedup, mean
 
 QUESTIONS = (
     "What does shutil.copytree do?",
@@ -38,11 +40,38 @@ class Row:
     """The answers to all questions, asked in one way."""
 
     name: str
-    texts: Sequence[str]
-    tokens: int
-    seconds: float
-    drafted: int
-    accepted: int
+    replies: Sequence[Reply]
+
+    def sum(self, figure: str) -> float:
+        """Of one of the timings, over all answers."""
+        return sum(float(reply.timings[figure]) for reply in self.replies)
+
+    @property
+    def texts(self) -> Sequence[str]:
+        return [reply.text for reply in self.replies]
+
+    @property
+    def speed(self) -> float:
+        """Tokens per second."""
+        return 1000 * self.sum("predicted_n") / self.sum("predicted_ms")
+
+    def over(self, other: Row) -> Ratio:
+        """How many times as fast it was, from question to question."""
+        ratio = Ratio()
+        for mine, its in zip(self.replies, other.replies, strict=True):
+            ratio.step(its.timings["predicted_ms"], mine.timings["predicted_ms"])
+        return ratio
+
+    def each_over(self, other: Row) -> Sequence[float]:
+        """The same for each question."""
+        pairs = zip(self.replies, other.replies, strict=True)
+        return [its.timings["predicted_ms"] / mine.timings["predicted_ms"] for mine, its in pairs]
+
+    @property
+    def named(self) -> Speedup | None:
+        """The speed-up that the lead names, of the answers for which it knows one."""
+        found = [reply.timings["speedup"] for reply in self.replies if reply.timings["speedup"]]
+        return mean([Speedup(it["times"], it["error"]) for it in found])
 
 
 def ask(lead: LeadProcess, name: str, in_the_middle: Callable[[], None] | None = None) -> Row:
@@ -57,14 +86,7 @@ def ask(lead: LeadProcess, name: str, in_the_middle: Callable[[], None] | None =
         replies.append(reply)
     if in_the_middle:
         raise RuntimeError("the answer was over before anything could happen in its middle")
-    return Row(
-        name,
-        [reply.text for reply in replies],
-        sum(reply.timings["predicted_n"] for reply in replies),
-        sum(reply.timings["predicted_ms"] for reply in replies) / 1000,
-        sum(reply.timings["draft_n"] for reply in replies),
-        sum(reply.timings["draft_n_accepted"] for reply in replies),
-    )
+    return Row(name, replies)
 
 
 def rows(lead: LeadProcess, say: Callable[[str], None]) -> list[Row]:
@@ -95,18 +117,27 @@ def rows(lead: LeadProcess, say: Callable[[str], None]) -> list[Row]:
 
 
 def show(table: Sequence[Row], console: Console) -> bool:
-    """Prints the table. Returns whether all texts are the same."""
+    """Prints the table, and how much its figures scatter. Returns whether all texts are the same."""
     drawn = Table(title="The same questions, four times")
-    for column in ("", "tokens", "tokens/s", "speed-up", "accepted", "same text"):
+    for column in ("", "tokens", "tokens/s", "speed-up", "the lead says", "accepted", "same text"):
         drawn.add_column(column, justify="left" if not column else "right")
     first = table[0]
     for row in table:
-        speed = row.tokens / row.seconds
-        share = f"{row.accepted} of {row.drafted} ({row.accepted / row.drafted:.0%})" if row.drafted else "-"
+        verified, accepted = row.sum("draft_n"), row.sum("draft_n_accepted")
+        share = f"{accepted:.0f} of {verified:.0f} ({accepted / verified:.0%})" if verified else "-"
         same = "yes" if row.texts == first.texts else "NO"
-        ratio = speed / (first.tokens / first.seconds)
-        drawn.add_row(row.name, str(row.tokens), f"{speed:.1f}", f"{ratio:.2f}", share, same)
+        ratio, named = row.over(first), row.named
+        times = f"{ratio.value:.2f} ± {ratio.value * ratio.error:.2f}" if row is not first else "1"
+        says = f"{named.times:.2f} ± {named.error:.2f}" if named else "-"
+        drawn.add_row(row.name, f"{row.sum('predicted_n'):.0f}", f"{row.speed:.1f}", times, says, share, same)
     console.print(drawn)
+    each = sorted(table[1].each_over(first))
+    console.print(
+        f"± is the standard error over {len(each)} questions. Single questions with a back were {each[0]:.2f} to "
+        f"{each[-1]:.2f} times as fast: one answer says little.",
+        highlight=False,
+        soft_wrap=True,
+    )
     return all(row.texts == first.texts for row in table)
 
 

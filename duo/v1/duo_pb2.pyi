@@ -24,7 +24,7 @@ class BackMessage(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., guesses: _Optional[_Union[Guesses, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., status: _Optional[_Union[Status, _Mapping]] = ..., meanings: _Optional[_Union[Meanings, _Mapping]] = ...) -> None: ...
 
 class LeadMessage(_message.Message):
-    __slots__ = ("welcome", "refusal", "begin", "commit", "end", "ping", "pong", "compare", "wait")
+    __slots__ = ("welcome", "refusal", "begin", "commit", "end", "ping", "pong", "compare", "wait", "benefit")
     WELCOME_FIELD_NUMBER: _ClassVar[int]
     REFUSAL_FIELD_NUMBER: _ClassVar[int]
     BEGIN_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class LeadMessage(_message.Message):
     PONG_FIELD_NUMBER: _ClassVar[int]
     COMPARE_FIELD_NUMBER: _ClassVar[int]
     WAIT_FIELD_NUMBER: _ClassVar[int]
+    BENEFIT_FIELD_NUMBER: _ClassVar[int]
     welcome: Welcome
     refusal: Refusal
     begin: Begin
@@ -43,10 +44,11 @@ class LeadMessage(_message.Message):
     pong: Pong
     compare: Compare
     wait: Wait
-    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., compare: _Optional[_Union[Compare, _Mapping]] = ..., wait: _Optional[_Union[Wait, _Mapping]] = ...) -> None: ...
+    benefit: Benefit
+    def __init__(self, welcome: _Optional[_Union[Welcome, _Mapping]] = ..., refusal: _Optional[_Union[Refusal, _Mapping]] = ..., begin: _Optional[_Union[Begin, _Mapping]] = ..., commit: _Optional[_Union[Commit, _Mapping]] = ..., end: _Optional[_Union[End, _Mapping]] = ..., ping: _Optional[_Union[Ping, _Mapping]] = ..., pong: _Optional[_Union[Pong, _Mapping]] = ..., compare: _Optional[_Union[Compare, _Mapping]] = ..., wait: _Optional[_Union[Wait, _Mapping]] = ..., benefit: _Optional[_Union[Benefit, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("protocol_version", "name", "model", "vocabulary_fingerprint", "vocabulary_size", "known", "looks")
+    __slots__ = ("protocol_version", "name", "model", "vocabulary_fingerprint", "vocabulary_size", "known", "looks", "hears_benefit")
     PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
@@ -54,6 +56,7 @@ class Hello(_message.Message):
     VOCABULARY_SIZE_FIELD_NUMBER: _ClassVar[int]
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     LOOKS_FIELD_NUMBER: _ClassVar[int]
+    HEARS_BENEFIT_FIELD_NUMBER: _ClassVar[int]
     protocol_version: int
     name: str
     model: str
@@ -61,7 +64,8 @@ class Hello(_message.Message):
     vocabulary_size: int
     known: _containers.RepeatedCompositeFieldContainer[Known]
     looks: bool
-    def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocabulary_fingerprint: _Optional[str] = ..., vocabulary_size: _Optional[int] = ..., known: _Optional[_Iterable[_Union[Known, _Mapping]]] = ..., looks: _Optional[bool] = ...) -> None: ...
+    hears_benefit: bool
+    def __init__(self, protocol_version: _Optional[int] = ..., name: _Optional[str] = ..., model: _Optional[str] = ..., vocabulary_fingerprint: _Optional[str] = ..., vocabulary_size: _Optional[int] = ..., known: _Optional[_Iterable[_Union[Known, _Mapping]]] = ..., looks: _Optional[bool] = ..., hears_benefit: _Optional[bool] = ...) -> None: ...
 
 class Known(_message.Message):
     __slots__ = ("session", "length", "hash")
@@ -108,6 +112,12 @@ class Meanings(_message.Message):
     def __init__(self, start: _Optional[int] = ..., meanings: _Optional[_Iterable[bytes]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class Wait(_message.Message):
+    __slots__ = ("message",)
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    def __init__(self, message: _Optional[str] = ...) -> None: ...
+
+class Benefit(_message.Message):
     __slots__ = ("message",)
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     message: str

@@ -56,11 +56,14 @@ class BackSide:
                 vocabulary_fingerprint=self._me.fingerprint,
                 vocabulary_size=self._me.vocabulary_size,
                 looks=self._looks,
+                hears_benefit=True,
                 known=[pb.Known(session=s, length=len(p), hash=p.hash) for s, p in known[-messages.MAX_KNOWN :]],
             )
         ).SerializeToString()
 
-    def receive(self, data: bytes, now: float) -> messages.Event | messages.PingCame | messages.WaitCame | None:
+    def receive(
+        self, data: bytes, now: float
+    ) -> messages.Event | messages.PingCame | messages.WaitCame | messages.BenefitCame | None:
         """Take in a message. Raises RefusedError if the lead refuses, ProtocolError if it makes no sense."""
         message = parse(pb.LeadMessage(), data)
         self.received_at = now
@@ -81,6 +84,8 @@ class BackSide:
                 return messages.CommittedTokens(commit.session, commit.start, list(commit.tokens), commit.more)
             case "end":
                 return messages.Ended(message.end.session)
+            case "benefit":
+                return messages.BenefitCame(printable(message.benefit.message, 500))
             case "ping":
                 self._pings.came(message.ping.value)
                 return messages.PingCame()

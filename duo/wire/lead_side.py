@@ -67,6 +67,9 @@ class LeadSide:
         """Of the vocabularies, unless they are equal."""
         self._compare_until = float("inf")
         self._compare_sent = False
+        self._hears_benefit = False
+        self._said = ledger.says
+        """What the back heard last of what backs bring. What was said before it came is not about it."""
         self.round_trip: float | None = None
         """Seconds, as measured last."""
 
@@ -108,7 +111,7 @@ class LeadSide:
                 raise ProtocolError(f"unexpected message: {kind or 'an empty one'}")
 
     def _hello(self, hello: pb.Hello, now: float) -> None:
-        self.back = identity_of(hello)
+        self.back, self._hears_benefit = identity_of(hello), hello.hears_benefit
         if hello.looks:
             self.looks = True
             raise RefusedError(
@@ -186,6 +189,9 @@ class LeadSide:
         for value in self._pings.answers():
             yield pb.LeadMessage(pong=pb.Pong(value=value, clock=int(now * 1e9))).SerializeToString()
         yield from self._send_sessions()
+        if self._hears_benefit and self._ledger.says != self._said:
+            self._said = self._ledger.says
+            yield pb.LeadMessage(benefit=pb.Benefit(message=self._said)).SerializeToString()
         if (ping := self._pings.due(now)) is not None:
             yield pb.LeadMessage(ping=pb.Ping(value=ping)).SerializeToString()
 

@@ -30,3 +30,5 @@ class Ledger(dict[int, Entry]):
     """
 
     resting = False
+    says = ""
+    """What backs bring, for people, since they were last laid to rest or taken up again; empty before that."""

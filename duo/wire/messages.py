@@ -98,6 +98,13 @@ class WaitCame:
 
 
 @dataclass(frozen=True, slots=True)
+class BenefitCame:
+    """Backs rest from now on, or work again. `message`: one line for people, with the speed with them and without."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class Welcomed:
     """The lead takes this back, under this name.
 

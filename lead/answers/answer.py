@@ -13,7 +13,7 @@ from duo.errors import DuoError
 from duo.sampling.logprobs import Logprobs
 from lead.answers.text import Stops, TextStream
 from lead.answers.thoughts import Thoughts
-from lead.api import CLIENT_GONE, FinishReason, Observer, Piece, Question, Summary
+from lead.api import CLIENT_GONE, FinishReason, Observer, Piece, Question, Speedup, Summary
 from lead.decode.request import Request
 from lead.decode.session import Step
 
@@ -70,7 +70,10 @@ class RunningAnswer:
         engine: Engine,
         observers: Sequence[Observer],
         cancel: Callable[[], None],
+        speedup: Callable[[], Speedup | None],
     ) -> None:
+        """`speedup`: over the target alone, of what is there by now."""
+        self._speedup = speedup
         self._report = Report(number, observers)
         self._request = request
         self._engine = engine
@@ -200,6 +203,7 @@ class RunningAnswer:
             queued_seconds=request.admitted - request.submitted,
             backs={name: replace(tally) for name, tally in list(session.by_back.items())},
             stop_string=self.stop_string,
+            speedup=self._speedup(),
         )
 
     def cancel(self) -> None:

@@ -17,7 +17,7 @@ from lead.answers.answer import RunningAnswer
 from lead.answers.handover import Handover
 from lead.answers.slot_files import SlotFiles, SlotFolder
 from lead.answers.text import check_tokens
-from lead.api import CacheView, ModelInfo, Observer, Question, SlotView
+from lead.api import Benefit, CacheView, ModelInfo, Observer, Question, SlotView
 from lead.backs.server import Backs
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
@@ -105,8 +105,9 @@ class Service:
             prompt_logprobs=[] if question.prompt_logprobs else None,
         )
         answer = RunningAnswer(
-            next(self._numbers), request, question, self._engine, self._observers, lambda: self._decoder.cancel(request)
-        )
+            next(self._numbers), request, question, self._engine, self._observers,
+            lambda: self._decoder.cancel(request), lambda: self._speculation.speedup(request.gain),
+        )  # fmt: skip
         self._decoder.submit(request)
         return answer
 
@@ -115,6 +116,11 @@ class Service:
         """See `lead.api.Answerer.cache`."""
         swap = self._decoder.slots.swap
         return CacheView(len(swap.cache), swap.cache.bytes, swap.counts.hits, swap.counts.tokens)
+
+    @property
+    def benefit(self) -> Benefit | None:
+        """See `lead.api.Answerer.benefit`."""
+        return self._speculation.benefit
 
     @property
     def waiting(self) -> int:

@@ -99,12 +99,13 @@ class Backs:
                 back.total.add(tally)
 
     def view(self) -> Sequence[BackView]:
-        now = time.perf_counter()
+        now, benefit = time.perf_counter(), self._decoder.speculation.benefit
+        rests = benefit is not None and benefit.state == "resting"
         return [
             BackView(
                 name=back.name,
                 model=back.side.back.model if back.side.back else "",
-                state="silent" if back.side.silent(now) else back.state,
+                state="silent" if back.side.silent(now) else "resting" if rests else back.state,
                 round_trip_ms=None if back.side.round_trip is None else back.side.round_trip * 1000,
                 drafted=back.total.drafted,
                 accepted=back.total.accepted,

@@ -15,7 +15,7 @@ from typing import Literal
 
 from rich.console import Console as Terminal
 
-from lead.api import Answerer, Observer, Piece, Summary
+from lead.api import Answerer, Observer, Piece, Speedup, Summary
 from lead.console.live import Live, folded, shown
 
 PrintMode = Literal["none", "accepted", "all"]
@@ -137,7 +137,7 @@ class Console(Observer):
 
 
 def figures(summary: Summary) -> list[str]:
-    """Lines about prompt, answer, guesses, and guesses per back."""
+    """Lines about prompt, answer, what backs brought, guesses, and guesses per back."""
     read = summary.prompt_tokens - summary.cached_tokens
     lines = [
         f"prompt {summary.prompt_tokens} tokens, {summary.cached_tokens} of them cached, "
@@ -145,14 +145,23 @@ def figures(summary: Summary) -> list[str]:
         f"answer {summary.completion_tokens} tokens, "
         f"{_rate(summary.completion_tokens, summary.decode_seconds)} tokens/s",
     ]
+    if summary.speedup is not None:
+        lines.append(f"{shown_times(summary.speedup)} as fast as without backs")
     if summary.drafted:
+        share = summary.accepted / summary.drafted
         lines.append(
-            f"guesses {summary.accepted} accepted of {summary.drafted} ({summary.accepted / summary.drafted:.0%}), "
+            f"guesses {summary.drafted} verified, {summary.accepted} accepted ({share:.0%}), "
             f"mean accepted length {summary.accepted / max(1, summary.steps):.2f}"
         )
     for name, count in summary.backs.items():
-        lines.append(f"  {name}: {count.accepted} of {count.drafted} ({count.accepted / max(1, count.drafted):.0%})")
+        share = count.accepted / max(1, count.drafted)
+        lines.append(f"  {name}: {count.drafted} verified, {count.accepted} accepted ({share:.0%})")
     return lines
+
+
+def shown_times(it: Speedup) -> str:
+    """Such as 2.10 x (± 0.12)."""
+    return f"{it.times:.2f} x (± {it.error:.2f})"
 
 
 def _rate(count: int, seconds: float) -> str:

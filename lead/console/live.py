@@ -208,9 +208,13 @@ class Live:
             )
             for back in backs
         ]
-        heads = ("back", "model", "state", "guesses/s", "guesses", "accepted", "round trip")
-        styles = ["red" if back.state == "silent" else "" for back in backs]
-        return _table(heads, rows, max_rows, styles)
+        heads = ("back", "model", "state", "verified/s", "verified", "accepted", "round trip")
+        styles = [{"silent": "red", "resting": "dim"}.get(back.state, "") for back in backs]
+        return [*self._benefit(), *_table(heads, rows, max_rows, styles)]
+
+    def _benefit(self) -> list[Text]:
+        benefit = self._answerer.benefit
+        return [Text(), Text(benefit.says, style="bold")] if benefit is not None else []
 
     def _speed(self, back: BackView, now: float) -> str:
         """Verified guesses of the back per second, over the last GUESS_SECONDS."""

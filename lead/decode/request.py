@@ -14,6 +14,7 @@ from duo.sampling.params import SamplingParams
 from duo.sampling.thinking import ThinkingLimit
 from lead.decode.session import Session, Step
 from lead.decode.slots import Slot
+from lead.plan.speedup import Gain
 
 Status = Literal["waiting", "reading", "answering", "ended"]
 
@@ -56,6 +57,8 @@ class Request:
     """When it had its last step; before the first one, when it got its slot."""
     prompt_seconds: float = 0.0
     decode_seconds: float = 0.0
+    gain: Gain = field(default_factory=Gain)
+    """What backs brought it."""
 
     @property
     def tokens(self) -> list[int]:

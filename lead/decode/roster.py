@@ -24,6 +24,7 @@ from lead.decode.session import Session
 from lead.decode.slots import Slots
 from lead.decode.sources import Sources
 from lead.plan.speculation import Speculation
+from lead.plan.speedup import Verdict
 
 log = logging.getLogger("lead")
 
@@ -43,6 +44,8 @@ class Roster:
     """Called when the ledger has other sessions for the backs."""
     queue: deque[Request] = field(default_factory=deque)
     stopping: bool = False
+    verdict: Verdict = field(default_factory=Verdict)
+    """What backs and log heard last of what backs bring."""
     grammars: Grammars = field(init=False)
     slots: Slots = field(init=False)
     reading: list[Request] = field(default_factory=list)
@@ -127,6 +130,10 @@ class Roster:
         """Have the backs rest, or draft again, as the speculation says."""
         if self.speculation.resting != self.ledger.resting:
             self.ledger.resting = self.speculation.resting
+            self.changed()
+        if (says := self.verdict.news(self.speculation.benefit)) is not None:
+            log.info("backs: %s", says)
+            self.ledger.says = says
             self.changed()
 
     def fail(self, requests: Iterable[Request], error: Exception) -> None:

@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from lead.decode import local_draft, memory
 from lead.decode.local_draft import LocalDraft
 from lead.decode.memory import Memory
-from lead.decode.session import Session
+from lead.decode.session import Session, Step
 from lead.plan.arrivals import DraftOffer
 from lead.plan.tree import Place
 
 NAMES = frozenset({local_draft.NAME, memory.NAME})
 """No back may have such a name."""
+
+
+def remembered(step: Step) -> int:
+    """How many tokens of a step memory alone had guessed. No back brought them."""
+    return sum(done.backs == (memory.NAME,) for done in step.committed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from lead.decode.prefill import Prefill
 from lead.decode.request import Request
 from lead.decode.roster import Roster
 from lead.decode.session import Step
-from lead.decode.sources import Sources
+from lead.decode.sources import Sources, remembered
 from lead.plan.speculation import Expand, Speculation, Verify, Wait
 from lead.plan.tree import Node
 
@@ -201,7 +201,7 @@ class Stepper:
 
     def _account(self, it: Pass) -> None:
         """Time and tokens of the step, for the speculation, the answers and the trace."""
-        done = time.perf_counter()
+        done, counted = time.perf_counter(), None
         seconds = done - it.started
         if it.chunks:
             self.prefill.have_read(it.chunks, it.started, done)
@@ -210,13 +210,19 @@ class Stepper:
         if it.steps:
             # What follows the forward pass grows with its rows as well, so it counts.
             tokens = sum(len(step.committed) for _, step in it.steps)
-            self.speculation.finished(done, it.rows, seconds, tokens, len(it.parts), bool(it.chunks), it.replayed)
+            unaided = sum(remembered(step) for _, step in it.steps)
+            counted = self.speculation.finished(
+                done, it.rows, seconds, tokens, len(it.parts), bool(it.chunks), it.replayed, unaided
+            )
         else:
             self.speculation.skipped(done)
         self.roster.tell_rest()
         if self.trace.on:
             self._record(it, done)
-        for request, _ in it.steps:
+        for request, step in it.steps:
+            if counted is not None:
+                took = done - max(request.stepped, request.answering)
+                request.gain.step(took, len(step.committed) - remembered(step), counted)
             request.stepped, request.decode_seconds = done, done - request.answering
 
     def _record(self, it: Pass, done: float) -> None:
@@ -256,6 +262,7 @@ class Stepper:
                 took = time.perf_counter() - started
                 request.prompt_seconds += took
                 request.answering += took
+                request.stepped += took
 
 
 def _in_time(expansions: Iterable[Expansion], until: float) -> Iterator[Expansion]:

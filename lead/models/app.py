@@ -152,10 +152,12 @@ class Front:
 
     async def backs(self, request: Request) -> Response:
         held = [asdict(back) | {"target": None} for back in self.held()]
-        pool = self.pool
-        found = await asyncio.gather(*(self._get(one, "/backs") for one in pool.loaded.values()))
-        drafting = [back | {"target": name} for name, answer in found if answer for back in answer.json()["data"]]
-        return json_response({"data": [*drafting, *held]})
+        looked_at = self.looked_at(request)
+        found = await asyncio.gather(*(self._get(one, "/backs") for one in self.pool.loaded.values()))
+        answers = {name: answer.json() for name, answer in found if answer}
+        drafting = [back | {"target": name} for name, answer in answers.items() for back in answer["data"]]
+        speedup = answers.get(looked_at.name, {}).get("speedup") if looked_at else None
+        return json_response({"data": [*drafting, *held], "speedup": speedup})
 
     async def join(self, request: Request) -> Response:
         return join.answer(self.joining, request)

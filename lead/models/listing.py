@@ -40,7 +40,10 @@ class ListedBack(status.Back):
 
 
 class ListedBacks(BaseModel):
+    """`speedup`: of the model in `?model=`, else of the one that was used last."""
+
     data: list[ListedBack]
+    speedup: status.BacksSpeedup | None
 
 
 class Named(BaseModel):

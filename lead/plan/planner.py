@@ -25,14 +25,20 @@ from lead.plan.arrivals import RANKS, Arrivals, Coming, DraftOffer
 from lead.plan.governor import Governor
 from lead.plan.limits import Limits
 from lead.plan.lookahead import DRAFTING, WAITING, Lookahead
+from lead.plan.ratio import Ratio
 from lead.plan.sharing import Sharing
 from lead.plan.speculation import Action, Expand, Speculation, Verify, Wait
+from lead.plan.speedup import Benefit, Counted, Gain, Lately, Speedup
 from lead.plan.tree import GuessTree, Node, Place
 
 MAX_LATER = 1.25
 """Leave it to a back if its guesses come within this many times what the draft model beside the target takes."""
 MIN_LOCAL_SHARE = 0.004
 """Share of the time that the draft model beside the target gets in any case. Else nothing would be learned of it."""
+
+
+LEVEL_FADE = 1 - 1 / 32
+"""How fast it is forgotten how long passes took."""
 
 
 _Ranked = tuple[float, int, Node]
@@ -57,6 +63,9 @@ class Planner(Speculation):
         self._committed: float | None = None
         self._arrivals = Arrivals()
         self._governor, self._governor_of_many = Governor(), Governor()
+        self._lately, self._lately_of_many = Lately(), Lately()
+        self._level, self._level_of_many = Ratio(), Ratio()
+        """Seconds of forward passes with backs, over those measured at load."""
         self._present: tuple[str, ...] = ()
         """Connected backs. Another thread replaces the tuple."""
         self._gone: deque[str] = deque()
@@ -73,7 +82,28 @@ class Planner(Speculation):
 
     @property
     def resting(self) -> bool:
-        return (self._governor if self._under_way == 1 else self._governor_of_many).resting
+        return self._judge.resting
+
+    @property
+    def _judge(self) -> Governor:
+        return self._governor if self._under_way == 1 else self._governor_of_many
+
+    @property
+    def benefit(self) -> Benefit | None:
+        one, many = self._of_one(), self._of_many()
+        return one or many if self._under_way == 1 else many or one
+
+    def _of_one(self) -> Benefit | None:
+        it = self._governor
+        return self._lately.benefit(it.correction, it.state if self._present else "none", it.alone, it.trial_in)
+
+    def _of_many(self) -> Benefit | None:
+        # Their speed alone was measured as if there were one.
+        it = self._governor_of_many
+        return self._lately_of_many.benefit(it.correction, it.state if self._present else "none", 0.0, it.trial_in)
+
+    def speedup(self, gain: Gain) -> Speedup | None:
+        return gain.speedup(self._governor.correction, self._governor_of_many.correction)
 
     @property
     def backs(self) -> Sequence[str]:
@@ -112,11 +142,13 @@ class Planner(Speculation):
         answers: int = 1,
         read: bool = False,
         replayed: Replayed = NOTHING,
-    ) -> None:
+        unaided: int = 0,
+    ) -> Counted | None:
         if self._newcomer:
             self._newcomer = False
             self._governor.newcomer()
             self._governor_of_many.newcomer()
+            self._lately, self._lately_of_many = Lately(), Lately()
         took = max(now - self._committed, 1e-9) if self._committed is not None and not read else None
         passed = seconds if not read else None
         if self._replay is not None:
@@ -125,28 +157,60 @@ class Planner(Speculation):
             self.sharing.curve(answers).observe(rows, passed)
         self.sharing.step(answers, took, tokens)
         self._idle += took or 0.0
+        if passed is not None and self._present and not self.resting:
+            self._levels.step(passed, self._at_load(rows), LEVEL_FADE)
+        counted = self._counted() if took is not None else None
         if self._present and self._committed is not None:
-            self._weigh(took, tokens, answers)
+            if counted is not None and took is not None and not counted.resting:
+                lately = self._lately_of_many if counted.several else self._lately
+                lately.step(took, (tokens - unaided) / self._under_way, counted.expected)
+            # A step that verifies what backs said before they came to rest is not the target alone.
+            left_over = self.resting and not self._beside and rows > answers
+            self._weigh(took if not left_over else None, tokens - unaided, answers)
         if self._surprised and self._committed is not None and not self.resting:
             self._arrivals.passed(self._committed, now)
         while self._gone:
             self._arrivals.forget(self._gone.popleft())
         self._committed = now
         self._surprised = None
+        return counted
+
+    def _counted(self) -> Counted:
+        """What the step that has ended says about backs."""
+        return Counted(
+            self._expected,
+            self._under_way > 1,
+            bool(self._present),
+            self.resting or not self._present,
+        )
+
+    @property
+    def _levels(self) -> Ratio:
+        return self._level if self._under_way == 1 else self._level_of_many
+
+    @property
+    def _expected(self) -> float:
+        """Seconds that a token of one answer takes alone, if all passes take as much longer as those with backs."""
+        return self._levels.value * self._alone_by(self._at_load, self._under_way)
+
+    def _alone_by(self, cost: CostCurve, many: int) -> float:
+        """Seconds that a token of one of so many answers takes without guesses. They share passes, or take turns."""
+        shares = [many] if self._beside else range(1, many + 1)
+        return many * min(cost(count) / count for count in shares)
 
     def _weigh(self, took: float | None, tokens: float, answers: int) -> None:
         """Tell the governor of one answer, or that of several: the rows of several share passes even without backs."""
         # The curve as measured at load. One that follows the passes would hide what backs cost them.
         cost, many, slower = self._at_load, self._under_way, self.sharing.curve(answers).slower
         alone = 1 / (cost(1) * min(1.0, slower)) if not self._beside else None
+        expected = self._expected
         if many == 1:
-            self._governor.step(took, tokens, alone, slower)
+            self._governor.step(took, tokens, alone, slower, expected)
             return
         # Scaled to one answer, so that steps of different numbers of answers compare.
-        shares = [many] if self._beside else range(1, many + 1)
-        least = min(cost(count) / count for count in shares)
-        seconds = took * cost(1) / (many * least) if took is not None else None
-        self._governor_of_many.step(seconds, tokens / many, alone, slower)
+        scale = cost(1) / self._alone_by(cost, many)
+        seconds = took * scale if took is not None else None
+        self._governor_of_many.step(seconds, tokens / many, alone, slower, expected * scale)
 
     def next(
         self, trees: Sequence[GuessTree], now: float, offer: DraftOffer | None = None, room: int | None = None

@@ -20,6 +20,7 @@ from duo.engines.replay import NOTHING, Replayed
 from lead.plan.arrivals import DraftOffer
 from lead.plan.calibration import Calibration
 from lead.plan.limits import Limits
+from lead.plan.speedup import Benefit, Counted, Gain, Speedup
 from lead.plan.tree import GuessTree, Node, Place
 
 MAX_CALIBRATED = 256
@@ -82,6 +83,15 @@ class Speculation:
         """Whether the target is faster alone: the backs need not hear of what is committed."""
         return False
 
+    @property
+    def benefit(self) -> Benefit | None:
+        """What backs bring; None while that is not known."""
+        return None
+
+    def speedup(self, gain: Gain) -> Speedup | None:
+        """Of one answer; None while it is not known."""
+        return None
+
     def joined(self, back: str) -> None:
         """A back has connected. Another thread may call this and `left`."""
 
@@ -117,9 +127,14 @@ class Speculation:
         answers: int = 1,
         read: bool = False,
         replayed: Replayed = NOTHING,
-    ) -> None:
+        unaided: int = 0,
+    ) -> Counted | None:
         """A forward pass has ended, and its tokens were committed at `now`.
 
         `rows`, `seconds`: its width, and how long it took with what followed. `tokens`: committed, of all `answers`.
         `read`: it read prompts as well, so its time says nothing. `replayed`: what going back took.
+        `unaided`: tokens that were guessed without a model. They are no merit of backs.
+
+        Returns what the step says about backs, for the `Gain` of each answer in it; None if nothing.
         """
+        return None

@@ -33,6 +33,7 @@ from lead.api import (
     CLIENT_GONE,
     Answer,
     BackView,
+    Benefit,
     CacheView,
     ModelInfo,
     Observer,
@@ -40,6 +41,7 @@ from lead.api import (
     Question,
     SlotFile,
     SlotView,
+    Speedup,
     Summary,
 )
 from lead.http.app import create_app
@@ -60,6 +62,7 @@ SUMMARY = Summary(
     steps=3,
     drafted=5,
     accepted=3,
+    speedup=Speedup(2.1, 0.1),
 )
 
 
@@ -158,6 +161,7 @@ class ScriptedAnswerer:
         self.summary = SUMMARY
         self.refusal: Exception | None = None
         self.views: Sequence[BackView] = []
+        self.benefit: Benefit | None = None
         self.slot_views: Sequence[SlotView] = [SlotView(0, "idle")]
         self.scripts: list[Sequence[Step]] = []
         """One for each of the next answers. Later answers use `script`."""

@@ -15,7 +15,7 @@ from duo.v1 import duo_pb2 as pb
 from duo.wire.back_side import BackSide
 from duo.wire.lead_side import LeadSide
 from duo.wire.ledger import Entry, Ledger
-from duo.wire.messages import VERSION, Begun, CommittedTokens, Ended, Event, Identity, PingCame, WaitCame
+from duo.wire.messages import VERSION, Begun, BenefitCame, CommittedTokens, Ended, Event, Identity, PingCame, WaitCame
 
 SIZE = 1000
 MEANINGS = [b"%d" % token for token in range(SIZE)]
@@ -99,7 +99,7 @@ class Back:
 
     def hear(self, data: bytes, now: float = 0.0) -> None:
         event = self.side.receive(data, now)
-        if event is None or isinstance(event, PingCame | WaitCame):
+        if event is None or isinstance(event, PingCame | WaitCame | BenefitCame):
             return
         self.events.append(event)
         if isinstance(event, Begun) and event.session not in self.drafts:

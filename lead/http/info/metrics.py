@@ -141,6 +141,12 @@ class _Now(Collector):
         yield counter("prompt_cache_hits", "Prompts that got tokens from one of these.", cache.hits)
         yield counter("prompt_cache_tokens", "Prompt tokens that came from there.", cache.tokens)
         yield gauge("backs_connected", "Backs that are connected.", len(backs))
+        if (benefit := answerer.benefit if ready else None) is not None:
+            yield gauge("speedup", "How many times as fast answers are with backs as without.", benefit.times)
+            yield gauge("speedup_error", "Standard error of duo_speedup.", benefit.error)
+            yield gauge("tokens_per_second_with_backs", "Of one answer, lately.", benefit.with_backs)
+            yield gauge("tokens_per_second_alone", "Of one answer without backs, lately.", benefit.alone)
+            yield gauge("backs_resting", "1 while backs rest.", float(benefit.state == "resting"))
         trips = GaugeMetricFamily("duo_back_round_trip_seconds", "Network round trip to a back.", labels=["back"])
         longest: dict[str, float] = {}  # seconds by label, which backs may share
         for back in backs:

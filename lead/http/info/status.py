@@ -12,7 +12,7 @@ from fastapi.responses import Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
-from lead.api import BackState
+from lead.api import BackState, Benefit
 from lead.http.errors import SwitchedOffError, UnknownModelError, json_response
 from lead.http.site import Site
 
@@ -57,8 +57,27 @@ class Back(BaseModel):
     accepted: int
 
 
+class BacksSpeedup(BaseModel):
+    """What backs bring: `times` as fast as the target alone, with its standard error.
+
+    `with_backs`, `alone`: tokens per second of one answer, over the last minutes. `state` is `none` without a back,
+    `resting` if the target is faster alone. `trial_in_tokens`: how long they rest. `says`: all that in one line.
+    """
+
+    times: float
+    error: float
+    with_backs: float
+    alone: float
+    state: Literal["none", "with", "trial", "measuring", "resting"]
+    trial_in_tokens: int | None
+    says: str
+
+
 class BackList(BaseModel):
+    """`speedup` is null until it is known."""
+
     data: list[Back]
+    speedup: BacksSpeedup | None
 
 
 async def health(site: Site, request: Request) -> Response:
@@ -78,7 +97,9 @@ async def model_by_name(site: Site, request: Request) -> Response:
 
 
 async def backs(site: Site, request: Request) -> Response:
-    return json_response({"data": [asdict(back) for back in site.answerer.backs()]})
+    benefit = site.answerer.benefit if site.answerer.ready else None
+    data = [asdict(back) for back in site.answerer.backs()]
+    return json_response({"data": data, "speedup": benefit and _speedup(benefit)})
 
 
 async def metrics(site: Site, request: Request) -> Response:
@@ -106,6 +127,10 @@ def shown(request: Request, model: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _is_anthropic(request: Request) -> bool:
     return "anthropic-version" in request.headers
+
+
+def _speedup(benefit: Benefit) -> dict[str, object]:
+    return {**asdict(benefit), "says": benefit.says}
 
 
 def _model(site: Site) -> dict[str, object]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from pydantic import BaseModel
 
 from lead.api import Summary
+from lead.plan.speedup import mean
 
 
 class PromptDetails(BaseModel):
@@ -32,8 +33,16 @@ class Usage(BaseModel):
     completion_tokens_details: CompletionDetails
 
 
+class TimesFaster(BaseModel):
+    """`times` as fast as the target alone. `error`: its standard error."""
+
+    times: float
+    error: float
+
+
 class Timings(BaseModel):
-    """llama-server's figures. `prompt_n` counts the prompt tokens that were computed, `cache_n` the cached ones."""
+    """llama-server's figures. `prompt_n` counts the prompt tokens that were computed, `cache_n` the cached ones.
+    `speedup` is ours; null while the speed of the target alone is not known."""
 
     cache_n: int
     prompt_n: int
@@ -46,6 +55,7 @@ class Timings(BaseModel):
     predicted_per_second: float
     draft_n: int
     draft_n_accepted: int
+    speedup: TimesFaster | None
 
 
 def usage(summary: Summary, thinking: int) -> dict[str, object]:
@@ -78,6 +88,7 @@ def timings(summary: Summary) -> dict[str, object]:
         "predicted_per_second": _share(summary.completion_tokens, summary.decode_seconds),
         "draft_n": summary.drafted,
         "draft_n_accepted": summary.accepted,
+        "speedup": summary.speedup and asdict(summary.speedup),
     }
 
 
@@ -105,6 +116,7 @@ def _together(summaries: Sequence[Summary], per_prompt: int) -> Summary:
         decode_seconds=max(summary.decode_seconds for summary in summaries),
         drafted=sum(summary.drafted for summary in summaries),
         accepted=sum(summary.accepted for summary in summaries),
+        speedup=mean([summary.speedup for summary in summaries]),
     )
 
 

@@ -11,7 +11,16 @@ from duo.wire.back_side import BackSide
 from duo.wire.codec import status_to_wire
 from duo.wire.lead_side import LeadSide
 from duo.wire.ledger import Ledger
-from duo.wire.messages import PING_EVERY, STATUS_EVERY, CommittedTokens, Identity, PingCame, StatusCame, Welcomed
+from duo.wire.messages import (
+    PING_EVERY,
+    STATUS_EVERY,
+    BenefitCame,
+    CommittedTokens,
+    Identity,
+    PingCame,
+    StatusCame,
+    Welcomed,
+)
 from tests.support.wire import BACK, LEAD, MEANINGS, SIZE, Back, drain, entry, hello, joined, one_line, refused
 
 
@@ -29,6 +38,15 @@ def test_a_back_that_drafts_on_and_off_does_not_say_so_each_time() -> None:
     me.state = "waiting"
     told += [event for message in me.send(2.0) if (event := side.receive(message, 2.0)) != PingCame()]
     assert told[-1] == StatusCame("waiting")
+
+
+def test_a_back_hears_why_it_rests() -> None:
+    ledger, back = Ledger(), Back()
+    side = joined(ledger, back)
+    drain(side, back)
+    ledger.says = "resting: 19.6 tokens/s without backs\x1b[2J"
+    (message,) = side.send(0.0)
+    assert back.side.receive(message, 0.0) == BenefitCame("resting: 19.6 tokens/s without backs?[2J")
 
 
 def test_a_back_learns_how_far_the_lead_s_clock_is_ahead() -> None:

@@ -79,7 +79,9 @@ def shown(
         question = Question(
             [1], SamplingParams(), ignore_eos=ignore_eos, stop=stop, stop_names=names, marks=marks, turns=turns
         )
-        answer = RunningAnswer(1, request, question, cast(Engine, words), [], lambda: cancelled.append(True))
+        answer = RunningAnswer(
+            1, request, question, cast(Engine, words), [], lambda: cancelled.append(True), lambda: None
+        )
         for each in steps:
             answer.steps.put_nowait([each])
         answer.steps.put_nowait(None)
@@ -205,7 +207,7 @@ def test_an_observer_hears_of_one_end(end: str, told: Sequence[object]) -> None:
 
     async def run() -> None:
         question = Question([1], SamplingParams())
-        answer = RunningAnswer(1, request, question, cast(Engine, _Words()), [heard], lambda: None)
+        answer = RunningAnswer(1, request, question, cast(Engine, _Words()), [heard], lambda: None, lambda: None)
         if end != "never read":
             answer.steps.put_nowait([step(1)])
             answer.steps.put_nowait([step(2)])
@@ -261,4 +263,4 @@ def test_who_watches_is_told_what_is_thinking(watched: bool) -> None:
 
 
 async def _made(request: Request, question: Question, observers: Sequence[Observer]) -> RunningAnswer:
-    return RunningAnswer(1, request, question, cast(Engine, _Words()), observers, lambda: None)
+    return RunningAnswer(1, request, question, cast(Engine, _Words()), observers, lambda: None, lambda: None)

@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 from rich.console import Console as Terminal
 
-from lead.api import Answerer, BackView, Piece, SlotView, Summary, Tally
+from lead.api import Answerer, BackView, Benefit, Piece, SlotView, Speedup, Summary, Tally
 from lead.console.console import Console, PrintMode
 from lead.console.live import TAIL, Live
 from tests.support.http import SUMMARY, ScriptedAnswerer
@@ -85,14 +85,16 @@ def test_figures(capsys: pytest.CaptureFixture[str]) -> None:
         drafted=60,
         accepted=30,
         backs={"one": Tally(40, 25), "two": Tally(20, 5)},
+        speedup=Speedup(2.1, 0.123),
     )
     out = printed("accepted", capsys, summary)
     for part in (
         "prompt 100 tokens, 60 of them cached, 80.0 tokens/s",
         "answer 50 tokens, 25.0 tokens/s",
-        "30 accepted of 60 (50%), mean accepted length 1.50",
-        "one: 25 of 40 (62%)",
-        "two: 5 of 20 (25%)",
+        "2.10 x (± 0.12) as fast as without backs",
+        "60 verified, 30 accepted (50%), mean accepted length 1.50",
+        "one: 40 verified, 25 accepted (62%)",
+        "two: 20 verified, 5 accepted (25%)",
     ):
         assert part in out
 
@@ -220,6 +222,14 @@ class TestLive:
         assert any(span.style == "dim" and frame.plain[span.start : span.end] == "<think>Hm" for span in frame.spans)
         live.pieces(7, THINKING[2:])
         assert lines(live)[-3:] == ["answer 7", "thought for 3 tokens", "Two"]
+
+    def test_what_backs_bring(self, busy: ScriptedAnswerer) -> None:
+        live = Live(terminal()[0], cast(Answerer, busy))
+        busy.benefit = Benefit(0.96, 0.02, 18.9, 19.6, "resting", 180)
+        busy.views = [BackView("attic", "tiny-1m", "resting", 1.25, 40, 30)]
+        seen = lines(live)
+        assert "resting: 19.6 tokens/s without backs, 18.9 with them; next trial in 180 tokens" in seen
+        assert any(line.split()[:3] == ["attic", "tiny-1m", "resting"] for line in seen)
 
     def test_guesses_per_second(self, busy: ScriptedAnswerer) -> None:
         live = Live(terminal()[0], cast(Answerer, busy))

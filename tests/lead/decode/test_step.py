@@ -50,7 +50,7 @@ def test_what_a_replay_takes_is_told_apart_from_the_forward_pass() -> None:
 
     class Watched(VerifyAll):
         def finished(self, now: float, rows: int, *rest: Any) -> None:
-            told.append((rows, rest[-1]))
+            told.append((rows, rest[4]))
 
     loop = Loop(1, Watched(Limits(rollback=REPLAY)), engine=SlottedEngine(MODEL, 1, REPLAY))
     asked = loop.ask(talkative())

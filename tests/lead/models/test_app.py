@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lead.api import BackView
+from lead.api import BackView, Benefit
 from lead.security.joining import Commands, Joining
 from tests.support.http import AnswerGate
 from tests.support.models_front import Scene, events, scene, text_of
@@ -166,12 +166,19 @@ def test_backs_and_figures_of_all_models(tmp_path: Path) -> None:
         it.answerers["beta"].views = [BackView("mini", "draft", "drafting", 1.5, 5, 3)]
         await it.load("beta")
         await it.chat("beta")
-        backs = (await it.client.get("/backs")).json()["data"]
-        assert [(back["name"], back["target"]) for back in backs] == [("mini", "beta"), ("spare", None)]
+        backs = (await it.client.get("/backs")).json()
+        assert [(back["name"], back["target"]) for back in backs["data"]] == [("mini", "beta"), ("spare", None)]
+        assert backs["speedup"] is None
+        it.answerers["beta"].benefit = Benefit(2.0, 0.1, 40.0, 20.0, "with")
+        await it.load("alpha")
+        await it.chat("beta")
+        for query in ("", "?model=beta"):
+            assert (await it.client.get(f"/backs{query}")).json()["speedup"]["times"] == 2.0
+        assert (await it.client.get("/backs?model=alpha")).json()["speedup"] is None
         figures = (await it.client.get("/metrics")).text
         assert 'duo_model_loaded{model="beta"} 1.0' in figures
-        assert 'duo_model_loaded{model="alpha"} 0.0' in figures
-        assert 'duo_answers_finished_total{model="beta",reason="stop"} 1.0' in figures
+        assert 'duo_model_loaded{model="alpha"} 1.0' in figures
+        assert 'duo_answers_finished_total{model="beta",reason="stop"} 2.0' in figures
 
     play(tmp_path, TWO, act)
 

@@ -122,10 +122,10 @@ def test_a_fast_target_is_not_measured_while_backs_still_draft(with_backs: float
     for _ in range(10_000):
         silent = silent if worth.resting else now
         alone = 0.8 if now - silent < 0.06 else 1.0
-        speed = alone if worth.resting else with_backs
+        speed, got = (alone, 1) if worth.resting else (with_backs, 2)
         rested += worth.resting
-        worth.step(0.004 / speed, 1, 250.0)
-        now += 0.004 / speed
+        worth.step(0.004 * got / speed, got, 250.0)
+        now += 0.004 * got / speed
     assert rested > 9000 if with_backs < 1.0 else rested < 1000
 
 

@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
 
 from duo.errors import BusyError, StoppedError
-from lead.api import BackView, SlotView, Tally
+from lead.api import BackView, Benefit, SlotView, Tally
 from lead.http.app import create_app
 from lead.http.info.metrics import MAX_BACKS, Metrics
 from lead.http.site import Options
@@ -144,6 +144,14 @@ def test_names_from_the_network_make_no_more_than_so_many_series(answerer: Scrip
     assert max(map(len, drafted)) < 150
     trips = {name: value for name, value in found.items() if name.startswith("duo_back_round_trip")}
     assert trips == {"duo_back_round_trip_seconds{back=other}": pytest.approx(0.099)}
+
+
+def test_what_backs_bring(client: TestClient, answerer: ScriptedAnswerer) -> None:
+    assert "duo_speedup" not in scraped(client)
+    answerer.benefit = Benefit(0.96, 0.02, 18.9, 19.6, "resting", 180)
+    figures = scraped(client)
+    assert (figures["duo_speedup"], figures["duo_speedup_error"], figures["duo_backs_resting"]) == (0.96, 0.02, 1)
+    assert (figures["duo_tokens_per_second_with_backs"], figures["duo_tokens_per_second_alone"]) == (18.9, 19.6)
 
 
 def test_they_are_shown_while_the_model_loads(client: TestClient, answerer: ScriptedAnswerer) -> None:

@@ -8,7 +8,7 @@ import requests
 from anthropic import Anthropic
 from openai import OpenAI
 
-from lead.api import BackView
+from lead.api import BackView, Benefit
 from tests.support.api import HI, error_of, post
 from tests.support.http import PATIENCE, ScriptedAnswerer
 
@@ -53,7 +53,7 @@ def test_models_in_anthropics_form(claude: Anthropic, url: str, answerer: Script
 
 
 def test_backs(url: str, answerer: ScriptedAnswerer) -> None:
-    assert requests.get(f"{url}/backs", timeout=PATIENCE).json() == {"data": []}
+    assert requests.get(f"{url}/backs", timeout=PATIENCE).json() == {"data": [], "speedup": None}
     answerer.views = [BackView("attic", "tiny-1m", "drafting", 1.25, 40, 31), BackView("é", "m", "waiting", None, 0, 0)]
     assert requests.get(f"{url}/backs", timeout=PATIENCE).json() == {
         "data": [
@@ -66,7 +66,21 @@ def test_backs(url: str, answerer: ScriptedAnswerer) -> None:
                 "accepted": 31,
             },
             {"name": "é", "model": "m", "state": "waiting", "round_trip_ms": None, "drafted": 0, "accepted": 0},
-        ]
+        ],
+        "speedup": None,
+    }
+
+
+def test_what_the_backs_bring(url: str, answerer: ScriptedAnswerer) -> None:
+    answerer.benefit = Benefit(0.97, 0.04, 19.0, 19.6, "resting", 180)
+    assert requests.get(f"{url}/backs", timeout=PATIENCE).json()["speedup"] == {
+        "times": 0.97,
+        "error": 0.04,
+        "with_backs": 19.0,
+        "alone": 19.6,
+        "state": "resting",
+        "trial_in_tokens": 180,
+        "says": "resting: 19.6 tokens/s without backs, 19.0 with them; next trial in 180 tokens",
     }
 
 

@@ -25,6 +25,7 @@ TIMINGS = {
     "predicted_per_second": 3.0,
     "draft_n": 5,
     "draft_n_accepted": 3,
+    "speedup": {"times": 2.1, "error": 0.1},
 }
 USAGE = {
     "prompt_tokens": 11,

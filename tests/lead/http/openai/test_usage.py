@@ -16,4 +16,5 @@ def test_rates_of_no_time_are_zero(url: str, answerer: ScriptedAnswerer) -> None
     body = post(url, messages=HI).json()
     assert body["choices"][0]["message"]["content"] == ""
     assert body["timings"].pop("cache_n") == 11
+    assert body["timings"].pop("speedup") == {"times": 2.1, "error": 0.1}
     assert set(body["timings"].values()) == {0}
