@@ -31,8 +31,8 @@ def text_of(content: Any) -> str:
 def figures(timings: Mapping[str, Any]) -> str:
     """A line about an answer, by the lead's own figures."""
     words = [f"{timings['predicted_per_second']:.1f} tokens/s"]
-    if speedup := timings.get("speedup"):
-        words.insert(0, f"{speedup['times']:.1f} x as fast as without backs")
+    if times := (timings.get("speedup") or {}).get("times"):
+        words.insert(0, f"{times:.1f} x with backs")
     if drafted := timings.get("draft_n"):
         words.append(f"{timings['draft_n_accepted']} of {drafted} guesses accepted")
     return ", ".join(words)

@@ -18,7 +18,7 @@ from duo.program.tls_files import Files
 from lead.http.edge import connections
 from lead.http.edge.auth import guarded
 from lead.security.credentials import Access
-from lead.security.joining import Joining
+from lead.security.joining import Commands
 
 log = logging.getLogger("lead")
 
@@ -64,8 +64,8 @@ def http(args: argparse.Namespace, app: ASGIApp, allowed: Access) -> uvicorn.Con
     )
 
 
-def tell_access(args: argparse.Namespace, allowed: Access, commands: Joining | None) -> None:
-    """What a person has to know of a lead that others can reach."""
+def tell_access(args: argparse.Namespace, allowed: Access, commands: Commands | None) -> None:
+    """What a person has to know of a lead that others can reach. commands: for others, with secrets in them."""
     if commands is None:
         return
     if not allowed.keys or not allowed.tokens:
@@ -73,7 +73,7 @@ def tell_access(args: argparse.Namespace, allowed: Access, commands: Joining | N
         log.warning("WARNING: --insecure: everyone who can reach %s may be one of its %s", args.host, who)
     if not args.tls_cert:
         log.warning("without TLS (--tls-cert) others on the way can read all that is said, with keys and tokens")
-    for line in commands.whole.lines():
+    for line in commands.lines():
         # Not a log line: it may hold secrets, and is there to be copied.
         print(line, file=sys.stderr, flush=True)
 

@@ -118,8 +118,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
     with network.listen(args.host, args.back_port, "--back-port") as tried:
         back_port = tried.getsockname()[1]
     port = listening.getsockname()[1]
-    commands = joining(args, allowed, port, back_port)
-    network.tell_access(args, allowed, commands)
+    network.tell_access(args, allowed, joining(args, allowed, port, back_port, secrets=True))
     lead = Lead()
     options = Options(
         alias=args.alias or "",
@@ -128,7 +127,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
         chat=ChatSettings(args.tool_format, args.reasoning_format, args.reasoning_budget),
         slot_files=bool(args.slot_save_path),
         sampling=sampling_flags(args),
-        joining=commands,
+        joining=joining(args, allowed, port, back_port),
     )
     metrics = Metrics(lead)
     server = connections.Server(network.http(args, create_app(lead, options, metrics), allowed))

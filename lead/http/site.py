@@ -17,7 +17,7 @@ from lead.http.defaults import SamplingDefaults, SamplingFlags, sampling_default
 from lead.http.info.metrics import Metrics
 from lead.http.owner import owner_of
 from lead.http.responses.memory import Memory
-from lead.security.joining import Joining
+from lead.security.joining import Commands
 
 BODY_LIMIT = 4 << 20
 """Bytes of a request's body. This is more text than any context holds."""
@@ -27,7 +27,7 @@ BODY_LIMIT = 4 << 20
 class Options:
     """alias: what clients call the model, empty for its own name. slots, metrics: whether clients may see them.
     chat: how conversations are read and written. slot_files: whether clients may save slots to files. sampling: what
-    the flags say for requests that say nothing. joining: how other machines join, if they can."""
+    the flags say for requests that say nothing. joining: how other machines join, if they can, without secrets."""
 
     alias: str = ""
     slots: bool = True
@@ -35,7 +35,7 @@ class Options:
     chat: ChatSettings = field(default_factory=ChatSettings)
     slot_files: bool = False
     sampling: SamplingFlags = field(default_factory=SamplingFlags)
-    joining: Joining | None = None
+    joining: Commands | None = None
 
 
 @dataclass(frozen=True, slots=True)

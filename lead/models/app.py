@@ -38,7 +38,7 @@ from lead.models.forward import HOP, Forwarded, kept, request_of
 from lead.models.listing import ListedBacks, ListedModel, ListedModels, Named, Success, listed
 from lead.models.pool import Loaded, Pool
 from lead.models.settings import ModelSettings
-from lead.security.joining import Joining
+from lead.security.joining import Commands
 
 NAMED = 20
 """Names of models in an error message."""
@@ -54,10 +54,10 @@ class Front:
         pool: Pool,
         held: Callable[[], Sequence[BackView]],
         metrics: bool = False,
-        joining: Joining | None = None,
+        joining: Commands | None = None,
     ) -> None:
         """`held`: backs that wait for a model of their vocabulary. `metrics`: whether clients may see figures.
-        `joining`: how other machines join, if they can."""
+        `joining`: how other machines join, if they can, without secrets."""
         self.pool = pool
         self.held = held
         self.metrics = metrics
@@ -160,7 +160,7 @@ class Front:
         return json_response({"data": [*drafting, *held], "speedup": speedup})
 
     async def join(self, request: Request) -> Response:
-        return join.answer(self.joining, request)
+        return join.answer(self.joining)
 
     async def figures(self, request: Request) -> Response:
         if not self.metrics:

@@ -34,9 +34,8 @@ async def serve_several(args: argparse.Namespace, settings: Settings) -> None:
     http: asyncio.Future[None] | None = None
     try:
         back_number = await back_port.serve(args.host, args.back_port, admission)
-        commands = joining(args, allowed, port, back_number)
-        network.tell_access(args, allowed, commands)
-        front = Front(pool, back_port.held, args.metrics, commands)
+        network.tell_access(args, allowed, joining(args, allowed, port, back_number, secrets=True))
+        front = Front(pool, back_port.held, args.metrics, joining(args, allowed, port, back_number))
         server = connections.Server(network.http(args, create_app(front), allowed))
         http = asyncio.ensure_future(server.serve(sockets=[listening]))
         log.info(

@@ -8,7 +8,7 @@ import re
 import shlex
 import socket
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from zeroconf import get_all_addresses, get_all_addresses_v6  # type: ignore[attr-defined]
@@ -34,35 +34,28 @@ class Commands:
         return [f"to draft for it:  {self.back}", f"to talk to it:    {self.chat}"]
 
 
-@dataclass(frozen=True)
-class Joining:
-    """The commands with the secrets that the lead has made, and the same with KEY and TOKEN in their place."""
-
-    whole: Commands
-    without_secrets: Commands
-
-
 def joining(
-    args: argparse.Namespace, access: Access, port: int, back_port: int, program: str | None = None
-) -> Joining | None:
+    args: argparse.Namespace,
+    access: Access,
+    port: int,
+    back_port: int,
+    program: str | None = None,
+    secrets: bool = False,
+) -> Commands | None:
     """The commands for other machines; None if these cannot reach the lead.
 
     program: how the lead was started, as in sys.argv[0].
+    secrets: whether secrets that the lead has made are in them. That is for its own terminal; others see KEY and TOKEN.
     """
     if is_loopback(args.host):
         return None
-    program = sys.argv[0] if program is None else program
-    secret = replace(access, made=frozenset())
-    return Joining(*(_commands(args, each, port, back_port, program) for each in (access, secret)))
-
-
-def _commands(args: argparse.Namespace, access: Access, port: int, back_port: int, program: str) -> Commands:
     host = values.in_url(reachable(args.host))
-    key = access.keys[0] if access.keys and access.keys[0] in access.made else "KEY"
-    token = access.tokens[0] if access.tokens and access.tokens[0] in access.made else "TOKEN"
+    made: frozenset[str] = access.made if secrets else frozenset()
+    key = access.keys[0] if access.keys and access.keys[0] in made else "KEY"
+    token = access.tokens[0] if access.tokens and access.tokens[0] in made else "TOKEN"
     trust = ("--tls-ca", "ca.pem") if args.tls_cert else ()
     identity = ("--tls-cert", "back.pem", "--tls-key", "back-key.pem") if args.tls_ca else ()
-    back, chat = _programs(program)
+    back, chat = _programs(sys.argv[0] if program is None else program)
     return Commands(
         shlex.join(
             [

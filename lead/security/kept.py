@@ -34,10 +34,11 @@ def kept(anew: bool = False) -> Kept:
     Raises FileError if the file cannot be used. Without a place to write to, the pair lives as long as this program.
     """
     path = _path()
-    if path is not None and not anew and path.exists():
-        found = _read(path)
-        log.info("key and token are those of %s (--new-secrets makes others)", path)
-        return found
+    if path is not None and not anew:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found = _read(path)
+            log.info("key and token are those of %s (--new-secrets makes others)", path)
+            return found
     made = Kept(secrets.token_hex(SECRET_BYTES), secrets.token_hex(SECRET_BYTES))
     try:
         if path is None:
@@ -60,6 +61,7 @@ def _path() -> Path | None:
 
 
 def _read(path: Path) -> Kept:
+    """Raises FileNotFoundError or NotADirectoryError if there is no file, FileError if it cannot be used."""
     try:
         if os.name == "posix" and path.stat().st_mode & OTHERS:
             raise FileError(
@@ -67,6 +69,8 @@ def _read(path: Path) -> Kept:
             )
         content = json.loads(path.read_text(encoding="utf-8"))
         return Kept(values.secret(content["api_key"]), values.secret(content["token"]))
+    except (FileNotFoundError, NotADirectoryError):
+        raise
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise FileError(f"{path}: {reason}; mend that, or start with --api-key and --token") from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -59,6 +60,19 @@ def places(chrome: Chrome) -> list[WebElement]:
 def ask(chrome: Chrome, question: str) -> None:
     wait_for(lambda: bool(places(chrome)), "a place to write")
     places(chrome)[0].send_keys(question, Keys.ENTER)
+
+
+@pytest.mark.parametrize(
+    ("speedup", "said"),
+    [
+        ({"times": 2.14, "error": 0.13}, "2.1 x with backs, 3.0 tokens/s"),
+        ({"times": None}, "3.0 tokens/s"),
+        (None, "3.0 tokens/s"),
+    ],
+)
+def test_what_stands_below_an_answer(speedup: dict[str, float] | None, said: str) -> None:
+    figures = runpy.run_path(str(ROOT / "examples" / "gradio_chat.py"))["figures"]
+    assert figures({"predicted_per_second": 3.0, "speedup": speedup}) == said
 
 
 def test_a_question_and_one_that_follows(url: str, answerer: ScriptedAnswerer) -> None:

@@ -157,6 +157,8 @@ def test_what_is_made_is_printed_and_opens(machines: tuple[Machine, Machine]) ->
         assert url == lead.url(strong)
         assert spare.ask(f"{url}/v1/models")[0] == 401
         assert spare.ask(f"{url}/v1/models", headers={"X-Api-Key": key})[0] == 200
+        status, commands = strong.ask(f"{url}/join", headers={"X-Api-Key": key})
+        assert status == 200 and "--token TOKEN" in commands["back"] and commands["chat"].endswith("--api-key KEY")
         assert "without TLS" in lead.log
 
 

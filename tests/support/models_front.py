@@ -26,7 +26,7 @@ from lead.models.pool import Pool
 from lead.models.process import LoadError
 from lead.models.settings import ModelSettings
 from lead.program import Ready
-from lead.security.joining import Joining
+from lead.security.joining import Commands
 from tests.support.http import PATIENCE, ScriptedAnswerer, vocabulary
 
 KEY = "key-of-the-process"
@@ -126,7 +126,7 @@ async def hosted(app: ASGIApp) -> AsyncIterator[int]:
 
 @asynccontextmanager
 async def scene(
-    tmp_path: Path, text: str, metrics: bool = True, joining: Joining | None = None
+    tmp_path: Path, text: str, metrics: bool = True, joining: Commands | None = None
 ) -> AsyncIterator[Scene]:
     """The models of a file of `--models`."""
     vocabulary()  # the first time takes seconds

@@ -10,16 +10,14 @@ from pydantic import BaseModel
 
 from lead.http.errors import json_response
 from lead.http.site import Site
-from lead.security.joining import Commands, Joining
-
-FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-real-ip")
-"""Headers of a proxy. Whoever asked it may be anywhere."""
+from lead.security.joining import Commands
 
 
 class Join(BaseModel):
     """Both are null if no other machine can reach this lead.
 
-    Secrets that the lead has made are in them for a client on the lead's own machine. Others see KEY and TOKEN.
+    KEY and TOKEN in them stand for secrets. Those that the lead has made are on its terminal, and in
+    `~/.config/duo/access.json` on its machine.
     """
 
     back: str | None
@@ -27,17 +25,9 @@ class Join(BaseModel):
 
 
 async def join(site: Site, request: Request) -> Response:
-    return answer(site.options.joining, request)
+    return answer(site.options.joining)
 
 
-def answer(joining: Joining | None, request: Request) -> Response:
-    commands: Commands | None = None
-    if joining is not None:
-        commands = joining.whole if _from_here(request) else joining.without_secrets
-    return json_response(asdict(commands) if commands else {"back": None, "chat": None})
-
-
-def _from_here(request: Request) -> bool:
-    """Whether this machine asks. A key is for talking. With a token, a back sees what everybody asks."""
-    client, server = request.scope.get("client"), request.scope.get("server")
-    return bool(client and server and client[0] == server[0]) and not any(name in request.headers for name in FORWARDED)
+def answer(joining: Commands | None) -> Response:
+    """The commands as they are. They hold no secrets: a key is for asking, and with a token one sees what all ask."""
+    return json_response(asdict(joining) if joining else {"back": None, "chat": None})

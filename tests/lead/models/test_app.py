@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lead.api import BackView, Benefit
-from lead.security.joining import Commands, Joining
+from lead.security.joining import Commands
 from tests.support.http import AnswerGate
 from tests.support.models_front import Scene, events, scene, text_of
 
@@ -196,7 +196,7 @@ def test_how_other_machines_join(tmp_path: Path) -> None:
     commands = Commands("python -m back --token t", "python chat.py")
 
     async def run() -> None:
-        async with scene(tmp_path, ONE, joining=Joining(commands, commands)) as it:
+        async with scene(tmp_path, ONE, joining=commands) as it:
             assert (await it.client.get("/join")).json() == {"back": commands.back, "chat": commands.chat}
         async with scene(tmp_path, ONE) as it:
             assert (await it.client.get("/join")).json() == {"back": None, "chat": None}

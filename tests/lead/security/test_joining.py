@@ -21,8 +21,7 @@ LAN = ("--host", "192.168.1.20")
 
 
 def printed(flags: Sequence[str], access: Access = MADE, program: str = "/x/lead/__main__.py") -> Commands | None:
-    found = joining(parser().parse_args(list(flags)), access, 5555, 5556, program)
-    return found.whole if found else None
+    return joining(parser().parse_args(list(flags)), access, 5555, 5556, program, secrets=True)
 
 
 def test_secrets_that_were_made_are_in_them_and_those_that_were_given_are_not() -> None:
@@ -43,7 +42,7 @@ def test_secrets_that_were_made_are_in_them_and_those_that_were_given_are_not() 
 
 def test_for_other_eyes_they_hold_no_secrets() -> None:
     found = joining(parser().parse_args([*LAN]), MADE, 5555, 5556, "lead")
-    assert found and found.without_secrets == Commands(
+    assert found == Commands(
         "python -m back --lead 192.168.1.20:5556 --token TOKEN",
         "python chat.py http://192.168.1.20:5555 --api-key KEY",
     )

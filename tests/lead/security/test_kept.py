@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +54,17 @@ def test_a_file_that_others_can_read(file: Path) -> None:
         kept()
     kept(anew=True)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_a_folder_that_lets_nobody_in(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may look into any folder. So the system's answer is made up."""
+
+    def closed(path: Path, **how: object) -> os.stat_result:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", closed)
+    with pytest.raises(FileError, match=r"access\.json: permission denied; mend that, or start with --api-key"):
+        kept()
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"api_key": "a", "token": 1}', '{"api_key": "", "token": "t"}'])

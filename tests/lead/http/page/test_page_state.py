@@ -106,6 +106,12 @@ def test_commands_for_other_machines_only_where_the_lead_has_some(scene: Page, s
     scripted.states["/join"] = {"back": back_line, "chat": chat_line}
     scene.chrome.refresh()
     scene.until(lambda: scene.texts("#join code") == [back_line, chat_line], "the commands")
+    where = "The secrets for KEY and TOKEN are on the lead's terminal"
+    assert where in scene["join"].text
+    scripted.states["/join"] = {"back": "python -m back --lead lead:5556", "chat": chat_line.partition(" --api")[0]}
+    scene.chrome.refresh()
+    scene.until(lambda: "lead:5556" in scene["join"].text, "the commands of a lead that asks for none")
+    assert where not in scene["join"].text
 
 
 def test_a_lead_without_slots_or_settings_is_shown(scene: Page, scripted: ScriptedLead) -> None:

@@ -8,6 +8,8 @@ import { defaults } from "./settings.js";
 import { Speeds } from "./speeds.js";
 
 const POLL_MS = 1000;
+const SECRETS = "The secrets for KEY and TOKEN are on the lead's terminal, and in ~/.config/duo/access.json on its machine,"
+  + " unless the lead was started with others.";
 
 const speeds = new Speeds();
 let next = 0;
@@ -90,6 +92,7 @@ async function showJoin() {
     element("pre", { tabIndex: 0 }, element("code", { textContent: line })),
     button("copy", () => copy(line), `copy: ${line}`),
   ]));
+  if (given.some(([, line]) => /\b(KEY|TOKEN)\b/.test(line))) $("join").append(element("p", { textContent: SECRETS }));
 }
 
 // What a path says, or `instead` where the lead does not tell it.
