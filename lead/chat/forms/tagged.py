@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lead.chat.forms import jsons, names
+from lead.chat.forms.allowed import allowed
 from lead.chat.forms.found import Found, Reader
 from lead.chat.forms.literals import JSON, value
 from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
-from lead.chat.forms.typed import may_be_text, schema_of, told, typed, types_of
+from lead.chat.forms.typed import may_be_text, schema_of, told, typed
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ class _Values:
         """The beginning of the arguments as JSON."""
         values = dict(self.done)
         schema = schema_of(self._parameters, self._key)
-        text = may_be_text(schema) if self._string else self._string is None and types_of(schema) == {"string"}
+        text = may_be_text(schema) if self._string else self._string is None and allowed(schema).types == {"string"}
         if self._key and self._closed:
             values[self._key] = self._value()
         elif self._key and text:

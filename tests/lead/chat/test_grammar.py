@@ -165,10 +165,24 @@ def test_calls_and_answers_may_hold_a_space_or_none() -> None:
     assert not follower.accepts('<tool_call>{"name":  "time","arguments":{}}</tool_call>')
 
 
-@pytest.mark.parametrize("form", ["qwen3-coder", "glm", "gemma4", "pythonic", "hermes", "kimi-k2"])
+VALUED = ["qwen3-coder", "seed", "minimax", "glm", "deepseek-v3.2", "gemma4", "pythonic", "hermes", "kimi-k2"]
+
+
+@pytest.mark.parametrize("form", VALUED)
 @pytest.mark.parametrize(
     ("schema", "given", "wrong"),
     [
+        ({"type": ["string", "null"], "enum": ["a", "b", None]}, None, "c"),
+        ({"type": ["string", "null"], "enum": ["a", "b", None]}, "a", 1),
+        ({"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "null"}]}, "b", "c"),
+        ({"oneOf": [{"const": "a"}, {"const": "b"}]}, "b", "c"),
+        ({"anyOf": [{"const": "a"}, {"const": 1}]}, 1, "c"),
+        ({"allOf": [{"$ref": "#/$defs/kind"}]}, "two", "three"),
+        ({"anyOf": [{"$ref": "#/$defs/kind"}, {"type": "null"}]}, None, "three"),
+        ({"enum": ["a", 1]}, 1, 2),
+        ({"enum": ["", "\n"]}, "\n", "a"),
+        ({"anyOf": [{"type": "integer"}, {"enum": ["auto"]}]}, 12, "c"),
+        ({"anyOf": [{"type": "integer"}, {"enum": ["auto"]}]}, "auto", "c"),
         ({"enum": ["a", "b"]}, "b", "c"),
         ({"type": ["string", "null"]}, "x", None),
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, None, None),
@@ -184,8 +198,10 @@ def test_values_of_many_types(form: str, schema: Mapping[str, Any], given: Any, 
         "required": ["v"],
         "$defs": {"kind": {"enum": ["one", "two"]}},
     }
-    follower = Follower(form, True, Conversation([], [Tool("f", parameters=parameters)], "required"))
-    assert follower.accepts(WRITE[form]([("f", {"v": given})]))
+    tool = Tool("f", parameters=parameters)
+    follower = Follower(form, True, Conversation([], [tool], "required"))
+    assert follower.accepts(text := WRITE[form]([("f", {"v": given})]))
+    assert parsed(form, text, tools=[tool]).calls == [("f", {"v": given})]
     if wrong is not None:
         assert not follower.accepts(WRITE[form]([("f", {"v": wrong})]))
 
