@@ -153,7 +153,7 @@ class _Values:
             elif tags.value[0]:
                 yield from source.spaces()
                 yield from source.expect(tags.value[0])
-            self._key, self._pieces, self._closed = "".join(key).strip(), [], False
+            self._key, self._pieces, self._closed = self._named("".join(key)), [], False
             mark = ""
             while not mark:
                 yield from source.until(tags.value[1], self._pieces)
@@ -183,6 +183,12 @@ class _Values:
             values[self._key] = self._text()
             return json.dumps(values, ensure_ascii=False)[:-2]
         return json.dumps(values, ensure_ascii=False)[:-1]
+
+    def _named(self, written: str) -> str:
+        """The key that was written. White space around it is a part of it only if the schema says so."""
+        properties = (self._parameters or {}).get("properties")
+        known = isinstance(properties, Mapping) and written in properties
+        return written if known else written.strip()
 
     def _text(self) -> str:
         text = "".join(self._pieces)
