@@ -32,7 +32,8 @@ class Dialect:
     """How values are written.
 
     quotes: what is around a string. escapes: strings have escapes after a backslash, and `raw`, also line breaks as
-    they are. bare_keys: keys of objects need no quotes.
+    they are. bare_keys: keys of objects need no quotes. triple: three
+    quotes may be around a string, too.
     """
 
     words: dict[str, bool | None]
@@ -40,10 +41,11 @@ class Dialect:
     escapes: bool = True
     raw: bool = False
     bare_keys: bool = False
+    triple: bool = False
 
 
 JSON = Dialect(_JSON_WORDS)
-PYTHON = Dialect(_PYTHON_WORDS, ('"', "'"), raw=True)
+PYTHON = Dialect(_PYTHON_WORDS, ('"', "'"), raw=True, triple=True)
 GEMMA = Dialect(_PYTHON_WORDS, ('<|"|>', "<escape>", '"'), raw=True, bare_keys=True)
 
 
@@ -77,6 +79,12 @@ def string(source: Source, dialect: Dialect) -> Reading[str]:
     if len(quote) > 1:
         yield from source.until(quote, pieces)
         return whole("".join(pieces))
+    if dialect.triple and (yield from source.peek()) == quote:
+        source.skip()
+        if (yield from source.peek()) != quote:
+            return ""
+        source.skip()
+        return (yield from _triple(source, dialect, quote))
     stop = quote if dialect.raw else quote + r"\x00-\x1f"
     plain = re.compile(rf"[^\\{stop}]*+")
     while True:
@@ -87,6 +95,24 @@ def string(source: Source, dialect: Dialect) -> Reading[str]:
         if letter != "\\":
             raise NoCall  # a control character
         pieces.append(letter + (yield from source.take()))
+
+
+def _triple(source: Source, dialect: Dialect, quote: str) -> Reading[str]:
+    """Reads a string after its three quotes, and the three that end it."""
+    pieces: list[str] = []
+    plain = re.compile(rf"[^\\{quote}]*+")
+    while True:
+        yield from source.long_run(plain, pieces)
+        if (letter := (yield from source.take())) == "\\":
+            pieces.append(letter + (yield from source.take()))
+            continue
+        quotes = 1
+        while quotes < 3 and (yield from source.more()) == quote:
+            source.skip()
+            quotes += 1
+        if quotes == 3:
+            return _unescaped("".join(pieces), dialect)
+        pieces.append(quote * quotes)
 
 
 def dumped(text: str) -> str:
