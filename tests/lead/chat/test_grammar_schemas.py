@@ -73,14 +73,14 @@ def test_keys_that_are_no_names(form: str) -> None:
     for key in ODD:
         tool = tool_with(key)
         follower = Follower(form, True, Conversation([], [tool], "required"))
-        for given in ({key: "v"}, {"x": 1, key: "v"}):
-            text = WRITE[form]([("f", given)]).removesuffix("<|call|>")
+        for arguments in ({key: "v"}, {"x": 1, key: "v"}):
+            text = WRITE[form]([("f", arguments)]).removesuffix("<|call|>")
             assert follower.accepts(text), text
-            assert parsed(form, text, tools=[tool]).calls == [("f", given)]
+            assert parsed(form, text, tools=[tool]).calls == [("f", arguments)]
         assert not follower.accepts(WRITE[form]([("f", {"x": 1})]).removesuffix("<|call|>"))
 
 
 @pytest.mark.parametrize(("form", "end"), sorted(KEY_ENDS.items()))
 def test_a_required_key_that_a_form_cannot_write_is_refused(form: str, end: str) -> None:
-    with pytest.raises(RequestError, match="a key of the tool f has .* in it: rename it"):
+    with pytest.raises(RequestError, match=r"a key of the tool f has .* in it: rename it"):
         calls_of(form, [tool_with(f"a{end}b")])
