@@ -14,8 +14,8 @@ from duo.errors import RequestError
 from lead.chat.conversation import Conversation, Tool
 from lead.chat.forms import FORMS
 from lead.chat.forms.schemas import arguments_schema
-from tests.lead.chat.test_grammar import Follower, calls_of
 from tests.support.forms import KEY_ENDS, WRITE, parsed
+from tests.support.grammars import Follower, calls_of
 
 ALL = sorted(FORMS)
 ODD = ["$filter", "2fa", "a.b", "my key", "@type", "a:b", "-a", " a ", "é", "class"]

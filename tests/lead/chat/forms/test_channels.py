@@ -7,11 +7,11 @@ import pytest
 from lead.chat.forms import FORMS
 from lead.chat.forms.channels import MAX_HEADER
 from lead.chat.parser import parser_for
-from tests.support.forms import TOOLS, merged, parsed
+from tests.support.forms import TOOLS, Part, merged, parsed
 
 CALL = '{"city": "Köln <|end|>"}'
 WEATHER = ("call", "weather", {"city": "Köln <|end|>"}, True)
-TIME = ("call", "time", {}, True)
+TIME: Part = ("call", "time", {}, True)
 THOUGHT, ANSWER = ("thought", "Hm."), ("text", "It rains.")
 THINKS = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
 
