@@ -9,6 +9,7 @@ from typing import Any
 
 from lead.chat.conversation import Tool
 from lead.chat.forms import FORMS, Form
+from lead.chat.forms.literals import is_bare_key, is_keyword
 from lead.chat.parser import parser_for
 from lead.chat.parts import Call, Text, Thought
 from lead.chat.parts import Part as AnyPart
@@ -117,18 +118,24 @@ def _python_value(value: object) -> str:
 
 
 def _python_call(name: str, given: Arguments) -> str:
-    return f"{name}({', '.join(f'{key}={_python_value(value)}' for key, value in given.items())})"
+    written = [f"{key}={_python_value(value)}" for key, value in given.items() if is_keyword(key)]
+    others = {key: value for key, value in given.items() if not is_keyword(key)}
+    return f"{name}({', '.join([*written, *([f'**{_python_value(others)}'] if others else [])])})"
 
 
 def _pythonic(calls: Written) -> str:
     return f"[{', '.join(_python_call(name, given) for name, given in calls)}]"
 
 
+def _gemma_key(key: str) -> str:
+    return key if is_bare_key(key) else dumped(key)
+
+
 def _gemma_value(value: object, quote: str) -> str:
     if isinstance(value, str):
         return f"{quote}{value}{quote}"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{_gemma_value(inner, quote)}" for key, inner in value.items()) + "}"
+        return "{" + ",".join(f"{_gemma_key(key)}:{_gemma_value(inner, quote)}" for key, inner in value.items()) + "}"
     if isinstance(value, list):
         return f"[{','.join(_gemma_value(inner, quote) for inner in value)}]"
     return dumped(value)
@@ -200,6 +207,12 @@ WRITE: Mapping[str, Callable[[Written], str]] = {
     "apriel": _json_list("<tool_calls>", "</tool_calls>"),
 }
 """How a model of each form writes calls."""
+
+
+KEY_ENDS: Mapping[str, str] = {
+    "qwen3-coder": ">", "seed": ">", "minimax": '">', "glm": "</arg_key>", "deepseek-v3.2": '"', "deepseek-v4": '"',
+}  # fmt: skip
+"""What no key can have in it."""
 
 
 def thinks(form: Form, thought: str) -> str:

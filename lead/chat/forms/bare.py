@@ -8,9 +8,9 @@ from lead.chat.forms import jsons, names, pythonic
 from lead.chat.forms.found import Found, Reader
 from lead.chat.forms.source import Ended, NoCall, Reading, Source
 
-FENCE = "```"
+FENCES = ("```", "~~~")
 _LANGUAGES = ("json", "tool_code", "tool_call", "tool_calls", "python")
-_LANGUAGE = re.compile(r"[a-z_]*+")
+_LANGUAGE = re.compile(r"[A-Za-z_]*+")
 _LINE = re.compile(r"[ \t\r]*+")
 _BETWEEN = re.compile(r"[\s;]*+")
 
@@ -34,15 +34,17 @@ def fence(python: bool) -> Reader:
     """A reader of a fence that holds calls and nothing else."""
 
     def read(source: Source, found: Found) -> Reading[None]:
-        yield from source.expect(FENCE)
-        language = yield from source.run(_LANGUAGE)
+        here, fence = yield from source.one_of(FENCES)
+        if not here:
+            raise NoCall
+        language = (yield from source.run(_LANGUAGE)).lower()
         yield from source.more()
         if language and language not in _LANGUAGES:
             raise NoCall
         yield from source.run(_LINE)
         yield from source.expect("\n")
         yield from source.spaces()
-        while (letter := (yield from source.more())) != "`":
+        while (letter := (yield from source.more())) != fence[0]:
             if letter in "{[":
                 yield from _calls(source, found, python or language == "tool_code")
             elif language == "tool_code":
@@ -53,7 +55,7 @@ def fence(python: bool) -> Reader:
             if not (yield from source.peek()):
                 return
         try:
-            yield from source.expect(FENCE)
+            yield from source.expect(fence)
         except Ended:
             return
 

@@ -9,6 +9,7 @@ The prompt ends within the first header, after `<|start|>assistant`.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from lead.chat.forms.found import Found
 from lead.chat.forms.literals import JSON, value
@@ -81,27 +82,29 @@ class Channels:
         self._found.cut |= self._found.must_call and not self._found.calls
 
     def _message(self) -> Reading[None]:
-        """Reads a message with its header. Raises NoCall if none stands here."""
+        """Reads a message with its header, which may be a call. Raises NoCall if none stands here."""
         source, found = self._source, self._found
         header = yield from self._header()
         channel = found_channel[1] if (found_channel := _CHANNEL.search(header)) else ""
         recipient = to[1] if (to := _RECIPIENT.search(header)) else ""
-        if not recipient:
-            if not channel:
+        name = recipient.removeprefix("functions.")
+        if name not in found.tools:
+            if not (channel or recipient):
                 raise NoCall
             if self._keep and channel == THINKING:
                 found.text(source.kept)
             source.settle()
             yield from self._body(channel == THINKING)
             return
-        name = recipient.removeprefix("functions.")
-        found.check(name)
         yield from source.spaces()
         begin = source.place
+        arguments: dict[str, Any] = {}
         try:
-            if (yield from source.more()) != "{":
-                raise NoCall
-            arguments = yield from value(source, JSON)
+            letter = yield from source.peek()
+            if letter == "{":
+                arguments = yield from value(source, JSON)
+            elif letter not in ("<", "") or (not letter and found.cut_counts):
+                raise NoCall if letter else Ended
         except Ended:
             raise CutCall(name, source.since(begin)) from None
         yield from source.spaces()

@@ -11,6 +11,7 @@ from typing import Any
 from duo.errors import RequestError
 from duo.sampling.plain_schema import PARAM, referred
 from lead.chat.conversation import Tool
+from lead.chat.forms.literals import dumped, is_bare_key
 from lead.chat.forms.rules import Rules, Writes
 from lead.chat.forms.schemas import arguments_schema
 
@@ -63,7 +64,7 @@ class _Values:
             needed |= dict.fromkeys(filter(_is_text, required)) if isinstance(required, list) else {}
         self._spend(len(named))
         items = [
-            (self._rules.rule(f"{self._rules.text(f'{key}:')} {self.value(named.get(key))}"), key in needed)
+            (self._rules.rule(f"{self._rules.text(f'{_key(key)}:')} {self.value(named.get(key))}"), key in needed)
             for key in dict.fromkeys([*named, *needed])
         ]
         return self._rules.listed(items, '","')
@@ -126,6 +127,10 @@ class _Values:
         if isinstance(value, str):
             return self._rules.text(f"{self._quote}{value}{self._quote}")
         return self._rules.json({"const": value})
+
+
+def _key(key: str) -> str:
+    return key if is_bare_key(key) else dumped(key)
 
 
 def _is_text(value: object) -> bool:

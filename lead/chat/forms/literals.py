@@ -17,7 +17,9 @@ _SPACES = re.compile(r"[ \t\r\n]*+")
 _WORD = re.compile(r"[A-Za-z]*+")
 _NUMBER = re.compile(r"[-+0-9.eE]*+")
 _JSON_NUMBER = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][-+]?\d+)?")
-_KEY = re.compile(r"[^:{}\[\],\"<]*+")
+_BARE_KEY = re.compile(r"[^:{}\[\],\"<]*+")
+_KEYWORD = re.compile(r"[^\W\d][\w-]*+")
+_IN_KEYWORD = re.compile(r"[\w-]*+")
 _JSON_WORDS = {"true": True, "false": False, "null": None}
 _PYTHON_WORDS = {**_JSON_WORDS, "True": True, "False": False, "None": None}
 _ESCAPED = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U(000[0-9a-fA-F]{5})|x([0-9a-fA-F]{2})|(.))", re.DOTALL)
@@ -30,7 +32,8 @@ class Dialect:
     """How values are written.
 
     quotes: what is around a string. escapes: strings have escapes after a backslash, and `raw`, also line breaks as
-    they are. bare_keys: keys of objects need no quotes.
+    they are. bare_keys: keys of objects need no quotes. triple: three
+    quotes may be around a string, too.
     """
 
     words: dict[str, bool | None]
@@ -38,10 +41,11 @@ class Dialect:
     escapes: bool = True
     raw: bool = False
     bare_keys: bool = False
+    triple: bool = False
 
 
 JSON = Dialect(_JSON_WORDS)
-PYTHON = Dialect(_PYTHON_WORDS, ('"', "'"), raw=True)
+PYTHON = Dialect(_PYTHON_WORDS, ('"', "'"), raw=True, triple=True)
 GEMMA = Dialect(_PYTHON_WORDS, ('<|"|>', "<escape>", '"'), raw=True, bare_keys=True)
 
 
@@ -75,6 +79,12 @@ def string(source: Source, dialect: Dialect) -> Reading[str]:
     if len(quote) > 1:
         yield from source.until(quote, pieces)
         return whole("".join(pieces))
+    if dialect.triple and (yield from source.peek()) == quote:
+        source.skip()
+        if (yield from source.peek()) != quote:
+            return ""
+        source.skip()
+        return (yield from _triple(source, dialect, quote))
     stop = quote if dialect.raw else quote + r"\x00-\x1f"
     plain = re.compile(rf"[^\\{stop}]*+")
     while True:
@@ -85,6 +95,29 @@ def string(source: Source, dialect: Dialect) -> Reading[str]:
         if letter != "\\":
             raise NoCall  # a control character
         pieces.append(letter + (yield from source.take()))
+
+
+def _triple(source: Source, dialect: Dialect, quote: str) -> Reading[str]:
+    """Reads a string after its three quotes, and the three that end it."""
+    pieces: list[str] = []
+    plain = re.compile(rf"[^\\{quote}]*+")
+    while True:
+        yield from source.long_run(plain, pieces)
+        if (letter := (yield from source.take())) == "\\":
+            pieces.append(letter + (yield from source.take()))
+            continue
+        quotes = 1
+        while quotes < 3 and (yield from source.more()) == quote:
+            source.skip()
+            quotes += 1
+        if quotes == 3:
+            return _unescaped("".join(pieces), dialect)
+        pieces.append(quote * quotes)
+
+
+def dumped(text: str) -> str:
+    """The text as a string that each dialect reads."""
+    return json.dumps(text, ensure_ascii=False)
 
 
 def whole(text: str) -> str:
@@ -121,9 +154,15 @@ def _unescaped(text: str, dialect: Dialect) -> str:
 
 
 def pairs(
-    source: Source, dialect: Dialect, end: str, key: Callable[[], Reading[str]], found: dict[str, Any], depth: int = 0
+    source: Source,
+    dialect: Dialect,
+    end: str,
+    key: Callable[[], Reading[str | None]],
+    found: dict[str, Any],
+    depth: int = 0,
 ) -> Reading[None]:
-    """Reads keys with their values, and the `end` after them. `key` reads a key and what divides it from its value.
+    """Reads keys with their values, and the `end` after them. `key` reads a key and what divides it from its value. It
+    returns None if it has put the values into `found` itself.
 
     They are put into `found` one by one, so those before a cut are known.
     """
@@ -131,7 +170,8 @@ def pairs(
     while (yield from source.peek()) != end:
         name = yield from key()
         yield from spaces(source)
-        found[name] = yield from value(source, dialect, depth)
+        if name is not None:
+            found[name] = yield from value(source, dialect, depth)
         yield from spaces(source)
         if not (yield from _goes_on(source, end, dialect)):
             break
@@ -163,11 +203,27 @@ def _key(source: Source, dialect: Dialect) -> Reading[str]:
 
 def bare_key(source: Source) -> Reading[str]:
     """Reads a key without quotes."""
-    key = (yield from source.run(_KEY)).strip()
+    key = (yield from source.run(_BARE_KEY)).strip()
     if not key:
         yield from source.more()
         raise NoCall
     return key
+
+
+def is_bare_key(key: str) -> bool:
+    """Whether `bare_key` reads this key."""
+    return bool(key.strip()) and key == key.strip() and _BARE_KEY.fullmatch(key) is not None
+
+
+def keyword(source: Source) -> Reading[str]:
+    """Reads the keyword of an argument; empty if none stands here. Some tools have dashes in theirs."""
+    letter = yield from source.peek()
+    return (yield from source.run(_IN_KEYWORD)) if is_keyword(letter) else ""
+
+
+def is_keyword(key: str) -> bool:
+    """Whether `keyword` reads this key."""
+    return _KEYWORD.fullmatch(key) is not None
 
 
 def _list(source: Source, dialect: Dialect, depth: int) -> Reading[list[Any]]:

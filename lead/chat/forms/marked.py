@@ -10,6 +10,9 @@ from lead.chat.forms.form import Form
 from lead.chat.forms.found import Found, Reader
 from lead.chat.forms.source import MAX_AGAIN, CutCall, Ended, NoCall, Reading, Source
 
+_QUOTES = tuple(fence[0] for fence in bare.FENCES)
+_FENCE = len(bare.FENCES[0])
+
 
 class _Lines:
     """Where in its lines a text ends."""
@@ -17,10 +20,12 @@ class _Lines:
     def __init__(self) -> None:
         self.begins = True
         """Whether only white space stands in the last line."""
-        self.fenced = False
-        """Whether the last line is within a fence. What looks like a call there is an example."""
+        self.fence = ""
+        """What the fence consists of that the last line is in. What looks like a call there is an example."""
+        self._quote = ""
+        """The first letter of the line."""
         self._quotes = 0
-        """Backquotes at the beginning of the line; -1 if something else stands there."""
+        """How often it stands there, if it may begin a fence; -1 once something else stands there."""
 
     def add(self, text: str) -> None:
         for i, line in enumerate(text.split("\n")):
@@ -28,9 +33,11 @@ class _Lines:
                 self.begins, self._quotes = True, 0
             if self._quotes < 0 or not (rest := line if self._quotes else line.lstrip()):
                 continue
-            others = rest.lstrip("`")
+            self._quote = self._quote if self._quotes else rest[0]
+            others = rest.lstrip(self._quote) if self._quote in _QUOTES else rest
             before, self._quotes = self._quotes, self._quotes + len(rest) - len(others)
-            self.fenced ^= before < len(bare.FENCE) <= self._quotes
+            if before < _FENCE <= self._quotes and self.fence in ("", self._quote):
+                self.fence = "" if self.fence else self._quote
             self.begins = False
             if others:
                 self._quotes = -1
@@ -58,7 +65,7 @@ class Marked:
         """Whether a backquote is right before. Then a mark of thinking is spoken of, and not used."""
         self._again = MAX_AGAIN
         letters = {mark[0] for mark in (*self._blocks, *form.around, *form.thinking)}
-        letters |= set("{[`") if found.tools else set()
+        letters |= {"{", "[", *_QUOTES} if found.tools else set()
         stop = re.escape("".join(sorted(letters)))
         self._run = re.compile(f"[^{stop}]*+")
         self._run_of_thinking = re.compile(rf"(?:[^{stop}]*[^{stop}\s])?")
@@ -116,11 +123,11 @@ class Marked:
 
     def _bare(self, letter: str) -> Reader | None:
         """What reads a call that may stand here without a mark."""
-        if self._thinking or not self._found.tools or not self._lines.begins or self._lines.fenced:
+        if self._thinking or not self._found.tools or not self._lines.begins or self._lines.fence:
             return None
         if letter in "{[":
             return self._line
-        if letter == "`":
+        if letter in _QUOTES:
             return self._fence
         return sections.bare if self._form.names and not self._begun else None
 

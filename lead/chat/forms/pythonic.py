@@ -1,6 +1,7 @@
 """Calls as Python writes them, and Gemma's, which are similar.
 
 [f(x="y"), g(a=1)]                                          Llama 3.2 and 4, LFM2
+[f(**{"a.b": 1})]                                           the same with a key that is no keyword
 ```tool_code (a line) f(x="y") (a line) ```                 Gemma 3
 <|tool_call>call:f{x:<|"|>y<|"|>}<tool_call|>               Gemma 4
 """
@@ -13,7 +14,7 @@ from typing import Any
 
 from lead.chat.forms import names
 from lead.chat.forms.found import Found, Reader
-from lead.chat.forms.literals import GEMMA, PYTHON, members, pairs, spaces
+from lead.chat.forms.literals import GEMMA, PYTHON, keyword, members, pairs, spaces
 from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
 
 
@@ -78,25 +79,26 @@ def call(source: Source, found: Found, name: str = "") -> Reading[None]:
     arguments: dict[str, Any] = {}
     try:
         yield from source.expect("(")
-        yield from pairs(source, PYTHON, ")", lambda: _keyword(source, found, name, len(arguments)), arguments)
+        yield from pairs(source, PYTHON, ")", lambda: _argument(source, found, name, arguments), arguments)
     except Ended:
         raise CutCall(name, json.dumps(arguments, ensure_ascii=False)[:-1]) from None
     found.texts(name, arguments)
 
 
-def _keyword(source: Source, found: Found, name: str, number: int) -> Reading[str]:
-    """Reads `key=`, or finds the key of a value without one by its number."""
-    letter = yield from source.more()
-    if letter.isidentifier():
-        key = ""
-        while (letter := (yield from source.more())).isidentifier() or letter.isdigit() or letter == "-":
-            key += yield from source.take()
+def _argument(source: Source, found: Found, name: str, arguments: dict[str, Any]) -> Reading[str | None]:
+    """Reads `key=`, or all of `**{"key": value}`, or finds the key of a value without one by its number."""
+    if (yield from source.more()) == "*":
+        yield from source.expect("**")
+        yield from spaces(source)
+        yield from members(source, PYTHON, arguments)
+        return None
+    if key := (yield from keyword(source)):
         yield from spaces(source)
         yield from source.expect("=")
         return key
     properties = (found.tools[name].parameters or {}).get("properties")
     keys = list(properties) if isinstance(properties, Mapping) else []
-    if number >= len(keys):
+    if (number := len(arguments)) >= len(keys):
         raise NoCall
     return str(keys[number])
 

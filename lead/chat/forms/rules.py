@@ -8,17 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from duo.sampling.json_schema import json_rule
-from duo.sampling.plain_schema import referred
 from lead.chat.conversation import Tool
+from lead.chat.forms.allowed import Allowed, allowed
 from lead.chat.forms.schemas import arguments_schema, moved
-from lead.chat.forms.typed import schema_of, types_of
+from lead.chat.forms.typed import schema_of
 
 MAX_CALLS = 16
 """Calls in one answer. Small models would go on for ever."""
 MAX_EXTRA = 32
 """Keys that a schema does not name, where it allows them and they are no JSON."""
-_WORDS: Mapping[str, Sequence[str]] = {"boolean": ("True", "False"), "null": ("None",)}
-"""Python's words for values of these types."""
+_WORDS = (True, False, None)
+"""Values that Python writes in words of its own."""
 _NO_OTHERS = {"additionalProperties": False}
 
 Values = Callable[["Rules", Mapping[str, Any]], str]
@@ -143,32 +143,24 @@ def members(tool: Tool) -> tuple[Sequence[Member], bool]:
     return found, schema.get("additionalProperties", True) is not False
 
 
-def choices(schema: Mapping[str, Any]) -> Sequence[Any] | None:
-    """The values that the schema lists, if it does."""
-    if "const" in schema:
-        return [schema["const"]]
-    values = schema.get("enum")
-    if isinstance(values, list) and values:
-        return values
-    if isinstance(reference := schema.get("$ref"), str):
-        found = referred(reference, schema)
-        return choices(found) if isinstance(found, Mapping) and "$ref" not in found else None
-    return None
-
-
 def bare(end: str, padded: bool) -> Values:
     """Values as bare text up to a mark, which belongs to them. `padded`: line breaks may stand around them."""
-    around = '"\\n"?' if padded else ""
+
+    def around(text: str, written: str) -> str:
+        if not padded:
+            return written
+        # Its own line breaks would be taken for those around it.
+        before, after = ('"\\n"' if text[at : at + 1] == "\n" else '"\\n"?' for at in (0, len(text) - 1))
+        return f"{before} {written} {after}"
 
     def write(rules: Rules, schema: Mapping[str, Any]) -> str:
-        values, types = choices(schema), types_of(schema)
-        if values is not None and all(isinstance(value, str) and value and end not in value for value in values):
-            value = " | ".join(map(rules.text, values))
-        elif types and "string" not in types:
-            value = rules.json(schema)
-        else:
+        can = allowed(schema)
+        if can.strings is None:
             return rules.until(end)
-        return rules.rule(f"{around} ({value}) {around} {rules.text(end)}")
+        values = [around(text, rules.text(text) or '""') for text in can.strings]
+        if not values or can.types != {"string"}:
+            values.append(around("", rules.json(_no_string(schema, can))))
+        return rules.rule(f"({' | '.join(values)}) {rules.text(end)}")
 
     return write
 
@@ -178,25 +170,26 @@ def told(end: str, kinds: Mapping[bool, str]) -> Values:
     texts = bare(end, padded=False)
 
     def write(rules: Rules, schema: Mapping[str, Any]) -> str:
-        values, types = choices(schema), types_of(schema)
+        can = allowed(schema)
         alternatives = []
-        if not types or "string" in types:
-            strings = {"type": "string"} if values is None else {"enum": [each for each in values if _is_text(each)]}
+        if "string" in can.types:
+            strings = {"type": "string"} if can.strings is None else {"enum": can.strings}
             alternatives.append(f"{rules.text(kinds[True])} {texts(rules, strings)}")
-        if types != {"string"}:
-            alternatives.append(f"{rules.text(kinds[False])} {rules.json(schema)} {rules.text(end)}")
+        if can.types != {"string"}:
+            others = rules.json(_no_string(schema, can))
+            alternatives.append(f"{rules.text(kinds[False])} {others} {rules.text(end)}")
         return rules.any_of(alternatives)
 
     return write
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
+def _no_string(schema: Mapping[str, Any], can: Allowed) -> Mapping[str, Any]:
+    """The schema for values that are no strings."""
+    return {**schema, "type": sorted(can.types - {"string"})} if "string" in can.types else schema
 
 
 def literal(rules: Rules, schema: Mapping[str, Any]) -> str:
     """Values as Python writes them. Strings are JSON, which is the same here."""
-    types = types_of(schema) if choices(schema) is None else frozenset[str]()
-    words = [word for type, words in _WORDS.items() if type in types for word in words]
-    others = [] if types and types <= _WORDS.keys() else [rules.json(schema)]
-    return rules.any_of([*map(json.dumps, words), *others])
+    can = allowed(schema)
+    words = [rules.text(str(word)) for word in _WORDS if can.takes(word)]
+    return rules.any_of(words if words and can.types <= {"boolean", "null"} else [*words, rules.json(schema)])

@@ -75,12 +75,20 @@ def named(source: Source, found: Found) -> Reading[None]:
 
 
 def bare(source: Source, found: Found) -> Reading[None]:
-    """Reads calls of that form where the marks are no text."""
+    """Reads calls of that form where the marks are no text. Unless a call must be, a line that goes on after them is
+    text, for it may speak of a tool."""
     while True:
         yield from named(source, found)
-        names.certain(source, found)
-        yield from source.run(_BETWEEN)
-        if not (yield from source.peek()).isalpha():
+        end = source.place
+        between = yield from source.run(_BETWEEN)
+        letter = yield from source.peek()
+        if found.must_call or letter in ("", "[", "<") or "\n" in between:
+            source.rewind(end)
+            names.certain(source, found)
+            yield from source.run(_BETWEEN)
+        elif not letter.isalpha():
+            raise NoCall
+        if not letter.isalpha():
             source.rewind()
             return
 
@@ -117,7 +125,12 @@ def deepseek(in_section: bool) -> Reader:
     """The same for DeepSeek V3.1, and for V3, which has a word before the name and a fence around the arguments."""
 
     def read(source: Source, found: Found) -> Reading[None]:
-        mark = (yield from names.close(source, [DEEPSEEK_CALL])) if in_section else DEEPSEEK_CALL
+        mark = DEEPSEEK_CALL
+        if in_section:
+            yield from source.spaces()
+            if (yield from source.peek()) in ("<", ""):
+                mark = yield from names.close(source, [DEEPSEEK_CALL])
+            # Models forget the mark of the first call.
         if not mark:
             raise Ended
         while mark == DEEPSEEK_CALL:

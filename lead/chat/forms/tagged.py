@@ -10,15 +10,17 @@ DeepSeek V3.2: the same with `<｜DSML｜function_calls>`, and with `string="fal
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from lead.chat.forms import jsons, names
+from lead.chat.forms.allowed import allowed
 from lead.chat.forms.found import Found, Reader
 from lead.chat.forms.literals import JSON, value
 from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
-from lead.chat.forms.typed import may_be_text, schema_of, told, typed, types_of
+from lead.chat.forms.typed import may_be_text, schema_of, told, typed
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def within(end: str) -> Reader:
                 raise NoCall
             mark = begin
             while mark == begin:
-                yield from function(source, found, _BEGINS[begin])
+                yield from function(source, found, _BEGINS[begin], (begin, end))
                 mark = yield from names.close(source, [begin, end])
         else:
             yield from function(source, found, GLM)
@@ -80,7 +82,7 @@ def alone(end: str, tags: Tags = QWEN) -> Reader:
     """A reader of what follows `<function=` where the tag around it was forgotten. `end`: what may still close it."""
 
     def read(source: Source, found: Found) -> Reading[None]:
-        yield from function(source, found, tags)
+        yield from function(source, found, tags, tuple(filter(None, (tags.name[0], end))))
         names.certain(source, found)
         yield from source.spaces()
         try:
@@ -93,10 +95,10 @@ def alone(end: str, tags: Tags = QWEN) -> Reader:
     return read
 
 
-def function(source: Source, found: Found, tags: Tags) -> Reading[None]:
-    """Reads a function after `tags.name[0]`, and its end."""
+def function(source: Source, found: Found, tags: Tags, after: Sequence[str] = ()) -> Reading[None]:
+    """Reads a function after `tags.name[0]`, and its end. `after`: marks that may follow it."""
     name = yield from names.tool(source, found)
-    values = _Values(tags, found.tools[name].parameters)
+    values = _Values(tags, found.tools[name].parameters, after)
     try:
         yield from source.expect(tags.name[1])
         yield from source.spaces()
@@ -121,10 +123,14 @@ def _json(source: Source, found: Found, name: str, tags: Tags) -> Reading[None]:
 
 
 class _Values:
-    """Keys and values of a function, as they are read. `parameters`: their schema."""
+    """Keys and values of a function, as they are read. `parameters`: their schema. `after`: marks that may follow the
+    end of the function."""
 
-    def __init__(self, tags: Tags, parameters: Mapping[str, Any] | None) -> None:
-        self._tags, self._parameters = tags, parameters
+    def __init__(self, tags: Tags, parameters: Mapping[str, Any] | None, after: Sequence[str]) -> None:
+        self._tags, self._parameters, self._after = tags, parameters, after
+        properties = (parameters or {}).get("properties")
+        self._known = [key for key in properties if tags.key[1] not in key] if isinstance(properties, Mapping) else []
+        """The keys that the schema names."""
         self.done: dict[str, Any] = {}
         self._key = ""
         self._string: bool | None = None
@@ -141,9 +147,12 @@ class _Values:
         here, mark = yield from source.one_of(ends)
         if not here:
             raise NoCall
+        next_key = ""
         while mark == tags.key[0]:
-            key: list[str] = []
-            yield from source.until(tags.key[1], key)
+            if not next_key:
+                key: list[str] = []
+                yield from source.until(tags.key[1], key)
+                next_key = self._named("".join(key))
             if tags.kinds:
                 here, kind = yield from source.one_of(tags.kinds.values())
                 if not here:
@@ -152,10 +161,12 @@ class _Values:
             elif tags.value[0]:
                 yield from source.spaces()
                 yield from source.expect(tags.value[0])
-            self._key, self._pieces, self._closed = "".join(key).strip(), [], False
+            self._key, self._pieces, self._closed, next_key = next_key, [], False, ""
             mark = ""
             while not mark:
-                yield from source.until(tags.value[1], self._pieces)
+                mark, next_key = yield from self._until(source)
+                if mark:
+                    break
                 self._closed = True
                 space = yield from source.spaces()
                 try:
@@ -171,17 +182,52 @@ class _Values:
             self.done[self._key] = self._value()
             self._key = ""
 
+    def _until(self, source: Source) -> Reading[tuple[str, str]]:
+        """Reads a value, and its closing mark. Where the model has forgotten it, a line ends the value that begins with
+        a key that has not come yet, or with the end of the function. Returns this mark, and the key."""
+        tags, plain = self._tags, re.compile(f"[^{re.escape(self._tags.value[1][0])}]*+")
+        keys = {f"{tags.key[0]}{key}{tags.key[1]}": key for key in self._known if key not in {*self.done, self._key}}
+        others = [*keys, *([tags.end] if self._after else [])]
+        while True:
+            yield from source.long_run(plain, self._pieces)
+            begins = next((piece for piece in reversed(self._pieces) if piece), "").endswith("\n")
+            here, mark = yield from source.one_of([tags.value[1], *(others if begins else ())])
+            if here and mark in keys:
+                return tags.key[0], keys[mark]
+            if here and mark == tags.value[1]:
+                return "", ""
+            if here and (yield from self._ends(source)):
+                return tags.end, ""
+            self._pieces.append(mark)
+
+    def _ends(self, source: Source) -> Reading[bool]:
+        """Whether what follows the end of the function shows that it was no part of a value. It stays unread."""
+        place = source.place
+        try:
+            yield from source.spaces()
+            here = not (yield from source.peek()) or (yield from source.one_of(self._after))[0]
+        except Ended:
+            here = True
+        source.rewind(place)
+        return here
+
     def so_far(self) -> str:
         """The beginning of the arguments as JSON."""
         values = dict(self.done)
         schema = schema_of(self._parameters, self._key)
-        text = may_be_text(schema) if self._string else self._string is None and types_of(schema) == {"string"}
+        text = may_be_text(schema) if self._string else self._string is None and allowed(schema).types == {"string"}
         if self._key and self._closed:
             values[self._key] = self._value()
         elif self._key and text:
             values[self._key] = self._text()
             return json.dumps(values, ensure_ascii=False)[:-2]
         return json.dumps(values, ensure_ascii=False)[:-1]
+
+    def _named(self, written: str) -> str:
+        """The key that was written. White space around it is a part of it only if the schema says so."""
+        properties = (self._parameters or {}).get("properties")
+        known = isinstance(properties, Mapping) and written in properties
+        return written if known else written.strip()
 
     def _text(self) -> str:
         text = "".join(self._pieces)

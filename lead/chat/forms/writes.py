@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
+from duo.errors import RequestError
+from duo.sampling.plain_schema import PARAM
 from lead.chat.conversation import Tool
 from lead.chat.forms import channels, sections
+from lead.chat.forms.literals import dumped, is_keyword
 from lead.chat.forms.rules import MAX_EXTRA, Rules, Writes, arguments, bare, literal, members, told, wholes
 from lead.chat.forms.tagged import Tags
 
@@ -70,6 +73,10 @@ def functions(begin: str, end: str, tags: Tags, together: bool = False) -> Write
             named, others = members(tool)
             body = ""
             for key, schema, required in named:
+                if tags.key[1] in key:
+                    if required:
+                        raise RequestError(f"a key of the tool {tool.name} has {tags.key[1]} in it: rename it", PARAM)
+                    continue
                 head = f"{tags.key[0]}{key}{tags.key[1]}"
                 value = rules.rule(f"{rules.text(head)} {between} {values(rules, schema)} {_BREAK}")
                 body += f" {value}" if required else f" {value}?"
@@ -95,12 +102,16 @@ def python(begin: str, end: str, brackets: tuple[str, str] = ("[", "]"), between
     def write(rules: Rules, tools: Sequence[Tool], parallel: bool) -> str:
         calls = []
         for tool in tools:
-            named, _ = members(tool)
-            items = [
-                (rules.rule(f"{rules.text(f'{key}=')} {literal(rules, schema)}"), required)
-                for key, schema, required in named
-                if key.replace("-", "_").isidentifier() or required
-            ]
+            items, others = [], []
+            for key, schema, required in members(tool)[0]:
+                value = literal(rules, schema)
+                if is_keyword(key):
+                    items.append((rules.rule(f"{rules.text(f'{key}=')} {value}"), required))
+                else:
+                    others.append((rules.rule(f'{rules.text(dumped(key))} ":" {_SPACE} {value}'), required))
+            if others:
+                mapping = rules.rule(f'"**{{" {rules.listed(others, _COMMA)} "}}"')
+                items.append((mapping, any(required for _, required in others)))
             calls.append(rules.rule(f'{rules.text(tool.name + "(")} {rules.listed(items, _COMMA)} ")"'))
         several = rules.several(rules.any_of(calls), f"{json.dumps(between)} {_SPACE}", parallel)
         around = (rules.text(begin + brackets[0]), rules.text(brackets[1] + end))

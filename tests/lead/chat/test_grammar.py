@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,66 +10,19 @@ from typing import Any
 import jsonschema
 import pytest
 
-from duo.errors import DeadEndError, RequestError
-from duo.sampling.grammar import GrammarConstraint, Grammars
+from duo.errors import RequestError
+from duo.sampling.grammar import Grammars
 from lead.chat.conversation import Conversation, Tool
-from lead.chat.forms import FORMS, Form, form_of
+from lead.chat.forms import FORMS
 from lead.chat.forms.schemas import arguments_schema
 from lead.chat.grammar import grammar
-from tests.support.bytes_vocabulary import ByteVocabulary
 from tests.support.forms import TOOLS, WRITE, parsed, thinks
+from tests.support.grammars import ASKED, Follower, calls_of, vocabulary_of
 
 ALL = sorted(FORMS)
 CALLS = [("weather", {"city": "Köln", "days": 3, "exact": True}), ("time", {})]
-ASKED = Conversation([], TOOLS, "required")
 SINGLE = {"gpt-oss"}
 """Forms in which a call ends the answer."""
-
-
-def vocabulary_of(form: str, special: bool) -> ByteVocabulary:
-    """One in which the form's marks are special tokens, or text."""
-    marks = FORMS[form].written if special else ()
-    if form == "gpt-oss":
-        marks = ("<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>")
-    if form in ("deepseek-v3.2", "deepseek-v4") and special:
-        marks = ("｜DSML｜", *FORMS[form].thinking)  # a part of each mark
-    return ByteVocabulary(
-        [mark for mark in marks if "\n" not in mark and mark != "<|call|>" and "analysis" not in mark]
-    )
-
-
-class Follower:
-    """Writes answers under a grammar."""
-
-    def __init__(self, form: str, special: bool, asked: Conversation = ASKED, prompt: str = "") -> None:
-        self.vocabulary = vocabulary_of(form, special)
-        self.form: Form = form_of(self.vocabulary, form)
-        text = grammar(asked, self.form, prompt)
-        self.constraint: GrammarConstraint = Grammars(self.vocabulary).constraint(text)
-
-    def accepts(self, text: str) -> bool:
-        """Whether this may be the whole answer."""
-        tokens = self.vocabulary.encode_rendered(text)
-        try:
-            return 256 in self.constraint.allowed(tokens)
-        except DeadEndError:
-            return False
-
-    def walk(self, seed: int, limit: int = 900) -> tuple[str, bool]:
-        """A random answer, which mostly ends where it may. Whether it ended by itself."""
-        dice = random.Random(seed)
-        tokens: list[int] = []
-        plain = set(b"abcxyz")
-        while len(tokens) < limit:
-            allowed = self.constraint.allowed(tokens).tolist()
-            if 256 in allowed and (len(allowed) == 1 or dice.random() < 0.7):
-                return self.vocabulary.named(tokens), True
-            marks = [token for token in allowed if token > 256]
-            likely = marks or [token for token in allowed if chr(token) in '"}])<`,|/\n']
-            letters = [token for token in allowed if token in plain]
-            choice = likely if likely and (dice.random() < 0.6 or not letters) else letters or allowed
-            tokens.append(dice.choice([token for token in choice if token != 256] or allowed))
-        return self.vocabulary.named(tokens), False
 
 
 @pytest.mark.parametrize("special", [False, True])
@@ -165,10 +117,24 @@ def test_calls_and_answers_may_hold_a_space_or_none() -> None:
     assert not follower.accepts('<tool_call>{"name":  "time","arguments":{}}</tool_call>')
 
 
-@pytest.mark.parametrize("form", ["qwen3-coder", "glm", "gemma4", "pythonic", "hermes", "kimi-k2"])
+VALUED = ["qwen3-coder", "seed", "minimax", "glm", "deepseek-v3.2", "gemma4", "pythonic", "hermes", "kimi-k2"]
+
+
+@pytest.mark.parametrize("form", VALUED)
 @pytest.mark.parametrize(
     ("schema", "given", "wrong"),
     [
+        ({"type": ["string", "null"], "enum": ["a", "b", None]}, None, "c"),
+        ({"type": ["string", "null"], "enum": ["a", "b", None]}, "a", 1),
+        ({"anyOf": [{"type": "string", "enum": ["a", "b"]}, {"type": "null"}]}, "b", "c"),
+        ({"oneOf": [{"const": "a"}, {"const": "b"}]}, "b", "c"),
+        ({"anyOf": [{"const": "a"}, {"const": 1}]}, 1, "c"),
+        ({"allOf": [{"$ref": "#/$defs/kind"}]}, "two", "three"),
+        ({"anyOf": [{"$ref": "#/$defs/kind"}, {"type": "null"}]}, None, "three"),
+        ({"enum": ["a", 1]}, 1, 2),
+        ({"enum": ["", "\n"]}, "\n", "a"),
+        ({"anyOf": [{"type": "integer"}, {"enum": ["auto"]}]}, 12, "c"),
+        ({"anyOf": [{"type": "integer"}, {"enum": ["auto"]}]}, "auto", "c"),
         ({"enum": ["a", "b"]}, "b", "c"),
         ({"type": ["string", "null"]}, "x", None),
         ({"anyOf": [{"type": "integer"}, {"type": "null"}]}, None, None),
@@ -184,8 +150,10 @@ def test_values_of_many_types(form: str, schema: Mapping[str, Any], given: Any, 
         "required": ["v"],
         "$defs": {"kind": {"enum": ["one", "two"]}},
     }
-    follower = Follower(form, True, Conversation([], [Tool("f", parameters=parameters)], "required"))
-    assert follower.accepts(WRITE[form]([("f", {"v": given})]))
+    tool = Tool("f", parameters=parameters)
+    follower = Follower(form, True, Conversation([], [tool], "required"))
+    assert follower.accepts(text := WRITE[form]([("f", {"v": given})]))
+    assert parsed(form, text, tools=[tool]).calls == [("f", {"v": given})]
     if wrong is not None:
         assert not follower.accepts(WRITE[form]([("f", {"v": wrong})]))
 
@@ -286,10 +254,6 @@ def test_schemas_that_gemmas_form_cannot_take() -> None:
     every = {"allOf": [{"$ref": f"#/$defs/{name}"} for name in names]}
     assert "20000 parts" in refused({name: {"properties": dict.fromkeys(names, every)} for name in names})
     assert "too deep" in refused({f"n{i}": {"items": {"$ref": f"#/$defs/n{i + 1}"}} for i in range(1500)})
-
-
-def calls_of(form: str, tools: Sequence[Tool]) -> str:
-    return grammar(Conversation([], tools, "required"), FORMS[form])
 
 
 @pytest.mark.parametrize("form", ALL)

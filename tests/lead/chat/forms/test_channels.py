@@ -7,10 +7,11 @@ import pytest
 from lead.chat.forms import FORMS
 from lead.chat.forms.channels import MAX_HEADER
 from lead.chat.parser import parser_for
-from tests.support.forms import TOOLS, merged, parsed
+from tests.support.forms import TOOLS, Part, merged, parsed
 
 CALL = '{"city": "Köln <|end|>"}'
 WEATHER = ("call", "weather", {"city": "Köln <|end|>"}, True)
+TIME: Part = ("call", "time", {}, True)
 THOUGHT, ANSWER = ("thought", "Hm."), ("text", "It rains.")
 THINKS = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
 
@@ -30,6 +31,11 @@ THINKS = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
         (f"{THINKS} to=functions.weather<|channel|>commentary<|message|>{CALL}", [THOUGHT, WEATHER]),
         ("<|channel|>commentary<|message|>I look.<|end|>" + "<|start|>assistant<|channel|>final<|message|>Yes.", None),
         ("It rains.", [ANSWER]),
+        # No arguments, and recipients that are no tools.
+        ("<|channel|>commentary to=functions.time <|constrain|>json<|message|><|call|>", [TIME]),
+        ("<|channel|>commentary to=functions.time <|message|>", [TIME]),
+        ("<|channel|>commentary to=functions.other <|constrain|>json<|message|>{}<|call|>", [("text", "{}")]),
+        ("<|channel|>analysis to=browser.search code<|message|>{}<|call|>", [("thought", "{}")]),
         ("to be or not", [("text", "to be or not")]),
         ("Hm.", [("text", "Hm.")]),
         ("", []),
@@ -46,10 +52,8 @@ def test_messages(text: str, parts: list[object] | None) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "<|channel|>commentary to=functions.other <|constrain|>json<|message|>{}<|call|>",
         "<|channel|>commentary to=functions.weather <|constrain|>json<|message|>nonsense<|call|>",
         "<|channel|>commentary to=functions.weather<|message|>{} and more<|call|>",
-        "<|channel|>analysis to=browser.search code<|message|>{}<|call|>",
         "<|message|>nothing",
         "<|channel|>" + "x" * 500,
     ],

@@ -23,6 +23,12 @@ TIME: Part = ("call", "time", {}, True)
         ('"two\nlines"', "two\nlines"),
         ('"a) b] c, d=(\'"', "a) b] c, d=('"),
         ('"12"', "12"),
+        ('""', ""),
+        ("''", ""),
+        ('"""a "b" \'c\'\nd"""', "a \"b\" 'c'\nd"),
+        ("'''it's '' so'''", "it's '' so"),
+        (r'"""a\n\"""b"""', 'a\n"""b'),
+        ('""""""', ""),
     ],
 )
 def test_strings(written: str, value: Any) -> None:

@@ -22,6 +22,8 @@ TIME: Part = ("call", "time", {}, True)
         ("mistral", '[TOOL_CALLS][{"arguments": {}, "name": "time"}'),
         ("kimi-k2", "<|tool_call_begin|>functions.time:0<|tool_call_argument_begin|>{}<|tool_call_end|>"),
         ("kimi-k2", "<|tool_calls_section_begin|><|tool_call_begin|>time<|tool_call_argument_begin|> {}"),
+        ("deepseek-v3", "<｜tool▁calls▁begin｜>function<｜tool▁sep｜>time\n```json\n{}\n```<｜tool▁call▁end｜>"),
+        ("deepseek-v3.1", "<｜tool▁calls▁begin｜>\ntime<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
         ("deepseek-v3", "<｜tool▁call▁begin｜>time<｜tool▁sep｜>{}<｜tool▁call▁end｜>"),
         ("deepseek-v3", "<｜tool▁calls▁begin｜>\n<｜tool▁call▁begin｜>function<｜tool▁sep｜>time\n```json\n{}\n```"),
         ("deepseek-v3.1", "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>time<｜tool▁sep｜>\n{}\n<｜tool▁call▁end｜>"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -90,6 +91,32 @@ def test_spellings_of_a_call(text: str) -> None:
     for form in ("hermes", "qwen3-coder", "glm"):
         assert parsed(form, text, tools=TOOLS).parts == [("call", "f", {"s": "x"}, True)]
         assert parsed(form, text, range(1, len(text)), tools=TOOLS).parts == [("call", "f", {"s": "x"}, True)]
+
+
+@pytest.mark.parametrize(
+    ("text", "given"),
+    [
+        ("<parameter=s>\na\n<parameter=i>\n2\n</parameter>\n</function>\n</tool_call>", {"s": "a", "i": 2}),
+        ("<parameter=i>\n2\n<parameter=s>\na\n</function>\n</tool_call>", {"i": 2, "s": "a"}),
+        ("<parameter=s>\na\n</function>", {"s": "a"}),
+        # What else looks like a mark belongs to the value.
+        ("<parameter=s>\n<parameter=s>\na\n</parameter>\n</function>", {"s": "<parameter=s>\na"}),
+        ("<parameter=s>\n<parameter=x>\n</parameter>\n</function>", {"s": "<parameter=x>"}),
+        ("<parameter=s>\na <parameter=i>\n</parameter>\n</function>", {"s": "a <parameter=i>"}),
+        ("<parameter=s>\na\n</function>\nb\n</parameter>\n</function>", {"s": "a\n</function>\nb"}),
+        ("<parameter=s>\na\n</function>\n</parameter>\n</function>", {"s": "a\n</function>"}),
+    ],
+)
+def test_a_forgotten_mark_after_a_value(text: str, given: Any) -> None:
+    text = f"<tool_call>\n<function=f>\n{text}"
+    for cuts in ((), range(1, len(text))):
+        assert parsed("qwen3-coder", text, cuts, tools=TOOLS).parts == [("call", "f", given, True)]
+    invoke = text.replace("<tool_call>", "<minimax:tool_call>").replace("</tool_call>", "</minimax:tool_call>")
+    for tag in ("parameter", "function"):
+        invoke = re.sub(rf"<{tag}=(\w+)>\n?", rf'<{tag} name="\1">', invoke)
+    invoke = re.sub(r"(</?)function", r"\1invoke", invoke)
+    found = parsed("minimax", invoke, tools=TOOLS).calls
+    assert len(found) == 1 and found[0][1].keys() == given.keys()
 
 
 def dsml(*values: tuple[str, bool, str]) -> str:
