@@ -241,12 +241,12 @@ def test_misspelt_options_are_refused_with_their_place(
     url: str, answerer: ScriptedAnswerer, path: str, fields: dict[str, Any], place: str, meant: str
 ) -> None:
     error = error_of(post(url, path, **fields), 400)
-    assert error["param"] == place and f"{place}" in error["message"] and meant in error["message"]
+    assert error["param"] == place and place in error["message"] and meant in error["message"]
     assert answerer.asked.empty()
 
 
 def test_a_misspelt_option_of_anthropics(url: str, answerer: ScriptedAnswerer) -> None:
-    fields = {"messages": HI, "max_tokens": 5, "output_config": {"efforts": "low"}}
+    fields: dict[str, Any] = {"messages": HI, "max_tokens": 5, "output_config": {"efforts": "low"}}
     response = post(url, "/v1/messages", **fields)
     assert response.status_code == 400
     assert response.json()["error"]["message"].endswith('no field "output_config.efforts": did you mean effort?')
@@ -267,15 +267,16 @@ def test_what_is_open_stays_open(url: str, answerer: ScriptedAnswerer, caplog: p
 
 
 LLAMA_SERVER = """
-    temperature dynatemp_range dynatemp_exponent top_k top_p min_p n_predict n_indent n_keep n_cmpl n_cache_reuse n_discard
-    stream stop typical_p repeat_penalty repeat_last_n presence_penalty frequency_penalty dry_multiplier dry_base
-    dry_allowed_length dry_penalty_last_n dry_sequence_breakers xtc_probability xtc_threshold mirostat mirostat_tau
-    mirostat_eta grammar grammar_lazy grammar_triggers preserved_tokens json_schema seed ignore_eos logit_bias n_probs
-    min_keep t_max_predict_ms id_slot cache_prompt return_tokens return_progress samplers post_sampling_probs
-    response_fields lora backend_sampling timings_per_token verbose top_n_sigma adaptive_target adaptive_decay
-    chat_template_kwargs reasoning_format reasoning_in_content thinking_forced_open parse_tool_calls parallel_tool_calls
-    tool_choice tools add_generation_prompt chat_format generation_prompt chat_parser speculative.n_max speculative.n_min
-    speculative.p_min continue_final_message reasoning_budget_tokens reasoning_budget_message thinking_budget_tokens
+    temperature dynatemp_range dynatemp_exponent top_k top_p min_p n_predict n_indent n_keep n_cmpl n_cache_reuse
+    n_discard stream stop typical_p repeat_penalty repeat_last_n presence_penalty frequency_penalty dry_multiplier
+    dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers xtc_probability xtc_threshold mirostat
+    mirostat_tau mirostat_eta grammar grammar_lazy grammar_triggers preserved_tokens json_schema seed ignore_eos
+    logit_bias n_probs min_keep t_max_predict_ms id_slot cache_prompt return_tokens return_progress samplers
+    post_sampling_probs response_fields lora backend_sampling timings_per_token verbose top_n_sigma adaptive_target
+    adaptive_decay chat_template_kwargs reasoning_format reasoning_in_content thinking_forced_open parse_tool_calls
+    parallel_tool_calls tool_choice tools add_generation_prompt chat_format generation_prompt chat_parser
+    speculative.n_max speculative.n_min speculative.p_min continue_final_message reasoning_budget_tokens
+    reasoning_budget_message thinking_budget_tokens
 """
 WEBUI = """
     preset dynatemp_low dynatemp_high dynatemp_exponent smoothing_factor smoothing_curve min_p top_k typical_p
@@ -283,10 +284,11 @@ WEBUI = """
     dry_multiplier dry_allowed_length dry_base repetition_penalty frequency_penalty presence_penalty
     encoder_repetition_penalty no_repeat_ngram_size repetition_penalty_range frequency_penalty_range penalty_alpha
     guidance_scale mirostat_mode mirostat_tau mirostat_eta prompt_lookup_num_tokens max_tokens_second do_sample
-    dynamic_temperature temperature_last auto_max_new_tokens ban_eos_token add_bos_token enable_thinking reasoning_effort
-    skip_special_tokens static_cache truncation_length seed sampler_priority custom_token_bans negative_prompt
-    dry_sequence_breakers grammar_string user mode instruction_template instruction_template_str character bot_name name1
-    context greeting name2 user_bio user_name chat_template_str chat_instruct_command continue_
+    dynamic_temperature temperature_last auto_max_new_tokens ban_eos_token add_bos_token enable_thinking
+    reasoning_effort skip_special_tokens static_cache truncation_length seed sampler_priority custom_token_bans
+    negative_prompt dry_sequence_breakers grammar_string user mode instruction_template instruction_template_str
+    character bot_name name1 context greeting name2 user_bio user_name chat_template_str chat_instruct_command
+    continue_
 """
 
 
@@ -295,7 +297,8 @@ def test_fields_of_other_servers_are_no_misspellings(url: str, answerer: Scripte
     """null means the default everywhere. Those that the lead cannot do take it too."""
     for shape, fields in (("/v1/chat/completions", {"messages": HI}), ("/v1/completions", {"prompt": "Hi"})):
         for few in batched(names.split(), 20):
-            response = post(url, shape, **{**dict.fromkeys(few), **fields})
+            asked: dict[str, Any] = {**dict.fromkeys(few), **fields}
+            response = post(url, shape, **asked)
             assert response.status_code == 200, response.text
 
 
