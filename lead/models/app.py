@@ -20,7 +20,7 @@ from pydantic_core import from_json
 
 from duo.errors import RequestError
 from lead.api import BackView
-from lead.http import endpoints
+from lead.http import absent, endpoints
 from lead.http.errors import (
     ModelUnavailableError,
     SwitchedOffError,
@@ -227,6 +227,7 @@ def create_app(front: Front) -> FastAPI:
                 app.add_api_route(path, handler, methods=["HEAD"], include_in_schema=False)
             app.add_api_route(path, handler, methods=[endpoint.method])
     app.include_router(page.router)
+    app.include_router(absent.router())
     handle_errors(app)
     return app
 

@@ -53,9 +53,11 @@ class Forwarded(Response):
         self._content = body
         self._streamed = streamed
         self._began = False
-        """The client has status 200, and has heard that the model loads."""
+        """The client has the head of a stream of events, and hears of errors as events."""
         self._events = 0
         """Events of the answer that were handed on."""
+        self._last = b""
+        """The last byte of the answer, if the next one may make it the end of an event."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._pool.claim(self._name) as claim:
@@ -103,17 +105,24 @@ class Forwarded(Response):
                 headers = [*kept(response.headers.raw, HOP), *more]
                 start = {"type": "http.response.start", "status": response.status_code, "headers": headers}
                 await send(start)
+                self._began = response.headers.get("content-type", "").startswith("text/event-stream")
             async for chunk in response.aiter_raw():
-                self._events += chunk.count(EVENT_END)
+                self._count(chunk)
                 await send(_body(chunk))
             await send(_body(b"", more=False))
         except httpx2.TransportError:
-            if not (self._began or self._streamed):
+            if not self._began:
                 return  # the server closes the connection, because the answer is not complete
             error = await broken(self._pool, loaded)
             await self._fail(scope, send, error_of(error, style_of(scope["path"])))
         finally:
             await response.aclose()
+
+    def _count(self, chunk: bytes) -> None:
+        """Count the events that end in it. Two chunks may share the end of one."""
+        text = self._last + chunk
+        self._events += text.count(EVENT_END)
+        self._last = b"" if text.endswith(EVENT_END) else text[-1:]
 
     async def _fail(self, scope: Scope, send: Send, error: Mapping[str, object]) -> None:
         """End a stream that has begun with an error, in the form of its API."""

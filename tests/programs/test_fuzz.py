@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Iterator, Sequence
 
@@ -18,6 +19,7 @@ from bench.harness.processes import LeadProcess, Reply, wait_for
 from duo.engines import EngineOptions, load
 from duo.wire.back_side import BackSide
 from duo.wire.messages import METHOD, Identity
+from lead.http.endpoints import ENDPOINTS
 from tests.support.wire import of_back
 
 pytestmark = pytest.mark.slow
@@ -81,12 +83,26 @@ def test_who_says_hello_and_goes_is_let_go(lead: LeadProcess, hello: bytes) -> N
         say(lead, [hello])
 
 
+heads = st.sampled_from(
+    [
+        f"{endpoint.method.upper()} {re.sub('{[^}]*}', '0', path)}".encode()
+        for endpoint in ENDPOINTS
+        for path in endpoint.paths
+    ]
+)
+"""The beginnings of requests to every endpoint."""
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.booleans(),
     st.binary(max_size=300)
-    | st.binary(max_size=60).map(lambda b: b"POST /v1/models HTTP/1.1\r\n" + b)
-    | st.binary(max_size=60).map(lambda b: b"POST /v1/messages HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(b) + b),
+    | st.builds(lambda head, b: b"%s HTTP/1.1\r\n%s" % (head, b), heads, st.binary(max_size=60))
+    | st.builds(
+        lambda head, b: b"%s HTTP/1.1\r\nContent-Length: %d\r\n\r\n%s" % (head, len(b), b),
+        heads,
+        st.binary(max_size=60),
+    ),
 )
 def test_arbitrary_bytes_on_both_ports_change_no_answer(lead: LeadProcess, text: str, http: bool, data: bytes) -> None:
     with socket.create_connection(("127.0.0.1", lead.port if http else lead.back_port), timeout=10) as connection:

@@ -59,10 +59,13 @@ def _hub() -> Path | None:
 def _all(folder: Path | None) -> Iterator[LocalModel]:
     of_ollama = set(ollama.folders())
     for place in places(folder):
-        if place in of_ollama:
-            yield from _of_ollama(place)
-        elif place.is_dir():
-            yield from _in_folder(place)
+        try:
+            if place in of_ollama:
+                yield from _of_ollama(place)
+            elif place.is_dir():
+                yield from _in_folder(place)
+        except OSError:
+            continue  # a place of another user
 
 
 def _of_ollama(place: Path) -> Iterator[LocalModel]:

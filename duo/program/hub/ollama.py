@@ -63,9 +63,12 @@ def folders() -> list[Path]:
 
 
 def names(place: Path) -> list[Name]:
-    """All models of one of Ollama's folders."""
+    """All models of one of Ollama's folders; none if it cannot be read."""
     manifests = place / "manifests"
-    found = [file.relative_to(manifests).parts for file in sorted(manifests.glob("*/*/*/*")) if file.is_file()]
+    try:
+        found = [file.relative_to(manifests).parts for file in sorted(manifests.glob("*/*/*/*")) if file.is_file()]
+    except OSError:
+        return []
     return [Name(*parts) for parts in found]
 
 

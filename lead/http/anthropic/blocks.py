@@ -7,7 +7,8 @@ each of these is a message.
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal
+from collections.abc import Collection
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -15,6 +16,7 @@ from lead.http.parsing import TAG, Body, short
 
 CALL_ID = "toolu_"
 """How the ids of calls begin in this API. The rest is the id as the model and its template know it."""
+HOSTED_TAG = f"{TAG}hosted"
 
 
 def _listed(content: object) -> object:
@@ -22,12 +24,12 @@ def _listed(content: object) -> object:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def _one_of(*kinds: str) -> BeforeValidator:
-    """Raises ValueError for a block of another type."""
+def _one_of(*kinds: str, hosted: Collection[str] = ()) -> BeforeValidator:
+    """Raises ValueError for a block of another type. `hosted`: types that are taken, and say nothing to the model."""
 
     def check(block: object) -> object:
         match block:
-            case {"type": str(kind)} if kind in kinds:
+            case {"type": str(kind)} if kind in kinds or kind in hosted:
                 return block
             case {"type": "image"}:
                 raise ValueError("an image cannot be read, only text can")
@@ -39,7 +41,7 @@ def _one_of(*kinds: str) -> BeforeValidator:
 
 
 def _tag(block: Any) -> str:
-    return f"{TAG}{block['type']}"
+    return HOSTED_TAG if block["type"] in HOSTED else f"{TAG}{block['type']}"
 
 
 class TextBlock(Body):
@@ -182,6 +184,19 @@ class ToolResultBlock(Body):
         return {"role": "tool", "tool_call_id": _known(self.tool_use_id), "content": content}
 
 
+class HostedBlock(Body):
+    """What the vendor's own tools did. A conversation that began there goes on without it."""
+
+    type: Literal[
+        "server_tool_use", "web_search_tool_result", "web_fetch_tool_result", "code_execution_tool_result",
+        "bash_code_execution_tool_result", "text_editor_code_execution_tool_result", "tool_search_tool_result",
+        "mcp_tool_use", "mcp_tool_result",
+    ]  # fmt: skip
+
+
+HOSTED = get_args(HostedBlock.model_fields["type"].annotation)
+
+
 Block = Annotated[
     Annotated[TextBlock, Tag("type=text")]
     | Annotated[DocumentBlock, Tag("type=document")]
@@ -189,9 +204,12 @@ Block = Annotated[
     | Annotated[ThinkingBlock, Tag("type=thinking")]
     | Annotated[RedactedThinkingBlock, Tag("type=redacted_thinking")]
     | Annotated[ToolUseBlock, Tag("type=tool_use")]
-    | Annotated[ToolResultBlock, Tag("type=tool_result")],
+    | Annotated[ToolResultBlock, Tag("type=tool_result")]
+    | Annotated[HostedBlock, Tag(HOSTED_TAG)],
     Discriminator(_tag),
-    _one_of("text", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result"),
+    _one_of(
+        "text", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result", hosted=HOSTED
+    ),
 ]
 Blocks = Annotated[
     list[Block], Field(fail_fast=True), BeforeValidator(_listed, json_schema_input_type=str | list[Block])
@@ -199,7 +217,7 @@ Blocks = Annotated[
 
 _OF_ROLE = {
     "user": (TextBlock, DocumentBlock, SearchResultBlock, ToolResultBlock),
-    "assistant": (TextBlock, ThinkingBlock, RedactedThinkingBlock, ToolUseBlock),
+    "assistant": (TextBlock, ThinkingBlock, RedactedThinkingBlock, ToolUseBlock, HostedBlock),
     "system": (TextBlock,),
 }
 

@@ -18,7 +18,7 @@ from lead.http.anthropic.blocks import Texts, Turn, lines
 from lead.http.defaults import SamplingDefaults
 from lead.http.errors import ThreadError
 from lead.http.openai.fields import SamplingFields, Stop, other_forms
-from lead.http.parsing import Body, Cannot, ModelField, short
+from lead.http.parsing import Body, Cannot, ModelField, Options, short
 
 MAX_TOOLS = 1024
 _BILLING = "x-anthropic-billing-header:"
@@ -61,7 +61,7 @@ class AnthropicToolChoice(Body):
     disable_parallel_tool_use: bool | None = None
 
 
-class ThinkingConfig(Body):
+class ThinkingConfig(Options):
     """How to think. `budget_tokens` limits the tokens of thinking. `omitted` leaves their text out of the answer."""
 
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
@@ -69,14 +69,14 @@ class ThinkingConfig(Body):
     display: Literal["summarized", "omitted"] | None = None
 
 
-class OutputFormat(Body):
+class OutputFormat(Options):
     """The JSON schema that the answer follows."""
 
     type: Literal["json_schema"]
     schema_: dict[str, Any] = Field(alias="schema")
 
 
-class OutputConfig(Body):
+class OutputConfig(Options):
     """The form of the answer, and how much effort it is worth."""
 
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None

@@ -6,7 +6,7 @@ null means the default everywhere, because many clients send it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Annotated, Any, ClassVar
 
@@ -18,7 +18,7 @@ from duo.sampling.params import SEED_BITS, SamplingParams
 from lead.answers.text import special_in
 from lead.api import Question
 from lead.http.defaults import SamplingDefaults
-from lead.http.parsing import Body, Cannot, ModelField, short
+from lead.http.parsing import Cannot, ModelField, Options, short
 
 MAX_CHOICES = 128
 """Most answers to one request. OpenAI has the same limit."""
@@ -58,7 +58,7 @@ def other_forms(why: str) -> Cannot:
     return {name: ((None, "", {"type": "text"}), why) for name in _FORMS}
 
 
-class StreamOptions(Body):
+class StreamOptions(Options):
     """With `include_usage`, one more chunk at the end holds the usage."""
 
     include_usage: bool | None = None
@@ -87,7 +87,6 @@ class SamplingFields(ModelField):
     logit_bias: dict[str, float] | None = Field(None, description="What to add to the logits of tokens, by token id.")
     ignore_eos: bool | None = None
 
-    vendors: ClassVar[Collection[str]] = ("models",)  # OpenRouter's
     cannot: ClassVar[Cannot] = {
         "stop_sequences": ((None, []), "it is called stop here"),
         "min_tokens": ((None, 0, 1), "use ignore_eos with max_tokens, or logit_bias"),

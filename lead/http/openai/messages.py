@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from duo.errors import RequestError
-from lead.http.parsing import Body, short
+from lead.http.parsing import Body, Options, short
 
 
 class TextPart(Body):
@@ -61,10 +61,10 @@ class GivenFunction(Body):
 
 
 class GivenCall(Body):
-    """A call that the assistant made. Without an id, its result is found by name or by order."""
+    """A call that the assistant made. Without an id, its result is found by name or by order. An empty type is none."""
 
     id: str | None = None
-    type: Literal["function"] | None = "function"
+    type: Annotated[Literal["function"] | None, BeforeValidator(lambda kind: kind or None)] = "function"
     function: GivenFunction
 
     @model_validator(mode="before")
@@ -143,7 +143,7 @@ def _thought(part: object) -> str | None:
     return None
 
 
-class JsonSchema(Body):
+class JsonSchema(Options):
     """A named schema. The answer follows it, `strict` or not."""
 
     model_config = ConfigDict(populate_by_name=True, strict=True, extra="ignore")
@@ -152,7 +152,7 @@ class JsonSchema(Body):
     schema_: dict[str, Any] | None = Field(None, alias="schema")
 
 
-class ResponseFormat(Body):
+class ResponseFormat(Options):
     """The form of the answer. `json_object` takes llama-server's `schema` too."""
 
     model_config = ConfigDict(populate_by_name=True, strict=True, extra="ignore")
@@ -202,6 +202,7 @@ class ConversationFields(Body):
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Variables of the model's chat template, such as enable_thinking."
     )
+    chat_template_args: dict[str, Any] | None = Field(None, description="Dynamo's name for it.")
 
     continue_final_message: bool | None = Field(
         None, description="Whether the answer continues the last message, if it is the assistant's. The default is yes."
@@ -234,7 +235,7 @@ class ConversationFields(Body):
     @property
     def variables(self) -> Mapping[str, Any]:
         """Variables of the chat template."""
-        return self.chat_template_kwargs or {}
+        return self.chat_template_kwargs or self.chat_template_args or {}
 
 
 _CONTINUES = "continue_final_message"

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lead.chat.conversation import UNLIMITED, ReasoningFormat, Thinking
-from lead.http.parsing import Body
+from lead.http.parsing import Body, Options
 
 Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max", "default"]
 """OpenAI's words, then others'."""
 
 
-class ReasoningOptions(Body):
+class ReasoningOptions(Options):
     """OpenRouter's form."""
 
     effort: Effort | None = None
@@ -22,7 +22,7 @@ class ReasoningOptions(Body):
     exclude: bool | None = None
 
 
-class ThinkingOptions(Body):
+class ThinkingOptions(Options):
     """Anthropic's form, which DeepSeek and Z.ai take in OpenAI's chat as well."""
 
     type: Literal["enabled", "disabled", "adaptive", "auto"] | None = None

@@ -17,7 +17,7 @@ from lead.http.defaults import SamplingDefaults
 from lead.http.openai.fields import MAX_TOP_LOGPROBS, SamplingFields, other_forms
 from lead.http.openai.thinking import ReasoningOptions, ThinkingFields
 from lead.http.openai.tools import MAX_TOOLS
-from lead.http.parsing import Body, Cannot, ModelField
+from lead.http.parsing import Cannot, ModelField, Options
 from lead.http.responses.items import Item, MoreTools, items_of, messages_of, unfinished
 from lead.http.responses.tools import Choice, Tool, ToolEntry, asked, choice_of, entries
 
@@ -37,7 +37,7 @@ _Tools = Annotated[list[dict[str, Any]], BeforeValidator(lambda value: value, js
 _Choice = Annotated[Any, BeforeValidator(lambda value: value, json_schema_input_type=Choice | None)]
 
 
-class TextFormat(Body):
+class TextFormat(Options):
     """The form of the answer's text."""
 
     model_config = ConfigDict(populate_by_name=True, strict=True, extra="ignore")
@@ -58,7 +58,7 @@ class TextFormat(Body):
         return self.schema_
 
 
-class TextSettings(Body):
+class TextSettings(Options):
     """`verbosity` is taken and does nothing: chat templates know no such thing."""
 
     format: TextFormat | None = None

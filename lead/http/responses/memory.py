@@ -43,11 +43,12 @@ class Turn:
 class Kept:
     """A response. turns: the whole conversation, to the end of the answer. Responses of one conversation share them.
 
-    body: the response object as JSON.
+    body: the response object as JSON. owner: whose it is. Nobody else finds it.
     """
 
     turns: Sequence[Turn]
     body: str
+    owner: str
 
     @property
     def size(self) -> int:
@@ -71,8 +72,8 @@ class Memory:
     def __init__(self, most: int = MAX_RESPONSES, most_bytes: int = MAX_BYTES) -> None:
         self._most, self._most_bytes = most, most_bytes
         self._kept: OrderedDict[str, Kept] = OrderedDict()
-        self._made: dict[str, Item] = {}
-        """The items of answers, by id. Items of requests have ids that a client chose."""
+        self._made: dict[tuple[str, str], Item] = {}
+        """The items of answers, by owner and id. Items of requests have ids that a client chose."""
         self._uses: Counter[Turn] = Counter()
         """How many responses hold a turn. It counts once, for as long as one of them does."""
         self._bytes = 0
@@ -90,25 +91,31 @@ class Memory:
         self._kept[response_id] = kept
         self._bytes += kept.size + sum(turn.size for turn in kept.turns if turn not in self._uses)
         self._uses.update(kept.turns)
-        self._made |= {item.id: item for item in kept.turns[-1].answer if item.id}
+        self._made |= {(kept.owner, item.id): item for item in kept.turns[-1].answer if item.id}
         while self._bytes > self._most_bytes or len(self._kept) > self._most:
-            self.forget(next(iter(self._kept)))
+            self._drop(next(iter(self._kept)))
 
-    def find(self, response_id: str) -> Kept | None:
-        """The response, if the lead remembers it."""
-        if response_id in self._kept:
-            self._kept.move_to_end(response_id)
-        return self._kept.get(response_id)
+    def find(self, response_id: str, owner: str) -> Kept | None:
+        """The response, if the lead remembers it and it is the owner's."""
+        kept = self._kept.get(response_id)
+        if kept is None or kept.owner != owner:
+            return None
+        self._kept.move_to_end(response_id)
+        return kept
 
-    def item(self, item_id: str) -> Item | None:
-        """An item of an answer, if the lead remembers it."""
-        return self._made.get(item_id)
+    def item(self, item_id: str, owner: str) -> Item | None:
+        """An item of an answer to the owner, if the lead remembers it."""
+        return self._made.get((owner, item_id))
 
-    def forget(self, response_id: str) -> bool:
-        """Whether it was there."""
-        kept = self._kept.pop(response_id, None)
-        if kept is None:
+    def forget(self, response_id: str, owner: str) -> bool:
+        """Whether it was there, and the owner's."""
+        if self.find(response_id, owner) is None:
             return False
+        self._drop(response_id)
+        return True
+
+    def _drop(self, response_id: str) -> None:
+        kept = self._kept.pop(response_id)
         self._bytes -= kept.size
         for turn in kept.turns:
             self._uses[turn] -= 1
@@ -116,5 +123,4 @@ class Memory:
                 del self._uses[turn]
                 self._bytes -= turn.size
         for item in kept.turns[-1].answer:
-            self._made.pop(item.id or "", None)
-        return True
+            self._made.pop((kept.owner, item.id or ""), None)

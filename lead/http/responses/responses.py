@@ -11,6 +11,7 @@ from fastapi.responses import Response
 from duo.errors import RequestError
 from lead.api import Piece
 from lead.http.errors import NotFoundError, PreviousResponseError, dump, json_response
+from lead.http.owner import owner_of
 from lead.http.parsing import own_names, parse
 from lead.http.responses.fields import AskedFields, CountRequest, ResponsesRequest
 from lead.http.responses.items import Item, Reference, items_of
@@ -24,7 +25,8 @@ async def create(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(ResponsesRequest, request)
-        before, given = _given(asked, site.memory)
+        owner = owner_of(request.scope)
+        before, given = _given(asked, site.memory, owner)
         items, stored = [*items_in(before), *given], asked.store is not False
         with own_names(asked.grammar_of):
             # A thread, because a long prompt takes long to tokenise.
@@ -36,7 +38,7 @@ async def create(site: Site, request: Request) -> Response:
 
     def finished(writer: ResponseWriter) -> None:
         if stored:
-            site.memory.keep(writer.id, _kept(before, given, text, writer))
+            site.memory.keep(writer.id, _kept(before, given, text, writer, owner))
 
     writer = ResponseWriter(asked, question, prepared.parser(), tools, site.model, vocabulary, finished)
 
@@ -54,7 +56,7 @@ async def input_tokens(site: Site, request: Request) -> Response:
     vocabulary = site.answerer.info.vocabulary
     with site.refusals():
         asked = await parse(CountRequest, request)
-        before, given = _given(asked, site.memory)
+        before, given = _given(asked, site.memory, owner_of(request.scope))
         items = [*items_in(before), *given]
         with own_names(asked.grammar_of):
             prepared, _ = await asyncio.to_thread(asked.prepared, items, vocabulary, site.options.chat)
@@ -65,7 +67,7 @@ async def get(site: Site, request: Request) -> Response:
     name = request.path_params["response_id"]
     if request.query_params.get("stream", "false").lower() not in ("false", "0"):
         raise RequestError("stream: a response that is over is not streamed again", "stream")
-    kept = site.memory.find(name)
+    kept = site.memory.find(name, owner_of(request.scope))
     if kept is None:
         raise _unknown(name)
     return Response(kept.body, media_type="application/json")
@@ -73,7 +75,7 @@ async def get(site: Site, request: Request) -> Response:
 
 async def delete(site: Site, request: Request) -> Response:
     name = request.path_params["response_id"]
-    if not site.memory.forget(name):
+    if not site.memory.forget(name, owner_of(request.scope)):
         raise _unknown(name)
     return json_response({"id": name, "object": "response", "deleted": True})
 
@@ -82,14 +84,14 @@ def _unknown(name: str) -> NotFoundError:
     return NotFoundError(f"the lead remembers no response {name[:100]!r}: it keeps the last ones, and none for ever")
 
 
-def _given(asked: AskedFields, memory: Memory) -> tuple[Sequence[Turn], list[Item]]:
+def _given(asked: AskedFields, memory: Memory, owner: str) -> tuple[Sequence[Turn], list[Item]]:
     """The turns that the request goes on from, and its own items, with those that references stand for.
 
     Raises DuoError.
     """
     before: Sequence[Turn] = ()
     if (previous := asked.previous_response_id) is not None:
-        if (kept := memory.find(previous)) is None:
+        if (kept := memory.find(previous, owner)) is None:
             raise PreviousResponseError(
                 f"previous_response_id: the lead remembers no response {previous[:100]!r}, send the whole conversation"
             )
@@ -101,20 +103,20 @@ def _given(asked: AskedFields, memory: Memory) -> tuple[Sequence[Turn], list[Ite
             if item.id in there:
                 raise RequestError(f"input: the item {item.id[:100]!r} is there twice, refer to it once", "input")
             there.add(item.id)
-            item = _known(item, memory)
+            item = _known(item, memory, owner)
         found.append(item)
     return before, found
 
 
-def _known(reference: Reference, memory: Memory) -> Item:
-    known = memory.item(reference.id)
+def _known(reference: Reference, memory: Memory, owner: str) -> Item:
+    known = memory.item(reference.id, owner)
     if known is None:
         raise NotFoundError(f"input: the lead remembers no item {reference.id[:100]!r}, send the item", "input")
     return known
 
 
-def _kept(before: Sequence[Turn], given: Sequence[Item], text: int, writer: ResponseWriter) -> Kept:
+def _kept(before: Sequence[Turn], given: Sequence[Item], text: int, writer: ResponseWriter, owner: str) -> Kept:
     """What to remember. `text`: bytes of the given items."""
     made = items_of(writer.output)
     turn = Turn((*given, *made), len(made), text + bytes_of(made))
-    return Kept((*before, turn), dump(writer.body))
+    return Kept((*before, turn), dump(writer.body), owner)

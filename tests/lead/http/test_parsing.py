@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -14,11 +15,16 @@ from lead.http.openai.infill import InfillRequest
 from lead.http.openai.llama_duo import MessagesRequest
 from lead.http.parsing import Body, ModelField, names_of
 from lead.http.responses.fields import ResponsesRequest
-from tests.support.api import HI, error_of, post
+from tests.support.api import CHAT, HI, error_of, post
 from tests.support.http import ScriptedAnswerer
 
 IMAGE = [{"type": "text", "text": "see"}, {"type": "image_url", "image_url": {"url": "data:"}}]
 CALL: dict[str, Any] = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def batched(names: Sequence[str], most: int) -> Iterator[Sequence[str]]:
+    """Few enough that each is looked at."""
+    return (names[start : start + most] for start in range(0, len(names), most))
 
 
 def tool(name: str) -> dict[str, Any]:
@@ -197,7 +203,7 @@ def test_a_long_value_makes_a_short_message(url: str, answerer: ScriptedAnswerer
         ("temprature", "temperature"),
         ("max_token", "max_tokens"),
         ("tool_choise", "tool_choice"),
-        ("chat_template_args", "chat_template_kwargs"),
+        ("chat_template_kwarg", "chat_template_kwargs"),
         ("reasoning_efort", "reasoning_effort"),
         ("Temperature", "temperature"),
     ],
@@ -207,6 +213,93 @@ def test_misspelt_fields_are_refused(url: str, answerer: ScriptedAnswerer, name:
     error = error_of(post(url, **fields), 400)
     assert error["param"] == name and name in error["message"] and f"did you mean {meant}?" in error["message"]
     assert answerer.asked.empty()
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "place", "meant"),
+    [
+        (CHAT, {"messages": HI, "stream_options": {"include_usages": True}}, "stream_options.include_usages", "usage"),
+        (CHAT, {"messages": HI, "reasoning": {"efort": "low"}}, "reasoning.efort", "effort"),
+        (CHAT, {"messages": HI, "thinking": {"budget_token": 5}}, "thinking.budget_token", "budget_tokens"),
+        (
+            CHAT,
+            {"messages": HI, "response_format": {"type": "json_schema", "json_schema": {"shema": {}}}},
+            "response_format.json_schema.shema",
+            "schema",
+        ),
+        ("/v1/responses", {"input": "Hi", "reasoning": {"sumary": "auto"}}, "reasoning.sumary", "summary"),
+        ("/v1/responses", {"input": "Hi", "text": {"formats": {}}}, "text.formats", "format"),
+        (
+            "/v1/responses",
+            {"input": "Hi", "text": {"format": {"type": "text", "stricts": True}}},
+            "text.format.stricts",
+            "strict",
+        ),
+    ],
+)
+def test_misspelt_options_are_refused_with_their_place(
+    url: str, answerer: ScriptedAnswerer, path: str, fields: dict[str, Any], place: str, meant: str
+) -> None:
+    error = error_of(post(url, path, **fields), 400)
+    assert error["param"] == place and place in error["message"] and meant in error["message"]
+    assert answerer.asked.empty()
+
+
+def test_a_misspelt_option_of_anthropics(url: str, answerer: ScriptedAnswerer) -> None:
+    fields: dict[str, Any] = {"messages": HI, "max_tokens": 5, "output_config": {"efforts": "low"}}
+    response = post(url, "/v1/messages", **fields)
+    assert response.status_code == 400
+    assert response.json()["error"]["message"].endswith('no field "output_config.efforts": did you mean effort?')
+
+
+def test_what_is_open_stays_open(url: str, answerer: ScriptedAnswerer, caplog: pytest.LogCaptureFixture) -> None:
+    """Schemas and messages hold names of the client's own. Unknown options are logged."""
+    caplog.set_level("INFO", "lead.http")
+    schema = {"type": "object", "properties": {"strictt": {"type": "string"}}, "titel": "a"}
+    fields: dict[str, Any] = {
+        "messages": [{"role": "user", "content": "Hi", "contents": 1}],
+        "stream_options": {"of_this_option": True},
+        "chat_template_kwargs": {"messagess": 1},
+        "response_format": {"type": "json_schema", "json_schema": {"name": "a", "schema": schema}},
+    }
+    assert post(url, **fields).status_code == 200
+    assert any("stream_options.of_this_option" in record.getMessage() for record in caplog.records)
+
+
+LLAMA_SERVER = """
+    temperature dynatemp_range dynatemp_exponent top_k top_p min_p n_predict n_indent n_keep n_cmpl n_cache_reuse
+    n_discard stream stop typical_p repeat_penalty repeat_last_n presence_penalty frequency_penalty dry_multiplier
+    dry_base dry_allowed_length dry_penalty_last_n dry_sequence_breakers xtc_probability xtc_threshold mirostat
+    mirostat_tau mirostat_eta grammar grammar_lazy grammar_triggers preserved_tokens json_schema seed ignore_eos
+    logit_bias n_probs min_keep t_max_predict_ms id_slot cache_prompt return_tokens return_progress samplers
+    post_sampling_probs response_fields lora backend_sampling timings_per_token verbose top_n_sigma adaptive_target
+    adaptive_decay chat_template_kwargs reasoning_format reasoning_in_content thinking_forced_open parse_tool_calls
+    parallel_tool_calls tool_choice tools add_generation_prompt chat_format generation_prompt chat_parser
+    speculative.n_max speculative.n_min speculative.p_min continue_final_message reasoning_budget_tokens
+    reasoning_budget_message thinking_budget_tokens
+"""
+WEBUI = """
+    preset dynatemp_low dynatemp_high dynatemp_exponent smoothing_factor smoothing_curve min_p top_k typical_p
+    xtc_threshold xtc_probability epsilon_cutoff eta_cutoff tfs top_a top_n_sigma adaptive_target adaptive_decay
+    dry_multiplier dry_allowed_length dry_base repetition_penalty frequency_penalty presence_penalty
+    encoder_repetition_penalty no_repeat_ngram_size repetition_penalty_range frequency_penalty_range penalty_alpha
+    guidance_scale mirostat_mode mirostat_tau mirostat_eta prompt_lookup_num_tokens max_tokens_second do_sample
+    dynamic_temperature temperature_last auto_max_new_tokens ban_eos_token add_bos_token enable_thinking
+    reasoning_effort skip_special_tokens static_cache truncation_length seed sampler_priority custom_token_bans
+    negative_prompt dry_sequence_breakers grammar_string user mode instruction_template instruction_template_str
+    character bot_name name1 context greeting name2 user_bio user_name chat_template_str chat_instruct_command
+    continue_
+"""
+
+
+@pytest.mark.parametrize("names", [LLAMA_SERVER, WEBUI], ids=["llama-server", "text-generation-webui"])
+def test_fields_of_other_servers_are_no_misspellings(url: str, answerer: ScriptedAnswerer, names: str) -> None:
+    """null means the default everywhere. Those that the lead cannot do take it too."""
+    for shape, fields in (("/v1/chat/completions", {"messages": HI}), ("/v1/completions", {"prompt": "Hi"})):
+        for few in batched(names.split(), 20):
+            asked: dict[str, Any] = {**dict.fromkeys(few), **fields}
+            response = post(url, shape, **asked)
+            assert response.status_code == 200, response.text
 
 
 def test_unknown_fields_are_taken_and_named_once(

@@ -116,21 +116,43 @@ def test_each_api_hears_of_a_failure_in_its_own_form(tmp_path: Path) -> None:
     play(tmp_path, act)
 
 
+def breaks(it: Scene, response: httpx2.Response) -> None:
+    """Let the process of alpha answer so."""
+    transport = httpx2.MockTransport(lambda request: response)
+    http = httpx2.AsyncClient(transport=transport, base_url="http://it", headers={"authorization": "x"})
+    it.pool.loaded["alpha"] = replace(it.pool.loaded["alpha"], http=http)
+
+
+def test_a_refusal_of_a_stream_that_breaks_off_gets_no_events(tmp_path: Path) -> None:
+    """It is JSON: the client sees that it is not complete."""
+
+    async def half() -> AsyncIterator[bytes]:
+        yield b'{"error": '
+        raise httpx2.ReadError("reset by peer")
+
+    async def act(it: Scene) -> None:
+        await it.load("alpha")
+        breaks(it, httpx2.Response(400, content=half(), headers={"content-type": "application/json"}))
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await it.chat("alpha", stream=True)
+
+    play(tmp_path, act)
+
+
 def test_a_break_in_the_middle_of_an_event_is_heard_as_an_event_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(forward, "LAST_SECONDS", 0.01)
 
     async def half() -> AsyncIterator[bytes]:
-        yield b'event: response.created\ndata: {"type": "response.created"}\n\n'
+        yield b'event: response.created\ndata: {"type": "response.created"}\n'
+        yield b"\n"
         yield b"event: response.outp"
         raise httpx2.ReadError("reset by peer")
 
     async def act(it: Scene) -> None:
         await it.load("alpha")
-        broken = httpx2.MockTransport(lambda request: httpx2.Response(200, content=half()))
-        http = httpx2.AsyncClient(transport=broken, base_url="http://it", headers={"authorization": "x"})
-        it.pool.loaded["alpha"] = replace(it.pool.loaded["alpha"], http=http)
+        breaks(it, httpx2.Response(200, content=half(), headers={"content-type": "text/event-stream; charset=utf-8"}))
         body = {"model": "alpha", "stream": True, "input": "Hi"}
         answer = await it.client.post("/v1/responses", json=body)
         created, _, error, failed, rest = answer.text.split("\n\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from huggingface_hub import constants
 
 from duo.program.hub import caches
 from duo.program.hub.caches import LocalModel, local_models
-from duo.program.hub.ollama import Name, parse
+from duo.program.hub.ollama import Name, names, parse
 from tests.support.gguf_headers import header
 from tests.support.manifests import pulled
 
@@ -101,3 +102,20 @@ def test_only_what_an_installed_runtime_can_run(home: Path, monkeypatch: pytest.
 def test_names_of_ollama(name: Name, short: str) -> None:
     assert name.short == short
     assert parse(short) == name
+
+
+def test_a_place_that_may_not_be_looked_into_is_left_out(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may look everywhere. So the error is made here."""
+    mine, name = put(home / "mine" / "x.gguf", 700), parse("qwen3:0.6b")
+    assert name is not None
+    pulled(home / ".ollama" / "models", name)
+    look, ollama = Path.stat, home / ".ollama"
+
+    def stat(path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        if path.is_relative_to(ollama) or path == home / ".lmstudio" / "models":
+            raise PermissionError(13, "Permission denied", str(path))
+        return look(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    assert [model.path for model in local_models(home / "mine")] == [mine]
+    assert names(home / ".ollama" / "models") == []

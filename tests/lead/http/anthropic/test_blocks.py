@@ -51,6 +51,14 @@ def openai(turn: dict[str, Any]) -> list[dict[str, Any]]:
             [{"role": "assistant", "content": "", "reasoning_content": "Hm."}],
         ),
         (
+            assistant(
+                {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "a"}},
+                {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
+                text("a"),
+            ),
+            [{"role": "assistant", "content": "a"}],
+        ),
+        (
             user(text("a"), RESULT),
             [{"role": "tool", "tool_call_id": "abcdefghi", "content": "rain"}, {"role": "user", "content": "a"}],
         ),
@@ -102,7 +110,7 @@ PDF: dict[str, Any] = {"type": "document", "source": {"type": "url", "url": "htt
         (user(text("a"), IMAGE), "messages[1].content[1]: ", "an image cannot be read"),
         (user({**RESULT, "content": [IMAGE]}), "messages[1].content[0].content[0]: ", "an image cannot be read"),
         (user(PDF), "messages[1].content[0].source: ", "url"),
-        (user({"type": "server_tool_use", "id": "a"}), "messages[1].content[0]: ", "server_tool_use"),
+        (user({"type": "server_tool_use", "id": "a"}), "messages[1]: content[0]", "server_tool_use"),
         (user({"type": "text"}), "messages[1].content[0].text is missing", ""),
         (user({"type": "tool_result"}), "messages[1].content[0].tool_use_id is missing", ""),
         (user({"text": "a"}), "messages[1].content[0]: ", "has no type"),

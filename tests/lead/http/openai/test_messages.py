@@ -234,3 +234,10 @@ def test_openai_client_sees_a_grammar_that_cannot_be(client: OpenAI, answerer: S
             response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "nothing"}}},
         )
     assert caught.value.param == "response_format"
+
+
+def test_a_call_of_an_empty_type_is_one_of_a_function(url: str, answerer: ScriptedAnswerer) -> None:
+    """Some clients put the pieces of a stream together so that the type is lost."""
+    call = {"id": "1", "type": "", "function": {"name": "f", "arguments": "{}"}}
+    turns = [*HI, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "1", "content": "a"}]
+    assert post(url, messages=turns).status_code == 200

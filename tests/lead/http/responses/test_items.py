@@ -191,6 +191,12 @@ def test_bad_items_are_named_with_their_place(item: Any, place: str, said: str) 
     assert said in str(refused.value) and str(refused.value).startswith(place)
 
 
+def test_the_place_names_no_member_of_a_union() -> None:
+    with pytest.raises(RequestError) as refused:
+        items_of([{"type": "function_call", "name": "a", "arguments": [1]}])
+    assert refused.value.param == "input[0].arguments"
+
+
 def test_the_number_of_items_is_bounded() -> None:
     with pytest.raises(ValueError, match="10001 items are too many"):
         items_of([USER] * 10_001)

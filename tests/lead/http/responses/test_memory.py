@@ -5,6 +5,7 @@ from __future__ import annotations
 from lead.http.responses.items import MessageItem
 from lead.http.responses.memory import ITEM_BYTES, POINTER_BYTES, Kept, Memory, Turn, bytes_of, items_in
 
+ME = "me"
 BESIDE = POINTER_BYTES + 2 * ITEM_BYTES
 """What a response of one turn takes beside its body and its texts."""
 
@@ -16,36 +17,36 @@ def turn(name: str, text: int = 10) -> Turn:
 
 
 def kept(name: str, text: int = 10, before: tuple[Turn, ...] = ()) -> Kept:
-    return Kept((*before, turn(name, text)), f'"{name}"')
+    return Kept((*before, turn(name, text)), f'"{name}"', ME)
 
 
 def test_what_was_kept_is_found_until_it_is_forgotten() -> None:
     memory = Memory()
     memory.keep("a", kept("a"))
-    found = memory.find("a")
+    found = memory.find("a", ME)
     assert found is not None and found.body == '"a"' and memory.bytes == len(found.body) + 10 + BESIDE
-    assert memory.find("b") is None
-    assert memory.forget("a") and not memory.forget("a")
-    assert memory.find("a") is None and memory.item("made_a") is None and memory.bytes == 0
+    assert memory.find("b", ME) is None
+    assert memory.forget("a", ME) and not memory.forget("a", ME)
+    assert memory.find("a", ME) is None and memory.item("made_a", ME) is None and memory.bytes == 0
 
 
 def test_items_of_answers_are_found_by_id_and_those_of_requests_are_not() -> None:
     """A client chooses the ids of its own items. It must not speak in the conversation of another one."""
     memory = Memory()
     memory.keep("a", kept("a"))
-    item = memory.item("made_a")
+    item = memory.item("made_a", ME)
     assert isinstance(item, MessageItem) and item.content == "I am a"
-    assert memory.item("asked_a") is None
+    assert memory.item("asked_a", ME) is None
 
 
 def test_the_number_is_bounded_and_the_oldest_use_goes_first() -> None:
     memory = Memory(most=2)
     memory.keep("a", kept("a"))
     memory.keep("b", kept("b"))
-    assert memory.find("a") is not None
+    assert memory.find("a", ME) is not None
     memory.keep("c", kept("c"))
-    assert [name for name in "abc" if memory.find(name)] == ["a", "c"]
-    assert memory.item("made_b") is None and len(memory) == 2
+    assert [name for name in "abc" if memory.find(name, ME)] == ["a", "c"]
+    assert memory.item("made_b", ME) is None and len(memory) == 2
 
 
 def test_the_bytes_are_bounded() -> None:
@@ -53,9 +54,9 @@ def test_the_bytes_are_bounded() -> None:
     memory = Memory(most_bytes=3 * one)
     for name in "abcde":
         memory.keep(name, kept(name, 30))
-    assert [name for name in "abcde" if memory.find(name)] == ["c", "d", "e"] and memory.bytes == 3 * one
+    assert [name for name in "abcde" if memory.find(name, ME)] == ["c", "d", "e"] and memory.bytes == 3 * one
     memory.keep("large", kept("large", 3 * one))
-    assert memory.find("large") is None and len(memory) == 0 and memory.bytes == 0
+    assert memory.find("large", ME) is None and len(memory) == 0 and memory.bytes == 0
 
 
 def test_a_long_conversation_counts_once() -> None:
@@ -69,14 +70,22 @@ def test_a_long_conversation_counts_once() -> None:
     pointers = POINTER_BYTES * count * (count + 1) // 2
     assert memory.bytes == texts + bodies + pointers
     for number in range(count - 1):
-        memory.forget(f"{number:03}")
-    last = memory.find("499")
+        memory.forget(f"{number:03}", ME)
+    last = memory.find("499", ME)
     assert last is not None and len(list(items_in(last.turns))) == 2 * count
     assert memory.bytes == texts + len('"499"') + POINTER_BYTES * count
-    memory.forget("499")
+    memory.forget("499", ME)
     assert memory.bytes == 0
 
 
 def test_items_weigh_what_their_texts_do() -> None:
     few, many = (bytes_of([MessageItem(role="user", content="x" * length)]) for length in (10, 1010))
     assert many - few == 1000
+
+
+def test_another_owner_finds_and_forgets_nothing() -> None:
+    memory = Memory()
+    memory.keep("a", kept("a"))
+    assert memory.find("a", "other") is None and memory.item("made_a", "other") is None
+    assert not memory.forget("a", "other")
+    assert memory.find("a", ME) is not None and memory.item("made_a", ME) is not None
