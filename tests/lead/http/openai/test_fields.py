@@ -39,6 +39,8 @@ def test_every_parameter_arrives(url: str, answerer: ScriptedAnswerer) -> None:
         stop=("\n", "é"),
         stop_tokens=(7, 9),
         top_logprobs=5,
+        thinking_marks=question.thinking_marks,
+        owner=question.owner,
     )
 
 
@@ -48,7 +50,10 @@ def test_defaults_and_null(url: str, answerer: ScriptedAnswerer) -> None:
     for fields in givens:
         question = asked(url, answerer, **fields)
         expected = SamplingParams(temperature=0.8, seed=question.sampling.seed)
-        assert question == Question(prompt=vocabulary().chat(HI), sampling=expected)
+        assert question == Question(
+            prompt=vocabulary().chat(HI), sampling=expected,
+            thinking_marks=question.thinking_marks, owner=question.owner,
+        )  # fmt: skip
 
 
 def test_without_a_seed_each_answer_has_its_own(url: str, answerer: ScriptedAnswerer) -> None:
