@@ -60,18 +60,17 @@ def _path(
         return _of_hub(hub_flag, wanted(repository, file), source, runtime)
     if not model or model == SHIPPED or Path(model).expanduser().exists():
         return model, ""
-    if is_repository(model):
+    if (name := ollama.parse(model)) is not None and (blob := ollama.blob(name)) is not None:
+        logging.getLogger("duo").info("%s is Ollama's: %s", model, blob)
+        return str(blob), model
+    if is_repository(model.partition(":")[0]):
         try:
             return _of_hub(flag, wanted(model), source, runtime)
         except ModelError as error:
             raise ModelError(f"there is no file or folder {model} here, and as a model of the hub: {error}") from error
-    if (name := ollama.parse(model)) is None:
-        return model, ""
-    blob = ollama.blob(name)
-    if blob is None:
+    if name is not None:
         raise ModelError(f"{flag} {ollama.advice(model, name)}")
-    logging.getLogger("duo").info("%s is Ollama's: %s", model, blob)
-    return str(blob), model
+    return model, ""
 
 
 def _of_hub(flag: str, asked: Wanted, source: Source, runtime: str) -> tuple[str, str]:

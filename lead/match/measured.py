@@ -36,13 +36,13 @@ class Draft(NamedTuple):
 
 
 def named(given: argparse.Namespace, model: str) -> argparse.Namespace:
-    """The flags of a lead with this model, run as these flags say."""
+    """The flags of a lead with this model, run as these flags say. It may be downloaded. Raises ModelError."""
     args = flags.parser().parse_args([], env_vars={})
     for name in (*RUNTIME, *HUB):
         setattr(args, name, getattr(given, name, getattr(args, name)))
     args.model = None if model == SHIPPED else model
     args.model_draft = ""
-    return args
+    return models.located(args)
 
 
 @contextmanager
@@ -58,7 +58,7 @@ def loaded_target(given: argparse.Namespace, model: str) -> Iterator[Target]:
 @contextmanager
 def loaded_draft(given: argparse.Namespace, model: str) -> Iterator[Draft]:
     """Raises ModelError."""
-    args = models.located(named(given, model))
+    args = named(given, model)
     engine = models.load_engine(args, "draft", row_capacity(BACK_SLOTS), BACK_SLOTS)
     try:
         found = measure.remembered(engine, MAX_BATCH_PLACES, models.speed(args, "draft"))

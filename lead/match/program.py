@@ -131,7 +131,7 @@ def _tried(args: argparse.Namespace, model: str, given: dict[int, float] | None,
 
 def _compared(args: argparse.Namespace, model: str, target: Meanings) -> Comparison:
     """The vocabularies, before any weights are loaded."""
-    located = models.located(measured.named(args, model))
+    located = measured.named(args, model)
     path = located.model or models.shipped_path("draft", located.engine)
     return compare(target, meanings_in(path, located.engine))
 
