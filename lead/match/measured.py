@@ -22,8 +22,11 @@ BACK_SLOTS = 4
 RANKINGS = 5
 """The fastest of so many counts."""
 
-RUNTIME = ("engine", "threads", "context", "gpu_layers", "flash_attention", "batch", "device", "dtype")
-"""What `duo.program.flags.add_runtime_flags` sets."""
+RUNTIME = {
+    "engine": "--engine", "threads": "-t", "context": "-c", "gpu_layers": "-ngl", "flash_attention": "-fa",
+    "batch": "-b", "device": "--device", "dtype": "--dtype",
+}  # fmt: skip
+"""What `duo.program.flags.add_runtime_flags` sets, and by which flags."""
 HUB = ("hf_token", "offline")
 
 
@@ -43,6 +46,13 @@ def named(given: argparse.Namespace, model: str) -> argparse.Namespace:
     args.model = None if model == SHIPPED else model
     args.model_draft = ""
     return models.located(args)
+
+
+def typed(given: argparse.Namespace) -> list[str]:
+    """The words of a command line for how models are run, as far as these flags say it."""
+    usual = flags.parser().parse_args([], env_vars={})
+    pairs = [(flag, getattr(given, name, getattr(usual, name)), getattr(usual, name)) for name, flag in RUNTIME.items()]
+    return [word for flag, value, default in pairs if value != default for word in (flag, str(value))]
 
 
 @contextmanager

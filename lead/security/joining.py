@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import re
 import shlex
 import socket
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from zeroconf import get_all_addresses, get_all_addresses_v6  # type: ignore[attr-defined]
 
+from duo.installing import programs
 from duo.program import values
 from duo.program.hub import ollama
 from duo.program.hub.choice import is_repository
@@ -62,7 +62,7 @@ def _commands(args: argparse.Namespace, access: Access, port: int, back_port: in
     token = access.tokens[0] if access.tokens and access.tokens[0] in access.made else "TOKEN"
     trust = ("--tls-ca", "ca.pem") if args.tls_cert else ()
     identity = ("--tls-cert", "back.pem", "--tls-key", "back-key.pem") if args.tls_ca else ()
-    back, chat = _programs(program)
+    _, back, chat = programs(program)
     return Commands(
         shlex.join(
             [
@@ -79,13 +79,6 @@ def _commands(args: argparse.Namespace, access: Access, port: int, back_port: in
             ]
         ),
     )
-
-
-def _programs(started: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A back and a chat in the form in which the lead was started: installed commands, or Python with a checkout."""
-    if re.fullmatch(r"duo-lead(\.exe)?", Path(started).name):
-        return ("duo-back",), ("duo-chat",)
-    return ("python", "-m", "back"), ("python", "chat.py")
 
 
 def _draft(args: argparse.Namespace) -> tuple[str, ...]:
