@@ -146,6 +146,13 @@ def identity(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> s
     return fingerprint(model_files(model, runtime))
 
 
+def size(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> int:
+    """Bytes of the model's files; 0 if they are not on this disk."""
+    model = args.model or shipped_path(shipped, args.engine)
+    runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
+    return sum(file.stat().st_size for file in model_files(model, runtime))
+
+
 def _gpu_layers(options: EngineOptions) -> int:
     """How many layers llama.cpp puts on a GPU of this machine."""
     from duo.engines.llamacpp import native

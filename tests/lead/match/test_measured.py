@@ -35,4 +35,7 @@ def test_a_model_of_the_hub(which: Literal["target", "draft"], tmp_path: Path, m
     with instead_of_the_hub(monkeypatch, tmp_path / "hub") as hub:
         hub.add("user/tiny", tmp_path / "repo")
         assert measured.curve(args, "user/tiny:Q4_0", which) == {1: 0.5}
+        if which == "target":
+            with measured.loaded_target(args, "user/tiny:Q4_0") as target:
+                assert target.model_bytes == (tmp_path / "repo" / "m-Q4_0.gguf").stat().st_size
         assert len(hub.downloads("m-Q4_0.gguf")) == 1

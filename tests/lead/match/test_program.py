@@ -110,24 +110,8 @@ def test_the_flags_are_those_of_lead_and_back() -> None:
 def test_the_commands_take_the_flags_that_were_given() -> None:
     from back.__main__ import parser as back_parser
 
-    words = [
-        "--engine",
-        "llamacpp",
-        "-t",
-        "3",
-        "-c",
-        "512",
-        "-ngl",
-        "all",
-        "-fa",
-        "off",
-        "-b",
-        "64",
-        "--device",
-        "cpu",
-        "--dtype",
-        "float32",
-    ]
+    words = ["--engine", "llamacpp", "-t", "3", "-c", "512", "-ngl", "all", "-fa", "off", "-b", "64"]
+    words += ["--device", "cpu", "--dtype", "float32"]
     given = parser().parse_args(["a", "b", *words])
     back = back_parser().parse_args(measured.typed(given))
     assert {name: getattr(back, name) for name in measured.RUNTIME} == {
