@@ -8,7 +8,8 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import grpc
 
@@ -39,6 +40,9 @@ log = logging.getLogger("back")
 
 FIRST_WAIT, LONGEST_WAIT, REFUSED_WAIT = 0.2, 5.0, 15.0
 """Seconds between two tries. They grow from the first to the longest; after a refusal there is no hurry."""
+
+READER_WITHIN = 1.0
+"""Seconds for the reader to say why a stream ended, once something else has noticed its end."""
 
 OUTBOX = 256
 """Messages that wait for a slow lead. Beyond that the oldest are dropped: guesses may be lost."""
@@ -153,21 +157,21 @@ class Link:
 
     async def _look_at(self, side: BackSide) -> None:
         """A stream that ends when the lead has shown its vocabulary. Raises as `_stream` does."""
-        async with self._channel(OPTIONS) as channel:
-            call: Stream = channel.stream_stream(METHOD)(metadata=self._metadata)
-            await call.write(side.hello([]))
-            while isinstance(data := await call.read(), bytes):
-                try:
-                    came = side.receive(data, time.perf_counter())
-                except RefusedError:
-                    if side.target is None:
-                        raise
-                    return
-                if isinstance(came, WaitCame):
-                    log.info("the lead at %s lets this back wait: %s", self._address, came.message)
-                for message in side.send(time.perf_counter()):
-                    await call.write(message)
-            await _check_end(call)
+        await self._converse(side, side.hello([]), lambda call: [self._read_vocabulary(call, side)])
+
+    async def _read_vocabulary(self, call: Stream, side: BackSide) -> None:
+        while isinstance(data := await call.read(), bytes):
+            try:
+                came = side.receive(data, time.perf_counter())
+            except RefusedError:
+                if side.target is None:
+                    raise
+                return
+            if isinstance(came, WaitCame):
+                log.info("the lead at %s lets this back wait: %s", self._address, came.message)
+            for message in side.send(time.perf_counter()):
+                await call.write(message)
+        await _check_end(call)
 
     def _say(self, words: str) -> None:
         """Log it, unless it was logged last."""
@@ -179,16 +183,24 @@ class Link:
         """One stream, to its end."""
         self._outbox.clear()
         self._error = None
-        async with self._channel(OPTIONS) as channel:
+        hello = side.hello(drafter.drafting.known())
+        await self._converse(
+            side, hello, lambda call: [self._read(call, side, drafter), self._write(call, side, drafter)]
+        )
+
+    async def _converse(
+        self, side: BackSide, hello: bytes, jobs: Callable[[Stream], list[Coroutine[Any, Any, None]]]
+    ) -> None:
+        """One call, until one of its jobs ends or the lead is silent for too long. The first of the jobs reads."""
+        async with self._channel() as channel:
             call: Stream = channel.stream_stream(METHOD)(metadata=self._metadata)
-            await call.write(side.hello(drafter.drafting.known()))
-            jobs = (self._read(call, side, drafter), self._write(call, side, drafter), self._watch(side))
-            tasks = [asyncio.ensure_future(job) for job in jobs]
+            await call.write(hello)
+            tasks = [asyncio.ensure_future(job) for job in (*jobs(call), self._watch(side))]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 # The reader knows better why a stream ended.
                 if tasks[0] not in done:
-                    await asyncio.wait(tasks[:1], timeout=1)
+                    await asyncio.wait(tasks[:1], timeout=READER_WITHIN)
                 for task in tasks:
                     if task.done():
                         task.result()
@@ -198,10 +210,10 @@ class Link:
                 call.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _channel(self, options: list[tuple[str, int]]) -> grpc.aio.Channel:
+    def _channel(self) -> grpc.aio.Channel:
         if self._tls is None:
-            return grpc.aio.insecure_channel(self._address, options=options)
-        return grpc.aio.secure_channel(self._address, self._tls.credentials(), options=options)
+            return grpc.aio.insecure_channel(self._address, options=OPTIONS)
+        return grpc.aio.secure_channel(self._address, self._tls.credentials(), options=OPTIONS)
 
     async def _read(self, call: Stream, side: BackSide, drafter: Drafter) -> None:
         while isinstance(data := await call.read(), bytes):

@@ -182,7 +182,7 @@ def assemble(
     """
     ledger, vocabulary = Ledger(), it.engine.vocabulary
     decoder = Decoder(it.engine, ledger, it.speculation, timeline, sources, kept.cache_bytes)
-    me = Identity("lead", it.engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
+    me = Identity("lead", it.engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings, it.model_bytes)
     backs = Backs(me, ledger, decoder, timeline)
     return Service(it, decoder, backs, observers, queue, kept.files)
 

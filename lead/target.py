@@ -28,7 +28,7 @@ TREE_ROWS = 32
 class Target(NamedTuple):
     """speculation: one that has learned nothing yet. exactness: a line for people about the bits of its text.
 
-    seconds, checkpoints: as measured, of passes by width, and of going back.
+    seconds, checkpoints: as measured, of passes by width, and of going back. model_bytes: of its files; 0: not known.
     """
 
     engine: Engine
@@ -37,6 +37,7 @@ class Target(NamedTuple):
     exactness: str
     seconds: Mapping[int, float] = MappingProxyType({})
     checkpoints: Checkpoints | None = None
+    model_bytes: int = 0
 
 
 def load(args: argparse.Namespace) -> Target:
@@ -52,7 +53,8 @@ def load(args: argparse.Namespace) -> Target:
     for line in start_lines(served, limits, reason):
         log.info("%s", line)
     plan = speculation(args.policy, limits, served.seconds, served.checkpoints)
-    return Target(served.engine, limits, plan, served.line, served.seconds, served.checkpoints)
+    size = models.size(args, "target")
+    return Target(served.engine, limits, plan, served.line, served.seconds, served.checkpoints, size)
 
 
 def start_lines(served: decision.LoadedTarget, limits: Limits, reason: str) -> Iterator[str]:

@@ -39,6 +39,7 @@ def paragraphs(markdown: str) -> Iterator[str]:
         if indented_code and not line.startswith("    ") and line.strip():
             indented_code = False
         apart = indented_code or not line.strip() or item or line.lstrip().startswith(("#", "|", "<"))
+        apart = apart or re.match(r"\[[^\]]+\]: ", line) is not None  # where a link leads
         if apart and lines:
             yield " ".join(lines)
             lines = []

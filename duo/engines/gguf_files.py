@@ -112,7 +112,8 @@ def _value(file: IO[bytes], kind: int) -> Any:
         return _number(file, _NUMBERS[kind])
     item = _number(file, "<I") if kind == _ARRAY else kind
     length = _number(file, "<Q")
-    if length > _LONG or kind not in (_STRING, _ARRAY):
+    # No header has arrays of arrays.
+    if length > _LONG or kind not in (_STRING, _ARRAY) or item == _ARRAY:
         raise ValueError("this is not how a GGUF file begins")
     if kind == _STRING:
         return file.read(length).decode("utf-8", "replace")

@@ -56,11 +56,15 @@ SAMPLE_SHARE = 50
 
 
 class Sample(NamedTuple):
-    """Shows a vocabulary in few bytes. size: without the padding at its end. meanings: of evenly spaced tokens."""
+    """Shows a vocabulary in few bytes. size: without the padding at its end. meanings: of evenly spaced tokens.
+
+    model_bytes: of the files of the model that it belongs to; 0 if that is not known.
+    """
 
     fingerprint: str
     size: int
     meanings: Meanings
+    model_bytes: int = 0
 
     def resembles(self, meanings: Meanings) -> bool:
         """Whether a vocabulary is the same but for a few tokens, as far as the sample shows."""
@@ -75,11 +79,11 @@ class Sample(NamedTuple):
         return differing <= count // SAMPLE_SHARE and count > 0
 
 
-def sample(meanings: Meanings, known: str) -> Sample:
+def sample(meanings: Meanings, known: str, model_bytes: int = 0) -> Sample:
     """Of a whole vocabulary. known: its fingerprint."""
     size = trimmed(meanings)
     count = min(SAMPLED, size)
-    return Sample(known, size, [meanings[number * size // count] for number in range(count)])
+    return Sample(known, size, [meanings[number * size // count] for number in range(count)], model_bytes)
 
 
 def trimmed(meanings: Meanings) -> int:

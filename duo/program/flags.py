@@ -15,8 +15,9 @@ def add_model_flags(parser: argparse.ArgumentParser, shipped: str) -> argparse._
     group = parser.add_argument_group("model")
     group.add_argument(
         "-m", "--model", metavar="MODEL",
-        help=f"the model: a GGUF file, a folder with a model, a name on the Hugging Face hub (user/repo), or the "
-        f"name of a model that Ollama has downloaded (default: the {shipped} that comes with duo)",
+        help=f"the model: a GGUF file, a folder with a model, a name on the Hugging Face hub (user/repo or "
+        f"user/repo:QUANT), or the name of a model that Ollama has downloaded (default: the {shipped} that comes with "
+        "duo)",
     )  # fmt: skip
     add_hub_flags(group)
     add_runtime_flags(group)

@@ -60,18 +60,17 @@ def _path(
         return _of_hub(hub_flag, wanted(repository, file), source, runtime)
     if not model or model == SHIPPED or Path(model).expanduser().exists():
         return model, ""
-    if is_repository(model):
+    if (name := ollama.parse(model)) is not None and (blob := ollama.blob(name)) is not None:
+        logging.getLogger("duo").info("%s is Ollama's: %s", model, blob)
+        return str(blob), model
+    if is_repository(model.partition(":")[0]):
         try:
             return _of_hub(flag, wanted(model), source, runtime)
         except ModelError as error:
             raise ModelError(f"there is no file or folder {model} here, and as a model of the hub: {error}") from error
-    if (name := ollama.parse(model)) is None:
-        return model, ""
-    blob = ollama.blob(name)
-    if blob is None:
+    if name is not None:
         raise ModelError(f"{flag} {ollama.advice(model, name)}")
-    logging.getLogger("duo").info("%s is Ollama's: %s", model, blob)
-    return str(blob), model
+    return model, ""
 
 
 def _of_hub(flag: str, asked: Wanted, source: Source, runtime: str) -> tuple[str, str]:
@@ -145,6 +144,13 @@ def identity(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> s
     model = args.model or shipped_path(shipped, args.engine)
     runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
     return fingerprint(model_files(model, runtime))
+
+
+def size(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> int:
+    """Bytes of the model's files; 0 if they are not on this disk."""
+    model = args.model or shipped_path(shipped, args.engine)
+    runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
+    return sum(file.stat().st_size for file in model_files(model, runtime))
 
 
 def _gpu_layers(options: EngineOptions) -> int:

@@ -146,14 +146,16 @@ class Refusal(_message.Message):
     def __init__(self, reason: _Optional[_Union[Refusal.Reason, str]] = ..., message: _Optional[str] = ..., target: _Optional[_Union[Vocabulary, _Mapping]] = ...) -> None: ...
 
 class Vocabulary(_message.Message):
-    __slots__ = ("fingerprint", "tokens", "sample")
+    __slots__ = ("fingerprint", "tokens", "sample", "model_bytes")
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     SAMPLE_FIELD_NUMBER: _ClassVar[int]
+    MODEL_BYTES_FIELD_NUMBER: _ClassVar[int]
     fingerprint: str
     tokens: int
     sample: _containers.RepeatedScalarFieldContainer[bytes]
-    def __init__(self, fingerprint: _Optional[str] = ..., tokens: _Optional[int] = ..., sample: _Optional[_Iterable[bytes]] = ...) -> None: ...
+    model_bytes: int
+    def __init__(self, fingerprint: _Optional[str] = ..., tokens: _Optional[int] = ..., sample: _Optional[_Iterable[bytes]] = ..., model_bytes: _Optional[int] = ...) -> None: ...
 
 class Sampling(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "seed", "grammar")

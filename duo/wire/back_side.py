@@ -204,4 +204,4 @@ def _shown(target: pb.Vocabulary) -> Sample | None:
     sizes = 0 < len(meanings) <= min(SAMPLED, target.tokens) and target.tokens <= messages.MAX_VOCABULARY
     if not sizes or any(len(meaning) > MAX_MEANING_BYTES for meaning in meanings):
         return None
-    return Sample(printable(target.fingerprint), target.tokens, meanings)
+    return Sample(printable(target.fingerprint), target.tokens, meanings, target.model_bytes)

@@ -20,11 +20,13 @@ def too_many_backs(limit: int) -> RefusedError:
 
 
 def refusal_of(error: Exception, target: Sample | None = None) -> bytes:
-    """The last message of a stream that ends with this error."""
+    """The last message of a stream that ends with this error. target: what shows the vocabulary, if that is why."""
     reason = error.reason if isinstance(error, RefusedError) else pb.Refusal.REASON_MALFORMED
     refusal = pb.Refusal(reason=pb.Refusal.Reason.Name(reason), message=str(error))
     if target is not None and reason == pb.Refusal.REASON_VOCABULARY:
-        shown = pb.Vocabulary(fingerprint=target.fingerprint, tokens=target.size, sample=target.meanings)
+        shown = pb.Vocabulary(
+            fingerprint=target.fingerprint, tokens=target.size, sample=target.meanings, model_bytes=target.model_bytes
+        )
         refusal.target.CopyFrom(shown)
     return pb.LeadMessage(refusal=refusal).SerializeToString()
 
@@ -250,4 +252,4 @@ class LeadSide:
 
     def refusal(self, error: Exception) -> bytes:
         """The last message of a stream."""
-        return refusal_of(error, sample(self._me.meanings, self._me.fingerprint))
+        return refusal_of(error, sample(self._me.meanings, self._me.fingerprint, self._me.model_bytes))

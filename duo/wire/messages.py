@@ -72,7 +72,7 @@ class Identity:
     """Who someone is: a name, a model, and the vocabulary that its token ids belong to.
 
     Equal fingerprints mean equal vocabularies. The size includes padding. `meanings`: what each token stands for, to
-    compare vocabularies that are not equal.
+    compare vocabularies that are not equal. `model_bytes`: of the model's files; 0 if that is not known.
     """
 
     name: str
@@ -80,6 +80,7 @@ class Identity:
     fingerprint: str
     vocabulary_size: int
     meanings: Meanings = field(default=(), compare=False, repr=False)
+    model_bytes: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,13 @@ class Expected:
     acceptance: float
 
     @property
+    def best(self) -> float:
+        """The speed of the better way to use the draft model."""
+        return max(self.times, self.beside)
+
+    @property
     def helps(self) -> bool:
-        return max(self.times, self.beside) >= HELPS
+        return self.best >= HELPS
 
 
 def expected(

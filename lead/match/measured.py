@@ -22,8 +22,11 @@ BACK_SLOTS = 4
 RANKINGS = 5
 """The fastest of so many counts."""
 
-RUNTIME = ("engine", "threads", "context", "gpu_layers", "flash_attention", "batch", "device", "dtype")
-"""What `duo.program.flags.add_runtime_flags` sets."""
+RUNTIME = {
+    "engine": "--engine", "threads": "-t", "context": "-c", "gpu_layers": "-ngl", "flash_attention": "-fa",
+    "batch": "-b", "device": "--device", "dtype": "--dtype",
+}  # fmt: skip
+"""What `duo.program.flags.add_runtime_flags` sets, and by which flags."""
 HUB = ("hf_token", "offline")
 
 
@@ -36,13 +39,20 @@ class Draft(NamedTuple):
 
 
 def named(given: argparse.Namespace, model: str) -> argparse.Namespace:
-    """The flags of a lead with this model, run as these flags say."""
+    """The flags of a lead with this model, run as these flags say. It may be downloaded. Raises ModelError."""
     args = flags.parser().parse_args([], env_vars={})
     for name in (*RUNTIME, *HUB):
         setattr(args, name, getattr(given, name, getattr(args, name)))
     args.model = None if model == SHIPPED else model
     args.model_draft = ""
-    return args
+    return models.located(args)
+
+
+def typed(given: argparse.Namespace) -> list[str]:
+    """The words of a command line for how models are run, as far as these flags say it."""
+    usual = flags.parser().parse_args([], env_vars={})
+    pairs = [(flag, getattr(given, name, getattr(usual, name)), getattr(usual, name)) for name, flag in RUNTIME.items()]
+    return [word for flag, value, default in pairs if value != default for word in (flag, str(value))]
 
 
 @contextmanager
@@ -58,7 +68,7 @@ def loaded_target(given: argparse.Namespace, model: str) -> Iterator[Target]:
 @contextmanager
 def loaded_draft(given: argparse.Namespace, model: str) -> Iterator[Draft]:
     """Raises ModelError."""
-    args = models.located(named(given, model))
+    args = named(given, model)
     engine = models.load_engine(args, "draft", row_capacity(BACK_SLOTS), BACK_SLOTS)
     try:
         found = measure.remembered(engine, MAX_BATCH_PLACES, models.speed(args, "draft"))

@@ -16,6 +16,7 @@ from duo.engines import Engine
 from duo.engines.load import meanings_in
 from duo.engines.meaning import Comparison, Meanings, compare
 from duo.errors import DuoError, FileError
+from duo.installing import programs
 from duo.program import models
 from duo.program.models import SHIPPED
 from duo.sampling.params import SamplingParams
@@ -74,7 +75,7 @@ def match(args: argparse.Namespace, out: Console, progress: Console) -> None:
     out.print(report.table(found))
     source = f"the prompts of {args.prompts}" if args.prompts else "everyday requests"
     run = Run(args.target, answers.measured.seconds, len(answers.texts), answers.tokens, source, args.temperature,
-              args.rtt_ms, bool(args.draft_ms))  # fmt: skip
+              args.rtt_ms, bool(args.draft_ms), programs(sys.argv[0]), measured.typed(args))  # fmt: skip
     for line in report.said(run, found):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
 
@@ -131,7 +132,7 @@ def _tried(args: argparse.Namespace, model: str, given: dict[int, float] | None,
 
 def _compared(args: argparse.Namespace, model: str, target: Meanings) -> Comparison:
     """The vocabularies, before any weights are loaded."""
-    located = models.located(measured.named(args, model))
+    located = measured.named(args, model)
     path = located.model or models.shipped_path("draft", located.engine)
     return compare(target, meanings_in(path, located.engine))
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from duo.installing import Programs
+from duo.program.models import SHIPPED
 from lead.match.expect import HELPS, Expected
 from lead.simulation import curves
 
@@ -31,7 +33,10 @@ class Tried:
 
 @dataclass(frozen=True)
 class Run:
-    """What was measured and assumed of all of them. seconds: of the target's forward passes by rows."""
+    """What was measured and assumed of all of them. seconds: of the target's forward passes by rows.
+
+    programs: how they are started. flags: how models were run, in words of a command line.
+    """
 
     target: str
     seconds: Mapping[int, float]
@@ -42,11 +47,13 @@ class Run:
     round_trip_ms: float
     given: bool
     """The costs of the draft models were given, and not measured."""
+    programs: Programs
+    flags: Sequence[str] = ()
 
 
 def ordered(tried: Sequence[Tried]) -> list[Tried]:
     """Best first; those that cannot be used last."""
-    return sorted(tried, key=lambda it: -it.expected.times if it.expected is not None else 1.0)
+    return sorted(tried, key=lambda it: -it.expected.best if it.expected is not None else 1.0)
 
 
 def table(tried: Sequence[Tried]) -> Table:
@@ -80,27 +87,39 @@ def said(run: Run, tried: Sequence[Tried]) -> Iterator[str]:
         f"Assumed: the draft models {costs}; a round trip takes {run.round_trip_ms:g} ms; the two machines do not slow "
         "each other down; one question at a time."
     )
-    yield from _advice(run.target, best)
+    yield from _advice(run, best)
 
 
 def _sampled(temperature: float) -> str:
     return f"at temperature {temperature:g}" if temperature else "greedy"
 
 
-def _advice(target: str, best: Tried | None) -> Iterator[str]:
-    lead = f"python -m lead {_named(target)}"
+def _advice(run: Run, best: Tried | None) -> Iterator[str]:
+    lead = [*run.programs.lead, *_named(run.target), *run.flags]
     if best is None or best.expected is None:
-        yield f"None of these can draft for it. Use a draft of the same family (docs/pairs.md), or none: {lead}"
+        yield (
+            "None of these can draft for it. Use a draft of the same family (docs/pairs.md), or none: "
+            f"{shlex.join(lead)}"
+        )
         return
     if not best.expected.helps:
-        yield f"None of these helps: all stay below {HELPS} x. The lead would let them rest. Run it alone: {lead}"
+        yield (
+            f"None of these helps: all stay below {HELPS} x. The lead would let them rest. Run it alone: "
+            f"{shlex.join(lead)}"
+        )
         return
-    beside = best.expected.beside >= BESIDE * best.expected.times
+    if best.expected.times < 1.0:
+        yield "A back with it would make answers slower. Run it in the lead alone:"
+        yield f"    {shlex.join([*lead, '-md', best.model])}"
+        return
+    beside = ("-md", best.model) if best.expected.beside >= BESIDE * best.expected.times else ()
+    # Where its costs were given, the draft runs on another kind of machine, and these flags were not for that one.
+    back = [*run.programs.back, *_named(best.model), *(() if run.given else run.flags)]
     yield "Run:"
-    yield f"    {lead} --host 0.0.0.0{f' -md {shlex.quote(best.model)}' if beside else ''}"
-    yield f"    python -m back {_named(best.model)} --lead HOST:5556 --token TOKEN"
+    yield f"    {shlex.join([*lead, '--host', '0.0.0.0', *beside])}"
+    yield f"    {shlex.join([*back, '--lead', 'HOST:5556', '--token', 'TOKEN'])}"
     yield "The lead prints HOST and TOKEN when it starts."
 
 
-def _named(model: str) -> str:
-    return f"-m {shlex.quote(model)}" if model != "shipped" else ""
+def _named(model: str) -> tuple[str, ...]:
+    return ("-m", model) if model != SHIPPED else ()

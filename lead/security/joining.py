@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import re
 import shlex
 import socket
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from zeroconf import get_all_addresses, get_all_addresses_v6  # type: ignore[attr-defined]
 
+from duo.installing import programs
 from duo.program import values
 from duo.program.hub import ollama
 from duo.program.hub.choice import is_repository
@@ -55,7 +55,7 @@ def joining(
     token = access.tokens[0] if access.tokens and access.tokens[0] in made else "TOKEN"
     trust = ("--tls-ca", "ca.pem") if args.tls_cert else ()
     identity = ("--tls-cert", "back.pem", "--tls-key", "back-key.pem") if args.tls_ca else ()
-    back, chat = _programs(sys.argv[0] if program is None else program)
+    _, back, chat = programs(sys.argv[0] if program is None else program)
     return Commands(
         shlex.join(
             [
@@ -72,13 +72,6 @@ def joining(
             ]
         ),
     )
-
-
-def _programs(started: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """A back and a chat in the form in which the lead was started: installed commands, or Python with a checkout."""
-    if re.fullmatch(r"duo-lead(\.exe)?", Path(started).name):
-        return ("duo-back",), ("duo-chat",)
-    return ("python", "-m", "back"), ("python", "chat.py")
 
 
 def _draft(args: argparse.Namespace) -> tuple[str, ...]:

@@ -50,6 +50,31 @@ def test_a_refused_back_names_what_would_do(disk: None) -> None:
     )
 
 
+def test_the_target_itself_is_no_draft(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is anything that is hardly smaller."""
+    monkeypatch.setattr(memory, "available", lambda: 9 << 30)
+    sized = sample(OURS, "fp", 5 << 30)
+    assert [model.name for model in choosing.suitable(sized, None)] == ["tiny.gguf", "small.gguf"]
+    same = sample(OURS, "fp", 1 << 30)
+    with pytest.raises(
+        ModelError, match=r"no model here has the target's vocabulary and at most half of its 1\.0 GiB \("
+    ):
+        choosing.choose(same, None)
+    assert choosing.advice(same, None).startswith("no model here has the lead's vocabulary and at most half of its 1.0")
+
+
+def test_the_only_one_may_be_the_target(
+    disk: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lead of an older release does not say how large its target is."""
+    monkeypatch.setattr(memory, "available", lambda: 9 << 30)
+    choosing.choose(TARGET, None)
+    assert not caplog.text
+    monkeypatch.setattr(choosing, "local_models", lambda folder: [LocalModel("one.gguf", Path("one"), 1)])
+    assert choosing.choose(TARGET, None).name == "one.gguf"
+    assert "one.gguf is the only model here with its vocabulary: if that is the target itself" in caplog.text
+
+
 def test_none(disk: None) -> None:
     strange = sample([b"x%d" % token for token in range(1000)], "strange")
     with pytest.raises(ModelError, match=r"no model here has the target's vocabulary \(searched: /\): give one"):

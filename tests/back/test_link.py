@@ -15,6 +15,7 @@ from back.link import Link
 from duo.engines.meaning import Sample, fingerprint
 from duo.errors import RefusedError
 from duo.trace import Trace
+from duo.wire.back_side import BackSide
 from duo.wire.lead_side import LeadSide
 from duo.wire.ledger import Ledger
 from duo.wire.messages import Identity
@@ -162,6 +163,42 @@ def test_a_back_without_a_model_asks_for_the_vocabulary(monkeypatch: pytest.Monk
         return await asyncio.wait_for(Link("lead:1", Identity("back", "", "", 0), Trace()).vocabulary(), 60)
 
     assert asyncio.run(run()).resembles(MEANINGS)
+
+
+class _SilentCall(_RefusingCall):
+    """A stream to a lead that takes the Hello and hangs."""
+
+    cancelled = False
+
+    async def write(self, message: bytes) -> None: ...
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+def test_a_back_without_a_model_does_not_wait_for_ever(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The first lead says nothing. The next one answers."""
+    silent = _SilentCall()
+
+    class Channel(_RefusingChannel):
+        def stream_stream(self, method: str) -> Any:
+            make = super().stream_stream(method)
+            return (lambda metadata: silent) if self.calls == 1 else make
+
+    channel = Channel()
+
+    async def run() -> Sample:
+        monkeypatch.setattr(grpc.aio, "insecure_channel", lambda address, options: channel)
+        return await asyncio.wait_for(Link("lead:1", Identity("back", "", "", 0), Trace()).vocabulary(), 60)
+
+    monkeypatch.setattr(link, "READER_WITHIN", 0.001)
+    monkeypatch.setattr(link, "FIRST_WAIT", 0.001)
+    monkeypatch.setattr(BackSide, "lost", lambda side, now: channel.calls == 1)
+    assert asyncio.run(run()).resembles(MEANINGS)
+    assert silent.cancelled
+    assert "gave up the stream to lead:1: nothing was heard from it for too long; trying again" in caplog.text
 
 
 def test_a_refused_back_tells_once_what_the_target_s_vocabulary_is(monkeypatch: pytest.MonkeyPatch) -> None:

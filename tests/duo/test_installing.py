@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 
 from bench.harness.processes import ROOT
-from duo.installing import command
+from duo.installing import Programs, command, programs
 
 
 def test_the_command_names_a_folder_and_an_extra_that_exists() -> None:
@@ -22,3 +22,12 @@ def test_no_hint_asks_an_index_for_duo() -> None:
         files += [path for path in (ROOT / folder).rglob("*") if path.suffix in (".py", ".md", ".js", ".html")]
     asked = re.compile(r"pip3? install (-\S+ )*[\"']?duo")
     assert [str(path) for path in files if asked.search(Path(path).read_text("utf-8"))] == []
+
+
+def test_the_programs_are_called_as_they_are_installed() -> None:
+    installed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    found = programs("/usr/bin/duo-lead")
+    assert {word for (word,) in found} == set(installed)
+    assert programs("/x/lead/__main__.py") == Programs(
+        ("python", "-m", "lead"), ("python", "-m", "back"), ("python", "chat.py")
+    )

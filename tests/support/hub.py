@@ -18,6 +18,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
+
+from duo.program.hub.choice import Source
+from duo.program.hub.download import Hub
+
 COMMIT = "a" * 40
 APART = (".gguf", ".safetensors", ".bin")
 
@@ -185,3 +190,16 @@ def serving_hub() -> Iterator[FakeHub]:
             hub.released.set()
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def instead_of_the_hub(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[FakeHub]:
+    """The same as the hub of this process. The library reads its variables when it is imported, which is too early."""
+    make = Hub.__init__
+
+    def pointed(self: Hub, source: Source) -> None:
+        make(self, source._replace(endpoint=hub.url, cache=cache))
+
+    with serving_hub() as hub:
+        monkeypatch.setattr(Hub, "__init__", pointed)
+        yield hub

@@ -71,8 +71,11 @@ def _all(folder: Path | None) -> Iterator[LocalModel]:
 def _of_ollama(place: Path) -> Iterator[LocalModel]:
     for name in ollama.names(place):
         path = ollama.blob(name, [place])
-        if path is not None and _runs(path):
-            yield LocalModel(name.short, path, path.stat().st_size)
+        try:
+            if path is not None and _runs(path):
+                yield LocalModel(name.short, path, path.stat().st_size)
+        except OSError:
+            continue  # Ollama has removed it meanwhile
 
 
 def _in_folder(place: Path) -> Iterator[LocalModel]:

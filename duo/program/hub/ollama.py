@@ -95,7 +95,7 @@ def advice(text: str, name: Name) -> str:
     if name.of_the_hub:
         return f"{text} is Ollama's way to name a model of the hub: write -hf {name.owner}/{name.name}{tag}"
     if name.owner != OWNER:
-        return f"{text} is no file: write -hf {text} if the Hugging Face hub has it, or ollama pull {text} first"
+        return f"{text} is no file, and Ollama has no such model here that can be read: ollama pull {text} first"
     return (
         f"{text} is a name of Ollama's, and Ollama has no such model here that can be read: write -hf user/repo:quant "
         f"for a GGUF of the hub (https://huggingface.co/models?search={name.name}+gguf), or ollama pull {text} first"

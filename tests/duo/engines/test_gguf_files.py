@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +11,10 @@ import pytest
 
 from bench.harness.models import shipped
 from duo.engines import ROOT, EngineOptions, Row, load, runtime_of
-from duo.engines.gguf_files import locate, model_name
+from duo.engines.gguf_files import locate, metadata, model_name
 from duo.errors import ModelError
 from tests.support.gguf_copies import copy
+from tests.support.gguf_headers import header
 
 PARTS = [f"m-Q4_K_M-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
 
@@ -75,6 +78,23 @@ def test_an_empty_folder_and_one_of_hugging_face(tmp_path: Path) -> None:
 )
 def test_the_name_of_a_model(file: str, name: str) -> None:
     assert model_name(Path(file)) == name
+
+
+def test_a_damaged_header_gives_what_can_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "m.gguf"
+    sound, rng = header({"general.architecture": "llama", "general.type": "model"}), random.Random(1)
+    for _ in range(50):
+        damaged = bytearray(sound)
+        for at in rng.sample(range(24, len(sound)), 3):
+            damaged[at] = rng.choice((0, 8, 9, 255))
+        file.write_bytes(damaged)
+        assert len(metadata(file)) <= 2
+    nested = struct.pack("<IQ", 9, 1) * 5000
+    file.write_bytes(header({"general.architecture": "llama"}) + struct.pack("<Q1sI", 1, b"k", 9) + nested)
+    with file.open("r+b") as opened:
+        opened.seek(16)
+        opened.write(struct.pack("<Q", 2))
+    assert metadata(file) == {"general.architecture": "llama"}, "arrays in arrays without end"
 
 
 def test_a_model_in_parts_loads_by_its_folder_and_by_any_part(tmp_path: Path) -> None:

@@ -16,23 +16,14 @@ from duo.engines.load import load, runtime_of
 from duo.errors import ModelError
 from duo.program import flags, models
 from duo.program.hub import ollama
-from duo.program.hub.choice import Source
-from duo.program.hub.download import Hub
 from lead.flags import parser as lead_parser
 from tests.support import tiny_transformers
-from tests.support.hub import FakeHub, serving_hub
+from tests.support.hub import FakeHub, instead_of_the_hub
 
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeHub]:
-    """The library reads its variables when it is imported, so the address and the cache are set here."""
-    make = Hub.__init__
-
-    def pointed(self: Hub, source: Source) -> None:
-        make(self, source._replace(endpoint=hub.url, cache=tmp_path / "hub"))
-
-    with serving_hub() as hub:
-        monkeypatch.setattr(Hub, "__init__", pointed)
+    with instead_of_the_hub(monkeypatch, tmp_path / "hub") as hub:
         hub.repositories["user/small"] = {"s-Q4_0.gguf": b"GGUF", "s-Q8_0.gguf": b"GGUF8"}
         hub.repositories["user/plain"] = {"config.json": b"{}", "model.safetensors": b"w"}
         yield hub
@@ -56,6 +47,7 @@ def test_a_model_and_its_draft(server: FakeHub) -> None:
 
 def test_m_takes_a_repository_too(server: FakeHub) -> None:
     assert Path(lead("-m", "user/small").model).name == "s-Q8_0.gguf"
+    assert Path(lead("-m", "user/small:Q4_0").model).name == "s-Q4_0.gguf"
     assert lead("-md", "user/plain").model_name_draft == "user/plain"
 
 
@@ -105,6 +97,7 @@ def test_the_runtime_chooses(server: FakeHub) -> None:
         ("-hf small", "user/repo"),
         ("-hf user/small:Q2_K", "has no Q2_K, but Q4_0, Q8_0"),
         ("-m user/nothing", "there is no file or folder user/nothing here, and as a model of the hub: "),
+        ("-m user/small:Q2_K", "there is no file or folder user/small:Q2_K here, and as a model of the hub: "),
         ("-m nobody3:8b", "-m nobody3:8b is a name of Ollama's"),
         ("-md hf.co/user/repo:Q4", "write -hf user/repo:Q4"),
     ],
@@ -131,6 +124,7 @@ def test_a_model_that_ollama_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert (args.model, args.model_name) == (str(blob), "qwen3:8b")
     assert models.located(args).model_name == "qwen3:8b"
     assert runtime_of(args.model) == "llamacpp"
+    assert lead("-m", "user/qwen3:Q4_0").model == str(blob), "and nothing is downloaded"
 
 
 def test_other_models_stay_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,13 +47,15 @@ def test_another_vocabulary_is_refused() -> None:
 
 
 def test_a_back_that_looks_for_a_model_is_shown_the_vocabulary() -> None:
-    side, back = LeadSide(LEAD, Ledger(), 0.0), BackSide(Identity("mini", "", "", 0), 0.0, looks=True)
+    lead = replace(LEAD, model_bytes=7 << 40)
+    side, back = LeadSide(lead, Ledger(), 0.0), BackSide(Identity("mini", "", "", 0), 0.0, looks=True)
     with pytest.raises(RefusedError) as refusal:
         side.receive(back.hello([]), 0.0)
     assert side.looks
     with pytest.raises(RefusedError, match="the target is target-13m: use a draft of the same family"):
         back.receive(side.refusal(refusal.value), 0.0)
     assert back.target is not None and back.target.fingerprint == LEAD.fingerprint
+    assert back.target.model_bytes == 7 << 40
     assert back.target.resembles(MEANINGS) and not back.target.resembles(MEANINGS[::-1])
 
 

@@ -16,6 +16,7 @@ from duo.errors import ModelError
 from lead.__main__ import main
 from lead.match import measured, program
 from lead.match.expect import AHEAD
+from lead.match.flags import parser
 from lead.match.measured import Draft
 from lead.plan.limits import Limits
 from lead.plan.verify_all import VerifyAll
@@ -104,6 +105,19 @@ def test_the_flags_are_those_of_lead_and_back() -> None:
     assert measured.named(given, "shipped").model is None
     back = back_parser().parse_args([])
     assert (back.parallel, back.n_ahead) == (measured.BACK_SLOTS, AHEAD)
+
+
+def test_the_commands_take_the_flags_that_were_given() -> None:
+    from back.__main__ import parser as back_parser
+
+    words = ["--engine", "llamacpp", "-t", "3", "-c", "512", "-ngl", "all", "-fa", "off", "-b", "64"]
+    words += ["--device", "cpu", "--dtype", "float32"]
+    given = parser().parse_args(["a", "b", *words])
+    back = back_parser().parse_args(measured.typed(given))
+    assert {name: getattr(back, name) for name in measured.RUNTIME} == {
+        name: getattr(given, name) for name in measured.RUNTIME
+    }
+    assert measured.typed(parser().parse_args(["a", "b"])) == []
 
 
 @pytest.mark.slow

@@ -7,13 +7,17 @@ from io import StringIO
 
 from rich.console import Console
 
+from duo.installing import programs
 from lead.match.expect import Expected
 from lead.match.report import Run, Tried, ordered, said, table
 
-RUN = Run("big.gguf", {1: 0.1, 2: 0.12}, 24, 1500, "everyday requests", 0.0, 1.0, given=False)
+RUN = Run(
+    "big.gguf", {1: 0.1, 2: 0.12}, 24, 1500, "everyday requests", 0.0, 1.0, given=False, programs=programs("lead")
+)
 GOOD = Tried("good one.gguf", "", "the same", {1: 0.002}, Expected(2.14, 0.1, 10.0, 2.5, 0.71))
 FAIR = Tried("fair.gguf", "", "3 of 9 tokens differ", {1: 0.001}, Expected(1.4, 0.1, 10.0, 1.4, 0.5))
 USELESS = Tried("useless.gguf", "", "the same", {1: 0.2}, Expected(0.99, 0.01, 10.0, 0.97, 0.1))
+BESIDE_ONLY = Tried("beside.gguf", "", "the same", {1: 0.01}, Expected(0.98, 0.1, 10.0, 1.8, 0.5))
 OTHER = Tried("other.gguf", "it has another vocabulary: 5 of 9 tokens differ")
 
 
@@ -25,6 +29,14 @@ def printed(*tried: Tried) -> str:
 
 def test_best_first_and_what_cannot_be_used_last() -> None:
     assert ordered([OTHER, USELESS, FAIR, GOOD]) == [GOOD, FAIR, USELESS, OTHER]
+
+
+def test_the_best_is_that_of_the_better_way_to_use_it() -> None:
+    found = ordered([FAIR, BESIDE_ONLY])
+    assert found == [BESIDE_ONLY, FAIR]
+    text = "\n".join(said(RUN, found))
+    assert "A back with it would make answers slower" in text
+    assert "    python -m lead -m big.gguf -md beside.gguf" in text and "-m back" not in text
 
 
 def test_the_table_says_all_figures() -> None:
@@ -61,3 +73,14 @@ def test_where_none_helps_or_none_can_draft() -> None:
         "python -m lead -m big.gguf"
     )
     assert list(said(RUN, [OTHER]))[-1].startswith("None of these can draft for it. Use a draft of the same family")
+
+
+def test_the_commands_run_models_as_they_were_measured() -> None:
+    run = replace(RUN, target="shipped", programs=programs("/usr/bin/duo-lead"), flags=("-t", "3", "-ngl", "all"))
+    lines = list(said(run, [replace(GOOD, model="shipped")]))
+    assert "    duo-lead -t 3 -ngl all --host 0.0.0.0 -md shipped" in lines
+    assert "    duo-back -t 3 -ngl all --lead HOST:5556 --token TOKEN" in lines
+    assert "    duo-back --lead HOST:5556 --token TOKEN" in said(
+        replace(run, given=True), [replace(GOOD, model="shipped")]
+    )
+    assert list(said(run, [USELESS]))[-1].endswith("Run it alone: duo-lead -t 3 -ngl all")

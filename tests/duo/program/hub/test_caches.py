@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
 
+from duo.engines import gguf_files
 from duo.program.hub import caches
 from duo.program.hub.caches import LocalModel, local_models
 from duo.program.hub.ollama import Name, names, parse
@@ -72,6 +74,22 @@ def test_a_file_in_two_places_is_one_model(home: Path) -> None:
     again.parent.mkdir()
     again.symlink_to(first)
     assert [model.path for model in local_models(home / "mine")] == [first]
+
+
+def test_one_that_ollama_removes_meanwhile(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = parse("qwen3:0.6b")
+    assert name is not None
+    blob, other = pulled(home / ".ollama" / "models", name), put(home / "mine" / "x.gguf", 400)
+    put(blob, 200)
+    read = gguf_files.metadata
+
+    def removing(path: Path) -> dict[str, Any]:
+        found = read(path)
+        blob.unlink(missing_ok=True)
+        return found
+
+    monkeypatch.setattr(gguf_files, "metadata", removing)
+    assert [model.path for model in local_models(home / "mine")] == [other]
 
 
 def test_what_cannot_draft_is_left_out(home: Path) -> None:

@@ -63,7 +63,7 @@ def test_a_blob_that_is_gone(tmp_path: Path) -> None:
         ("qwen3:8b", "write -hf user/repo:quant"),
         ("hf.co/user/repo:Q4_K_M", "write -hf user/repo:Q4_K_M"),
         ("hf.co/user/repo", "write -hf user/repo"),
-        ("user/repo:Q4_K_M", "write -hf user/repo:Q4_K_M if the Hugging Face hub has it"),
+        ("registry.ollama.ai/someone/m:8b", "ollama pull registry.ollama.ai/someone/m:8b first"),
     ],
 )
 def test_advice(text: str, words: str) -> None:
