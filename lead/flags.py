@@ -25,7 +25,7 @@ ABOUT = (
     "`python -m lead certs` makes certificates."
 )
 SLOTS = 4
-SOURCES = frozenset({"backs", "draft", "memory"})
+SOURCES = ("backs", "draft", "memory")
 """Who may guess."""
 
 
@@ -88,7 +88,7 @@ def parser() -> Parser:
     _add_sampling_flags(p.add_argument_group("sampling"))
     group = p.add_argument_group("speculation")
     group.add_argument(
-        "--speculation", type=_sources, default=SOURCES, metavar="{auto,SOURCE,...}",
+        "--speculation", type=_sources, default=[*SOURCES], metavar="{auto,SOURCE,...}",
         help="who guesses: backs, draft (the draft model beside the target), memory (text that was seen before); "
         "several with commas, or none (default: auto, all of them)",
     )  # fmt: skip
@@ -125,12 +125,12 @@ def parser() -> Parser:
     return p
 
 
-def _sources(text: str) -> frozenset[str]:
+def _sources(text: str) -> list[str]:
     """For argparse: names of sources, or auto or none."""
-    names = {"auto": SOURCES, "none": frozenset[str]()}.get(text, frozenset(text.split(",")))
-    if strange := sorted(names - SOURCES):
-        known = ", ".join(sorted(SOURCES))
-        raise argparse.ArgumentTypeError(f"{strange[0]!r} is no source of guesses: there are {known}, auto and none")
+    names = {"auto": [*SOURCES], "none": []}.get(text, text.split(","))
+    if (strange := next((name for name in names if name not in SOURCES), None)) is not None:
+        known = ", ".join(SOURCES)
+        raise argparse.ArgumentTypeError(f"{strange!r} is no source of guesses: there are {known}, auto and none")
     return names
 
 

@@ -37,3 +37,17 @@ def test_values_that_are_none(given: Sequence[str], said: str, capsys: pytest.Ca
     with pytest.raises(SystemExit) as ended:
         parser().parse_args(given)
     assert ended.value.code == 2 and said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [("auto", {"backs", "draft", "memory"}), ("none", set()), ("memory", {"memory"})]
+)
+def test_who_guesses(text: str, names: set[str]) -> None:
+    assert set(parser().parse_args(["--speculation", text]).speculation) == names
+
+
+@pytest.mark.parametrize("text", ["", "ngram", "memory,", "auto,backs"])
+def test_sources_that_there_are_not(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--speculation", text])
+    assert "is no source of guesses" in capsys.readouterr().err

@@ -20,6 +20,8 @@ from lead.backs.server import Backs
 from lead.decode.inbox import Inbox
 from lead.models.back_port import BackPort
 from lead.models.registry import Entry
+from lead.plan.limits import Limits
+from lead.plan.verify_all import VerifyAll
 from lead.program import Ready
 from tests.support.http import PATIENCE
 
@@ -86,8 +88,7 @@ class Models:
 
     async def load(self, name: str, vocabulary: str) -> None:
         me = identity("lead", name, vocabulary)
-        speculation = SimpleNamespace(joined=lambda name: None, left=lambda name: None)
-        decoder: Any = SimpleNamespace(speculation=speculation, inbox=Inbox())
+        decoder: Any = SimpleNamespace(speculation=VerifyAll(Limits()), inbox=Inbox())
         backs = self.leads[name] = Backs(me, Ledger(), decoder, Trace())
         port = await backs.serve("127.0.0.1", 0, Admission([TOKEN]))
         self.loaded[name] = SimpleNamespace(name=name, ready=Ready(0, port, name, me.fingerprint), token=TOKEN)
