@@ -31,7 +31,7 @@ def answers(lead: LeadProcess) -> Sequence[str]:
 
 @pytest.mark.parametrize("engine", ["llamacpp", "transformers"])
 def test_memory_changes_no_text(engine: str) -> None:
-    common = ("--engine", engine, "--threads", "1", "--parallel", "1", "--print-mode", "none", "--cache-ram", "0")
+    common = ("--engine", engine, "--threads", "1", "--parallel", "1", "--print-mode", "none", "--exact", "on")
     with LeadProcess(*common, "--speculation", "none") as lead:
         lead.ready()
         texts = answers(lead)

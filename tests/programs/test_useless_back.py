@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from bench.harness.models import shipped
 from bench.harness.processes import PATIENCE, BackProcess, LeadProcess
+from duo.models.corpus import questions
 
 MOST = 100
 """Tokens until it has to rest."""
 ANSWER = 10
 """Tokens of an answer."""
+QUESTIONS = questions(MOST // ANSWER, seed=3)
 
 
 @pytest.fixture
@@ -40,7 +42,9 @@ def test_a_useless_back_rests_and_everybody_is_told(useless: Path) -> None:
             tokens = 0
             while (said := lead.speedup()) is None or said["state"] != "resting":
                 assert tokens < MOST
-                reply = lead.ask("What does os.path.join do?", temperature=0, max_tokens=ANSWER, ignore_eos=True)
+                # Another question each time: what was answered before needs neither target nor back.
+                asked = QUESTIONS[tokens // ANSWER].text
+                reply = lead.ask(asked, temperature=0, max_tokens=ANSWER, ignore_eos=True)
                 tokens += ANSWER
             assert 0 < said["trial_in_tokens"] <= 48
             assert said["says"].startswith(f"resting: {said['alone']:.1f} tokens/s without backs, ")
