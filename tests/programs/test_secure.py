@@ -86,7 +86,18 @@ def test_tls_both_ways_and_a_token(machines: tuple[Machine, Machine], calibratio
     )
     with ExitStack() as stack:
         lead = stack.enter_context(
-            Lead(strong, "--token", TOKEN, "--api-key", KEY, *tls(ours, "lead"), *ca, "--announce")
+            Lead(
+                strong,
+                "--token",
+                TOKEN,
+                "--api-key",
+                KEY,
+                *tls(ours, "lead"),
+                *ca,
+                "--announce",
+                "--speculation",
+                "backs",
+            )
         )
         lead.says(" for backs")
         assert lead.url(strong, "https") in lead.log

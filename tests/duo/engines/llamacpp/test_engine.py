@@ -269,7 +269,7 @@ def test_failures_inside_llama_cpp_leave_no_trace(plain: Path, truth: Truth) -> 
     engine.forward([Row(0, 0, 4), Row(1, 0, 5, 0)])
     tree = [Row(2, 0, 6, 1), Row(3, 0, 7, 0), Row(4, 0, 8, 2), Row(5, 0, 9, 2), Row(6, 1, 3), Row(7, 1, 3)]
     engine.size = SIZE + 1  # lets a token through that llama.cpp refuses
-    with pytest.raises(ModelError, match="invalid token"):
+    with pytest.raises(ModelError, match="could not compute"):
         engine.forward([*tree, Row(8, 0, SIZE)])
     assert_books_agree(engine)
     with pytest.raises(ModelError):

@@ -43,7 +43,7 @@ def test_text_streams_and_guesses_are_coloured(page: Page, url: str, answerer: S
     page.answered()
     assert page.texts("article li") == ["- **bold**", "- `code`"]
     assert page.texts("article strong") == ["**bold**"] and page.texts("article code") == ["`code`"]
-    assert page.texts(".figures") == ["3.0 tokens/s · 6 tokens · 3 of 5 guesses accepted"]
+    assert page.texts(".figures") == ["2.1 x with backs (± 0.1) · 3.0 tokens/s · 6 tokens · 3 of 5 guesses accepted"]
     asked = answerer.next_asked()
     assert list(asked.messages) == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "one"}]
     assert (asked.question.sampling.temperature, asked.question.sampling.seed) == (0.25, 7)
