@@ -95,8 +95,8 @@ def test_tls_both_ways_and_a_token(machines: tuple[Machine, Machine], calibratio
                 *tls(ours, "lead"),
                 *ca,
                 "--announce",
-                "--speculation",
-                "backs",
+                "--policy",
+                "chain",
             )
         )
         lead.says(" for backs")
