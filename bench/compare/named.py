@@ -1,7 +1,7 @@
 """`python -m bench figure`: the speed-up that the lead names, beside the one that is measured.
 
-Two leads answer the same questions on the same core, one with a back and one without: each question first by the one,
-then by the other, and the next time the other way round. So a machine that becomes slower does so for both.
+Two leads answer the same questions on the same core, one with a back and one without. They answer each question in
+turn, and take turns in who is first. So a machine that becomes slower does so for both.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """`python -m bench load`: several clients at once, with backs and without.
 
 Each virtual user asks one question after the other for some seconds. The figures are those of the load test of Hugging
-Face's text-generation-inference: requests and tokens per second, acceleration (tokens per forward pass of an answer),
-and percentiles of the latency and of the time to the first token. Every text is compared with the answer to the same
-question asked alone. There is a lead without backs, one with backs, and perhaps one with a draft model beside the
-target. They are asked in turns.
+Face's text-generation-inference. They are requests and tokens per second, and acceleration, which is tokens per forward
+pass of an answer. There are also percentiles of the latency and of the time to the first token. Every text is compared
+with the answer to the same question asked alone. There is a lead without backs, one with backs, and perhaps one with a
+draft model beside the target. They are asked in turns.
 """
 
 from __future__ import annotations

@@ -24,8 +24,13 @@ def run(program: Callable[[], Coroutine[Any, Any, None]], verbose: bool) -> int:
     )
     for noisy in ("httpx", "httpx2", "asyncio", "uvicorn", "grpc", "urllib3", "filelock", "huggingface_hub"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    return exit_code(lambda: asyncio.run(_until_stopped(program)))
+
+
+def exit_code(program: Callable[[], None]) -> int:
+    """Run a program to its end. An error becomes one line. Returns the exit code."""
     try:
-        asyncio.run(_until_stopped(program))
+        program()
     except DuoError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code

@@ -19,6 +19,7 @@ from duo.errors import DuoError, FileError
 from duo.installing import programs
 from duo.program import models
 from duo.program.models import SHIPPED
+from duo.program.run import exit_code
 from duo.sampling.params import SamplingParams
 from lead.match import expect, measured, prompts, recording, report
 from lead.match.expect import Measured
@@ -49,20 +50,13 @@ class Answers(NamedTuple):
 def main(argv: Sequence[str]) -> int:
     args = parser().parse_args(argv)
     logging.basicConfig(level=logging.WARNING, format="%(name)s: %(message)s")
-    try:
-        if args.draft_ms and len(args.draft_ms) != len(args.drafts):
-            raise FileError(f"--draft-ms has {len(args.draft_ms)} curves for {len(args.drafts)} drafts: give one each")
-        match(args, Console(), Console(stderr=True))
-    except DuoError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: match(args, Console(), Console(stderr=True)))
 
 
 def match(args: argparse.Namespace, out: Console, progress: Console) -> None:
     """Raises DuoError."""
+    if args.draft_ms and len(args.draft_ms) != len(args.drafts):
+        raise FileError(f"--draft-ms has {len(args.draft_ms)} curves for {len(args.drafts)} drafts: give one each")
     with progress.status(f"{args.target}: measuring") as status:
         with measured.loaded_target(args, args.target) as target:
             status.update(f"{args.target}: answering")

@@ -2,9 +2,9 @@
 
 Nobody can measure both at once. So each step with backs is compared with what its tokens would have taken alone, in the
 same conditions. A forward pass without guesses was measured at load. All passes with backs tell how much longer they
-take by now, because the context has grown or the machine is busy. What these passes cannot tell is learned when the
-backs rest and the target is measured alone (`Correction`): what backs take from the target by being there, and what the
-loop adds to a pass.
+take by now, because the context has grown or the machine is busy. They cannot tell what backs take
+from the target by being there, nor what the loop adds to a pass. That is learned when the backs rest and the target is
+measured alone (`Correction`).
 """
 
 from __future__ import annotations

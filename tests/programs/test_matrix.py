@@ -101,8 +101,11 @@ def ask(
 
 
 def answers_with_guesses(alone: Alone, lead: LeadProcess, mode: str, drafts: Runtime) -> None:
-    """Answers until some guess was accepted, if there need be one: how many come in time depends on the machine, and
-    the draft model in transformers may well be slower than the target in llama.cpp, and then nothing is verified."""
+    """Answers until some guess was accepted, if there need be one.
+
+    How many come in time depends on the machine. The draft model in transformers may be slower than the target in
+    llama.cpp, and then nothing is verified.
+    """
 
     def guessed_right() -> bool:
         reply = ask(lead, mode)

@@ -17,8 +17,10 @@ from lead.plan.governor import (
 
 
 def live(worth: Governor, steps: int, with_backs: float, seed: int = 0) -> tuple[float, int]:
-    """Tokens per second of a target that takes 1 s a token alone, and is so much faster with backs, whose steps yield
-    1 to 5 tokens; and how many of the steps were at rest."""
+    """Tokens per second, and how many of the steps were at rest.
+
+    The target takes 1 s a token alone, and is so much faster with backs. Steps with backs yield 1 to 5 tokens.
+    """
     rng, tokens, seconds, rested = random.Random(seed), 0, 0.0, 0
     for _ in range(steps):
         if worth.resting:
