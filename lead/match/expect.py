@@ -53,6 +53,7 @@ class Expected:
 
     alone: tokens per second of the target alone. beside: times if the lead runs the draft model too. acceptance: how
     often the draft's first guess is right. memory: times without any draft model, with what memory guesses.
+    together: how much the models slow each other down, if they run on one machine.
     """
 
     times: float
@@ -61,6 +62,7 @@ class Expected:
     beside: float
     acceptance: float
     memory: float = 1.0
+    together: Together | None = None
 
     @property
     def best(self) -> float:
@@ -106,7 +108,7 @@ def expected(
     each = [it.tokens / it.decoding / alone for it in found]
     error = stdev(each) / math.sqrt(len(each)) if len(each) > 1 else math.inf
     times, beside, memory = (speed(it) / alone for it in (found, both, none))
-    return Expected(times, error, alone, beside, Replayed(record).mean, memory)
+    return Expected(times, error, alone, beside, Replayed(record).mean, memory, together)
 
 
 def _curve(seconds: Mapping[int, float]) -> Cost:

@@ -91,11 +91,22 @@ def said(run: Run, tried: Sequence[Tried]) -> Iterator[str]:
         costs = "cost what --draft-ms says; the two machines do not slow each other down"
     yield f"Assumed: the draft models {costs}; a round trip takes {run.round_trip_ms:g} ms; one question at a time."
     if best is not None and best.expected is not None:
-        yield (
-            "Counted in all: guesses from memory, which need no draft model. Without any draft model they give "
-            f"{best.expected.memory:.2f} x."
-        )
+        yield from _shares(best.model, best.expected)
     yield from _advice(run, best)
+
+
+def _shares(model: str, found: Expected) -> Iterator[str]:
+    """What the figures hold beside the draft model's guesses."""
+    if found.together is not None:
+        target, draft = found.together.target[1], found.together.draft[1]
+        yield (
+            f"While both compute, a pass of the target takes {target:.2f} times as long, "
+            f"and one of {model} {draft:.2f} times."
+        )
+    yield (
+        "Counted in all: guesses from memory, which need no draft model. Without any draft model they give "
+        f"{found.memory:.2f} x."
+    )
 
 
 def _sampled(temperature: float) -> str:

@@ -8,7 +8,7 @@ from io import StringIO
 from rich.console import Console
 
 from duo.installing import programs
-from lead.match.expect import Expected
+from lead.match.expect import Expected, Together
 from lead.match.report import Run, Tried, ordered, said, table
 
 RUN = Run(
@@ -65,8 +65,11 @@ def test_what_was_measured_and_assumed_and_what_to_run() -> None:
     assert "    python -m back -m 'good one.gguf' --lead HOST:5556 --token TOKEN\n" in text
     assert "-md" not in "\n".join(said(RUN, [FAIR])), "it would give no more"
     assert "cost what --draft-ms says" in "\n".join(said(replace(RUN, given=True), [GOOD]))
-    together = "\n".join(said(replace(RUN, same_machine=True), [GOOD]))
-    assert "how much both slow each other down was measured" in together
+    assert GOOD.expected is not None
+    slow = replace(GOOD, expected=replace(GOOD.expected, together=Together({1: 1.1, 2: 1.2}, {1: 1.3})))
+    text = "\n".join(said(replace(RUN, same_machine=True), [slow]))
+    assert "how much both slow each other down was measured" in text
+    assert "a pass of the target takes 1.10 times as long, and one of good one.gguf 1.30 times." in text
 
 
 def test_where_none_helps_or_none_can_draft() -> None:
