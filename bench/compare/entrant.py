@@ -74,6 +74,9 @@ class Entrant(ABC):
     def at(self, round_trip: float) -> None:  # noqa: B027 - most have nothing to do
         """Sets the round trip between the two devices, in seconds."""
 
+    def forget(self) -> None:  # noqa: B027 - most remember nothing
+        """Guesses nothing from the answers so far any more: the same questions come again."""
+
     @abstractmethod
     def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
         """Answers with exactly n tokens."""

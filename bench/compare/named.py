@@ -1,7 +1,8 @@
 """`python -m bench figure`: the speed-up that the lead names, beside the one that is measured.
 
 Two leads answer the same questions on the same core, one with a back and one without. They answer each question in
-turn, and take turns in who is first. So a machine that becomes slower does so for both.
+turn, and take turns in who is first. So a machine that becomes slower does so for both. Both guess from memory, but
+not from an earlier round: it had the same questions, and people ask new ones.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from bench.compare.options import add_model_flags
 from bench.compare.run import models
 from bench.harness.processes import PATIENCE, BackProcess, LeadProcess
 from duo.program import values
+from lead.http import owner
 from lead.match import prompts
 from lead.match.prompts import Conversation
 from lead.plan.ratio import Ratio
@@ -100,11 +102,12 @@ class Trial:
             back = BackProcess(leads[True].back_port, *draft, cpus=self._setup.back_cpus)
             stack.enter_context(back).joined()
             for lead in leads.values():
-                self._ask(lead, 0)  # sets things up, and the target is measured alone
+                self._ask(lead, 0, "first")  # sets things up, and the target is measured alone
             number = 0
-            for _ in range(rounds):
+            for round_ in range(rounds):
                 for question in range(len(self._questions)):
-                    found = {on: self._ask(leads[on], question) for on in ((False, True), (True, False))[number % 2]}
+                    order = ((False, True), (True, False))[number % 2]
+                    found = {on: self._ask(leads[on], question, str(round_)) for on in order}
                     number += 1
                     off, it = found[False].seconds, found[True]
                     self.compared.off.append(found[False])
@@ -121,10 +124,12 @@ class Trial:
             "--cache-ram", "0", cpus=self._setup.lead_cpus,
         )  # fmt: skip
 
-    def _ask(self, lead: LeadProcess, question: int) -> Answered:
+    def _ask(self, lead: LeadProcess, question: int, whose: str) -> Answered:
+        """whose: memory guesses from what was said to the same owner."""
         body = {"messages": self._questions[question], "max_tokens": self._tokens, "temperature": 0, "ignore_eos": True}
         # Not streamed, because reading a stream takes time on the measured cores.
-        response = requests.post(f"{lead.url}/v1/chat/completions", json=body, timeout=20 * PATIENCE)
+        url, headers = f"{lead.url}/v1/chat/completions", {owner.HEADER: whose}
+        response = requests.post(url, json=body, headers=headers, timeout=20 * PATIENCE)
         response.raise_for_status()
         timings: dict[str, Any] = response.json()["timings"]
         named = timings["speedup"] or {"times": None, "error": 0.0}

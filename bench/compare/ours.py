@@ -13,6 +13,7 @@ import requests
 from bench.compare.entrant import Answer, Entrant, Setup
 from bench.harness.delay_proxy import delayed
 from bench.harness.processes import PATIENCE, BackProcess, LeadProcess, Program
+from lead.http import owner
 from lead.match.prompts import Question
 
 LEAD_TRACE, BACK_TRACE = "trace-lead.json", "trace-back.json"
@@ -48,6 +49,8 @@ class LeadEntrant(Entrant):
         self._threads = max(1, len(setup.both)) if layout.both_cores else 1
         self._connection = ExitStack()
         self._round_trip: float | None = None
+        self._owner = 0
+        """Memory guesses from what was said to the same owner. Another number forgets it."""
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -73,6 +76,9 @@ class LeadEntrant(Entrant):
             self._connection = stack.pop_all()
         self._round_trip = round_trip
 
+    def forget(self) -> None:
+        self._owner += 1
+
     def _delay(self, round_trip: float) -> float:
         return round_trip / 2
 
@@ -90,7 +96,8 @@ class LeadEntrant(Entrant):
         asked = {"max_tokens": n, "temperature": temperature, "seed": seed, "ignore_eos": True}
         body = {"messages": list(question.messages), **asked}
         # Not streamed, because reading a stream takes time on the measured cores.
-        response = requests.post(f"{self.lead.url}/v1/chat/completions", json=body, timeout=20 * PATIENCE)
+        url, headers = f"{self.lead.url}/v1/chat/completions", {owner.HEADER: str(self._owner)}
+        response = requests.post(url, json=body, headers=headers, timeout=20 * PATIENCE)
         reply: dict[str, Any] = response.json()
         if response.status_code != 200:
             raise RuntimeError(f"{self.name}: {reply['error']['message']}")

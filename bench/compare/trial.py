@@ -3,6 +3,8 @@
 All entrants are loaded before the first is asked. Each round goes through the round trips, and asks all questions at
 each. A question goes to one entrant after the other, each time beginning with another one. Entrants that use no network
 are asked at one round trip of a round. The target alone is asked at all, because the others are measured by it.
+
+Nothing is guessed from the answers of earlier rounds: they had the same questions, and people ask new ones.
 """
 
 from __future__ import annotations
@@ -101,7 +103,7 @@ class Trial:
                     yield self._block(there, temperature, round_, round_trip)
 
     def _prepare(self, entrants: Sequence[Entrant], temperature: float, round_trip: float) -> None:
-        """Connects, finds the draft length, and asks once without counting it."""
+        """Connects, finds the draft length, asks once without counting it, and lets that be forgotten."""
         for entrant in entrants:
             entrant.at(round_trip / 1000)
             if entrant.lengths:
@@ -111,6 +113,7 @@ class Trial:
                     self._settings[key] = entrant.setting
                 entrant.setting = self._settings[key]
             entrant.answer(self._questions[-1], self._workload.tokens, temperature, seed(0, 0))
+            entrant.forget()
 
     def _block(self, entrants: Sequence[Entrant], temperature: float, round_: int, round_trip: float) -> list[Record]:
         records: list[Record] = []

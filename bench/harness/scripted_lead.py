@@ -28,6 +28,7 @@ class ScriptedLead:
     """Change its fields to change what the page sees.
 
     states: what GET says, by path. A path that is missing is answered with 404.
+    usage: what the end of an answer counts beside its timings; empty: nothing.
     script: the chunks of each answer, from the question; scripts: of the next ones. pause: seconds between chunks.
     asked: the bodies of the questions.
     """
@@ -44,6 +45,7 @@ class ScriptedLead:
         self.script: Sequence[Chunk] = [{"content": "Hello, world!"}]
         self.scripts: list[Sequence[Chunk]] = []
         self.timings: Mapping[str, Any] = TIMINGS
+        self.usage: Mapping[str, Any] = {}
         self.pause = 0.0
         self.asked: list[dict[str, Any]] = []
 
@@ -74,7 +76,7 @@ class ScriptedLead:
             calls |= "tool_calls" in delta
             yield _event({"choices": [{"index": 0, "delta": delta, "finish_reason": None, **beside}]})
         last = {"index": 0, "delta": {}, "finish_reason": "tool_calls" if calls else "stop"}
-        yield _event({"choices": [last], "timings": self.timings})
+        yield _event({"choices": [last], "timings": self.timings, **({"usage": self.usage} if self.usage else {})})
         yield "data: [DONE]\n\n"
 
 

@@ -19,26 +19,14 @@ from selenium.webdriver.support.ui import WebDriverWait
 from bench.harness.browser import chromium
 from bench.harness.processes import PATIENCE
 from bench.harness.scripted_lead import ScriptedLead, serving
+from bench.show import scene
 
 MINUTES = 5
+HELPS, RESTS = 3.0, 3.6
+"""Until when the back helps, and from when on it rests, in minutes."""
 HASTE = 30
 """How much faster time goes on the page, so that minutes of history take seconds."""
-TABLE = """Both sort with the same algorithm. They differ in what they take and what they give:
-
-| call | takes | gives | keeps the input |
-|---|---|---|:-:|
-| `sorted(data)` | any iterable | a **new** list | yes |
-| `data.sort()` | a list | `None` | no |
-
-```python
-data = [3, 1, 2]
-print(sorted(data), data)   # [1, 2, 3] [3, 1, 2]
-data.sort(key=lambda n: -n)
-```
-"""
-TIMEIT = json.dumps({"statement": "sorted(data)", "setup": "data = list(range(10**6))", "number": 10})
-SAYS = "resting: 19.6 tokens/s without backs, 18.9 with them; next trial in 180 tokens"
-TOOLS = [{"type": "function", "function": {"name": "timeit", "parameters": {"type": "object"}}}]
+TOOLS = [{"type": "function", "function": {"name": scene.TOOL, "parameters": {"type": "object"}}}]
 
 
 def _hurried(haste: int) -> str:
@@ -50,37 +38,41 @@ def _hurried(haste: int) -> str:
     )
 
 
-def _guessed(text: str) -> list[tuple[str, str]]:
-    """The text in words, of which a back had guessed many."""
-    words = text.split(" ")
-    return [(word + " " * (i < len(words) - 1), "attic" if i % 5 not in (0, 3) else "") for i, word in enumerate(words)]
-
-
 def _answer(text: str) -> Sequence[Mapping[str, Any]]:
-    return [{"content": text, "accepted": _guessed(text)}]
+    return [{"content": text, "accepted": scene.guessed(text)}]
 
 
-def _timings(times: float | None, speed: float, tokens: int, drafted: int, accepted: int) -> Mapping[str, Any]:
-    speedup = None if times is None else {"times": times, "error": 0.08}
+def timings(times: float | None, speed: float, tokens: int, drafted: int, accepted: int) -> Mapping[str, Any]:
+    known = None if times is None else {"times": times, "error": scene.ERROR}
     figures = {"predicted_n": tokens, "predicted_per_second": speed, "draft_n": drafted, "draft_n_accepted": accepted}
-    return {**figures, "speedup": speedup}
+    return {**figures, "speedup": known}
+
+
+def _speed(minute: float) -> float:
+    """Tokens per second: the back helps for three minutes, and then the talk turns to what it does not know."""
+    ripple = 2 * ((minute * 7) % 1)
+    return 39 + ripple if minute < HELPS else max(18.9, 39 - 34 * (minute - HELPS))
+
+
+def speedup(minute: float) -> Mapping[str, Any]:
+    """What GET /backs says of all backs."""
+    alone = 19.6 - ((minute * 7) % 1) / 2
+    speeds = {"times": _speed(minute) / 19.6, "error": scene.ERROR, "with_backs": _speed(minute), "alone": alone}
+    state = ("resting", 180, scene.RESTING.says) if minute > RESTS else ("with", None, "")
+    return {**speeds, **dict(zip(("state", "trial_in_tokens", "says"), state, strict=True))}
+
+
+def back(minute: float) -> Mapping[str, Any]:
+    """What GET /backs says of the back."""
+    accepted = int(min(minute, HELPS) * 700 + max(0.0, min(minute, RESTS) - HELPS) * 150)
+    return {
+        "name": scene.BACK, "model": scene.DRAFT, "state": "resting" if minute > RESTS else "drafting",
+        "round_trip_ms": 1.3, "drafted": int(accepted * 1.3) + 90, "accepted": accepted,
+    }  # fmt: skip
 
 
 def _backs(minute: float) -> Mapping[str, Any]:
-    """What GET /backs says: the back helps for three minutes, and then the talk turns to what it does not know."""
-    helps = minute < 3
-    rests = minute > 3.6
-    ripple = 2 * ((minute * 7) % 1)
-    with_backs = 39 + ripple if helps else max(18.9, 39 - 34 * (minute - 3))
-    accepted = int(min(minute, 3) * 700 + max(0.0, min(minute, 3.6) - 3) * 150)
-    back = {
-        "name": "attic", "model": "draft-1m", "state": "resting" if rests else "drafting", "round_trip_ms": 1.3,
-        "drafted": int(accepted * 1.3) + 90, "accepted": accepted,
-    }  # fmt: skip
-    speeds = {"times": with_backs / 19.6, "error": 0.08, "with_backs": with_backs, "alone": 19.6 - ripple / 4}
-    state = ("resting", 180, SAYS) if rests else ("with", None, "")
-    speedup = {**speeds, **dict(zip(("state", "trial_in_tokens", "says"), state, strict=True))}
-    return {"data": [back], "speedup": speedup}
+    return {"data": [back(minute)], "speedup": speedup(minute)}
 
 
 def _minutes() -> Iterator[float]:
@@ -111,25 +103,25 @@ class _Visitor:
 
 def _talk(lead: ScriptedLead, chrome: Chrome) -> None:
     visitor = _Visitor(chrome)
-    lead.scripts = [_answer("Use `copytree(src, dst)` of shutil.")]
-    lead.timings = _timings(2.0, 40.2, 12, 10, 8)
-    visitor.ask("How do I copy a folder?")
+    lead.scripts = [_answer(scene.COPY[1])]
+    lead.timings = timings(2.0, 40.2, 12, 10, 8)
+    visitor.ask(scene.COPY[0])
     chrome.find_element(By.ID, "new").click()
-    thought = [{"reasoning_content": "They differ in place, type and result. A table says it best."}]
-    lead.scripts = [[*thought, *_answer(TABLE)]]
-    lead.timings = _timings(2.1, 41.2, 118, 96, 74)
-    visitor.ask("What is the difference between sort and sorted?")
+    thought = [{"reasoning_content": scene.THOUGHTS}]
+    lead.scripts = [[*thought, *_answer(scene.TABLE + scene.CODE)]]
+    lead.timings = timings(scene.TIMES, 41.2, 118, 96, 74)
+    visitor.ask(scene.DIFFERENCE)
     visitor.write("functions", json.dumps(TOOLS))
-    call = {"index": 0, "id": "1", "type": "function", "function": {"name": "timeit", "arguments": TIMEIT}}
+    call = {"index": 0, "id": "1", "type": "function", "function": {"name": scene.TOOL, "arguments": scene.ARGUMENTS}}
     lead.scripts = [[{"tool_calls": [call]}]]
-    lead.timings = _timings(None, 19.4, 41, 0, 0)
-    visitor.ask("And how long does sorted take for a million numbers?")
+    lead.timings = timings(None, 19.4, 41, 0, 0)
+    visitor.ask(scene.HOW_LONG)
 
 
 def picture(file: Path) -> None:
     """Takes it. Raises RuntimeError without Chromium."""
     lead = ScriptedLead()
-    lead.states["/v1/models"] = {"object": "list", "data": [{"id": "target-13m"}]}
+    lead.states["/v1/models"] = {"object": "list", "data": [{"id": scene.MODEL}]}
     slot = {"id": 0, "state": "idle", "prompt_tokens": 0, "completion_tokens": 0, "tokens_per_second": 0}
     lead.states["/slots"] = [slot]
     lead.states["/backs"] = _backs(0)

@@ -1,82 +1,56 @@
 """`python -m bench screenshots`: pictures for docs/ of the page, the lead's console and chat.py at work.
 
-A lead and a back serve the shipped pair on free ports. The console and the chat run on terminals of their own, whose
-screens become SVG files. The page becomes a PNG file, taken by Chromium; what its lead says is scripted, because the
-shipped pair writes no tables and calls no tools (`bench.show.page_scene`).
+The programs are real. What their lead says is scripted (`bench.show.scene`), because the shipped pair does not think,
+writes no tables and calls no tools. Console and chat run on terminals of their own, whose screens become SVG files. The
+page becomes a PNG file, taken by Chromium.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import requests
 from rich.console import Console
 
-from bench.harness.processes import PATIENCE, ROOT, BackProcess, free_port, halves
+from bench.harness.processes import ROOT
+from bench.harness.scripted_lead import ScriptedLead, serving
 from bench.harness.terminal import Terminal
-from bench.show import page_scene
-
-QUESTIONS = ("What does shutil.copytree do?", "How do I use itertools.groupby?", "What does collections.deque do?")
-MIN_TOKENS = 120
-"""The console's picture is taken when each answer has this many tokens."""
+from bench.show import page_scene, scene
 
 
-@contextmanager
-def _asked(url: str) -> Iterator[None]:
-    """Keeps all questions being answered meanwhile."""
-    stop = threading.Event()
-
-    def ask(question: str) -> None:
-        body = {
-            "messages": [{"role": "user", "content": question}],
-            "temperature": 0,
-            "ignore_eos": True,
-            "stream": True,
-        }
-        with requests.post(f"{url}/v1/chat/completions", json=body, stream=True, timeout=PATIENCE) as response:
-            for _ in response.iter_lines():
-                if stop.is_set():
-                    return
-
-    threads = [threading.Thread(target=ask, args=(question,)) for question in QUESTIONS]
-    for thread in threads:
-        thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()
-
-
-def _console(lead: Terminal, url: str) -> str:
-    def under_way(screen: str) -> bool:
-        rows = [line.split() for line in screen.splitlines()]
-        busy = [row for row in rows if len(row) == 5 and row[1] == "answering"]
-        return len(busy) == len(QUESTIONS) and all(int(row[3]) >= MIN_TOKENS for row in busy)
-
-    with _asked(url):
-        lead.until(under_way, "answers under way")
+def console() -> str:
+    with Terminal(["-m", "bench.show.console_scene"], lines=46) as lead:
+        lead.until(lambda screen: scene.TOOL in screen and scene.RESTING.says in screen, "the answers")
         return lead.svg("python -m lead")
 
 
-def _chat(url: str) -> str:
-    with tempfile.TemporaryDirectory() as state:
-        arguments = [str(ROOT / "chat.py"), url, "--temperature", "0", "--max-tokens", "300"]
-        with Terminal(arguments, {"XDG_STATE_HOME": state}, columns=100, lines=44) as chat:
-            chat.until(lambda screen: screen.rstrip().endswith("\n>"), "the prompt")
-            chat.type(f"{QUESTIONS[0]}\n")
-            chat.until(lambda screen: "tokens/s" in screen and screen.rstrip().endswith("\n>"), "an answer")
-            chat.type(":tokens\n")
-            chat.until(lambda screen: "had been guessed" in screen, "the guesses")
-            chat.type(":stats\n")
-            chat.until(lambda screen: "round trip" in screen and screen.rstrip().endswith("\n>"), "the figures")
-            return chat.svg("python chat.py")
+def _answering() -> ScriptedLead:
+    """A lead that thinks, and whose back helps."""
+    lead = ScriptedLead()
+    lead.states["/v1/models"] = {"object": "list", "data": [{"id": scene.MODEL}]}
+    lead.states["/backs"] = {"data": [page_scene.back(1.0)], "speedup": page_scene.speedup(1.0)}
+    text = scene.TABLE + scene.CODE
+    lead.script = [{"reasoning_content": scene.THOUGHTS}, {"content": text, "accepted": scene.guessed(text)}]
+    lead.usage = {"completion_tokens_details": {"reasoning_tokens": 14}}
+    figures = page_scene.timings(scene.TIMES, 41.2, 118, 96, 74)
+    lead.pause = 0.8  # it thinks for so long
+    lead.timings = {**figures, "prompt_n": 31, "prompt_ms": 240.0, "predicted_ms": 2864.0}
+    return lead
+
+
+def chat() -> str:
+    with tempfile.TemporaryDirectory() as state, serving(_answering()) as url:
+        arguments = [str(ROOT / "chat.py"), url]
+        with Terminal(arguments, {"XDG_STATE_HOME": state}, columns=120, lines=44) as terminal:
+            terminal.until(lambda screen: screen.rstrip().endswith("\n>"), "the prompt")
+            terminal.type(f"{scene.DIFFERENCE}\n")
+            terminal.until(lambda screen: "tokens/s" in screen and screen.rstrip().endswith("\n>"), "an answer")
+            terminal.type(":thoughts\n")
+            terminal.until(lambda screen: scene.THOUGHTS in screen and screen.rstrip().endswith("\n>"), "the thoughts")
+            terminal.type(":stats\n")
+            terminal.until(lambda screen: "round trip" in screen and screen.rstrip().endswith("\n>"), "the figures")
+            return terminal.svg("python chat.py")
 
 
 def add_flags(p: argparse.ArgumentParser) -> None:
@@ -84,26 +58,13 @@ def add_flags(p: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> int:
-    """Writes page.png, console.svg and chat.svg into the folder."""
+    """Writes console.svg, chat.svg and page.png into the folder."""
     folder: Path = args.output
     say = Console().print
     folder.mkdir(parents=True, exist_ok=True)
-    port, back_port = free_port(), free_port()
-    url = f"http://127.0.0.1:{port}"
-    lead_command = ["-m", "lead", "--threads", "1", "--port", str(port), "--back-port", str(back_port)]
-    with (
-        Terminal(lead_command, cpus=halves()[0]) as lead,
-        BackProcess(back_port, "--threads", "1", "--name", "attic", cpus=halves()[1]) as back,
-    ):
-        # The lead blocks if nobody reads its terminal.
-        lead.until(lambda screen: "slots busy" in screen, "the live view")
-        back.joined()
-        lead.until(lambda screen: "attic" in screen, "the back")
-        (folder / "console.svg").write_text(_console(lead, url), encoding="utf-8")
-        say(f"{folder / 'console.svg'}")
-        with lead.being_read():
-            (folder / "chat.svg").write_text(_chat(url), encoding="utf-8")
-            say(f"{folder / 'chat.svg'}")
+    for name, picture in {"console.svg": console, "chat.svg": chat}.items():
+        (folder / name).write_text(picture(), encoding="utf-8")
+        say(f"{folder / name}")
     page_scene.picture(folder / "page.png")
     say(f"{folder / 'page.png'}")
     return 0

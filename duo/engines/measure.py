@@ -7,7 +7,7 @@ curve later (`duo.engines.cost`). So it need not be exact; it must only show whe
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -39,12 +39,13 @@ class Measured(NamedTuple):
 
 
 def measure(
-    engine: Engine, max_rows: int, duration: float = MEASURE_SECONDS, known: Mapping[int, float] = MappingProxyType({})
-) -> Measured:
+    engine: Engine, max_rows: int, duration: float = MEASURE_SECONDS, known: Mapping[int, float] = MappingProxyType({}),
+    average: Callable[[Sequence[float]], float] = min,
+) -> Measured:  # fmt: skip
     """Time forward passes of up to `max_rows` rows. Uses slots from 0 on and leaves them empty.
 
     known: seconds from another engine over the same weights. Then only as many passes as fit into `RECHECK_SECONDS` are
-    measured again, narrow ones first.
+    measured again, narrow ones first. average: what the seconds of a width's runs become.
 
     A pass is one chain in slot 0. If the model verifies only chains of a bounded length, wider passes have several
     chains in adjacent slots, as far as there are slots.
@@ -52,7 +53,7 @@ def measure(
     bench = _Bench(engine, max_rows, RECHECK_CONTEXT if known else CONTEXT)
     widths = [width for width in WIDTHS if width <= min(max_rows, bench.max_rows)]
     replay = engine.rollback.replay
-    best: dict[int, float] = {}
+    runs: dict[int, list[float]] = {}
     back = apart = float("inf")
     started = time.perf_counter()
     bench.run(bench.chains(widths[0 if known else -1]))  # the first pass sets things up
@@ -67,7 +68,7 @@ def measure(
                 duration = 0.0
                 break
             forward, dropping = bench.run(bench.chains(width))
-            best[width] = min(best.get(width, float("inf")), forward)
+            runs.setdefault(width, []).append(forward)
             if replay:
                 # The engine goes back at once, or before the next rows. Both count.
                 dropping += bench.settle()
@@ -77,6 +78,7 @@ def measure(
             apart = min(apart, bench.run([1, 1])[0])
         rounds += 1
     bench.clear()
+    best = {width: average(taken) for width, taken in runs.items()}
     if 2 not in best or not replay:
         return Measured({**known, **best})
     # With one slot, no pass has guesses and rows of other slots. Then the cost of a checkpoint may stay in the curve.

@@ -9,6 +9,8 @@ from pathlib import Path
 
 SPARE_FROM = 4
 """Cores from which on one is left free."""
+SMALL_MODEL_BYTES = 48 << 20
+"""A core reads so much in a few milliseconds. To wake other threads for each layer takes as long."""
 CPUS = Path("/sys/devices/system/cpu")
 SIBLINGS = ("core_cpus_list", "thread_siblings_list")
 """Files that list the processors of a core: today's, and that of kernels before 5.3."""
@@ -17,8 +19,10 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 """The control groups of this process, one line for each hierarchy: number, controllers, path."""
 
 
-def usual() -> int:
+def usual(model_bytes: int = 0) -> int:
     """Threads that compute by default: one for each physical core, but one less from four cores on.
+
+    A small model gets one thread. model_bytes: of its weights; 0: not known.
 
     Generating is bound by memory, so the last core adds little. A pass waits for its slowest thread, and a thread that
     shares its core with other programs is slow. So one core is for those, and for the Python around the runtime. With
@@ -27,6 +31,8 @@ def usual() -> int:
     Where a container may use less time than that, there are no more threads than processors with as much time. Threads
     beyond would use the time up early, and then all of them stand still until the next period.
     """
+    if 0 < model_bytes < SMALL_MODEL_BYTES:
+        return 1
     found = cores()
     if sys.platform != "linux":
         return found

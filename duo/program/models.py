@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from duo import engines as runtimes
 from duo.engines import Engine, EngineOptions, threads
-from duo.engines.conditions import conditions, fingerprint, model_files
+from duo.engines.conditions import conditions, fingerprint, model_files, stamps
 from duo.engines.options import GPU_AUTO
 from duo.errors import ModelError
 from duo.program.hub import ollama
@@ -105,7 +105,7 @@ def load_engine(
     tree_rows: capacity for guesses, over all slots. chains, trial: see `EngineOptions`. Raises ModelError.
     """
     options = replace(
-        _options(args), batch=max(args.batch, MIN_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows,
+        _options(args, shipped), batch=max(args.batch, MIN_BATCH, 2 * slots), slots=slots, tree_rows=tree_rows,
         drafts=shipped == "draft", target_context=getattr(args, "target_context", 0),
         draft_max=getattr(args, "draft_max", EngineOptions().draft_max), chains=chains, trial=trial,
     )  # fmt: skip
@@ -131,9 +131,8 @@ def load_engine(
 
 def speed(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> list[object]:
     """All that changes the speed, or the bits, of the model that the flags name."""
-    model = args.model or shipped_path(shipped, args.engine)
-    runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
-    options = _options(args)
+    model, runtime = _model(args, shipped)
+    options = _options(args, shipped)
     if runtime == "llamacpp" and find_spec("llama_cpp"):
         options = replace(options, gpu_layers=_gpu_layers(options))
     return conditions(model, runtime, options)
@@ -141,16 +140,18 @@ def speed(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> list
 
 def identity(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> str:
     """Identifies the content of the model that the flags name, wherever its files lie."""
-    model = args.model or shipped_path(shipped, args.engine)
-    runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
-    return fingerprint(model_files(model, runtime))
+    return fingerprint(model_files(*_model(args, shipped)))
 
 
 def size(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> int:
     """Bytes of the model's files; 0 if they are not on this disk."""
+    return sum(size for _, size, _ in stamps(model_files(*_model(args, shipped))))
+
+
+def _model(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> tuple[str, str]:
+    """The path of the model that the flags name, and its runtime. Raises ModelError."""
     model = args.model or shipped_path(shipped, args.engine)
-    runtime = runtimes.runtime_of(model) if args.engine == "auto" else args.engine
-    return sum(file.stat().st_size for file in model_files(model, runtime))
+    return model, runtimes.runtime_of(model) if args.engine == "auto" else args.engine
 
 
 def _gpu_layers(options: EngineOptions) -> int:
@@ -160,10 +161,16 @@ def _gpu_layers(options: EngineOptions) -> int:
     return native.gpu_layers(options.gpu_layers)
 
 
-def _options(args: argparse.Namespace) -> EngineOptions:
+def _threads(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> int:
+    """How many threads compute, unless a flag says. PyTorch has one number for all models of a process."""
+    small = not args.threads and _model(args, shipped)[1] == "llamacpp"
+    return args.threads or threads.usual(size(args, shipped) if small else 0)
+
+
+def _options(args: argparse.Namespace, shipped: Literal["target", "draft"]) -> EngineOptions:
     """How the flags ask to run the model."""
     return EngineOptions(
-        threads=args.threads or threads.usual(), context=args.context, gpu_layers=args.gpu_layers,
+        threads=_threads(args, shipped), context=args.context, gpu_layers=args.gpu_layers,
         device=args.device, dtype=args.dtype,
         flash_attention=args.flash_attention, name=getattr(args, "model_name", "") or "",
     )  # fmt: skip

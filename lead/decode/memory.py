@@ -12,11 +12,12 @@ import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from duo.draft.ngrams import PIECE, Match, NgramIndex, Text
 from duo.guesses import Expansion
-from duo.prefix import extend_hash
-from lead.decode.session import Session
+from duo.prefix import Prefix, extend_hash
+from lead.plan.tree import GuessTree
 
 NAME = "memory"
 """The name under which its guesses are in the tree."""
@@ -29,6 +30,19 @@ CHILDREN = 3
 MAX_TOKENS_OF_ALL = 1 << 18
 """Tokens of all owners together, about. The owner that asked least recently is forgotten first."""
 MAX_OWNERS = 64
+
+
+class Session(Protocol):
+    """What memory sees of an answer: its number, its text so far, and the tree that its guesses go to."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def prefix(self) -> Prefix: ...
+
+    @property
+    def tree(self) -> GuessTree: ...
 
 
 @dataclass(slots=True, eq=False)

@@ -20,8 +20,8 @@ NAMES = frozenset({local_draft.NAME, memory.NAME})
 
 
 def remembered(step: Step) -> int:
-    """How many tokens of a step memory alone had guessed. No back brought them."""
-    return sum(done.backs == (memory.NAME,) for done in step.committed)
+    """How many tokens of a step memory had guessed, be it with others. They would have come without backs as well."""
+    return sum(memory.NAME in done.backs for done in step.committed)
 
 
 @dataclass(frozen=True, slots=True)

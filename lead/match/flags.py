@@ -17,6 +17,8 @@ EPILOG = (
 LAN_MS = 1.0
 """Of a network by cable. Wi-Fi takes 3 to 10 ms."""
 QUESTIONS, TOKENS = 24, 64
+KNOWN = Path("shipped")
+"""Stands for the questions that the shipped models know."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -27,7 +29,8 @@ def parser() -> argparse.ArgumentParser:
     group = p.add_argument_group("text")
     group.add_argument(
         "--prompts", type=Path, metavar="FILE",
-        help="JSONL with `turns` or `messages`: what you ask (default: everyday requests)",
+        help=f"JSONL with `turns` or `messages`: what you ask; {KNOWN}: what the shipped models know (default: "
+        "that for the shipped target, else everyday requests)",
     )  # fmt: skip
     group.add_argument("--questions", type=values.positive, default=QUESTIONS, metavar="N", help="how many are asked")
     group.add_argument("--tokens", type=values.positive, default=TOKENS, metavar="N", help="most tokens of each answer")
@@ -40,8 +43,13 @@ def parser() -> argparse.ArgumentParser:
     )
     group = p.add_argument_group("machines")
     group.add_argument(
-        "--rtt-ms", type=values.not_negative, default=LAN_MS, metavar="MS",
-        help="round trip between lead and back: about 1 by cable, 3 to 10 by Wi-Fi, 0 on one machine",
+        "--rtt-ms", type=values.not_negative, metavar="MS",
+        help="round trip between lead and back: about 1 by cable, which is the default, 3 to 10 by Wi-Fi, 0 on one "
+        "machine",
+    )  # fmt: skip
+    group.add_argument(
+        "--same-machine", action="store_true",
+        help="lead and back both run on this machine: measure how much each model slows the other down",
     )  # fmt: skip
     group.add_argument(
         "--draft-ms", type=curves.points, nargs="+", metavar="ROWS:MS,...",

@@ -21,9 +21,9 @@ from duo.program import models
 from duo.program.models import SHIPPED
 from duo.program.run import exit_code
 from duo.sampling.params import SamplingParams
-from lead.match import expect, measured, prompts, recording, report
+from lead.match import expect, measured, prompts, recording, report, together
 from lead.match.expect import Measured
-from lead.match.flags import parser
+from lead.match.flags import KNOWN, LAN_MS, parser
 from lead.match.prompts import Message
 from lead.match.recording import Prompt
 from lead.match.report import Run, Tried
@@ -57,6 +57,10 @@ def match(args: argparse.Namespace, out: Console, progress: Console) -> None:
     """Raises DuoError."""
     if args.draft_ms and len(args.draft_ms) != len(args.drafts):
         raise FileError(f"--draft-ms has {len(args.draft_ms)} curves for {len(args.drafts)} drafts: give one each")
+    if args.draft_ms and args.same_machine:
+        raise FileError("--same-machine measures the draft models here: leave out --draft-ms")
+    if args.rtt_ms is None:
+        args.rtt_ms = 0.0 if args.same_machine else LAN_MS
     with progress.status(f"{args.target}: measuring") as status:
         with measured.loaded_target(args, args.target) as target:
             status.update(f"{args.target}: answering")
@@ -67,21 +71,32 @@ def match(args: argparse.Namespace, out: Console, progress: Console) -> None:
             tried.append(_tried(args, model, dict(args.draft_ms[number]) if args.draft_ms else None, answers))
     found = report.ordered(tried)
     out.print(report.table(found))
-    source = f"the prompts of {args.prompts}" if args.prompts else "everyday requests"
-    run = Run(args.target, answers.measured.seconds, len(answers.texts), answers.tokens, source, args.temperature,
-              args.rtt_ms, bool(args.draft_ms), programs(sys.argv[0]), measured.typed(args))  # fmt: skip
+    run = Run(args.target, answers.measured.seconds, len(answers.texts), answers.tokens, _source(args),
+              args.temperature, args.rtt_ms, bool(args.draft_ms), programs(sys.argv[0]), measured.typed(args),
+              args.same_machine)  # fmt: skip
     for line in report.said(run, found):
         out.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _knows(args: argparse.Namespace) -> bool:
+    """Whether the questions are those that the shipped models know."""
+    return bool(args.prompts == KNOWN) if args.prompts else bool(args.target == SHIPPED)
+
+
+def _source(args: argparse.Namespace) -> str:
+    if _knows(args):
+        return "questions that the shipped models know"
+    return f"the prompts of {args.prompts}" if args.prompts else "everyday requests"
 
 
 def _answers(args: argparse.Namespace, target: Target) -> Answers:
     """What the target answers. Raises DuoError."""
     engine = target.engine
     vocabulary = engine.vocabulary
-    if args.prompts:
-        conversations = prompts.read(args.prompts)
+    if _knows(args):
+        conversations = prompts.shipped()
     else:
-        conversations = prompts.shipped(args.questions) if args.target == SHIPPED else prompts.general()
+        conversations = prompts.read(args.prompts) if args.prompts else prompts.general()
 
     def said(messages: Sequence[Message]) -> str:
         greedy = SamplingParams(temperature=0.0)
@@ -112,6 +127,7 @@ def _tried(args: argparse.Namespace, model: str, given: dict[int, float] | None,
             record = _record(draft.engine, compared, answers, draft.engine.context)
             seconds = {rows: ms / 1000 for rows, ms in given.items()} if given else draft.seconds
             ranking = draft.ranking
+        shared = together.measured(args, args.target, model) if args.same_machine else None
     except DuoError as error:
         return Tried(model, str(error))
     if not record:
@@ -120,7 +136,7 @@ def _tried(args: argparse.Namespace, model: str, given: dict[int, float] | None,
     def plan() -> Speculation:
         return speculation("tree", answers.limits, answers.measured.seconds, answers.measured.checkpoints)
 
-    found = expect.expected(answers.measured, seconds, ranking, record, args.rtt_ms / 1000, plan)
+    found = expect.expected(answers.measured, seconds, ranking, record, args.rtt_ms / 1000, plan, shared)
     return Tried(model, "", str(compared) if compared.count else "the same", seconds, found)
 
 

@@ -49,6 +49,7 @@ class Run:
     """The costs of the draft models were given, and not measured."""
     programs: Programs
     flags: Sequence[str] = ()
+    same_machine: bool = False
 
 
 def ordered(tried: Sequence[Tried]) -> list[Tried]:
@@ -82,12 +83,30 @@ def said(run: Run, tried: Sequence[Tried]) -> Iterator[str]:
         f"to {run.prompts}, {run.tokens} tokens in all, {_sampled(run.temperature)}. Each draft model read these "
         "answers, and said at every place what it would have guessed."
     )
-    costs = "cost what --draft-ms says" if run.given else "are as fast on their own machine as they are on this one"
-    yield (
-        f"Assumed: the draft models {costs}; a round trip takes {run.round_trip_ms:g} ms; the two machines do not slow "
-        "each other down; one question at a time."
-    )
+    if run.same_machine:
+        costs = "run on this machine, beside the target; how much both slow each other down was measured"
+    else:
+        costs = "are as fast on their own machine as they are on this one; the two machines do not slow each other down"
+    if run.given:
+        costs = "cost what --draft-ms says; the two machines do not slow each other down"
+    yield f"Assumed: the draft models {costs}; a round trip takes {run.round_trip_ms:g} ms; one question at a time."
+    if best is not None and best.expected is not None:
+        yield from _shares(best.model, best.expected)
     yield from _advice(run, best)
+
+
+def _shares(model: str, found: Expected) -> Iterator[str]:
+    """What the figures hold beside the draft model's guesses."""
+    if found.together is not None:
+        target, draft = found.together.target[1], found.together.draft[1]
+        yield (
+            f"While both compute, a pass of the target takes {target:.2f} times as long, "
+            f"and one of {model} {draft:.2f} times."
+        )
+    yield (
+        "Counted in all: guesses from memory, which need no draft model. Without any draft model they give "
+        f"{found.memory:.2f} x."
+    )
 
 
 def _sampled(temperature: float) -> str:
@@ -104,7 +123,8 @@ def _advice(run: Run, best: Tried | None) -> Iterator[str]:
         return
     if not best.expected.helps:
         yield (
-            f"None of these helps: all stay below {HELPS} x. The lead would let them rest. Run it alone: "
+            f"None of these helps: all stay below {HELPS} x what the lead gives without them. The lead would let them "
+            "rest. Run it alone: "
             f"{shlex.join(lead)}"
         )
         return

@@ -5,9 +5,10 @@ time from the lead, and on the lead's own machine they take memory bandwidth. So
 a few steps, the backs come to rest, and the target is measured alone. If it is faster alone, the backs stay at rest.
 Their next trials come later and later.
 
-Alone, the target makes one token a step. What memory guesses is counted on neither side. If these steps take equally
-long, a few are enough; else it is measured until the difference is certain. With a draft model beside the target, the
-first question is whether its forward passes are faster while the backs rest. Only then are the tokens counted.
+Alone, the target makes one token a step. What memory guesses is counted on neither side, even if a back guesses it too.
+If these steps take equally long, a few are enough; else it is measured until the difference is certain. With a draft
+model beside the target, the first question is whether its forward passes are faster while the backs rest. Only then are
+the tokens counted.
 """
 
 from __future__ import annotations

@@ -96,6 +96,7 @@ class Back:
         self._policy = policy
         self._n_ahead = n_ahead
         self._life = 0
+        self._busy, self._since, self._worked = False, 0.0, 0.0
         self._down = Wire(lead.clock, machine.link, lead.rng)
         self._up = Wire(lead.clock, machine.link, lead.rng)
         self._forget()
@@ -109,9 +110,20 @@ class Back:
         self._inbox: list[News] = []
         self._found: list[Expansion] = []
         self._pacing = Pacing()
-        self._busy = False
+        self._turn(False)
         self._batch = 0
         """How many batches have been given up."""
+
+    def _turn(self, busy: bool) -> None:
+        """It begins to compute, or ceases to."""
+        now = self._lead.clock.now
+        self._worked += now - self._since if self._busy else 0.0
+        self._busy, self._since = busy, now
+
+    @property
+    def worked(self) -> float:
+        """For how many seconds it has computed so far."""
+        return self._worked + (self._lead.clock.now - self._since if self._busy else 0.0)
 
     def _next_absence(self) -> None:
         absence = next(self._absences, None)
@@ -144,7 +156,7 @@ class Back:
         if self._busy and self._obsolete(news):
             self._batch += 1
             self._drafts[news.session].abandon()
-            self._busy = False
+            self._turn(False)
         if not self._busy:
             self._work()
 
@@ -174,7 +186,7 @@ class Back:
         self._inbox.clear()
         # The oldest session that has something to do.
         draft = next((d for d in self._drafts.values() if d.backlog or not d.idle), None)
-        self._busy = draft is not None
+        self._turn(draft is not None)
         if draft is None:
             return
         if self._current != draft.session:

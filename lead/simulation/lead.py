@@ -16,6 +16,8 @@ from duo.draft.policy import CHAIN, MAX_RIDERS, TREE, Policy
 from duo.engines.replay import NOTHING, Checkpoints, Replayed
 from duo.guesses import Expansion
 from duo.prefix import Prefix, common_length, extend_hash
+from lead.decode.memory import NAME as MEMORY
+from lead.decode.memory import Memory
 from lead.plan.arrivals import DraftOffer, offer_of
 from lead.plan.limits import Limits
 from lead.plan.speculation import Expand, Speculation, Verify, Wait
@@ -31,6 +33,15 @@ __all__ = ["Answered", "Back", "Clock", "Lead", "Machine", "answers", "chain", "
 
 LOCAL = "lead"
 """The name under which the draft model beside the target guesses."""
+
+
+@dataclass(frozen=True)
+class _Text:
+    """An answer under way, as memory sees it."""
+
+    id: int
+    prefix: Prefix
+    tree: GuessTree
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,8 @@ class Lead:
 
     `overhead`: seconds that a step takes beside its forward pass. `local_draft`: what a draft model beside the target
     costs, if there is one. `checkpoints`: what going back takes, if the target has no other way. `messages`: seconds
-    that a step takes longer while backs send and are sent messages.
+    that a step takes longer while backs send and are sent messages. `memory`: guesses from earlier text, at no cost.
+    `shared`: what a forward pass takes while backs compute on the same machine.
     """
 
     def __init__(
@@ -95,6 +107,8 @@ class Lead:
         local_draft: Cost | None = None,
         checkpoints: Checkpoints | None = None,
         messages: float = 0.0,
+        memory: Memory | None = None,
+        shared: Cost | None = None,
     ) -> None:
         self.acceptance = acceptance
         self.clock = Clock()
@@ -109,6 +123,10 @@ class Lead:
         self._overhead = overhead
         self._checkpoints = checkpoints
         self._messages = messages
+        self._memory = memory
+        self._shared = shared
+        self._planned, self._worked = 0.0, 0.0
+        """When the last forward pass began, and for how long backs had computed by then."""
         self._planner = planner
         self._local_draft = _LocalDraft(local_draft, acceptance) if local_draft is not None else None
         self._reading = True
@@ -163,6 +181,9 @@ class Lead:
         self.prefix = Prefix(it.prompt)
         self._limit = len(it.prompt) + it.tokens
         self._tree = GuessTree(len(it.prompt), self.prefix.hash, self._planner.calibration, self._limit)
+        self._text = _Text(self._session, self.prefix, self._tree)
+        if self._memory is not None:
+            self._memory.begin(self._text, "")
         self.order = self._planner.backs
         self.tell(0, it.prompt)
         self._begun, self._reading = self.clock.now, True
@@ -175,6 +196,13 @@ class Lead:
     def _read(self) -> None:
         self._decoding, self._reading = self.clock.now, False
         self._planner.skipped(self.clock.now)
+        self._next(len(self.prefix))
+
+    def _next(self, read: int = 0) -> None:
+        """Begins a step. `read`: tokens of a prompt that was read before it."""
+        if self._memory is not None:
+            for found in self._memory.guesses([self._text], read).get(self._text.id, ()):
+                self._tree.merge(found, MEMORY, model=False)
         self.step()
 
     def step(self) -> None:
@@ -183,15 +211,26 @@ class Lead:
         offer = self._local_draft.offer if self._local_draft is not None else None
         match self._planner.next([self._tree], self.clock.now, offer):
             case Verify((nodes,)):
-                seconds = self._cost(1 + len(nodes)) + self._save(len(nodes)) + self._overhead
+                passed = self._pass(1 + len(nodes))
+                seconds = passed + self._save(len(nodes)) + self._overhead
                 seconds += self._messages if self.backs and not self._resting else 0.0
-                self.clock.after(seconds, lambda: self._verified(nodes))
+                self.clock.after(seconds, lambda: self._verified(nodes, passed))
             case Wait(_, seconds):
                 self._waiting = number = self._plans
                 self.clock.after(seconds, lambda: self.step() if self._waiting == number else None)
             case Expand():
                 assert self._local_draft is not None, "it made the offer"
                 self.clock.after(self._local_draft.run(), self._drafted)
+
+    def _pass(self, rows: int) -> float:
+        """Seconds of a forward pass, if backs compute as much of the time as since the pass before."""
+        alone = self._cost(rows)
+        if self._shared is None:
+            return alone
+        worked, now = sum(back.worked for back in self.backs), self.clock.now
+        busy = min(1.0, (worked - self._worked) / (now - self._planned)) if now > self._planned else 0.0
+        self._planned, self._worked = now, worked
+        return alone + busy * (self._shared(rows) - alone)
 
     def _save(self, guesses: int) -> float:
         """Seconds of a checkpoint before a pass with guesses."""
@@ -202,45 +241,60 @@ class Lead:
         self._planner.drafted(self._tree.learn(self._local_draft.found(), LOCAL))
         self.step()
 
-    def _verified(self, nodes: Sequence[Node]) -> None:
+    def _verified(self, nodes: Sequence[Node], passed: float) -> None:
+        """`passed`: seconds of the forward pass."""
         start, chosen = len(self.prefix), {id(node) for node in nodes}
         node: Node | None = self._tree.root
         tokens: list[int] = []
-        state = self.prefix.hash
+        unaided, state = 0, self.prefix.hash
         while node is not None and start + len(tokens) < self._limit:
             tokens.append(self.acceptance.truth(state, start + len(tokens)))
             state = extend_hash(state, tokens[-1])
             guess = node.children.get(tokens[-1])
             node = guess if id(guess) in chosen else None
+            unaided += node is not None and MEMORY in node.chances
         for token in tokens:
             self.prefix.extend([token])
             self._tree.advance(token, self.prefix.hash)
         back = self._back(len(tokens)) if len(tokens) <= len(nodes) else NOTHING
+        seconds = passed + self._save(len(nodes)) + back.seconds
+
+        def committed() -> None:
+            self._committed(start, tokens, len(nodes), seconds, back, unaided)
+
         if back.seconds:
-            self.clock.after(back.seconds, lambda: self._committed(start, tokens, len(nodes), back))
+            self.clock.after(back.seconds, committed)
         else:
-            self._committed(start, tokens, len(nodes), back)
+            committed()
 
     def _back(self, rows: int) -> Replayed:
         """A guess was wrong, and this many rows are kept."""
         again = self._checkpoints
         return Replayed(1, [rows], again.restore + self._cost(rows)) if again is not None else NOTHING
 
-    def _committed(self, start: int, tokens: Sequence[int], guesses: int, back: Replayed) -> None:
-        saved = int(self._checkpoints is not None and guesses > 0)
-        seconds = self._cost(1 + guesses) + self._save(guesses) + back.seconds
-        self._planner.finished(self.clock.now, 1 + guesses, seconds, len(tokens), replayed=back._replace(saved=saved))
+    def _committed(
+        self, start: int, tokens: Sequence[int], guesses: int, seconds: float, back: Replayed, unaided: int
+    ) -> None:
+        """`seconds`: of the pass and of going back. `unaided`: how many tokens memory had guessed."""
+        replayed = back._replace(saved=int(self._checkpoints is not None and guesses > 0))
+        self._planner.finished(
+            self.clock.now, 1 + guesses, seconds, len(tokens), replayed=replayed, unaided=unaided
+        )  # fmt: skip
+        if self._memory is not None:
+            self._memory.committed(self._text, tokens)
         self.tell(start, tokens)
         if self._local_draft is not None:
             self._local_draft.commit(start, tokens)
         if len(self.prefix) < self._limit:
-            self.step()
+            self._next()
         else:
             self._end()
 
     def _end(self) -> None:
         it = self._asked[self._session]
         self.tell(len(self.prefix), None)
+        if self._memory is not None:
+            self._memory.end(self._text)
         self.answers.append(Answered(it.tokens, self._decoding - self._begun, self.clock.now - self._decoding))
         self.begin()
 
@@ -271,10 +325,14 @@ def answers(
     local_draft: Cost | None = None,
     checkpoints: Checkpoints | None = None,
     messages: float = 0.0,
+    memory: Memory | None = None,
+    shared: Cost | None = None,
 ) -> list[Answered]:
-    """How long each answer of a lead with these backs takes. `local_draft`: cost of a draft model beside the target."""
+    """How long each answer of a lead with these backs takes. The other arguments are those of `Lead`."""
     planner = planner or world.planner(target)
-    lead = Lead(acceptance, target, planner, 1, asked, overhead, local_draft, checkpoints, messages)
+    lead = Lead(
+        acceptance, target, planner, 1, asked, overhead, local_draft, checkpoints, messages, memory, shared
+    )  # fmt: skip
     lead.backs = [Back(machine, f"back {i}", lead, policy, n_ahead) for i, machine in enumerate(machines)]
     for back in lead.backs:
         lead.joined(back.name)

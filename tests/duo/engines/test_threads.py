@@ -94,3 +94,9 @@ def test_where_the_system_does_not_say(tmp_path: Path, monkeypatch: pytest.Monke
     assert threads.usual() == 4
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert threads.usual() == 1
+
+
+def test_a_small_model_gets_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    machine(tmp_path, monkeypatch, [(0, core) for core in range(3)])
+    assert threads.usual(threads.SMALL_MODEL_BYTES - 1) == 1
+    assert threads.usual(threads.SMALL_MODEL_BYTES) == threads.usual() == 3

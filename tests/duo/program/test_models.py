@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import util
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from back.__main__ import parser as back_parser
-from duo.engines import EngineOptions
+from duo.engines import EngineOptions, threads
 from duo.engines.load import load, runtime_of
 from duo.errors import ModelError
 from duo.program import flags, models
@@ -19,6 +19,7 @@ from duo.program.hub import ollama
 from lead.flags import parser as lead_parser
 from tests.support import tiny_transformers
 from tests.support.hub import FakeHub, instead_of_the_hub
+from tests.support.tiny_gguf import attention, decoder_tensors, write
 
 
 @pytest.fixture
@@ -78,6 +79,28 @@ def test_a_checkpoint_is_loaded_and_called_by_its_repository(server: FakeHub, tm
     engine.close()
     server.down = 503
     assert lead("-hf", "user/tiny").model == args.model
+
+
+@pytest.mark.parametrize(("words", "runtime", "count"), [
+    ((), "llamacpp", 1), (("-t", "2"), "llamacpp", 2), ((), "transformers", 3),
+])  # fmt: skip
+def test_a_small_model_in_llama_cpp_gets_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Sequence[str], runtime: str, count: int
+) -> None:
+    """PyTorch has one number of threads for all models of a process, a large one among them."""
+    asked: list[int] = []
+
+    def not_loaded(model: str, runtime: str, options: EngineOptions, progress: object) -> NoReturn:
+        asked.append(options.threads)
+        raise ModelError("not loaded")
+
+    monkeypatch.setattr(threads, "cores", lambda: 3)
+    monkeypatch.setattr("duo.engines.load", not_loaded)
+    file = write(tmp_path / "m.gguf", "llama", decoder_tensors(), attention)
+    args = lead_parser().parse_args(["-m", str(file), "--engine", runtime, *words])
+    with pytest.raises(ModelError, match="not loaded"):
+        models.load_engine(args, "target", 8, 1)
+    assert asked == [count]
 
 
 def test_the_runtime_chooses(server: FakeHub) -> None:

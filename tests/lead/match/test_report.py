@@ -8,13 +8,13 @@ from io import StringIO
 from rich.console import Console
 
 from duo.installing import programs
-from lead.match.expect import Expected
+from lead.match.expect import Expected, Together
 from lead.match.report import Run, Tried, ordered, said, table
 
 RUN = Run(
     "big.gguf", {1: 0.1, 2: 0.12}, 24, 1500, "everyday requests", 0.0, 1.0, given=False, programs=programs("lead")
 )
-GOOD = Tried("good one.gguf", "", "the same", {1: 0.002}, Expected(2.14, 0.1, 10.0, 2.5, 0.71))
+GOOD = Tried("good one.gguf", "", "the same", {1: 0.002}, Expected(2.14, 0.1, 10.0, 2.5, 0.71, 1.2))
 FAIR = Tried("fair.gguf", "", "3 of 9 tokens differ", {1: 0.001}, Expected(1.4, 0.1, 10.0, 1.4, 0.5))
 USELESS = Tried("useless.gguf", "", "the same", {1: 0.2}, Expected(0.99, 0.01, 10.0, 0.97, 0.1))
 BESIDE_ONLY = Tried("beside.gguf", "", "the same", {1: 0.01}, Expected(0.98, 0.1, 10.0, 1.8, 0.5))
@@ -60,17 +60,22 @@ def test_what_was_measured_and_assumed_and_what_to_run() -> None:
     assert "Measured: big.gguf takes 1:100,2:120 (rows:ms), 10.0 tokens/s alone. It gave 24 answers" in text
     assert "to everyday requests, 1500 tokens in all, greedy" in text
     assert "Assumed: the draft models are as fast on their own machine as they are on this one" in text
-    assert "a round trip takes 1 ms" in text
+    assert "a round trip takes 1 ms" in text and "Without any draft model they give 1.20 x." in text
     assert "    python -m lead -m big.gguf --host 0.0.0.0 -md 'good one.gguf'\n" in text
     assert "    python -m back -m 'good one.gguf' --lead HOST:5556 --token TOKEN\n" in text
     assert "-md" not in "\n".join(said(RUN, [FAIR])), "it would give no more"
     assert "cost what --draft-ms says" in "\n".join(said(replace(RUN, given=True), [GOOD]))
+    assert GOOD.expected is not None
+    slow = replace(GOOD, expected=replace(GOOD.expected, together=Together({1: 1.1, 2: 1.2}, {1: 1.3})))
+    text = "\n".join(said(replace(RUN, same_machine=True), [slow]))
+    assert "how much both slow each other down was measured" in text
+    assert "a pass of the target takes 1.10 times as long, and one of good one.gguf 1.30 times." in text
 
 
 def test_where_none_helps_or_none_can_draft() -> None:
     assert list(said(RUN, [USELESS, OTHER]))[-1] == (
-        "None of these helps: all stay below 1.03 x. The lead would let them rest. Run it alone: "
-        "python -m lead -m big.gguf"
+        "None of these helps: all stay below 1.03 x what the lead gives without them. The lead would let them rest. "
+        "Run it alone: python -m lead -m big.gguf"
     )
     assert list(said(RUN, [OTHER]))[-1].startswith("None of these can draft for it. Use a draft of the same family")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -11,8 +11,9 @@ import pytest
 
 from bench.sim import cells, schedules
 from duo.prefix import EMPTY, Prefix, extend_hash
+from lead.decode.memory import Memory
 from lead.simulation import world
-from lead.simulation.lead import Machine, answers, chain, run
+from lead.simulation.lead import Machine, answers, chain, run, speed
 from lead.simulation.replay import Recorded, Replayed
 from lead.simulation.world import TARGETS, Absences, Acceptance, Bursty, Constant, Link, Varying
 
@@ -191,3 +192,45 @@ class TestReplay:
     def test_a_simulation_of_it(self, make: Callable[[object], Acceptance]) -> None:
         acceptance = make(self.RECORDED)
         assert run(acceptance, TARGETS["flat"], [machine(2)], 200) > 1.3 * schedules.no_back(TARGETS["flat"])
+
+
+class TestMemory:
+    """A fifth of the text was said before."""
+
+    @staticmethod
+    def text(acceptance: float = 0.7, count: int = 16, fresh: int = 48, known: int = 12) -> Replayed:
+        rng, made = np.random.default_rng(1), []
+        for number in range(count):
+            tokens = [1000 * (number + 1) + 10 * place for place in range(fresh)] + list(range(0, 10 * known, 10))
+            guesses = [[(token + int(rng.random() >= acceptance), acceptance), (token + 2, 0.05)] for token in tokens]
+            made.append(Recorded([number + 1, 3], tokens, guesses))
+        return Replayed(made)
+
+    def speed_of(self, machines: Sequence[Machine], memory: Memory | None) -> tuple[float, float]:
+        """Tokens per second, and what the planner says that its backs bring."""
+        text, target = self.text(), TARGETS["bf16"]
+        plan = world.planner(target)
+        found = answers(text, target, machines, text.asked(16 * 60), planner=plan, memory=memory)
+        return speed(found), plan.benefit.times if plan.benefit is not None else 1.0
+
+    def test_a_text_that_was_said_before_is_guessed(self) -> None:
+        alone, remembering = (self.speed_of([], memory)[0] for memory in (None, Memory()))
+        assert 1.05 * alone < remembering < 1.25 * alone
+
+    def test_the_speed_up_that_is_named_is_that_over_a_lead_that_remembers_too(self) -> None:
+        (alone, _), (both, named) = (self.speed_of(machines, Memory()) for machines in ([], [machine(2, 1)]))
+        assert both > 1.2 * alone
+        assert named == pytest.approx(both / alone, rel=0.02)
+
+
+def test_a_back_on_the_same_machine_slows_the_target_down() -> None:
+    def shared(rows: int) -> float:
+        return 1.5 * TARGETS["flat"](rows)
+
+    acceptance, asked = Varying(0.8, 1), world.asked(TOKENS)
+    slow = machine(40, 0)  # it computes all the time
+    quick = machine(1, 0)  # it soon has all that it may guess
+    apart, together = (speed(answers(acceptance, TARGETS["flat"], [slow], asked, shared=it)) for it in (None, shared))
+    assert 0.6 * apart < together < 0.9 * apart
+    apart, together = (speed(answers(acceptance, TARGETS["flat"], [quick], asked, shared=it)) for it in (None, shared))
+    assert together > 0.8 * apart

@@ -265,3 +265,54 @@ def test_another_tab_sees_what_this_one_says(scene: Page, scripted: ScriptedLead
     finally:
         scene.chrome.switch_to.window(first)
     scene.until(lambda: len(scene.answers()) == 2, "what was said in the other tab")
+
+
+def test_two_tabs_that_speak_at_once_lose_nothing(scene: Page) -> None:
+    """Each tab has a copy of its own. What one saves becomes a version beside what the other one saved."""
+    found = scene.module(
+        """
+        const { add, assistant, conversation, last, shown, textOf, user } =
+          await import("/static/js/conversation.js");
+        const store = await import("/static/js/store.js");
+        const root = conversation({});
+        add(root, user("first"));
+        await store.save(root);
+        const tabs = [await store.load(root.id), await store.load(root.id)];
+        const answers = tabs.map((tab, i) => {
+          const answer = assistant("m");
+          add(last(tab), answer);
+          if (i) answer.pieces.push(["b", ""]);
+          return answer;
+        });
+        const news = [];
+        news.push(await store.save(tabs[0]), await store.save(tabs[1]));  // that of the first is empty so far
+        answers[0].pieces.push(["a", ""]);
+        news.push(await store.save(tabs[0]));
+        Object.assign(answers[1], { pieces: [["bb", ""]], state: "done" });
+        news.push(await store.save(tabs[1]), await store.save(tabs[0]));
+        const versions = (tab) => tab.children[0].children.map((node) => [textOf(node), node.state]);
+        const end = (tab) => textOf(last(tab));
+        return { news, kept: versions(await store.load(root.id)), here: tabs.map(versions), ends: tabs.map(end) };
+        """
+    )
+    assert found["news"] == [False, False, True, True, True]
+    done, under_way = ["bb", "done"], ["a", "under way"]
+    assert found["here"] == [[under_way, done], [done, under_way]]
+    assert sorted(found["kept"]) == [["a", "failed"], done], "one who opens it finds the first broken off"
+    assert found["ends"] == ["a", "bb"], "each tab goes on to show its own"
+
+
+def test_a_conversation_of_an_older_page_gets_names_for_its_messages(scene: Page) -> None:
+    found = scene.module(
+        """
+        const { add, assistant, conversation, flat, join, last, user } = await import("/static/js/conversation.js");
+        const { unflat } = await import("/static/js/conversation.js");
+        const root = conversation({});
+        add(root, user("first"));
+        add(last(root), assistant("m"));
+        const old = flat(root);
+        for (const node of old.nodes) delete node.id;
+        return [join(unflat(old), old), unflat(old).children.length];
+        """
+    )
+    assert found == [False, 1]

@@ -5,7 +5,7 @@
 // assistant:    {role: "assistant", pieces: [[text, back or ""], ...], thoughts, calls, state, ...,  children, chosen}
 // tool:         {role: "tool", results: [{id, name, text}, ...], children, chosen}
 //
-// `chosen` is the version that is shown.
+// `chosen` is the version that is shown. Every message has an `id`, by which tabs know it.
 
 const TITLE = 60;
 
@@ -19,18 +19,18 @@ export function conversation(settings) {
 }
 
 export function user(text) {
-  return { role: "user", text, children: [], chosen: 0 };
+  return { role: "user", id: newId(), text, children: [], chosen: 0 };
 }
 
 export function assistant(model) {
   return {
-    role: "assistant", model, pieces: [], thoughts: "", calls: [], state: "under way", finish: "", timings: null,
+    role: "assistant", id: newId(), model, pieces: [], thoughts: "", calls: [], state: "under way", finish: "", timings: null,
     error: "", children: [], chosen: 0,
   };
 }
 
 export function toolResults(results) {
-  return { role: "tool", results, children: [], chosen: 0 };
+  return { role: "tool", id: newId(), results, children: [], chosen: 0 };
 }
 
 // Adds a version and shows it.
@@ -86,12 +86,58 @@ export function flat(root) {
 // The conversation of which `flat` made this. An answer that was under way has broken off.
 export function unflat({ title, nodes, ...rest }) {
   const root = { ...rest, children: [] };
-  const made = nodes.map(({ parent, ...node }) => ({ ...node, children: [] }));
+  const made = nodes.map(({ parent, ...node }, i) => ({ ...node, id: idOf(node, i), children: [] }));
   nodes.forEach(({ parent }, i) => (made[parent] ?? root).children.push(made[i]));
   for (const node of made) {
     if (node.state === "under way") Object.assign(node, { state: "failed", error: "the page was closed" });
   }
   return root;
+}
+
+// Messages of older pages have no ids.
+function idOf(node, place) {
+  return node.id ?? `${place}`;
+}
+
+// Takes over what another tab has stored of this conversation. Its messages become further versions, and its answers
+// that have grown grow here. Returns whether there was any. `stored`: as `flat` made it.
+export function join(root, { nodes }) {
+  const known = new Map(all(root).map((node) => [node.id, node]));
+  const places = [];
+  let news = false;
+  nodes.forEach(({ parent, ...node }, i) => {
+    const above = parent < 0 ? root : places[parent];
+    const here = known.get(idOf(node, i));
+    places[i] = here;
+    if (here) {
+      if (!grown(node, here)) return;
+      Object.assign(here, { ...node, children: here.children, chosen: here.chosen });
+    } else {
+      if (!above || (node.state === "under way" && empty(node))) return;  // it may come to nothing
+      places[i] = { ...node, id: idOf(node, i), children: [] };
+      above.children.push(places[i]);
+    }
+    news = true;
+  });
+  for (const node of places) if (node) node.chosen = Math.max(0, Math.min(node.chosen, node.children.length - 1));
+  return news;
+}
+
+function all(root) {
+  const found = [...root.children];
+  for (const node of found) found.push(...node.children);
+  return found;
+}
+
+// Whether the answer `there` has more than the same one `here`.
+function grown(there, here) {
+  if (there.role !== "assistant") return false;
+  const more = size(there) - size(here);
+  return more > 0 || (more === 0 && there.state === "done" && here.state !== "done");
+}
+
+function size(answer) {
+  return textOf(answer).length + answer.thoughts.length + answer.calls.reduce((sum, { text }) => sum + text.length, 0);
 }
 
 // The messages of a request whose answer becomes a child of `until`.

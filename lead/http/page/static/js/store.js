@@ -1,7 +1,7 @@
 // Conversations in this browser. They leave it only as questions to the lead.
 
 import { openDB } from "idb";
-import { flat, unflat } from "./conversation.js";
+import { flat, join, unflat } from "./conversation.js";
 
 const NAME = "duo";
 const STORE = "conversations";
@@ -27,11 +27,20 @@ export async function load(id) {
   return found ? unflat(found) : null;
 }
 
+// The conversation takes over what other tabs have stored of it meanwhile. Resolves to whether there was any.
 export async function save(conversation) {
-  const flattened = flat(conversation);
-  if (database) await database.put(STORE, flattened);
-  else memory.set(conversation.id, structuredClone(flattened));
+  const news = database ? await put(conversation) : false;
+  if (!database) memory.set(conversation.id, structuredClone(flat(conversation)));
   others.postMessage(conversation.id);
+  return news;
+}
+
+async function put(conversation) {
+  const change = database.transaction(STORE, "readwrite");  // no other tab writes in between
+  const there = await change.store.get(conversation.id);
+  const news = there !== undefined && join(conversation, there);
+  await Promise.all([change.store.put(flat(conversation)), change.done]);
+  return news;
 }
 
 export async function forget(id) {

@@ -84,7 +84,8 @@ function busy() {
 
 async function keep(found) {
   try {
-    await store.save(found);
+    const news = await store.save(found);
+    if (news && found === current) draw();
   } catch (error) {
     status(`this conversation cannot be kept: ${error.message}`, true);
   }
