@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 # Two processes for the tests, because most of them wait for programs to start. A module's tests share what it sets up.
-PARALLEL := --numprocesses 2 --dist loadfile
+# tests/conftest.py says which files come first; pytest-xdist would begin with those of the most tests.
+PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 # Tests that need neither torch nor llama.cpp.
 UNIT := tests/test_layout.py tests/test_sentences.py tests/duo/draft tests/duo/wire tests/duo/sampling/test_sampler.py \
 	tests/duo/engines/test_meaning.py tests/lead/plan tests/lead/decode/test_session.py tests/lead/answers/test_text.py \

@@ -23,6 +23,12 @@ settings.register_profile("random", deadline=None, suppress_health_check=[Health
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts real programs first, then other files with slow tests: at the end, no process waits for a long file."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in slow, item.path.parent.name != "programs"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _nobodys_files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Programs under test keep their secrets here, and not with those of the person who runs the tests."""

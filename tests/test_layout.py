@@ -7,7 +7,8 @@ only shrink: an entry that is no longer a sin fails the test.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -73,7 +74,10 @@ def imports(path: Path) -> Iterator[str]:
             yield from (name if name in MODULES else node.module for name in whole)
 
 
-IMPORTS = {name: set(imports(path)) for name, path in MODULES.items()}
+@cache
+def all_imports() -> Mapping[str, set[str]]:
+    """What each module imports. It takes seconds, so it is not made while tests are collected."""
+    return {name: set(imports(path)) for name, path in MODULES.items()}
 
 
 def top(name: str) -> str:
@@ -85,7 +89,7 @@ def reached(start: str) -> set[str]:
     found = {start}
     waiting = [start]
     while waiting:
-        new = IMPORTS.get(waiting.pop(), set()) - found
+        new = all_imports().get(waiting.pop(), set()) - found
         found |= new
         waiting += new
     return found
@@ -94,7 +98,7 @@ def reached(start: str) -> set[str]:
 def upward() -> Iterator[str]:
     """Imports of a part that does not lie below."""
     parts = {*BELOW, "tests", "examples"}
-    for name, imported in IMPORTS.items():
+    for name, imported in all_imports().items():
         if (part := top(name)) in BELOW:
             allowed = {part, *BELOW[part].split()}
             yield from (f"{name}: {other}" for other in imported if top(other) in parts - allowed)
@@ -102,7 +106,7 @@ def upward() -> Iterator[str]:
 
 def impure() -> Iterator[str]:
     """Pure modules that reach a clock, a thread, a socket or a runtime, through whatever they import."""
-    for name in IMPORTS:
+    for name in all_imports():
         if name not in SHELLS and any(f"{name}.".startswith(f"{pure}.") for pure in PURE):
             outside = OUTSIDE.intersection(map(top, reached(name)))
             if outside:
@@ -132,7 +136,8 @@ def is_test(name: str) -> bool:
 
 def imported_tests() -> Iterator[str]:
     """Tests that import a test. What tests share stands in tests/support."""
-    yield from (f"{name}: {other}" for name in IMPORTS if is_test(name) for other in IMPORTS[name] if is_test(other))
+    for name, imported in all_imports().items():
+        yield from (f"{name}: {other}" for other in imported if is_test(name) and is_test(other))
 
 
 def misplaced() -> Iterator[str]:

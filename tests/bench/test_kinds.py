@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.harness.models import RUNTIMES, Runtime
+from bench.harness.models import Runtime
 from bench.kinds import KINDS, Made, make
 from bench.kinds.kind import SPREAD
 from bench.kinds.plain import of_llamacpp, of_transformers
@@ -51,7 +51,7 @@ def test_both_files_are_the_same_model(kind: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", marked(SERVED))
-@pytest.mark.parametrize("runtime", RUNTIMES)
+@pytest.mark.parametrize("runtime", ["llamacpp", pytest.param("transformers", marks=pytest.mark.slow)])
 def test_it_is_served_and_guesses_change_no_text(kind: str, runtime: Runtime, folder: Path) -> None:
     (found,) = trials(kind, [runtime], folder, TOKENS)
     assert found.right, found

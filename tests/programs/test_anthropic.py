@@ -74,7 +74,7 @@ def calls(claude: Anthropic) -> list[dict[str, Any]]:
 
 def test_texts_and_calls(lead: LeadProcess, claude: Anthropic) -> None:
     alone = texts(claude), calls(claude)
-    with BackProcess(lead.back_port, "--threads", "1"):
+    with BackProcess(lead.back_port, "--engine", "llamacpp", "--threads", "1"):
         lead.has_backs(1)
         assert (texts(claude), calls(claude)) == alone
         assert lead.backs()[0]["accepted"] > 0

@@ -19,6 +19,8 @@ from bench.harness.processes import ROOT, LeadProcess, Program, wait_for
 pytestmark = pytest.mark.slow
 
 SECRETS = {"DUO_LEAD_TOKEN": "for-backs", "DUO_LEAD_API_KEY": "for-clients"}
+ENGINES = {"DUO_LEAD_ENGINE": "llamacpp", "DUO_BACK_ENGINE": "llamacpp"}
+"""The one that loads quickly."""
 
 
 def output(*command: str, given: str | None = None) -> str:
@@ -28,7 +30,7 @@ def output(*command: str, given: str | None = None) -> str:
 
 
 def test_openai_client() -> None:
-    with LeadProcess("--threads", "1") as it:
+    with LeadProcess("--engine", "llamacpp", "--threads", "1") as it:
         it.ready()
         printed = output(sys.executable, "examples/openai_client.py", f"{it.url}/v1")
     assert len(printed) > 100
@@ -60,7 +62,7 @@ def test_lan(commands: list[str]) -> None:
         for command in (lead_command, back_command):
             python, dash_m, module, *arguments = command.split()
             assert (python, dash_m) == ("python", "-m")
-            environment = SECRETS if module == "lead" else None
+            environment = {**ENGINES, **SECRETS} if module == "lead" else ENGINES
             programs.append(stack.enter_context(Program(module, *arguments, environment=environment)))
         of_lead, of_back = programs
         of_lead.says("for backs")

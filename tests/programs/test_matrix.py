@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -120,62 +119,53 @@ def answers_with_guesses(alone: Alone, lead: LeadProcess, mode: str, drafts: Run
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)
-@pytest.mark.parametrize("mode", MODES)
 class TestOneBack:
-    """Cells with one back of either engine."""
+    """Cells with one back of either engine. One back lives through both modes, for it takes seconds to start."""
 
-    def test_from_the_start(self, alone: Alone, runtime: Runtime, mode: str) -> None:
-        with back(alone.lead.back_port, runtime):
-            alone.lead.has_backs(1)
-            answers_with_guesses(alone, alone.lead, mode, runtime)
-        alone.lead.has_backs(0)
-
-    def test_joins_at_token_30(self, alone: Alone, runtime: Runtime, mode: str) -> None:
-        with DelayProxy(alone.lead.back_port) as gate, back(gate.port, runtime) as late:
-            late.loaded()
-            alone.check(mode, ask(alone.lead, mode, alone.until_30[mode], gate.open).text)
-            late.joined()
-        alone.lead.has_backs(0)
-
-    def test_killed_at_token_30_and_started_again(self, alone: Alone, runtime: Runtime, mode: str) -> None:
-        with back(alone.lead.back_port, runtime) as first:
-            alone.lead.has_backs(1)
-            alone.check(mode, ask(alone.lead, mode, alone.until_30[mode], first.kill).text)
-        alone.lead.has_backs(0)
-        with ExitStack() as stack:
-            again: list[BackProcess] = []
-            gate = stack.enter_context(DelayProxy(alone.lead.back_port))
-            again.append(stack.enter_context(back(gate.port, runtime)))
-            again[0].loaded()
-            alone.check(mode, ask(alone.lead, mode, alone.until_30[mode], gate.open).text)
-            again[0].joined()
-            alone.check(mode, ask(alone.lead, mode).text)
-        alone.lead.has_backs(0)
-
-    def test_stopped_at_token_30(self, alone: Alone, runtime: Runtime, mode: str) -> None:
+    def test_from_the_start_and_stopped_at_token_30(self, alone: Alone, runtime: Runtime) -> None:
         with back(alone.lead.back_port, runtime) as one:
             alone.lead.has_backs(1)
-            reply = ask(alone.lead, mode, alone.until_30[mode], lambda: one.send(signal.SIGSTOP))
-            alone.check(mode, reply.text)
-            alone.lead.has_backs(0)  # shown as silent
-            one.send(signal.SIGCONT)
-            alone.lead.has_backs(1)
-            alone.check(mode, ask(alone.lead, mode).text)
+            for mode in MODES:
+                answers_with_guesses(alone, alone.lead, mode, runtime)
+            for mode in MODES:
+                reply = ask(alone.lead, mode, alone.until_30[mode], lambda: one.send(signal.SIGSTOP))
+                alone.check(mode, reply.text)
+                alone.lead.has_backs(0)  # shown as silent
+                one.send(signal.SIGCONT)
+                alone.lead.has_backs(1)
+                alone.check(mode, ask(alone.lead, mode).text)
         alone.lead.has_backs(0)
 
+    def test_joins_at_token_30_is_killed_at_token_30_and_started_again(self, alone: Alone, runtime: Runtime) -> None:
+        """The second one joins, and dies, in answers of the other mode than the first one."""
+        for first, second in (("greedy", "sampled"), ("sampled", "greedy")):
+            with DelayProxy(alone.lead.back_port) as gate, back(gate.port, runtime) as late:
+                late.loaded()
+                alone.check(first, ask(alone.lead, first, alone.until_30[first], gate.open).text)
+                late.joined()
+                alone.lead.has_backs(1)
+                alone.check(first, ask(alone.lead, first).text)
+                alone.check(second, ask(alone.lead, second, alone.until_30[second], late.kill).text)
+            alone.lead.has_backs(0)
 
-@pytest.mark.parametrize("mode", MODES)
-def test_two_backs_of_different_engines(alone: Alone, mode: str) -> None:
+
+def test_two_backs_of_different_engines(alone: Alone) -> None:
+    """The one in llama.cpp is killed in a sampled answer, the one in transformers in a greedy one."""
     with (
         back(alone.lead.back_port, "transformers", "one") as one,
         back(alone.lead.back_port, "llamacpp", "two"),
+        back(alone.lead.back_port, "llamacpp", "three") as three,
     ):
+        alone.lead.has_backs(3)
+        assert {b["name"] for b in alone.lead.backs()} == {"one", "two", "three"}
+        for mode in MODES:
+            alone.check(mode, ask(alone.lead, mode).text)
+        alone.check("sampled", ask(alone.lead, "sampled", alone.until_30["sampled"], three.kill).text)
         alone.lead.has_backs(2)
-        alone.check(mode, ask(alone.lead, mode).text)
-        assert {b["name"] for b in alone.lead.backs()} == {"one", "two"}
-        alone.check(mode, ask(alone.lead, mode, alone.until_30[mode], one.kill).text)
+        alone.check("greedy", ask(alone.lead, "greedy", alone.until_30["greedy"], one.kill).text)
         alone.lead.has_backs(1)
-        alone.check(mode, ask(alone.lead, mode).text)
+        for mode in MODES:
+            alone.check(mode, ask(alone.lead, mode).text)
     alone.lead.has_backs(0)
 
 

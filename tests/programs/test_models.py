@@ -86,7 +86,7 @@ def test_two_clients_ask_in_turns_with_a_back_for_each_model(
         return {back["name"]: back["target"] for back in requests.get(f"{lead.url}/backs", timeout=60).json()["data"]}
 
     with (
-        BackProcess(lead.back_port, "--threads", "1", "--name", "of-shipped") as first,
+        BackProcess(lead.back_port, "--engine", "llamacpp", "--threads", "1", "--name", "of-shipped") as first,
         BackProcess(lead.back_port, "-m", tiny, "--threads", "1", "--name", "of-tiny") as second,
         ThreadPoolExecutor(2) as clients,
     ):

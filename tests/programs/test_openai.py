@@ -90,7 +90,7 @@ def test_forms_and_calls(lead: LeadProcess, client: OpenAI) -> None:
     for name, arguments in alone[1]:
         jsonschema.validate(json.loads(arguments), schemas[name])
     assert len(set(alone[0])) > 1
-    with BackProcess(lead.back_port, "--engine", "transformers", "--threads", "1"):
+    with BackProcess(lead.back_port, "--engine", "llamacpp", "--threads", "1"):
         lead.has_backs(1)
         assert (people(client), calls(client)) == alone
 

@@ -60,7 +60,7 @@ def conversation(client: OpenAI, seed: int) -> list[str]:
 def test_the_same_with_a_back_and_without(lead: LeadProcess, client: OpenAI) -> None:
     alone = [conversation(client, seed) for seed in range(4)]
     assert len({arguments for _, arguments, _ in alone}) > 1
-    with BackProcess(lead.back_port, "--threads", "1"):
+    with BackProcess(lead.back_port, "--engine", "llamacpp", "--threads", "1"):
         lead.has_backs(1)
         assert [conversation(client, seed) for seed in range(4)] == alone
         assert lead.backs()[0]["accepted"] > 0

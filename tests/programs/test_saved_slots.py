@@ -57,7 +57,7 @@ def test_a_conversation_goes_on_after_a_restart(engine: str, exact: str, tmp_pat
         restored = act(lead, "restore").json()
         assert restored["n_restored"] == saved["n_saved"]
         assert completed(lead, longer) == kept
-        with BackProcess(lead.back_port, "--engine", engine, "--threads", "1"):
+        with BackProcess(lead.back_port, "--engine", "llamacpp", "--threads", "1"):
             lead.has_backs(1)
             assert act(lead, "restore").status_code == 200
             assert completed(lead, longer) == kept

@@ -24,7 +24,7 @@ class TestSignals:
     def test_in_the_middle_of_an_answer(self, number: signal.Signals) -> None:
         with LeadProcess("--threads", "1") as lead:
             lead.ready()
-            with BackProcess(lead.back_port, "--threads", "1") as back:
+            with BackProcess(lead.back_port, "--engine", "llamacpp", "--threads", "1") as back:
                 lead.has_backs(1)
                 reply, asked = Reply(), False
                 try:

@@ -74,7 +74,7 @@ def test_two_hundred_of_two_hundred_are_valid_and_the_same_with_a_back() -> None
         for text in alone:
             jsonschema.validate(json.loads(text), SCHEMA)
         assert len(set(alone)) > ANSWERS // 2, "they are answers to different questions"
-        with BackProcess(lead.back_port, "--threads", "1", "--parallel", str(CLIENTS)):
+        with BackProcess(lead.back_port, "--engine", "llamacpp", "--threads", "1", "--parallel", str(CLIENTS)):
             lead.has_backs(1)
             assert all_answers(client) == alone
             assert lead.backs()[0]["accepted"] > ANSWERS // 4

@@ -89,7 +89,7 @@ def test_a_budget_and_required_calls_are_the_same_with_a_back(tmp_path: Path) ->
             elif number % 3 == 2:
                 assert text in ("true", "false") and reason == "stop"
         assert any(tokens >= BUDGET for *_, tokens in alone), "the limit was reached"
-        with BackProcess(lead.back_port, "--threads", "1"):
+        with BackProcess(lead.back_port, "--engine", "llamacpp", "--threads", "1"):
             lead.has_backs(1)
             assert answers(client) == alone
             assert lead.backs()[0]["accepted"] > ANSWERS

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from bench.kinds import KINDS, checkpoint, gguf_file, make, vocabulary
 from duo.engines import ROOT, EngineOptions, Row
@@ -17,12 +19,19 @@ SNAPSHOTS = ("qwen35", "lfm2", "nemotron-h")
 """Kinds of models whose states llama.cpp takes back."""
 REPLAYS = ("qwen3next", "kimi-linear", "mamba", "mamba2", "jamba", "falcon-h1", "granitehybrid", "rwkv7")
 RECURRENT = (*SNAPSHOTS, *REPLAYS)
+QUICK = ("qwen35", "lfm2", "mamba", "jamba", "rwkv7")
+"""Different ways to keep and to take back states. The others are tried with the slow tests."""
 ATTENTION = ("llama", "gemma3")
 WINDOWED = "windowed"
 SIZE = 384
 TOLERANCE = 3e-2
 """Keys and values are rounded to 16 bits, and states are summed in another order if several tokens are read at once.
 That moved logits by at most 0.011 in 5,000 rows. One wrong token among the last few moves them by 3 or more."""
+
+
+def marked(kinds: Iterable[str]) -> list[Any]:
+    """Parameters of a test: those that are not of `QUICK` are slow."""
+    return [kind if kind in QUICK else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
 
 
 def path_of(kind: str, folder: Path) -> Path:

@@ -49,7 +49,11 @@ def predictions(model: str, runtime: Runtime) -> tuple[str, NDArray[np.float32]]
 @pytest.mark.parametrize(
     ("runtime", "dtype", "tolerance"),
     # Of the largest logit. What multiplies is rounded to 8 bits in the GGUF types, whichever side of an edge it is.
-    [("transformers", "bf16", 1e-5), ("llamacpp", "bf16", 0.01), ("llamacpp", "q8_0", 0.03)],
+    [
+        pytest.param("transformers", "bf16", 1e-5, marks=pytest.mark.slow),
+        ("llamacpp", "bf16", 0.01),
+        ("llamacpp", "q8_0", 0.03),
+    ],
 )
 def test_a_padded_model_predicts_what_the_shipped_one_does(
     which: Which, runtime: Runtime, dtype: Type, tolerance: float

@@ -9,6 +9,7 @@ from bench.load import allowed
 from bench.load.allowed import Allowance
 
 
+@pytest.mark.slow
 def test_what_forward_passes_allow_is_measured_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(allowed, "PASSES_PER_BLOCK", 2)
     allowance = Allowance(shipped("target", "transformers"), "transformers", [1, 2], "auto")

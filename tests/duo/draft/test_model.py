@@ -194,6 +194,7 @@ def test_a_model_that_does_not_go_back_cannot_draft() -> None:
         DraftModel(engine, CostCurve(FLAT), 8, TREE, trace, "drafter")
 
 
+@pytest.mark.slow
 @settings(max_examples=120, deadline=None)
 @given(st.data())
 def test_any_schedule_of_sessions_keeps_the_contract_and_guesses_at_the_right_places(data: st.DataObject) -> None:

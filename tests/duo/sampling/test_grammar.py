@@ -103,6 +103,7 @@ def check_valid(vocabulary: Vocabulary, session: Session) -> None:
     assert text == json.dumps(json.loads(text), ensure_ascii=False, separators=(",", ":")) or "\\" in text
 
 
+@pytest.mark.slow
 def test_answers_are_valid_and_the_same_with_guesses(target: Engine) -> None:
     plain = answers(target, range(SLOTS))
     guessed = answers(target, range(SLOTS), {seed: session.completion for seed, session in plain.items()})

@@ -51,7 +51,7 @@ def draw(logits: NDArray[np.float32], seeds: int, positions: int, **knobs: Any) 
 @pytest.mark.parametrize(
     ("seeds", "positions", "knobs"),
     [
-        (1, DRAWS, {}),
+        pytest.param(1, DRAWS, {}, marks=pytest.mark.slow),
         pytest.param(DRAWS // 10, 10, {"top_k": 5}, marks=pytest.mark.slow),
         pytest.param(400, 500, {"top_p": 0.8}, marks=pytest.mark.slow),
         pytest.param(500, 400, {"top_k": 9, "top_p": 0.9, "min_p": 0.1, "temperature": 1.4}, marks=pytest.mark.slow),
@@ -87,6 +87,7 @@ def test_neighbouring_picks_are_independent(along: str) -> None:
 MIXED: Sequence[dict[str, Any]] = [{}, {"top_k": 6}, {"top_p": 0.9}, {"temperature": 0.7}]
 
 
+@pytest.mark.slow
 def test_two_models_agree_as_often_as_the_coupling_promises() -> None:
     """Daliri, Musco and Suresh, theorem 3: at least (1 - TV) / (1 + TV) for every pair of distributions."""
     rng = np.random.default_rng(11)

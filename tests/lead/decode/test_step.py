@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bench.harness.processes import PATIENCE
 from duo.engines import Chunk, Logits, Row
 from duo.engines.base import Rollback
 from duo.engines.cost import CostCurve
@@ -27,6 +28,12 @@ from lead.plan.verify_all import VerifyAll
 from tests.support.fakes import SIZE
 from tests.support.loop import GREEDY, MODEL, STEEP, Asked, Fixed, Loop, breaks, talkative
 from tests.support.slotted import CHAINS, REPLAY, SlottedEngine
+
+
+@pytest.fixture(autouse=True)
+def _all_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever has come, however slow the machine."""
+    monkeypatch.setattr(decode_step, "MIN_HEARING", PATIENCE)
 
 
 @pytest.mark.parametrize("rollback", [CHAINS, REPLAY])

@@ -288,6 +288,7 @@ def test_chains_are_planned_well(target: str) -> None:
     assert speed(CHAIN._replace(depth=0)) == pytest.approx(schedules.no_back(cost), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["flat", "bf16"])
 @pytest.mark.parametrize("dear", [0.02, 0.3, 2.0])
 @pytest.mark.parametrize("known", [True, False])

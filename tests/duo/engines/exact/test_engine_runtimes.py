@@ -35,7 +35,7 @@ from duo.sampling.params import SamplingParams
 SLOTS = 3
 QUESTIONS = ["How are you?", "How are you today, and what do you like to eat?", "What is the capital of France?"]
 KINDS = [("llamacpp", "auto", "off"), ("llamacpp", "auto", "on"), ("transformers", "float32", "off"),
-         ("transformers", "bfloat16", "off")]  # fmt: skip
+         pytest.param(("transformers", "bfloat16", "off"), marks=pytest.mark.slow)]  # fmt: skip
 
 
 def options(dtype: str, way: str) -> EngineOptions:
@@ -70,6 +70,7 @@ def _same_in_all_ways(engine: ExactEngine, tokens: int, questions: list[str]) ->
             assert answers == found["alone"], way
 
 
+@pytest.mark.slow
 def test_texts_are_the_same_in_all_ways(exact: ExactEngine) -> None:
     _same_in_all_ways(exact, 40, QUESTIONS)
 

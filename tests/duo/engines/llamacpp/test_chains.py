@@ -25,6 +25,7 @@ from tests.support.gguf_kinds import (
     SNAPSHOTS,
     WINDOWED,
     chain,
+    marked,
     open_engine,
     open_truth,
     path_of,
@@ -32,8 +33,8 @@ from tests.support.gguf_kinds import (
 from tests.support.mirror import ChainMirror
 
 
-@pytest.mark.parametrize("kind", [*RECURRENT, *ATTENTION, WINDOWED])
-@pytest.mark.parametrize("slots", [1, 3])
+@pytest.mark.parametrize("kind", [*marked(RECURRENT), *ATTENTION, WINDOWED])
+@pytest.mark.parametrize("slots", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_random_calls_agree_with_reading_all_anew(
     kind: str, slots: int, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,8 +102,8 @@ class Counted:
         return count
 
 
-@pytest.mark.parametrize("kind", RECURRENT)
-@pytest.mark.parametrize("rewritten", [None, 3, -2])
+@pytest.mark.parametrize("kind", marked(RECURRENT))
+@pytest.mark.parametrize("rewritten", [None, 3, pytest.param(-2, marks=pytest.mark.slow)])
 def test_a_conversation_reads_only_what_is_new(
     kind: str, rewritten: int | None, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -140,7 +141,7 @@ def test_a_conversation_reads_only_what_is_new(
     truth.engine.close()
 
 
-@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("kind", marked(RECURRENT))
 def test_texts_with_guesses_are_those_without(kind: str, folder: Path) -> None:
     path = path_of(kind, folder)
     prompt = [3, 1, 4, 1, 5, 9, 2, 6]
@@ -222,7 +223,7 @@ def test_with_cells_apart_other_slots_change_no_bit(folder: Path) -> None:
         engine.close()
 
 
-@pytest.mark.parametrize("kind", REPLAYS)
+@pytest.mark.parametrize("kind", marked(REPLAYS))
 def test_states_that_stay_on_the_device(kind: str, folder: Path) -> None:
     """The calls are those of a GPU, where states are copied within its memory."""
     path = path_of(kind, folder)

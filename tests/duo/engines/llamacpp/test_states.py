@@ -14,13 +14,13 @@ from duo.engines.base import InterruptedForwardError
 from duo.engines.llamacpp import slots as slots_module
 from duo.engines.llamacpp.runtime import Model
 from duo.engines.llamacpp.states import StateTreeEngine
-from tests.support.gguf_kinds import RECURRENT, WINDOWED, open_truth, path_of
+from tests.support.gguf_kinds import RECURRENT, WINDOWED, marked, open_truth, path_of
 from tests.support.interrupting import interrupting
 from tests.support.llamacpp_books import assert_states_agree
 from tests.support.mirror import TreeMirror
 
 
-@pytest.mark.parametrize("kind", [*RECURRENT, WINDOWED])
+@pytest.mark.parametrize("kind", [*marked(RECURRENT), WINDOWED])
 def test_random_trees_of_a_draft_model_agree_with_reading_all_anew(
     kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,9 @@ OTHERS = (
 )
 FAMILIES = ("gated delta net", "short convolution", "Mamba", "Mamba-2")
 SERVED = {kind.name: kind for kind in (*KINDS.values(), *OTHERS) if kind.family in FAMILIES and kind.model_type}
+QUICK = ("qwen35", "lfm2", "mamba", "mamba2")
+"""One of each family."""
+EACH = [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in SERVED]
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +78,14 @@ def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
     return find
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", EACH)
 def test_random_interleavings(name: str, folder_of: Callable[[str], str]) -> None:
     """Trees, chunks, commits with a rest, truncates and shares over three slots."""
     folder = folder_of(name)
     interleave(folder, Reference(folder), 7, apart=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_more_random_interleavings(seed: int, folder_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints are so close that truncates and shares use them."""
@@ -122,7 +126,7 @@ def greedy(engine: TransformersEngine, prompt: list[int], count: int, guesses: C
     return text[: len(prompt) + count], right
 
 
-@pytest.mark.parametrize("name", SERVED)
+@pytest.mark.parametrize("name", EACH)
 def test_greedy_text_with_guesses_is_that_of_generate(name: str, folder_of: Callable[[str], str]) -> None:
     folder = folder_of(name)
     engine, reference = engine_of(folder), Reference(folder)
@@ -143,6 +147,7 @@ def test_greedy_text_with_guesses_is_that_of_generate(name: str, folder_of: Call
     assert right > 10
 
 
+@pytest.mark.slow
 def test_a_conversation_reads_only_what_is_new(
     folder_of: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

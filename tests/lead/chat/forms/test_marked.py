@@ -110,6 +110,7 @@ def test_thinking_may_stay_in_the_text(form: str) -> None:
 UNITS = ["<", "<tool_call>{", "</parameter>", "<|channel|>", '"', "\n"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [1, 1 << 20])
 @pytest.mark.parametrize("form", ["hermes", "qwen3-coder", "gpt-oss", "gemma4"])
 def test_long_answers_take_no_quadratic_time(form: str, size: int) -> None:
@@ -191,6 +192,7 @@ UNWRITABLE = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("form", ALL)
@@ -234,6 +236,7 @@ def test_anything_cut_anywhere(form: str, data: st.DataObject) -> None:
     assert parsed(form, text, cuts, **asked) == parsed(form, text, **asked)
 
 
+@pytest.mark.slow
 @settings(max_examples=80, deadline=None)
 @given(st.data())
 @pytest.mark.parametrize("form", ALL)

@@ -13,8 +13,9 @@ from tests.support.http import PATIENCE, ScriptedAnswerer
 from tests.support.page import Page
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def chrome() -> Iterator[Chrome]:
+    """One for all modules, because it takes seconds to start. Each test opens its page as if it never was there."""
     if browser.programs() is None:
         pytest.skip(f"no Chromium here: {browser.INSTALL}")
     with browser.chromium() as chrome:

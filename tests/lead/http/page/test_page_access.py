@@ -14,6 +14,8 @@ from tests.support.http import ScriptedAnswerer
 from tests.support.locked import locked
 from tests.support.page import Page
 
+pytestmark = pytest.mark.slow  # a browser
+
 KEY = "a-secret-key"
 TEXT = """# Title
 
@@ -96,7 +98,6 @@ def furnished(scene: Page, scripted: ScriptedLead) -> Page:
     return scene
 
 
-@pytest.mark.slow
 def test_no_serious_fault_in_both_themes_and_sizes(furnished: Page, checker: str) -> None:
     for width in (1280, 390):
         furnished.resize(width)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+import pytest
 from selenium.webdriver.common.keys import Keys
 
 from duo.errors import DuoError
 from lead.api import BackView, Piece
 from tests.support.http import PATIENCE, AnswerGate, ScriptedAnswerer
 from tests.support.page import Page
+
+pytestmark = pytest.mark.slow  # a browser
 
 HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
 from bench.harness.scripted_lead import ScriptedLead
 from tests.support.page import Page
+
+pytestmark = pytest.mark.slow  # a browser
 
 
 def say(scripted: ScriptedLead, *texts: str) -> None:

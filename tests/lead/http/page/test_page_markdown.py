@@ -14,6 +14,8 @@ from bench.harness.scripted_lead import ScriptedLead, serving
 from tests.support.markdown import answers, printable
 from tests.support.page import Page
 
+pytestmark = pytest.mark.slow  # a browser
+
 SHOW = """
 const { show } = await import("/static/js/markdown.js");
 const box = document.querySelector("#proof") ?? document.createElement("div");
@@ -81,7 +83,6 @@ def test_every_character_is_seen(static: Page, pieces: list[tuple[str, str]]) ->
     check(static, pieces)
 
 
-@pytest.mark.slow
 @settings(max_examples=1500)
 @given(pieces=in_pieces())
 def test_every_character_of_many_answers_is_seen(static: Page, pieces: list[tuple[str, str]]) -> None:

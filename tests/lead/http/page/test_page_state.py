@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from bench.harness.scripted_lead import TIMINGS, ScriptedLead
 from lead.api import BackView, SlotView
 from tests.support.http import ScriptedAnswerer
 from tests.support.page import Page
+
+pytestmark = pytest.mark.slow  # a browser
 
 SAYS = "resting: 19.6 tokens/s without backs, 18.9 with them; next trial in 180 tokens"
 RESTS = {
