@@ -16,7 +16,7 @@ from duo.models.corpus import questions
 
 pytestmark = pytest.mark.slow
 
-ANSWERS, CLIENTS = 200, 8
+ANSWERS, CLIENTS = 64, 8
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
@@ -67,7 +67,7 @@ def all_answers(client: openai.OpenAI) -> list[str]:
 
 
 @pytest.mark.timeout(600)
-def test_two_hundred_of_two_hundred_are_valid_and_the_same_with_a_back() -> None:
+def test_all_are_valid_and_the_same_with_a_back() -> None:
     with LeadProcess("--threads", "1", "--parallel", str(CLIENTS), "--print-mode", "none") as lead:
         client = openai.OpenAI(base_url=f"{lead.ready().url}/v1", api_key="none", timeout=120)
         alone = all_answers(client)
