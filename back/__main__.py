@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from back import choosing
+from back.address import AUTO, BACK_PORT, address
 from back.drafter import Drafter
 from back.drafting import Drafting
 from back.link import Link
@@ -31,9 +32,6 @@ from duo.wire.messages import Identity
 
 log = logging.getLogger("back")
 
-AUTO = "auto"
-"""Instead of an address: look for the lead on this network. Instead of a model: look for one that suits the lead."""
-
 
 def parser() -> argparse.ArgumentParser:
     p = Parser("back", __doc__)
@@ -45,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     group = p.add_argument_group("lead")
     group.add_argument(
-        "--lead", type=address, default="localhost:5556", metavar="HOST:PORT",
+        "--lead", type=address, default=f"localhost:{BACK_PORT}", metavar="HOST:PORT",
         help="address of the lead, which it prints when it starts; auto: look for a lead with --announce on this "
         "network",
     )  # fmt: skip
@@ -75,22 +73,6 @@ def parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     cli.add_common_flags(p)
     return p
-
-
-def address(text: str) -> str:
-    """Parse HOST, HOST:PORT or auto. Raises argparse.ArgumentTypeError."""
-    if text == AUTO:
-        return text
-    host, colon, number = text.rpartition(":")
-    if not colon or text.endswith("]"):
-        host, number = text, "5556"
-    wrong = argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
-    if not host.strip():
-        raise wrong
-    try:
-        return f"{host}:{values.port(number)}"
-    except argparse.ArgumentTypeError:
-        raise wrong from None
 
 
 async def draft(args: argparse.Namespace) -> None:

@@ -7,6 +7,7 @@ to be fast first of all. `python -m lead match` says which one is really the bes
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -74,7 +75,7 @@ def advice(target: Sample, folder: Path | None) -> str:
             f"no model here has the lead's vocabulary{_half(target)} (searched: {_searched(folder)}); docs/pairs.md "
             "names some"
         )
-    named = ", ".join(f"-m {model.name} ({_size(model)})" for model in found)
+    named = ", ".join(f"-m {shlex.quote(model.name)} ({_size(model)})" for model in found)
     return f"models here with the lead's vocabulary, smallest first: {named}; -m auto takes the first one"
 
 

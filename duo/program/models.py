@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
 from duo import engines as runtimes
@@ -116,7 +117,7 @@ def load_engine(
         logging.getLogger("duo").info("loading %s", name)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f}%"))
     with Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal) as bar:
-        task = bar.add_task(f"loading {name}", total=1.0)
+        task = bar.add_task(escape(f"loading {name}"), total=1.0)
         engine = runtimes.load(model, args.engine, options, lambda share: bar.update(task, completed=share))
     if engine.runtime == "llamacpp" and options.gpu_layers not in (0, GPU_AUTO) and not _gpu_layers(options):
         logging.getLogger("duo").warning("llama.cpp sees no GPU here: all of %s runs on the CPU, whatever -ngl", name)

@@ -9,14 +9,21 @@ NO_COLOR and FORCE_COLOR.
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 
 from rich.console import Console as Terminal
 
 from lead.api import Answerer, Observer, Piece, Speedup, Summary
 from lead.console.live import Live, folded, shown
+
+log = logging.getLogger("lead")
 
 PrintMode = Literal["none", "accepted", "all"]
 
@@ -27,6 +34,8 @@ class Console(Observer):
     """Writes the answers to standard output. Everything here runs in the event loop."""
 
     def __init__(self, mode: PrintMode) -> None:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="replace")  # its encoding may lack a character of an answer
         self.reads = mode != "none"
         self._shows_rejected = mode == "all"
         self._terminal = Terminal()
@@ -113,7 +122,8 @@ class Console(Observer):
         lines = [*thought, "", *closing, ""]
         whole = "".join([*self._text.pop(answer), *map(self._dim, lines)])
         if self._live is not None:
-            self._live.finished(answer, whole)
+            with self._unharmed():
+                self._live.finished(answer, whole)
             return
         if self._streamed is not None and answer != self._streamed:
             self._waiting.append(whole)
@@ -130,10 +140,22 @@ class Console(Observer):
             self._write("".join(parts))
             parts.clear()
 
-    @staticmethod
-    def _write(text: str) -> None:
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    def _write(self, text: str) -> None:
+        with self._unharmed():
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    @contextlib.contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """Within it, a full disk or a reader that is gone ends the printing, and no answer."""
+        try:
+            yield
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            log.warning("answers are printed no more: standard output cannot be written (%s)", reason)
+            # What is in its buffer would fail again at each turn, and at the end of the program.
+            with Path(os.devnull).open("wb") as nothing:
+                os.dup2(nothing.fileno(), sys.stdout.fileno())
 
 
 def figures(summary: Summary) -> list[str]:

@@ -36,9 +36,12 @@ RUN = 40
 """Characters of a part before a new one begins."""
 
 
+_CONTROLS = {code: None for code in (*range(32), 127, *range(128, 160)) if chr(code) not in "\n\t"}
+
+
 def shown(text: str) -> str:
-    """Remove control characters, which could change the terminal."""
-    return text if text.isprintable() else "".join(c for c in text if c.isprintable() or c in "\n\t")
+    """Remove control characters, which could change the terminal, and nothing else."""
+    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 def folded(tokens: int) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rich.console import Console
+from rich.markup import escape
 
 from duo.draft.policy import MAX_ROWS
 from duo.draft.scaling import Scale, Sharpness
@@ -61,13 +62,13 @@ def match(args: argparse.Namespace, out: Console, progress: Console) -> None:
         raise FileError("--same-machine measures the draft models here: leave out --draft-ms")
     if args.rtt_ms is None:
         args.rtt_ms = 0.0 if args.same_machine else LAN_MS
-    with progress.status(f"{args.target}: measuring") as status:
+    with progress.status(escape(f"{args.target}: measuring")) as status:
         with measured.loaded_target(args, args.target) as target:
-            status.update(f"{args.target}: answering")
+            status.update(escape(f"{args.target}: answering"))
             answers = _answers(args, target)
         tried: list[Tried] = []
         for number, model in enumerate(args.drafts):
-            status.update(f"{model}: measuring and reading")
+            status.update(escape(f"{model}: measuring and reading"))
             tried.append(_tried(args, model, dict(args.draft_ms[number]) if args.draft_ms else None, answers))
     found = report.ordered(tried)
     out.print(report.table(found))

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from rich.markup import escape
 from rich.table import Table
 
 from duo.installing import Programs
@@ -63,11 +64,11 @@ def table(tried: Sequence[Tried]) -> Table:
         made.add_column(name, justify="left" if name in ("draft", "vocabulary") else "right", overflow="fold")
     for it in tried:
         if it.expected is None or it.seconds is None:
-            made.add_row(it.model, "cannot draft", "", "", "", "")
+            made.add_row(escape(it.model), "cannot draft", "", "", "", "")
             continue
         found = it.expected
         made.add_row(
-            it.model, it.difference, f"{found.acceptance:.0%}", f"{1000 * it.seconds[1]:.3g} ms",
+            escape(it.model), it.difference, f"{found.acceptance:.0%}", f"{1000 * it.seconds[1]:.3g} ms",
             f"{found.times:.2f} x (± {found.error:.2f})", f"{found.beside:.2f} x",
         )  # fmt: skip
     return made

@@ -100,10 +100,19 @@ def reachable(host: str) -> str:
             s.connect((far, 9))  # sends nothing, but makes the system choose an address
             return str(s.getsockname()[0])
         except OSError:  # there is no way to other networks
-            own = get_all_addresses_v6() if ":" in host else get_all_addresses()
-            found = [each[0][0] if isinstance(each, tuple) else each for each in own]
-            found = [each for each in found if not ipaddress.ip_address(each).is_loopback]
-            return str(found[0]) if found else socket.gethostname()
+            return _own(six=":" in host) or socket.gethostname()
+
+
+def _own(six: bool) -> str | None:
+    """An address of this machine for others on its network. `six`: one of IPv6, if there is one.
+
+    Whoever listens on all addresses of IPv6 hears IPv4 too. A link-local address of IPv6 is of use only with the name
+    of the other machine's interface.
+    """
+    found = [each[0][0] for each in get_all_addresses_v6()] if six else []
+    usable = [address for address in found if not ipaddress.ip_address(address).is_link_local]
+    of_others = [each for each in (*usable, *get_all_addresses()) if not ipaddress.ip_address(each).is_loopback]
+    return min(of_others, key=lambda each: ipaddress.ip_address(each).is_link_local, default=None)
 
 
 def http_address(args: argparse.Namespace, port: int) -> str:

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import secrets
+import shlex
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -64,9 +65,8 @@ def _read(path: Path) -> Kept:
     """Raises FileNotFoundError or NotADirectoryError if there is no file, FileError if it cannot be used."""
     try:
         if os.name == "posix" and path.stat().st_mode & OTHERS:
-            raise FileError(
-                f"{path}: other users can read these secrets; run `chmod 600 {path}`, or start with --new-secrets"
-            )
+            mend = f"chmod 600 {shlex.quote(str(path))}"
+            raise FileError(f"{path}: other users can read these secrets; run `{mend}`, or start with --new-secrets")
         content = json.loads(path.read_text(encoding="utf-8"))
         return Kept(values.secret(content["api_key"]), values.secret(content["token"]))
     except (FileNotFoundError, NotADirectoryError):

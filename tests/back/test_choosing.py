@@ -50,6 +50,13 @@ def test_a_refused_back_names_what_would_do(disk: None) -> None:
     )
 
 
+def test_a_named_model_can_be_copied(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into a shell, which takes a path with a space for two words."""
+    found = LocalModel("/my models/tiny.gguf", Path("tiny"), 1 << 30)
+    monkeypatch.setattr(choosing, "local_models", lambda folder: [found])
+    assert "-m '/my models/tiny.gguf' (1.0 GiB)" in choosing.advice(TARGET, None)
+
+
 def test_the_target_itself_is_no_draft(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is anything that is hardly smaller."""
     monkeypatch.setattr(memory, "available", lambda: 9 << 30)

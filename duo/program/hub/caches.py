@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from duo.engines import gguf_files
 from duo.engines.transformers.directory import is_checkpoint
+from duo.errors import ModelError
 from duo.program.hub import ollama
+from duo.program.hub.choice import CONFIG, INDEX, shards
 
 _ENCODERS = ("bert", "clip", "t5")
 """Words in the names of GGUF architectures that do not continue a text."""
@@ -85,14 +87,21 @@ def _in_folder(place: Path) -> Iterator[LocalModel]:
         folders[:] = sorted(one for one in folders if one not in ("blobs", ".locks", ".no_exist"))
         try:
             if any(file.lower().endswith(".gguf") for file in files):
-                for path in gguf_files.models_in(folder):
-                    size = sum(part.stat().st_size for part in gguf_files.parts_of(path))
-                    if _runs(path):
-                        yield LocalModel(str(path), path, size)
-            if "config.json" in files and _continues(folder):
+                yield from filter(None, map(_gguf, gguf_files.models_in(folder)))
+            if CONFIG in files and _continues(folder):
                 yield LocalModel(str(folder), folder, sum(one.stat().st_size for one in folder.glob("*.safetensors")))
         except OSError:
             continue  # a broken link, or a file that is being written
+
+
+def _gguf(path: Path) -> LocalModel | None:
+    """None for what does not run, and for what has not been downloaded whole."""
+    try:
+        if _runs(gguf_files.locate(path)):
+            return LocalModel(str(path), path, sum(part.stat().st_size for part in gguf_files.parts_of(path)))
+    except (OSError, ModelError):
+        pass
+    return None
 
 
 def _runs(path: Path) -> bool:
@@ -105,11 +114,14 @@ def _runs(path: Path) -> bool:
 
 
 def _continues(folder: Path) -> bool:
-    """Whether a checkpoint continues a text, and transformers is installed."""
+    """Whether a checkpoint is whole and continues a text, and transformers is installed."""
     if find_spec("torch") is None or find_spec("transformers") is None or not is_checkpoint(folder):
         return False
     try:
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or []
-    except (OSError, ValueError, AttributeError):
+        named = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("architectures") or []
+        if (folder / INDEX).exists():
+            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            shards(index, [file.name for file in folder.iterdir()], folder.name)
+        return any(str(name).endswith(_CONTINUES) for name in named)
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, ModelError):
         return False
-    return any(str(name).endswith(_CONTINUES) for name in named)

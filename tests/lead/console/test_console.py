@@ -7,6 +7,7 @@ import io
 import logging
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -66,6 +67,33 @@ class TestColours:
         assert "\x1b]" not in out
         assert "\x07" not in out
         assert out.endswith("\n\x1b[0m")
+
+
+UNUSUAL = "a\u00a0b\u3000\u200d\u00ad\u2028\ue0b0\U0001fae8\u202e e\u0301"
+"""Spaces, a joiner, a private glyph and a new emoji: for Python they are not printable, but they are text."""
+
+
+@pytest.mark.usefixtures("no_colours")
+def test_only_control_characters_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console("accepted")
+    console.first_text(1, 0.1)
+    console.pieces(1, [Piece(f"{UNUSUAL}\x1b[2J\r\x85\t")])
+    assert capsys.readouterr().out == f"{UNUSUAL}[2J\t"
+
+
+@pytest.mark.usefixtures("no_colours")
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
+def test_what_cannot_be_printed_harms_no_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Path("/dev/full").open("w", encoding="ascii") as full:
+        monkeypatch.setattr("sys.stdout", full)
+        console = Console("accepted")
+        console.first_text(1, 0.1)
+        console.pieces(1, [Piece("日本")])
+        console.finished(1, SUMMARY)
+    (said,) = caplog.messages
+    assert said == "answers are printed no more: standard output cannot be written (no space left on device)"
 
 
 @pytest.mark.usefixtures("no_colours")

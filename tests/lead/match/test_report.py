@@ -89,3 +89,11 @@ def test_the_commands_run_models_as_they_were_measured() -> None:
         replace(run, given=True), [replace(GOOD, model="shipped")]
     )
     assert list(said(run, [USELESS]))[-1].endswith("Run it alone: duo-lead -t 3 -ngl all")
+
+
+def test_brackets_in_names_are_shown() -> None:
+    """rich would take them for styles: [v1] vanished, and [/v1] ended the program."""
+    named = replace(GOOD, model="models[/v1]/draft[q8].gguf")
+    other = replace(OTHER, model="[red]other.gguf")
+    shown = printed(named, other)
+    assert "models[/v1]/draft[q8].gguf" in shown and "[red]other.gguf" in shown

@@ -122,7 +122,12 @@ def test_a_machine_on_one_network_alone(monkeypatch: pytest.MonkeyPatch) -> None
             raise OSError("Network is unreachable")
 
     monkeypatch.setattr(socket, "socket", Nowhere)
-    monkeypatch.setattr(joining_module, "get_all_addresses", lambda: ["127.0.0.1", "10.1.2.3"])
+    monkeypatch.setattr(joining_module, "get_all_addresses", lambda: ["127.0.0.1", "169.254.3.4", "10.1.2.3"])
     assert reachable("0.0.0.0") == "10.1.2.3"
+    six = [(("::1", 0, 0), 1), (("fe80::1", 0, 2), 2)]
+    monkeypatch.setattr(joining_module, "get_all_addresses_v6", lambda: six)
+    assert reachable("::") == "10.1.2.3"
+    six.append((("fd00::2", 0, 0), 2))
+    assert reachable("::") == "fd00::2"
     monkeypatch.setattr(joining_module, "get_all_addresses", lambda: ["127.0.0.1"])
     assert reachable("0.0.0.0") == socket.gethostname()

@@ -101,6 +101,25 @@ def test_what_cannot_draft_is_left_out(home: Path) -> None:
     assert local_models(home / "mine") == []
 
 
+def test_what_is_damaged_or_not_whole_is_left_out(home: Path) -> None:
+    """Being the smaller for it, it would be taken first."""
+    mine = home / "mine"
+    sound = put(mine / "sound.gguf", 900)
+    put(mine / "m-00001-of-00002.gguf", 300)
+    (mine / "noise.gguf").write_bytes(b"GGUF" + bytes(range(200)))
+    (mine / "gone.gguf").symlink_to(home / "nowhere")
+    for number, config in enumerate(("[]", '{"architectures": 5}', "{", "[" * 100_000)):
+        (checkpoint(mine / f"odd{number}", 100) / "config.json").write_text(config)
+    first, second = (f"model-0000{part}-of-00002.safetensors" for part in (1, 2))
+    halves = checkpoint(mine / "halves", 100)
+    (halves / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": first, "b": second}}))
+    (halves / "model.safetensors").rename(halves / first)
+    assert [model.path for model in local_models(mine)] == [sound]
+    (halves / second).write_bytes(b"\0")
+    put(mine / "m-00002-of-00002.gguf", 300)
+    assert {model.path.name for model in local_models(mine)} == {"sound.gguf", "m-00001-of-00002.gguf", "halves"}
+
+
 def test_only_what_an_installed_runtime_can_run(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, folder = put(home / "mine" / "x.gguf", 400), checkpoint(home / "mine" / "plain", 300)
     monkeypatch.setattr(caches, "find_spec", lambda name: None if name == "torch" else name)

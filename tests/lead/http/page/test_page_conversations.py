@@ -319,3 +319,76 @@ def test_a_conversation_of_an_older_page_gets_names_for_its_messages(scene: Page
         """
     )
     assert found == [False, 1]
+
+
+def test_damaged_conversations_leave_the_page_usable(scene: Page, scripted: ScriptedLead) -> None:
+    """They are in the list, cannot be opened, and can be deleted."""
+    scene.ask("one?")
+    scene.answered()
+    scene.until(lambda: titles(scene) == ["one?"], "the list")
+    damage = """
+        const { openDB } = await import("idb");
+        const database = await openDB("duo", 1);
+        const later = Date.now() + 1e6;
+        for (const beside of [{}, { nodes: 5 }, { nodes: [null] }, { nodes: [{ role: "user", parent: -1, chosen: 7 }] },
+                              { nodes: [{ role: "assistant", parent: -1, text: "a" }], settings: {} }]) {
+          await database.put("conversations", { id: JSON.stringify(beside).length + "x", changed: later, ...beside });
+        }
+    """
+    scene.module(damage)
+    address = scene.chrome.current_url.partition("#")[0]
+    scene.chrome.get(address)
+    reload(scene)
+    scene.until(lambda: titles(scene) == ["damaged conversation"] * 5 + ["one?"], "all of them")
+    for at in range(5):
+        scene.all("#conversations a")[at].click()
+        scene.until(lambda: "is damaged" in scene["status"].text, "why it cannot be shown")
+        scene["new"].click()
+        scene.until(lambda: not scene["status"].text, "a new one")
+    scene.all("#conversations button")[0].click()
+    scene.chrome.switch_to.alert.accept()
+    scene.until(lambda: len(titles(scene)) == 5, "one less")
+    scene.all("#conversations a")[-1].click()
+    scene.until(lambda: scene.answers() == ["Hello, world!"], "the sound one")
+    scene.ask("two?")
+    scene.answered(2)
+
+
+def test_a_database_of_another_program(scene: Page, scripted: ScriptedLead) -> None:
+    """Whoever had this port before may have left one. Conversations then live as long as the page."""
+    address = scene.chrome.current_url
+    scene.chrome.get(f"{address}static/icon.svg")
+    scene.chrome.execute_async_script(
+        "const ended = arguments[0];"
+        "indexedDB.deleteDatabase('duo').onsuccess = () => {"
+        "  const made = indexedDB.open('duo', 1);"
+        "  made.onupgradeneeded = () => made.result.createObjectStore('others');"
+        "  made.onsuccess = () => { made.result.close(); ended(); };"
+        "};"
+    )
+    scene.chrome.get(address)
+    scene.ready()
+    assert scene["not-kept"].is_displayed()
+    scene.ask("one?")
+    scene.answered()
+    scene.until(lambda: titles(scene) == ["one?"], "the list")
+
+
+def test_a_browser_that_keeps_nothing(scene: Page, scripted: ScriptedLead) -> None:
+    """As one that blocks cookies: it throws as soon as a page asks for storage."""
+    blocked = """
+        for (const name of ["localStorage", "sessionStorage", "indexedDB"]) {
+          Object.defineProperty(window, name, { get() { throw new DOMException("denied", "SecurityError"); } });
+        }
+    """
+    added = scene.chrome.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": blocked})
+    try:
+        scene.chrome.refresh()
+        scene.ready()
+        assert scene["not-kept"].is_displayed()
+        scene["theme"].click()
+        scene.ask("one?")
+        scene.answered()
+        scene.until(lambda: titles(scene) == ["one?"], "the list")
+    finally:
+        scene.chrome.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)

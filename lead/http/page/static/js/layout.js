@@ -1,6 +1,7 @@
 // Light and dark, and the columns at the sides. On a small screen a column covers the chat while it is open.
 
 import { $ } from "./dom.js";
+import { browser } from "./kept.js";
 
 const THEME = "duo-theme";
 const wide = matchMedia("(min-width: 64rem)");
@@ -29,10 +30,10 @@ export function uncover() {
 }
 
 export function start() {
-  theme(localStorage.getItem(THEME) ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
+  theme(browser.get(THEME) ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light"));
   $("theme").addEventListener("click", () => {
     theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
-    localStorage.setItem(THEME, document.documentElement.dataset.theme);
+    browser.set(THEME, document.documentElement.dataset.theme);
   });
   $("show-list").addEventListener("click", () => toggle("list", "state"));
   $("show-state").addEventListener("click", () => toggle("state", "list"));

@@ -1,5 +1,7 @@
 // Requests to the lead.
 
+import { tab } from "./kept.js";
+
 const KEY = "duo-api-key";
 
 export class Refused extends Error {}  // an API key is missing or wrong
@@ -13,15 +15,15 @@ export function onRefused(hear) {
 
 // The key is kept for this tab, and nowhere else.
 export function useKey(key) {
-  sessionStorage.setItem(KEY, key);
+  tab.set(KEY, key);
 }
 
 export async function call(path, options = {}) {
-  const key = sessionStorage.getItem(KEY);
+  const key = tab.get(KEY);
   const headers = { ...options.headers, ...(key ? { Authorization: `Bearer ${key}` } : {}) };
   const response = await fetch(path, { ...options, headers });
   if (response.status === 401) {
-    sessionStorage.removeItem(KEY);
+    tab.forget(KEY);
     refused(key !== null);
     throw new Refused("the lead wants an API key");
   }

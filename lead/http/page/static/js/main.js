@@ -26,9 +26,15 @@ function begin() {
 async function go() {
   const wanted = location.hash.slice(1);
   if (wanted && wanted === thread.id()) return;
-  const found = wanted && (await thread.openStored(wanted));
+  let found = false;
+  let why = "this browser has no such conversation";
+  try {
+    found = wanted && (await thread.openStored(wanted));
+  } catch {
+    why = "this conversation is damaged in this browser, and cannot be shown";
+  }
   if (!found) begin();
-  if (wanted && !found) status("this browser has no such conversation", true);
+  if (wanted && !found) status(why, true);
   state.choose(thread.lastModel());
   await showList();
   layout.uncover();

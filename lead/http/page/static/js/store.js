@@ -16,12 +16,14 @@ const memory = new Map();
 export async function open() {
   try {
     database = await openDB(NAME, 1, { upgrade: (db) => db.createObjectStore(STORE, { keyPath: "id" }) });
+    await database.count(STORE);  // another program at this address may have a database of this name
   } catch {
     database = null;
   }
   return database !== null;
 }
 
+// Null if there is none. Throws if it is damaged.
 export async function load(id) {
   const found = database ? await database.get(STORE, id) : memory.get(id);
   return found ? unflat(found) : null;
@@ -53,14 +55,18 @@ export async function forget(id) {
 export async function list() {
   const all = database ? await database.getAll(STORE) : [...memory.values()];
   return all
-    .map(({ id, title, changed }) => ({ id, title, changed }))
+    .map(({ id, title, changed }) => ({ id, title: title || "damaged conversation", changed: changed || 0 }))
     .sort((a, b) => b.changed - a.changed);
 }
 
 // The settings of the conversation that was changed last.
 export async function lastSettings() {
-  const [first] = await list();
-  return first ? (await load(first.id)).settings : {};
+  try {
+    const [first] = await list();
+    return first ? (await load(first.id)).settings : {};
+  } catch {
+    return {};
+  }
 }
 
 // `hear` is called with the id of a conversation that another tab has changed.
