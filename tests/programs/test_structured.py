@@ -16,7 +16,7 @@ from duo.models.corpus import questions
 
 pytestmark = pytest.mark.slow
 
-ANSWERS, CLIENTS = 64, 8
+ANSWERS, CLIENTS = 200, 8
 SCHEMA: dict[str, Any] = {
     "type": "object",
     "properties": {
