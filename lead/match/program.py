@@ -19,12 +19,13 @@ from duo.errors import DuoError, FileError
 from duo.installing import programs
 from duo.program import models
 from duo.program.models import SHIPPED
+from duo.program.prompts import Message
+from duo.program.prompts import read as read_prompts
 from duo.program.run import exit_code
 from duo.sampling.params import SamplingParams
 from lead.match import expect, measured, prompts, recording, report
 from lead.match.expect import Measured
 from lead.match.flags import parser
-from lead.match.prompts import Message
 from lead.match.recording import Prompt
 from lead.match.report import Run, Tried
 from lead.plan.limits import Limits
@@ -67,7 +68,8 @@ def match(args: argparse.Namespace, out: Console, progress: Console) -> None:
             tried.append(_tried(args, model, dict(args.draft_ms[number]) if args.draft_ms else None, answers))
     found = report.ordered(tried)
     out.print(report.table(found))
-    source = f"the prompts of {args.prompts}" if args.prompts else "everyday requests"
+    source = "questions that the shipped pair knows" if args.target == SHIPPED else "everyday requests"
+    source = f"the prompts of {args.prompts}" if args.prompts else source
     run = Run(args.target, answers.measured.seconds, len(answers.texts), answers.tokens, source, args.temperature,
               args.rtt_ms, bool(args.draft_ms), programs(sys.argv[0]), measured.typed(args))  # fmt: skip
     for line in report.said(run, found):
@@ -79,7 +81,7 @@ def _answers(args: argparse.Namespace, target: Target) -> Answers:
     engine = target.engine
     vocabulary = engine.vocabulary
     if args.prompts:
-        conversations = prompts.read(args.prompts)
+        conversations = read_prompts(args.prompts)
     else:
         conversations = prompts.shipped(args.questions) if args.target == SHIPPED else prompts.general()
 
