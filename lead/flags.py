@@ -84,6 +84,11 @@ def parser() -> Parser:
         "--slot-save-path", metavar="FOLDER", default="",
         help="serve POST /slots/N, which saves slots to files in FOLDER and restores them",
     )  # fmt: skip
+    group.add_argument(
+        "--log-answers", metavar="FILE", default="",
+        help="write prompts and answers to FILE, to train a draft with them (python -m duo.models.distil --from-log). "
+        "It holds what people ask; only you can read it (default: nothing is written)",
+    )  # fmt: skip
     _add_chat_flags(p.add_argument_group("conversations"))
     _add_sampling_flags(p.add_argument_group("sampling"))
     group = p.add_argument_group("speculation")

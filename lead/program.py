@@ -111,7 +111,7 @@ async def serve(args: argparse.Namespace, on_ready: Callable[[Ready], None] | No
 
 async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[Ready], None] | None) -> None:
     files = network.tls_files(args)
-    saving.check_folder(args.slot_save_path)
+    saving.check(args)
     allowed = access(args)
     listening = network.listen(args.host, args.port, "--port")
     # Better now than when the model has been loaded, and then its number can be told now.
@@ -184,7 +184,7 @@ def assemble(
     decoder = Decoder(it.engine, ledger, it.speculation, timeline, sources, kept.cache_bytes)
     me = Identity("lead", it.engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings, it.model_bytes)
     backs = Backs(me, ledger, decoder, timeline)
-    return Service(it, decoder, backs, observers, queue, kept.files)
+    return Service(it, decoder, backs, observers, queue, kept.files, kept.answers)
 
 
 def _sources(args: argparse.Namespace, loaded: target.Target, timeline: Trace) -> Sources:

@@ -1,4 +1,4 @@
-"""What the flags say about slots that are kept: in memory, and in files."""
+"""What the flags say about slots and answers that are kept: in memory, and in files."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from duo.engines.conditions import versions
 from duo.engines.exact.engine import ExactEngine
 from duo.errors import FileError
 from duo.program import models
+from duo.program.answer_log import AnswerLog
 from duo.program.values import AUTO
 from lead.answers.slot_files import SlotFolder
 
@@ -29,17 +30,22 @@ FREE_SHARE = 0.25
 
 
 class Saving(NamedTuple):
-    """cache_bytes: for prompts that left their slots. files: where slots are saved, if they are."""
+    """cache_bytes: for prompts that left their slots. files: where slots are saved, if they are. answers: their log, if
+    one is kept."""
 
     cache_bytes: int = 0
     files: SlotFolder | None = None
+    answers: AnswerLog | None = None
 
 
 NOTHING = Saving()
 
 
-def check_folder(folder: str) -> None:
-    """Raises FileError if slots cannot be saved there. `folder`: empty if they are not to be."""
+def check(args: argparse.Namespace) -> None:
+    """Raises FileError if what is to be kept cannot be written."""
+    folder = args.slot_save_path
+    if args.log_answers:
+        AnswerLog(Path(args.log_answers), "").close()
     if folder and not (Path(folder).is_dir() and os.access(folder, os.R_OK | os.W_OK | os.X_OK)):
         raise FileError(f"--slot-save-path: {folder} is no folder that can be written to; make it first")
 
@@ -56,8 +62,12 @@ def of_flags(args: argparse.Namespace, engine: Engine) -> Saving:
     elif cache_bytes:
         limit = "all memory" if cache_bytes == sys.maxsize else memory.size(cache_bytes)
         log.info("prompts that leave their slots are kept in %s (--cache-ram)", limit)
+    answers = None
+    if args.log_answers:
+        answers = AnswerLog(Path(args.log_answers), engine.vocabulary.fingerprint)
+        log.info("prompts and answers are written to %s (--log-answers)", args.log_answers)
     if not args.slot_save_path:
-        return Saving(cache_bytes)
+        return Saving(cache_bytes, None, answers)
     conditions = {
         "weights": models.identity(args, "target"),
         "vocabulary": engine.vocabulary.fingerprint,
@@ -65,7 +75,7 @@ def of_flags(args: argparse.Namespace, engine: Engine) -> Saving:
         "layout": engine.layout,
         "bits": _bits(args) if isinstance(engine, ExactEngine) else "",
     }
-    return Saving(cache_bytes, SlotFolder(Path(args.slot_save_path), conditions))
+    return Saving(cache_bytes, SlotFolder(Path(args.slot_save_path), conditions), answers)
 
 
 def bytes_of(mib: int, free: int | None, shares: int = 1) -> int:

@@ -21,9 +21,9 @@ from bench.compare.options import add_model_flags
 from bench.compare.run import models
 from bench.harness.processes import PATIENCE, BackProcess, LeadProcess
 from duo.program import values
+from duo.program.prompts import Conversation
 from lead.http import owner
 from lead.match import prompts
-from lead.match.prompts import Conversation
 from lead.plan.ratio import Ratio
 
 MAX_APART = 0.1

@@ -26,8 +26,10 @@ from bench.compare.worker import WorkerProcess
 from bench.harness import padding
 from bench.harness.processes import halves
 from duo.errors import FileError
+from duo.program.prompts import Conversation, Message
+from duo.program.prompts import read as read_prompts
 from lead.match import prompts
-from lead.match.prompts import Conversation, Message, Question
+from lead.match.prompts import Question
 
 TREE_MARGIN = 40
 """Tokens of context that stay free for a tree of guesses."""
@@ -40,7 +42,7 @@ def main(args: argparse.Namespace) -> int:
 
 def compare(args: argparse.Namespace, say: Say) -> int:
     """Returns 1 if a text of ours differs from the target's in transformers, where it must not."""
-    conversations = prompts.read(args.prompts) if args.prompts else prompts.shipped()
+    conversations = read_prompts(args.prompts) if args.prompts else prompts.shipped()
     names, left_out = lineup.chosen(args.only, args.backs, args.runtime)
     for line in left_out:
         say(line)

@@ -30,6 +30,8 @@ from bench.harness.padding import model
 from bench.harness.processes import BackProcess, LeadProcess, Reply, halves, pinned
 from bench.load.allowed import Allowance, Allowed
 from duo.errors import DuoError
+from duo.program.prompts import Message
+from duo.program.prompts import read as read_prompts
 from duo.program.values import positive
 from lead.match import prompts
 
@@ -222,7 +224,7 @@ def leads(
 
 def main(args: argparse.Namespace) -> int:
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-    conversations = (prompts.read(args.data) if args.data else prompts.shipped())[: args.questions]
+    conversations = (read_prompts(args.data) if args.data else prompts.shipped())[: args.questions]
     questions = [[*c.before, {"role": "user", "content": c.turns[0]}] for c in conversations]
     near, far = halves()
     target = model("target", args.size, args.engine)
@@ -258,7 +260,7 @@ def main(args: argparse.Namespace) -> int:
     return 1 if wrong else 0
 
 
-def _asker(lead: LeadProcess, questions: Sequence[Sequence[prompts.Message]], args: argparse.Namespace) -> Ask:
+def _asker(lead: LeadProcess, questions: Sequence[Sequence[Message]], args: argparse.Namespace) -> Ask:
     options = {"temperature": args.temperature, "max_tokens": args.max_tokens}
     return lambda number, reply: lead.stream(questions[number], reply, seed=number, **options)
 

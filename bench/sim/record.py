@@ -21,9 +21,10 @@ from duo.draft.scaling import Scale, Sharpness
 from duo.engines import Engine, EngineOptions, load
 from duo.errors import FileError
 from duo.program import values
+from duo.program.prompts import Message
+from duo.program.prompts import read as read_prompts
 from duo.sampling.params import SamplingParams
 from lead.match import prompts
-from lead.match.prompts import Message
 from lead.match.recording import along
 from lead.simulation.replay import Recorded
 from lead.target import TREE_ROWS
@@ -64,7 +65,7 @@ def record(wanted: Wanted, warm: bool = False) -> list[Recorded]:
 
     warm: start with the scale that the draft has learned from these answers.
     """
-    conversations = prompts.read(wanted.file) if wanted.file else prompts.shipped()
+    conversations = read_prompts(wanted.file) if wanted.file else prompts.shipped()
     with _loaded(wanted.target, wanted, TREE_ROWS) as target, _loaded(wanted.draft, wanted, MAX_ROWS) as draft:
         chains, answering = ChainDraft(draft), Target(target)
 

@@ -42,6 +42,7 @@ from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.conditions import conditions
 from duo.engines.cost import CostCurve
 from duo.errors import FileError
+from duo.program.prompts import read as read_prompts
 from lead.match import prompts
 from lead.match.prompts import Question
 from lead.plan.limits import Limits
@@ -119,7 +120,7 @@ def fastest(engine: Engine, most: int, model: str) -> dict[int, float]:
 
 def at_work(schedule: str, setup: Setup, rest: Rest, args: argparse.Namespace, temperature: float) -> Observed:
     """The costs in a run of the schedule on a few questions."""
-    conversations = prompts.read(args.prompts) if args.prompts else prompts.shipped()
+    conversations = read_prompts(args.prompts) if args.prompts else prompts.shipped()
     asked = [Question([*it.before, {"role": "user", "content": it.turns[0]}], []) for it in conversations[:FEW]]
     with TemporaryDirectory() as name:
         folder = Path(name)

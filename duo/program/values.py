@@ -42,6 +42,11 @@ def seconds(text: str) -> float:
     return _number(float, text, lambda value: 0 < value < float("inf"), "a number of seconds over 0")
 
 
+def minutes(text: str) -> float:
+    """Parse a number of minutes over 0."""
+    return _number(float, text, lambda value: 0 < value < float("inf"), "a number of minutes over 0")
+
+
 def not_negative(text: str) -> float:
     """Parse a number of at least 0."""
     return _number(float, text, lambda value: 0 <= value < float("inf"), "a number of at least 0")

@@ -6,11 +6,13 @@ All of it runs in the event loop, but for what the decoder calls, which hands ov
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Sequence
 from itertools import count
 
-from duo.errors import BusyError, ContextError, RequestError
+from duo.errors import BusyError, ContextError, DuoError, FileError, RequestError
+from duo.program.answer_log import AnswerLog
 from duo.sampling.json_schema import of_json_object
 from duo.wire.messages import MAX_BIASES
 from lead.answers.answer import RunningAnswer
@@ -22,6 +24,8 @@ from lead.backs.server import Backs
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
 from lead.target import Target
+
+log = logging.getLogger("lead")
 
 QUEUE = 64
 """Most questions that wait for a slot, unless more are allowed."""
@@ -38,12 +42,15 @@ class Service:
         observers: Sequence[Observer],
         queue: int = QUEUE,
         files: SlotFolder | None = None,
+        answer_log: AnswerLog | None = None,
     ) -> None:
-        """Starts the decoder. `queue`: most questions that wait. `files`: where slots are saved."""
+        """Starts the decoder. `queue`: most questions that wait. `files`: where slots are saved.
+        `answer_log`: keeps answers."""
         self._engine, self._speculation = loaded.engine, loaded.speculation
         self._decoder = decoder
         self._observers = observers
         self._queue = queue
+        self._answer_log = answer_log
         self._loop = asyncio.get_running_loop()
         self._numbers = count(1)
         self._handover = Handover(self._in_event_loop, backs.count)
@@ -64,6 +71,8 @@ class Service:
         await asyncio.gather(self._warming, return_exceptions=True)
         await asyncio.to_thread(self._decoder.stop)
         await self.backs.stop()
+        if self._answer_log is not None:
+            self._answer_log.close()
 
     def ask(self, question: Question) -> RunningAnswer:
         """See `lead.api.Answerer.ask`."""
@@ -99,7 +108,7 @@ class Service:
             stop_tokens=frozenset([*question.stop_tokens, *named]),
             thinking=question.thinking,
             on_step=lambda step: self._handover.step(answer, step),
-            on_end=lambda error: self._handover.end(answer, error),
+            on_end=lambda error: self._ended(request, answer, error),
             top_logprobs=question.top_logprobs,
             owner=question.owner,
             prompt_logprobs=[] if question.prompt_logprobs else None,
@@ -143,6 +152,21 @@ class Service:
                 tokens_per_second=0.0 if reading else tokens / max(1e-9, now - request.answering),
             )
         return views
+
+    def _ended(self, request: Request, answer: RunningAnswer, error: DuoError | None) -> None:
+        """An answer is over. Called from the decoder's thread."""
+        self._handover.end(answer, error)
+        if self._answer_log is not None and error is None and not request.cancelled.is_set():
+            prompt, completion = request.prompt, list(request.session.completion)
+            self._in_event_loop(lambda: self._keep(prompt, completion))
+
+    def _keep(self, prompt: Sequence[int], completion: Sequence[int]) -> None:
+        assert self._answer_log is not None, "it was there when the answer ended"
+        try:
+            self._answer_log.add(prompt, completion)
+        except FileError as error:
+            log.warning("answers are not logged any more: %s", error)
+            self._answer_log = None
 
     def _in_event_loop(self, call: Callable[[], None]) -> None:
         """Run it there. Called from the decoder's thread."""

@@ -20,12 +20,13 @@ from duo.errors import DuoError, FileError
 from duo.installing import programs
 from duo.program import models
 from duo.program.models import SHIPPED
+from duo.program.prompts import Message
+from duo.program.prompts import read as read_prompts
 from duo.program.run import exit_code
 from duo.sampling.params import SamplingParams
 from lead.match import expect, measured, prompts, recording, report, together
 from lead.match.expect import Measured
 from lead.match.flags import KNOWN, LAN_MS, parser
-from lead.match.prompts import Message
 from lead.match.recording import Prompt
 from lead.match.report import Run, Tried
 from lead.plan.limits import Limits
@@ -97,7 +98,7 @@ def _answers(args: argparse.Namespace, target: Target) -> Answers:
     if _knows(args):
         conversations = prompts.shipped()
     else:
-        conversations = prompts.read(args.prompts) if args.prompts else prompts.general()
+        conversations = read_prompts(args.prompts) if args.prompts else prompts.general()
 
     def said(messages: Sequence[Message]) -> str:
         greedy = SamplingParams(temperature=0.0)

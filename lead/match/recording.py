@@ -12,6 +12,7 @@ from duo.draft.model import IMPOSSIBLE
 from duo.draft.policy import CHILDREN, MIN_PROBABILITY
 from duo.draft.scaling import Scale, Sharpness
 from duo.engines import ROOT, Engine, Row
+from duo.engines.answering import Asked, answers
 from duo.sampling.params import SamplingParams
 from duo.sampling.sampler import Sampler
 from lead.simulation.replay import Recorded
@@ -31,33 +32,11 @@ def answered(
 
     progress: called with the number of answers that are done.
     """
-    made: list[list[int]] = []
-    for start in range(0, len(prompts), target.slots):
-        made += _together(target, prompts[start : start + target.slots], count)
+    made: dict[int, list[int]] = {}
+    for answer in answers(target, (Asked(prompt, params, count, target.vocabulary.eos) for prompt, params in prompts)):
+        made[answer.number] = answer.tokens
         progress(len(made))
-    return made
-
-
-def _together(target: Engine, prompts: Sequence[Prompt], count: int) -> list[list[int]]:
-    """One answer in each slot."""
-    ends = target.vocabulary.eos
-    made: list[list[int]] = [[] for _ in prompts]
-    samplers = [Sampler(params, prompt) for prompt, params in prompts]
-    for slot, (prompt, _) in enumerate(prompts):
-        target.truncate(slot, 0)
-        if prompt[:-1]:
-            target.extend(slot, prompt[:-1])
-    last = [prompt[-1] for prompt, _ in prompts]
-    open_ = list(range(len(prompts)))
-    while open_:
-        rows = [Row(i, slot, last[slot]) for i, slot in enumerate(open_)]
-        logits = target.forward(rows)
-        for row in rows:
-            last[row.slot] = samplers[row.slot].pick(logits[row.id], made[row.slot])
-            made[row.slot].append(last[row.slot])
-            target.commit(row.slot, [row.id])
-        open_ = [slot for slot in open_ if last[slot] not in ends and len(made[slot]) < count]
-    return made
+    return [made[number] for number in range(len(prompts))]
 
 
 def along(

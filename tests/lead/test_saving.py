@@ -1,4 +1,4 @@
-"""What the flags say about slots that are kept."""
+"""What the flags say about slots and answers that are kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import lead.flags
 from duo.errors import FileError
 from duo.program.values import AUTO, mib_or_auto
-from lead.saving import MIB, bytes_of, check_folder, of_flags
+from lead.saving import MIB, bytes_of, check, of_flags
 
 
 def test_bytes_for_prompts() -> None:
@@ -52,10 +52,13 @@ def test_a_line_says_why_slots_cannot_be_saved(
     assert told == ([(level, "it: slots cannot be saved: they are too many")] if level else [])
 
 
-def test_a_folder_must_be_there(tmp_path: Path) -> None:
-    check_folder("")
-    check_folder(str(tmp_path))
+def test_what_is_kept_must_be_writable(tmp_path: Path) -> None:
+    parse = lead.flags.parser().parse_args
+    check(parse([]))
+    check(parse(["--slot-save-path", str(tmp_path), "--log-answers", str(tmp_path / "log")]))
     (tmp_path / "file").touch()
     for name in ("none", "file"):
         with pytest.raises(FileError, match="--slot-save-path"):
-            check_folder(str(tmp_path / name))
+            check(parse(["--slot-save-path", str(tmp_path / name)]))
+    with pytest.raises(FileError, match="cannot write"):
+        check(parse(["--log-answers", str(tmp_path)]))
