@@ -29,7 +29,7 @@ Cannot = Mapping[str, tuple[Sequence[object], str]]
 TAG = "type="
 """How the tags of pydantic's unions begin. So no tag is the name of a field, and errors leave them out."""
 
-_MISSPELT = 0.85
+MISSPELT = 0.85
 """How much of two names must be alike (`difflib`'s ratio) for one to be a misspelling of the other."""
 _LOOKED_AT = 32
 """Unknown fields of a request that are looked at. Every one costs a comparison with all names."""
@@ -83,15 +83,18 @@ async def parse(shape: type[Asked], request: Request) -> Asked:
 
 
 @contextmanager
-def own_names(grammar_of: str) -> Iterator[None]:
-    """Errors of the core name OpenAI's fields of chat. `grammar_of`: the field of this API in place of
-    `response_format`."""
+def own_names(grammar_of: str, messages: str = "messages") -> Iterator[None]:
+    """Errors of the core name OpenAI's fields of chat. Here they get this API's names.
+
+    grammar_of: in place of `response_format`. messages: in place of `messages`.
+    """
+    names = {"response_format": grammar_of, "messages": messages}
     try:
         yield
     except RequestError as error:
-        if error.param != "response_format":
+        if error.param not in names:
             raise
-        raise RequestError(str(error), grammar_of) from None
+        raise RequestError(str(error), names[error.param]) from None
 
 
 def checked(shape: type[Asked], fields: Mapping[str, object], where: str = "") -> Asked:
@@ -148,7 +151,7 @@ class _Unknown:
         unknown = [name for name in fields if name not in names.cannot and name not in names.known][:_LOOKED_AT]
         for name in unknown:
             near = len(name) <= _LONGEST and name not in names.vendors
-            if near and (meant := difflib.get_close_matches(name, names.known, 1, _MISSPELT)):
+            if near and (meant := difflib.get_close_matches(name, names.known, 1, MISSPELT)):
                 raise RequestError(f"there is no field {short(where + name)}: did you mean {meant[0]}?", where + name)
             if where + name not in self._named and len(self._named) < _NAMED:
                 self._named.add(where + name)

@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 
 from duo.errors import RequestError
-from duo.sampling.plain_schema import PARAM
 from lead.chat.conversation import Tool
 from lead.chat.forms import channels, sections
 from lead.chat.forms.literals import dumped, is_keyword
@@ -75,7 +74,7 @@ def functions(begin: str, end: str, tags: Tags, together: bool = False) -> Write
             for key, schema, required in named:
                 if tags.key[1] in key:
                     if required:
-                        raise RequestError(f"a key of the tool {tool.name} has {tags.key[1]} in it: rename it", PARAM)
+                        raise RequestError(f"a key of the tool {tool.name} has {tags.key[1]} in it: rename it", "tools")
                     continue
                 head = f"{tags.key[0]}{key}{tags.key[1]}"
                 value = rules.rule(f"{rules.text(head)} {between} {values(rules, schema)} {_BREAK}")

@@ -141,6 +141,13 @@ class RedactedThinkingBlock(Body):
     data: str
 
 
+class CompactionBlock(Body):
+    """A summary of what was said before. null: there is none."""
+
+    type: Literal["compaction"]
+    content: str | None = None
+
+
 class ToolUseBlock(Body):
     """A call of a tool."""
 
@@ -190,11 +197,14 @@ class HostedBlock(Body):
     type: Literal[
         "server_tool_use", "web_search_tool_result", "web_fetch_tool_result", "code_execution_tool_result",
         "bash_code_execution_tool_result", "text_editor_code_execution_tool_result", "tool_search_tool_result",
-        "mcp_tool_use", "mcp_tool_result",
+        "mcp_tool_use", "mcp_tool_result", "mcp_tool_listing", "advisor_tool_result", "fallback",
     ]  # fmt: skip
 
 
 HOSTED = get_args(HostedBlock.model_fields["type"].annotation)
+_KINDS = (
+    "text", "document", "search_result", "thinking", "redacted_thinking", "compaction", "tool_use", "tool_result",
+)  # fmt: skip
 
 
 Block = Annotated[
@@ -203,13 +213,12 @@ Block = Annotated[
     | Annotated[SearchResultBlock, Tag("type=search_result")]
     | Annotated[ThinkingBlock, Tag("type=thinking")]
     | Annotated[RedactedThinkingBlock, Tag("type=redacted_thinking")]
+    | Annotated[CompactionBlock, Tag("type=compaction")]
     | Annotated[ToolUseBlock, Tag("type=tool_use")]
     | Annotated[ToolResultBlock, Tag("type=tool_result")]
     | Annotated[HostedBlock, Tag(HOSTED_TAG)],
     Discriminator(_tag),
-    _one_of(
-        "text", "document", "search_result", "thinking", "redacted_thinking", "tool_use", "tool_result", hosted=HOSTED
-    ),
+    _one_of(*_KINDS, hosted=HOSTED),
 ]
 Blocks = Annotated[
     list[Block], Field(fail_fast=True), BeforeValidator(_listed, json_schema_input_type=str | list[Block])
@@ -217,7 +226,7 @@ Blocks = Annotated[
 
 _OF_ROLE = {
     "user": (TextBlock, DocumentBlock, SearchResultBlock, ToolResultBlock),
-    "assistant": (TextBlock, ThinkingBlock, RedactedThinkingBlock, ToolUseBlock, HostedBlock),
+    "assistant": (TextBlock, ThinkingBlock, RedactedThinkingBlock, CompactionBlock, ToolUseBlock, HostedBlock),
     "system": (TextBlock,),
 }
 
@@ -252,7 +261,9 @@ class Turn(Body):
 
     def _answer(self) -> dict[str, Any]:
         # Calls and thinking stood between the texts of an answer. So the texts are joined as they are.
-        text = "".join([block.text for block in self.content if isinstance(block, TextBlock)])
+        summaries = [block.content or "" for block in self.content if isinstance(block, CompactionBlock)]
+        said = "".join([block.text for block in self.content if isinstance(block, TextBlock)])
+        text = "\n\n".join([part for part in (*summaries, said) if part])
         thinking = "".join([block.thinking for block in self.content if isinstance(block, ThinkingBlock)])
         message: dict[str, Any] = {"role": "assistant", "content": text}
         if thinking:

@@ -14,6 +14,7 @@ from lead.chat import conversation as chat
 from lead.chat.conversation import ChatSettings, Conversation
 from lead.chat.forms.schemas import takes_objects
 from lead.chat.prepare import Prepared, prepare
+from lead.http import past
 from lead.http.anthropic.blocks import Texts, Turn, lines
 from lead.http.defaults import SamplingDefaults
 from lead.http.errors import ThreadError
@@ -86,7 +87,11 @@ class OutputConfig(Options):
 class AnthropicCountRequest(ModelField):
     """Body of POST /v1/messages/count_tokens: all that the prompt is made of."""
 
-    messages: list[Turn] = Field(min_length=1, fail_fast=True)
+    messages: Annotated[
+        list[Turn],
+        Field(min_length=1, fail_fast=True),
+        BeforeValidator(past.in_turns, json_schema_input_type=Annotated[list[Turn], Field(min_length=1)]),
+    ]
     system: Texts | None = None
     tools: Annotated[list[ClientTool], Field(fail_fast=True)] | None = Field(None, max_length=MAX_TOOLS)
     tool_choice: AnthropicToolChoice | None = None
@@ -146,6 +151,8 @@ class AnthropicCountRequest(ModelField):
     @property
     def grammar_of(self) -> str:
         """The field that asks for an answer of some form."""
+        if self.tool_choice is not None and self.tool_choice.type in ("any", "tool"):
+            return "tools"
         if self.output_format is not None:
             return "output_format"
         return "output_config.format" if self.output_config is not None and self.output_config.format else "tools"

@@ -59,6 +59,11 @@ class ChatRequest(ConversationFields, ToolFields, ThinkingFields, FormFields, An
             continues=self.continues,
         )
 
+    @property
+    def grammar_of(self) -> str:
+        """The field that asks for an answer of some form. Raises RequestError."""
+        return "tools" if self.asked()["choice"] == "required" else super().grammar_of
+
     def questions(self, prepared: Prepared, vocabulary: Vocabulary, defaults: SamplingDefaults) -> list[Question]:
         """One for each of the `n` answers. Raises RequestError."""
         question = Question(

@@ -13,7 +13,7 @@ from duo.engines import Vocabulary
 from lead.api import Question
 from lead.http.defaults import SamplingDefaults
 from lead.http.openai.fields import SamplingFields, other_forms
-from lead.http.openai.messages import Message, Text
+from lead.http.openai.messages import Messages, Text
 from lead.http.parsing import Cannot, parse
 from lead.http.site import Site
 from lead.http.stream import respond
@@ -22,7 +22,7 @@ from lead.http.stream import respond
 class MessagesRequest(SamplingFields):
     """Body of POST /messages. Greedy, unless the request says how to sample."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Messages = Field(min_length=1)
     system: Text | None = None
 
     cannot: ClassVar[Cannot] = {

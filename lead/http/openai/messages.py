@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, model_validator
 
 from duo.errors import RequestError
+from lead.http import past
 from lead.http.parsing import Body, Options, short
 
 
@@ -133,6 +134,10 @@ class Message(Body):
         return {**turn, "tool_calls": calls} if calls else turn
 
 
+Messages = Annotated[list[Message], BeforeValidator(past.in_chat, json_schema_input_type=list[Message])]
+"""The turns of a conversation."""
+
+
 def _thought(part: object) -> str | None:
     """The text of a part that is thinking; None if it is none."""
     match part:
@@ -198,7 +203,7 @@ class FormFields(Body):
 class ConversationFields(Body):
     """What the chat template makes a prompt of, beside tools."""
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Messages = Field(min_length=1)
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Variables of the model's chat template, such as enable_thinking."
     )

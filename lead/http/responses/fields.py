@@ -19,7 +19,7 @@ from lead.http.openai.thinking import ReasoningOptions, ThinkingFields
 from lead.http.openai.tools import MAX_TOOLS
 from lead.http.parsing import Cannot, ModelField, Options
 from lead.http.responses.items import Item, MoreTools, items_of, messages_of, unfinished
-from lead.http.responses.tools import Choice, Tool, ToolEntry, asked, choice_of, entries
+from lead.http.responses.tools import Choice, Tool, ToolEntry, asked, choice_of, entries, required
 
 Includable = Literal[
     "message.output_text.logprobs",
@@ -145,7 +145,8 @@ class AskedFields(ThinkingFields, ModelField):
     def grammar_of(self) -> str:
         """The field that asks for an answer of some form."""
         form = self.text.format if self.text is not None else None
-        return "text.format" if form is not None and form.type != "text" else "tools"
+        free = form is None or form.type == "text"
+        return "tools" if free or required(choice_of(self.tool_choice)) else "text.format"
 
 
 class ResponsesRequest(AskedFields, SamplingFields):

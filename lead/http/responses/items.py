@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, ValidationInfo
 
 from duo.errors import RequestError
+from lead.http import past
 from lead.http.errors import dump
 from lead.http.openai.messages import Text, TextPart, joined
 from lead.http.parsing import Body, checked, short
@@ -70,19 +71,23 @@ class CustomCall(Body):
 class HostedCall(Body):
     """A call of one of OpenAI's own tools that the client carried out, from a conversation with OpenAI."""
 
-    type: Literal["local_shell_call", "shell_call", "apply_patch_call"]
+    type: Literal["local_shell_call", "shell_call", "apply_patch_call", "computer_call"]
     id: str | None = None
     call_id: str | None = None
     action: dict[str, Any] | None = None
+    actions: list[dict[str, Any]] | None = None
     operation: dict[str, Any] | None = None
 
     def told(self) -> tuple[str, str]:
-        return self.type.removesuffix("_call"), dump(self.action or self.operation or {})
+        several = {"actions": self.actions} if self.actions else {}
+        return self.type.removesuffix("_call"), dump(self.action or self.operation or several)
 
 
 def _of_shell(output: object, info: ValidationInfo) -> object:
-    """Makes text of a shell's output, which is a list of what each command wrote."""
+    """Makes text of a shell's output, which is a list of what each command wrote. A computer's is one part."""
     match output:
+        case {"type": "computer_screenshot"}:
+            output = [output]
         case [{"stdout": str()}, *_]:
             return dump(output)
         case None:
@@ -95,7 +100,7 @@ class Output(Body):
 
     type: Literal[
         "function_call_output", "custom_tool_call_output", "local_shell_call_output", "shell_call_output",
-        "apply_patch_call_output",
+        "apply_patch_call_output", "computer_call_output",
     ]  # fmt: skip
     id: str | None = None
     call_id: str | None = None
@@ -153,11 +158,13 @@ _SHAPES: Mapping[str, type[Item]] = {
     "local_shell_call": HostedCall,
     "shell_call": HostedCall,
     "apply_patch_call": HostedCall,
+    "computer_call": HostedCall,
     "function_call_output": Output,
     "custom_tool_call_output": Output,
     "local_shell_call_output": Output,
     "shell_call_output": Output,
     "apply_patch_call_output": Output,
+    "computer_call_output": Output,
     "reasoning": Reasoning,
     "item_reference": Reference,
     "additional_tools": MoreTools,
@@ -172,11 +179,7 @@ _SKIPPED = frozenset(
 )  # fmt: skip
 """What OpenAI's own tools did. A conversation that began there goes on without it."""
 
-_UNREADABLE: Mapping[str, str] = {
-    "compaction": "only the server that encrypted it can read it",
-    "computer_call": "the lead reads only text",
-    "computer_call_output": "the lead reads only text",
-}
+_UNREADABLE: Mapping[str, str] = {"compaction": "only the server that encrypted it can read it"}
 
 
 def items_of(given: object) -> Sequence[Item]:
@@ -187,7 +190,7 @@ def items_of(given: object) -> Sequence[Item]:
         raise ValueError(f"{short(given)} is neither a text nor a list of items")
     if len(given) > MAX_ITEMS:
         raise ValueError(f"{len(given)} items are too many: at most {MAX_ITEMS} are taken")
-    found = [_item(value, f"input[{i}]") for i, value in enumerate(given)]
+    found = [_item(value, f"input[{i}]") for i, value in enumerate(past.in_items(given))]
     return [item for item in found if item is not None]
 
 

@@ -28,7 +28,7 @@ async def create(site: Site, request: Request) -> Response:
         owner = owner_of(request.scope)
         before, given = _given(asked, site.memory, owner)
         items, stored = [*items_in(before), *given], asked.store is not False
-        with own_names(asked.grammar_of):
+        with own_names(asked.grammar_of, "input"):
             # A thread, because a long prompt takes long to tokenise.
             prepared, question, tools = await asyncio.to_thread(
                 asked.ready, items, vocabulary, site.options.chat, site.defaults
@@ -58,7 +58,7 @@ async def input_tokens(site: Site, request: Request) -> Response:
         asked = await parse(CountRequest, request)
         before, given = _given(asked, site.memory, owner_of(request.scope))
         items = [*items_in(before), *given]
-        with own_names(asked.grammar_of):
+        with own_names(asked.grammar_of, "input"):
             prepared, _ = await asyncio.to_thread(asked.prepared, items, vocabulary, site.options.chat)
     return json_response({"object": "response.input_tokens", "input_tokens": len(prepared.prompt)})
 

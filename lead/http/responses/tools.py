@@ -174,6 +174,13 @@ def choice_of(given: Any) -> Choice:
     )
 
 
+def required(choice: Choice) -> bool:
+    """Whether the answer has to be a call."""
+    if isinstance(choice, AllowedTools):
+        return choice.mode == "required"
+    return isinstance(choice, ChosenTool) or choice == "required"
+
+
 def asked(choice: Choice, tools: Sequence[ToolEntry], parallel: bool | None) -> ToolsAsked:
     """What is asked about tools, as fields of a `Conversation`. Raises RequestError."""
     named = ""

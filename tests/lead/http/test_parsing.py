@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from anthropic.types import message_count_tokens_params as claude_count_params
+from anthropic.types import message_create_params as claude_params
+from anthropic.types.beta import message_create_params as claude_beta_params
+from openai.types import completion_create_params as text_params
+from openai.types.chat import completion_create_params as chat_params
+from openai.types.responses import input_token_count_params as count_params
+from openai.types.responses import response_create_params as response_params
 
+from lead.http.anthropic.fields import AnthropicCountRequest, AnthropicRequest
 from lead.http.endpoints import ENDPOINTS
 from lead.http.openai.chat import ChatRequest
 from lead.http.openai.completions import CompletionRequest
 from lead.http.openai.infill import InfillRequest
 from lead.http.openai.llama_duo import MessagesRequest
-from lead.http.parsing import Body, ModelField, names_of
-from lead.http.responses.fields import ResponsesRequest
+from lead.http.parsing import MISSPELT, Body, ModelField, names_of
+from lead.http.responses.fields import CountRequest, ResponsesRequest
 from tests.support.api import CHAT, HI, error_of, post
 from tests.support.http import ScriptedAnswerer
 
@@ -276,7 +285,9 @@ LLAMA_SERVER = """
     adaptive_decay chat_template_kwargs reasoning_format reasoning_in_content thinking_forced_open parse_tool_calls
     parallel_tool_calls tool_choice tools add_generation_prompt chat_format generation_prompt chat_parser
     speculative.n_max speculative.n_min speculative.p_min continue_final_message reasoning_budget_tokens
-    reasoning_budget_message thinking_budget_tokens
+    reasoning_budget_message thinking_budget_tokens verbose sse_ping_interval stream_options max_completion_tokens n
+    dry_penalty_last_n grammar_type cache_prompt speculative.type speculative.ngram_size_n speculative.ngram_size_m
+    speculative.ngram_min_hits
 """
 WEBUI = """
     preset dynatemp_low dynatemp_high dynatemp_exponent smoothing_factor smoothing_curve min_p top_k typical_p
@@ -292,7 +303,43 @@ WEBUI = """
 """
 
 
-@pytest.mark.parametrize("names", [LLAMA_SERVER, WEBUI], ids=["llama-server", "text-generation-webui"])
+# Of its protocol.py, for chat and for completions, in August 2026.
+VLLM = """
+    frequency_penalty logit_bias top_logprobs max_tokens n presence_penalty response_format seed stop stream
+    stream_options temperature top_p tools tool_choice reasoning_effort thinking_token_budget include_reasoning
+    parallel_tool_calls user use_beam_search top_k min_p repetition_penalty watermarking length_penalty stop_token_ids
+    include_stop_str_in_output ignore_eos min_tokens skip_special_tokens spaces_between_special_tokens
+    truncate_prompt_tokens truncation_side prompt_logprobs logprob_token_ids allowed_token_ids bad_words
+    add_generation_prompt continue_final_message add_special_tokens documents chat_template chat_template_kwargs
+    media_io_kwargs mm_processor_kwargs structured_outputs priority request_id session_id return_tokens_as_token_ids
+    return_token_ids routed_experts_prompt_start return_token_offsets return_prompt_text return_mm_kwargs cache_salt
+    kv_transfer_params ec_transfer_params vllm_xargs repetition_detection stream_interval prompt_embeds echo suffix
+    enable_response_messages previous_input_messages previous_response
+"""
+
+
+@pytest.mark.parametrize(
+    ("params", "shape"),
+    [
+        (chat_params.CompletionCreateParamsBase, ChatRequest),
+        (text_params.CompletionCreateParamsBase, CompletionRequest),
+        (response_params.ResponseCreateParamsBase, ResponsesRequest),
+        (count_params.InputTokenCountParams, CountRequest),
+        (claude_params.MessageCreateParamsBase, AnthropicRequest),
+        (claude_beta_params.MessageCreateParamsBase, AnthropicRequest),
+        (claude_count_params.MessageCountTokensParams, AnthropicCountRequest),
+    ],
+)
+def test_fields_of_the_vendors_own_clients_are_no_misspellings(params: Any, shape: type[Body]) -> None:
+    """The names are those of the clients that are installed here."""
+    theirs = {name for base in params.__mro__ for name in getattr(base, "__annotations__", {})}
+    assert {"model", "messages"} & theirs and len(theirs) > 5
+    names = names_of(shape)
+    for name in theirs - {*names.known, *names.cannot, *names.vendors}:
+        assert not difflib.get_close_matches(name, names.known, 1, MISSPELT), name
+
+
+@pytest.mark.parametrize("names", [LLAMA_SERVER, WEBUI, VLLM], ids=["llama-server", "text-generation-webui", "vllm"])
 def test_fields_of_other_servers_are_no_misspellings(url: str, answerer: ScriptedAnswerer, names: str) -> None:
     """null means the default everywhere. Those that the lead cannot do take it too."""
     for shape, fields in (("/v1/chat/completions", {"messages": HI}), ("/v1/completions", {"prompt": "Hi"})):

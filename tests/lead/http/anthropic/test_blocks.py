@@ -52,6 +52,16 @@ def openai(turn: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         (
             assistant(
+                {"type": "compaction", "content": "They met.", "encrypted_content": "x"},
+                {"type": "compaction", "content": None},
+                {"type": "fallback", "from": {"model": "a"}, "to": {"model": "b"}},
+                {"type": "mcp_tool_listing", "mcp_server_name": "m", "tools": []},
+                text("a"),
+            ),
+            [{"role": "assistant", "content": "They met.\n\na"}],
+        ),
+        (
+            assistant(
                 {"type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {"query": "a"}},
                 {"type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": []},
                 text("a"),
