@@ -22,7 +22,7 @@ from duo.draft.policy import CHAIN, MAX_BATCH_PLACES, MAX_BATCH_ROWS, MAX_RIDERS
 from duo.engines import measure
 from duo.engines.cost import CostCurve
 from duo.engines.meaning import Sample
-from duo.errors import FileError
+from duo.errors import FileError, why_unread
 from duo.program import flags as cli
 from duo.program import mdns, models, run, trace_file, values
 from duo.program.config import Parser
@@ -88,8 +88,7 @@ def credentials(args: argparse.Namespace) -> tuple[str, ClientTls | None]:
         try:
             token = values.secret((Path(args.token_file).read_text(encoding="utf-8").splitlines() or [""])[0].strip())
         except (OSError, UnicodeDecodeError) as error:
-            reason = (getattr(error, "strerror", None) or str(error)).lower()
-            raise FileError(f"--token-file {args.token_file}: {reason}") from None
+            raise FileError(f"--token-file {args.token_file}: {why_unread(error)}") from None
         except argparse.ArgumentTypeError as error:
             raise FileError(f"--token-file {args.token_file}: {error}") from None
     files = Files(args.tls_cert, args.tls_key, args.tls_ca)
