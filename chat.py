@@ -139,7 +139,8 @@ class Lead:
         while True:
             with self._call("POST", "/v1/chat/completions", body) as response:
                 if response.status_code == 200:
-                    return _read(response, answer)
+                    with _as_a_lead_says_it(self.url):
+                        return _read(response, answer)
                 message, code = _error(response)
             if code != "model_loading":
                 raise ChatError(message)
@@ -155,10 +156,7 @@ class Lead:
         except requests.ReadTimeout:
             raise ChatError(f"the lead at {self.url} has been silent for {SILENCE_SECONDS:.0f} s") from None
         except requests.exceptions.SSLError as error:
-            raise ChatError(
-                f"no trusted connection to {self.url}: {_innermost(error)}; --tls-ca FILE names the authority that "
-                "signed the lead's certificate"
-            ) from None
+            raise ChatError(self._why_no_answer(_innermost(error))) from None
         except requests.ConnectionError:
             raise ChatError(self._why_no_answer()) from None
         except (requests.RequestException, ValueError) as error:  # the latter: the URL cannot be one
@@ -170,16 +168,30 @@ class Lead:
             )
         return response
 
-    def _why_no_answer(self) -> str:
-        """Say why there was no response: nobody listens, or the port speaks TLS, or something else."""
+    def _why_no_answer(self, distrust: str = "") -> str:
+        """Say why there was no response. `distrust`: what is wrong with TLS."""
         where = urlsplit(self.url)
         try:
             connection = socket.create_connection((where.hostname, where.port), CONNECT_SECONDS)
-        except OSError:
+        except ConnectionRefusedError:
             return f"no lead at {self.url}: start one there (python -m lead), or name another address ({PROGRAM} HOST)"
+        except TimeoutError:
+            return f"nothing answers at {self.url}: check the address, and the firewall of that machine"
+        except (socket.gaierror, UnicodeError):
+            return f"there is no machine called {where.hostname}: check the name, or use its address"
+        except OSError as error:
+            return f"no way to {self.url}: {(error.strerror or str(error)).lower()}; check the address and the network"
         with connection:
-            if where.scheme == "http" and _speaks_tls(connection):
-                return f"what listens at {self.url} speaks TLS: try {self.url.replace('http', 'https', 1)}"
+            tls = _speaks_tls(connection)
+        if tls and where.scheme == "http":
+            return f"what listens at {self.url} speaks TLS: try {self.url.replace('http', 'https', 1)}"
+        if distrust and not tls:
+            return f"what listens at {self.url} does not speak TLS: try {self.url.replace('https', 'http', 1)}"
+        if distrust:
+            return (
+                f"no trusted connection to {self.url}: {distrust}; --tls-ca FILE names the authority that signed the "
+                "lead's certificate"
+            )
         return (
             f"what listens at {self.url} broke the connection: name the lead's port for clients ({PROGRAM} HOST:PORT), "
             "or try again"
@@ -187,17 +199,28 @@ class Lead:
 
 
 def _url(address: str) -> str:
-    """The URL of the lead at this address. Raises ChatError."""
-    bare = address.count(":") > 1 and "://" not in address and "[" not in address  # IPv6
-    url = f"http://[{address}]" if bare else address if "://" in address else f"http://{address}"
-    url = url.rstrip("/").removesuffix("/v1")
-    try:
+    """The URL of the lead at this address. A number is a port of this machine. Raises ChatError.
+
+    Of an address copied from a browser or another client, the page and the endpoint are left out.
+    """
+    given = address.strip()
+    if re.fullmatch(r":?\d+", given):
+        given = f"127.0.0.1:{given.removeprefix(':')}"
+    bare = given.count(":") > 1 and not set("[]/") & set(given)  # IPv6
+    url = f"http://[{given}]" if bare else given if "://" in given else f"http://{given}"
+    with contextlib.suppress(ValueError):
         where = urlsplit(url)
-        if where.hostname and where.scheme in ("http", "https"):
-            return url if where.port else where._replace(netloc=f"{where.netloc.rstrip(':')}:{PORT}").geturl()
-    except ValueError:
-        pass
+        host, port = where.hostname or "", PORT if where.port is None else where.port
+        if where.scheme in _SCHEMES and port and host not in _SCHEMES and _HOST.fullmatch(host):
+            host.partition("%")[0].encode("idna")  # raises UnicodeError for what cannot be a name
+            netloc = where.netloc if where.port else f"{where.netloc.rstrip(':')}:{port}"
+            return f"{where.scheme}://{netloc}{_PAGES.split(where.path)[0].rstrip('/')}"
     raise ChatError(f"{address!r} is no address of a lead: give HOST, HOST:PORT or a URL such as {DEFAULT_URL}")
+
+
+_SCHEMES = ("http", "https")
+_HOST = re.compile(r"[\w.:%-]+")
+_PAGES = re.compile(r"/(?:v1|docs)(?:/|$)")
 
 
 def _speaks_tls(connection: socket.socket) -> bool:
@@ -238,11 +261,20 @@ def _read(response: requests.Response, answer: Answer) -> dict[str, Any]:
                 known = calls.setdefault(call.get("index", 0), ["", ""])
                 known[0] += function.get("name") or ""
                 known[1] += function.get("arguments") or ""
-            figures["finish_reason"] = choice["finish_reason"] or figures.get("finish_reason")
+            figures["finish_reason"] = choice.get("finish_reason") or figures.get("finish_reason")
         figures |= {name: event[name] for name in ("timings", "usage") if event.get(name)}
     for name, arguments in calls.values():
         answer.write(f"{chr(10) if answer.text else ''}[calls {name}({arguments})]\n")
     return figures
+
+
+@contextlib.contextmanager
+def _as_a_lead_says_it(url: str) -> Iterator[None]:
+    """Within it, what has not the shape of a lead's answers is a ChatError."""
+    try:
+        yield
+    except (AttributeError, LookupError, TypeError, ValueError):
+        raise ChatError(f"what answers at {url} is not a lead, or one of another version") from None
 
 
 def _events(response: requests.Response) -> Iterator[dict[str, Any]]:
@@ -575,11 +607,13 @@ class Chat:
                 self.note("stopped")
 
     def greet(self) -> None:
-        models = [model["id"] for model in self.lead.get("/v1/models")["data"]]
+        with _as_a_lead_says_it(self.lead.url):
+            models = [model["id"] for model in self.lead.get("/v1/models")["data"]]
+            first = models[0]
         if len(models) > 1 and self.options.model is None:
-            self.options.model = models[0]
+            self.options.model = first
             self.note(f"this lead has {', '.join(models)}: --model chooses")
-        self.note(f"talking to {self.options.model or models[0]} at {self.lead.url}; :help lists the commands")
+        self.note(f"talking to {self.options.model or first} at {self.lead.url}; :help lists the commands")
 
     def filter(self) -> int:
         """Answer the lines of standard input. Returns the exit code."""
@@ -624,10 +658,12 @@ class Chat:
         finally:
             answer.end()
         self._keep(asked, answer)
-        timings = figures.get("timings") or {}
-        self.last = Figures.of(timings, figures.get("usage") or {})
-        self.total.add(self.last)
-        parts = (_times(timings.get("speedup") or {}), self.last.speed(), self.last.generated(), self.last.acceptance())
+        with _as_a_lead_says_it(self.lead.url):
+            timings = figures.get("timings") or {}
+            last = Figures.of(timings, figures.get("usage") or {})
+            self.total.add(last)
+            parts = (_times(timings.get("speedup") or {}), last.speed(), last.generated(), last.acceptance())
+            self.last = last
         cut = " · cut off at the limit" if figures.get("finish_reason") == "length" else ""
         return " · ".join(filter(None, parts)) + cut
 
@@ -638,7 +674,7 @@ class Chat:
     def report(self, figures: str) -> None:
         """Say the figures of an answer, and why backs rest, if they do."""
         self.note(figures)
-        with contextlib.suppress(ChatError):  # the answer is there
+        with contextlib.suppress(ChatError), _as_a_lead_says_it(self.lead.url):  # the answer is there
             self._rest(self.lead.get("/backs"))
 
     def _rest(self, backs: dict[str, Any]) -> None:
@@ -724,11 +760,13 @@ class Chat:
     def save(self, name: str) -> None:
         path = _path(":save", name)
         text = json.dumps({"messages": self._messages()}, ensure_ascii=False, indent=2)
-        # The file is replaced as a whole, so a failure leaves the old one.
-        new = path.with_name(path.name + ".new")
         try:
+            file = path.resolve()  # a link stays one
+            # A file is replaced as a whole, so a failure leaves the old one. A device is not.
+            new = file if file.exists() and not file.is_file() else file.with_name(file.name + ".new")
             new.write_text(text + "\n", encoding="utf-8")
-            new.replace(path)
+            if new != file:
+                new.replace(file)
         except OSError as error:
             raise ChatError(f"cannot write {path}: {(error.strerror or str(error)).lower()}") from None
         self.note(f"saved to {path}: {len(self.turns)} messages")
@@ -749,7 +787,10 @@ class Chat:
         self.note(f"loaded {path}: {len(self.turns)} messages")
 
     def stats(self) -> None:
-        backs = self.lead.get("/backs")
+        with _as_a_lead_says_it(self.lead.url):
+            self._stats(self.lead.get("/backs"))
+
+    def _stats(self, backs: dict[str, Any]) -> None:
         speedup = backs.get("speedup") or {}
         if times := _times(speedup):
             self.note(f"{times}: {speedup['with_backs']:.1f} tokens/s with them, {speedup['alone']:.1f} without")
@@ -949,6 +990,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--plain", action="store_true", help="print the text as it comes, without colours")
     options = parser.parse_args(argv)
 
+    if sys.stdin is None or sys.stdout is None:
+        parser.error("standard input and output have to be open")
     for stream in (sys.stdin, sys.stdout):
         # The terminal's encoding may lack a character of the answer.
         if isinstance(stream, io.TextIOWrapper):
@@ -975,9 +1018,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # The reader of the output is gone. Python would report that again when it closes standard output.
+    except OSError as error:
+        # Python would report it again when it closes standard output.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # its reader is gone
+            print(f"{PROGRAM}: cannot write answers: {(error.strerror or str(error)).lower()}", file=sys.stderr)
         return 1
 
 

@@ -22,7 +22,7 @@ from duo.draft.policy import CHAIN, MAX_BATCH_PLACES, MAX_BATCH_ROWS, MAX_RIDERS
 from duo.engines import measure
 from duo.engines.cost import CostCurve
 from duo.engines.meaning import Sample
-from duo.errors import FileError
+from duo.errors import FileError, why_unread
 from duo.program import flags as cli
 from duo.program import mdns, models, run, trace_file, values
 from duo.program.config import Parser
@@ -88,8 +88,7 @@ def credentials(args: argparse.Namespace) -> tuple[str, ClientTls | None]:
         try:
             token = values.secret((Path(args.token_file).read_text(encoding="utf-8").splitlines() or [""])[0].strip())
         except (OSError, UnicodeDecodeError) as error:
-            reason = (getattr(error, "strerror", None) or str(error)).lower()
-            raise FileError(f"--token-file {args.token_file}: {reason}") from None
+            raise FileError(f"--token-file {args.token_file}: {why_unread(error)}") from None
         except argparse.ArgumentTypeError as error:
             raise FileError(f"--token-file {args.token_file}: {error}") from None
     files = Files(args.tls_cert, args.tls_key, args.tls_ca)
@@ -97,26 +96,23 @@ def credentials(args: argparse.Namespace) -> tuple[str, ClientTls | None]:
     return token, ClientTls(files) if args.tls or args.tls_ca or args.tls_cert else None
 
 
-async def _chosen(args: argparse.Namespace, link: Link) -> argparse.Namespace:
+async def _chosen(args: argparse.Namespace, folder: Path | None, link: Link) -> argparse.Namespace:
     """The flags with the draft model that suits the lead best. Raises ModelError."""
     target = await link.vocabulary()
-    model = await asyncio.to_thread(choosing.choose, target, _folder(args))
+    model = await asyncio.to_thread(choosing.choose, target, folder)
     log.info("-m auto: %s is the smallest model here with the vocabulary of the lead's target", model.name)
     return argparse.Namespace(**{**vars(args), "model": str(model.path)})
 
 
-def _folder(args: argparse.Namespace) -> Path | None:
-    return Path(args.models_dir).expanduser() if args.models_dir else None
-
-
 async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
+    folder = choosing.folder(args.models_dir)
     token, tls = credentials(args)
     if tls is not None:
         tls.credentials()  # report errors before the model is loaded
     look = mdns.find if args.lead == AUTO else None
     if args.model == AUTO:
         lead = await look() if look else args.lead
-        args = await _chosen(args, Link(lead, Identity(args.name, "", "", 0), Trace(), token, tls, look))
+        args = await _chosen(args, folder, Link(lead, Identity(args.name, "", "", 0), Trace(), token, tls, look))
     args = await asyncio.to_thread(models.located, args)
     engine = await asyncio.to_thread(models.load_engine, args, "draft", row_capacity(args.parallel), args.parallel)
     check_drafts(engine)
@@ -129,7 +125,7 @@ async def _draft(args: argparse.Namespace, timeline: Trace) -> None:
     me = Identity(args.name, engine.name, vocabulary.fingerprint, vocabulary.size, vocabulary.meanings)
 
     async def unsuited(target: Sample) -> None:
-        log.info("%s", await asyncio.to_thread(choosing.advice, target, _folder(args)))
+        log.info("%s", await asyncio.to_thread(choosing.advice, target, folder))
 
     link = Link(lead, me, timeline, token, tls, look, unsuited)
     model = DraftModel(engine, cost, min(args.n_ahead, MAX_BATCH_ROWS - MAX_RIDERS), policy, timeline, "drafter")

@@ -15,7 +15,7 @@ from pathlib import Path
 from duo.engines import memory
 from duo.engines.load import meanings_in
 from duo.engines.meaning import Sample
-from duo.errors import ModelError
+from duo.errors import FileError, ModelError
 from duo.program.hub.caches import LocalModel, local_models, places
 
 log = logging.getLogger("back")
@@ -27,6 +27,16 @@ SMALLER = 2
 
 Types of weights differ, so this is far from the 10 and more that docs/pairs.md advises.
 """
+
+
+def folder(given: str) -> Path | None:
+    """The folder that --models-dir names; None for none. Raises FileError if it is not there."""
+    if not given:
+        return None
+    found = Path(given).expanduser()
+    if not found.is_dir():
+        raise FileError(f"--models-dir {given}: there is no such folder")
+    return found
 
 
 def suitable(target: Sample, folder: Path | None) -> Iterator[LocalModel]:

@@ -84,6 +84,13 @@ class AddressError(DuoError):
     exit_code = 4
 
 
+def why_unread(error: OSError | UnicodeError) -> str:
+    """Why a text file cannot be read, in words for a person."""
+    if isinstance(error, UnicodeError):
+        return "it is not text in UTF-8"
+    return (error.strerror or str(error)).lower()
+
+
 def first_line(error: object) -> str:
     """The first line of an error's message, short enough for a terminal."""
     text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -78,6 +78,12 @@ def tell_access(args: argparse.Namespace, allowed: Access, commands: Commands | 
         print(line, file=sys.stderr, flush=True)
 
 
+def check_ports(args: argparse.Namespace) -> None:
+    """Raises AddressError if clients and backs are to use the same port."""
+    if args.port == args.back_port != 0:
+        raise AddressError(f"--port and --back-port are both {args.port}: choose two ports")
+
+
 def listen(host: str, port: int, flag: str) -> socket.socket:
     """A bound socket. Raises AddressError, which names the flag that chooses another port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET

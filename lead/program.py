@@ -113,6 +113,7 @@ async def _serve(args: argparse.Namespace, timeline: Trace, on_ready: Callable[[
     files = network.tls_files(args)
     saving.check(args)
     allowed = access(args)
+    network.check_ports(args)
     listening = network.listen(args.host, args.port, "--port")
     # Better now than when the model has been loaded, and then its number can be told now.
     with network.listen(args.host, args.back_port, "--back-port") as tried:

@@ -16,6 +16,8 @@ from typing import IO, Any, NoReturn
 import configargparse
 import yaml
 
+from duo.errors import why_unread
+
 _SETS_NOTHING = ("help", "version", "list_devices", "config")
 """The `dest` of flags that make no sense in a file."""
 
@@ -176,12 +178,21 @@ _AsWritten.yaml_implicit_resolvers = {
 }
 
 
+def why_no_yaml(error: Exception) -> str:
+    """One line with the line of the file. The library's own words name streams and marks."""
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    where = f"line {mark.line + 1}: " if mark is not None else ""
+    return where + " ".join(str(problem or error).split())
+
+
 def _mapping(stream: IO[str]) -> Mapping[str, Any]:
     """The mapping in a YAML file, with values as text. Raises ConfigFileParserException."""
     try:
         items = yaml.load(stream, _AsWritten)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise configargparse.ConfigFileParserException(f"{stream.name}: {' '.join(str(error).split())}") from None
+    except UnicodeDecodeError as error:
+        raise configargparse.ConfigFileParserException(f"{stream.name}: {why_unread(error)}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        raise configargparse.ConfigFileParserException(f"{stream.name}: {why_no_yaml(error)}") from None
     if items is None:
         return {}
     if not isinstance(items, dict):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from duo.errors import FileError
+from duo.errors import FileError, why_unread
 
 T = TypeVar("T")
 
@@ -17,8 +17,7 @@ def text_of(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not text"
-        raise FileError(f"cannot read {path}: {(reason or str(error)).lower()}") from None
+        raise FileError(f"cannot read {path}: {why_unread(error)}") from None
 
 
 def read(path: Path, parse: Callable[[Any, str], T], empty: str) -> list[T]:

@@ -64,6 +64,14 @@ def _path(
     if (name := ollama.parse(model)) is not None and (blob := ollama.blob(name)) is not None:
         logging.getLogger("duo").info("%s is Ollama's: %s", model, blob)
         return str(blob), model
+    if "://" in model:
+        try:
+            asked = wanted(model)
+        except ModelError:
+            raise ModelError(
+                f"{flag} {model}: download the file first, or name a model of the hub, user/repo"
+            ) from None
+        return _of_hub(flag, asked, source, runtime)
     if is_repository(model.partition(":")[0]):
         try:
             return _of_hub(flag, wanted(model), source, runtime)

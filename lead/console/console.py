@@ -35,7 +35,8 @@ class Console(Observer):
 
     def __init__(self, mode: PrintMode) -> None:
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="replace")  # its encoding may lack a character of an answer
+            with contextlib.suppress(OSError):  # its file may be another one by now
+                sys.stdout.reconfigure(errors="replace")  # its encoding may lack a character of an answer
         self.reads = mode != "none"
         self._shows_rejected = mode == "all"
         self._terminal = Terminal()

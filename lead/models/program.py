@@ -24,6 +24,7 @@ async def serve_several(args: argparse.Namespace, settings: Settings) -> None:
     """Listen, load models as they are asked for, and hand on, until cancelled."""
     files = network.tls_files(args)
     allowed = access(args)
+    network.check_ports(args)
     listening = network.listen(args.host, args.port, "--port")
     port = listening.getsockname()[1]
     pool = Pool(settings)

@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 
 import yaml
 
-from duo.program.config import Parser
+from duo.errors import why_unread
+from duo.program.config import Parser, why_no_yaml
 
 LOAD_SECONDS = 600.0
 """A load that takes longer is given up, unless the file says otherwise."""
@@ -101,10 +102,10 @@ def read(path: str, args: argparse.Namespace, parser: Parser, model_parser: Pars
 def _content(path: str) -> Mapping[str, Any]:
     try:
         content = yaml.load(Path(path).read_text(encoding="utf-8"), _Unique)
-    except OSError as error:
-        raise SettingsError((error.strerror or str(error)).lower()) from None
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise SettingsError(" ".join(str(error).split())) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(why_unread(error)) from None
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        raise SettingsError(why_no_yaml(error)) from None
     return _mapping(content, "it", "models: with a name and flags for each")
 
 

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from duo.errors import DuoError, FileError
+from duo.program import values
 
 CA_DAYS, DAYS = 3650, 820
 """Days of validity, of the authority and of its certificates. Apple's systems accept at most 825 days."""
@@ -52,9 +53,17 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="name of a back that gets a certificate (default: back)",
     )
-    p.add_argument("--days", type=int, default=DAYS, help=f"days for which they are valid (default: {DAYS})")
+    p.add_argument("--days", type=_days, default=DAYS, help=f"days for which they are valid (default: {DAYS})")
     p.add_argument("--renew", action="store_true", help="replace certificates that are there already")
     return p
+
+
+def _days(text: str) -> int:
+    """For argparse: from one day to those of the authority."""
+    days = values.positive(text)
+    if days > CA_DAYS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days up to {CA_DAYS}, those of the authority")
+    return days
 
 
 def main(argv: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from duo.errors import AddressError, FileError
+from duo.errors import AddressError, FileError, why_unread
 from duo.program import values
 from lead.security.kept import kept
 
@@ -72,7 +72,7 @@ def _of_file(flag: str, path: str) -> list[str]:
     except argparse.ArgumentTypeError as error:
         raise FileError(f"{flag} {path}: {error}") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{flag} {path}: {(getattr(error, 'strerror', None) or str(error)).lower()}") from None
+        raise FileError(f"{flag} {path}: {why_unread(error)}") from None
     if not found:
         raise FileError(f"{flag} {path}: the file is empty, where one secret per line should be")
     return found

@@ -9,7 +9,7 @@ import pytest
 from back import choosing
 from duo.engines import memory
 from duo.engines.meaning import Meanings, sample
-from duo.errors import ModelError
+from duo.errors import FileError, ModelError
 from duo.program.hub.caches import LocalModel
 
 OURS: Meanings = [b"%d" % token for token in range(1000)]
@@ -30,6 +30,13 @@ def disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 TARGET = sample(OURS, "fp")
+
+
+def test_the_folder_of_models(tmp_path: Path) -> None:
+    assert choosing.folder("") is None
+    assert choosing.folder(str(tmp_path)) == tmp_path
+    with pytest.raises(FileError, match="--models-dir /no/where: there is no such folder"):
+        choosing.folder("/no/where")
 
 
 def test_the_smallest_with_the_vocabulary(disk: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,6 +177,16 @@ def test_a_reader_that_goes_away(url: str, answerer: ScriptedAnswerer) -> None:
         assert process.wait(PATIENCE) == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is always full")
+def test_answers_that_cannot_be_written(url: str, answerer: ScriptedAnswerer) -> None:
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [sys.executable, str(CHAT), url], input="one\n", stdout=full, stderr=subprocess.PIPE, text=True,
+            env=ENVIRONMENT, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    assert (run.returncode, run.stderr) == (1, "chat.py: cannot write answers: no space left on device\n")
+
+
 @pytest.fixture
 def broken_lead() -> Iterator[Callable[[bytes], str]]:
     """A lead whose every answer is these bytes of a longer stream, and then a closed connection."""
@@ -237,6 +247,21 @@ def test_the_connection_breaks_in_the_middle(broken_lead: Callable[[bytes], str]
     assert run.stderr == (
         f"chat.py: question 1: {broke}\nchat.py: question 2: {broke}\nchat.py: 2 of 2 questions failed\n"
     )
+
+
+NO_EVENTS = (
+    "5", "[]", "{}", '{"error": "no"}', '{"choices": [{}]}', '{"choices": [{"delta": "Hel"}]}',
+    '{"choices": [], "timings": 5}', '{"choices": [], "timings": {"predicted_n": "six"}}',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("event", NO_EVENTS)
+def test_events_that_no_lead_sends(broken_lead: Callable[[bytes], str], event: str) -> None:
+    stream = chunked(f"data: {event}\n\ndata: [DONE]\n\n".encode()) + b"0\r\n\r\n"
+    url = broken_lead(stream)
+    run = pipe(url, questions="one\n")
+    assert (run.returncode, run.stdout.strip()) == (1, "")
+    assert run.stderr.startswith(f"chat.py: question 1: what answers at {url} is not a lead, or one of another version")
 
 
 def test_something_else_is_at_the_address(broken_lead: Callable[[bytes], str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -177,6 +178,13 @@ def test_what_is_not_known_is_not_said(fake: FakeLead, here: Terminal, speedup: 
         ("https://attic", "https://attic:5555"),
         ("https://attic:443/v1/", "https://attic:443"),
         ("http://attic/duo/v1", "http://attic:5555/duo"),
+        ("http://attic:5555/#a-conversation", "http://attic:5555"),
+        ("attic/v1/chat/completions", "http://attic:5555"),
+        ("http://attic/duo/docs?x=1", "http://attic:5555/duo"),
+        ("fe80::1%eth0", "http://[fe80::1%eth0]:5555"),
+        (" attic\n", "http://attic:5555"),
+        ("8080", "http://127.0.0.1:8080"),
+        (":8080", "http://127.0.0.1:8080"),
         (chat.DEFAULT_URL, "http://127.0.0.1:5555"),
     ],
 )
@@ -184,11 +192,46 @@ def test_addresses(address: str, url: str) -> None:
     assert chat.Lead(address, print).url == url
 
 
-@pytest.mark.parametrize("address", ["", "http://", "attic:port", "ftp://attic", "[::1", "attic:99999"])
+NO_ADDRESSES = (
+    "", "http://", "attic:port", "ftp://attic", "[::1", "::1]", "attic:99999", "attic:0", "a b", "*", "a..b",
+    "http:/attic",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
 def test_no_addresses(address: str) -> None:
-    run = pipe(address)
-    assert run.returncode == 1 and run.stderr.count("\n") == 1
-    assert f"{address!r} is no address of a lead: give HOST, HOST:PORT or a URL such as http" in run.stderr
+    with pytest.raises(chat.ChatError, match="is no address of a lead: give HOST, HOST:PORT or a URL such as http"):
+        chat.Lead(address, print)
+
+
+def test_no_address_is_one_line() -> None:
+    run = pipe("attic:port")
+    assert (run.returncode, run.stderr.count("\n")) == (1, 1)
+    assert run.stderr.startswith("chat.py: 'attic:port' is no address of a lead: ")
+
+
+@pytest.mark.parametrize(
+    ("failure", "says"),
+    [
+        (socket.gaierror(-2, "Name or service not known"), "there is no machine called attic: check the name"),
+        (ConnectionRefusedError(), "no lead at http://attic:5555: start one there"),
+        (TimeoutError(), "nothing answers at http://attic:5555: check the address, and the firewall"),
+        (OSError(101, "Network is unreachable"), "no way to http://attic:5555: network is unreachable; check"),
+    ],
+)
+def test_why_there_is_no_lead(monkeypatch: pytest.MonkeyPatch, failure: OSError, says: str) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise failure
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    with pytest.raises(chat.ChatError, match=re.escape(says)):
+        chat.Lead("attic", print).wait_until_ready()
+
+
+def test_tls_where_there_is_none(address: str) -> None:
+    run = pipe(address.replace("http", "https"), questions="one\n")
+    wrong = f"chat.py: what listens at {address.replace('http', 'https')} does not speak TLS: try {address}\n"
+    assert (run.returncode, run.stderr) == (1, wrong)
 
 
 # -- Keys ----------------------------------------------------------------------------------------------------------

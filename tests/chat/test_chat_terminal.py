@@ -318,6 +318,22 @@ def test_save_and_load(url: str, answerer: ScriptedAnswerer, terminal: Callable[
     here.expect(":save needs the name of a file\r\n> ")
 
 
+def test_save_through_a_link_and_to_a_device(
+    url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal], tmp_path: Path
+) -> None:
+    file, link, device = tmp_path / "file", tmp_path / "link", tmp_path / "device"
+    link.symlink_to(file)
+    os.mkfifo(device)
+    here = terminal(url)
+    here.expect("> ")
+    with device.open("r+b", buffering=0) as reader:
+        for path in (link, device):
+            here.type(f":save {path}\n")
+            here.expect(": 0 messages\r\n> ")
+        assert reader.read(100).startswith(b"{")
+    assert link.is_symlink() and json.loads(file.read_text()) == {"messages": []} and device.is_fifo()
+
+
 def test_questions_of_several_lines(url: str, answerer: ScriptedAnswerer, terminal: Callable[..., Terminal]) -> None:
     here = terminal(url)
     for typed, asked in (

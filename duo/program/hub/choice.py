@@ -28,6 +28,10 @@ _NO_MODEL = ("mmproj", "imatrix", "mtp-", "eagle3-", "dflash-", "dspark-")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})$")
 _QUANT = re.compile(r"(?:^|[-._])((?:UD-)?(?:I?Q\d|TQ\d|MXFP\d|NVFP\d|BF16|F16|F32|FP16|FP32)\w*)$", re.IGNORECASE)
 _LISTED = 12
+_PAGE = re.compile(
+    r"https?://(?:www\.)?(?:huggingface\.co|hf\.co)/([^/]+/[^/]+)(?:/tree/main|/(?:blob|resolve)/main/(.+))?"
+)
+"""The address of a repository, or of a file in it, as a browser shows it."""
 _REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 
 
@@ -62,8 +66,11 @@ class Choice(NamedTuple):
 
 
 def wanted(text: str, file: str = "") -> Wanted:
-    """Take `user/repo[:quant]` apart. Raises ModelError."""
-    repository, _, quant = text.strip().removeprefix("https://huggingface.co/").partition(":")
+    """Take `user/repo[:quant]` apart, or the address of a page of the hub. Raises ModelError."""
+    text = text.strip()
+    if page := _PAGE.fullmatch(text.partition("?")[0].rstrip("/")):
+        text, file = page[1], file or page[2] or ""
+    repository, _, quant = text.partition(":")
     if not is_repository(repository):
         raise ModelError(f"-hf {text}: a repository of the hub is named user/repo or user/repo:quant")
     return Wanted(repository, quant, file)

@@ -50,6 +50,13 @@ def test_m_takes_a_repository_too(server: FakeHub) -> None:
     assert Path(lead("-m", "user/small").model).name == "s-Q8_0.gguf"
     assert Path(lead("-m", "user/small:Q4_0").model).name == "s-Q4_0.gguf"
     assert lead("-md", "user/plain").model_name_draft == "user/plain"
+    page = "https://huggingface.co/user/small/blob/main/s-Q4_0.gguf"
+    assert Path(lead("-m", page).model).name == Path(lead("-hf", page).model).name == "s-Q4_0.gguf"
+
+
+def test_other_addresses_of_the_web() -> None:
+    with pytest.raises(ModelError, match=r"-m https://example\.com/a\.gguf: download the file first"):
+        lead("-m", "https://example.com/a.gguf")
 
 
 def test_llama_servers_names(server: FakeHub) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import stat
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -43,6 +44,13 @@ def handshake(lead: Files, back: ClientTls | None, host: str = "localhost") -> s
             return await why(f"{host}:{server.sockets[0].getsockname()[1]}", back)
 
     return asyncio.run(run())
+
+
+@pytest.mark.parametrize("days", ["0", "-3", "soon", "3651", "99999999999"])
+def test_days_that_make_no_sense(tmp_path: Path, days: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        certs.main([str(tmp_path), "--days", days])
+    assert "--days: " in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
 def test_the_whole(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +149,7 @@ class TestWhatABackSays:
         make(cls.here)
         make(cls.other)
         make(cls.old)
-        make(cls.old, "--days", "-1", "--renew")
+        certs.make(cls.old, [], ["back"], timedelta(days=-1), renew=True)
 
     here: Path
     other: Path

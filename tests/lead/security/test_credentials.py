@@ -80,6 +80,12 @@ def test_what_is_wrong(tmp_path: Path) -> None:
         asked("--api-key-file", str(tmp_path / "missing"))
 
 
+def test_a_file_that_is_not_text(tmp_path: Path) -> None:
+    (tmp_path / "keys").write_bytes(b"\xff\xfe")
+    with pytest.raises(FileError, match=r"--api-key-file .*keys: it is not text in UTF-8"):
+        access(parser().parse_args(["--api-key-file", str(tmp_path / "keys")]))
+
+
 def test_a_secret_that_is_none_is_not_taken_for_one(capsys: pytest.CaptureFixture[str]) -> None:
     """As of variables that are not set: the lead would need no key though one was asked for."""
     for flag in ("--api-key", "--token"):

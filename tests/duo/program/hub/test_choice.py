@@ -44,13 +44,20 @@ CHECKPOINT = [
         ("a/b:Q4_0", Wanted("a/b", "Q4_0")),
         (" unsloth/Qwen3.5-9B-GGUF:UD-Q4_K_XL", Wanted("unsloth/Qwen3.5-9B-GGUF", "UD-Q4_K_XL")),
         ("https://huggingface.co/a/b", Wanted("a/b")),
+        ("https://huggingface.co/a/b:Q4_0", Wanted("a/b", "Q4_0")),
+        ("https://hf.co/a/b/tree/main/", Wanted("a/b")),
+        ("https://huggingface.co/a/b/blob/main/c/d.gguf", Wanted("a/b", "", "c/d.gguf")),
+        ("https://huggingface.co/a/b/resolve/main/d.gguf?download=true", Wanted("a/b", "", "d.gguf")),
     ],
 )
 def test_names(text: str, expected: Wanted) -> None:
     assert wanted(text) == expected
 
 
-@pytest.mark.parametrize("text", ["b", "a/b/c", "/b", "a/", "a b/c", "../b", "", "a\n/b", "ä/b"])
+NO_PAGES = ("https://huggingface.co/a", "https://huggingface.co/a/b/tree/dev", "https://example.com/a/b")
+
+
+@pytest.mark.parametrize("text", ["b", "a/b/c", "/b", "a/", "a b/c", "../b", "", "a\n/b", "ä/b", *NO_PAGES])
 def test_what_is_no_name(text: str) -> None:
     with pytest.raises(ModelError, match="user/repo") as error:
         wanted(text)
