@@ -54,11 +54,12 @@ class Sources:
             if source is not None:
                 source.end(session)
 
-    def remember(self, sessions: Collection[Session], read: int) -> None:
-        """Put into the trees what costs nothing. `read`: tokens of prompts that the next forward pass reads."""
+    def remember(self, sessions: Collection[Session], read: int, longest: int) -> None:
+        """Put into the trees what costs nothing. `read`: tokens of prompts that the next forward pass reads.
+        `longest`: how many tokens to guess ahead at most."""
         if self.memory is None:
             return
-        found = self.memory.guesses(sessions, read)
+        found = self.memory.guesses(sessions, read, longest)
         for session in sessions:
             for expansion in found.get(session.id, ()):
                 session.tree.merge(expansion, memory.NAME, model=False)
