@@ -44,7 +44,7 @@ class Claims:
 
 def prior(length: int, lately: float) -> float:
     """What `Claims.chance` is before anything is known."""
-    alone = 1.0 - math.pow(2.2 / (length + 2.0), 0.9)
+    alone = 1.0 - math.pow(3.0 / (length + 1.5), 1.1)
     return alone + (1.0 - alone) * max(0.0, lately - START) * 1.6
 
 

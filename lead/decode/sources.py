@@ -61,8 +61,12 @@ class Sources:
             return
         found = self.memory.guesses(sessions, read, longest)
         for session in sessions:
-            for expansion in found.get(session.id, ()):
+            if not (new := found.get(session.id)):
+                continue
+            for expansion in new:
                 session.tree.merge(expansion, memory.NAME, model=False)
+            if self.draft is not None:
+                self.draft.foresee(session, new)
 
     def offer(self, sessions: Iterable[Session]) -> DraftOffer | None:
         """What it takes to have more guesses; None if there is nothing to expand."""
