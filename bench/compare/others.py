@@ -91,7 +91,7 @@ class AssistedGeneration(Entrant):
 
     DEFAULTS = Setting(20, 0.4)
     """transformers' own defaults."""
-    LOOKUP_LENGTHS = (3, 5, 10, 20, 40)
+    LOOKUP_LENGTHS = (3, 10, 30)
 
     def __init__(
         self, name: str, setup: Setup, worker: WorkerProcess, both_cores: bool = False, as_it_comes: bool = False,
