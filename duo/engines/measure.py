@@ -16,10 +16,10 @@ from duo.engines.base import ROOT, UNBOUNDED, Engine, Row
 from duo.engines.cost import CostCurve
 from duo.engines.replay import Checkpoints
 
-WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 32)
-WIDE = (33, 48, 65)
-"""Widths for long runs of memory. Each is timed once, and only if it should take no longer than `WIDE_SECONDS`."""
-WIDE_SECONDS = 1.5
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 17)
+WIDE = (24, 32, 48, 65)
+"""Widths that are timed once. Beyond `MUST` rows, only if that should take no longer than `WIDE_SECONDS`."""
+MUST, WIDE_SECONDS = 32, 1.5
 CONTEXT = 128
 """Committed tokens that the rows see while they are timed."""
 MEASURE_SECONDS = 0.4
@@ -81,10 +81,11 @@ def measure(
             apart = min(apart, bench.run([1, 1])[0])
         rounds += 1
     for width in WIDE if not known else ():
-        if width <= min(max_rows, bench.max_rows) and CostCurve(best)(width) <= WIDE_SECONDS:
-            best[width] = bench.run(bench.chains(width))[0]
-            if replay:
-                bench.settle()
+        if width > min(max_rows, bench.max_rows) or (width > MUST and CostCurve(best)(width) > WIDE_SECONDS):
+            break
+        best[width] = bench.run(bench.chains(width))[0]
+        if replay:
+            bench.settle()
     bench.clear()
     if 2 not in best or not replay:
         return Measured({**known, **best})
