@@ -239,10 +239,9 @@ class Planner(Speculation):
         if self._surprised is None:
             self._surprised = any(not tree.root.expanded for tree in trees)
         best, ranked = self._likeliest(trees)
+        self._copying = sum(path for path, _, node in ranked if node.remembered) >= COPIED_TOKENS * answers
         if not ranked and offer is None and self._arrivals.nobody:
             return Verify([[] for _ in trees])  # nothing to choose, and nobody to wait for
-        copied = sum(path for path, _, node in ranked if node.remembered)
-        self._copying = copied >= COPIED_TOKENS * answers
         lookahead = self._lookahead(ranked, answers, self.sharing.rate(answers, self._copying), room)
         most = len(lookahead.prices) - 1
         chosen, value = lookahead.choose(lookahead.worths)
