@@ -10,8 +10,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from duo.draft.claims import Claims
 from duo.draft.draft import Draft
+from duo.draft.follower import Follower
 from duo.draft.model import DraftModel
+from duo.draft.ngrams import NgramIndex
 from duo.draft.pacing import MIN_PAUSE, Pacing
 from duo.errors import ContextError, DuoError
 from duo.guesses import Expansion
@@ -21,15 +24,24 @@ from duo.wire.messages import MAX_KNOWN, Begun, CommittedTokens, Ended, Event, S
 
 log = logging.getLogger("back")
 
+MAX_REMEMBERED = 1 << 16
+"""An answer of more tokens, with its prompt, has no memory. A token takes about 220 bytes."""
+INDEXED = 2048
+"""Tokens that are indexed after a commit, which takes some milliseconds for a prompt."""
+
 Found = Mapping[int, Sequence[Expansion]]
 """Expansions by session."""
 
 
 @dataclass(slots=True, eq=False)
 class OpenSession:
-    """A session that the lead has begun. `found`: expansions that were not sent yet. The rest is for the log."""
+    """A session that the lead has begun. `found`: expansions that were not sent yet. The rest is for the log.
+
+    `memory`: knows the prompt and the answer of this session alone, as sessions may belong to different people.
+    """
 
     draft: Draft
+    memory: Follower | None = None
     found: list[Expansion] = field(default_factory=list)
     pacing: Pacing = field(default_factory=Pacing)
     read: int = 0
@@ -51,6 +63,7 @@ class Drafting:
         self._send = send
         self._trace = trace
         self._clock = clock
+        self._claims = Claims()
         self.sessions: dict[int, OpenSession] = {}
         self.state: State = "waiting"
         """For people to see. Other threads read it."""
@@ -76,9 +89,8 @@ class Drafting:
         match event:
             case Begun(session, sampling, prompt_length, share, ends):
                 if session not in self.sessions:
-                    self.sessions[session] = OpenSession(
-                        self._model.open(session, sampling, prompt_length, share, ends)
-                    )
+                    draft = self._model.open(session, sampling, prompt_length, share, ends)
+                    self.sessions[session] = OpenSession(draft, self._memory(prompt_length))
             case CommittedTokens(session):
                 if (it := self.sessions.get(session)) is not None:
                     self._commit(it, event)
@@ -98,10 +110,34 @@ class Drafting:
             it.draft.forget_guesses()
             it.found = []
 
+    def _memory(self, prompt_length: int) -> Follower | None:
+        if not self._model.longest_line or prompt_length > MAX_REMEMBERED:
+            return None
+        index = NgramIndex()
+        return Follower(index, index.open(Prefix()), self._claims)
+
+    def _foresee(self, it: OpenSession, new: Sequence[int]) -> None:
+        """Let the draft model go on from where the text of this session goes on as before.
+
+        The lead guesses the same from its own memory, so this is not sent. What the draft model finds on the way is.
+        """
+        draft = it.draft
+        if it.memory is None:
+            return
+        if len(draft.prefix) > MAX_REMEMBERED:
+            it.memory = None
+            return
+        it.memory.extend(draft.prefix, new)
+        it.memory.index.catch_up(INDEXED)
+        if draft.complete:
+            longest = min(self._model.longest_line, draft.capacity // 4)
+            draft.foresee(it.memory.expand(draft.prefix, draft.nodes, longest))
+
     def _commit(self, it: OpenSession, event: CommittedTokens) -> None:
         draft, now = it.draft, self._clock()
         known, expanded, guessed = len(draft.prefix), draft.answered, draft.guessed
         draft.commit(event.start, event.tokens, event.more)
+        self._foresee(it, draft.prefix.tokens[known:])
         it.pacing.committed(now, draft.unguessed)
         if draft.unguessed:
             it.found = []  # it continues what the answer has left

@@ -26,6 +26,7 @@ ABOUT = (
 )
 SLOTS = 4
 SOURCES = ("backs", "draft", "memory")
+MEMORY_MAX = 64
 """Who may guess."""
 
 
@@ -104,6 +105,11 @@ def parser() -> Parser:
     group.add_argument(
         "--draft-max", "--draft", "--draft-n", "--spec-draft-n-max", type=values.count, default=Limits().draft_max,
         metavar="N", help="how many guesses of an answer are checked at once, at most; 0: none",
+    )  # fmt: skip
+    group.add_argument(
+        "--memory-max", "--spec-ngram-mod-n-max", type=values.count, default=MEMORY_MAX, metavar="N",
+        help="the same for guesses that memory has made: a text that repeats itself for long is checked so many tokens "
+        "at once",
     )  # fmt: skip
     group.add_argument(
         "--draft-min", "--draft-n-min", "--spec-draft-n-min", type=values.count, default=Limits().draft_min,

@@ -216,7 +216,7 @@ def _local_draft(args: argparse.Namespace, served: Engine, limits: Limits, timel
     check_drafts(engine)
     cost = CostCurve(measure.remembered(engine, MAX_BATCH_PLACES, models.speed(flags, "draft")).seconds)
     log.info("%s on %s drafts here", engine.name, engine.runtime)
-    ahead = max(1, min(limits.max_guesses, MAX_BATCH_ROWS - MAX_RIDERS))
+    ahead = max(1, min(limits.of_models, MAX_BATCH_ROWS - MAX_RIDERS))
     model = DraftModel(engine, cost, ahead, TREE, timeline, "decoder")
     model.drafts_for(served.vocabulary.size, differing)
     return LocalDraft(model)

@@ -42,14 +42,18 @@ class Target(NamedTuple):
 
 def load(args: argparse.Namespace) -> Target:
     """Load what the flags name, once `models.located` has found it, and measure it. Raises ModelError."""
-    rows = max(TREE_ROWS, SCORED_CHUNK, args.draft_max + 2, 2 * args.parallel)
+    remembers = "memory" in args.speculation and args.draft_max > 0
+    run = args.memory_max if remembers else 0
+    few = max(TREE_ROWS, SCORED_CHUNK, args.draft_max + 2, 2 * args.parallel)
+    rows = max(few, run + 2)
 
     def engine_for(chains: bool, trial: bool) -> Engine:
         return models.load_engine(args, "target", rows, args.parallel, chains, trial)
 
-    asked = decision.ExactOptions(args.exact, args.draft_max, rows, args.parallel, args.policy == "tree", args.context)
+    trees = args.policy == "tree"
+    asked = decision.ExactOptions(args.exact, args.draft_max, few, args.parallel, trees, args.context, run)
     served = decision.load_target(engine_for, asked, models.speed(args, "target"))
-    limits, reason = _limits(args, served, rows)
+    limits, reason = _limits(args, served, few if served.on else rows, run)
     for line in start_lines(served, limits, reason):
         log.info("%s", line)
     plan = speculation(args.policy, limits, served.seconds, served.checkpoints)
@@ -77,14 +81,16 @@ def start_lines(served: decision.LoadedTarget, limits: Limits, reason: str) -> I
         yield f"{engine.name} is served without guesses: {reason}"
 
 
-def _limits(args: argparse.Namespace, served: decision.LoadedTarget, rows: int) -> tuple[Limits, str]:
-    """Which guesses are verified, and why none are."""
+def _limits(args: argparse.Namespace, served: decision.LoadedTarget, rows: int, run: int) -> tuple[Limits, str]:
+    """Which guesses are verified, and why none are. run: most guesses of memory."""
     engine = served.engine
     rows = min(rows, engine.batch, engine.capacity)
     most = args.draft_max if args.speculation else 0
-    limits = Limits(min(most, rows - 1), args.draft_min, args.draft_p_min, rows, engine.rollback)
+    limits = Limits(
+        min(most, rows - 1), args.draft_min, args.draft_p_min, min(run, rows - 1), rows, engine.rollback
+    )  # fmt: skip
     if reason := without_guesses(limits, _replay(served.checkpoints, CostCurve(served.seconds))):
-        limits = Limits(0, args.draft_min, args.draft_p_min, rows, engine.rollback)
+        limits = Limits(0, args.draft_min, args.draft_p_min, 0, rows, engine.rollback)
     return limits, reason
 
 

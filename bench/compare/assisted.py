@@ -1,4 +1,4 @@
-"""transformers' assisted generation, in a process of its own."""
+"""transformers' assisted generation and prompt lookup, in a process of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from bench.compare.peers import Completion, Peer, PeerError
 
 
 class Assisted(Peer):
-    """transformers' `generate` with an assistant model, in float32 as our engine has it on a CPU."""
+    """transformers' `generate` with an assistant model, in float32 as our engine has it on a CPU.
+
+    Without a draft it looks for the last tokens in the prompt and the answer (`prompt_lookup_num_tokens`).
+    """
 
     def __init__(
         self,
@@ -116,7 +119,7 @@ class _Worker:
         if threads:
             torch.set_num_threads(threads)
         self._target = self._load(target)
-        self._draft = self._load(draft)
+        self._draft = self._load(draft) if draft else None
         self._widths: list[int] = []
         self._target.register_forward_pre_hook(self._note, with_kwargs=True)
 
@@ -138,11 +141,14 @@ class _Worker:
         if request.temperature > 0:
             # The temperature alone: the library's default has a top_k of 50.
             options |= {"temperature": request.temperature, "top_k": 0, "top_p": 1.0}
-        config = self._draft.generation_config
-        config.num_assistant_tokens = request.draft_max
-        config.num_assistant_tokens_schedule = "constant"
-        config.assistant_confidence_threshold = request.p_min
-        options["assistant_model"] = self._draft
+        if self._draft is None:
+            options["prompt_lookup_num_tokens"] = request.draft_max
+        else:
+            config = self._draft.generation_config
+            config.num_assistant_tokens = request.draft_max
+            config.num_assistant_tokens_schedule = "constant"
+            config.assistant_confidence_threshold = request.p_min
+            options["assistant_model"] = self._draft
         watch = _Stopwatch()
         self._widths.clear()
         ids = torch.tensor([request.prompt])
@@ -168,7 +174,7 @@ def _serve() -> None:
     """Serves one request per line, with one answer per line, until the input ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--target", required=True)
-    parser.add_argument("--draft", required=True)
+    parser.add_argument("--draft", required=True, help="empty: prompt lookup")
     parser.add_argument("--threads", type=int, required=True)
     args = parser.parse_args()
     # Libraries may print to standard output. That goes to standard error.

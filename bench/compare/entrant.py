@@ -14,7 +14,7 @@ from lead.match.prompts import Question
 
 @dataclass(frozen=True)
 class Setup:
-    """Two models, and the cores of the two devices that run them."""
+    """Two models, and the cores of the two devices that run them. draft: empty if there is none."""
 
     target: str
     draft: str

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import median, quantiles
+from statistics import geometric_mean, median, quantiles
 from typing import TypeVar
 
-from bench.compare.names import BASE, OURS
+from bench.compare.names import BASE, OURS, PEERS
 
 
 @dataclass(frozen=True)
 class Record:
     """One answer. Its fields are those of results.json.
 
-    group: which entrants were loaded together. schedule: the entrant's name. round_trip: of its block in ms, even if
-    the entrant uses no network. own: whether the text must be that of the target alone.
+    workload: the kind of text that was asked for. group: which entrants were loaded together. schedule: the entrant's
+    name. round_trip: of its block in ms, even if the entrant uses no network. own: whether the text must be that of the
+    target alone.
     """
 
     group: int
@@ -38,6 +39,7 @@ class Record:
     same: bool | None = None
     """Whether the text is that of the target alone in the same round. None for the target alone."""
     own: bool = True
+    workload: str = "questions"
 
     @property
     def speed(self) -> float:
@@ -136,6 +138,37 @@ def rows(records: Sequence[Record], temperature: float, round_trip: float) -> li
             )
         )
     return sorted(made, key=lambda row: -row.speed_up.median)
+
+
+@dataclass(frozen=True)
+class ByWorkload:
+    """Speed-ups of one configuration by workload. ours_over_best: the speed of ours over that of the peer that is the
+    fastest there, with the peer's name; empty without peers."""
+
+    workloads: Sequence[str]
+    speed_ups: Mapping[str, Sequence[float]]
+    ours_over_best: Sequence[tuple[str, float]]
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The geometric mean of each entrant."""
+        return {name: geometric_mean(ups) for name, ups in self.speed_ups.items()}
+
+
+def by_workload(records: Sequence[Record], temperature: float, round_trip: float) -> ByWorkload:
+    """Entrants in all workloads of a configuration, the fastest first."""
+    workloads = list(dict.fromkeys(r.workload for r in records))
+    tables = [rows([r for r in records if r.workload == name], temperature, round_trip) for name in workloads]
+    by_name = [{row.schedule: row for row in table} for table in tables]
+    everywhere = [name for name in by_name[0] if all(name in table for table in by_name)]
+    ups = {name: [table[name].speed_up.median for table in by_name] for name in everywhere}
+    over: list[tuple[str, float]] = []
+    for table in tables:
+        peer = next((row for row in table if row.schedule in PEERS and row.ours_over is not None), None)
+        if peer is not None and peer.ours_over is not None:
+            over.append((peer.schedule, peer.ours_over.median))
+    fastest = sorted(everywhere, key=lambda name: -geometric_mean(ups[name]))
+    return ByWorkload(workloads, {name: ups[name] for name in fastest}, over if len(over) == len(tables) else [])
 
 
 def configurations(records: Iterable[Record]) -> list[tuple[float, float]]:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench.compare import llama_server
 from bench.compare.entrant import Entrant, Setup
-from bench.compare.names import BAD_BACKS, BASE, BOUNDS, LABELS, ONLY_ON, OURS
-from bench.compare.others import AssistedGeneration, LlamaServerSpeculation
+from bench.compare.names import (
+    BAD_BACKS,
+    BASE,
+    BOUNDS,
+    LABELS,
+    LLAMA_SERVERS,
+    NGRAMS,
+    ONLY_ON,
+    OURS,
+    WITHOUT_DRAFT,
+)
+from bench.compare.others import AssistedGeneration, LlamaServerKind, LlamaServerSpeculation
 from bench.compare.ours import LateBack, Layout, LeadEntrant, RandomBack, StoppedBack
 from bench.compare.synchronous import InWorker, Synchronous, SynchronousRemote
 from bench.compare.worker import WorkerProcess
@@ -28,11 +39,11 @@ class UnknownEntrantError(DuoError):
 
 @dataclass(frozen=True)
 class Parts:
-    """What entrants are made of. worker: has both models. draft: the draft server."""
+    """What entrants are made of. worker: has both models. draft: the draft server; None without a draft model."""
 
     setup: Setup
     worker: WorkerProcess
-    draft: WorkerProcess
+    draft: WorkerProcess | None = None
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -40,18 +51,27 @@ LAYOUTS: dict[str, Layout] = {
     "ours": Layout(local_draft=True),
     "back-only": Layout(),
     "own-only": Layout(back=False, local_draft=True),
+    "memory": Layout(back=False, flags=("--speculation", "memory")),
     "chain": Layout(flags=("--policy", "chain")),
     "both-cores": Layout(back=False, both_cores=True, flags=("--speculation", "none")),
 }
 """Entrants that are our own programs."""
 
+
+def _ngrams(kind: str, parts: Parts) -> Entrant:
+    return LlamaServerKind(kind, parts.setup, parts.worker, kind)
+
+
 MAKERS: dict[str, Callable[[Parts], Entrant]] = {
     "sync": lambda p: Synchronous("sync", p.worker),
     "sync-remote": lambda p: SynchronousRemote("sync-remote", p.worker, p.draft),
     "llama-server": lambda p: LlamaServerSpeculation("llama-server", p.setup, p.worker),
+    "llama-plain": lambda p: LlamaServerKind("llama-plain", p.setup, p.worker),
+    **{kind: partial(_ngrams, kind) for kind in NGRAMS},
     "assisted": lambda p: AssistedGeneration("assisted", p.setup, p.worker),
     "assisted-plain": lambda p: AssistedGeneration("assisted-plain", p.setup, p.worker, as_it_comes=True),
     "assisted-both": lambda p: AssistedGeneration("assisted-both", p.setup, p.worker, both_cores=True),
+    "prompt-lookup": lambda p: AssistedGeneration("prompt-lookup", p.setup, p.worker, lookup=True),
     "free-best": lambda p: Synchronous("free-best", p.worker, for_free=True),
     "free-chain": lambda p: InWorker("free-chain", p.worker, "free", policy="chain"),
     "free-tree": lambda p: InWorker("free-tree", p.worker, "free", policy="tree"),
@@ -61,8 +81,8 @@ MAKERS: dict[str, Callable[[Parts], Entrant]] = {
 }
 
 
-def chosen(only: str | None, bad_backs: bool, runtime: Runtime) -> tuple[list[str], list[str]]:
-    """Returns the names that compete, and a line about each one that is left out.
+def chosen(only: str | None, bad_backs: bool, runtime: Runtime, with_draft: bool = True) -> tuple[list[str], list[str]]:
+    """Returns the names that compete, and a line about each one that is left out. with_draft: there is a draft model.
 
     The target alone always competes, because the others are measured by it. Raises UnknownEntrantError.
     """
@@ -79,7 +99,10 @@ def chosen(only: str | None, bad_backs: bool, runtime: Runtime) -> tuple[list[st
         if ONLY_ON.get(name, runtime) != runtime:
             if only is not None:
                 left_out.append(f"{LABELS[name]} is left out: it does not run on {runtime}")
-        elif name == "llama-server" and llama_server.llama_server() is None:
+        elif not with_draft and name not in WITHOUT_DRAFT:
+            if only is not None:
+                left_out.append(f"{LABELS[name]} is left out: there is no draft model")
+        elif name in LLAMA_SERVERS and llama_server.llama_server() is None:
             left_out.append(
                 f"{LABELS[name]} is left out: there is no llama-server (python -m bench build-llama-server)"
             )
@@ -90,7 +113,16 @@ def chosen(only: str | None, bad_backs: bool, runtime: Runtime) -> tuple[list[st
 
 def make(names: Sequence[str], parts: Parts) -> list[Entrant]:
     """The entrants of these names, not started yet."""
-    return [LeadEntrant(name, parts.setup, LAYOUTS[name]) if name in LAYOUTS else MAKERS[name](parts) for name in names]
+    return [
+        LeadEntrant(name, parts.setup, _layout(name, parts)) if name in LAYOUTS else MAKERS[name](parts)
+        for name in names
+    ]
+
+
+def _layout(name: str, parts: Parts) -> Layout:
+    """Without a draft model there is no back, and none beside the target."""
+    layout = LAYOUTS[name]
+    return layout if parts.setup.draft else layout._replace(back=False, local_draft=False)
 
 
 def groups(names: Sequence[str], sizes: Mapping[str, float], memory: float) -> list[list[str]]:

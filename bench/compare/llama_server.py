@@ -88,6 +88,7 @@ def main(args: argparse.Namespace) -> int:
 class LlamaServer(Peer):
     """llama.cpp's server with one slot and one thread, and with a draft model if one is given.
 
+    kind: of speculation without a draft model, with the server's own settings; empty: none.
     draft_max: tokens of the longest draft. p_min: the probability below which a draft ends. flash_attention: 'auto'
     is the server's default, and means on. context: tokens of prompt and answer; 0: the model's own.
     """
@@ -97,6 +98,7 @@ class LlamaServer(Peer):
         target: str,
         draft: str | None = None,
         *,
+        kind: str = "",
         cpus: Collection[int] = (),
         draft_max: int = 8,
         p_min: float = 0.0,
@@ -113,6 +115,8 @@ class LlamaServer(Peer):
         command += ["--threads", "1"]
         if context:
             command += ["--ctx-size", str(context)]
+        if kind:
+            command += ["--spec-type", kind]
         if draft is not None:
             command += ["--spec-type", "draft-simple", "--spec-draft-model", draft]
             command += ["--spec-draft-n-max", str(draft_max), "--spec-draft-p-min", str(p_min)]

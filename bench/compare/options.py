@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from bench.compare.names import LABELS
+from bench.workloads.kinds import NAMES
 from duo.program import values
 
 
@@ -18,12 +19,22 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     asked = p.add_argument_group("questions")
     asked.add_argument(
         "--prompts", type=Path, metavar="FILE",
-        help="JSONL with `turns` (MT-Bench, Spec-Bench) or `messages` (default: what the shipped target knows)",
+        help="JSONL with `turns` (MT-Bench, Spec-Bench) or `messages`, in place of the workloads",
     )  # fmt: skip
-    asked.add_argument("--questions", type=values.positive, default=6, metavar="N", help="how many of them")
+    asked.add_argument(
+        "--workload", default="all", metavar="NAMES",
+        help=f"kinds of text to ask for, with commas between them: {', '.join(NAMES)}; or all of them (default: all)",
+    )  # fmt: skip
+    asked.add_argument(
+        "--questions", type=values.positive, default=4, metavar="N", help="how many of each kind in a round"
+    )
     asked.add_argument("--tokens", type=values.positive, default=96, metavar="N", help="tokens of each answer")
     asked.add_argument(
-        "--rounds", type=values.positive, default=3, metavar="N", help="how often all questions are asked"
+        "--rounds",
+        type=values.positive,
+        default=1,
+        metavar="N",
+        help="how many rounds there are; each has other questions, as long as there are enough",
     )
     asked.add_argument(
         "--temperature",
@@ -51,7 +62,7 @@ def add_model_flags(p: argparse.ArgumentParser) -> None:
     models.add_argument(
         "--pair", default="shipped", metavar="PAIR",
         help="shipped, or a size to pad the shipped target to with zeros: 0.3B, 1B; for llama.cpp also with a type: "
-        "1B-q8_0; the draft can be padded too: 1B+60M",
+        "1B-q8_0; the draft can be padded too: 1B+60M; or smollm2 or gemma3, which have no draft",
     )  # fmt: skip
     models.add_argument("--target", metavar="MODEL", help="any other target (GGUF file, directory or hub id)")
-    models.add_argument("--draft", metavar="MODEL", help="any other draft")
+    models.add_argument("--draft", metavar="MODEL", help="any other draft; none: no back, and no draft model")

@@ -59,32 +59,57 @@ class LlamaServerSpeculation(Entrant):
         return _answer(self._worker, self._serving().complete(question.prompt, n + 1, temperature, seed))
 
 
+class LlamaServerKind(Entrant):
+    """llama.cpp's server as it comes, without a draft model. kind: of its speculation; empty: none."""
+
+    must_match = False
+
+    def __init__(self, name: str, setup: Setup, worker: WorkerProcess, kind: str = "") -> None:
+        super().__init__(name)
+        self._setup, self._worker, self._kind = setup, worker, kind
+
+    def __enter__(self) -> Self:
+        server = LlamaServer(self._setup.target, cpus=self._setup.lead_cpus, kind=self._kind, flash_attention="off")
+        with ExitStack() as stack:
+            self._server = stack.enter_context(server).ready()
+            self._stack = stack.pop_all()
+        return self
+
+    def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
+        return _answer(self._worker, self._server.complete(question.prompt, n + 1, temperature, seed))
+
+
 class AssistedGeneration(Entrant):
     """transformers' assisted generation, on the target's core or on both cores.
 
-    It has its best setting, or the library's own with `as_it_comes`.
+    It has its best setting, or the library's own with `as_it_comes`. `lookup`: prompt lookup, without the draft model.
     """
 
     must_match = False
     lengths: Sequence[int] = (1, 2, 3, 4, 6, 8, 12)
-    floors = (0.4,)
+    floors: Sequence[float] = (0.4,)
 
     DEFAULTS = Setting(20, 0.4)
     """transformers' own defaults."""
+    LOOKUP_LENGTHS = (3, 10, 30)
 
     def __init__(
-        self, name: str, setup: Setup, worker: WorkerProcess, both_cores: bool = False, as_it_comes: bool = False
-    ) -> None:
+        self, name: str, setup: Setup, worker: WorkerProcess, both_cores: bool = False, as_it_comes: bool = False,
+        lookup: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(name)
+        if lookup:
+            self.lengths, self.floors = self.LOOKUP_LENGTHS, ()
         if as_it_comes:
             self.setting, self.lengths = self.DEFAULTS, ()
         self._setup = setup
+        self._draft = "" if lookup else setup.draft
         self._worker = worker
         self._cpus = setup.both if both_cores else setup.lead_cpus
         self._threads = max(1, len(setup.both)) if both_cores else 1
 
     def __enter__(self) -> Self:
-        it = Assisted(self._setup.target, self._setup.draft, cpus=self._cpus, threads=self._threads)
+        it = Assisted(self._setup.target, self._draft, cpus=self._cpus, threads=self._threads)
         with ExitStack() as stack:
             self._peer = stack.enter_context(it).ready()
             self._stack = stack.pop_all()

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from bench.compare.entrant import Setup
-from bench.compare.figures import Record, Row, Spread, configurations, rows
+from bench.compare.figures import Record, Row, Spread, by_workload, configurations, rows
 from bench.compare.names import BASE, BOUNDS, LABELS, OURS
 from bench.show import charts
 
@@ -49,10 +50,10 @@ def _version(package: str) -> str | None:
 
 def notes(args: argparse.Namespace, setup: Setup, questions: int) -> list[str]:
     """Lines above the tables: models, questions, cores, machine."""
-    where = args.prompts.name if args.prompts else "the domain of the shipped pair"
+    where = args.prompts.name if args.prompts else args.workload
     made = [
-        f"target {Path(setup.target).name}, draft {Path(setup.draft).name}, both on {setup.runtime}",
-        f"{questions} questions from {where}, {args.tokens} tokens each, {args.rounds} rounds, all schedules in turns",
+        f"target {Path(setup.target).name}, draft {Path(setup.draft).name or 'none'}, on {setup.runtime}",
+        f"{questions} questions ({where}), {args.tokens} tokens each, in {args.rounds} rounds, all schedules in turns",
         f"lead: one thread, cores {cores(setup.lead_cpus)}; back: one thread, cores {cores(setup.back_cpus)}",
         f"{_cpu()}, {os.cpu_count()} cores",
     ]
@@ -136,6 +137,7 @@ def markdown(title: str, notes: Sequence[str], records: Sequence[Record]) -> str
         parts += [f"## Temperature {temperature:g}, round trip {round_trip:g} ms", ""]
         parts += table(rows(records, temperature, round_trip))
         parts += efficiency(rows(records, temperature, round_trip))
+        parts += workload_table(records, temperature, round_trip)
     parts += [EXPLANATION]
     return "\n".join(parts) + "\n"
 
@@ -148,6 +150,23 @@ rounds, with quartiles. *Ours is faster by*: the same ratio between ours and the
 target picked, of those that it verified. *Same text*: answers that are those of no back, token for token. *Draft*: the
 length, and the path probability below which it ends earlier, that were found best by trying. The *bounds* are schedules
 that nobody can run: guesses cost nothing, because the clock stands still while they are made."""
+
+
+def workload_table(records: Sequence[Record], temperature: float, round_trip: float) -> list[str]:
+    """Speed-ups by workload, if there are several of them."""
+    found = by_workload(records, temperature, round_trip)
+    if len(found.workloads) < 2:
+        return []
+    lines = [f"| speed-up | {' | '.join(found.workloads)} | geometric mean |"]
+    lines += ["|---|" + "---:|" * (len(found.workloads) + 1)]
+    for name, ups in found.speed_ups.items():
+        label = "**ours**" if name == OURS else LABELS.get(name, name)
+        lines.append(f"| {label} | {' | '.join(f'{up:.2f}' for up in ups)} | {found.means[name]:.2f} |")
+    if found.ours_over_best:
+        ratios = [ratio for _, ratio in found.ours_over_best]
+        cells = [f"{ratio:.2f} ({name})" for name, ratio in found.ours_over_best]
+        lines.append(f"| ours over the best peer | {' | '.join(cells)} | {geometric_mean(ratios):.2f} |")
+    return [*lines, ""]
 
 
 def table(made: Sequence[Row]) -> list[str]:

@@ -49,7 +49,8 @@ class SynchronousRemote(Synchronous):
 
     networked = True
 
-    def __init__(self, name: str, worker: WorkerProcess, draft: WorkerProcess) -> None:
+    def __init__(self, name: str, worker: WorkerProcess, draft: WorkerProcess | None) -> None:
+        assert draft is not None, "it is left out without a draft model"
         super().__init__(name, worker, draft.port)
         self._draft = draft
         self._connection = ExitStack()

@@ -1,5 +1,6 @@
 """Who is asked when.
 
+Each round has questions of its own, as long as there are enough: memory would know the answers the second time.
 All entrants are loaded before the first is asked. Each round goes through the round trips, and asks all questions at
 each. A question goes to one entrant after the other, each time beginning with another one. Entrants that use no network
 are asked at one round trip of a round. The target alone is asked at all, because the others are measured by it.
@@ -9,7 +10,7 @@ Nothing is guessed from the answers of earlier rounds: they had the same questio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -27,12 +28,13 @@ PILOT_QUESTIONS, PILOT_TOKENS = 2, 64
 
 @dataclass(frozen=True)
 class Workload:
-    """How much is asked. round_trips: in ms."""
+    """How much is asked. questions: of each workload in a round. round_trips: in ms."""
 
     tokens: int
     rounds: int
     temperatures: Sequence[float]
     round_trips: Sequence[float]
+    questions: int
 
 
 def rotated(items: Sequence[T], by: int) -> list[T]:
@@ -80,14 +82,17 @@ def tune(entrant: Entrant, questions: Sequence[Question], workload: Workload, te
 
 
 class Trial:
-    """One run over entrants that are loaded. group: the number of those that are loaded together."""
+    """One run over entrants that are loaded. asked: questions by the name of their workload. warm_up: is asked first,
+    without counting. group: the number of those entrants that are loaded together."""
 
     def __init__(
-        self, entrants: Sequence[Entrant], questions: Sequence[Question], workload: Workload, say: Say, group: int = 0
-    ) -> None:
+        self, entrants: Sequence[Entrant], asked: Mapping[str, Sequence[Question]], warm_up: Question,
+        workload: Workload, say: Say, group: int = 0,
+    ) -> None:  # fmt: skip
         self._group = group
         self._entrants = entrants
-        self._questions = questions
+        self._asked = asked
+        self._warm_up = warm_up
         self._workload = workload
         self._say = say
         self._settings: dict[tuple[str, float, float], Setting] = {}
@@ -109,17 +114,25 @@ class Trial:
             if entrant.lengths:
                 key = (entrant.name, temperature, round_trip if entrant.networked else 0.0)
                 if key not in self._settings:
-                    tune(entrant, self._questions, self._workload, temperature, self._say)
+                    few = [questions[-1] for questions in self._asked.values()]
+                    tune(entrant, few, self._workload, temperature, self._say)
                     self._settings[key] = entrant.setting
                 entrant.setting = self._settings[key]
-            entrant.answer(self._questions[-1], self._workload.tokens, temperature, seed(0, 0))
+            entrant.answer(self._warm_up, self._workload.tokens, temperature, seed(0, 0))
             entrant.forget()
+
+    def _of_round(self, round_: int) -> Iterator[tuple[str, Question]]:
+        """The questions of a round, with their workloads."""
+        count = self._workload.questions
+        for name, questions in self._asked.items():
+            for at in range(round_ * count, (round_ + 1) * count):
+                yield name, questions[at % len(questions)]
 
     def _block(self, entrants: Sequence[Entrant], temperature: float, round_: int, round_trip: float) -> list[Record]:
         records: list[Record] = []
-        for number, question in enumerate(self._questions):
+        for number, (workload, question) in enumerate(self._of_round(round_)):
             answers: dict[str, Answer] = {}
-            for entrant in rotated(entrants, round_ * len(self._questions) + number):
+            for entrant in rotated(entrants, round_ + number):
                 answers[entrant.name] = entrant.answer(
                     question, self._workload.tokens, temperature, seed(round_, number)
                 )
@@ -128,6 +141,7 @@ class Trial:
                 a = answers[entrant.name]
                 records.append(
                     Record(
+                        workload=workload,
                         group=self._group,
                         schedule=entrant.name,
                         networked=entrant.networked,

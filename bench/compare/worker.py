@@ -66,6 +66,16 @@ class Channel:
         self._connection.close()
 
 
+class NoDrafts:
+    """A source of no guesses, where there is no draft model."""
+
+    def begin(self, prompt: Sequence[int], params: SamplingParams) -> None:
+        pass
+
+    def chain(self, start: int, tokens: Sequence[int], length: int, floor: float) -> Chain:
+        return []
+
+
 class RemoteDrafts:
     """A draft server as a source of chains: one round trip for each."""
 
@@ -128,8 +138,7 @@ class Worker:
     ) -> dict[str, Any]:  # fmt: skip
         """port: where the draft server is; 0: the draft model is in this process."""
         assert self._target is not None
-        drafts = self._drafts_at(port) if port else self._chains
-        assert drafts is not None
+        drafts = self._drafts_at(port) if port else self._chains or NoDrafts()
         params = SamplingParams(temperature=temperature, seed=seed)
         return asdict(synchronous(self._target, drafts, prompt, n, params, length, floor, for_free))
 

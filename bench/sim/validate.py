@@ -37,6 +37,7 @@ from bench.show import trace
 from bench.sim import record, recordings, schedules
 from bench.sim.costs import Observed, Seen, observed
 from bench.sim.record import Wanted
+from bench.workloads.kinds import QUESTIONS
 from duo.draft.policy import CHAIN, MAX_BATCH_PLACES, MAX_ROWS, TREE
 from duo.engines import Engine, EngineOptions, load, measure
 from duo.engines.conditions import conditions
@@ -81,7 +82,8 @@ class Run:
             parser = argparse.ArgumentParser()
             compare_flags(parser)
             args, _ = parser.parse_known_args(words[words.index("compare") + 1 :])
-            return cls(path, whole["title"], args, [Record(**answer) for answer in whole["answers"]])
+            records = [Record(**answer) for answer in whole["answers"]]
+            return cls(path, whole["title"], args, [it for it in records if args.prompts or it.workload == QUESTIONS])
         except OSError as error:
             raise FileError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
         except (ValueError, KeyError, TypeError):
@@ -248,9 +250,8 @@ def recorded(run: Run, setup: Setup, temperature: float) -> list[Recorded]:
     if path.exists():
         return recordings.read(path)
     args = run.args
-    rounds = args.rounds if temperature else 1
     wanted = Wanted(
-        setup.target, setup.draft, args.runtime, args.prompts, args.questions, args.tokens, rounds, temperature
+        setup.target, setup.draft, args.runtime, args.prompts, args.questions * args.rounds, args.tokens, 1, temperature
     )
     made = record.record(wanted, warm=True)  # a run begins with answers that do not count
     recordings.write(path, made)

@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from duo.draft.policy import MAX_RIDERS, MAX_ROWS, OTHERS_WEIGHT, TREE, Cost, Policy
@@ -29,6 +29,9 @@ from duo.guesses import ALONE, Expansion, Share
 from duo.prefix import Prefix, extend_hash
 from duo.sampling.params import Constraint, SamplingParams
 from duo.sampling.sampler import Sampler
+
+MIN_FORESEEN = 0.5
+"""Known text is followed while its next token is at least so likely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ class Draft:
     """Rows that the next `update_cache` commits."""
     _above: int = field(default=ROOT, init=False)
     """The row above the root, until it is committed."""
-    _nodes: dict[int, Node] = field(default_factory=dict, init=False)
+    nodes: dict[int, Node] = field(default_factory=dict, init=False)
     """The root and all below it, by their hashes."""
     _frontier: list[tuple[float, int, Node]] = field(default_factory=list, init=False)
     """The places to expand: a heap with the greatest weight on top."""
@@ -128,8 +131,8 @@ class Draft:
                 self._path.append(root.row)
             child = root.children.get(token)
         if root is not None and root.mine:
-            guesses = list(root.children.values())
-            self.scale.outcome([g.chance for g in guesses], guesses.index(child) if child is not None else None)
+            guesses = [guess for guess in root.children.values() if not guess.foreseen]
+            self.scale.outcome([g.chance for g in guesses], guesses.index(child) if child in guesses else None)
             if root.picks and self.sharpness.outcome(root.picks, token):
                 self.scale.restart()
             self.answered += 1
@@ -139,7 +142,7 @@ class Draft:
     def _refill(self) -> None:
         """Rebuild the frontier below the new root, with path probabilities measured from there."""
         self._frontier.clear()
-        self._nodes.clear()
+        self.nodes.clear()
         self.rows = 0
         if self.root is None:
             return
@@ -148,22 +151,26 @@ class Draft:
         for node in self.root.subtree():
             node.ranks -= ranks
             node.path = node.chance * node.parent.path if node.parent else 1.0
-            self._nodes[node.hash] = node
+            self.nodes[node.hash] = node
             self.rows += node.row is not None
-            if not node.children:
-                self._push(node)
+        self._order()
 
     def _ends(self, length: int, last: int) -> bool:
         """Whether this token ends the answer. `length` includes the prompt, where such a token ends nothing."""
         return length > self.prompt_length and last in self.eos
 
+    def _is_last(self, node: Node) -> bool:
+        """Whether nothing is drafted after this place."""
+        return node.dead or node.length > self.context or bool(self.eos and self._ends(node.length, node.token))
+
     def _push(self, node: Node) -> None:
         assert self.root is not None
-        if node.dead or node.length > self.context or (self.eos and self._ends(node.length, node.token)):
+        if self._is_last(node):
             return
         if node.path >= self.policy.floor and node.length - self.root.length < self.n_ahead:
             mine = node.ranks % self.share.backs == self.share.number
-            heapq.heappush(self._frontier, (-node.path * (1.0 if mine else OTHERS_WEIGHT), node.hash, node))
+            weight = node.path * node.open_share * (1.0 if mine else OTHERS_WEIGHT)
+            heapq.heappush(self._frontier, (-weight, node.hash, node))
 
     def forget_guesses(self) -> None:
         """Begin a new tree. The draft must hold no rows."""
@@ -185,7 +192,7 @@ class Draft:
         """Keep the likeliest rows. The engine drops the others with the next `update_cache`."""
         if self.rows <= max_rows:
             return
-        rows = sorted((n for n in self._nodes.values() if n.row is not None), key=lambda n: (-n.path, n.length))
+        rows = sorted((n for n in self.nodes.values() if n.row is not None), key=lambda n: (-n.path, n.length))
         for node in rows[max_rows:]:
             node.row = None
         self.rows = max_rows
@@ -314,13 +321,14 @@ class Draft:
             self.sampler = Sampler(self.params, self.prefix.tokens[: self.prompt_length], self.constraint)
         found: list[Expansion] = []
         for node, row in zip(self.batch, logits, strict=True):
-            if node is None or node.children:
+            if node is None or node.expanded:
                 continue  # read for the sake of what follows
             if (expansion := self._guess(self.sampler, node, row)) is not None:
                 node.mine = True
                 found.append(expansion)
                 self._expand(node, expansion)
         self.batch.clear()
+        self._drop_expanded()
         return found
 
     def _guess(self, sampler: Sampler, node: Node, row: Logits) -> Expansion | None:
@@ -343,22 +351,43 @@ class Draft:
 
     def merge(self, expansion: Expansion) -> None:
         """Take in another model's guesses, to go on from there. Ignored at places that are unknown or expanded."""
-        node = self._nodes.get(expansion.hash)
-        if node is not None and not node.children and node.length == expansion.length:
+        node = self.nodes.get(expansion.hash)
+        if node is not None and not node.expanded and node.length == expansion.length:
             self._expand(node, expansion)
             self._drop_expanded()
 
+    def foresee(self, found: Iterable[Expansion]) -> None:
+        """Known text goes on like this. One forward pass reads all of it, and guesses at each place and at the end."""
+        for expansion in found:
+            node = self.nodes.get(expansion.hash)
+            if node is None or node.length != expansion.length or self._is_last(node):
+                continue
+            token, chance = expansion.tokens[0], expansion.probabilities[0]
+            if chance >= MIN_FORESEEN and token not in node.children and token not in self.unsayable:
+                child = self.nodes[extend_hash(node.hash, token)] = node.grow(token, chance, 0)
+                child.foreseen = True
+        self._order()
+
+    def _order(self) -> None:
+        """Order the frontier anew."""
+        self._frontier.clear()
+        for node in self.nodes.values():
+            if not node.expanded:
+                self._push(node)
+
     def _drop_expanded(self) -> None:
         """Remove places that another model has expanded from the top of the frontier."""
-        while self._frontier and self._frontier[0][-1].children:
+        while self._frontier and self._frontier[0][-1].expanded:
             heapq.heappop(self._frontier)
 
     def _expand(self, node: Node, expansion: Expansion) -> None:
         for rank, (token, chance) in enumerate(zip(expansion.tokens, expansion.probabilities, strict=True)):
-            child = Node(token, node, node.length + 1, extend_hash(node.hash, token), chance)
-            child.ranks = node.ranks + rank
-            node.children[token] = child
-            self._nodes[child.hash] = child
+            child = node.children.get(token)
+            if child is not None:  # known text has it too, and it may be in the frontier
+                child.foreseen, child.chance = False, chance
+                continue
+            child = node.grow(token, chance, rank)
+            self.nodes[child.hash] = child
             self._push(child)
 
     def _completion(self, node: Node) -> list[int]:

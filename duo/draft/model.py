@@ -136,6 +136,11 @@ class DraftModel:
     def _harmless(self) -> int:
         return next(reversed(self._engine.vocabulary.encode_rendered("\n")), 0)
 
+    @property
+    def longest_line(self) -> int:
+        """Places of known text that a draft can read ahead in one pass; 0 if that is of no use."""
+        return self.n_ahead - 1 if self._branches and self._policy.batch > 1 else 0
+
     def open(
         self,
         session: int,

@@ -13,9 +13,13 @@ from typing import Any, NamedTuple
 
 from duo.engines import store
 from duo.engines.base import ROOT, UNBOUNDED, Engine, Row
+from duo.engines.cost import CostCurve
 from duo.engines.replay import Checkpoints
 
-WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 17, 24, 32)
+WIDTHS = (1, 2, 3, 4, 6, 8, 12, 16, 17)
+WIDE = (24, 32, 48, 65)
+"""Widths that are timed once. Beyond `MUST` rows, only if that should take no longer than `WIDE_SECONDS`."""
+MUST, WIDE_SECONDS = 32, 1.5
 CONTEXT = 128
 """Committed tokens that the rows see while they are timed."""
 MEASURE_SECONDS = 0.4
@@ -27,7 +31,7 @@ RECHECK_SECONDS, RECHECK_CONTEXT = 0.3, 32
 would take most of that time."""
 MAX_GROWTH = 64
 """Tokens by which a slot may grow before it is cut back, if the model does not go back cheaply."""
-FORMAT = 7
+FORMAT = 8
 """Version of what is remembered on disk."""
 
 
@@ -77,8 +81,14 @@ def measure(
         if replay and engine.slots > 1:
             apart = min(apart, bench.run([1, 1])[0])
         rounds += 1
-    bench.clear()
     best = {width: average(taken) for width, taken in runs.items()}
+    for width in WIDE if not known else ():
+        if width > min(max_rows, bench.max_rows) or (width > MUST and CostCurve(best)(width) > WIDE_SECONDS):
+            break
+        best[width] = bench.run(bench.chains(width))[0]
+        if replay:
+            bench.settle()
+    bench.clear()
     if 2 not in best or not replay:
         return Measured({**known, **best})
     # With one slot, no pass has guesses and rows of other slots. Then the cost of a checkpoint may stay in the curve.

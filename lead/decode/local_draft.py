@@ -64,6 +64,13 @@ class LocalDraft:
         if (draft := self._drafts.get(session.id)) is not None:
             self._try(draft, take_in)
 
+    def foresee(self, session: Session, found: Sequence[Expansion]) -> None:
+        """Memory has guessed this."""
+        if self._model.longest_line and (draft := self._drafts.get(session.id)) is not None:
+            last = len(session.prefix) + self._model.longest_line
+            near = [expansion for expansion in found if expansion.length < last]
+            self._try(draft, lambda draft: draft.foresee(near))
+
     def offer(self, sessions: Iterable[Session]) -> DraftOffer | None:
         """What it takes to expand something for these sessions now; None if there is nothing to expand."""
         ready: list[tuple[int, int]] = []

@@ -1,32 +1,26 @@
 """Guesses without a model: text goes on as it went on before, in the prompt, in this answer or in an earlier one.
 
 Text is kept by owner, which is the API key of the request. Nothing crosses from one owner to another, and the text is
-bounded. The likeliest token is guessed, and the longest match that says it is followed. While the answer agrees, the
-match grows, and so do the claims and the run. Other places that match give other guesses for the next token.
+bounded. `duo.draft.follower` follows it.
 """
 
 from __future__ import annotations
 
-import functools
-import math
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
-from duo.draft.ngrams import PIECE, Match, NgramIndex, Text
+from duo.draft.claims import Claims
+from duo.draft.follower import Follower
+from duo.draft.ngrams import PIECE, NgramIndex
 from duo.guesses import Expansion
-from duo.prefix import Prefix, extend_hash
+from duo.prefix import Prefix
 from lead.plan.tree import GuessTree
 
 NAME = "memory"
 """The name under which its guesses are in the tree."""
 MAX_RUN = 64
 """Tokens of a run that is guessed ahead."""
-MIN_PATH = 0.02
-"""A run ends where it is less likely than this."""
-CHILDREN = 3
-"""Guesses for the next token."""
 MAX_TOKENS_OF_ALL = 1 << 18
 """Tokens of all owners together, about. The owner that asked least recently is forgotten first."""
 MAX_OWNERS = 64
@@ -45,71 +39,14 @@ class Session(Protocol):
     def tree(self) -> GuessTree: ...
 
 
-@dataclass(slots=True, eq=False)
-class _Follower:
-    """An answer, and the place in a text that it follows. `run`: what the tree has of it. `hash`: of the run's end."""
-
-    index: NgramIndex
-    text: Text
-    match: Match | None = None
-    run: list[int] = field(default_factory=list)
-    hash: int = 0
-
-    def extend(self, session: Session, tokens: Sequence[int]) -> None:
-        """The answer goes on, as the run does or otherwise."""
-        self.index.extend(self.text, session.prefix)
-        count = len(tokens)
-        if self.match is not None and self.run[:count] == list(tokens):
-            self.match = Match(self.match.text, self.match.position + count, self.match.length + count)
-            del self.run[:count]
-        else:
-            self.match = None
-
-    def expand(self, session: Session) -> list[Expansion]:
-        """Find a place to follow if there is none, and guess as far ahead as it deserves."""
-        found: list[Expansion] = []
-        if self.match is None or self._at_the_end or (self.run and self.hash not in session.tree.by_hash):
-            self.match = None
-            if not (matches := self.index.matches(self.text)):
-                return found
-            guesses = _next(matches, len(session.prefix), session.prefix.hash)
-            self.match = next(it for it in matches if it.text.tokens[it.position] == guesses.tokens[0])
-            self.run, self.hash = [], session.prefix.hash
-            found.append(guesses)
-            self._append(guesses.tokens[0])
-        most = _longest_run(min(self.match.length, MAX_RUN))
-        while len(self.run) < most and (token := self._after_run()) is not None:
-            chance = claim(self.match.length + len(self.run))
-            found.append(Expansion(len(session.prefix) + len(self.run), self.hash, [token], [chance]))
-            self._append(token)
-        return found
-
-    @property
-    def _at_the_end(self) -> bool:
-        """Whether nothing follows where the text is followed."""
-        return not self.run and self._after_run() is None
-
-    def _append(self, token: int) -> None:
-        self.run.append(token)
-        self.hash = extend_hash(self.hash, token)
-
-    def _after_run(self) -> int | None:
-        """What comes next where the text is followed. An answer that repeats itself can be followed beyond its end."""
-        assert self.match is not None
-        text, at = self.match.text, self.match.position + len(self.run)
-        if at < len(text.tokens):
-            return text.tokens[at]
-        beyond = at - len(text.tokens)
-        return self.run[beyond] if text is self.text and beyond < len(self.run) else None
-
-
 class Memory:
     """What all answers have said and were asked. The decoder's thread uses it."""
 
     def __init__(self, max_tokens: int = MAX_TOKENS_OF_ALL) -> None:
         self._max_tokens = max_tokens
         self._owners: OrderedDict[str, NgramIndex] = OrderedDict()
-        self._followers: dict[int, _Follower] = {}
+        self._followers: dict[int, Follower] = {}
+        self._claims = Claims()
 
     def __len__(self) -> int:
         """Tokens kept, and what the texts count beside them."""
@@ -125,7 +62,7 @@ class Memory:
         if (index := self._owners.pop(owner, None)) is None:
             index = NgramIndex()
         self._owners[owner] = index
-        self._followers[session.id] = _Follower(index, index.open(session.prefix))
+        self._followers[session.id] = Follower(index, index.open(session.prefix), self._claims)
         while len(self._owners) > MAX_OWNERS or (len(self._owners) > 1 and len(self) > self._max_tokens):
             self._owners.popitem(last=False)
 
@@ -136,12 +73,15 @@ class Memory:
     def committed(self, session: Session, tokens: Sequence[int]) -> None:
         """The answer goes on."""
         if (follower := self._followers.get(session.id)) is not None:
-            follower.extend(session, tokens)
+            follower.extend(session.prefix, tokens)
 
-    def guesses(self, sessions: Iterable[Session], read: int = 0) -> Mapping[int, Sequence[Expansion]]:
+    def guesses(
+        self, sessions: Iterable[Session], read: int = 0, longest: int = MAX_RUN
+    ) -> Mapping[int, Sequence[Expansion]]:
         """What the trees do not have yet, by session. A piece of what was not indexed yet is indexed before.
 
         `read`: tokens of prompts that the next forward pass reads. So many more are indexed, which takes far less time.
+        `longest`: tokens of the longest run; 0: no guess would be of use.
         """
         left = PIECE + read
         for index in reversed(self._owners.values()):
@@ -149,34 +89,10 @@ class Memory:
                 break
             left -= index.catch_up(left)
         found = {}
-        for session in sessions:
+        for session in sessions if longest else ():
             follower = self._followers.get(session.id)
-            if follower is not None and (expansions := follower.expand(session)):
+            if follower is not None and (
+                expansions := follower.expand(session.prefix, session.tree.by_hash, min(longest, MAX_RUN))
+            ):
                 found[session.id] = expansions
         return found
-
-
-def claim(length: int) -> float:
-    """How likely a place where so many tokens agree says what comes next. The record of the outcomes corrects it."""
-    return 1.0 - math.pow(3.0 / (length + 1.5), 1.1)
-
-
-def _next(matches: Sequence[Match], length: int, prefix_hash: int) -> Expansion:
-    """What comes next at these places, the likeliest first. Each counts by the square of how many tokens agree."""
-    weights: defaultdict[int, float] = defaultdict(float)
-    for text, position, agreed in matches:
-        weights[text.tokens[position]] += agreed * agreed
-    tokens = sorted(weights, key=lambda token: -weights[token])[:CHILDREN]
-    scale = claim(matches[0].length) / sum(weights.values())
-    return Expansion(length, prefix_hash, tokens, [scale * weights[token] for token in tokens])
-
-
-@functools.cache
-def _longest_run(length: int) -> int:
-    """How many tokens to guess ahead after a match of this length."""
-    path = 1.0
-    for count in range(MAX_RUN):
-        path *= claim(length + count)
-        if path < MIN_PATH:
-            return count
-    return MAX_RUN

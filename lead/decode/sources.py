@@ -54,14 +54,19 @@ class Sources:
             if source is not None:
                 source.end(session)
 
-    def remember(self, sessions: Collection[Session], read: int) -> None:
-        """Put into the trees what costs nothing. `read`: tokens of prompts that the next forward pass reads."""
+    def remember(self, sessions: Collection[Session], read: int, longest: int) -> None:
+        """Put into the trees what costs nothing. `read`: tokens of prompts that the next forward pass reads.
+        `longest`: how many tokens to guess ahead at most."""
         if self.memory is None:
             return
-        found = self.memory.guesses(sessions, read)
+        found = self.memory.guesses(sessions, read, longest)
         for session in sessions:
-            for expansion in found.get(session.id, ()):
+            if not (new := found.get(session.id)):
+                continue
+            for expansion in new:
                 session.tree.merge(expansion, memory.NAME, model=False)
+            if self.draft is not None:
+                self.draft.foresee(session, new)
 
     def offer(self, sessions: Iterable[Session]) -> DraftOffer | None:
         """What it takes to have more guesses; None if there is nothing to expand."""

@@ -91,7 +91,10 @@ class Stepper:
 
     def _plan(self, requests: Sequence[Request], chunks: Chunks) -> list[Part]:
         """Who takes part in the pass, and with which guesses, after such waits and drafts as are worth it."""
-        self.sources.remember([it.session for it in requests], sum(len(chunk.tokens) for chunk in chunks.values()))
+        read, longest = sum(len(chunk.tokens) for chunk in chunks.values()), 0
+        if requests:
+            longest = self.speculation.longest_run(len(requests))
+        self.sources.remember([it.session for it in requests], read, longest)
         if not requests:
             return []
         requests = sorted(requests, key=lambda request: request.stepped)

@@ -37,6 +37,12 @@ MIN_LOCAL_SHARE = 0.004
 """Share of the time that the draft model beside the target gets in any case. Else nothing would be learned of it."""
 
 
+COPIED_TOKENS = 4.0
+"""An answer is being copied from what was there before if memory expects to be right about so many tokens."""
+SURE_TOKEN = 0.98
+"""Memory is hardly ever surer of a token than this."""
+LONGEST_STEPS = 16
+"""How long a run of memory may pay is found out once in so many steps."""
 LEVEL_FADE = 1 - 1 / 32
 """How fast it is forgotten how long passes took."""
 
@@ -58,6 +64,11 @@ class Planner(Speculation):
         """Guesses of a place that may be verified."""
         self._at_load = copy.deepcopy(cost)
         """As measured when the model was loaded."""
+        self._copying = False
+        """Whether the last plan was for answers that memory had long runs for."""
+        self._longest: dict[int, int] = {}
+        """The longest run of memory that may pay, by the number of answers. Emptied once in `LONGEST_STEPS`."""
+        self._steps = 0
         self._under_way = 1
         """How many answers were under way at the last plan."""
         self._committed: float | None = None
@@ -155,7 +166,10 @@ class Planner(Speculation):
             passed = self._replay.observe(rows, passed, replayed)
         if passed is not None:
             self.sharing.curve(answers).observe(rows, passed)
-        self.sharing.step(answers, took, tokens)
+        self.sharing.step(answers, took, tokens, self._copying)
+        self._steps += 1
+        if not self._steps % LONGEST_STEPS:
+            self._longest.clear()
         self._idle += took or 0.0
         if passed is not None and self._present and not self.resting:
             self._levels.step(passed, self._at_load(rows), LEVEL_FADE)
@@ -225,9 +239,10 @@ class Planner(Speculation):
         if self._surprised is None:
             self._surprised = any(not tree.root.expanded for tree in trees)
         best, ranked = self._likeliest(trees)
+        self._copying = sum(path for path, _, node in ranked if node.remembered) >= COPIED_TOKENS * answers
         if not ranked and offer is None and self._arrivals.nobody:
             return Verify([[] for _ in trees])  # nothing to choose, and nobody to wait for
-        lookahead = self._lookahead(ranked, answers, self.sharing.rate(answers), room)
+        lookahead = self._lookahead(ranked, answers, self.sharing.rate(answers, self._copying), room)
         most = len(lookahead.prices) - 1
         chosen, value = lookahead.choose(lookahead.worths)
         nodes: list[list[Node]] = [[] for _ in trees]
@@ -249,6 +264,21 @@ class Planner(Speculation):
             return Wait(nodes, min(due[0][0] * 1.05 + 1e-6, left))
         return Verify(nodes)
 
+    def longest_run(self, answers: int) -> int:
+        if (longest := self._longest.get(answers)) is None:
+            longest = self._longest[answers] = self._longest_run(answers)
+        return longest
+
+    def _longest_run(self, answers: int) -> int:
+        cost, rate = self.sharing.curve(answers), self.sharing.rate(answers)
+        alone, tokens, chance, best, longest = cost(answers), 0.0, 1.0, 0.0, 0
+        for count in range(1, min(self._max_guesses, self.limits.rows - answers) + 1):
+            chance *= SURE_TOKEN
+            tokens += chance
+            if (gain := tokens - rate * (cost(answers + count) - alone)) > best:
+                best, longest = gain, count
+        return longest
+
     def _likeliest(self, trees: Sequence[GuessTree]) -> tuple[list[list[tuple[Node, float]]], list[_Ranked]]:
         """The guesses that may be verified: by answer, and of all answers together. The likeliest come first."""
         best = [self.limits.likeliest(tree, self._max_guesses) for tree in trees]
@@ -263,7 +293,8 @@ class Planner(Speculation):
     def _lookahead(self, ranked: Sequence[_Ranked], answers: int, rate: float, room: int | None) -> Lookahead:
         """What a forward pass for this many answers may bring, with the guesses that are here."""
         limits, cost = self.limits, self.sharing.curve(answers)
-        most = min(answers * self._max_guesses, limits.rows - answers)
+        remembered = sum(node.remembered for _, _, node in ranked)
+        most = min(answers * limits.of_models + remembered, answers * self._max_guesses, limits.rows - answers)
         if room is not None:
             most = min(most, room)
         prices = [rate * cost(answers + count) for count in range(most + 1)]
@@ -332,7 +363,9 @@ class Planner(Speculation):
 
     def _leaves(self, tree: GuessTree, ranked: Sequence[tuple[Node, float]]) -> list[float]:
         """Path probabilities of the places that no model has expanded, where guesses could be of use."""
-        if not self.limits.rollback.trees and len(ranked) >= self._max_guesses:
-            return []  # the chain is as long as it may be
+        if not self.limits.rollback.trees:
+            of_models = sum(not node.remembered for node, _ in ranked)
+            if of_models >= self.limits.of_models or len(ranked) >= self._max_guesses:
+                return []  # the chain is as long as it may be
         places = [(tree.root, 1.0), *ranked]
         return [path * node.open_share for node, path in places if node.open_share > 0.0 and tree.useful_below(node)]

@@ -41,7 +41,7 @@ class Sharing:
         self._one = cost
         self._several = copy.deepcopy(cost)
         """Each of several answers attends over keys and values of its own, so their passes are dearer."""
-        self._rates: defaultdict[int, _Rate] = defaultdict(_Rate)
+        self._rates: defaultdict[tuple[int, bool], _Rate] = defaultdict(_Rate)
         self._last = 1
         """Answers that shared the last step."""
         self._passes = 0
@@ -51,16 +51,22 @@ class Sharing:
         """The cost curve where this many answers share the passes."""
         return self._one if answers == 1 else self._several
 
-    def rate(self, answers: int) -> float:
-        """Tokens per second lately, with this many answers; those of the target alone while nothing is known."""
-        rate = self._rates[answers]
+    def rate(self, answers: int, copying: bool = False) -> float:
+        """Tokens per second lately, with this many answers; those of the target alone while nothing is known.
+
+        `copying`: of steps that memory had long runs for. Where a text repeats itself for a while, time is worth more
+        tokens. It would be too dear for all other guesses if both were one rate.
+        """
+        rate = self._rates[answers, copying]
+        if copying and not rate.seconds:
+            rate = self._rates[answers, False]
         return rate.tokens / rate.seconds if rate.seconds else 1 / self._per_answer(answers)
 
-    def step(self, answers: int, seconds: float | None, tokens: float) -> None:
+    def step(self, answers: int, seconds: float | None, tokens: float, copying: bool = False) -> None:
         """This many answers shared a step. `seconds`: from commit to commit; None if that says nothing."""
         self._last = answers
         if seconds is not None:
-            self._rates[answers].step(seconds, tokens)
+            self._rates[answers, copying].step(seconds, tokens)
 
     def choose(self, answers: int, value: Callable[[int, float], float]) -> int:
         """How many of the answers, the first ones, should share the next forward pass.

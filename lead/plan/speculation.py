@@ -73,6 +73,10 @@ class Speculation:
         """
         raise NotImplementedError
 
+    def longest_run(self, answers: int) -> int:
+        """How many tokens memory should guess ahead at most, for each of so many answers; 0 if no guess can pay."""
+        return self.limits.max_guesses
+
     @property
     def backs(self) -> Sequence[str]:
         """Backs that divide the work of drafting, the quickest first."""

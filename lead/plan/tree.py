@@ -34,7 +34,7 @@ class Place(NamedTuple):
 class Node:
     """One guessed token. `length` and `hash`: of the whole prefix that ends with it."""
 
-    __slots__ = ("chance", "chances", "children", "expanded", "hash", "length", "parent", "token")
+    __slots__ = ("chance", "chances", "children", "expanded", "hash", "length", "parent", "remembered", "token")
 
     def __init__(self, token: int, parent: Node | None, length: int, prefix_hash: int) -> None:
         self.token = token
@@ -48,6 +48,8 @@ class Node:
         """Probability of this token, given its parent: the best of the calibrated claims."""
         self.expanded = False
         """Whether a model has said what may follow. Guesses without a model leave room for its own."""
+        self.remembered = False
+        """Whether a source without a model has guessed it."""
 
     @property
     def open_share(self) -> float:
@@ -118,6 +120,7 @@ class GuessTree:
                 anchor.children[token] = child
                 self.by_hash[child_hash] = child
             child.chances[source] = chance
+            child.remembered |= not model
             if len(child.chances) == 1:
                 child.chance = calibration.chance(chance)
             else:
@@ -167,17 +170,23 @@ class GuessTree:
             root.parent = None
         self.root = root
 
-    def best(self, count: int, floor: float = 0.0) -> list[tuple[Node, float]]:
+    def best(self, count: int, floor: float = 0.0, of_models: int | None = None) -> list[tuple[Node, float]]:
         """The `count` likeliest nodes with their path probabilities, falling, none below `floor` or beyond the limit.
 
-        Parents come before their children, because probability only falls along a path.
+        At most `of_models` of them are guesses of models alone; None: any number. Parents come before their children,
+        because probability only falls along a path.
         """
+        left = count if of_models is None else of_models
         chosen: list[tuple[Node, float]] = []
         order = 0
         heap: list[tuple[float, int, Node]] = [(-1.0, 0, self.root)]
         while heap and len(chosen) < count:
             negative, _, node = heapq.heappop(heap)
             if node is not self.root:
+                if not node.remembered:
+                    if not left:
+                        continue
+                    left -= 1
                 chosen.append((node, -negative))
             if self.limit is not None and node.length + 1 >= self.limit:
                 continue
@@ -188,17 +197,19 @@ class GuessTree:
                     heapq.heappush(heap, (-path, order, child))
         return chosen
 
-    def chain(self, count: int, floor: float = 0.0) -> list[tuple[Node, float]]:
+    def chain(self, count: int, floor: float = 0.0, of_models: int | None = None) -> list[tuple[Node, float]]:
         """The likeliest child at each place from the root down, with path probabilities and bounds as in `best`.
 
         For models that cannot verify trees.
         """
+        left = count if of_models is None else of_models
         line: list[tuple[Node, float]] = []
         node, path = self.root, 1.0
         while node.children and len(line) < count and self.useful_below(node):
             node = max(node.children.values(), key=_chance)
             path *= node.chance
-            if path <= 0.0 or path < floor:
+            left -= not node.remembered
+            if path <= 0.0 or path < floor or left < 0:
                 break
             line.append((node, path))
         return line

@@ -11,7 +11,7 @@ from duo.draft.pacing import MIN_PAUSE
 from duo.wire.back_side import BackSide
 from duo.wire.messages import Identity, Welcomed
 from tests.support.desk import LONG, SURE, UNSURE, Desk, Moody
-from tests.support.fakes import FakeModel
+from tests.support.fakes import FakeModel, hash_of
 
 ME = Identity("mini", "draft", "fp", FakeModel.size)
 
@@ -115,3 +115,23 @@ def test_what_the_hello_did_not_name_is_forgotten(desk: Desk) -> None:
     desk.begin(2, [UNSURE, *LONG[:40], 2])
     desk.drafting.hear(Welcomed("back", "target", FakeModel.size))
     assert [session for session, _ in desk.drafting.known()] == [1]
+
+
+def test_text_of_a_session_is_read_ahead_for_that_session_alone() -> None:
+    text = [SURE, *(4 + (7 * i * i + i // 3) % 8 for i in range(60))]
+    desk = Desk(model=Moody(), n_ahead=16)
+    desk.begin(1, [*text, 5, 5, *text[:20]])
+    desk.begin(2, text[:20])
+
+    def foreseen(session: int) -> list[int]:
+        """The line of known text below the last token."""
+        node, line = desk.draft(session).root, list[int]()
+        while node is not None and (node := next((it for it in node.children.values() if it.foreseen), None)):
+            line.append(node.token)
+        return line
+
+    assert len(foreseen(1)) > 3 and foreseen(1) == text[20 : 20 + len(foreseen(1))]
+    assert foreseen(2) == [], "nothing of the other session is known to it"
+    places = {(82 + n, hash_of([*text, 5, 5, *text[: 20 + n]])) for n in range(len(foreseen(1)) + 1)}
+    desk.work(1)
+    assert places <= {(e.length, e.hash) for e in desk.heard[1]}

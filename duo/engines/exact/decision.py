@@ -28,7 +28,7 @@ class ExactOptions(NamedTuple):
 
     guesses: most guesses of an answer per pass. rows: most rows of a pass, over all answers. answers: how many there
     may be at once. trees: verify trees of guesses where the model can. context: tokens of each slot, 0 for the
-    engine's choice.
+    engine's choice. run: most guesses of memory in a pass, where the same bits are not asked for.
     """
 
     mode: Mode
@@ -37,6 +37,7 @@ class ExactOptions(NamedTuple):
     answers: int
     trees: bool = True
     context: int = 0
+    run: int = 0
 
 
 class Decision(NamedTuple):
@@ -72,7 +73,8 @@ def load_target(load: Load, options: ExactOptions, conditions: Sequence[object])
     engine that serves at once. conditions: all that the bits depend on and that is known before the model is loaded.
     Raises ModelError if it cannot be loaded, or if the same bits are asked for and cannot be had.
     """
-    known = search.known([*conditions, *options]) if options.mode != "off" else None
+    about = [*conditions, *options[:-1]]
+    known = search.known(about) if options.mode != "off" else None
     chains = options.mode != "off" and (known is None or decide(known, options).on)
     engine = load(chains, known is None)
     if not chains:
@@ -83,7 +85,7 @@ def load_target(load: Load, options: ExactOptions, conditions: Sequence[object])
         found = SearchResult(None, {}, reason)
     elif known is None:
         found = search.find_class(engine, options.rows, unsteady, lambda it: decide(it, options).on)
-        search.remember([*conditions, *options], found)
+        search.remember(about, found)
     else:
         # The start that wrote it may have had another number of threads.
         found = known._replace(widths=without_unsteady(known.widths, unsteady))
@@ -147,7 +149,8 @@ def _with_cost(
     engine = target.engine
     rows = min(options.rows, engine.batch, engine.capacity)
     guesses = min(options.guesses, rows - 1, engine.rollback.depth)
-    widest = rows if target.on else min(rows, max(1 + guesses, 2 * options.answers))
+    run = 1 + min(options.run, engine.capacity - 1, engine.rollback.depth)
+    widest = rows if target.on else max(min(rows, max(1 + guesses, 2 * options.answers)), min(run, engine.batch))
     measured = measure.remembered(engine, widest, conditions, known or {})
     return target._replace(seconds=measured.seconds, checkpoints=measured.checkpoints)
 

@@ -20,6 +20,10 @@ def test_who_competes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "late-back" in lineup.chosen(None, True, "transformers")[0]
     with pytest.raises(lineup.UnknownEntrantError, match="'ous'"):
         lineup.chosen("none,ous", False, "llamacpp")
+    assert lineup.chosen("ours,sync,memory", False, "transformers", with_draft=False) == (
+        ["none", "ours", "memory"],
+        ["synchronous, both on the target's core is left out: there is no draft model"],
+    )
     assert {*lineup.LAYOUTS, *lineup.MAKERS} == set(LABELS)
 
 

@@ -33,14 +33,14 @@ QUESTIONS = [Question([{"role": "user", "content": str(i)}], [i]) for i in range
 
 def test_a_pilot_finds_the_best_setting() -> None:
     schedule = Scripted("sync", (1, 2, 4, 8), (0.1, 0.3, 0.6))
-    trial.tune(schedule, QUESTIONS, Workload(64, 1, [0.0], [0.0]), 0.0, lambda words: None)
+    trial.tune(schedule, QUESTIONS, Workload(64, 1, [0.0], [0.0], 3), 0.0, lambda words: None)
     assert schedule.setting == Setting(4, 0.3)
 
 
 def test_turns() -> None:
     schedules = [Scripted("none"), Scripted("sync", (1, 4)), Scripted("ours", far=True)]
-    plan = Workload(16, 4, [0.0, 0.8], [0.0, 20.0])
-    blocks = list(Trial(schedules, QUESTIONS, plan, lambda words: None).run())
+    plan = Workload(16, 4, [0.0, 0.8], [0.0, 20.0], 3)
+    blocks = list(Trial(schedules, {"questions": QUESTIONS}, QUESTIONS[0], plan, lambda words: None).run())
     assert len(blocks) == 2 * 4 * 2
     records = [r for block in blocks for r in block]
     count = {s.name: sum(r.schedule == s.name for r in records) for s in schedules}
@@ -52,6 +52,21 @@ def test_turns() -> None:
     }
     assert schedules[2].trips[:2] == [0.0, 0.02]
     assert all(r.same for r in records if r.schedule != "none")
+
+
+def test_each_round_has_questions_of_its_own() -> None:
+    asked = {name: [Question([], [number, at]) for at in range(4)] for number, name in enumerate(("chat", "json"))}
+    heard: list[list[int]] = []
+
+    class Listening(Scripted):
+        def answer(self, question: Question, n: int, temperature: float, seed: int) -> Answer:
+            heard.append(list(question.prompt))
+            return super().answer(question, n, temperature, seed)
+
+    plan = Workload(16, 2, [0.0], [0.0], 2)
+    blocks = list(Trial([Listening("none")], asked, Question([], [9]), plan, lambda words: None).run())
+    assert heard == [[9], [0, 0], [0, 1], [1, 0], [1, 1], [9], [0, 2], [0, 3], [1, 2], [1, 3]]
+    assert [(r.workload, r.question) for r in blocks[1]] == [("chat", 0), ("chat", 1), ("json", 2), ("json", 3)]
 
 
 def test_nobody_is_always_first() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from duo.draft.ngrams import TEXT_COST
 from duo.prefix import Prefix
 from duo.sampling.params import SamplingParams
-from lead.decode.memory import MAX_OWNERS, MAX_RUN, NAME, Memory, claim
+from lead.decode.memory import MAX_OWNERS, MAX_RUN, NAME, Memory
 from lead.decode.session import Session
 from lead.plan.calibration import Calibration
 from lead.plan.tree import GuessTree
@@ -147,9 +147,3 @@ def test_whatever_follows_the_guesses_continue_the_prefix(prompt: list[int], ans
         guess(memory, it)
         assert len(it.tree) <= 4 * MAX_RUN
         commit(memory, it, [token])
-
-
-def test_claims_rise_with_the_match() -> None:
-    claims = [claim(length) for length in range(3, 200)]
-    assert claims == sorted(claims)
-    assert 0.0 < claims[0] < 0.5 < 0.95 < claims[-1] < 1.0
