@@ -28,6 +28,7 @@ from bench.harness.processes import halves
 from bench.workloads import kinds
 from duo.errors import FileError
 from duo.program.prompts import Conversation, Message
+from duo.program.prompts import read as read_prompts
 from lead.match import prompts
 from lead.match.prompts import Question
 
