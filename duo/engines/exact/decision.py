@@ -39,6 +39,11 @@ class ExactOptions(NamedTuple):
     context: int = 0
     run: int = 0
 
+    @property
+    def searched(self) -> Sequence[object]:
+        """What the search for a class depends on."""
+        return self[:-1]
+
 
 class Decision(NamedTuple):
     """on: the target gives the same bits. line: says so to people, with the price or the reason."""
@@ -73,7 +78,7 @@ def load_target(load: Load, options: ExactOptions, conditions: Sequence[object])
     engine that serves at once. conditions: all that the bits depend on and that is known before the model is loaded.
     Raises ModelError if it cannot be loaded, or if the same bits are asked for and cannot be had.
     """
-    about = [*conditions, *options[:-1]]
+    about = [*conditions, *options.searched]
     known = search.known(about) if options.mode != "off" else None
     chains = options.mode != "off" and (known is None or decide(known, options).on)
     engine = load(chains, known is None)

@@ -211,7 +211,7 @@ def test_rows_attend_together_where_nobody_needs_the_same_bits(monkeypatch: pyte
     served = decision.load_target(engine_for, decision.ExactOptions("auto", 8, 16, SLOTS), ["a model"])
     assert not served.on and by_row == [False]
     served.engine.close()
-    found = search.known(["a model", *decision.ExactOptions("auto", 8, 16, SLOTS)])
+    found = search.known(["a model", *decision.ExactOptions("auto", 8, 16, SLOTS).searched])
     assert found is not None and min(found.slower) > 0.0 and found.slower != (1.0, 1.0)
 
 
