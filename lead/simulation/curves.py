@@ -12,6 +12,9 @@ from lead.simulation.world import Cost
 Points = Sequence[tuple[int, float]]
 """Rows, and milliseconds of a forward pass over them."""
 
+MOST_MS = 3_600_000
+"""An hour. No forward pass takes so long."""
+
 EXAMPLE = "1:65,2:72,4:91,8:132,16:181"
 
 
@@ -27,8 +30,8 @@ def points(text: str) -> Points:
     rows = [row for row, _ in found]
     if rows[0] != 1 or any(a >= b for a, b in pairwise(rows)):
         raise argparse.ArgumentTypeError(f"{text!r}: a curve begins with 1 row, and the rows rise, as in {EXAMPLE}")
-    if not all(0 < ms < float("inf") for _, ms in found):
-        raise argparse.ArgumentTypeError(f"{text!r}: milliseconds must be above 0")
+    if not all(0 < ms <= MOST_MS for _, ms in found):
+        raise argparse.ArgumentTypeError(f"{text!r}: milliseconds must be above 0, and at most {MOST_MS:,}")
     return found
 
 

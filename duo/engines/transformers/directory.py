@@ -28,6 +28,8 @@ def locate(model: str) -> tuple[str, str]:
                 f"{model} holds no .safetensors weights (pickled ones can run code and are not read): convert them"
             )
         return str(path), path.resolve().name
+    if path.suffix.lower() == ".gguf" and path.exists():
+        raise ModelError(f"{model} is a GGUF file, which transformers does not read: leave --engine transformers away")
     if path.exists():
         raise ModelError(f"{model} is a file: give the directory that it lies in, or a .gguf file")
     if model.startswith(("/", "./", "../", "~")) or model.count("/") > 1:
