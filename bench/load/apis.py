@@ -51,6 +51,14 @@ RESPONSES = Api(
     lambda event: event["type"] in ("response.completed", "response.incomplete"),
 )
 
+INFILL = Api(
+    "/infill",
+    lambda question, tokens: {"input_prefix": question, "input_suffix": "\n    return name\n", "n_predict": tokens},
+    lambda answer: str(answer["content"]),
+    lambda event: str(event["content"]),
+    lambda event: bool(event["stop"]),
+)
+
 
 def ask(url: str, api: Api, question: str, tokens: int, fields: Mapping[str, Any], hang_up: bool = False) -> str | None:
     """The text of an answer; None after a `hang_up` in the middle of a stream.

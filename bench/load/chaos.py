@@ -1,9 +1,9 @@
 """`python -m bench chaos`: everything goes wrong at once, for minutes, and no answer is wrong.
 
-Clients ask without a pause, in three APIs, greedily and sampled, streamed and not. Some hang up in the middle.
-Meanwhile backs are started, killed, stopped and resumed at random, and the lead is killed and started again. Other
-connections say nothing, or half of a request, or nonsense. Every answer that completes must be what the same question
-gave before.
+Clients ask without a pause, in three APIs and for code in the middle, greedily and sampled, streamed and not. Some hang
+up in the middle. Meanwhile backs are started, killed, stopped and resumed at random, and the lead is killed and started
+again. Slots are saved to files, restored and erased. Other connections say nothing, or half of a request, or nonsense.
+Every answer that completes must be what the same question gave before.
 """
 
 from __future__ import annotations
@@ -14,19 +14,23 @@ import os
 import random
 import signal
 import socket
+import tempfile
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import requests
 from rich.console import Console
 
+from bench.harness.models import Runtime
 from bench.harness.processes import BackProcess, LeadProcess, free_port
 from bench.load import apis
-from bench.load.apis import CHAT, MESSAGES, RESPONSES, Api
+from bench.load.apis import CHAT, INFILL, MESSAGES, RESPONSES, Api
+from bench.load.gaps import MODELS, fillable
 from duo.program.values import positive
 from lead.match import prompts
 
@@ -47,7 +51,13 @@ VARIANTS: Sequence[tuple[Api, Mapping[str, Any]]] = (
     (MESSAGES, {"temperature": 0, "stop_sequences": ["the "], "stream": False}),
     (RESPONSES, {"temperature": 0, "stream": True}),
     (RESPONSES, {"temperature": 0, "stream": False}),
+    (INFILL, {"temperature": 0, "stream": True}),
+    (INFILL, {"temperature": 0.8, "seed": 5, "stream": False}),
 )
+SLOTS = 4
+FILES = ("one.slot", "two.slot")
+SLOT_STATUSES = (200, 400, 503)
+"""What an action on a slot may answer. The slot may hold nothing, the file may be absent, and the slot may answer."""
 
 INTERRUPTED = (requests.ConnectionError, requests.exceptions.ChunkedEncodingError, requests.Timeout)
 """What a client sees when the lead is killed."""
@@ -73,9 +83,14 @@ class Toll:
 class Scene:
     """A lead on fixed ports, and up to `MAX_BACKS` backs. Any of them may be dead or stopped."""
 
-    def __init__(self, engine: str, toll: Toll) -> None:
+    def __init__(self, engine: Runtime, toll: Toll, folder: Path) -> None:
+        """`folder`: for models and the files of slots."""
         self.port, self.back_port = free_port(), free_port()
-        self._flags = ("--engine", engine, "--threads", "1", "--parallel", "4")
+        flags = ("--engine", engine, "--threads", "1", "--parallel", str(SLOTS))
+        (folder / "slots").mkdir()
+        target, draft = (str(fillable(which, engine, folder)) for which in MODELS)
+        self._lead_flags = (*flags, "-m", target, "--slot-save-path", str(folder / "slots"))
+        self._back_flags = (*flags, "-m", draft)
         self._toll = toll
         self.lead = self._new_lead()
         self.lead.ready()
@@ -84,13 +99,13 @@ class Scene:
         self._names = 0
 
     def _new_lead(self) -> LeadProcess:
-        return LeadProcess(*self._flags, "--print-mode", "none", port=self.port, back_port=self.back_port)
+        return LeadProcess(*self._lead_flags, "--print-mode", "none", port=self.port, back_port=self.back_port)
 
     def start_back(self, rng: random.Random) -> None:
         if len(self._backs) < MAX_BACKS:
             self._names += 1
             name = rng.choice(["same", f"back-{self._names}"])
-            self._backs.append(BackProcess(self.back_port, *self._flags, "--name", name))
+            self._backs.append(BackProcess(self.back_port, *self._back_flags, "--name", name))
             self._toll.count("backs started")
 
     def kill_back(self, rng: random.Random) -> None:
@@ -137,6 +152,18 @@ class Scene:
                 else:
                     connection.detach()
         self._toll.count("nuisances")
+
+    def move_slot(self, rng: random.Random) -> None:
+        """Saves, restores or erases a slot. Whatever is in it then, answers stay the same."""
+        action, slot = rng.choice(["save", "save", "restore", "restore", "erase"]), rng.randrange(SLOTS)
+        url, body = f"{self.lead.url}/slots/{slot}?action={action}", {"filename": rng.choice(FILES)}
+        try:
+            status = requests.post(url, json=body, timeout=apis.PATIENCE).status_code
+        except INTERRUPTED:
+            return
+        if status not in SLOT_STATUSES:
+            self._toll.bad(f"{action} of slot {slot}: status {status}")
+        self._toll.count(f"slots: {action}, {'done' if status == 200 else 'refused'}")
 
     def close(self) -> None:
         for program in (*self._backs, self.lead):
@@ -192,7 +219,7 @@ class Clients:
 
 
 def run(
-    engine: str, seconds: float, clients: int, count: int, seed: int, say: Callable[[str], None], deaths: int = 0
+    engine: Runtime, seconds: float, clients: int, count: int, seed: int, say: Callable[[str], None], deaths: int = 0
 ) -> Toll:
     """Runs the storm and returns what happened.
 
@@ -201,8 +228,9 @@ def run(
     """
     rng, toll = random.Random(seed), Toll()
     questions = [conversation.turns[0] for conversation in prompts.shipped(count)]
-    scene = Scene(engine, toll)
-    try:
+    with contextlib.ExitStack() as stack:
+        scene = Scene(engine, toll, Path(stack.enter_context(tempfile.TemporaryDirectory())))
+        stack.callback(scene.close)
         say("what the answers are when nothing goes wrong")
         expected = {
             (question, variant): str(ask(scene.lead.url, question, variant))
@@ -220,13 +248,12 @@ def run(
         for question, variant in rng.sample(list(expected), 6):
             if ask(scene.lead.url, question, variant) != expected[question, variant]:
                 toll.bad(f"after it all, {described(question, variant)}")
-    finally:
-        scene.close()
     return toll
 
 
 def _storm(scene: Scene, rng: random.Random, seconds: float, enough: Callable[[], bool]) -> None:
-    actions = (scene.start_back, scene.start_back, scene.kill_back, scene.stop_back, scene.wake_backs, scene.nuisance)
+    backs = (scene.start_back, scene.start_back, scene.kill_back, scene.stop_back, scene.wake_backs)
+    actions = (*backs, scene.nuisance, scene.move_slot)
     end = time.monotonic() + seconds
     lead_dies = time.monotonic() + rng.uniform(*LEAD_LIFETIME)
     while time.monotonic() < end or not enough():

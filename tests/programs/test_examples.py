@@ -36,6 +36,24 @@ def test_openai_client() -> None:
     assert len(printed) > 100
 
 
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("litellm", "litellm"),
+        ("langchain-openai", "langchain_openai"),
+        ("instructor", "instructor"),
+        ("pydantic-ai", "pydantic_ai"),
+    ],
+)
+def test_other_clients(name: str, module: str) -> None:
+    pytest.importorskip(module, reason=f"{name} is too large for the dev extra: see CONTRIBUTING.md")
+    with LeadProcess("--threads", "1") as it:
+        it.ready()
+        printed = output(sys.executable, "examples/clients.py", "--url", f"{it.url}/v1", name)
+    assert printed.startswith(f"{name}:") and len(printed.splitlines()) > 2
+    assert "False" not in printed and "not installed" not in printed
+
+
 def test_two_backs() -> None:
     printed = output(sys.executable, "examples/two_backs.py", "What does os.path.join do?")
     assert "tokens/s" in printed

@@ -6,6 +6,8 @@ import contextlib
 import re
 import socket
 from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import grpc
 import psutil
@@ -14,8 +16,8 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bench.harness.models import shipped
 from bench.harness.processes import LeadProcess, Reply, wait_for
+from bench.load.gaps import fillable
 from duo.engines import EngineOptions, load
 from duo.wire.back_side import BackSide
 from duo.wire.messages import METHOD, Identity
@@ -30,8 +32,15 @@ CONNECTIONS = 300
 
 
 @pytest.fixture(scope="module")
-def lead() -> Iterator[LeadProcess]:
-    with LeadProcess("--threads", "1", "--print-mode", "none") as lead:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@pytest.fixture(scope="module")
+def lead(folder: Path) -> Iterator[LeadProcess]:
+    """With marks for code in the middle, and with files of slots, so that every endpoint is open."""
+    model = str(fillable("target", "transformers", folder))
+    with LeadProcess("-m", model, "--slot-save-path", str(folder), "--threads", "1", "--print-mode", "none") as lead:
         yield lead.ready()
 
 
@@ -41,8 +50,8 @@ def text(lead: LeadProcess) -> str:
 
 
 @pytest.fixture(scope="module")
-def hello(lead: LeadProcess) -> bytes:
-    draft = load(shipped("draft", "llamacpp"), "llamacpp", EngineOptions(threads=1))
+def hello(lead: LeadProcess, folder: Path) -> bytes:
+    draft = load(str(fillable("draft", "transformers", folder)), "transformers", EngineOptions(threads=1))
     vocabulary = draft.vocabulary
     return BackSide(Identity("fuzz", "m", vocabulary.fingerprint, vocabulary.size), 0.0).hello([])
 
@@ -89,6 +98,7 @@ heads = st.sampled_from(
         for endpoint in ENDPOINTS
         for path in endpoint.paths
     ]
+    + [f"POST /slots/0?action={action}".encode() for action in ("save", "restore", "erase", "")]
 )
 """The beginnings of requests to every endpoint."""
 
@@ -110,6 +120,39 @@ def test_arbitrary_bytes_on_both_ports_change_no_answer(lead: LeadProcess, text:
         connection.shutdown(socket.SHUT_WR)
     assert lead.process.poll() is None
     assert requests.get(f"{lead.url}/health", timeout=10).status_code == 200
+
+
+values: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 1 << 40) | st.floats(allow_nan=False) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
+    max_leaves=6,
+)
+files = st.lists(st.fixed_dictionaries({"text": st.text(max_size=30)}, optional={"filename": values}), max_size=3)
+gaps = st.fixed_dictionaries(
+    {"n_predict": st.sampled_from([0, 1, 3])},
+    optional={
+        "input_prefix": st.text(max_size=30) | values,
+        "input_suffix": st.text(max_size=30) | values,
+        "input_extra": files | values,
+        "prompt": st.text(max_size=30) | values,
+        "stream": st.booleans() | values,
+        "response_fields": st.lists(st.sampled_from(["content", "timings/prompt_n", "a/b/c"])) | values,
+        "stop": values,
+    },
+)
+names = st.sampled_from(["a.slot", "../a.slot", ".a", "a/b", "", "\x00", "con", "x" * 300]) | values
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(gaps, st.sampled_from(["save", "restore", "erase", "burn"]), st.sampled_from(["0", "1", "99", "-1", "x"]), names)
+def test_arbitrary_gaps_and_slots_change_no_answer(
+    lead: LeadProcess, folder: Path, text: str, gap: dict[str, Any], action: str, slot: str, name: object
+) -> None:
+    filled = requests.post(f"{lead.url}/infill", json=gap, timeout=60)
+    assert filled.status_code in (200, 400), filled.text
+    moved = requests.post(f"{lead.url}/slots/{slot}?action={action}", json={"filename": name}, timeout=60)
+    assert moved.status_code in (200, 400, 503), moved.text
+    assert not [path for path in folder.parent.iterdir() if path != folder and path.suffix == ".slot"]
 
 
 def test_after_all_that_the_answer_is_the_same(lead: LeadProcess, text: str) -> None:

@@ -83,10 +83,11 @@ def _calls(source: Source, found: Found, python: bool) -> Reading[None]:
 
 
 def tagged(source: Source, found: Found) -> Reading[None]:
-    """Reads calls after Llama's `<|python_tag|>`: JSON, or Python's form."""
+    """Reads calls after Llama's `<|python_tag|>`: JSON, or Python's form. Llama 3.1 calls tools it was trained with so:
+    `brave_search.call(query="x")`."""
     yield from source.spaces()
     if (yield from source.more()) not in "{[":
-        yield from pythonic.lines(source, found)
+        yield from pythonic.lines(source, found, method=".call")
         return
     while True:
         yield from jsons.calls(source, found)

@@ -1,16 +1,19 @@
-"""Calls that are JSON: an object with the name of a tool and its arguments."""
+"""Calls that are JSON: an object with the name of a tool and its arguments.
+
+After a mark, the object may also be written as Python writes it, as small models do.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic_core import from_json
 
 from lead.chat.forms import names
 from lead.chat.forms.found import Found
-from lead.chat.forms.literals import JSON, spaces, string, value
+from lead.chat.forms.literals import JSON, PYTHON, spaces, string, value
 from lead.chat.forms.source import CutCall, Ended, NoCall, Reading, Source
 
 _ARGUMENTS = ("arguments", "parameters")
@@ -27,6 +30,7 @@ class _Begun:
         """The place where they begin."""
         self.other = False
         """Whether there are keys that no call has."""
+        self.dialect = JSON
 
 
 def call(source: Source, found: Found, bare: bool = False) -> Reading[None]:
@@ -41,7 +45,8 @@ def call(source: Source, found: Found, bare: bool = False) -> Reading[None]:
     except Ended:
         if begun.other or (bare and not (begun.name or found.must_call)):
             raise NoCall from None
-        arguments = source.since(begun.arguments) if begun.arguments >= 0 else ""
+        told = begun.arguments >= 0 and begun.dialect is JSON
+        arguments = source.since(begun.arguments) if told else ""
         raise CutCall(begun.name, _as_far(arguments) if begun.name else "") from None
     function = _function(written)
     if bare and not any(key in function for key in _ARGUMENTS):
@@ -87,8 +92,10 @@ def _object(source: Source, found: Found, begun: _Begun, bare: bool, inner: bool
     members: dict[str, Any] = {}
     yield from source.expect("{")
     yield from spaces(source)
+    if not bare and (yield from source.peek()) == "'":
+        begun.dialect = PYTHON
     while (yield from source.peek()) != "}":
-        key = yield from string(source, JSON)
+        key = yield from string(source, begun.dialect)
         if key not in _CALL_KEYS:
             begun.other = True
             if bare:
@@ -113,24 +120,25 @@ def _member(source: Source, found: Found, begun: _Begun, key: str, bare: bool, i
     if key == "function" and letter == "{" and not inner:
         return (yield from _object(source, found, begun, bare, inner=True))
     if key in _NAMES:
-        name = yield from _name(source, found)
+        name = yield from _name(source, found, begun.dialect.quotes)
         begun.name = name
         return name
     if key in _ARGUMENTS and begun.arguments < 0:
         begun.arguments = source.place
-        if letter not in '{"n':
+        if letter not in '{"n' and (begun.dialect is JSON or letter not in "'N"):
             raise NoCall
-    read = yield from value(source, JSON)
+    read = yield from value(source, begun.dialect)
     if bare and key == "type" and read != "function":
         raise NoCall
     return read
 
 
-def _name(source: Source, found: Found) -> Reading[str]:
+def _name(source: Source, found: Found, quotes: Collection[str]) -> Reading[str]:
     """Reads the name of a tool. Another string is no call as soon as it differs from all of them."""
-    yield from source.expect('"')
+    if (quote := (yield from source.take())) not in quotes:
+        raise NoCall
     name = ""
-    while (letter := (yield from source.take())) != '"':
+    while (letter := (yield from source.take())) != quote:
         name += letter
         found.begins(name)
     found.check(name)

@@ -12,22 +12,30 @@ _LETTERS = re.compile(r"[\w.-]")
 _DOTTED = re.compile(r"[\w.:-]*+")
 
 
-def tool(source: Source, found: Found, also: str = "") -> Reading[str]:
+def tool(source: Source, found: Found, also: str = "", method: str = "") -> Reading[str]:
     """Reads the name of a tool. Raises NoCall as soon as it is none, and CutCall where the answer ends.
 
-    also: another name that is allowed here.
+    also: another name that is allowed here. method: what may stand behind a name, such as `.call`.
     """
     name = ""
     try:
         while _LETTERS.match((yield from source.more())):
             name += yield from source.take()
-            if not also.startswith(name):
+            if not (also.startswith(name) or _with_method(name, found, method)):
                 found.begins(name)
     except Ended:
         raise CutCall from None
+    if name not in found.tools and method and name.removesuffix(method) in found.tools:
+        return name.removesuffix(method)
     if not name or name != also:
         found.check(name)
     return name
+
+
+def _with_method(name: str, found: Found, method: str) -> bool:
+    """Whether this is the name of a tool and the beginning of the method."""
+    ends = (name[-length:] for length in range(1, min(len(method), len(name)) + 1))
+    return any(method.startswith(end) and name.removesuffix(end) in found.tools for end in ends)
 
 
 def numbered(source: Source, found: Found) -> Reading[tuple[str, str]]:

@@ -54,10 +54,13 @@ def listed(end: str) -> Reader:
     return read
 
 
-def lines(source: Source, found: Found) -> Reading[None]:
-    """Reads calls after each other. There may be `print()` around one, and `;` after it."""
+def lines(source: Source, found: Found, method: str = "") -> Reading[None]:
+    """Reads calls after each other. There may be `print()` around one, and `;` after it.
+
+    method: what may stand behind a name, such as `.call`.
+    """
     while True:
-        name = yield from names.tool(source, found, also="print")
+        name = yield from names.tool(source, found, also="print", method=method)
         if name not in found.tools:
             yield from source.expect("(")
             yield from call(source, found)

@@ -28,6 +28,8 @@ THINKING: Sequence[Thinking] = (
 """The marks around thinking that models have."""
 
 _TAGS = ("<tool_call>", "</tool_call>")
+_TOOLS = ("<tools>", "</tools>")
+"""Around the descriptions of tools in a prompt. Qwen 2.5 Coder writes them around its calls, too."""
 _SEED = ("<seed:tool_call>", "</seed:tool_call>")
 _MINIMAX = ("<minimax:tool_call>", "</minimax:tool_call>")
 _LFM2 = ("<|tool_call_start|>", "<|tool_call_end|>")
@@ -59,7 +61,12 @@ def _list(name: str, begin: str, end: str) -> Form:
 HERMES = Form(
     "hermes",
     writes.tool_calls(*_TAGS),
-    {**_tags(*_TAGS), sections.TOOL_CALLS: sections.mistral, _PYTHON_TAG: bare.tagged},
+    {
+        **_tags(*_TAGS),
+        _TOOLS[0]: tagged.within(_TOOLS[1]),
+        sections.TOOL_CALLS: sections.mistral,
+        _PYTHON_TAG: bare.tagged,
+    },
     names=True,
     ends=_TAGS[1:],
 )

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from fastapi import Request
 from fastapi.responses import Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from duo.engines import Vocabulary
 from lead.api import Question
@@ -22,7 +22,7 @@ from lead.http.stream import respond
 class MessagesRequest(SamplingFields):
     """Body of POST /messages. Greedy, unless the request says how to sample."""
 
-    messages: Messages = Field(min_length=1)
+    messages: Messages
     system: Text | None = None
 
     cannot: ClassVar[Cannot] = {

@@ -134,7 +134,8 @@ class Message(Body):
         return {**turn, "tool_calls": calls} if calls else turn
 
 
-Messages = Annotated[list[Message], BeforeValidator(past.in_chat, json_schema_input_type=list[Message])]
+_Given = Annotated[list[Message], Field(min_length=1)]
+Messages = Annotated[_Given, BeforeValidator(past.in_chat, json_schema_input_type=_Given)]
 """The turns of a conversation."""
 
 
@@ -203,7 +204,7 @@ class FormFields(Body):
 class ConversationFields(Body):
     """What the chat template makes a prompt of, beside tools."""
 
-    messages: Messages = Field(min_length=1)
+    messages: Messages
     chat_template_kwargs: dict[str, Any] | None = Field(
         None, description="Variables of the model's chat template, such as enable_thinking."
     )

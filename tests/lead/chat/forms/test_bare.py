@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from lead.chat.forms import FORMS
@@ -83,3 +85,20 @@ def test_text_comes_at_once_if_it_can_be_no_call(form: str, text: str, held: int
     if FORMS[form].channels:
         held = 0
     assert told == text[: len(text) - held] and parser.held == text[len(text) - held :]
+
+
+@pytest.mark.parametrize(
+    ("text", "calls"),
+    [
+        ('<|python_tag|>weather.call(city="Oslo", days=3)', [("weather", {"city": "Oslo", "days": 3})]),
+        ('<|python_tag|>time.call(); weather.call(city="x")', [("time", {}), ("weather", {"city": "x"})]),
+        ('<|python_tag|>weather.ask(city="Oslo")', []),
+        ('<|python_tag|>other.call(city="Oslo")', []),
+        ("<|python_tag|>weather.call", []),
+    ],
+)
+def test_llama_may_call_a_method_of_a_tool(text: str, calls: list[Any]) -> None:
+    for cuts in (range(0), range(1, len(text))):
+        found = parsed("llama3", text, list(cuts))
+        assert found.calls == calls
+        assert calls or found.joined("text") == text
