@@ -16,6 +16,7 @@ from typing import Any
 from bench.compare.entrant import Setup
 from bench.compare.figures import Record, Row, Spread, by_workload, configurations, rows
 from bench.compare.names import BASE, BOUNDS, LABELS, OURS
+from bench.harness.real import NAMES
 from bench.show import charts
 
 PACKAGES = ("torch", "transformers", "llama_cpp_python", "grpcio", "numpy")
@@ -57,7 +58,7 @@ def notes(args: argparse.Namespace, setup: Setup, questions: int) -> list[str]:
         f"lead: one thread, cores {cores(setup.lead_cpus)}; back: one thread, cores {cores(setup.back_cpus)}",
         f"{_cpu()}, {os.cpu_count()} cores",
     ]
-    if args.pair != "shipped" and not args.target:
+    if args.pair not in ("shipped", *NAMES) and not args.target:
         made.insert(
             1, "padded with zeros: such a model predicts what the shipped one predicts and costs what a large one costs"
         )

@@ -13,7 +13,7 @@ LENGTHS = (4, 6, 9, 13, 21, 33, 65)
 """Where the bands of lengths begin; the first band ends below the first of them."""
 LATELY = (0.3, 0.6, 0.85)
 """The same for the share of right guesses."""
-START, SMOOTHING = 0.5, 0.12
+START, SMOOTHING = 0.5, 0.2
 """The share of right guesses of an answer: at its beginning, and how much one outcome moves it."""
 PRIOR_OUTCOMES = 12.0
 """What is thought of a band before anything is known counts as many outcomes."""
