@@ -48,8 +48,8 @@ class Recorder:
         layers = layers_of(model.base_model)
         if tap.layers and not 0 <= min(tap.layers) <= max(tap.layers) < len(layers):
             raise ModelError(
-                f"the head wants the inputs of layers {[*tap.layers]}, and the target has {len(layers)} layers that can "
-                "be watched: take a head that was made for this target"
+                f"the head wants the inputs of layers {[*tap.layers]}, and the target has {len(layers)} layers to "
+                "watch: take a head that was made for this target"
             )
         for hook in self._hooks:
             hook.remove()
