@@ -73,6 +73,10 @@ class Speculation:
         """
         raise NotImplementedError
 
+    def rate(self, answers: int) -> float:
+        """Tokens per second of this many answers together, lately; 0 if nobody counts."""
+        return 0.0
+
     @property
     def backs(self) -> Sequence[str]:
         """Backs that divide the work of drafting, the quickest first."""

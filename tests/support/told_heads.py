@@ -49,12 +49,18 @@ def follow(
     return {slot: text[known[slot] :] for slot, text in texts.items()}
 
 
-def goes_right(engine: Engine, head: Head, steps: int, plain: Guess, tolerance: float = 1e-4) -> None:
-    """Prompts, accepted and rejected rows, a cut and a shared beginning. The head is right after each."""
+def goes_right(
+    engine: Engine, head: Head, steps: int, plain: Guess, tolerance: float = 1e-4, reads_at_once: bool = True
+) -> None:
+    """Prompts, accepted and rejected rows, a cut and a shared beginning. The head is right after each.
+
+    reads_at_once: the engine leaves no tokens at the end of a prompt for the next rows.
+    """
     texts = {slot: list(tokens) for slot, tokens in PROMPTS.items()}
     for slot, tokens in texts.items():
         tell(engine, slot, tokens)
-    follow(head, [Tip(slot, texts[slot]) for slot in (0, 2)], steps, plain, tolerance)
+    if reads_at_once:
+        follow(head, [Tip(slot, texts[slot]) for slot in (0, 2)], steps, plain, tolerance)
     for at in range(2):  # one guess is right, one is wrong, and the target picks another
         rows = [Row(0, 0, texts[0][-1]), Row(1, 0, 40 + at, 0), Row(2, 0, 41 + at, 1), Row(3, 1, texts[1][-1])]
         engine.forward(rows)
@@ -67,4 +73,6 @@ def goes_right(engine: Engine, head: Head, steps: int, plain: Guess, tolerance: 
     assert not head.begin([Tip(2, texts[0][: shared + 1])]), "the state of a shared token may be unknown"
     engine.truncate(1, 0)
     tell(engine, 1, [4, 4, 5])
-    follow(head, [Tip(1, [4, 4, 5])], steps, plain, tolerance)
+    engine.forward([Row(0, 1, 5)])
+    engine.commit(1, [0])
+    follow(head, [Tip(1, [4, 4, 5, 9])], steps, plain, tolerance)
