@@ -25,7 +25,7 @@ ABOUT = (
     "`python -m lead certs` makes certificates."
 )
 SLOTS = 4
-SOURCES = ("backs", "draft", "memory")
+SOURCES = ("backs", "draft", "heads", "memory")
 MEMORY_MAX = 64
 """Who may guess."""
 
@@ -95,8 +95,14 @@ def parser() -> Parser:
     group = p.add_argument_group("speculation")
     group.add_argument(
         "--speculation", type=_sources, default=[*SOURCES], metavar="{auto,SOURCE,...}",
-        help="who guesses: backs, draft (the draft model beside the target), memory (text that was seen before); "
-        "several with commas, or none (default: auto, all of them)",
+        help="who guesses: backs, draft (the draft model beside the target), heads (small networks over the "
+        "target's own states), memory (text that was seen before); several with commas, or none (default: auto, all "
+        "of them)",
+    )  # fmt: skip
+    group.add_argument(
+        "--speculator", metavar="FOLDER", default="",
+        help="a head for the target: Medusa, an MLP speculator or EAGLE-3, as safetensors; on transformers. shipped: "
+        "the one for the target that comes with duo. A head that is part of the target is found without this flag",
     )  # fmt: skip
     group.add_argument(
         "--policy", choices=("tree", "chain"), default="tree",

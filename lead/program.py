@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from duo.draft.model import DraftModel, check_drafts
 from duo.draft.policy import MAX_BATCH_PLACES, MAX_BATCH_ROWS, MAX_RIDERS, TREE, row_capacity
-from duo.engines import Engine, measure
+from duo.engines import Engine, load_head, measure
 from duo.engines.cost import CostCurve
 from duo.engines.meaning import compare
 from duo.errors import ModelError
@@ -27,6 +27,7 @@ from lead.backs.admission import Admission
 from lead.backs.server import Backs
 from lead.chat.conversation import ChatSettings
 from lead.console.console import Console
+from lead.decode.heads import Heads
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
 from lead.decode.memory import Memory
@@ -194,7 +195,24 @@ def _sources(args: argparse.Namespace, loaded: target.Target, timeline: Trace) -
         return Sources()
     drafts = args.model_draft and "draft" in args.speculation
     draft = _local_draft(args, loaded.engine, loaded.limits, timeline) if drafts else None
-    return Sources(draft, Memory() if "memory" in args.speculation else None)
+    heads = _heads(args, loaded) if "heads" in args.speculation else None
+    return Sources(draft, Memory() if "memory" in args.speculation else None, heads)
+
+
+def _heads(args: argparse.Namespace, loaded: target.Target) -> Heads | None:
+    """The head of the target, if it has one. Raises ModelError for one that was asked for and cannot be used."""
+    engine = loaded.engine
+    try:
+        head = load_head(engine, args.speculator)
+    except ModelError as error:
+        if args.speculator:
+            raise
+        log.warning("%s", error)
+        return None
+    if head is None:
+        return None
+    log.info("%s guesses for %s", head.name, engine.name)
+    return Heads(head, engine.vocabulary, loaded.limits.max_guesses)
 
 
 def _local_draft(args: argparse.Namespace, served: Engine, limits: Limits, timeline: Trace) -> LocalDraft:

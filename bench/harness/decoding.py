@@ -11,6 +11,7 @@ from duo.errors import DuoError
 from duo.sampling.params import SamplingParams
 from duo.trace import Trace
 from duo.wire.ledger import Ledger
+from lead.decode.heads import Heads
 from lead.decode.local_draft import LocalDraft
 from lead.decode.loop import Decoder
 from lead.decode.request import Request
@@ -71,8 +72,14 @@ class Answered:
 class LeadLoop:
     """A lead's decode loop, driven from this thread. No back can join it: guesses are merged by hand."""
 
-    def __init__(self, target: Engine, speculation: Speculation, local_draft: LocalDraft | None = None) -> None:
-        self._decoder = Decoder(target, Ledger(), speculation, Trace(), Sources(local_draft))
+    def __init__(
+        self,
+        target: Engine,
+        speculation: Speculation,
+        local_draft: LocalDraft | None = None,
+        heads: Heads | None = None,
+    ) -> None:
+        self._decoder = Decoder(target, Ledger(), speculation, Trace(), Sources(local_draft, heads=heads))
 
     def ask(
         self, asked: Sequence[Asked], before_step: Callable[[Sequence[Answered]], None] = lambda answers: None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from duo.engines.base import ROOT, Chunk, Engine, Logits, Row, Vocabulary
-from duo.engines.load import load, runtime_of
+from duo.engines.load import load, load_head, runtime_of
 from duo.engines.options import EngineOptions, FlashAttention
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "Row",
     "Vocabulary",
     "load",
+    "load_head",
     "runtime_of",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Literal
 
 from duo.engines import gguf_files
 from duo.engines.base import Engine
+from duo.engines.heads import Head
 from duo.engines.meaning import Meanings
 from duo.engines.options import EngineOptions, Progress, Runtime
 from duo.engines.transformers.directory import is_checkpoint, locate
@@ -46,6 +47,23 @@ def load(model: str, runtime: Runtime, options: EngineOptions, progress: Progres
     from duo.engines.transformers.engine import TransformersEngine
 
     return TransformersEngine(model, options, report)
+
+
+def load_head(engine: Engine, path: str = "") -> Head | None:
+    """The head in this folder; without one, the head that comes with the engine's model, if there is any.
+
+    Raises ModelError if it cannot be used.
+    """
+    inner = getattr(engine, "inner", engine)
+    if engine.runtime != "transformers":
+        if path:
+            raise ModelError(f"a head needs the hidden states of {engine.name}, which only transformers gives here")
+        return None
+    from duo.engines.transformers.engine import TransformersEngine
+    from duo.engines.transformers.heads import load as of_heads
+
+    assert isinstance(inner, TransformersEngine), "no other engine has this runtime"
+    return of_heads.load(inner, path) if path else of_heads.find(inner)
 
 
 def meanings_in(model: str, runtime: Runtime = "auto") -> Meanings:

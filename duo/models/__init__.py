@@ -9,3 +9,5 @@ from pathlib import Path
 
 TARGET: Path = Path(__file__).resolve().parent / "target"
 DRAFT: Path = Path(__file__).resolve().parent / "draft"
+SPECULATOR: Path = Path(__file__).resolve().parent / "speculator"
+"""A head for the target (`duo.models.train_heads`)."""

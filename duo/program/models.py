@@ -23,7 +23,7 @@ from duo.program.hub import ollama
 from duo.program.hub.choice import Source, Wanted, is_repository, wanted
 
 SHIPPED = "shipped"
-"""As a value of --model-draft: the draft model that ships with the project."""
+"""As a value of --model-draft and --speculator: the draft model, or the head, that ships with the project."""
 
 MIN_BATCH = 32
 """A tree of guesses must fit into one forward pass, even if -b asks for less."""
@@ -46,7 +46,18 @@ def located(args: argparse.Namespace) -> argparse.Namespace:
         found.model_draft, name = _path("-md", args.model_draft, "-hfd", args.hf_repo_draft, "", source, "auto")
         found.model_name_draft = name or getattr(args, "model_name_draft", "")
         found.hf_repo_draft = ""
+    if getattr(args, "speculator", ""):
+        found.speculator = _speculator(args.speculator, source)
     return found
+
+
+def _speculator(speculator: str, source: Source) -> str:
+    """Where a head lies."""
+    if speculator == SHIPPED:
+        from duo import models
+
+        return str(models.SPECULATOR)
+    return _path("--speculator", speculator, "", "", "", source, "transformers")[0]
 
 
 def _path(

@@ -97,6 +97,7 @@ class Stepper:
         self.sources.remember([it.session for it in requests], read, longest)
         if not requests:
             return []
+        self.sources.propose([it.session for it in requests], self.speculation.rate(len(requests)))
         requests = sorted(requests, key=lambda request: request.stepped)
         planned = zip(requests, self._guesses(requests, self._room(requests, chunks)), strict=False)
         parts, first = list[Part](), 0

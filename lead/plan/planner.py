@@ -116,6 +116,9 @@ class Planner(Speculation):
     def speedup(self, gain: Gain) -> Speedup | None:
         return gain.speedup(self._governor.correction, self._governor_of_many.correction)
 
+    def rate(self, answers: int) -> float:
+        return self.sharing.rate(answers)
+
     @property
     def backs(self) -> Sequence[str]:
         return sorted(self._present, key=self._arrivals.pace)

@@ -77,6 +77,10 @@ class Speculation:
         """How many tokens memory should guess ahead at most, for each of so many answers; 0 if no guess can pay."""
         return self.limits.max_guesses
 
+    def rate(self, answers: int) -> float:
+        """Tokens per second of this many answers together, lately; 0 if nobody counts."""
+        return 0.0
+
     @property
     def backs(self) -> Sequence[str]:
         """Backs that divide the work of drafting, the quickest first."""

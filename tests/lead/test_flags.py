@@ -40,7 +40,7 @@ def test_values_that_are_none(given: Sequence[str], said: str, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("text", "names"), [("auto", {"backs", "draft", "memory"}), ("none", set()), ("memory", {"memory"})]
+    ("text", "names"), [("auto", {"backs", "draft", "heads", "memory"}), ("none", set()), ("memory", {"memory"})]
 )
 def test_who_guesses(text: str, names: set[str]) -> None:
     assert set(parser().parse_args(["--speculation", text]).speculation) == names

@@ -54,6 +54,11 @@ class ExactEngine:
         self._chunk = min(widths.chunk, engine.batch)
         self._slots = [_Slot() for _ in range(engine.slots)]
 
+    @property
+    def inner(self) -> Engine:
+        """The engine that computes."""
+        return self._engine
+
     def length(self, slot: int) -> int:
         return self._base(slot) + len(self._slots[slot].pending)
 

@@ -26,9 +26,9 @@ from duo.engines.transformers import loading as hf
 from duo.engines.transformers.arena import ArenaCache, PlaceBook, Places, Strip
 from duo.engines.transformers.attention import GROUPED
 from duo.engines.transformers.directory import locate
-from duo.engines.transformers.masks import Composed, Masks, Node, Slot, admit, split
+from duo.engines.transformers.hidden import Recorder, Tap
+from duo.engines.transformers.masks import Masks, Node, Slot, admit, split
 from duo.engines.transformers.packed import pack
-from duo.engines.transformers.paths import FreshRow, Span
 from duo.engines.transformers.runner import ModelRunner
 from duo.engines.transformers.states import States
 from duo.engines.transformers.vocabulary import HFVocabulary
@@ -49,7 +49,7 @@ class TransformersEngine:
 
     def __init__(self, model: str, options: EngineOptions, progress: Progress) -> None:
         progress(0.0)
-        source, name = locate(model)
+        self.source, name = locate(model)
         self.name = options.name or name
         if options.slots < 1 or options.batch < 1 or options.tree_rows < 0 or options.context < 0:
             raise ModelError("slots and batch must be at least 1, tree_rows and context at least 0")
@@ -57,21 +57,21 @@ class TransformersEngine:
             torch.set_num_threads(options.threads)
         self._device = hf.device_of(options.device)
         with hf.quiet():
-            config = hf.read_config(source, self.name)
+            config = hf.read_config(self.source, self.name)
             text_config = config.get_text_config(decoder=True)
             hf.serve_or_refuse(mixers.unserved(config), config, self.name)
             self._sight = hf.sight_of(config, text_config, self.name)
             if not options.target_context:
                 hf.context_of(text_config, options.context, self.name)  # refuses before minutes are spent on weights
             progress(0.05)
-            tokenizer = hf.read_tokenizer(source, self.name)
+            tokenizer = hf.read_tokenizer(self.source, self.name)
             progress(0.1)
             before = memory.available()
-            loaded = hf.read_weights(source, self.name, config, options.dtype, self._device)
+            loaded = hf.read_weights(self.source, self.name, config, options.dtype, self._device)
         fit = context_size.choose(self.name, text_config, loaded, options, self._device, before)
         pack(loaded)
         progress(0.9)
-        self.sampling = suggested.of_config(hf.read_generation_config(source), self.name)
+        self.sampling = suggested.of_config(hf.read_generation_config(self.source), self.name)
 
         self.context = fit.context
         self.slots = options.slots
@@ -90,13 +90,14 @@ class TransformersEngine:
         self.spacing = checkpoints.SPACING if self._mixers else 1
         self._states: States | None = None
         """The memory of recurrent layers; None in models with attention only."""
+        self._recorder = Recorder()
         self._by_row = options.chains and self._device.type == "cpu"
-        self._runner = ModelRunner(loaded, self.batch, self._sight, self._device)
+        self.runner = ModelRunner(loaded, self.batch, self._sight, self._device)
         layers = getattr(text_config, "per_layer_config", None) or [text_config]
         heads = [getattr(layer, "num_attention_heads", None) for layer in layers]
         keys = [getattr(layer, "num_key_value_heads", count) for layer, count in zip(layers, heads, strict=True)]
         self._prove(keys != heads, str(config.model_type))
-        self.vocabulary = HFVocabulary(tokenizer, self._runner.size, hf.eos_of(loaded, tokenizer))
+        self.vocabulary = HFVocabulary(tokenizer, self.runner.size, hf.eos_of(loaded, tokenizer))
         progress(1.0)
 
     @property
@@ -112,7 +113,7 @@ class TransformersEngine:
     @property
     def attention(self) -> str:
         """Name of the attention function that the model runs with. The library lets one set it, but not ask for it."""
-        return str(attrgetter("_attn_implementation")(self._runner.model.config))
+        return str(attrgetter("_attn_implementation")(self.runner.model.config))
 
     @property
     def inexact(self) -> str:
@@ -121,7 +122,7 @@ class TransformersEngine:
             return f"it runs on {self._device.type}, where the order of sums follows the shape of a pass"
         if self._mixers:
             return "it is recurrent, and its state has seen every row that ran"
-        if any("experts" in name.rpartition(".")[2] for name, _ in self._runner.model.named_modules()):
+        if any("experts" in name.rpartition(".")[2] for name, _ in self.runner.model.named_modules()):
             return "each of its experts multiplies as many rows as all slots route to it"
         if not self.cache.by_row or self.attention != GROUPED:
             return "its attention cannot be computed row by row"
@@ -130,6 +131,10 @@ class TransformersEngine:
     def attend_by_row(self, on: bool) -> None:
         """Let rows attend one by one, as the same bits need, or together. No slot holds tokens then."""
         self._by_row = self.cache.by_row = on
+
+    def watch(self, tap: Tap) -> None:
+        """Tell this tap, and no other, of hidden states. Raises ModelError if the model has not what it wants."""
+        self._recorder.watch(self.runner.model, tap)
 
     def step_by_step(self, on: bool) -> None:
         """Let recurrent layers compute rows one after the other, as equal calls. No row is live then.
@@ -149,7 +154,7 @@ class TransformersEngine:
         state = self._sequence(slot)
         count = len(tokens)
         if count:
-            checks.check_tokens(tokens, self._runner.size)
+            checks.check_tokens(tokens, self.runner.size)
         self.commit(slot, ())
         if state.length + count > self.context:
             raise ContextError(
@@ -163,8 +168,8 @@ class TransformersEngine:
 
     def forward(self, rows: Sequence[Row], chunks: Sequence[Chunk] = ()) -> Logits:
         if not checks.width_of(rows, chunks, self.batch):
-            return np.zeros((0, self._runner.size), dtype=np.float32)
-        fresh = admit(rows, chunks, self.sequences, self._nodes, self._runner.size, self.context)
+            return np.zeros((0, self.runner.size), dtype=np.float32)
+        fresh = admit(rows, chunks, self.sequences, self._nodes, self.runner.size, self.context)
         lengths = {chunk.slot: self.sequences[chunk.slot].length for chunk in chunks}
         parts = split(rows, chunks, self._lane)
         strips: list[Strip] = []
@@ -173,8 +178,8 @@ class TransformersEngine:
                 strips.append(self._take(lane, part.width, part.padding))
             composed = self._masks.compose(rows, fresh, parts, strips)
             if self._states is not None:
-                self._begin(self._states, rows, fresh, composed)
-            logits = self._runner.run(composed, strips, self._masks, self.cache)
+                mixers.begin(self._states, rows, fresh, self._nodes, self.sequences, composed)
+            logits = self.runner.run(composed, strips, self._masks, self.cache)
         except BaseException:
             if self._states is not None:
                 self._states.abandon()
@@ -185,6 +190,7 @@ class TransformersEngine:
             raise
         if self._states is not None:
             self._states.finish()
+        self._recorder.passed(rows, chunks, composed.wanted, composed.spans, lengths)
         self._nodes.update(fresh)
         for id, node in fresh.items():
             self.sequences[node.slot].rows.add(id)
@@ -205,6 +211,8 @@ class TransformersEngine:
             if id not in state.rows or not (nodes[id].parent == end or nodes[id].parent in staying):
                 raise ValueError(f"row {id} does not hang from the end of the path in slot {slot}")
         taken = [nodes[id].trail[-1] for id in path]
+        gone = state.rows.difference(staying, path)
+        self._recorder.committed(slot, state.length, path, gone)
         if self._states is not None:
             kept = [[nodes[id].memory[-1] for id in ids] for ids in (path, staying)]
             self._states.commit(slot, state.length, kept[0], kept[1])
@@ -213,7 +221,6 @@ class TransformersEngine:
             state.places[state.length : length] = taken
             state.sight[taken] = 0.0
             state.length = length
-        gone = state.rows.difference(staying, path)
         self._books[self._lane(slot)].give([nodes[id].trail[-1] for id in gone])
         for id in (*gone, *path):
             del nodes[id]
@@ -256,6 +263,7 @@ class TransformersEngine:
             self.cache.copy(Strip(lane, taken, 0), strip)
         if self._states is not None:
             self._states.share(source, target, giver.length, length)
+        self._recorder.shared(source, target, length)
         self._place(state, strip)
         return length
 
@@ -277,7 +285,7 @@ class TransformersEngine:
         return copies.read(self.cache.arena_layers, self._lane(slot), places, self._states, slot)
 
     def restore(self, slot: int, copy: SlotCopy, tokens: Sequence[int]) -> int:
-        checks.check_copy(copy, tokens, self.context, self._runner.size)
+        checks.check_copy(copy, tokens, self.context, self.runner.size)
         self.truncate(slot, 0)
         if not copy.length:
             return 0
@@ -297,7 +305,7 @@ class TransformersEngine:
         state.length = length
 
     def close(self) -> None:
-        self._runner.model = None
+        self.runner.model = None
         self.cache.layers.clear()
         self.sequences, self._nodes, self._states, self._mixers = [], {}, None, []
         gc.collect()
@@ -338,24 +346,15 @@ class TransformersEngine:
         gone = state.places[length : state.length]
         state.sight[gone] = self._hidden
         state.length = length
+        self._recorder.cut(slot, length)
         return gone
-
-    def _begin(self, states: States, rows: Sequence[Row], fresh: dict[int, Node], composed: Composed) -> None:
-        """Tell the memory of recurrent layers what the pass will run."""
-        for row, place in zip(rows, states.places(len(rows)), strict=True):
-            above = fresh.get(row.parent) or self._nodes.get(row.parent)
-            fresh[row.id].memory = [*(above.memory if above is not None else ()), place]
-        states.begin(
-            [Span(slot, begin, end, self.sequences[slot].length) for slot, begin, end in composed.spans],
-            [FreshRow(row.slot, at, fresh[row.id].memory) for row, at in zip(rows, composed.wanted, strict=True)],
-        )
 
     def _prove(self, shared_keys: bool, kind: str) -> None:
         """Find the attention and the form of mask that suit the model (see `proof`), and the number of logits per row.
 
         shared_keys: query heads share key heads. kind: the model's type. Raises ModelError if nothing suits.
         """
-        runner, model = self._runner, self._runner.model
+        runner, model = self.runner, self.runner.model
         embeddings = int(model.get_input_embeddings().num_embeddings)
         texts = proof.texts_of(embeddings, min(2, self.slots), min(proof.TOKENS, self.context))
         original = self.attention

@@ -12,7 +12,7 @@ import functools
 import inspect
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import FunctionType, MethodType
 from typing import Any
 
@@ -21,7 +21,10 @@ import transformers
 from torch import Tensor, nn
 from transformers.activations import ACT2FN
 
+from duo.engines.base import Row
 from duo.engines.transformers.arena import ArenaCache
+from duo.engines.transformers.masks import Composed, Node, Slot
+from duo.engines.transformers.paths import FreshRow, Span
 from duo.engines.transformers.recurrence import Tokens
 from duo.engines.transformers.states import States
 
@@ -50,6 +53,24 @@ _NO_STATE = torch.empty(0)
 
 _At = tuple[States, int, int]
 """Where a layer's memory is: the states, its bank, and its number in the bank."""
+
+
+def begin(
+    states: States,
+    rows: Sequence[Row],
+    fresh: Mapping[int, Node],
+    live: Mapping[int, Node],
+    slots: Sequence[Slot],
+    composed: Composed,
+) -> None:
+    """Tell the memory of recurrent layers what a pass will run. `fresh`: its rows. `live`: those of earlier passes."""
+    for row, place in zip(rows, states.places(len(rows)), strict=True):
+        above = fresh.get(row.parent) or live.get(row.parent)
+        fresh[row.id].memory = [*(above.memory if above is not None else ()), place]
+    states.begin(
+        [Span(slot, begin, end, slots[slot].length) for slot, begin, end in composed.spans],
+        [FreshRow(row.slot, at, fresh[row.id].memory) for row, at in zip(rows, composed.wanted, strict=True)],
+    )
 
 
 def found(model: nn.Module) -> list[nn.Module]:
