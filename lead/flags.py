@@ -26,8 +26,8 @@ ABOUT = (
 )
 SLOTS = 4
 SOURCES = ("backs", "draft", "heads", "memory")
-MEMORY_MAX = 64
 """Who may guess."""
+MEMORY_MAX = 64
 
 
 def parser() -> Parser:
