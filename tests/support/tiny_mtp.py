@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from bench.kinds import KINDS, checkpoint, gguf_file, vocabulary
+from bench.kinds import KINDS, checkpoint, vocabulary
 from duo.engines.transformers.engine import TransformersEngine
 from tests.support import tiny_heads
 from tests.support.reference import Reference, engine_of
@@ -38,31 +37,6 @@ def make(name: str, folder: Path, split: bool = False) -> tuple[TransformersEngi
     """The same, and an engine over it."""
     reference = write(name, folder, split)
     return engine_of(str(folder), slots=3, tree_rows=16, batch=8), reference
-
-
-def gguf(folder: Path) -> tuple[Path, Reference]:
-    """Qwen3.5 with such a layer as GGUF, in float32."""
-    reference = write("qwen35", folder / "hf")
-    names = {
-        "fc": "eh_proj",
-        "pre_fc_norm_embedding": "enorm",
-        "pre_fc_norm_hidden": "hnorm",
-        "norm": "shared_head.norm",
-    }
-    tensors = load_file(folder / "hf" / "model.safetensors")
-    for name, tensor in mtp_weights(folder / "hf").items():
-        first = name.removesuffix(".weight")
-        place = names.get(first, first.removeprefix("layers.0."))
-        tensors[f"model.layers.4.{place}.weight"] = tensor
-    (folder / "whole").mkdir()
-    vocabulary.write(folder / "whole")
-    save_file(tensors, folder / "whole" / "model.safetensors")
-    plain = KINDS["qwen35"]
-    kind = replace(plain, keys=lambda config: {**plain.keys(config), "nextn_predict_layers": 1})
-    config = {**reference.model.config.to_dict(), "num_hidden_layers": 5}
-    out = folder / "mtp.gguf"
-    gguf_file.convert(kind, folder / "whole", config, out)
-    return out, reference
 
 
 def input_of(w: dict[str, Tensor], reference: Reference, state: Tensor, token: int) -> Tensor:

@@ -32,9 +32,7 @@ def tell(engine: Engine, slot: int, tokens: Sequence[int]) -> None:
     engine.extend(slot, tokens[:-1])
 
 
-def follow(
-    head: Head, tips: Sequence[Tip], steps: int, plain: Guess, tolerance: float = 1e-4
-) -> Mapping[int, list[int]]:
+def follow(head: Head, tips: Sequence[Tip], steps: int, plain: Guess) -> Mapping[int, list[int]]:
     """Let the head guess in these slots, and go on from its likeliest guesses. Each guess is checked."""
     texts = {tip.slot: list(tip.tokens) for tip in tips}
     known = {tip.slot: len(tip.tokens) for tip in tips}
@@ -42,25 +40,19 @@ def follow(
     assert logits.keys() == texts.keys()
     for at in range(steps):
         for slot, row in logits.items():
-            np.testing.assert_allclose(row, plain(texts[slot], known[slot]), atol=tolerance)
+            np.testing.assert_allclose(row, plain(texts[slot], known[slot]), atol=1e-4)
             texts[slot].append(int(row.argmax()))
         if at + 1 < steps:
             logits = head.step({slot: text[-1] for slot, text in texts.items()})
     return {slot: text[known[slot] :] for slot, text in texts.items()}
 
 
-def goes_right(
-    engine: Engine, head: Head, steps: int, plain: Guess, tolerance: float = 1e-4, reads_at_once: bool = True
-) -> None:
-    """Prompts, accepted and rejected rows, a cut and a shared beginning. The head is right after each.
-
-    reads_at_once: the engine leaves no tokens at the end of a prompt for the next rows.
-    """
+def goes_right(engine: Engine, head: Head, steps: int, plain: Guess) -> None:
+    """Prompts, accepted and rejected rows, a cut and a shared beginning. The head is right after each."""
     texts = {slot: list(tokens) for slot, tokens in PROMPTS.items()}
     for slot, tokens in texts.items():
         tell(engine, slot, tokens)
-    if reads_at_once:
-        follow(head, [Tip(slot, texts[slot]) for slot in (0, 2)], steps, plain, tolerance)
+    follow(head, [Tip(slot, texts[slot]) for slot in (0, 2)], steps, plain)
     for at in range(2):  # one guess is right, one is wrong, and the target picks another
         rows = [Row(0, 0, texts[0][-1]), Row(1, 0, 40 + at, 0), Row(2, 0, 41 + at, 1), Row(3, 1, texts[1][-1])]
         engine.forward(rows)
@@ -68,11 +60,11 @@ def goes_right(
         engine.commit(1, [3])
         texts[0] += [40 + at, 90]
         texts[1] += [30 + at]
-        follow(head, [Tip(slot, texts[slot]) for slot in (1, 0)], steps, plain, tolerance)
+        follow(head, [Tip(slot, texts[slot]) for slot in (1, 0)], steps, plain)
     shared = engine.share(0, 2, 9)
     assert not head.begin([Tip(2, texts[0][: shared + 1])]), "the state of a shared token may be unknown"
     engine.truncate(1, 0)
     tell(engine, 1, [4, 4, 5])
     engine.forward([Row(0, 1, 5)])
     engine.commit(1, [0])
-    follow(head, [Tip(1, [4, 4, 5, 9])], steps, plain, tolerance)
+    follow(head, [Tip(1, [4, 4, 5, 9])], steps, plain)
