@@ -128,8 +128,8 @@ class TestPlan:
 class TestSweep:
     def test_a_cell_with_all_that_can_be_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         flags = ("--jitter", "2", "--away", "3:1", "--answers", "20:30", "--backs", "2", "--bursty", "--jobs", "1")
-        flags += ("--draft-curve", "steep")
-        assert main(["simulate", *SMALL, *flags, "--out", str(tmp_path)]) == 0
+        curve = ("--draft-curve", "steep")
+        assert main(["simulate", *SMALL, *flags, *curve, "--out", str(tmp_path)]) == 0
         printed = capsys.readouterr().out
         assert "bf16: geometric mean" in printed
         assert "2 equal backs over one, draft 15 and 30 ms: geometric mean" in printed
