@@ -109,13 +109,16 @@ def mean(values: Iterable[float]) -> float:
     return math.exp(sum(logs) / len(logs)) if logs else math.nan
 
 
-def verdict(cells: Cells, independent: bool, backs: int = 1) -> list[str]:
-    """Lines for people: each target against what it must reach, the worst cells, the gain of more backs."""
+def verdict(cells: Cells, independent: bool, backs: int = 1, gentle: bool = True) -> list[str]:
+    """Lines for people: each target against what it must reach, the worst cells, the gain of more backs.
+
+    `gentle`: wide batches of the draft are cheap. The means that are wanted hold for such drafts.
+    """
     least = LEAST_IID if independent else LEAST
     lines: list[str] = []
     for target in dict.fromkeys(place.target for place in cells):
         ratios = [it.ratio for place, it in cells.items() if place.target == target]
-        wanted = MEANS.get(target) if not independent else None
+        wanted = MEANS.get(target) if gentle and not independent else None
         line = f"{target}: geometric mean {mean(ratios):.3f}"
         line += f" (wanted {wanted:.2f}: {_kept(mean(ratios) >= wanted)})" if wanted else ""
         under = sum(ratio < least for ratio in ratios)

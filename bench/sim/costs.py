@@ -7,25 +7,46 @@ two programs share a memory. And what a step takes beside its forward pass shows
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
+import numpy as np
+
 from bench.show.trace import Event, named
 
 BUSY = ("forward", "prefill", "wait", "draft", "rank", "read")
 """Parts of a lead's step with costs of their own."""
+MIN_SEEN = 5
+"""Forward passes of a width that say how much slower this width is at work. Rarer widths follow their neighbours."""
 SOONEST = 0.1
 """Share of the messages to a back that come between two forward passes: it looks for messages only then."""
 
 
 @dataclass(frozen=True)
-class Seen:
-    """Of one program. `slower`: time of its forward passes over that of its cost curve; None without passes. `ranking`:
-    seconds to rank the guesses of a row."""
+class Slower:
+    """How many times as long forward passes take at work as at rest. `points`: rows, rising, with the factor of each.
 
-    slower: float | None
+    Widths differ. One row waits for memory, and eight rows keep the core busy. So a program that shares memory and
+    cache slows one more than the other.
+    """
+
+    points: Sequence[tuple[int, float]]
+
+    def __call__(self, rows: int) -> float:
+        """Linear in between, constant outside."""
+        widths, factors = zip(*self.points, strict=True)
+        return float(np.interp(rows, widths, factors))
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Of one program. `slower`: of its forward passes; None without passes. `ranking`: seconds to rank the guesses of
+    a row."""
+
+    slower: Slower | None
     ranking: float
 
 
@@ -34,7 +55,7 @@ class Observed:
     """What was seen of a lead and its back, in seconds. `overhead`: of a step of the lead, beside forward passes and
     waits. `round_trip`: of a message to the back and one to the lead, together."""
 
-    target: float
+    target: Slower
     own: Seen
     draft: Seen
     overhead: float
@@ -56,9 +77,16 @@ def seconds(event: Event) -> float:
     return float(event["dur"]) / 1e6
 
 
-def slower(events: Sequence[Event], name: str, cost: Callable[[int], float]) -> float | None:
-    ratios = [seconds(e) / cost(e["args"]["rows"]) for e in named(events, name)]
-    return median(ratios) if ratios else None
+def slower(events: Sequence[Event], name: str, cost: Callable[[int], float]) -> Slower | None:
+    """By the spans of this name. `cost`: seconds at rest, by rows. None if there are no such spans."""
+    ratios: defaultdict[int, list[float]] = defaultdict(list)
+    for event in named(events, name):
+        rows = int(event["args"]["rows"])
+        ratios[rows].append(seconds(event) / cost(rows))
+    if not ratios:
+        return None
+    often = [(rows, median(seen)) for rows, seen in sorted(ratios.items()) if len(seen) >= MIN_SEEN]
+    return Slower(often or [(1, median(ratio for seen in ratios.values() for ratio in seen))])
 
 
 def drafting(events: Sequence[Event], cost: Callable[[int], float]) -> Seen:

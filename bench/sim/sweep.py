@@ -48,6 +48,9 @@ def add_flags(p: argparse.ArgumentParser) -> None:
     grid.add_argument("--draft-ms", type=number, default=DRAFT_MS, metavar="MS", help="time of a draft token")
     grid.add_argument("--round-trips", type=number, default=ROUND_TRIPS_MS, metavar="MS", help="lead to back")
     grid.add_argument("--acceptance", type=share, default=MEANS, metavar="P", help="of the first guess")
+    grid.add_argument(
+        "--draft-curve", choices=tuple(world.DRAFTS), default="gentle", help="what further rows cost a draft model"
+    )
     text = p.add_argument_group("text").add_mutually_exclusive_group()
     text.add_argument("--iid", action="store_true", help="the same confidence at every position")
     text.add_argument("--bursty", action="store_true", help="easy stretches and hard ones in turns")
@@ -87,15 +90,18 @@ class Conditions:
     jitter: float
     away: tuple[float, float] | None
     answers: tuple[float, float] | None
+    draft_curve: str = "gentle"
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Conditions:
         kind: Kind = "iid" if args.iid else "bursty" if args.bursty else "varying"
-        return cls(kind, args.replay, args.tokens, args.backs, args.jitter, args.away, args.answers)
+        return cls(kind, args.replay, args.tokens, args.backs, args.jitter, args.away, args.answers, args.draft_curve)
 
     @property
     def name(self) -> str:
         parts = [f"replay of {self.recording.name}" if self.recording else NAMES[self.kind]]
+        if self.draft_curve != "gentle":
+            parts.append(f"{self.draft_curve} draft curve")
         if self.jitter:
             parts.append(f"jitter {self.jitter:g} ms")
         if self.away:
@@ -113,7 +119,7 @@ class Conditions:
 
     def machines(self, place: Place, count: int) -> list[Machine]:
         link = Link(place.round_trip_ms / 1000, self.jitter / 1000)
-        one = Machine(world.drafting(place.draft_ms / 1000), link)
+        one = Machine(world.DRAFTS[self.draft_curve](place.draft_ms / 1000), link)
         # Each comes and goes on its own.
         return [replace(one, away=Absences(*self.away, seed=i)) if self.away else one for i in range(count)]
 
@@ -162,7 +168,7 @@ def main(args: argparse.Namespace) -> int:
         table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(table)
-    lines = cells.verdict(found, args.iid, args.backs)
+    lines = cells.verdict(found, args.iid, args.backs, conditions.draft_curve == "gentle")
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if args.out:

@@ -35,7 +35,7 @@ from bench.harness.models import load_target
 from bench.harness.processes import pinned
 from bench.show import trace
 from bench.sim import record, recordings, schedules
-from bench.sim.costs import Observed, Seen, observed
+from bench.sim.costs import Observed, Seen, Slower, observed
 from bench.sim.record import Wanted
 from bench.workloads.kinds import QUESTIONS
 from duo.draft.policy import CHAIN, MAX_BATCH_PLACES, MAX_ROWS, TREE
@@ -58,6 +58,7 @@ AHEAD = 16
 """How far ahead a back is, if nobody says otherwise."""
 WITHIN = 0.10
 """How far a simulation may be off."""
+AS_AT_REST = Slower([(1, 1.0)])
 FEW = 3
 """Questions by which the costs at work are found."""
 PATIENCE = 8.0
@@ -165,12 +166,14 @@ class Simulation:
         self._text = text
         base = work[BASE]
         self._ranking = max(seen.ranking for it in work.values() for seen in (it.own, it.draft))
-        self._now = 1 / alone / (rest.target(1) * base.target + base.overhead)
+        self._now = 1 / alone / (rest.target(1) * base.target(1) + base.overhead)
 
     def _draft(self, seen: Seen) -> Cost:
-        factor, ranking = (seen.slower or 1.0) * self._now, seen.ranking * self._now
+        slower, now = seen.slower or AS_AT_REST, self._now
         # Nothing is ranked in a prompt.
-        return lambda rows: self._rest.draft(rows) * factor + (rows * ranking if rows <= MAX_BATCH_PLACES else 0.0)
+        return lambda rows: (
+            now * (self._rest.draft(rows) * slower(rows) + (rows * seen.ranking if rows <= MAX_BATCH_PLACES else 0.0))
+        )
 
     def speed(self, schedule: str, round_trip: float, setting: str) -> float | None:
         """None where it is not simulated."""
@@ -179,7 +182,7 @@ class Simulation:
         if schedule == "free-chain":
             return median(schedules.free(self._alone, Replayed([it]), len(it.tokens)) for it in self._text)
         if schedule in ("sync", "sync-remote") and setting:
-            target, draft = self._alone, self._draft(Seen(1.0, self._ranking))
+            target, draft = self._alone, self._draft(Seen(None, self._ranking))
             length, floor = chosen(setting)
             away = round_trip if schedule == "sync-remote" else 0.0
             return median(
@@ -191,17 +194,16 @@ class Simulation:
     def _alone(self, rows: int) -> float:
         """Seconds of a step of the target with nobody beside it."""
         base = self._work[BASE]
-        return (self._rest.target(rows) * base.target + base.overhead) * self._now
+        return (self._rest.target(rows) * base.target(rows) + base.overhead) * self._now
 
     def _own(self, schedule: str, round_trip: float) -> float:
         seen = self._work[schedule]
-        target_factor = seen.target * self._now
 
         def target(rows: int) -> float:
-            return self._rest.target(rows) * target_factor
+            return self._rest.target(rows) * seen.target(rows) * self._now
 
         chain, limits = schedule == "chain", Limits()
-        curve = {rows: seconds * target_factor for rows, seconds in self._rest.curve.items()}
+        curve = {rows: seconds * seen.target(rows) * self._now for rows, seconds in self._rest.curve.items()}
         plan = VerifyAll(limits) if chain else Planner(CostCurve(curve), limits)
         link = Link(round_trip + seen.round_trip)
         backs = [Machine(self._draft(seen.draft), link)] if LAYOUTS[schedule].back else []

@@ -16,7 +16,7 @@ from rich.console import Console
 from bench.__main__ import main
 from bench.sim import calibration, cells, plan, recordings, sweep, typed, validate
 from bench.sim.cells import Place, Speeds
-from bench.sim.costs import Observed, Seen, observed
+from bench.sim.costs import Observed, Seen, Slower, observed, slower
 from duo.errors import FileError
 from lead.match import measured
 from lead.simulation import curves, world
@@ -128,13 +128,14 @@ class TestPlan:
 class TestSweep:
     def test_a_cell_with_all_that_can_be_said(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         flags = ("--jitter", "2", "--away", "3:1", "--answers", "20:30", "--backs", "2", "--bursty", "--jobs", "1")
-        assert main(["simulate", *SMALL, *flags, "--out", str(tmp_path)]) == 0
+        curve = ("--draft-curve", "steep")
+        assert main(["simulate", *SMALL, *flags, *curve, "--out", str(tmp_path)]) == 0
         printed = capsys.readouterr().out
         assert "bf16: geometric mean" in printed
         assert "2 equal backs over one, draft 15 and 30 ms: geometric mean" in printed
         whole = json.loads((tmp_path / "sweep.json").read_text())
         assert [cell["target"] for cell in whole["cells"]] == ["bf16"]
-        assert "acceptance in bursts, jitter 2 ms" in (tmp_path / "sweep.md").read_text()
+        assert "acceptance in bursts, steep draft curve, jitter 2 ms" in (tmp_path / "sweep.md").read_text()
 
     def test_nothing_depends_on_the_number_of_processes(self) -> None:
         args = argparse.ArgumentParser()
@@ -245,14 +246,22 @@ class TestValidate:
         back = [instant("commit", 96, length=10), instant("send", 121), instant("commit", 195.8, length=12),
                 instant("send", 241), span("draft", 100, 20, rows=2), span("rank", 120, 1)]  # fmt: skip
         seen = observed(scaled(lead, ms), scaled(back, ms), lambda rows: 0.1 * rows, lambda rows: 0.002 * rows)
-        assert seen.target == pytest.approx(0.9)
-        assert seen.own.slower == pytest.approx(1.5) and seen.own.ranking == pytest.approx(0.0005)
-        assert seen.draft.slower == pytest.approx(5.0) and seen.draft.ranking == pytest.approx(0.0005)
+        assert seen.target(1) == pytest.approx(0.9) and seen.own.slower and seen.draft.slower
+        assert seen.own.slower(2) == pytest.approx(1.5) and seen.own.ranking == pytest.approx(0.0005)
+        assert seen.draft.slower(2) == pytest.approx(5.0) and seen.draft.ranking == pytest.approx(0.0005)
         assert seen.overhead == pytest.approx(0.005)
         assert seen.round_trip == pytest.approx(0.0008 + 0.0005)
         assert observed(scaled(lead, ms), [], lambda rows: 0.1, lambda rows: 0.1).draft.slower is None
         with pytest.raises(ValueError, match="not answered"):
             observed([], [], lambda rows: 0.1, lambda rows: 0.1)
+
+    def test_each_width_is_slower_by_a_factor_of_its_own(self) -> None:
+        """One row takes 1.2 times as long as at rest, four rows 2 times. Two passes of 16 rows say nothing."""
+        passes = [(1, 120.0)] * 5 + [(4, 400.0)] * 5 + [(16, 90.0)] * 2
+        lead = [span("forward", 1000.0 * at, ms, rows=rows) for at, (rows, ms) in enumerate(passes)]
+        seen = slower(scaled(lead, 1000.0), "forward", lambda rows: 0.1 if rows == 1 else 0.2)
+        assert seen is not None
+        assert [seen(rows) for rows in (1, 2, 4, 16)] == pytest.approx([1.2, 1.2 + 0.8 / 3, 2.0, 2.0])
 
 
 def points(*seconds: float) -> Sequence[tuple[int, float]]:
@@ -261,8 +270,10 @@ def points(*seconds: float) -> Sequence[tuple[int, float]]:
 
 CURVE = dict(points(0.1, 0.1, 0.11, 0.12, 0.2))
 REST = validate.Rest(world.curve(*CURVE.items()), world.curve(*points(0.002, 0.002, 0.003, 0.004)), CURVE)
-ALONE = Observed(1.0, Seen(None, 0.0), Seen(None, 0.0), 0.001, 0.0)
-BOTH = Observed(1.1, Seen(1.0, 1e-4), Seen(1.5, 1e-4), 0.002, 0.001)
+ALONE = Observed(Slower([(1, 1.0)]), Seen(None, 0.0), Seen(None, 0.0), 0.001, 0.0)
+BOTH = Observed(
+    Slower([(1, 1.1), (4, 1.2)]), Seen(Slower([(1, 1.0)]), 1e-4), Seen(Slower([(1, 1.5)]), 1e-4), 0.002, 0.001
+)
 
 
 def span(name: str, start: float, lasts: float, **args: int) -> dict[str, Any]:
