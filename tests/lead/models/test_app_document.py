@@ -11,7 +11,7 @@ import pytest
 import requests
 import schemathesis
 from hypothesis import settings
-from schemathesis import BaseSchema, Case
+from schemathesis import Case
 
 from lead.models.app import Front
 from lead.models.pool import Pool
@@ -27,9 +27,10 @@ HANDED_ON = "^/(v1/(chat|completions|responses|messages)|messages|infill|tokeniz
 """Paths that a model's own lead answers."""
 FEW = settings(SETTINGS, max_examples=2)
 """What a single lead says has tests of its own."""
-# From fixtures, because schemathesis makes many requests before the first test: not while tests are collected.
-OWN = schemathesis.pytest.from_fixture("schema").exclude(path_regex=SECOND_NAMES).exclude(path_regex=HANDED_ON)
-OF_MODELS = schemathesis.pytest.from_fixture("few").exclude(path_regex=SECOND_NAMES).include(path_regex=HANDED_ON)
+SCHEMA = schemathesis.openapi.from_dict(DOCUMENT).exclude(path_regex=SECOND_NAMES).exclude(path_regex=HANDED_ON)
+OF_MODELS = schemathesis.openapi.from_dict(DOCUMENT).exclude(path_regex=SECOND_NAMES).include(path_regex=HANDED_ON)
+# schemathesis would make hundreds of requests for the fields of each endpoint.
+OF_MODELS.config.phases.coverage.enabled = False
 
 pytestmark = pytest.mark.slow
 
@@ -42,24 +43,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="module")
-def schema() -> BaseSchema:
-    return schemathesis.openapi.from_dict(DOCUMENT)
-
-
-@pytest.fixture(scope="module")
-def few() -> BaseSchema:
-    """Without requests for every field. A single lead is asked all of these."""
-    loaded = schemathesis.openapi.from_dict(DOCUMENT)
-    loaded.config.phases.coverage.enabled = False
-    return loaded
-
-
 def asked(case: Case[Any], address: str) -> None:
     check(case, DOCUMENT, base_url=address, headers={"Authorization": "Bearer client"})
 
 
-@OWN.parametrize()
+@SCHEMA.parametrize()
 @FEW
 def test_answers_are_what_the_document_says(case: Case[Any], address: str) -> None:
     asked(case, address)

@@ -9,7 +9,7 @@ import pytest
 import schemathesis
 from fastapi.openapi.utils import get_openapi
 from fastapi.testclient import TestClient
-from schemathesis import BaseSchema, Case, GenerationMode
+from schemathesis import Case
 
 from duo.errors import StoppedError
 from duo.sampling.logprobs import Logprobs
@@ -23,10 +23,11 @@ from tests.support.openapi import CONVERSATIONS, SECOND_NAMES, SETTINGS, check, 
 
 APP = create_app(Filler(), Options(metrics=True, slot_files=True))
 DOCUMENT: Any = description()
-# From fixtures, because schemathesis makes thousands of requests before the first test: not while tests are collected.
 # Without second names of the same endpoints.
-ALL = schemathesis.pytest.from_fixture("schema").exclude(path_regex=SECOND_NAMES)
-TALKS = schemathesis.pytest.from_fixture("allowed").include(path_regex=CONVERSATIONS)
+SCHEMA = schemathesis.openapi.from_asgi("/openapi.json", APP).exclude(path_regex=SECOND_NAMES)
+ALLOWED = schemathesis.openapi.from_asgi("/openapi.json", APP).include(path_regex=CONVERSATIONS)
+# What the document forbids is refused in the same way whatever the conversation.
+ALLOWED.config.phases.coverage.generation.update(modes=[schemathesis.GenerationMode.POSITIVE])
 pytestmark = pytest.mark.slow
 
 
@@ -36,26 +37,13 @@ def loaded() -> None:
     vocabulary()
 
 
-@pytest.fixture(scope="module")
-def schema() -> BaseSchema:
-    return schemathesis.openapi.from_asgi("/openapi.json", APP)
-
-
-@pytest.fixture(scope="module")
-def allowed() -> BaseSchema:
-    """Without requests that the document forbids. They are refused in the same way whatever the conversation."""
-    loaded = schemathesis.openapi.from_asgi("/openapi.json", APP)
-    loaded.config.phases.coverage.generation.update(modes=[GenerationMode.POSITIVE])
-    return loaded
-
-
-@ALL.parametrize()
+@SCHEMA.parametrize()
 @SETTINGS
 def test_answers_are_what_the_document_says(case: Case[Any]) -> None:
     check(case, DOCUMENT)
 
 
-@TALKS.parametrize()
+@ALLOWED.parametrize()
 @SETTINGS
 def test_conversations_are_answered_however_they_are_sampled(case: Case[Any]) -> None:
     made_simple(case)
