@@ -89,7 +89,8 @@ class Scene:
         flags = ("--engine", engine, "--threads", "1", "--parallel", str(SLOTS))
         (folder / "slots").mkdir()
         target, draft = (str(fillable(which, engine, folder)) for which in MODELS)
-        self._lead_flags = (*flags, "-m", target, "--slot-save-path", str(folder / "slots"))
+        # What fills a gap is hardly likelier than something else. Such near ties are the same only with --exact on.
+        self._lead_flags = (*flags, "-m", target, "--slot-save-path", str(folder / "slots"), "--exact", "on")
         self._back_flags = (*flags, "-m", draft)
         self._toll = toll
         self.lead = self._new_lead()
