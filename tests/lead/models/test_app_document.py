@@ -29,6 +29,8 @@ FEW = settings(SETTINGS, max_examples=2)
 """What a single lead says has tests of its own."""
 SCHEMA = schemathesis.openapi.from_dict(DOCUMENT).exclude(path_regex=SECOND_NAMES).exclude(path_regex=HANDED_ON)
 OF_MODELS = schemathesis.openapi.from_dict(DOCUMENT).exclude(path_regex=SECOND_NAMES).include(path_regex=HANDED_ON)
+# These models cannot fill gaps, which is a 501: `tests/lead/http/info/test_openapi.py` has one that can.
+OF_MODELS = OF_MODELS.exclude(path="/infill")
 # schemathesis would make hundreds of requests for the fields of each endpoint.
 OF_MODELS.config.phases.coverage.enabled = False
 
