@@ -31,7 +31,7 @@ from bench.compare.peers import ANSWER_SECONDS
 from bench.harness.decoding import text_prompt
 from bench.harness.models import cache
 from bench.harness.processes import BackProcess, LeadProcess, halves
-from bench.kinds import KINDS
+from bench.kinds import KINDS, vocabulary
 from duo.engines import ROOT, Engine, EngineOptions, Row, load
 from duo.engines.llamacpp import native
 from duo.errors import ModelError
@@ -68,7 +68,9 @@ def model() -> Path:
     tiny = KINDS["qwen35"]
     kind = replace(tiny, sizes={**tiny.sizes, **SIZES, "layer_types": LAYERS})
     checkpoint, full, part = (folder / f"{out.stem}-{os.getpid()}{end}" for end in ("", ".f32", ".part"))
-    convert(kind, checkpoint, write(kind, checkpoint, seed=0), full)
+    weights = write(kind, checkpoint, seed=0)
+    vocabulary.write(checkpoint)
+    convert(kind, checkpoint, weights, full)
     native.start()  # silences llama.cpp
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_BF16
