@@ -156,14 +156,15 @@ class Service:
     def _ended(self, request: Request, answer: RunningAnswer, error: DuoError | None) -> None:
         """An answer is over. Called from the decoder's thread."""
         self._handover.end(answer, error)
-        if self._answer_log is not None and error is None and not request.cancelled.is_set():
+        if self._answer_log is not None and error is None and request.session.completion:
+            # Also what was given up on the way: the tokens are the target's own.
             prompt, completion = request.prompt, list(request.session.completion)
             self._in_event_loop(lambda: self._keep(prompt, completion))
 
     def _keep(self, prompt: Sequence[int], completion: Sequence[int]) -> None:
-        assert self._answer_log is not None, "it was there when the answer ended"
         try:
-            self._answer_log.add(prompt, completion)
+            if self._answer_log is not None:
+                self._answer_log.add(prompt, completion)
         except FileError as error:
             log.warning("answers are not logged any more: %s", error)
             self._answer_log = None

@@ -45,8 +45,11 @@ Guesses = list[tuple[int, float]]
 
 
 class Varying:
-    """Confidence that varies by position, as on real pairs: the first guess is right with probability p, drawn from
-    Beta(mean, total 2.2), the second with 0.3 (1 - p), the third with 0.15 (1 - p), the fourth with 0.07 (1 - p)."""
+    """Confidence that varies by position, as on real pairs.
+
+    The first guess is right with probability p, drawn from Beta(mean, total 2.2). The second is right with 0.3 (1 - p),
+    the third with 0.15 (1 - p), and the fourth with 0.07 (1 - p).
+    """
 
     OTHERS = (0.3, 0.15, 0.07)
     PLACES = 4096
